@@ -1,0 +1,66 @@
+"""Every error that advrad raises on purpose.
+
+The tree::
+
+    AdvradError
+    |-- UserError               bad input; the command line exits with status 2
+    |   |-- DataError           a folder of pictures that cannot be used
+    |   |   `-- PictureError    one picture that cannot be read
+    |   |-- ConfigError         an option or a configuration key
+    |   |-- CheckpointError     a model folder that cannot be read
+    |   |-- OutputError         a place that cannot be written
+    |   `-- NotCalibratedError  a verdict was asked of a detector without a threshold
+    `-- TrainingDivergedError   the loss left the numbers
+
+A message is one line: it names the file or the option, says what is wrong, and how to mend it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class AdvradError(Exception):
+    """Base of all errors raised on purpose."""
+
+
+class UserError(AdvradError):
+    """The input is at fault, not the program."""
+
+
+class DataError(UserError):
+    """A data set cannot be used as it is."""
+
+
+class PictureError(DataError):
+    """One picture cannot be read.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it, without the path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+class ConfigError(UserError):
+    """An option or a configuration value is unknown, missing or out of range."""
+
+
+class CheckpointError(UserError):
+    """A model folder is missing, damaged, foreign or of a newer format."""
+
+
+class OutputError(UserError):
+    """A result cannot be written."""
+
+
+class NotCalibratedError(UserError):
+    """A verdict was asked of a detector that holds no threshold."""
+
+
+class TrainingDivergedError(AdvradError):
+    """The training loss became infinite, NaN or exploded."""

@@ -1,0 +1,28 @@
+"""Small types shared by all rooms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One picture of a data set and what is known of it.
+
+    Attributes:
+        path: the picture.
+        split: ``train`` (normal pictures only) or ``test``.
+        label: 0 for good, 1 for defective.
+        defect: ``good`` or the name of the defect.
+        mask: the ground-truth mask, or None where there is none.
+    """
+
+    path: Path
+    split: Split
+    label: Literal[0, 1]
+    defect: str
+    mask: Path | None = None

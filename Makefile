@@ -1,0 +1,48 @@
+# Every target sets up all it needs. PYTHON chooses the interpreter the environment is made from.
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+# Paths stay relative, so that the checkout may lie in a folder with spaces in its name.
+BIN := .venv/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-all lint clean
+.DELETE_ON_ERROR:
+
+# Train, evaluate and report on a small made-up product.
+demo: .venv/.core
+	$(BIN)/advrad demo
+
+# Style, types, import order, then all tests but the slow ones.
+test: lint
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+# The slow tests too.
+test-all: lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.test
+	$(BIN)/python -m ruff check --quiet .
+	$(BIN)/python -m ruff format --quiet --check --diff .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports --no-logo
+
+clean:
+	rm -rf .venv build dist demo-run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Stamps: touched only after the step has succeeded, so a failed installation is tried again.
+.venv/.made:
+	@echo "Making the environment .venv with $(PYTHON)"
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.core: pyproject.toml constraints.txt | .venv/.made
+	@echo "Installing advrad"
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+.venv/.test: pyproject.toml constraints.txt | .venv/.made
+	@echo "Installing advrad with what its tests need"
+	@$(PIP_INSTALL) -e ".[test]"
+	@touch $@ .venv/.core

@@ -1,0 +1,525 @@
+"""One evaluation as one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from advrad import metrics, overlay
+from advrad.errors import DataError
+from advrad.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+
+_SHOWN_PX = 256
+_CURVE_POINTS = 400
+# Colours that no plot uses otherwise: each is replaced by the page's own, which follows its light or dark
+# look.
+_SENTINELS = {
+    "#010203": "currentColor",
+    "#010204": "var(--good)",
+    "#010205": "var(--defect)",
+    "#010206": "var(--muted)",
+}
+_INK, _GOOD, _DEFECT, _MUTED = _SENTINELS
+
+
+@dataclass(frozen=True)
+class GalleryItem:
+    """One test picture to be shown.
+
+    Attributes:
+        name: file name as it is to be read, such as ``scratch/004.png``.
+        label: 0 for good, 1 for defective.
+        defect: ``good`` or the defect's name.
+        score: of the detector.
+        picture: (h, w, 3) in [0, 1].
+        heat: the picture with its score map on it, same shape; see :func:`advrad.overlay.heat_overlay`.
+        reconstruction: (h, w, 3) in [0, 1].
+        mask: (h', w') bool, ground truth; outlined on ``heat``, or on ``picture`` where there is no ``heat``.
+    """
+
+    name: str
+    label: int
+    defect: str
+    score: float
+    picture: Array
+    heat: Array | None = None
+    reconstruction: Array | None = None
+    mask: Array | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One candidate that was tried before the detector was settled.
+
+    Attributes:
+        name: what was tried.
+        metric: its figure of merit, larger is better; None where it could not be measured.
+    """
+
+    name: str
+    metric: float | None
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """All that a report shows; what is left out is missing from the page, with a sentence that says so.
+
+    Attributes:
+        category: name of the product.
+        labels: (n,) 0 or 1, one per test picture.
+        scores: (n,) finite, larger is more anomalous.
+        defects: n names, ``good`` for good pictures.
+        threshold: a score above it is called defective.
+        threshold_source: one sentence: which pictures set it and with what promise.
+        image_auroc: area under the ROC curve of ``scores``.
+        image_auroc_interval: its interval.
+        confidence: coverage of that interval.
+        pixel_auroc: over all pixels; None without masks.
+        aupro: area under the per-region overlap; None without masks.
+        fpr_limit: limit of ``aupro``.
+        misses: defects with the lowest scores, lowest first.
+        false_alarms: good pictures with the highest scores, highest first.
+        finds: defects with the highest scores, highest first.
+        training: rows of the training log with ``step``, ``loss`` and, if known, ``images_per_s`` and
+            ``elapsed_s``.
+        choices: candidates that were compared on normal pictures and synthetic defects.
+        winner: name of the one taken.
+        choice_metric: what ``Choice.metric`` measures.
+        choice_reason: one sentence: why the winner won.
+        configuration: options of the detector, may be nested.
+        provenance: seed, versions, times, data: what is needed to make the result again.
+    """
+
+    category: str
+    labels: ArrayLike
+    scores: ArrayLike
+    defects: tuple[str, ...]
+    threshold: float | None = None
+    threshold_source: str = ""
+    image_auroc: float | None = None
+    image_auroc_interval: tuple[float, float] | None = None
+    confidence: float = 0.95
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    fpr_limit: float = 0.3
+    misses: tuple[GalleryItem, ...] = ()
+    false_alarms: tuple[GalleryItem, ...] = ()
+    finds: tuple[GalleryItem, ...] = ()
+    training: tuple[Mapping[str, Any], ...] = ()
+    choices: tuple[Choice, ...] = ()
+    winner: str | None = None
+    choice_metric: str = "AUROC"
+    choice_reason: str = ""
+    configuration: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+
+def pick_gallery(
+    labels: ArrayLike, scores: ArrayLike, count: int = 4
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Choose the pictures worth showing, so that only these have to be kept.
+
+    Args:
+        labels: (n,) 0 or 1.
+        scores: (n,) larger is more anomalous.
+        count: how many of each kind, at most.
+
+    Returns:
+        ``(misses, false_alarms, finds)``: positions of the defects with the lowest scores, of the good
+        pictures with the highest, and of the defects with the highest that are not among the misses already.
+        Ties keep their order.
+    """
+    label, score = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
+    rising = np.argsort(score, kind="stable")
+    falling = np.argsort(-score, kind="stable")
+    # With few defects they are shared out, and the misses come first: they teach more.
+    defects = int(label.sum())
+    shown = min(count, (defects + 1) // 2)
+    misses = tuple(int(i) for i in rising[label[rising]][:shown])
+    finds = tuple(int(i) for i in falling[label[falling]][: min(count, defects - shown)])
+    alarms = tuple(int(i) for i in falling[~label[falling]][:count])
+    return misses, alarms, finds
+
+
+def read_log(path: Path) -> tuple[dict[str, Any], ...]:
+    """Read the rows of a JSON-lines training log.
+
+    Args:
+        path: the log; a last line cut off by an interruption is left out.
+
+    Returns:
+        The rows that hold a numeric ``step`` and ``loss``, in order.
+
+    Raises:
+        DataError: the file cannot be read, or a line other than the last is not JSON.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}; pass the log that the training wrote") from None
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError:
+            if number == len(lines):
+                break
+            raise DataError(f"{path}: line {number} is not JSON; pass the training's log") from None
+        if isinstance(row, dict) and _is_number(row.get("step")) and _is_number(row.get("loss")):
+            rows.append(row)
+    return tuple(rows)
+
+
+def write_report(path: Path, content: ReportContent) -> None:
+    """Write the report; an older file is replaced only once the new one is complete.
+
+    Args:
+        path: of the HTML file; its folder exists.
+        content: what to show. Names may hold any characters: they are escaped.
+
+    Raises:
+        DataError: labels, scores, defects or a picture have a wrong shape or are not finite.
+        OutputError: the file cannot be written.
+    """
+    page = _render(content)
+    with atomic_path(path) as temporary:
+        # A file name that is not valid text (a lone surrogate) must not cost the report.
+        temporary.write_bytes(page.encode("utf-8", errors="backslashreplace"))
+
+
+def _render(content: ReportContent) -> str:
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+
+    labels, scores = np.asarray(content.labels), np.asarray(content.scores, dtype=np.float64)
+    count = len(content.defects)
+    if labels.shape != (count,) or scores.shape != (count,):
+        shapes = f"labels {labels.shape}, scores {scores.shape} and {count} defects"
+        raise DataError(f"{shapes} do not match; pass one of each per picture")
+    if not np.isin(labels, (0, 1)).all():
+        raise DataError("labels: a value is neither 0 nor 1; use 0 for good and 1 for defective")
+    if not np.isfinite(scores).all():
+        raise DataError("scores: a value is NaN or infinite; the model that made it has diverged")
+    labels = labels.astype(bool)
+    both = bool(labels.any() and not labels.all())
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    environment.filters["percent"] = _percent
+    source = files("advrad").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
+    threshold = content.threshold
+    return environment.from_string(source).render(
+        content=content,
+        counts={"all": count, "defective": int(labels.sum()), "good": int((~labels).sum())},
+        found=None if threshold is None else int((scores[labels] > threshold).sum()),
+        alarms=None if threshold is None else int((scores[~labels] > threshold).sum()),
+        roc=_roc_plot(labels, scores, content) if both else None,
+        histogram=_histogram_plot(labels, scores, threshold) if count else None,
+        by_defect=_by_defect(labels, scores, content),
+        galleries=[
+            _gallery(
+                "Defects with the lowest scores",
+                "The defects that the detector finds hardest to see.",
+                content.misses,
+                threshold,
+            ),
+            _gallery(
+                "Good pictures with the highest scores",
+                "What comes closest to a false alarm, or is one.",
+                content.false_alarms,
+                threshold,
+            ),
+            _gallery("Defects with the highest scores", "The clearest finds.", content.finds, threshold),
+        ],
+        training=_training(content.training),
+        choices=_choices(content),
+        configuration=list(_flat(content.configuration)),
+        provenance=list(_flat(content.provenance)),
+    )
+
+
+def _by_defect(labels: Array, scores: Array, content: ReportContent) -> list[dict[str, Any]]:
+    """One row per kind of defect, the hardest first; good pictures last."""
+    names = np.array(content.defects, dtype=object)
+    good = scores[~labels]
+    rows = []
+    for name in sorted(set(names[labels])):
+        part = scores[labels & (names == name)]
+        area = None
+        if good.size:
+            truth = np.repeat([0, 1], [good.size, part.size])
+            area = metrics.auroc(truth, np.concatenate([good, part]))
+        rows.append(_defect_row(name, part, area, content.threshold))
+    if good.size:
+        rows.sort(key=lambda row: row["auroc"])
+    if good.size:
+        rows.append(_defect_row("good", good, None, content.threshold))
+    return rows
+
+
+def _defect_row(name: str, scores: Array, area: float | None, threshold: float | None) -> dict[str, Any]:
+    flagged = None if threshold is None else int((scores > threshold).sum())
+    return {
+        "name": name,
+        "count": scores.size,
+        "auroc": area,
+        "flagged": flagged,
+        "low": float(scores.min()),
+        "median": float(np.median(scores)),
+        "high": float(scores.max()),
+    }
+
+
+def _gallery(
+    title: str, note: str, items: tuple[GalleryItem, ...], threshold: float | None
+) -> dict[str, Any]:
+    return {"title": title, "note": note, "shown": [_shown(item, threshold) for item in items]}
+
+
+def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
+    """The panels of one picture and what is said of it."""
+    about = f"{item.name} ({item.defect})"
+    panels = [("Picture", item.picture, f"Test picture {about}")]
+    if item.heat is not None:
+        panels.append(("Score map", item.heat, f"Score map over {about}"))
+    if item.mask is not None and np.asarray(item.mask).any():
+        title, array, alt = panels.pop()
+        panels.append((title, overlay.outline(array, item.mask), f"{alt}, true defect outlined"))
+    if item.reconstruction is not None:
+        panels.append(("Reconstruction", item.reconstruction, f"Reconstruction of {about}"))
+    verdict = None
+    if threshold is not None:
+        called = item.score > threshold
+        words = ("found", "missed") if item.label else ("false alarm", "passed")
+        verdict = {"text": words[0 if called else 1], "right": called == bool(item.label)}
+    return {
+        "name": item.name,
+        "defect": item.defect,
+        "score": item.score,
+        "verdict": verdict,
+        "panels": [{"title": title, "src": _data_uri(array), "alt": alt} for title, array, alt in panels],
+    }
+
+
+def _data_uri(array: ArrayLike) -> str:
+    """A picture of at most 256 px as a JPEG inside a URI: some 10 to 40 kB."""
+    import io
+
+    from PIL import Image
+
+    values = np.asarray(array, dtype=np.float32)
+    if values.ndim != 3 or values.shape[2] != 3 or 0 in values.shape:
+        raise DataError(f"picture {values.shape} is not a colour picture; pass an array of shape (h, w, 3)")
+    bytes_ = np.rint(np.nan_to_num(values).clip(0.0, 1.0) * 255.0).astype(np.uint8)
+    picture = Image.fromarray(bytes_)
+    picture.thumbnail((_SHOWN_PX, _SHOWN_PX), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=88, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _choices(content: ReportContent) -> list[dict[str, Any]]:
+    """Candidates, best first, with the length of their bars."""
+    measured = [c.metric for c in content.choices if c.metric is not None and math.isfinite(c.metric)]
+    low, high = (min(measured), max(measured)) if measured else (0.0, 0.0)
+    floor = min(low, 0.5) if low >= 0.0 and high <= 1.0 else low  # an AUROC of one half is no merit
+    rows = []
+    for choice in content.choices:
+        value = choice.metric if choice.metric is not None and math.isfinite(choice.metric) else None
+        bar = 0.0 if value is None or high == floor else (value - floor) / (high - floor)
+        rows.append({"name": choice.name, "metric": value, "bar": bar, "won": choice.name == content.winner})
+    rows.sort(key=lambda row: -math.inf if row["metric"] is None else row["metric"], reverse=True)
+    return rows
+
+
+def _training(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """The loss curve and its summary, or None where there are fewer than two usable rows."""
+    usable = [row for row in rows if _is_number(row.get("step")) and _is_number(row.get("loss"))]
+    if len(usable) < 2:
+        return None
+    steps = np.array([row["step"] for row in usable], dtype=np.float64)
+    losses = np.array([row["loss"] for row in usable], dtype=np.float64)
+    speeds = [row["images_per_s"] for row in usable if _is_number(row.get("images_per_s"))]
+    elapsed = [row["elapsed_s"] for row in usable if _is_number(row.get("elapsed_s"))]
+    return {
+        "plot": _loss_plot(steps, losses),
+        "steps": int(steps.max()),
+        "first": float(losses[0]),
+        "last": float(losses[-max(1, len(losses) // 20) :].mean()),
+        "images_per_s": float(np.median(speeds)) if speeds else None,
+        "minutes": max(elapsed) / 60.0 if elapsed else None,
+    }
+
+
+def _roc_plot(labels: Array, scores: Array, content: ReportContent) -> str:
+    from matplotlib.figure import Figure
+
+    fpr, tpr = metrics.roc_curve(labels, scores)
+    figure = Figure(figsize=(4.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
+    axes.fill_between(fpr, tpr, color=_DEFECT, alpha=0.10, linewidth=0)
+    axes.plot(fpr, tpr, color=_DEFECT, linewidth=2, clip_on=False, solid_capstyle="round")
+    label = f"ROC curve of {labels.size} test pictures"
+    if content.threshold is not None:
+        found, alarm = metrics.rates(labels, scores, content.threshold)
+        axes.plot([alarm], [found], "o", markersize=8, color=_INK, clip_on=False, zorder=5)
+        left = alarm < 0.6
+        axes.annotate(
+            "threshold",
+            (alarm, found),
+            xytext=(9 if left else -9, -14),
+            textcoords="offset points",
+            ha="left" if left else "right",
+            color=_INK,
+        )
+        label += f"; at the threshold {_percent(found)} of defects found, {_percent(alarm)} false alarms"
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="False alarms (FPR)", ylabel="Defects found (TPR)")
+    return _svg(figure, "roc", label)
+
+
+def _histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str:
+    from matplotlib.figure import Figure
+
+    marks = scores if threshold is None else np.append(scores, threshold)
+    low, high = float(marks.min()), float(marks.max())
+    # Scores are often squares or ratios: spread over decades, they can only be read on a logarithmic axis.
+    logarithmic = low > 0.0 and high / low > 20.0
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    bins = int(np.clip(2.0 * math.sqrt(scores.size), 8, 40))
+    edges = np.geomspace(low, high, bins + 1) if logarithmic else np.linspace(low, high, bins + 1)
+    edges[0], edges[-1] = low, high
+    figure = Figure(figsize=(6.2, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    for part, colour, name in ((scores[~labels], _GOOD, "good"), (scores[labels], _DEFECT, "defective")):
+        if part.size:
+            share = 100.0 * np.histogram(part, edges)[0] / part.size
+            axes.stairs(share, edges, fill=True, color=colour, alpha=0.30)
+            axes.stairs(share, edges, color=colour, linewidth=1.6, label=f"{name} ({part.size})")
+    if threshold is not None:
+        axes.axvline(threshold, color=_INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set(xlabel="Score" + (" (logarithmic)" if logarithmic else ""), ylabel="Share of the class (%)")
+    axes.set_xlim(low, high)
+    axes.legend(frameon=False, labelcolor=_INK)
+    good, defective = scores[~labels], scores[labels]
+    parts = [
+        f"median of {name} {_number(float(np.median(part)))}"
+        for name, part in (("good", good), ("defective", defective))
+        if part.size
+    ]
+    return _svg(figure, "histogram", "Histogram of the scores: " + ", ".join(parts))
+
+
+def _loss_plot(steps: Array, losses: Array) -> str:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.2, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    groups = np.array_split(np.arange(steps.size), min(_CURVE_POINTS, steps.size))
+    x = np.array([steps[group].mean() for group in groups])
+    y = np.array([losses[group].mean() for group in groups])
+    width = max(1, len(y) // 25)
+    axes.plot(x, y, color=_GOOD, linewidth=1, alpha=0.45)
+    if width > 1:
+        sums = np.concatenate([[0.0], np.cumsum(y)])
+        position = np.arange(len(y))
+        start, stop = np.maximum(position - width, 0), np.minimum(position + width + 1, len(y))
+        smooth = (sums[stop] - sums[start]) / (stop - start)
+        axes.plot(x, smooth, color=_GOOD, linewidth=2)
+    if y.min() > 0.0 and y.max() / y.min() > 5.0:
+        axes.set_yscale("log")
+    axes.set(xlabel="Step", ylabel="Loss")
+    axes.margins(x=0.01)
+    first, last = _number(float(losses[0])), _number(float(losses[-1]))
+    return _svg(figure, "loss", f"Training loss from {first} to {last} over {int(steps[-1])} steps")
+
+
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as markup to stand inside the page, coloured by the page's own style."""
+    import io
+
+    import matplotlib
+    from markupsafe import Markup, escape
+
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.tick_params(which="both", color=_MUTED, labelcolor=_INK)
+        axes.xaxis.label.set_color(_INK)
+        axes.yaxis.label.set_color(_INK)
+        axes.grid(True, color=_MUTED, alpha=0.25, linewidth=0.7)
+        axes.set_axisbelow(True)
+        for side, spine in axes.spines.items():
+            spine.set_color(_MUTED)
+            spine.set_visible(side in ("left", "bottom"))
+    buffer = io.StringIO()
+    # Text stays text and takes the page's font. The salt makes the file repeatable.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r"""font: (\S+) [^;"]*""", r"font: \1 var(--font)", drawing)
+    # Identifiers are unique within a figure only, and the page holds several.
+    drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
+    drawing = re.sub(r'(url\(|href=")#', rf"\1#{name}-", drawing)
+    for sentinel, colour in _SENTINELS.items():
+        drawing = drawing.replace(sentinel, colour)
+    # Without a width and height of its own the drawing takes those of its column.
+    opening = re.search(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', drawing)
+    assert opening is not None
+    head = f'<svg {opening.group(1)} role="img" aria-label="{escape(label)}">'
+    return Markup(head + drawing[opening.end() :])
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Nested options as dotted names and readable values."""
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        elif isinstance(value, list | tuple):
+            yield name, ", ".join(_text(part) for part in value) or "none"
+        else:
+            yield name, _text(value)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float | None) -> str:
+    """Four significant digits; a dash for nothing."""
+    return "\N{EN DASH}" if value is None else f"{value:.4g}"
+
+
+def _percent(value: float | None) -> str:
+    return "\N{EN DASH}" if value is None else f"{100.0 * value:.1f} %"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,7 +4,7 @@ PYTEST_ARGS ?=
 
 # Paths stay relative, so that the checkout may lie in a folder with spaces in its name.
 BIN := .venv/bin
-PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test test-all lint clean
 .DELETE_ON_ERROR:

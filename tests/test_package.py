@@ -66,9 +66,8 @@ def test_version_is_a_release_number() -> None:
 
 def test_every_error_is_an_advrad_error() -> None:
     for name in advrad.__all__:
-        value = getattr(advrad, name)
         if name.endswith("Error"):
-            assert issubclass(value, advrad.AdvradError)
+            assert issubclass(getattr(advrad, name), advrad.AdvradError)
 
 
 def test_import_loads_nothing_heavy() -> None:

@@ -2,24 +2,106 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+#: Scales 1, 1/2, 1/4, 1/8 at which reconstruction errors are measured.
+SCALES = 4
+
+
+class Denoised(NamedTuple):
+    """What a denoiser knows of a noised picture.
+
+    Attributes:
+        recon: (b, 3, h, w), estimate of the picture without noise, [0, 1] units, unclamped.
+        log_error: (b, s, h, w), natural logarithm of the squared error (mean over channels, [0, 1] units) that
+            ``recon`` is expected to have on a normal picture, one channel per scale 1, 1/2, 1/4, ...; None where
+            the denoiser does not estimate it.
+    """
+
+    recon: Tensor
+    log_error: Tensor | None
 
 
 class Denoiser(nn.Module):
     """Estimates the clean picture behind additive Gaussian noise: ``D(z, sigma)``.
 
-    Subclasses implement :meth:`forward`. They take and give pictures in [0, 1] units; whatever range
-    their network works in stays inside. Nothing is clamped and no gradient is stopped on the way.
+    Subclasses implement :meth:`denoise` and :meth:`training_loss`. They take and give pictures in [0, 1] units;
+    whatever range their network works in stays inside. Nothing is clamped and no gradient is stopped on the way.
     """
 
-    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+    #: Height and width of a picture must be multiples of this.
+    multiple_px: int = 1
+    #: Whether :meth:`denoise` gives ``log_error``.
+    knows_error: bool = False
+
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
         """Denoise.
 
         Args:
             z: (b, 3, h, w) float, a picture in [0, 1] plus noise of standard deviation ``sigma``; unclamped.
             sigma: (b,) float > 0, in [0, 1] pixel units.
+            window: (b, 4), top, left, bottom, right of ``z`` in the whole picture, whose corners are -1 and 1;
+                None for the whole picture. Denoisers without a sense of place ignore it.
 
         Returns:
-            (b, 3, h, w): estimate of the picture without noise. Row i depends on row i only.
+            The estimate; row i depends on row i only. Differentiable in ``z``.
         """
         raise NotImplementedError
+
+    def training_loss(
+        self, images: Tensor, corrupted: Tensor, level: Tensor, noise: Tensor, window: Tensor | None = None
+    ) -> Tensor:
+        """Loss of one batch, a function of its arguments alone: whoever trains draws the randomness.
+
+        Args:
+            images: (b, 3, h, w) in [0, 1], normal pictures.
+            corrupted: same shape; the pictures that are noised and shown to the network, which a denoiser may
+                learn to restore. Equal to ``images`` for plain denoising.
+            level: (b,) uniform in [0, 1); each denoiser maps it to its own distribution of noise levels.
+            noise: (b, 3, h, w) standard normal.
+            window: as in :meth:`denoise`.
+
+        Returns:
+            (b,) loss per picture, differentiable in the parameters.
+        """
+        raise NotImplementedError
+
+    def optimiser_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The parameters in two groups: kernels for Muon, and the rest, for AdamW, which suits any network."""
+        return [], list(self.parameters())
+
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """``D(z, sigma)``: the reconstruction alone; shapes and units as in :meth:`denoise`."""
+        return self.denoise(z, sigma).recon
+
+
+def scale_errors(images: Tensor, recon: Tensor) -> list[Tensor]:
+    """Squared error after area-downsampling both pictures, one map per scale 1, 1/2, 1/4, 1/8.
+
+    Args:
+        images: (b, 3, h, w); h and w are multiples of 8.
+        recon: same shape.
+
+    Returns:
+        List of (b, 1, h / 2^l, w / 2^l): mean over channels of the squared difference.
+    """
+    difference = images - recon
+    reduced = [F.avg_pool2d(difference, 2**level) if level else difference for level in range(SCALES)]
+    return [values.square().mean(1, keepdim=True) for values in reduced]
+
+
+def scale_log_errors(log_error: Tensor) -> list[Tensor]:
+    """Expected log error of every scale on its own grid.
+
+    Args:
+        log_error: (b, 4, h, w) as in :class:`Denoised`.
+
+    Returns:
+        List of (b, 1, h / 2^l, w / 2^l).
+    """
+    channels = log_error.split(1, dim=1)
+    return [F.avg_pool2d(values, 2**level) if level else values for level, values in enumerate(channels)]

@@ -1,0 +1,140 @@
+"""``lean``, the default denoiser: EDM preconditioning around the lean U-Net, with an expected error.
+
+Three things go beyond a plain denoiser. It knows where in the picture, and at which magnification, it looks, so
+that one network serves the whole picture and crops of it. It learns to undo synthetic defects, so that what it
+gives back is a normal picture even where the noise is too weak to drown a defect. And it estimates, per pixel and
+scale, how large its own error is on normal pictures, from the noised picture alone.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from advrad.config import Config
+from advrad.denoiser import SCALES, Denoised, Denoiser, scale_errors, scale_log_errors
+from advrad.unet import LeanUNet
+
+_DATA_STD = 0.5  # of pictures in [-1, 1]; EDM's sigma_data
+_LOG_ERROR_START = -3.0  # first guess of log(error / prior variance); its bias learns the rest in a few steps
+_REFERENCE_PX = 128  # magnification is counted in octaves from this picture size
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class LeanConfig(Config):
+    """Shape of the lean denoiser and of its training noise.
+
+    Attributes:
+        channels: width of each level of the U-Net.
+        blocks: residual blocks per level, down and again up.
+        stem_px: side of the patches folded into channels.
+        sigma_min: smallest noise level seen in training, [0, 1] pixel units.
+        sigma_max: largest noise level seen in training.
+        error_weight: weight of the expected-error likelihood beside the denoising loss.
+    """
+
+    channels: tuple[PositiveInt, ...] = (32, 64, 128, 192)
+    blocks: tuple[PositiveInt, ...] = (1, 2, 3, 2)
+    stem_px: PositiveInt = 2
+    sigma_min: float = Field(0.05, gt=0)
+    sigma_max: float = Field(1.0, gt=0)
+    error_weight: float = Field(0.02, ge=0)
+
+
+def positions(window: Tensor, height: int, width: int) -> Tensor:
+    """Row and column of every cell centre in the whole picture.
+
+    Args:
+        window: (b, 4) top, left, bottom, right in [-1, 1].
+        height: rows of cells.
+        width: columns of cells.
+
+    Returns:
+        (b, 2, height, width) in [-1, 1].
+    """
+    rows = (torch.arange(height, device=window.device, dtype=window.dtype) + 0.5) / height
+    columns = (torch.arange(width, device=window.device, dtype=window.dtype) + 0.5) / width
+    top, left, bottom, right = window.unbind(1)
+    y = top[:, None] + (bottom - top)[:, None] * rows
+    x = left[:, None] + (right - left)[:, None] * columns
+    return torch.stack(
+        [y[:, :, None].expand(-1, height, width), x[:, None, :].expand(-1, height, width)], dim=1
+    )
+
+
+class LeanDenoiser(Denoiser):
+    """The default denoiser.
+
+    Source: preconditioning and loss weight of Karras et al. 2022, "Elucidating the Design Space of
+    Diffusion-Based Generative Models"; the expected error is a heteroscedastic likelihood (exponential
+    distribution of the squared error), here per scale.
+    """
+
+    knows_error = True
+
+    def __init__(self, config: LeanConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or LeanConfig()
+        self.network = LeanUNet(
+            in_channels=3,
+            out_channels=3 + SCALES,
+            channels=self.config.channels,
+            blocks=self.config.blocks,
+            stem_px=self.config.stem_px,
+            scalars=2,
+        )
+        self.multiple_px = math.lcm(self.network.multiple_px, 2 ** (SCALES - 1))
+
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
+        """See :class:`Denoiser`."""
+        batch, _, height, width = z.shape
+        if window is None:
+            window = z.new_tensor([-1.0, -1.0, 1.0, 1.0]).expand(batch, 4)
+        # The network's world is [-1, 1]: distances there are twice those in [0, 1].
+        level = (2 * sigma)[:, None, None, None]
+        variance = level.square() + _DATA_STD**2
+        skip = _DATA_STD**2 / variance
+        prior_std = level * _DATA_STD / variance.sqrt()
+        whole_px = height * 2 / (window[:, 2] - window[:, 0])
+        scalars = torch.stack([torch.log(2 * sigma) / 2, torch.log2(whole_px / _REFERENCE_PX)], dim=1)
+        signed = 2 * z - 1
+        inputs = (signed / variance.sqrt()).contiguous(memory_format=torch.channels_last)
+        stem_px = self.network.stem_px
+        place = positions(window, height // stem_px, width // stem_px)
+        outputs = self.network(inputs, scalars.to(z.dtype), place).to(z.dtype)
+        recon = (skip * signed + prior_std * outputs[:, :3] + 1) / 2
+        log_error = outputs[:, 3:] + 2 * torch.log(prior_std / 2) + _LOG_ERROR_START
+        return Denoised(recon, log_error)
+
+    def optimiser_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """Kernels between the stem and the head for Muon: its equal steps in all directions do not suit those two."""
+        kernels, others = [], []
+        for name, parameter in self.network.named_parameters():
+            inner = parameter.ndim == 4 and not name.startswith(("stem.", "head."))
+            (kernels if inner else others).append(parameter)
+        return kernels, others
+
+    def training_loss(
+        self, images: Tensor, corrupted: Tensor, level: Tensor, noise: Tensor, window: Tensor | None = None
+    ) -> Tensor:
+        """Weighted denoising error towards ``images``, and the likelihood of the error reached; see :class:`Denoiser`.
+
+        Noise levels are log-uniform between the configured bounds.
+        """
+        low, high = math.log(self.config.sigma_min), math.log(self.config.sigma_max)
+        sigma = torch.exp(low + level * (high - low))
+        denoised = self.denoise(corrupted + sigma[:, None, None, None] * noise, sigma, window)
+        weight = 1 / (2 * sigma).square() + 1 / _DATA_STD**2
+        squared = (2 * (denoised.recon - images)).square().mean((1, 2, 3))
+        assert denoised.log_error is not None
+        surprise = torch.zeros_like(sigma)
+        # The error is a target here, not a path: the likelihood must not trade the picture for a better forecast.
+        errors = scale_errors(images, denoised.recon.detach())
+        for error, log_error in zip(errors, scale_log_errors(denoised.log_error), strict=True):
+            surprise = surprise + (error * torch.exp(-log_error) + log_error).mean((1, 2, 3)) / SCALES
+        return weight * squared + self.config.error_weight * surprise

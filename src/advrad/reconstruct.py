@@ -1,0 +1,77 @@
+"""Robust reconstruction: noise the picture, then walk back to a clean one in one step or many."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from advrad.denoiser import Denoised, Denoiser
+
+
+def shared_noise(images: Tensor, generator: torch.Generator) -> Tensor:
+    """One draw of standard noise, the same for every row.
+
+    A score must depend on its own picture only, whatever else is in the batch. Rows that share one draw keep
+    that for any batch size, and pictures compared with each other differ by what they show, not by luck.
+
+    Args:
+        images: (b, c, h, w), for shape, type and device.
+        generator: source of the draw.
+
+    Returns:
+        (1, c, h, w).
+    """
+    shape = (1, *images.shape[1:])
+    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32).to(images)
+
+
+def noise_levels(sigma: float, steps: int, sigma_last: float = 0.02, rho: float = 7.0) -> list[float]:
+    """Descending noise levels from ``sigma`` to 0.
+
+    Args:
+        sigma: where the walk starts, [0, 1] pixel units.
+        steps: denoiser calls; 1 is one-shot.
+        sigma_last: the last level above 0, for more than one step; at most half of ``sigma``.
+        rho: bends the levels towards the small ones.
+
+    Returns:
+        ``steps + 1`` levels; the first is ``sigma``, the last 0.
+
+    Source: Karras et al. 2022, equation 5.
+    """
+    if steps == 1:
+        return [sigma, 0.0]
+    last = min(sigma_last, sigma / 2)
+    high, low = sigma ** (1 / rho), last ** (1 / rho)
+    return [(high + i / (steps - 1) * (low - high)) ** rho for i in range(steps)] + [0.0]
+
+
+def reconstruct(
+    denoiser: Denoiser, images: Tensor, sigma: float, generator: torch.Generator, steps: int = 1, fresh: float = 1.0
+) -> Denoised:
+    """Noise pictures and take the noise away again.
+
+    Args:
+        denoiser: any denoiser; it is used in the mode (training, evaluation) it is in.
+        images: (b, 3, h, w) float in [0, 1].
+        sigma: noise level, [0, 1] pixel units.
+        generator: source of all noise; rows share each draw.
+        steps: denoiser calls. 1 is the one-shot reconstruction ``D(x + sigma noise, sigma)``; more walk down
+            :func:`noise_levels`, adding fresh noise on the way as the reverse diffusion does.
+        fresh: share of fresh noise in each step between levels: 1 is DDPM's ancestral walk, 0 the deterministic one.
+
+    Returns:
+        The reconstruction, unclamped, and the expected error of the last denoiser call where the denoiser
+        knows it. Differentiable in ``images``.
+
+    Source: AdvRAD, one-shot and arbitrary-shot robust reconstruction.
+    """
+    levels = noise_levels(sigma, steps)
+    z = images + sigma * shared_noise(images, generator)
+    denoised = denoiser.denoise(z, z.new_full((len(z),), sigma))
+    for now, after in zip(levels[:-2], levels[1:-1], strict=True):
+        renewed = fresh * (after**2 * (now**2 - after**2) / now**2) ** 0.5
+        kept = (after**2 - renewed**2) ** 0.5
+        z = denoised.recon + kept / now * (z - denoised.recon) + renewed * shared_noise(images, generator)
+        denoised = denoiser.denoise(z, z.new_full((len(z),), after))
+    return denoised

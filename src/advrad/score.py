@@ -1,0 +1,194 @@
+"""From picture and reconstruction to an error map, and from the map to one number.
+
+The paper's score is one choice among those named here: error ``plain``, normalisation ``mean``, pooling 0 (the
+maximum), one noise level. The map is never clamped or squashed, so that gradients reach an attacker undamaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from advrad.config import Config
+from advrad.denoiser import SCALES, Denoiser, scale_errors, scale_log_errors
+from advrad.pictures import resize
+from advrad.reconstruct import reconstruct
+
+ErrorKind = Literal["plain", "expected"]
+Normalisation = Literal["none", "mean", "spread"]
+
+
+class Member(Config):
+    """One look at the picture.
+
+    Attributes:
+        view_px: the picture is shrunk to this size first.
+        sigma: noise level of the reconstruction, [0, 1] pixel units.
+    """
+
+    view_px: int = Field(gt=0)
+    sigma: float = Field(gt=0)
+
+
+class ScoreConfig(Config):
+    """How a picture is scored.
+
+    Attributes:
+        members: the looks whose scores are averaged, each in units of its spread over normal pictures.
+        error: ``plain`` squared error, or ``expected``: in units of the error that the denoiser expected there.
+        normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position.
+        filter_px: width of the mean filter over the error map, odd, in pixels of the view.
+        pooling: share of the map's largest values that is averaged; 0 is the maximum alone.
+        draws: independent noise draws that are averaged.
+        steps: denoiser calls per reconstruction; 1 is one-shot.
+    """
+
+    members: tuple[Member, ...] = Field(min_length=1)
+    error: ErrorKind = "plain"
+    normalisation: Normalisation = "none"
+    filter_px: int = Field(3, gt=0)
+    pooling: float = Field(0.0, ge=0, le=1)
+    draws: int = Field(1, gt=0)
+    steps: int = Field(1, gt=0)
+
+
+def paper_score(size_px: int, sigma: float = 0.26, filter_px: int = 3) -> ScoreConfig:
+    """The score of the AdvRAD paper: maximum of ``|E - mu|`` at one noise level (0.26 is k = 150)."""
+    return ScoreConfig(
+        members=(Member(view_px=size_px, sigma=sigma),), normalisation="mean", filter_px=filter_px, pooling=0.0
+    )
+
+
+def mean_filter(maps: Tensor, filter_px: int) -> Tensor:
+    """Mean over a square window; at the border over the part of the window inside the map.
+
+    Args:
+        maps: (b, 1, h, w).
+        filter_px: odd width; 1 leaves the map as it is.
+    """
+    if filter_px == 1:
+        return maps
+    return F.avg_pool2d(maps, filter_px, stride=1, padding=filter_px // 2, count_include_pad=False)
+
+
+def error_map(images: Tensor, recon: Tensor, filter_px: int = 3, log_error: Tensor | None = None) -> Tensor:
+    """Per-pixel multiscale reconstruction error.
+
+    Args:
+        images: (b, 3, h, w) float in [0, 1]; h and w are multiples of 8.
+        recon: same shape and range.
+        filter_px: width of the mean filter; 1 disables it.
+        log_error: (b, s, h, w) expected log error per scale; where given, the error of each scale is divided by
+            its expectation before the scales are averaged, so that a scale with much unavoidable error does
+            not drown the others.
+
+    Returns:
+        (b, 1, h, w), >= 0; larger is more anomalous. Row i uses row i only. Differentiable in all inputs.
+
+    Source: AdvRAD, multiscale error map (scales 1, 1/2, 1/4, 1/8, averaged); the expected error is ours.
+    """
+    errors = scale_errors(images, recon)
+    if log_error is not None:
+        expected = scale_log_errors(log_error)
+        errors = [error * torch.exp(-log) for error, log in zip(errors, expected, strict=True)]
+    total = errors[0]
+    for error in errors[1:]:
+        total = total + F.interpolate(error, size=images.shape[2:], mode="bilinear")
+    return mean_filter(total / SCALES, filter_px)
+
+
+def pool(maps: Tensor, share: float) -> Tensor:
+    """Mean of the largest values of each map.
+
+    Args:
+        maps: (b, 1, h, w).
+        share: of the pixels, 0 to 1; 0 is the maximum alone, 1 the mean.
+
+    Returns:
+        (b,).
+    """
+    flat = maps.flatten(1)
+    count = max(1, round(share * flat.shape[1]))
+    return flat.amax(1) if count == 1 else flat.topk(count, dim=1).values.mean(1)
+
+
+@dataclass(frozen=True)
+class MemberStatistics:
+    """What normal pictures look like to one member.
+
+    Attributes:
+        mean: (1, 1, h, w) mean error map.
+        spread: (1, 1, h, w) standard deviation of the error map per position, > 0.
+        location: mean of the pooled score.
+        scale: standard deviation of the pooled score, > 0.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    location: float = 0.0
+    scale: float = 1.0
+
+
+#: Share of the average spread added to each position's: a spread from few pictures can be near 0 by luck.
+SPREAD_FLOOR = 0.1
+
+
+def map_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and floored standard deviation per position.
+
+    Args:
+        maps: (n, 1, h, w) error maps of normal pictures, n >= 2.
+
+    Returns:
+        Two tensors (1, 1, h, w).
+    """
+    mean = maps.mean(0, keepdim=True)
+    deviation = maps.std(0, keepdim=True)
+    return mean, deviation + SPREAD_FLOOR * deviation.mean() + torch.finfo(maps.dtype).tiny
+
+
+def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) -> Tensor:
+    """Relate error maps to those of normal pictures; see :class:`ScoreConfig`.
+
+    Args:
+        maps: (b, 1, h, w).
+        mean: broadcastable to ``maps``.
+        spread: broadcastable to ``maps``, > 0.
+        how: the named normalisation.
+    """
+    if how == "none":
+        return maps
+    if how == "mean":
+        return (maps - mean).abs()
+    return (maps - mean) / spread
+
+
+def member_maps(
+    denoiser: Denoiser, images: Tensor, member: Member, config: ScoreConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Raw error maps of one member, averaged over the noise draws.
+
+    Args:
+        denoiser: any denoiser.
+        images: (b, 3, h, w) float in [0, 1].
+        member: the look.
+        config: error kind, filter, draws, steps; its members are not used.
+        generator: source of all noise.
+
+    Returns:
+        Error maps (b, 1, view_px, view_px) before normalisation, and the mean reconstruction
+        (b, 3, view_px, view_px). Differentiable in ``images``.
+    """
+    view = resize(images, member.view_px)
+    total, recon = torch.zeros_like(view[:, :1]), torch.zeros_like(view)
+    for _ in range(config.draws):
+        denoised = reconstruct(denoiser, view, member.sigma, generator, config.steps)
+        log_error = denoised.log_error if config.error == "expected" else None
+        total = total + error_map(view, denoised.recon, config.filter_px, log_error)
+        recon = recon + denoised.recon
+    return total / config.draws, recon / config.draws

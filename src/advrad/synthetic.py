@@ -1,0 +1,249 @@
+"""Synthetic defects pasted on normal pictures.
+
+They stand in for real defects where none may be seen: the denoiser learns to undo them, and the choice of
+the score is made on them. Seven families cover what inspection meets: matter that does not belong there,
+matter moved, colour changed, lines, specks, deformation, and matter missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Array = NDArray[np.float32]
+Rng = np.random.Generator
+
+
+def _window(rng: Rng, picture: Array, low: float, high: float) -> tuple[slice, slice]:
+    """A window whose side is a log-uniform fraction of the picture's, half of the time where there is structure."""
+    _, height, width = picture.shape
+    side = np.exp(rng.uniform(np.log(low), np.log(high)))
+    aspect = np.exp(rng.uniform(-0.7, 0.7))
+    window_height = int(np.clip(side * aspect**0.5 * height, 3, height))
+    window_width = int(np.clip(side / aspect**0.5 * width, 3, width))
+    if rng.random() < 0.5:
+        centre_y, centre_x = rng.uniform(0, height), rng.uniform(0, width)
+    else:
+        # Candidates compete by contrast, so that defects meet the product more often than its background.
+        candidates = rng.uniform(0, 1, (8, 2)) * (height - 1, width - 1)
+        reach = max(2, height // 32)
+        contrast = [
+            float(picture[:, max(0, int(y) - reach) : int(y) + reach, max(0, int(x) - reach) : int(x) + reach].std())
+            for y, x in candidates
+        ]
+        centre_y, centre_x = candidates[int(np.argmax(contrast))]
+    top = int(np.clip(centre_y - window_height / 2, 0, height - window_height))
+    left = int(np.clip(centre_x - window_width / 2, 0, width - window_width))
+    return slice(top, top + window_height), slice(left, left + window_width)
+
+
+def _grid(rows: int, columns: int) -> tuple[Array, Array]:
+    y = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
+    x = np.linspace(-1, 1, columns, dtype=np.float32)[None, :]
+    return y, x
+
+
+def _blob(rng: Rng, rows: int, columns: int) -> Array:
+    """A soft star-shaped region with an irregular outline, (rows, columns) in [0, 1]."""
+    y, x = _grid(rows, columns)
+    angle = np.arctan2(y, x)
+    radius = np.sqrt(y * y + x * x)
+    outline = np.full_like(angle, 0.75)
+    for harmonic in range(2, 6):
+        outline += rng.uniform(0, 0.5 / harmonic) * np.cos(harmonic * angle + rng.uniform(0, 2 * np.pi))
+    sharpness = np.exp(rng.uniform(np.log(2.0), np.log(12.0)))
+    return np.clip((outline - radius) * sharpness + 0.5, 0, 1).astype(np.float32)
+
+
+def _is_grey(picture: Array) -> bool:
+    return bool((picture[0] == picture[1]).all() and (picture[0] == picture[2]).all())
+
+
+def _noise(rng: Rng, rows: int, columns: int, colourful: float) -> Array:
+    """Smooth noise of random grain, three channels, roughly in [-1, 1]; ``colourful`` 0 makes it grey."""
+    y, x = _grid(rows, columns)
+    field = np.zeros((3, rows, columns), np.float32)
+    for _ in range(5):
+        frequency = np.exp(rng.uniform(np.log(1.0), np.log(max(2.0, min(rows, columns) / 2))))
+        direction = rng.uniform(0, 2 * np.pi)
+        wave = np.sin(frequency * np.pi * (x * np.cos(direction) + y * np.sin(direction)) + rng.uniform(0, 6.3))
+        weight = 1 - colourful + colourful * rng.uniform(-1, 1, 3)
+        field += (weight[:, None, None] * wave / 2.2).astype(np.float32)
+    return field
+
+
+def _blend(picture: Array, where: tuple[slice, slice], patch: Array, alpha: Array) -> Array:
+    out = picture.copy()
+    region = out[:, where[0], where[1]]
+    out[:, where[0], where[1]] = region + alpha * (patch - region)
+    return out
+
+
+def _texture(rng: Rng, picture: Array, donor: Array) -> Array:
+    """Foreign matter: a blob with its own colour and grain."""
+    where = _window(rng, picture, 0.03, 0.25)
+    region = picture[:, where[0], where[1]]
+    _, rows, columns = region.shape
+    colourful = 0.0 if _is_grey(region) else rng.uniform(0, 1)
+    colour = region.mean() + rng.choice([-1.0, 1.0]) * rng.uniform(0, 0.6)
+    colour += colourful * rng.uniform(-0.4, 0.4, (3, 1, 1))
+    grain = rng.uniform(0, 0.4) * _noise(rng, rows, columns, colourful)
+    patch = np.clip(colour + grain, 0, 1).astype(np.float32)
+    return _blend(picture, where, patch, rng.uniform(0.3, 1.0) * _blob(rng, rows, columns))
+
+
+def _patch(rng: Rng, picture: Array, donor: Array) -> Array:
+    """Matter in the wrong place: a piece of this or another picture, turned and pasted elsewhere."""
+    where = _window(rng, picture, 0.04, 0.3)
+    rows, columns = picture[0, where[0], where[1]].shape
+    source = donor if rng.random() < 0.5 else picture
+    _, height, width = source.shape
+    side = max(rows, columns)
+    side = min(side, height, width)
+    top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
+    patch = np.rot90(source[:, top : top + side, left : left + side], int(rng.integers(4)), (1, 2))
+    if rng.random() < 0.5:
+        patch = patch[:, ::-1]
+    patch = patch[:, :rows, :columns]
+    rows, columns = patch.shape[1:]
+    where = (slice(where[0].start, where[0].start + rows), slice(where[1].start, where[1].start + columns))
+    return _blend(picture, where, patch, rng.uniform(0.6, 1.0) * _blob(rng, rows, columns))
+
+
+def _stain(rng: Rng, picture: Array, donor: Array) -> Array:
+    """Discolouration: brightness and tint change, structure stays."""
+    where = _window(rng, picture, 0.05, 0.35)
+    region = picture[:, where[0], where[1]]
+    _, rows, columns = region.shape
+    tint = rng.choice([-1.0, 1.0]) * rng.uniform(0.06, 0.4) * np.ones((3, 1, 1))
+    if not _is_grey(region):
+        tint += rng.uniform(-0.1, 0.1, (3, 1, 1))
+    return _blend(picture, where, np.clip(region + tint, 0, 1).astype(np.float32), _blob(rng, rows, columns))
+
+
+def _scratch(rng: Rng, picture: Array, donor: Array) -> Array:
+    """A thin bent line, brighter or darker, sometimes with a bright rim."""
+    _, height, width = picture.shape
+    where = _window(rng, picture, 0.06, 0.5)
+    rows, columns = picture[0, where[0], where[1]].shape
+    y, x = _grid(rows, columns)
+    direction = rng.uniform(0, np.pi)
+    along = x * np.cos(direction) + y * np.sin(direction)
+    across = -x * np.sin(direction) + y * np.cos(direction) + rng.uniform(-0.5, 0.5) * (along**2 - 0.3)
+    across += rng.uniform(0, 0.1) * np.sin(along * rng.uniform(2, 8) + rng.uniform(0, 6.3))
+    thickness = rng.uniform(0.5, 2.0) * height / 128 * 2 / max(rows, columns)
+    line = np.exp(-((across / thickness) ** 2)) * (np.abs(along) < rng.uniform(0.5, 1.0))
+    contrast = rng.choice([-1.0, 1.0]) * rng.uniform(0.1, 0.5)
+    profile = contrast * line
+    if rng.random() < 0.4:
+        profile -= 0.7 * contrast * np.exp(-(((across - 2.2 * thickness) / thickness) ** 2)) * (np.abs(along) < 0.9)
+    out = picture.copy()
+    out[:, where[0], where[1]] = np.clip(out[:, where[0], where[1]] + profile, 0, 1)
+    return out
+
+
+def _specks(rng: Rng, picture: Array, donor: Array) -> Array:
+    """One to five small pits or grains."""
+    out = picture
+    colour = rng.uniform(0, 1)
+    for _ in range(int(rng.integers(1, 6))):
+        where = _window(rng, picture, 0.02, 0.06)
+        rows, columns = picture[0, where[0], where[1]].shape
+        patch = np.full((3, rows, columns), np.clip(colour + rng.uniform(-0.1, 0.1), 0, 1), np.float32)
+        out = _blend(out, where, patch, rng.uniform(0.4, 1.0) * _blob(rng, rows, columns))
+    return out
+
+
+def _warp(rng: Rng, picture: Array, donor: Array) -> Array:
+    """Deformation: the picture is pushed, swirled or pinched inside a window."""
+    where = _window(rng, picture, 0.1, 0.4)
+    region = picture[:, where[0], where[1]]
+    _, rows, columns = region.shape
+    y, x = _grid(rows, columns)
+    fall = np.clip(1 - (y * y + x * x), 0, 1) ** 2
+    kind = rng.integers(3)
+    if kind == 0:
+        angle = rng.uniform(0, 2 * np.pi)
+        shift = rng.uniform(0.2, 0.7)
+        move_y, move_x = shift * np.sin(angle) * fall, shift * np.cos(angle) * fall
+    elif kind == 1:
+        turn = rng.choice([-1.0, 1.0]) * rng.uniform(0.5, 1.6) * fall
+        move_y, move_x = x * np.sin(turn) + y * (np.cos(turn) - 1), x * (np.cos(turn) - 1) - y * np.sin(turn)
+    else:
+        scale = rng.choice([-0.6, 0.8]) * rng.uniform(0.5, 1.0) * fall
+        move_y, move_x = y * scale, x * scale
+    at_y = np.clip((y + move_y + 1) / 2 * (rows - 1), 0, rows - 1)
+    at_x = np.clip((x + move_x + 1) / 2 * (columns - 1), 0, columns - 1)
+    y0, x0 = np.floor(at_y).astype(int), np.floor(at_x).astype(int)
+    y1, x1 = np.minimum(y0 + 1, rows - 1), np.minimum(x0 + 1, columns - 1)
+    fy, fx = at_y - y0, at_x - x0
+    moved = (
+        region[:, y0, x0] * (1 - fy) * (1 - fx)
+        + region[:, y0, x1] * (1 - fy) * fx
+        + region[:, y1, x0] * fy * (1 - fx)
+        + region[:, y1, x1] * fy * fx
+    )
+    out = picture.copy()
+    out[:, where[0], where[1]] = moved
+    return out
+
+
+def _missing(rng: Rng, picture: Array, donor: Array) -> Array:
+    """Missing matter: a blob takes the colour of some other point, such as the background's."""
+    where = _window(rng, picture, 0.04, 0.25)
+    rows, columns = picture[0, where[0], where[1]].shape
+    _, height, width = picture.shape
+    y, x = rng.integers(0, height), rng.integers(0, width)
+    reach = max(2, height // 32)
+    around = picture[:, max(0, y - reach) : y + reach, max(0, x - reach) : x + reach]
+    patch = np.broadcast_to(around.mean((1, 2), keepdims=True), (3, rows, columns))
+    return _blend(picture, where, patch, rng.uniform(0.7, 1.0) * _blob(rng, rows, columns))
+
+
+DEFECTS: Mapping[str, Callable[[Rng, Array, Array], Array]] = {
+    "texture": _texture,
+    "patch": _patch,
+    "stain": _stain,
+    "scratch": _scratch,
+    "specks": _specks,
+    "warp": _warp,
+    "missing": _missing,
+}
+
+_VISIBLE = 0.02  # a change under five grey levels of 255 is no defect anyone would mark
+
+
+def paste_defects(
+    images: Tensor, donors: Tensor, seeds: Sequence[int], kinds: Sequence[str] = tuple(DEFECTS), attempts: int = 4
+) -> tuple[Tensor, Tensor]:
+    """Put one synthetic defect on every picture.
+
+    A drawn defect that changes nothing visible (white on white) is drawn again, up to ``attempts`` times.
+
+    Args:
+        images: (b, 3, h, w) float in [0, 1].
+        donors: same shape; normal pictures that pieces may be taken from.
+        seeds: one per picture; row i depends on ``images[i]``, ``donors[i]`` and ``seeds[i]`` alone.
+        kinds: names from :data:`DEFECTS` to draw from.
+        attempts: how often an invisible defect is drawn again.
+
+    Returns:
+        The defective pictures, (b, 3, h, w) in [0, 1], and masks (b, 1, h, w) bool of what changed visibly.
+    """
+    pictures = images.detach().cpu().numpy()
+    sources = donors.detach().cpu().numpy()
+    out = np.empty_like(pictures)
+    masks = np.zeros((len(pictures), 1, *pictures.shape[2:]), bool)
+    for i, seed in enumerate(seeds):
+        rng = np.random.default_rng(seed)
+        for _ in range(attempts):
+            kind = kinds[int(rng.integers(len(kinds)))]
+            out[i] = DEFECTS[kind](rng, pictures[i], sources[i])
+            masks[i, 0] = np.abs(out[i] - pictures[i]).max(0) > _VISIBLE
+            if masks[i].sum() >= 4:
+                break
+    return torch.from_numpy(out).to(images.device), torch.from_numpy(masks).to(images.device)

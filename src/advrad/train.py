@@ -1,0 +1,485 @@
+"""Training: one loop for every denoiser, reproducible from seed and steps alone, on accelerate.
+
+All randomness of step t comes from a generator seeded by (seed, t), drawn for the whole batch; each process
+then works on its own rows. So a run can be killed anywhere and resumed to the same weights, and two processes
+follow one.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from advrad.config import Config
+from advrad.data import PictureStack
+from advrad.denoiser import Denoiser
+from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
+from advrad.files import atomic_path
+from advrad.optimiser import Muon
+from advrad.pictures import resize
+from advrad.synthetic import paste_defects
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+Symmetry = Literal["none", "horizontal", "vertical", "both", "square"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+SAVE_EVERY_S = 30.0
+_DIVERGED = 20.0  # times the loss of the first steps, when the network knows nothing yet
+
+
+class View(Config):
+    """What a training batch shows: windows of pictures.
+
+    Attributes:
+        picture_px: the picture is shrunk to this size.
+        window_px: side of the random window cut from it; equal to ``picture_px`` for the whole picture.
+    """
+
+    picture_px: int = Field(gt=0)
+    window_px: int = Field(gt=0)
+
+
+class TrainConfig(Config):
+    """Everything that, with the data, decides the weights.
+
+    Attributes:
+        seed: of every draw.
+        steps: optimiser steps.
+        size_px: pictures enter the detector at this size, squeezed to a square.
+        views: batches take turns among these.
+        batch_size: pictures per step over all processes.
+        learning_rate: peak rate of AdamW; Muon's follows it.
+        warmup: share of the steps over which the rate rises; then it falls as a cosine to 0.
+        weight_decay: decoupled.
+        clip_norm: largest gradient norm.
+        ema_share: half-life of the weights' moving average, as a share of the steps.
+        restore: share of rows that show a synthetic defect which the denoiser must undo.
+        symmetry: mirror images and quarter turns under which the product stays normal.
+        precision: arithmetic of the network; ``auto`` is bfloat16 where the processor has it.
+    """
+
+    seed: int = Field(0, ge=0)
+    steps: int = Field(gt=0)
+    size_px: int = Field(256, gt=0)
+    views: tuple[View, ...] = Field(min_length=1)
+    batch_size: int = Field(8, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
+    warmup: float = Field(0.04, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    ema_share: float = Field(0.04, gt=0)
+    restore: float = Field(0.6, ge=0, le=1)
+    symmetry: Symmetry = "none"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """State of a run, given to the caller after every step."""
+
+    step: int
+    steps: int
+    loss: float
+    images_per_s: float
+    elapsed_s: float
+    left_s: float
+
+
+def find_symmetry(pictures: PictureStack, limit: int = 200, size_px: int = 32, tolerance: float = 1.1) -> Symmetry:
+    """Which mirror images and turns of a normal picture are as normal as the picture itself.
+
+    A transformation is allowed if transformed pictures lie no further from their nearest other picture than
+    untransformed ones do, by the median. It looks at training pictures only.
+
+    Args:
+        pictures: normal training pictures.
+        limit: at most so many are compared.
+        size_px: they are compared at this size.
+        tolerance: allowed ratio of median squared distances.
+    """
+    stack = resize(pictures.batch(range(min(limit, len(pictures)))), size_px)
+    flat = stack.flatten(1)
+
+    def nearest(moved: Tensor) -> float:
+        distance = torch.cdist(moved.flatten(1), flat).square()
+        distance.fill_diagonal_(math.inf)
+        return float(distance.amin(1).median())
+
+    own = nearest(stack) * tolerance
+    turned = nearest(torch.rot90(stack, 1, (2, 3))) <= own
+    horizontal, vertical = nearest(stack.flip(3)) <= own, nearest(stack.flip(2)) <= own
+    if horizontal and vertical:
+        return "square" if turned else "both"
+    return "horizontal" if horizontal else "vertical" if vertical else "none"
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """The generator of one step; different seeds and steps give unrelated streams."""
+    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
+    return torch.Generator().manual_seed(mixed)
+
+
+def _mirror(images: Tensor, draws: Tensor, symmetry: Symmetry) -> Tensor:
+    """Mirror and turn each row as its three draws in [0, 1) say."""
+    rows = []
+    for row, (first, second, third) in zip(images, draws.tolist(), strict=True):
+        if symmetry in ("horizontal", "both", "square") and first < 0.5:
+            row = row.flip(2)
+        if symmetry in ("vertical", "both", "square") and second < 0.5:
+            row = row.flip(1)
+        if symmetry == "square" and third < 0.5:
+            row = row.transpose(1, 2)
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def make_batch(
+    pictures: PictureStack, config: TrainConfig, step: int, rows: slice
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """One process's share of a step's batch.
+
+    Args:
+        pictures: the training pictures.
+        config: of the run.
+        step: 0-based.
+        rows: of the whole batch.
+
+    Returns:
+        The arguments of :meth:`Denoiser.training_loss`: images, corrupted, level, noise, window.
+    """
+    generator = step_generator(config.seed, step)
+    view, total = config.views[step % len(config.views)], config.batch_size
+    chosen, donors = torch.randint(len(pictures), (2, total), generator=generator)[:, rows]
+    turns = torch.rand(total, 3, generator=generator)[rows]
+    corners = torch.rand(total, 2, generator=generator)[rows]
+    restored = torch.rand(total, generator=generator)[rows] < config.restore
+    seeds = torch.randint(2**31 - 1, (total,), generator=generator)[rows]
+    # Stratified: every batch covers the noise levels evenly, which calms the loss.
+    level = ((torch.arange(total) + torch.rand(total, generator=generator)) / total)[rows]
+    noise = torch.randn(total, 3, view.window_px, view.window_px, generator=generator)[rows]
+
+    spare = view.picture_px - view.window_px
+    # Even corners keep the patches of the stem aligned with those of the whole picture.
+    corners = (corners * (spare // 2 + 1)).long() * 2
+    windows = torch.cat([corners, corners + view.window_px], dim=1) / view.picture_px * 2.0 - 1.0
+
+    def cut(images: Tensor) -> Tensor:
+        images = _mirror(resize(images, view.picture_px), turns, config.symmetry)
+        side = view.window_px
+        return torch.stack([row[:, y : y + side, x : x + side] for row, (y, x) in zip(images, corners.tolist(), strict=True)])
+
+    images = cut(pictures.batch(chosen.tolist()))
+    corrupted = images
+    if bool(restored.any()):
+        pasted, _ = paste_defects(images, cut(pictures.batch(donors.tolist())), seeds.tolist())
+        corrupted = torch.where(restored[:, None, None, None], pasted, images)
+    return images, corrupted, level, noise, windows
+
+
+#: Muon's step length over AdamW's rate: 0.02 beside 0.001.
+KERNEL_RATE = 20.0
+
+
+def schedule(config: TrainConfig, step: int) -> float:
+    """Share of the peak learning rate: linear warm-up, then a cosine to 0 at ``config.steps``."""
+    warm = min(1.0, (step + 1) / max(1.0, config.warmup * config.steps))
+    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
+
+
+def bfloat16_is_native(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def make_accelerator(precision: Precision) -> Accelerator:
+    """The accelerator of this process, on the device that ``accelerate`` finds."""
+    import accelerate
+
+    probe = accelerate.PartialState()
+    native = precision == "bfloat16" or (precision == "auto" and bfloat16_is_native(probe.device))
+    return accelerate.Accelerator(mixed_precision="bf16" if native else "no")
+
+
+class _Objective(nn.Module):
+    """The loss as a module, because data-parallel wrappers watch ``forward`` only."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+
+    def forward(self, *batch: Tensor) -> Tensor:
+        return self.denoiser.training_loss(*batch).mean()
+
+
+class Trainer:
+    """One training run: weights, moving average, optimiser, and the step they stand at.
+
+    Args:
+        denoiser: freshly initialised; its parameters are trained in place.
+        config: of the run.
+        accelerator: processes, device and precision.
+
+    Raises:
+        ConfigError: the batch cannot be shared evenly, or a window does not fit the network.
+    """
+
+    def __init__(self, denoiser: Denoiser, config: TrainConfig, accelerator: Accelerator) -> None:
+        world = accelerator.num_processes
+        if config.batch_size % world:
+            raise ConfigError(f"--batch-size {config.batch_size}: must be a multiple of the {world} processes")
+        for view in config.views:
+            if view.window_px % denoiser.multiple_px or view.window_px > view.picture_px:
+                raise ConfigError(
+                    f"window of {view.window_px} px in pictures of {view.picture_px} px: must fit, and be a multiple"
+                    f" of {denoiser.multiple_px} px"
+                )
+        share = config.batch_size // world
+        self.rows = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+        self.config, self.accelerator, self.step = config, accelerator, 0
+        denoiser = denoiser.to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.denoiser = denoiser
+        self.average = copy.deepcopy(denoiser).requires_grad_(False)
+        kernels, others = denoiser.optimiser_groups()
+        decay = config.weight_decay
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, config.learning_rate, betas=(0.9, 0.99), weight_decay=decay, fused=True)
+        ]
+        if kernels:
+            self.optimisers.append(Muon(kernels, KERNEL_RATE * config.learning_rate, weight_decay=decay))
+        self.objective: nn.Module = accelerator.prepare(_Objective(denoiser))
+        self.first_loss: float | None = None
+
+    def advance(self, pictures: PictureStack) -> float:
+        """Take one step.
+
+        Args:
+            pictures: the training pictures.
+
+        Returns:
+            The loss of this process's rows.
+
+        Raises:
+            TrainingDivergedError: the loss is NaN, infinite or far above where it began.
+        """
+        config, device = self.config, self.accelerator.device
+        batch = [part.to(device) for part in make_batch(pictures, config, self.step, self.rows)]
+        fraction = schedule(config, self.step)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = optimiser.defaults["lr"] * fraction
+        with self.accelerator.autocast():
+            loss = self.objective(*batch)
+        self.accelerator.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.clip_norm)
+        value = float(loss.detach())
+        self._check(value)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        self.step += 1
+        decay = min(self.step / (self.step + 9), 0.5 ** (1 / max(1.0, config.ema_share * config.steps)))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - decay)
+        return value
+
+    def _check(self, loss: float) -> None:
+        self.first_loss = loss if self.first_loss is None else self.first_loss
+        ceiling = _DIVERGED * (1 + abs(self.first_loss))
+        if not math.isfinite(loss) or loss > ceiling:
+            raise TrainingDivergedError(
+                f"training diverged at step {self.step + 1}: the loss is {loss:.4g} (it began at {self.first_loss:.4g});"
+                f" train again with a smaller --learning-rate than {self.config.learning_rate:g}"
+            )
+
+    def save(self, path: Path) -> None:
+        """Write the whole state to one safetensors file, atomically."""
+        from safetensors.torch import save_file
+
+        tensors = {f"model.{name}": value for name, value in self.denoiser.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        for name, parameter in self.denoiser.named_parameters():
+            for optimiser in self.optimisers:
+                state = optimiser.state.get(parameter, {})
+                tensors |= {f"optimiser.{key}.{name}": value for key, value in state.items()}
+        # A fixed memory layout: the file must not depend on how the tensors happened to lie in memory.
+        packed = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        notes = {"step": str(self.step), "first_loss": json.dumps(self.first_loss)}
+        with atomic_path(path) as temporary:
+            save_file(packed, temporary, metadata=notes)
+
+    def load(self, path: Path) -> None:
+        """Take up the state that :meth:`save` wrote.
+
+        Raises:
+            CheckpointError: the file is damaged or belongs to another network.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                notes = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+            self.step, self.first_loss = int(notes["step"]), json.loads(notes["first_loss"])
+            self.denoiser.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+            self.average.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("average.")})
+            for optimiser in self.optimisers:
+                held = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
+                for name, parameter in self.denoiser.named_parameters():
+                    if id(parameter) in held:
+                        # Memory order as the kernels left it: that of the parameter.
+                        optimiser.state[parameter] = {
+                            key: torch.empty_like(parameter).copy_(value) if value.ndim else value
+                            for key in ("step", "exp_avg", "exp_avg_sq", "momentum")
+                            if (value := tensors.get(f"optimiser.{key}.{name}")) is not None
+                        }
+        except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{path}: the training state is damaged or of another network ({reason}); train again without --resume"
+            ) from None
+
+
+def steps_for(
+    minutes: float, denoiser: Denoiser, pictures: PictureStack, config: TrainConfig, accelerator: Accelerator, spent_s: float
+) -> int:
+    """Turn a budget in minutes into a number of steps, by timing a few on a copy that is thrown away.
+
+    Args:
+        minutes: for the whole command.
+        denoiser: as it will be trained; untouched.
+        pictures: the training pictures.
+        config: of the run; its number of steps is ignored.
+        accelerator: as for the run.
+        spent_s: seconds already gone.
+
+    Returns:
+        Steps that fit into what is left of the share of the budget meant for training; at least 1.
+    """
+    trial = Trainer(copy.deepcopy(denoiser), config, accelerator)
+    per_round = len(config.views)
+    for _ in range(per_round):  # warm-up: kernels are chosen and memory is taken on first use
+        trial.advance(pictures)
+    times: list[float] = []
+    began = time.perf_counter()
+    while time.perf_counter() - began < min(8.0, 3.0 * minutes) or len(times) < 2:
+        start = time.perf_counter()
+        for _ in range(per_round):
+            trial.advance(pictures)
+        times.append((time.perf_counter() - start) / per_round)
+    left_s = TRAINING_SHARE * minutes * 60 - spent_s - (time.perf_counter() - began)
+    steps = torch.tensor([max(1, int(left_s / sorted(times)[len(times) // 2]))], device=accelerator.device)
+    if accelerator.num_processes > 1:  # all must agree
+        torch.distributed.broadcast(steps, 0)
+    return int(steps)
+
+
+#: Of a budget in minutes; the rest goes to choosing the score and calibrating.
+TRAINING_SHARE = 0.8
+
+
+def fit(
+    trainer: Trainer, pictures: PictureStack, folder: Path, report: Callable[[Progress], None] | None = None
+) -> Denoiser:
+    """Train to the end, saving on the way.
+
+    Args:
+        trainer: at step 0, or where :meth:`Trainer.load` put it.
+        pictures: the training pictures.
+        folder: where ``state.safetensors`` and ``log.jsonl`` go; an interrupted run saves its state first.
+        report: called after every step.
+
+    Returns:
+        The moving average of the weights, in evaluation mode.
+    """
+    main, steps = trainer.accelerator.is_main_process, trainer.config.steps
+    log = _Log(folder, trainer.step) if main else None
+    began = saved = time.perf_counter()
+    first, smooth = trainer.step, None
+    try:
+        while trainer.step < steps:
+            loss = trainer.advance(pictures)
+            smooth = loss if smooth is None else 0.97 * smooth + 0.03 * loss
+            now = time.perf_counter()
+            rate = (trainer.step - first) / (now - began)
+            if log and (trainer.step % 20 == 0 or trainer.step == steps):
+                log.write(trainer.step, loss, smooth, rate * trainer.config.batch_size, now - began)
+            if main and now - saved > SAVE_EVERY_S:
+                trainer.save(folder / "state.safetensors")
+                saved = now
+            if report:
+                left_s = (steps - trainer.step) / rate
+                report(Progress(trainer.step, steps, smooth, rate * trainer.config.batch_size, now - began, left_s))
+    finally:
+        # Also on Ctrl-C; a step is either wholly in the state or not at all. A diverged state is not worth keeping.
+        if main and trainer.step > first and not isinstance(_in_flight(), TrainingDivergedError):
+            trainer.save(folder / "state.safetensors")
+        if log:
+            log.close()
+    return trainer.average.eval()
+
+
+def _in_flight() -> BaseException | None:
+    import sys
+
+    return sys.exc_info()[1]
+
+
+class _Log:
+    """Loss rows as JSON lines and, where tensorboard is installed, as its events."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.path = folder / "log.jsonl"
+        kept = [row for row in read_log(folder) if row["step"] <= step]
+        with atomic_path(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self.file = self.path.open("a", encoding="utf-8")
+        self.events: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return
+        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+
+    def write(self, step: int, loss: float, smooth: float, images_per_s: float, elapsed_s: float) -> None:
+        row = {"step": step, "loss": loss, "smooth_loss": smooth, "images_per_s": images_per_s, "elapsed_s": elapsed_s}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        if self.events:
+            self.events.add_scalar("train/loss", loss, step)
+            self.events.add_scalar("train/images_per_s", images_per_s, step)
+
+    def close(self) -> None:
+        self.file.close()
+        if self.events:
+            self.events.close()
+
+
+def read_log(folder: Path) -> Iterator[dict[str, float]]:
+    """Rows of a run's ``log.jsonl``, without a last line that a kill cut short.
+
+    Args:
+        folder: that :func:`fit` was given.
+    """
+    path = folder / "log.jsonl"
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return

@@ -9,7 +9,7 @@ scale, how large its own error is on normal pictures, from the noised picture al
 from __future__ import annotations
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -30,6 +30,7 @@ class LeanConfig(Config):
     """Shape of the lean denoiser and of its training noise.
 
     Attributes:
+        kind: tells the denoisers apart in files.
         channels: width of each level of the U-Net.
         blocks: residual blocks per level, down and again up.
         stem_px: side of the patches folded into channels.
@@ -38,6 +39,7 @@ class LeanConfig(Config):
         error_weight: weight of the expected-error likelihood beside the denoising loss.
     """
 
+    kind: Literal["lean"] = "lean"
     channels: tuple[PositiveInt, ...] = (32, 64, 128, 192)
     blocks: tuple[PositiveInt, ...] = (1, 2, 3, 2)
     stem_px: PositiveInt = 2

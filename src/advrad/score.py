@@ -138,6 +138,11 @@ class MemberStatistics:
 SPREAD_FLOOR = 0.1
 
 
+def spread_floor(deviation: Tensor) -> Tensor:
+    """What is added to every position's deviation, (n, 1, h, w) -> (n, 1, 1, 1), > 0."""
+    return SPREAD_FLOOR * deviation.mean((1, 2, 3), keepdim=True) + torch.finfo(deviation.dtype).tiny
+
+
 def map_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and floored standard deviation per position.
 
@@ -149,7 +154,7 @@ def map_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean = maps.mean(0, keepdim=True)
     deviation = maps.std(0, keepdim=True)
-    return mean, deviation + SPREAD_FLOOR * deviation.mean() + torch.finfo(maps.dtype).tiny
+    return mean, deviation + spread_floor(deviation)
 
 
 def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from advrad.config import Config
 from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
+from advrad.detector import bfloat16_is_native
 from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
 from advrad.files import atomic_path
 from advrad.optimiser import Muon
@@ -71,7 +72,7 @@ class TrainConfig(Config):
     """
 
     seed: int = Field(0, ge=0)
-    steps: int = Field(gt=0)
+    steps: int = Field(ge=0)
     size_px: int = Field(256, gt=0)
     views: tuple[View, ...] = Field(min_length=1)
     batch_size: int = Field(8, gt=0)
@@ -195,16 +196,7 @@ KERNEL_RATE = 20.0
 def schedule(config: TrainConfig, step: int) -> float:
     """Share of the peak learning rate: linear warm-up, then a cosine to 0 at ``config.steps``."""
     warm = min(1.0, (step + 1) / max(1.0, config.warmup * config.steps))
-    return warm * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-
-
-def bfloat16_is_native(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type != "cpu":
-        return False
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return warm * 0.5 * (1 + math.cos(math.pi * step / max(1, config.steps)))
 
 
 def make_accelerator(precision: Precision) -> Accelerator:

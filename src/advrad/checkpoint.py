@@ -1,0 +1,91 @@
+"""The model folder: ``config.json`` and ``model.safetensors``. Nothing is ever unpickled.
+
+The weights are written first and ``config.json`` last, with the digest of the weights in it; so a folder whose two
+files do not belong together, or one cut short, is recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advrad.errors import CheckpointError
+from advrad.files import atomic_path, make_folder, write_json
+
+FORMAT = "advrad"
+FORMAT_VERSION = 1
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a model folder.
+
+    Args:
+        folder: made if missing; files of these names are replaced.
+        config: JSON values.
+        tensors: flat names to tensors.
+
+    Raises:
+        OutputError: the folder cannot be written; an older model in it is then left whole or recognisably broken.
+    """
+    from safetensors.torch import save_file
+
+    make_folder(folder)
+    packed = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(folder / WEIGHTS_NAME) as temporary:
+        save_file(packed, temporary, metadata={"format": "pt"})
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": _digest(folder / WEIGHTS_NAME)}
+    write_json(folder / CONFIG_NAME, header | config)
+
+
+def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a model folder.
+
+    Args:
+        folder: as written by :func:`save_folder`.
+
+    Returns:
+        The configuration without its header, and the tensors.
+
+    Raises:
+        CheckpointError: missing, damaged, foreign, or of a newer format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such model folder; make one with 'advrad train DATA -o {folder}'")
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        unfinished = (folder / "training" / "plan.json").is_file()
+        mend = "finish the training with --resume" if unfinished else "name a folder that 'advrad train' made"
+        raise CheckpointError(f"{folder}: holds no model ({CONFIG_NAME} is missing); {mend}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path}: is damaged ({error}); train again or copy the folder again") from None
+    if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path}: is not a model of advrad; name a folder that 'advrad train' made")
+    version = config.pop("format_version", None)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format {version}, this advrad reads up to {FORMAT_VERSION}; install a newer advrad"
+        )
+    weights = folder / WEIGHTS_NAME
+    digest = config.pop("weights_sha256", None)
+    try:
+        if _digest(weights) != digest:
+            raise CheckpointError(f"{weights}: is not what {CONFIG_NAME} describes (cut short or replaced); copy it again")
+        return config, load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{weights}: cannot be read ({error}); train again or copy the folder again") from None

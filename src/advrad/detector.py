@@ -1,0 +1,415 @@
+"""The detector: a denoiser, a score and a threshold, in one object that saves, loads, scores and decides."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from huggingface_hub import ModelHubMixin
+from pydantic import Field
+from torch import Tensor, nn
+
+from advrad.checkpoint import load_folder, save_folder
+from advrad.config import Config
+from advrad.ddpm import DdpmConfig
+from advrad.decide import conformal_threshold
+from advrad.denoiser import Denoiser
+from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
+from advrad.lean import LeanConfig, LeanDenoiser
+from advrad.pictures import MAX_PIXELS, read_resized, resize
+from advrad.score import MemberStatistics, ScoreConfig, member_maps, normalise, pool
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+Floats = npt.NDArray[np.float32]
+DenoiserConfig = Annotated[LeanConfig | DdpmConfig, Field(discriminator="kind")]
+
+
+class Calibration(Config):
+    """The threshold and where it comes from.
+
+    Attributes:
+        threshold: verdict defective where score > threshold.
+        false_alarm_rate: promised for normal pictures like those of the calibration.
+        n: calibration pictures.
+        heat_low: score-map value at which heat maps begin to glow: the median of the normal maps' maxima.
+        heat_high: value that only the threshold's share of normal maps passes; outlined in heat maps.
+        source: the data, the seed of the split, and when.
+    """
+
+    threshold: float
+    false_alarm_rate: float = Field(gt=0, lt=1)
+    n: int = Field(gt=0)
+    heat_low: float
+    heat_high: float
+    source: dict[str, Any] = {}
+
+
+class DetectorConfig(Config):
+    """Everything about a detector but its tensors.
+
+    Attributes:
+        denoiser: kind and shape of the network.
+        size_px: side of the square at which pictures enter; the published input size.
+        score: how a picture is scored.
+        locations: mean normal score of each member.
+        scales: spread of each member's normal score.
+        noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
+        precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
+        calibration: None while no threshold was set.
+        training: how it was trained: data, seed, steps, what was tried for the score.
+        figures: measured results, shown in the model card.
+    """
+
+    denoiser: DenoiserConfig
+    size_px: int = Field(gt=0)
+    score: ScoreConfig
+    locations: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
+    noise_seed: int = Field(0, ge=0)
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    calibration: Calibration | None = None
+    training: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the detector says of one picture.
+
+    Attributes:
+        score: larger is more anomalous.
+        threshold: the calibrated threshold.
+        defective: the verdict: score > threshold.
+        score_map: (size, size), where the score comes from.
+        recon: (size, size, 3) in about [0, 1], the picture as it would be without defects.
+        path: the file, if the picture came from one.
+    """
+
+    score: float
+    threshold: float
+    defective: bool
+    score_map: Floats
+    recon: Floats
+    path: Path | None = None
+
+
+def bfloat16_is_native(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def build_denoiser(config: LeanConfig | DdpmConfig) -> Denoiser:
+    """A freshly initialised denoiser of either kind."""
+    if isinstance(config, DdpmConfig):
+        from advrad.ddpm import build
+
+        return build(config)
+    return LeanDenoiser(config)
+
+
+class AdvRAD(
+    nn.Module,
+    ModelHubMixin,
+    library_name="advrad",
+    tags=["anomaly-detection", "adversarial-robustness", "diffusion", "advrad"],
+    license="apache-2.0",
+    repo_url="",
+):
+    """Adversarially robust anomaly detector.
+
+    Args:
+        denoiser: trained.
+        config: of the detector; its denoiser part must describe ``denoiser``.
+        statistics: one per member of the score.
+
+    Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model".
+    """
+
+    def __init__(self, denoiser: Denoiser, config: DetectorConfig, statistics: Sequence[MemberStatistics]) -> None:
+        super().__init__()
+        if len(statistics) != len(config.score.members):
+            raise ConfigError(f"score: {len(config.score.members)} members but {len(statistics)} statistics")
+        self.denoiser = denoiser
+        self.detector_config = config.model_copy(
+            update={
+                "locations": tuple(member.location for member in statistics),
+                "scales": tuple(member.scale for member in statistics),
+            }
+        )
+        for index, member in enumerate(statistics):
+            self.register_buffer(f"mean_{index}", member.mean)
+            self.register_buffer(f"spread_{index}", member.spread)
+
+    # --- scoring: pure functions of the images, differentiable; the caller decides on grad mode and autocast ---
+
+    @property
+    def size_px(self) -> int:
+        """Side of the square at which pictures enter."""
+        return self.detector_config.size_px
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def examine(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores, score maps and reconstructions in one go.
+
+        Args:
+            images: (b, 3, h, w) float in [0, 1]; any size, resized to :attr:`size_px` inside.
+            generator: source of all noise; rows share each draw, so that row i depends on row i only.
+
+        Returns:
+            scores (b,), score maps (b, 1, size, size), reconstructions (b, 3, size, size). Each score is the
+            mean over members of ``(pooled - location) / scale``. Differentiable in ``images``.
+
+        Raises:
+            ConfigError: ``images`` has the wrong shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
+        config, score_config = self.detector_config, self.detector_config.score
+        images = resize(images, self.size_px)
+        scores, score_map, recon = images.new_zeros(len(images)), torch.zeros_like(images[:, :1]), torch.zeros_like(images)
+        count = len(score_config.members)
+        for index, member in enumerate(score_config.members):
+            maps, member_recon = member_maps(self.denoiser, images, member, score_config, generator)
+            mean, spread = getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}")
+            maps = normalise(maps, mean, spread, score_config.normalisation)
+            location, scale = config.locations[index], config.scales[index]
+            scores = scores + (pool(maps, score_config.pooling) - location) / scale / count
+            score_map = score_map + resize((maps - location) / scale, self.size_px) / count
+            recon = recon + resize(member_recon, self.size_px) / count
+        return scores, score_map, recon
+
+    def score(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Anomaly scores (b,), differentiable in ``images``; see :meth:`examine`."""
+        return self.examine(images, generator)[0]
+
+    def error_map(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Score maps (b, 1, size, size), differentiable in ``images``; see :meth:`examine`."""
+        return self.examine(images, generator)[1]
+
+    def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Reconstructions (b, 3, size, size), the mean over members, unclamped; see :meth:`examine`."""
+        return self.examine(images, generator)[2]
+
+    forward = score
+
+    # --- deciding: the edge, where gradients end ---
+
+    @property
+    def calibration(self) -> Calibration:
+        """Threshold and provenance.
+
+        Raises:
+            NotCalibratedError: there is none.
+        """
+        if self.detector_config.calibration is None:
+            raise NotCalibratedError(
+                "the detector has no threshold, so it does not decide; calibrate it on good pictures first"
+                " (AdvRAD.calibrate, or train with enough good pictures for --false-alarm-rate)"
+            )
+        return self.detector_config.calibration
+
+    @contextlib.contextmanager
+    def _edge(self) -> Iterator[None]:
+        """Evaluation mode, no gradients, and the arithmetic that verdicts are made in."""
+        was_training = self.training
+        precision = self.detector_config.precision
+        bf16 = precision == "bfloat16" or (precision == "auto" and bfloat16_is_native(self.device))
+        self.eval()
+        try:
+            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                yield
+        finally:
+            self.train(was_training)
+
+    def measure(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`examine` as :meth:`predict` does it: without gradients, with the detector's own noise seed.
+
+        Args:
+            images: (b, 3, h, w) float in [0, 1].
+
+        Returns:
+            As :meth:`examine`, on the CPU; the same for any batch size.
+        """
+        generator = torch.Generator().manual_seed(self.detector_config.noise_seed)
+        with self._edge():
+            scores, maps, recon = self.examine(images.to(self.device), generator)
+        return scores.float().cpu(), maps.float().cpu(), recon.float().cpu()
+
+    def predict(
+        self, pictures: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS
+    ) -> Iterator[Prediction]:
+        """Score pictures and decide.
+
+        Args:
+            pictures: (b, 3, h, w) float in [0, 1], or one path, or paths.
+            batch_size: pictures at a time; does not change the results.
+            max_pixels: bound on each picture file.
+
+        Yields:
+            One prediction per picture, in order, as it is made.
+
+        Raises:
+            NotCalibratedError: there is no threshold.
+            PictureError: a file cannot be read.
+        """
+        calibration = self.calibration
+        if isinstance(pictures, (str, Path)):
+            pictures = [pictures]
+        for images, paths in _batches(pictures, batch_size, self.size_px, max_pixels):
+            scores, maps, recon = self.measure(images)
+            for row, path in enumerate(paths):
+                score = float(scores[row])
+                yield Prediction(
+                    score=score,
+                    threshold=calibration.threshold,
+                    defective=score > calibration.threshold,
+                    score_map=maps[row, 0].numpy(),
+                    recon=recon[row].permute(1, 2, 0).numpy(),
+                    path=path,
+                )
+
+    def calibrate(self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None) -> None:
+        """Set the threshold from normal pictures that nothing else was learnt from.
+
+        Args:
+            normals: batches (b, 3, h, w) in [0, 1].
+            false_alarm_rate: share of normal pictures that may be called defective.
+            source: provenance, kept with the threshold.
+
+        Raises:
+            ConfigError: too few pictures for the rate.
+        """
+        scores, peaks = [], []
+        for images in normals:
+            batch_scores, maps, _ = self.measure(images)
+            scores += batch_scores.tolist()
+            peaks += maps.amax((1, 2, 3)).tolist()
+        threshold = conformal_threshold(scores, false_alarm_rate)
+        calibration = Calibration(
+            threshold=threshold,
+            false_alarm_rate=false_alarm_rate,
+            n=len(scores),
+            heat_low=float(np.median(peaks)),
+            heat_high=conformal_threshold(peaks, false_alarm_rate) + 1e-6,
+            source=source or {},
+        )
+        self.detector_config = self.detector_config.model_copy(update={"calibration": calibration})
+
+    # --- the model folder ---
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_folder(save_directory, self.detector_config.model_dump(mode="json"), dict(self.state_dict()))
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        map_location: str = "cpu",
+        **unknown: Any,
+    ) -> AdvRAD:
+        if unknown:
+            raise ConfigError(f"from_pretrained: {', '.join(sorted(unknown))} is not known; remove it")
+        folder = Path(model_id)
+        if not folder.exists():
+            folder = _download(model_id, revision, cache_dir, force_download, local_files_only, token)
+        values, tensors = load_folder(folder)
+        config = DetectorConfig.parse(values, str(folder / "config.json"))
+        members = len(config.score.members)
+        if not len(config.locations) == len(config.scales) == members:
+            raise CheckpointError(f"{folder / 'config.json'}: locations or scales do not match the score's members")
+        try:
+            statistics = [
+                MemberStatistics(tensors[f"mean_{i}"], tensors[f"spread_{i}"], config.locations[i], config.scales[i])
+                for i in range(members)
+            ]
+            detector = cls(build_denoiser(config.denoiser), config, statistics)
+            detector.load_state_dict(tensors)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{folder}: weights and configuration do not belong together ({str(error).splitlines()[0]}); train again"
+            ) from None
+        return detector.to(map_location).eval()
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        """The model card, filled with the measured figures."""
+        from huggingface_hub import ModelCard
+
+        from advrad.card import render
+
+        return ModelCard(render(self.detector_config))
+
+
+def _download(
+    model_id: str,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    force_download: bool,
+    local_files_only: bool,
+    token: str | bool | None,
+) -> Path:
+    """Fetch a model folder from the hub: configuration and weights only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(
+                model_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+                allow_patterns=["config.json", "model.safetensors"],
+            )
+        )
+    except HFValidationError:
+        raise CheckpointError(
+            f"{model_id}: there is no such model folder, nor can it be a hub id; check the path"
+        ) from None
+    except Exception as error:  # the hub's clients raise many kinds for one cause: it is not to be had
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{model_id}: there is no such model folder, and the hub does not give it ({reason}); check the name"
+        ) from None
+
+
+def _batches(
+    pictures: Tensor | Iterable[str | Path], batch_size: int, size_px: int, max_pixels: int
+) -> Iterator[tuple[Tensor, list[Path | None]]]:
+    if isinstance(pictures, Tensor):
+        for part in pictures.split(batch_size):
+            yield part, [None] * len(part)
+        return
+    images: list[Tensor] = []
+    paths: list[Path | None] = []
+    for path in pictures:
+        images.append(read_resized(Path(path), size_px, max_pixels))
+        paths.append(Path(path))
+        if len(images) == batch_size:
+            yield torch.stack(images), paths
+            images, paths = [], []
+    if images:
+        yield torch.stack(images), paths

@@ -317,6 +317,26 @@ class AdvRAD(
         save_folder(save_directory, self.detector_config.model_dump(mode="json"), dict(self.state_dict()))
 
     @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | Path, **options: Any
+    ) -> AdvRAD:
+        """Load a model folder, or one from the hub.
+
+        The mixin's own reading of ``config.json`` is passed over: it knows neither our words for damage nor
+        that ``denoiser`` in it is a configuration.
+
+        Args:
+            pretrained_model_name_or_path: folder as saved, or a hub id.
+            options: ``map_location`` and, for the hub, ``revision``, ``cache_dir``, ``force_download``,
+                ``local_files_only``, ``token``.
+
+        Raises:
+            CheckpointError: missing, damaged, foreign, or of a newer format.
+            ConfigError: an option or a configuration key is unknown.
+        """
+        return cls._from_pretrained(model_id=str(pretrained_model_name_or_path), **options)
+
+    @classmethod
     def _from_pretrained(  # type: ignore[override]
         cls,
         *,

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from advrad.errors import CheckpointError
+from advrad.errors import CheckpointError, OutputError
 from advrad.files import atomic_path, make_folder, write_json
 
 FORMAT = "advrad"
@@ -27,6 +27,32 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+    """Write a safetensors file, all of it or nothing.
+
+    Args:
+        path: of the file; its folder exists.
+        tensors: flat names to tensors; written in a fixed memory layout, so that the file does not depend on how
+            they happened to lie in memory.
+        notes: the file's metadata.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    packed = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        try:
+            save_file(packed, temporary, metadata=notes)
+        except SafetensorError as error:  # its words for a full disk, among others
+            raise OutputError(f"{path}: cannot be written ({error}); check the disk and the path") from None
+        temporary.chmod(mode)  # safetensors lets nobody but the owner read
+
+
 def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a model folder.
 
@@ -38,12 +64,8 @@ def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]
     Raises:
         OutputError: the folder cannot be written; an older model in it is then left whole or recognisably broken.
     """
-    from safetensors.torch import save_file
-
     make_folder(folder)
-    packed = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        save_file(packed, temporary, metadata={"format": "pt"})
+    write_tensors(folder / WEIGHTS_NAME, tensors, {"format": "pt"})
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": _digest(folder / WEIGHTS_NAME)}
     write_json(folder / CONFIG_NAME, header | config)
 
@@ -85,7 +107,9 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     digest = config.pop("weights_sha256", None)
     try:
         if _digest(weights) != digest:
-            raise CheckpointError(f"{weights}: is not what {CONFIG_NAME} describes (cut short or replaced); copy it again")
+            raise CheckpointError(
+                f"{weights}: is not what {CONFIG_NAME} describes (cut short or replaced); copy it again"
+            )
         return config, load_file(weights)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{weights}: cannot be read ({error}); train again or copy the folder again") from None

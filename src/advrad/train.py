@@ -20,6 +20,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from advrad.checkpoint import write_tensors
 from advrad.config import Config
 from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
@@ -179,7 +180,9 @@ def make_batch(
     def cut(images: Tensor) -> Tensor:
         images = _mirror(resize(images, view.picture_px), turns, config.symmetry)
         side = view.window_px
-        return torch.stack([row[:, y : y + side, x : x + side] for row, (y, x) in zip(images, corners.tolist(), strict=True)])
+        return torch.stack(
+            [row[:, y : y + side, x : x + side] for row, (y, x) in zip(images, corners.tolist(), strict=True)]
+        )
 
     images = cut(pictures.batch(chosen.tolist()))
     corrupted = images
@@ -286,7 +289,8 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
         self.step += 1
         decay = min(self.step / (self.step + 9), 0.5 ** (1 / max(1.0, config.ema_share * config.steps)))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - decay)
+        with torch.no_grad():  # or the average would remember how it came about, step after step
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - decay)
         return value
 
     def _check(self, loss: float) -> None:
@@ -300,19 +304,13 @@ class Trainer:
 
     def save(self, path: Path) -> None:
         """Write the whole state to one safetensors file, atomically."""
-        from safetensors.torch import save_file
-
         tensors = {f"model.{name}": value for name, value in self.denoiser.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for name, parameter in self.denoiser.named_parameters():
             for optimiser in self.optimisers:
                 state = optimiser.state.get(parameter, {})
                 tensors |= {f"optimiser.{key}.{name}": value for key, value in state.items()}
-        # A fixed memory layout: the file must not depend on how the tensors happened to lie in memory.
-        packed = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        notes = {"step": str(self.step), "first_loss": json.dumps(self.first_loss)}
-        with atomic_path(path) as temporary:
-            save_file(packed, temporary, metadata=notes)
+        write_tensors(path, tensors, {"step": str(self.step), "first_loss": json.dumps(self.first_loss)})
 
     def load(self, path: Path) -> None:
         """Take up the state that :meth:`save` wrote.
@@ -347,7 +345,12 @@ class Trainer:
 
 
 def steps_for(
-    minutes: float, denoiser: Denoiser, pictures: PictureStack, config: TrainConfig, accelerator: Accelerator, spent_s: float
+    minutes: float,
+    denoiser: Denoiser,
+    pictures: PictureStack,
+    config: TrainConfig,
+    accelerator: Accelerator,
+    spent_s: float,
 ) -> int:
     """Turn a budget in minutes into a number of steps, by timing a few on a copy that is thrown away.
 

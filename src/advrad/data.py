@@ -275,9 +275,7 @@ def inspect(
     seen: dict[str, set[bytes | None]] = {"train": set(), "test": set()}
     work = _ahead(partial(_examined, max_pixels=max_pixels), dataset.records)
     with closing(work):
-        for done, (record, (info, digest, mask)) in enumerate(
-            zip(dataset.records, work, strict=True), start=1
-        ):
+        for done, (record, (info, digest, mask)) in enumerate(zip(dataset.records, work, strict=True), start=1):
             counts[record.split][record.defect] += 1
             if isinstance(info, PictureError):
                 broken.append(info)
@@ -294,9 +292,7 @@ def inspect(
                 progress(done, len(dataset.records))
     notes = list(dataset.notes)
     if shared := len((seen["train"] & seen["test"]) - {None}):
-        notes.append(
-            f"pictures that lie in both train and test, byte for byte: {shared}; the test is not fair"
-        )
+        notes.append(f"pictures that lie in both train and test, byte for byte: {shared}; the test is not fair")
     if len({round(info.width_px / info.height_px, 1) for info in infos}) > 1:
         notes.append("the pictures differ in shape; each is squeezed to a square")
     parts = None
@@ -405,9 +401,7 @@ def _shrunk(mask: npt.NDArray[np.bool_], size_px: int) -> npt.NDArray[np.bool_]:
     import torch
     from torch.nn.functional import interpolate
 
-    share = interpolate(torch.from_numpy(mask)[None, None].float(), size=(size_px, size_px), mode="area")[
-        0, 0
-    ]
+    share = interpolate(torch.from_numpy(mask)[None, None].float(), size=(size_px, size_px), mode="area")[0, 0]
     return np.asarray(((share > 0) & (share >= share.max() / 2)).numpy(), dtype=np.bool_)
 
 
@@ -439,9 +433,7 @@ def _key(records: tuple[Record, ...], size_px: int, max_pixels: int) -> str | No
     return whole.hexdigest()
 
 
-def _taken(
-    folder: Path, key: str, count: int, size_px: int
-) -> tuple[npt.NDArray[np.uint16], dict[int, str]] | None:
+def _taken(folder: Path, key: str, count: int, size_px: int) -> tuple[npt.NDArray[np.uint16], dict[int, str]] | None:
     """A cache entry, or None if it is missing or damaged."""
     path = folder / f"{key}.npy"
     try:

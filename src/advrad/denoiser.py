@@ -20,10 +20,13 @@ class Denoised(NamedTuple):
         log_error: (b, s, h, w), natural logarithm of the squared error (mean over channels, [0, 1] units) that
             ``recon`` is expected to have on a normal picture, one channel per scale 1, 1/2, 1/4, ...; None where
             the denoiser does not estimate it.
+        change: (b, 1, h, w), log odds that the pixel belongs to a defect that ``recon`` has undone, from the
+            noised picture alone; None where the denoiser does not estimate it.
     """
 
     recon: Tensor
-    log_error: Tensor | None
+    log_error: Tensor | None = None
+    change: Tensor | None = None
 
 
 class Denoiser(nn.Module):
@@ -103,5 +106,5 @@ def scale_log_errors(log_error: Tensor) -> list[Tensor]:
     Returns:
         List of (b, 1, h / 2^l, w / 2^l).
     """
-    channels = log_error.split(1, dim=1)
+    channels = torch.split(log_error, 1, dim=1)
     return [F.avg_pool2d(values, 2**level) if level else values for level, values in enumerate(channels)]

@@ -23,7 +23,7 @@ from advrad.denoiser import Denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.pictures import MAX_PIXELS, read_resized, resize
-from advrad.score import MemberStatistics, ScoreConfig, member_maps, normalise, pool
+from advrad.score import MemberStatistics, ScoreConfig, look_at, member_map, normalise, pool
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -49,7 +49,7 @@ class Calibration(Config):
     n: int = Field(gt=0)
     heat_low: float
     heat_high: float
-    source: dict[str, Any] = {}
+    source: dict[str, Any] = Field(default_factory=dict)
 
 
 class DetectorConfig(Config):
@@ -76,8 +76,8 @@ class DetectorConfig(Config):
     noise_seed: int = Field(0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     calibration: Calibration | None = None
-    training: dict[str, Any] = {}
-    figures: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default_factory=dict)
+    figures: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Prediction:
 def bfloat16_is_native(device: torch.device) -> bool:
     """Whether the device multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -180,18 +180,22 @@ class AdvRAD(
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
-        config, score_config = self.detector_config, self.detector_config.score
+        config = self.detector_config
         images = resize(images, self.size_px)
-        scores, score_map, recon = images.new_zeros(len(images)), torch.zeros_like(images[:, :1]), torch.zeros_like(images)
-        count = len(score_config.members)
-        for index, member in enumerate(score_config.members):
-            maps, member_recon = member_maps(self.denoiser, images, member, score_config, generator)
-            mean, spread = getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}")
-            maps = normalise(maps, mean, spread, score_config.normalisation)
-            location, scale = config.locations[index], config.scales[index]
-            scores = scores + (pool(maps, score_config.pooling) - location) / scale / count
-            score_map = score_map + resize((maps - location) / scale, self.size_px) / count
-            recon = recon + resize(member_recon, self.size_px) / count
+        scores = images.new_zeros(len(images))
+        score_map, recon = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
+        looks, members = config.score.looks, config.score.members
+        for look in looks:
+            view, draws = look_at(self.denoiser, images, look, config.score, generator)
+            look_recon = torch.stack([denoised.recon for denoised in draws]).mean(0)
+            recon = recon + resize(look_recon, self.size_px) / len(looks)
+            for index, member in enumerate(members):
+                if member.look == look:
+                    mean, spread = getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}")
+                    maps = normalise(member_map(view, draws, member), mean, spread, member.normalisation)
+                    location, scale = config.locations[index], config.scales[index]
+                    scores = scores + (pool(maps, member.pooling) - location) / scale / len(members)
+                    score_map = score_map + resize((maps - location) / scale, self.size_px) / len(members)
         return scores, score_map, recon
 
     def score(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -284,7 +288,9 @@ class AdvRAD(
                     path=path,
                 )
 
-    def calibrate(self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None) -> None:
+    def calibrate(
+        self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
+    ) -> None:
         """Set the threshold from normal pictures that nothing else was learnt from.
 
         Args:
@@ -317,9 +323,7 @@ class AdvRAD(
         save_folder(save_directory, self.detector_config.model_dump(mode="json"), dict(self.state_dict()))
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]
-        cls, pretrained_model_name_or_path: str | Path, **options: Any
-    ) -> AdvRAD:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> AdvRAD:
         """Load a model folder, or one from the hub.
 
         The mixin's own reading of ``config.json`` is passed over: it knows neither our words for damage nor
@@ -337,7 +341,7 @@ class AdvRAD(
         return cls._from_pretrained(model_id=str(pretrained_model_name_or_path), **options)
 
     @classmethod
-    def _from_pretrained(  # type: ignore[override]
+    def _from_pretrained(
         cls,
         *,
         model_id: str,
@@ -368,7 +372,7 @@ class AdvRAD(
             detector.load_state_dict(tensors)
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
-                f"{folder}: weights and configuration do not belong together ({str(error).splitlines()[0]}); train again"
+                f"{folder}: weights and configuration do not belong together ({str(error).splitlines()[0]}); retrain"
             ) from None
         return detector.to(map_location).eval()
 
@@ -420,7 +424,7 @@ def _batches(
     pictures: Tensor | Iterable[str | Path], batch_size: int, size_px: int, max_pixels: int
 ) -> Iterator[tuple[Tensor, list[Path | None]]]:
     if isinstance(pictures, Tensor):
-        for part in pictures.split(batch_size):
+        for part in torch.split(pictures, batch_size):
             yield part, [None] * len(part)
         return
     images: list[Tensor] = []

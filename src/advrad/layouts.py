@@ -90,9 +90,7 @@ def find_records(root: Path, layout: str = "auto", category: str | None = None) 
         raise DataError(f"{root}: is a file; name the folder that holds the pictures")
     found = _visa(root, category) if layout in ("auto", "visa") else None
     if found is None and layout == "visa":
-        raise DataError(
-            f"{root}: does not have the layout visa: {_TABLE.as_posix()} is missing here and one folder up"
-        )
+        raise DataError(f"{root}: does not have the layout visa: {_TABLE.as_posix()} is missing here and one folder up")
     if found is None:
         wanted = None if layout == "auto" else cast(Layout, layout)
         base, kind = _product(root, wanted, category)
@@ -170,16 +168,10 @@ def _folder(base: Path, category: str) -> Dataset:
         if not records:
             if any(folder.name in ("train", "test") for folder in folders):
                 raise DataError(f"{base}: has {names}, but neither train/good (MVTec AD) nor train/ok (BTAD)")
-            mend = (
-                f"its folders are {names}: put the good pictures into one named good"
-                if names
-                else "check the path"
-            )
+            mend = f"its folders are {names}: put the good pictures into one named good" if names else "check the path"
             raise DataError(f"{base}: no good pictures; {mend}")
         if folders:
-            notes.add(
-                f"these folders are not used: {names}; good pictures beside defect folders belong in good/"
-            )
+            notes.add(f"these folders are not used: {names}; good pictures beside defect folders belong in good/")
         return _dataset(base, "folder", category, records, notes)
     if loose := len(_pictures(base, _Notes())):
         notes.add(f"pictures beside the folder {good[0].name}/ are not used: {loose}")
@@ -199,8 +191,7 @@ def _folder(base: Path, category: str) -> Dataset:
 def _held_out(paths: list[Path]) -> frozenset[Path]:
     """The good pictures of a plain folder that training never sees."""
     place = {
-        path: int.from_bytes(hashlib.blake2b(path.name.encode("utf-8", "replace"), digest_size=8).digest())
-        / 2**64
+        path: int.from_bytes(hashlib.blake2b(path.name.encode("utf-8", "replace"), digest_size=8).digest()) / 2**64
         for path in paths
     }
     kept = frozenset(path for path in paths if place[path] < HELD_OUT_FRACTION)
@@ -223,9 +214,7 @@ def _visa(root: Path, category: str | None) -> Dataset | None:
         with table.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"{table}: cannot be read as a table ({error}); restore it from the data set"
-        ) from None
+        raise DataError(f"{table}: cannot be read as a table ({error}); restore it from the data set") from None
     if not rows or any(row.get(column) is None for row in rows for column in _TABLE_COLUMNS):
         raise DataError(f"{table}: each row needs the columns {', '.join(_TABLE_COLUMNS)}")
     names = sorted({row["object"] for row in rows})
@@ -233,8 +222,7 @@ def _visa(root: Path, category: str | None) -> Dataset | None:
         category = names[0]
     if category is None:
         raise DataError(
-            f"{root}: holds several categories ({', '.join(names)}); "
-            f"name one, as {base / names[0]} or with --category"
+            f"{root}: holds several categories ({', '.join(names)}); name one, as {base / names[0]} or with --category"
         )
     if category not in names:
         raise DataError(f"{table}: has no category {category!r}; it holds: {', '.join(names)}")
@@ -249,9 +237,7 @@ def _visa(root: Path, category: str | None) -> Dataset | None:
             or label not in ("normal", "anomaly")
             or (split, label) == ("train", "anomaly")
         ):
-            raise DataError(
-                f"{table}: line {number}: split {split!r} with label {label!r} is not in the 1-class split"
-            )
+            raise DataError(f"{table}: line {number}: split {split!r} with label {label!r} is not in the 1-class split")
         path = base / row["image"]
         if label == "normal":
             records.append(Record(path, "train" if split == "train" else "test", 0, "good"))

@@ -12,15 +12,18 @@ import math
 from typing import Annotated, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from advrad.config import Config
 from advrad.denoiser import SCALES, Denoised, Denoiser, scale_errors, scale_log_errors
+from advrad.synthetic import VISIBLE
 from advrad.unet import LeanUNet
 
 _DATA_STD = 0.5  # of pictures in [-1, 1]; EDM's sigma_data
 _LOG_ERROR_START = -3.0  # first guess of log(error / prior variance); its bias learns the rest in a few steps
+_CHANGE_START = -3.0  # first guess of the log odds that a pixel was changed
 _REFERENCE_PX = 128  # magnification is counted in octaves from this picture size
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -37,6 +40,7 @@ class LeanConfig(Config):
         sigma_min: smallest noise level seen in training, [0, 1] pixel units.
         sigma_max: largest noise level seen in training.
         error_weight: weight of the expected-error likelihood beside the denoising loss.
+        change_weight: weight of the cross-entropy of what was changed beside the denoising loss.
     """
 
     kind: Literal["lean"] = "lean"
@@ -46,6 +50,7 @@ class LeanConfig(Config):
     sigma_min: float = Field(0.05, gt=0)
     sigma_max: float = Field(1.0, gt=0)
     error_weight: float = Field(0.02, ge=0)
+    change_weight: float = Field(0.3, ge=0)
 
 
 def positions(window: Tensor, height: int, width: int) -> Tensor:
@@ -64,9 +69,7 @@ def positions(window: Tensor, height: int, width: int) -> Tensor:
     top, left, bottom, right = window.unbind(1)
     y = top[:, None] + (bottom - top)[:, None] * rows
     x = left[:, None] + (right - left)[:, None] * columns
-    return torch.stack(
-        [y[:, :, None].expand(-1, height, width), x[:, None, :].expand(-1, height, width)], dim=1
-    )
+    return torch.stack([y[:, :, None].expand(-1, height, width), x[:, None, :].expand(-1, height, width)], dim=1)
 
 
 class LeanDenoiser(Denoiser):
@@ -84,7 +87,7 @@ class LeanDenoiser(Denoiser):
         self.config = config or LeanConfig()
         self.network = LeanUNet(
             in_channels=3,
-            out_channels=3 + SCALES,
+            out_channels=3 + SCALES + 1,
             channels=self.config.channels,
             blocks=self.config.blocks,
             stem_px=self.config.stem_px,
@@ -110,12 +113,13 @@ class LeanDenoiser(Denoiser):
         place = positions(window, height // stem_px, width // stem_px)
         outputs = self.network(inputs, scalars.to(z.dtype), place).to(z.dtype)
         recon = (skip * signed + prior_std * outputs[:, :3] + 1) / 2
-        log_error = outputs[:, 3:] + 2 * torch.log(prior_std / 2) + _LOG_ERROR_START
-        return Denoised(recon, log_error)
+        log_error = outputs[:, 3 : 3 + SCALES] + 2 * torch.log(prior_std / 2) + _LOG_ERROR_START
+        return Denoised(recon, log_error, outputs[:, 3 + SCALES :] + _CHANGE_START)
 
     def optimiser_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Kernels between the stem and the head for Muon: its equal steps in all directions do not suit those two."""
-        kernels, others = [], []
+        kernels: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, parameter in self.network.named_parameters():
             inner = parameter.ndim == 4 and not name.startswith(("stem.", "head."))
             (kernels if inner else others).append(parameter)
@@ -139,4 +143,7 @@ class LeanDenoiser(Denoiser):
         errors = scale_errors(images, denoised.recon.detach())
         for error, log_error in zip(errors, scale_log_errors(denoised.log_error), strict=True):
             surprise = surprise + (error * torch.exp(-log_error) + log_error).mean((1, 2, 3)) / SCALES
-        return weight * squared + self.config.error_weight * surprise
+        assert denoised.change is not None
+        changed = ((corrupted - images).abs().amax(1, keepdim=True) > VISIBLE).to(noise.dtype)
+        missed = F.binary_cross_entropy_with_logits(denoised.change, changed, reduction="none").mean((1, 2, 3))
+        return weight * squared + self.config.error_weight * surprise + self.config.change_weight * missed

@@ -89,9 +89,7 @@ def auroc_interval(
     if draws < 1:
         raise ConfigError(f"draws: {draws} is too few; use 1 or more")
     if not 0.0 < confidence < 1.0:
-        raise ConfigError(
-            f"confidence: {confidence} is out of range; use a number between 0 and 1, such as 0.95"
-        )
+        raise ConfigError(f"confidence: {confidence} is out of range; use a number between 0 and 1, such as 0.95")
     good, defective = _classes(labels, scores)
     levels = np.unique(np.concatenate([good, defective]))
     good_rank = np.searchsorted(levels, good)
@@ -174,9 +172,7 @@ def aupro(masks: ArrayLike, maps: ArrayLike, fpr_limit: float = 0.3) -> float:
     Source: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.
     """
     if not 0.0 < fpr_limit <= 1.0:
-        raise ConfigError(
-            f"fpr_limit: {fpr_limit} is out of range; use a number above 0 and up to 1, such as 0.3"
-        )
+        raise ConfigError(f"fpr_limit: {fpr_limit} is out of range; use a number above 0 and up to 1, such as 0.3")
     mask, values = _pixels(masks, maps)
     good = values[~mask]
     good.sort()
@@ -202,17 +198,11 @@ def _counts(good: Floats, defective: Floats) -> tuple[NDArray[np.int64], NDArray
     return below.astype(np.int64, copy=False), upto.astype(np.int64, copy=False)
 
 
-def _resample(
-    ranks: NDArray[np.intp], levels: int, draws: int, generator: np.random.Generator
-) -> NDArray[np.int64]:
+def _resample(ranks: NDArray[np.intp], levels: int, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """(draws, levels) how often each level occurs when ``ranks`` is drawn from with replacement."""
     picked = ranks[generator.integers(0, ranks.size, size=(draws, ranks.size))]
     picked += levels * np.arange(draws)[:, None]
-    return (
-        np.bincount(picked.ravel(), minlength=draws * levels)
-        .reshape(draws, levels)
-        .astype(np.int64, copy=False)
-    )
+    return np.bincount(picked.ravel(), minlength=draws * levels).reshape(draws, levels).astype(np.int64, copy=False)
 
 
 def _region_pixels(mask: NDArray[np.bool_], values: Floats) -> tuple[Floats, NDArray[np.float64]]:
@@ -235,9 +225,7 @@ def _classes(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
     """Checked scores of the good and of the defective samples, as copies."""
     label, score = np.asarray(labels), np.asarray(scores)
     if label.ndim != 1 or label.shape != score.shape:
-        raise DataError(
-            f"labels {label.shape} and scores {score.shape} do not match; pass two arrays of shape (n,)"
-        )
+        raise DataError(f"labels {label.shape} and scores {score.shape} do not match; pass two arrays of shape (n,)")
     defective = _binary(label, "labels")
     values = _finite(score, "scores")
     count = int(defective.sum())
@@ -251,17 +239,13 @@ def _pixels(masks: ArrayLike, maps: ArrayLike) -> tuple[NDArray[np.bool_], Float
     """Checked masks and maps."""
     mask, values = np.asarray(masks), np.asarray(maps)
     if mask.ndim != 3 or mask.shape != values.shape:
-        raise DataError(
-            f"masks {mask.shape} and maps {values.shape} do not match; pass two arrays of shape (n, h, w)"
-        )
+        raise DataError(f"masks {mask.shape} and maps {values.shape} do not match; pass two arrays of shape (n, h, w)")
     defective = _binary(mask, "masks")
     checked = _finite(values, "maps")
     count = int(defective.sum())
     if count == 0 or count == defective.size:
         missing = "defective" if count == 0 else "good"
-        raise DataError(
-            f"masks: there is no {missing} pixel in {len(mask)} pictures; both classes are needed"
-        )
+        raise DataError(f"masks: there is no {missing} pixel in {len(mask)} pictures; both classes are needed")
     return defective, checked
 
 

@@ -42,7 +42,7 @@ def orthogonalise(matrix: Tensor) -> Tensor:
         product = factor @ product if index else factor
         if index + 1 < _ROUNDS:
             gram = factor @ (gram @ factor)
-    result = product @ wide
+    result: Tensor = product @ wide
     return result.T if matrix.shape[0] > matrix.shape[1] else result
 
 

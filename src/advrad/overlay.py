@@ -17,9 +17,7 @@ CYAN: Colour = (0.0, 0.85, 1.0)
 
 # From purple over red to pale yellow, in RGB: lightness rises steadily, so the order survives colour
 # blindness and print. The dark end hardly shows, since it is also the transparent end.
-_HEAT = np.array(
-    [[0.30, 0.05, 0.42], [0.58, 0.15, 0.40], [0.85, 0.28, 0.24], [0.97, 0.55, 0.10], [0.99, 0.90, 0.50]]
-)
+_HEAT = np.array([[0.30, 0.05, 0.42], [0.58, 0.15, 0.40], [0.85, 0.28, 0.24], [0.97, 0.55, 0.10], [0.99, 0.90, 0.50]])
 # The strongest colour still lets the defect below it show through.
 _OPACITY = 0.75
 
@@ -108,9 +106,7 @@ def side_by_side(pictures: Sequence[ArrayLike], gap_px: int = 8) -> Picture:
         raise ConfigError(f"gap_px: {gap_px} is negative; use 0 or more")
     parts = [_picture(picture) for picture in pictures]
     if len({part.shape[0] for part in parts}) != 1:
-        raise DataError(
-            f"pictures: {[part.shape for part in parts]} cannot be joined; pass pictures of one height"
-        )
+        raise DataError(f"pictures: {[part.shape for part in parts]} cannot be joined; pass pictures of one height")
     gap = np.ones((parts[0].shape[0], gap_px, 3), dtype=np.float32)
     strip = [piece for part in parts for piece in (gap, part)]
     return np.concatenate(strip[1:], axis=1)

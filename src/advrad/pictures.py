@@ -326,9 +326,7 @@ def _what_else(path: Path) -> str:
     if start.startswith(b"version https://git-lfs"):
         return "is a Git LFS pointer, not a picture; fetch it with `git lfs pull`"
     text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
-    return (
-        "holds text, not a picture" if text else "is not a picture of a known format, or its start is damaged"
-    )
+    return "holds text, not a picture" if text else "is not a picture of a known format, or its start is damaged"
 
 
 def _damage(error: Exception) -> str:

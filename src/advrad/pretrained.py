@@ -65,18 +65,15 @@ def _locate(source: str | Path, revision: str | None) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise CheckpointError(
-            f"{source}: not a folder; give the folder that holds config.json and {_WEIGHTS}"
-        )
+        raise CheckpointError(f"{source}: not a folder; give the folder that holds config.json and {_WEIGHTS}")
     if isinstance(source, Path) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
-        raise CheckpointError(
-            f"{source}: no such folder; check the path, or give a hub model as 'owner/name'"
-        )
+        raise CheckpointError(f"{source}: no such folder; check the path, or give a hub model as 'owner/name'")
     from huggingface_hub import snapshot_download
 
-    wanted = [
-        f"{folder}{name}" for folder in ("", "unet/", "scheduler/") for name in ("config.json", _WEIGHTS)
-    ] + ["scheduler_config.json", "scheduler/scheduler_config.json"]
+    wanted = [f"{folder}{name}" for folder in ("", "unet/", "scheduler/") for name in ("config.json", _WEIGHTS)] + [
+        "scheduler_config.json",
+        "scheduler/scheduler_config.json",
+    ]
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
     except Exception as error:
@@ -91,9 +88,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(
-            f"{path}: missing; a diffusers checkpoint describes its network there"
-        ) from None
+        raise CheckpointError(f"{path}: missing; a diffusers checkpoint describes its network there") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({_one_line(error)})") from None
     if not isinstance(values, dict):
@@ -110,9 +105,7 @@ def _config_from(
 ) -> DdpmConfig:
     """Turn the two files of a diffusers checkpoint into our configuration, refusing what is no DDPM."""
     if unet.get("_class_name", "UNet2DModel") != "UNet2DModel":
-        raise CheckpointError(
-            f"{unet_path}: a {unet['_class_name']}; only an unconditional UNet2DModel can be used"
-        )
+        raise CheckpointError(f"{unet_path}: a {unet['_class_name']}; only an unconditional UNet2DModel can be used")
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
         raise CheckpointError(f"{unet_path}: the network is conditional on a class; use an unconditional one")
     if unet.get("time_embedding_type", "positional") == "fourier":
@@ -136,9 +129,7 @@ def _config_from(
             name = scheduler.get("_class_name", "scheduler")
             raise CheckpointError(f"{scheduler_path}: {name} has no variance schedule; use a DDPM checkpoint")
         if scheduler.get("rescale_betas_zero_snr"):
-            raise CheckpointError(
-                f"{scheduler_path}: rescale_betas_zero_snr ends in infinite noise; not supported"
-            )
+            raise CheckpointError(f"{scheduler_path}: rescale_betas_zero_snr ends in infinite noise; not supported")
         prediction = scheduler.get("prediction_type", "epsilon")
         if prediction not in ("epsilon", "sample", "v_prediction"):
             raise CheckpointError(

@@ -106,9 +106,7 @@ def _photograph(part: Part, belt: Rng) -> Array:
         over = gap_x * part.grain_x + gap_y * part.grain_y
         past = gap_y * part.grain_x - gap_x * part.grain_y
         size = np.float32(lamp.size**2)
-        lobe: Array = np.exp(
-            -0.5 * (over * over / (across + size) + past * past / (along + size)), dtype=np.float32
-        )
+        lobe: Array = np.exp(-0.5 * (over * over / (across + size) + past * past / (along + size)), dtype=np.float32)
         lobe *= mirrored * np.float32(lamp.strength)
         for channel, tint in enumerate(lamp.colour):
             light[channel] += lobe * np.float32(tint)

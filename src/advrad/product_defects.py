@@ -58,9 +58,7 @@ def _spot(part: Part, rng: Rng, low: float, high: float, clear: float) -> tuple[
     return spot
 
 
-def _wander(
-    rng: Rng, start: tuple[float, float], heading: float, length: float, bend: float, jag: float
-) -> Points:
+def _wander(rng: Rng, start: tuple[float, float], heading: float, length: float, bend: float, jag: float) -> Points:
     """A line of nearly ``length`` that bends by ``bend`` radians in all and jags at every corner."""
     count = 24
     turns = heading + bend * np.linspace(-0.5, 0.5, count) + jag * rng.standard_normal(count)
@@ -302,9 +300,7 @@ def swarf(part: Part, rng: Rng, severity: float) -> Mask:
         part.occlusion[window] *= 1 - 0.75 * shadow
         # Scale of burnt oxide around it.
         halo = step(reach, 1.9, 1.0) * (0.30 + 0.25 * severity)
-        part.coats.append(
-            (window, halo * (part.matter[window] > 0.5), np.array((0.10, 0.085, 0.10), np.float32))
-        )
+        part.coats.append((window, halo * (part.matter[window] > 0.5), np.array((0.10, 0.085, 0.10), np.float32)))
         ball = reach < 1
         bulge = np.sqrt(np.clip(1.02 - reach**2, 0.03, 1))
         wrinkle = clouds(rng, from_x, from_y, 0.4 * size) * 0.10
@@ -336,9 +332,7 @@ def _curl(part: Part, rng: Rng, severity: float) -> Mask:
     distance, place = polyline_distance(x, y, points, 2.5 * half)
     width = half * (0.6 + 0.4 * np.sin(place * np.float32(0.35)) ** 2) * step(place, -1.0, 3.0)
     reach = np.minimum(distance / width, 3)
-    below, below_place = polyline_distance(
-        x - np.float32(shift_x), y - np.float32(shift_y), points, 2.5 * half
-    )
+    below, below_place = polyline_distance(x - np.float32(shift_x), y - np.float32(shift_y), points, 2.5 * half)
     shadow = step(np.minimum(below / half, 3), 1.35, 0.55) * (below_place >= 0)
     part.occlusion[window] *= 1 - 0.72 * shadow
     ribbon = reach < 1
@@ -348,9 +342,7 @@ def _curl(part: Part, rng: Rng, severity: float) -> Mask:
     twist = np.sin(place * np.float32(0.7) + np.float32(drift)) * np.float32(0.5)
     part.slope_x[window][ribbon] = (1.1 * along_x + twist)[ribbon]
     part.slope_y[window][ribbon] = (1.1 * along_y - twist)[ribbon]
-    _cover(
-        part, window, ribbon, reflect=1.15, spread=0.20, occlusion=0.72 + 0.28 * np.clip(1 - reach**2, 0, 1)
-    )
+    _cover(part, window, ribbon, reflect=1.15, spread=0.20, occlusion=0.72 + 0.28 * np.clip(1 - reach**2, 0, 1))
     # Cut hot: straw to blue.
     heat = np.array((0.42, 0.32, 0.16), np.float32)
     part.coats.append((window, 0.38 * ribbon.astype(np.float32), heat))
@@ -373,9 +365,7 @@ def _cover(part: Part, window: Window, where: Mask, reflect: float, spread: floa
 
 def engraving(part: Part, rng: Rng, severity: float) -> Mask:
     """The code is wrong, engraved twice, or faint."""
-    before = {
-        name: getattr(part, name)[part.engraved()].copy() for name in ("slope_x", "slope_y", "occlusion")
-    }
+    before = {name: getattr(part, name)[part.engraved()].copy() for name in ("slope_x", "slope_y", "occlusion")}
     # Other things may stand in the window, so only what the engraving itself changes is compared.
     window = part.restore("code")
     kind = rng.integers(3)

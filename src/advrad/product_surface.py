@@ -110,9 +110,7 @@ class Setting:
         warmth = rng.uniform(-0.025, 0.025)
         turn = np.deg2rad(rng.uniform(-9, 9))
 
-        def lamp(
-            angle: float, tilt: float, size: float, strength: float, colour: tuple[float, float, float]
-        ) -> Lamp:
+        def lamp(angle: float, tilt: float, size: float, strength: float, colour: tuple[float, float, float]) -> Lamp:
             angle = np.deg2rad(angle + rng.uniform(-3, 3)) + turn
             strength *= rng.uniform(0.92, 1.08)
             return Lamp(float(tilt * np.cos(angle)), float(tilt * np.sin(angle)), size, strength, colour)
@@ -136,9 +134,7 @@ class Setting:
 def smooth_noise(rng: Rng, height: int, width: int, rows: int, columns: int) -> Array:
     """Noise of about unit variance that varies over 1 / rows of the height and 1 / columns of the width."""
     grid = rng.standard_normal((rows + 1, columns + 1), dtype=np.float32)
-    noise: Array = np.matmul(
-        _upsampling(height, rows) @ grid, _upsampling(width, columns).T, dtype=np.float32
-    )
+    noise: Array = np.matmul(_upsampling(height, rows) @ grid, _upsampling(width, columns).T, dtype=np.float32)
     return noise
 
 
@@ -392,9 +388,7 @@ class Part:
         depth = np.clip((radius[window] - 0.128) / (BORE_RADIUS - 0.128), 0, 1)
         key = self.setting.lamps[0]
         towards = -(from_x * key.x + from_y * key.y) / (BORE_RADIUS * np.hypot(key.x, key.y))
-        self.under[window] += step(depth, 0.0, 0.12) * (
-            0.5 + 3.6 * depth**2 * np.clip(towards + 0.1, 0, 1) ** 1.5
-        )
+        self.under[window] += step(depth, 0.0, 0.12) * (0.5 + 3.6 * depth**2 * np.clip(towards + 0.1, 0, 1) ** 1.5)
 
     def drill(self, number: int, through: bool = True) -> None:
         """Sink and drill one hole of the circle.
@@ -426,9 +420,7 @@ class Part:
         self.grain_y[window][inside] = out_y[inside]
         # A flat end mill leaves a rougher floor than the lathe; the wall shades the side next to the light.
         shift_x, shift_y = self.shadow_shift(SINK_DEPTH * scale)
-        lit = step(
-            np.hypot(from_x - shift_x, from_y - shift_y) / np.float32(scale), SINK_RADIUS + 0.012, 0.074
-        )
+        lit = step(np.hypot(from_x - shift_x, from_y - shift_y) / np.float32(scale), SINK_RADIUS + 0.012, 0.074)
         wall = step(radius, SINK_RADIUS, SINK_RADIUS - 0.022)
         shade = (0.34 + 0.50 * lit) * (0.55 + 0.45 * wall)
         self.occlusion[window] *= 1 - sunk * (1 - shade)
@@ -442,9 +434,7 @@ class Part:
             hole = radius < HOLE_RADIUS + edge
             self.under[window][hole] = (0.07 + 1.9 * gleam)[hole]
 
-    def engrave(
-        self, lines: Sequence[str], smear: tuple[float, float] = (0.0, 0.0), depth: float = 1.0
-    ) -> Array:
+    def engrave(self, lines: Sequence[str], smear: tuple[float, float] = (0.0, 0.0), depth: float = 1.0) -> Array:
         """Engrave text along the face, below the hub.
 
         Args:

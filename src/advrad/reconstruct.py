@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 
@@ -69,7 +71,7 @@ def reconstruct(
     levels = noise_levels(sigma, steps)
     z = images + sigma * shared_noise(images, generator)
     denoised = denoiser.denoise(z, z.new_full((len(z),), sigma))
-    for now, after in zip(levels[:-2], levels[1:-1], strict=True):
+    for now, after in itertools.pairwise(levels[:-1]):
         renewed = fresh * (after**2 * (now**2 - after**2) / now**2) ** 0.5
         kept = (after**2 - renewed**2) ** 0.5
         z = denoised.recon + kept / now * (z - denoised.recon) + renewed * shared_noise(images, generator)

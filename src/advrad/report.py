@@ -219,9 +219,7 @@ def _render(content: ReportContent) -> str:
         raise DataError("scores: a value is NaN or infinite; the model that made it has diverged")
     labels = labels.astype(bool)
     both = bool(labels.any() and not labels.all())
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _number
     environment.filters["percent"] = _percent
     source = files("advrad").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
@@ -288,9 +286,7 @@ def _defect_row(name: str, scores: Array, area: float | None, threshold: float |
     }
 
 
-def _gallery(
-    title: str, note: str, items: tuple[GalleryItem, ...], threshold: float | None
-) -> dict[str, Any]:
+def _gallery(title: str, note: str, items: tuple[GalleryItem, ...], threshold: float | None) -> dict[str, Any]:
     return {"title": title, "note": note, "shown": [_shown(item, threshold) for item in items]}
 
 

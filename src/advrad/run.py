@@ -7,7 +7,7 @@ that decides the result; ``training/state.safetensors`` is where the run stands.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -28,7 +28,7 @@ from advrad.layouts import find_records
 from advrad.lean import LeanConfig
 from advrad.pictures import MAX_PIXELS
 from advrad.score import ScoreConfig
-from advrad.select import choose, fit_statistics, forced
+from advrad.select import choose, forced
 from advrad.train import Progress, TrainConfig, Trainer, View, find_symmetry, fit, make_accelerator, steps_for
 
 if TYPE_CHECKING:
@@ -190,7 +190,9 @@ def _train_config(options: RunOptions, denoiser: DenoiserConfig) -> TrainConfig:
     return TrainConfig.parse(values, "options")
 
 
-def _stacks(plan_parts: Sequence[Sequence[Any]], size_px: int, options: RunOptions, watcher: Watcher) -> list[PictureStack]:
+def _stacks(
+    plan_parts: Sequence[Sequence[Any]], size_px: int, options: RunOptions, watcher: Watcher
+) -> list[PictureStack]:
     stacks = []
     for part in plan_parts:
         stack = load_pictures(
@@ -369,7 +371,7 @@ def _enough(split: Split, false_alarm_rate: float) -> None:
         total = len(split.train) + len(split.selection) + len(split.calibration)
         raise ConfigError(
             f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} good pictures for calibration alone, but only"
-            f" {len(split.calibration)} of the {total} can be spared; give at least {2 * (needed + 2)} good pictures, or"
+            f" {len(split.calibration)} of the {total} can be spared; give at least {2 * (needed + 2)} in all, or"
             f" accept a rate of {1 / (len(split.calibration) + 1):.3g} or more"
         )
 

@@ -1,7 +1,7 @@
 """From picture and reconstruction to an error map, and from the map to one number.
 
-The paper's score is one choice among those named here: error ``plain``, normalisation ``mean``, pooling 0 (the
-maximum), one noise level. The map is never clamped or squashed, so that gradients reach an attacker undamaged.
+The paper's score is one choice among those named here: evidence ``plain``, normalisation ``mean``, pooling 0 (the
+maximum), one member. The map is never clamped or squashed, so that gradients reach an attacker undamaged.
 """
 
 from __future__ import annotations
@@ -11,57 +11,80 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from advrad.config import Config
-from advrad.denoiser import SCALES, Denoiser, scale_errors, scale_log_errors
+from advrad.denoiser import SCALES, Denoised, Denoiser, scale_errors, scale_log_errors
+from advrad.errors import ConfigError
 from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 
-ErrorKind = Literal["plain", "expected"]
+Evidence = Literal["plain", "expected", "change"]
 Normalisation = Literal["none", "mean", "spread"]
 
 
-class Member(Config):
-    """One look at the picture.
+class Look(Config):
+    """One reconstruction of the picture.
 
     Attributes:
         view_px: the picture is shrunk to this size first.
-        sigma: noise level of the reconstruction, [0, 1] pixel units.
+        sigma: noise level, [0, 1] pixel units.
     """
 
     view_px: int = Field(gt=0)
     sigma: float = Field(gt=0)
 
 
+class Member(Config):
+    """One voice in the score: a map of evidence from one look, made into a number.
+
+    Attributes:
+        look: the reconstruction it judges.
+        evidence: ``plain``: the multiscale squared error; ``expected``: the same in units of the error that the
+            denoiser expected there; ``change``: the log odds, by the denoiser, that it has undone a defect.
+        normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position.
+        filter_px: odd width of the mean filter over the map, in pixels of the view; 1 leaves it as it is.
+        pooling: share of the map's largest values that is averaged; 0 is the maximum alone.
+    """
+
+    look: Look
+    evidence: Evidence = "plain"
+    normalisation: Normalisation = "none"
+    filter_px: int = Field(3, gt=0)
+    pooling: float = Field(0.0, ge=0, le=1)
+
+    @field_validator("filter_px")
+    @classmethod
+    def _odd(cls, value: int) -> int:
+        if value % 2 == 0:
+            raise ValueError("must be odd, so that the window has a centre")
+        return value
+
+
 class ScoreConfig(Config):
     """How a picture is scored.
 
     Attributes:
-        members: the looks whose scores are averaged, each in units of its spread over normal pictures.
-        error: ``plain`` squared error, or ``expected``: in units of the error that the denoiser expected there.
-        normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position.
-        filter_px: width of the mean filter over the error map, odd, in pixels of the view.
-        pooling: share of the map's largest values that is averaged; 0 is the maximum alone.
+        members: their scores are averaged, each in units of its spread over normal pictures.
         draws: independent noise draws that are averaged.
         steps: denoiser calls per reconstruction; 1 is one-shot.
     """
 
     members: tuple[Member, ...] = Field(min_length=1)
-    error: ErrorKind = "plain"
-    normalisation: Normalisation = "none"
-    filter_px: int = Field(3, gt=0)
-    pooling: float = Field(0.0, ge=0, le=1)
     draws: int = Field(1, gt=0)
     steps: int = Field(1, gt=0)
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """The distinct looks, in the order of the members."""
+        return tuple(dict.fromkeys(member.look for member in self.members))
 
 
 def paper_score(size_px: int, sigma: float = 0.26, filter_px: int = 3) -> ScoreConfig:
     """The score of the AdvRAD paper: maximum of ``|E - mu|`` at one noise level (0.26 is k = 150)."""
-    return ScoreConfig(
-        members=(Member(view_px=size_px, sigma=sigma),), normalisation="mean", filter_px=filter_px, pooling=0.0
-    )
+    look = Look(view_px=size_px, sigma=sigma)
+    return ScoreConfig(members=(Member(look=look, normalisation="mean", filter_px=filter_px),))
 
 
 def mean_filter(maps: Tensor, filter_px: int) -> Tensor:
@@ -158,7 +181,7 @@ def map_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) -> Tensor:
-    """Relate error maps to those of normal pictures; see :class:`ScoreConfig`.
+    """Relate error maps to those of normal pictures; see :class:`Member`.
 
     Args:
         maps: (b, 1, h, w).
@@ -173,27 +196,48 @@ def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) ->
     return (maps - mean) / spread
 
 
-def member_maps(
-    denoiser: Denoiser, images: Tensor, member: Member, config: ScoreConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Raw error maps of one member, averaged over the noise draws.
+def evidence_map(images: Tensor, denoised: Denoised, evidence: Evidence) -> Tensor:
+    """The map that a member starts from, unfiltered.
+
+    Args:
+        images: (b, 3, h, w) as the look saw them.
+        denoised: of the look.
+        evidence: the named kind; the denoiser must know what it needs.
+
+    Returns:
+        (b, 1, h, w), larger is more anomalous. Differentiable.
+
+    Raises:
+        ConfigError: the denoiser does not know what the kind needs.
+    """
+    if evidence == "plain":
+        return error_map(images, denoised.recon, filter_px=1)
+    known = denoised.log_error if evidence == "expected" else denoised.change
+    if known is None:
+        raise ConfigError(f"score: evidence {evidence!r} is unknown to this denoiser; use 'plain'")
+    return error_map(images, denoised.recon, 1, known) if evidence == "expected" else known
+
+
+def look_at(
+    denoiser: Denoiser, images: Tensor, look: Look, config: ScoreConfig, generator: torch.Generator
+) -> tuple[Tensor, list[Denoised]]:
+    """All draws of one look.
 
     Args:
         denoiser: any denoiser.
         images: (b, 3, h, w) float in [0, 1].
-        member: the look.
-        config: error kind, filter, draws, steps; its members are not used.
-        generator: source of all noise.
+        look: view and noise level.
+        config: draws and steps.
+        generator: source of all noise; rows share each draw.
 
     Returns:
-        Error maps (b, 1, view_px, view_px) before normalisation, and the mean reconstruction
-        (b, 3, view_px, view_px). Differentiable in ``images``.
+        The picture as the look sees it, (b, 3, view_px, view_px), and one reconstruction per draw.
     """
-    view = resize(images, member.view_px)
-    total, recon = torch.zeros_like(view[:, :1]), torch.zeros_like(view)
-    for _ in range(config.draws):
-        denoised = reconstruct(denoiser, view, member.sigma, generator, config.steps)
-        log_error = denoised.log_error if config.error == "expected" else None
-        total = total + error_map(view, denoised.recon, config.filter_px, log_error)
-        recon = recon + denoised.recon
-    return total / config.draws, recon / config.draws
+    view = resize(images, look.view_px)
+    return view, [reconstruct(denoiser, view, look.sigma, generator, config.steps) for _ in range(config.draws)]
+
+
+def member_map(view: Tensor, draws: list[Denoised], member: Member) -> Tensor:
+    """A member's filtered map, averaged over the draws, before normalisation: (b, 1, view_px, view_px)."""
+    maps = [evidence_map(view, denoised, member.evidence) for denoised in draws]
+    return mean_filter(torch.stack(maps).mean(0), member.filter_px)

@@ -1,12 +1,14 @@
 """Choosing the score at the end of training, from normals held out and synthetic defects pasted on them.
 
-No test picture is seen. A candidate is a style (error kind, normalisation, filter, pooling) and a set of looks
-(view, noise level). Its figure of merit is the AUROC of held-out normals against the same normals with defects;
-statistics that a style needs are computed leaving out the picture being scored, so that no candidate is flattered.
+No test picture is seen. A candidate is a team of styles (evidence, normalisation, filter, pooling) and a set of
+looks (view, noise level). Its figure of merit is the AUROC of held-out normals against the same normals with
+defects, of families that training never showed. Statistics that a style needs are computed leaving out the picture
+being scored, so that no candidate is flattered.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,22 +20,23 @@ from torch import Tensor
 
 from advrad.denoiser import Denoiser
 from advrad.metrics import auroc
-from advrad.reconstruct import reconstruct
 from advrad.pictures import resize
+from advrad.reconstruct import reconstruct
 from advrad.score import (
-    ErrorKind,
+    Evidence,
+    Look,
     Member,
     MemberStatistics,
     Normalisation,
     ScoreConfig,
-    error_map,
+    evidence_map,
     map_statistics,
     mean_filter,
     normalise,
     pool,
     spread_floor,
 )
-from advrad.synthetic import paste_defects
+from advrad.synthetic import SELECTION, paste_defects
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,20 +67,29 @@ class Selection:
 
 @dataclass(frozen=True)
 class _Style:
-    error: ErrorKind
+    """How a look is turned into a number; a member without its look."""
+
+    evidence: Evidence
     normalisation: Normalisation
     filter_px: int
     pooling: float
 
     def __str__(self) -> str:
         pooling = f"top {self.pooling:.1%}" if self.pooling else "max"
-        return f"{self.error} error, {self.normalisation}, filter {self.filter_px} px, {pooling}"
+        return f"{self.evidence} ({self.normalisation}, filter {self.filter_px} px, {pooling})"
+
+    def member(self, look: Look) -> Member:
+        return Member(
+            look=look,
+            evidence=self.evidence,
+            normalisation=self.normalisation,
+            filter_px=self.filter_px,
+            pooling=self.pooling,
+        )
 
 
-def _styles(knows_error: bool) -> list[_Style]:
-    errors: tuple[ErrorKind, ...] = ("plain", "expected") if knows_error else ("plain",)
-    ways: tuple[Normalisation, ...] = ("none", "mean", "spread")
-    return [_Style(*parts) for parts in itertools.product(errors, ways, FILTERS_PX, POOLINGS)]
+def _kinds(denoiser: Denoiser) -> tuple[Evidence, ...]:
+    return ("plain", "expected", "change") if denoiser.knows_error else ("plain",)
 
 
 def left_out(maps: Tensor, sources: Tensor, normals: Tensor, how: Normalisation) -> Tensor:
@@ -128,75 +140,88 @@ def choose(
     sources = torch.arange(len(normals)).repeat(repeats)[: max(DEFECTS_PER_SELECTION, len(normals))]
     seeds = torch.randint(2**31 - 1, (len(sources),), generator=generator).tolist()
     donors = torch.randint(len(normals), (len(sources),), generator=generator)
-    defective, _ = paste_defects(normals[sources], normals[donors], seeds)
-    pictures = torch.cat([normals, defective])
+    defective, _ = paste_defects(normals[sources], normals[donors], seeds, tuple(SELECTION))
     origin = torch.cat([torch.arange(len(normals)), sources])
+    labels = np.concatenate([np.zeros(len(normals), int), np.ones(len(sources), int)])
     noise_seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
+    looks = [Look(view_px=view, sigma=sigma) for view in views for sigma in sigmas]
 
-    styles = _styles(denoiser.knows_error)
-    looks = [Member(view_px=view, sigma=sigma) for view in views for sigma in sigmas]
-    pooled: dict[_Style, list[Floats]] = {style: [] for style in styles}
+    pooled: dict[_Style, list[Floats]] = {}
     for done, look in enumerate(looks):
-        for error, raw in _raw_maps(denoiser, pictures, look, noise_seed, autocast):
-            for filter_px in FILTERS_PX:
-                maps = mean_filter(raw, filter_px)
-                for how in ("none", "mean", "spread"):
-                    related = left_out(maps, origin, maps[: len(normals)], how)  # type: ignore[arg-type]
-                    for pooling in POOLINGS:
-                        style = _Style(error, how, filter_px, pooling)  # type: ignore[arg-type]
-                        pooled[style].append(pool(related, pooling).double().numpy())
+        for kind, raw in _raw_maps(denoiser, torch.cat([normals, defective]), look, noise_seed, autocast).items():
+            for style, values in _pooled(kind, raw, origin, len(normals)):
+                pooled.setdefault(style, []).append(_standardised(values, len(normals)))
         if progress:
             progress(done + 1, len(looks))
 
-    labels = np.concatenate([np.zeros(len(normals), int), np.ones(len(sources), int)])
-    merit: dict[tuple[_Style, tuple[int, ...]], float] = {}
-    for style, scores in pooled.items():
-        standard = np.stack([_standardised(values, len(normals)) for values in scores])
-        for subset in _subsets(looks, views, sigmas):
-            merit[style, subset] = auroc(labels, standard[list(subset)].mean(0))
+    merit: dict[_Candidate, float] = {}
     everything = tuple(range(len(looks)))
-    best_full = max(styles, key=lambda style: merit[style, everything])
-    best = max(merit, key=lambda key: merit[key])
-    safe = merit[best_full, everything]
-    if merit[best] < safe + _MARGIN:
-        style, subset = best_full, everything
-        reason = f"best of the candidates that use every look; no smaller set of looks is better by {_MARGIN:g}"
-    else:
-        style, subset = best
-        reason = f"better by {merit[best] - safe:.3f} than the best candidate that uses every look"
-    config = ScoreConfig(
-        members=tuple(looks[i] for i in subset),
-        error=style.error,
-        normalisation=style.normalisation,
-        filter_px=style.filter_px,
-        pooling=style.pooling,
-    )
+    subsets = _subsets(looks, views, sigmas)
+
+    def judge(styles: tuple[_Style, ...], subset: tuple[int, ...]) -> None:
+        scores = np.mean([pooled[style][i] for style in styles for i in subset], axis=0)
+        merit[styles, subset] = auroc(labels, scores)
+
+    for style in pooled:
+        judge((style,), everything)
+    best_of_kind = [
+        max((style for style in pooled if style.evidence == kind), key=lambda style: merit[(style,), everything])
+        for kind in _kinds(denoiser)
+    ]
+    teams = [t for size in range(1, len(best_of_kind) + 1) for t in itertools.combinations(best_of_kind, size)]
+    for team, subset in itertools.product(teams, subsets):
+        judge(team, subset)
+    winner, reason = _winner(merit, tuple(best_of_kind), everything)
+    config = ScoreConfig(members=tuple(style.member(looks[i]) for i in winner[1] for style in winner[0]))
     statistics = fit_statistics(denoiser, normals, config, noise_seed, autocast)
-    tried = sorted(((_name(key[0], [looks[i] for i in key[1]]), value) for key, value in merit.items()), key=lambda row: -row[1])
-    return Selection(config, statistics, tuple(tried), reason)
+    named = ((_name(styles, [looks[i] for i in subset]), value) for (styles, subset), value in merit.items())
+    return Selection(config, statistics, tuple(sorted(named, key=lambda row: -row[1])), reason)
+
+
+_Candidate = tuple[tuple[_Style, ...], tuple[int, ...]]
+
+
+def _winner(merit: dict[_Candidate, float], team: tuple[_Style, ...], looks: tuple[int, ...]) -> tuple[_Candidate, str]:
+    """The candidate to use: all kinds of evidence from all looks, unless a smaller one is clearly better."""
+    safe: _Candidate = (team, looks)
+    best = max(merit, key=lambda candidate: merit[candidate])
+    gain = merit[best] - merit[safe]
+    if gain < _MARGIN:
+        return safe, f"all evidence from all looks; no smaller candidate is better by {_MARGIN:g} AUROC or more"
+    return best, f"better by {gain:.3f} AUROC than all evidence from all looks"
+
+
+def _pooled(kind: Evidence, raw: Tensor, origin: Tensor, normals: int) -> Iterator[tuple[_Style, Floats]]:
+    """Pooled scores of one look's maps in every style; the first ``normals`` rows are the normals themselves."""
+    ways: tuple[Normalisation, ...] = ("none", "mean", "spread")
+    for filter_px in FILTERS_PX:
+        maps = mean_filter(raw, filter_px)
+        for way in ways:
+            related = left_out(maps, origin, maps[:normals], way)
+            for pooling in POOLINGS:
+                yield _Style(kind, way, filter_px, pooling), pool(related, pooling).double().numpy()
 
 
 def _raw_maps(
     denoiser: Denoiser,
     pictures: Tensor,
-    look: Member,
+    look: Look,
     noise_seed: int,
     autocast: Callable[[], torch.autocast] | None,
     batch: int = 8,
-) -> Iterator[tuple[ErrorKind, Tensor]]:
-    """Unfiltered error maps of all pictures at one look, one kind of error after the other."""
-    kinds: dict[ErrorKind, list[Tensor]] = {"plain": [], "expected": []} if denoiser.knows_error else {"plain": []}
+) -> dict[Evidence, Tensor]:
+    """Unfiltered maps of all pictures at one look, (n, 1, view_px, view_px) per kind of evidence, on the CPU."""
+    maps: dict[Evidence, list[Tensor]] = {kind: [] for kind in _kinds(denoiser)}
+    device = next(denoiser.parameters()).device
     with torch.no_grad():
-        for part in pictures.split(batch):
-            view = resize(part, look.view_px)
+        for part in torch.split(pictures, batch):
+            view = resize(part.to(device), look.view_px)
             generator = torch.Generator().manual_seed(noise_seed)
-            with autocast() if autocast else torch.autocast("cpu", enabled=False):
+            with autocast() if autocast else contextlib.nullcontext():
                 denoised = reconstruct(denoiser, view, look.sigma, generator)
-            for kind, maps in kinds.items():
-                log_error = denoised.log_error if kind == "expected" else None
-                maps.append(error_map(view, denoised.recon, 1, log_error))
-    for kind, maps in kinds.items():
-        yield kind, torch.cat(maps)
+            for kind, parts in maps.items():
+                parts.append(evidence_map(view, denoised, kind).float().cpu())
+    return {kind: torch.cat(parts) for kind, parts in maps.items()}
 
 
 def fit_statistics(
@@ -208,11 +233,11 @@ def fit_statistics(
 ) -> tuple[MemberStatistics, ...]:
     """Statistics of every member on normal pictures; location and scale leave each picture out of its own map."""
     everyone = torch.arange(len(normals))
+    raw = {look: _raw_maps(denoiser, normals, look, noise_seed, autocast) for look in config.looks}
     statistics = []
     for member in config.members:
-        raw = dict(_raw_maps(denoiser, normals, member, noise_seed, autocast))[config.error]
-        maps = mean_filter(raw, config.filter_px)
-        scores = pool(left_out(maps, everyone, maps, config.normalisation), config.pooling)
+        maps = mean_filter(raw[member.look][member.evidence], member.filter_px)
+        scores = pool(left_out(maps, everyone, maps, member.normalisation), member.pooling)
         mean, spread = map_statistics(maps)
         statistics.append(MemberStatistics(mean, spread, float(scores.mean()), float(scores.std()) + 1e-12))
     return tuple(statistics)
@@ -232,10 +257,11 @@ def forced(
 
 
 def _standardised(values: Floats, normals: int) -> Floats:
-    return (values - values[:normals].mean()) / (values[:normals].std() + 1e-12)
+    standard: Floats = (values - values[:normals].mean()) / (values[:normals].std() + 1e-12)
+    return standard
 
 
-def _subsets(looks: Sequence[Member], views: Sequence[int], sigmas: Sequence[float]) -> list[tuple[int, ...]]:
+def _subsets(looks: Sequence[Look], views: Sequence[int], sigmas: Sequence[float]) -> list[tuple[int, ...]]:
     """Every non-empty set of views with every run of neighbouring noise levels."""
     runs = [sigmas[i:j] for i in range(len(sigmas)) for j in range(i + 1, len(sigmas) + 1)]
     sets = [s for size in range(1, len(views) + 1) for s in itertools.combinations(views, size)]
@@ -246,7 +272,7 @@ def _subsets(looks: Sequence[Member], views: Sequence[int], sigmas: Sequence[flo
     ]
 
 
-def _name(style: _Style, looks: Sequence[Member]) -> str:
-    views = sorted({look.view_px for look in looks})
-    sigmas = sorted({look.sigma for look in looks})
-    return f"{style}; {'+'.join(map(str, views))} px; noise {', '.join(f'{sigma:g}' for sigma in sigmas)}"
+def _name(styles: Sequence[_Style], looks: Sequence[Look]) -> str:
+    views = "+".join(str(view) for view in sorted({look.view_px for look in looks}))
+    sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({look.sigma for look in looks}))
+    return f"{' and '.join(map(str, styles))}; {views} px; noise {sigmas}"

@@ -1,8 +1,7 @@
 """Synthetic defects pasted on normal pictures.
 
 They stand in for real defects where none may be seen: the denoiser learns to undo them, and the choice of
-the score is made on them. Seven families cover what inspection meets: matter that does not belong there,
-matter moved, colour changed, lines, specks, deformation, and matter missing.
+the score is made on them, by other families than those of training.
 """
 
 from __future__ import annotations
@@ -56,7 +55,8 @@ def _blob(rng: Rng, rows: int, columns: int) -> Array:
     for harmonic in range(2, 6):
         outline += rng.uniform(0, 0.5 / harmonic) * np.cos(harmonic * angle + rng.uniform(0, 2 * np.pi))
     sharpness = np.exp(rng.uniform(np.log(2.0), np.log(12.0)))
-    return np.clip((outline - radius) * sharpness + 0.5, 0, 1).astype(np.float32)
+    blob: Array = np.clip((outline - radius) * sharpness + 0.5, 0, 1).astype(np.float32)
+    return blob
 
 
 def _is_grey(picture: Array) -> bool:
@@ -127,7 +127,7 @@ def _stain(rng: Rng, picture: Array, donor: Array) -> Array:
 
 def _scratch(rng: Rng, picture: Array, donor: Array) -> Array:
     """A thin bent line, brighter or darker, sometimes with a bright rim."""
-    _, height, width = picture.shape
+    height = picture.shape[1]
     where = _window(rng, picture, 0.06, 0.5)
     rows, columns = picture[0, where[0], where[1]].shape
     y, x = _grid(rows, columns)
@@ -204,7 +204,66 @@ def _missing(rng: Rng, picture: Array, donor: Array) -> Array:
     return _blend(picture, where, patch, rng.uniform(0.7, 1.0) * _blob(rng, rows, columns))
 
 
-DEFECTS: Mapping[str, Callable[[Rng, Array, Array], Array]] = {
+def _swap(rng: Rng, picture: Array, donor: Array) -> Array:
+    """A rectangle of the donor at the wrong place, with hard edges."""
+    where = _window(rng, picture, 0.05, 0.25)
+    rows, columns = picture[0, where[0], where[1]].shape
+    _, height, width = donor.shape
+    top, left = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
+    out = picture.copy()
+    out[:, where[0], where[1]] = donor[:, top : top + rows, left : left + columns]
+    return out
+
+
+def _smear(rng: Rng, picture: Array, donor: Array) -> Array:
+    """Structure wiped along one direction."""
+    where = _window(rng, picture, 0.08, 0.35)
+    region = picture[:, where[0], where[1]]
+    _, rows, columns = region.shape
+    axis = int(rng.integers(1, 3))
+    reach = max(2, int(rng.uniform(0.2, 0.7) * region.shape[axis]))
+    wiped = np.mean([np.roll(region, shift, axis) for shift in range(-reach // 2, reach // 2 + 1)], axis=0)
+    return _blend(picture, where, wiped.astype(np.float32), _blob(rng, rows, columns))
+
+
+def _grain(rng: Rng, picture: Array, donor: Array) -> Array:
+    """Roughness: pixel noise over a blob, as corrosion or a coating fault leaves it."""
+    where = _window(rng, picture, 0.04, 0.3)
+    region = picture[:, where[0], where[1]]
+    _, rows, columns = region.shape
+    noise = rng.normal(0, rng.uniform(0.08, 0.25), (1, rows, columns))
+    return _blend(picture, where, np.clip(region + noise, 0, 1).astype(np.float32), _blob(rng, rows, columns))
+
+
+def _dent(rng: Rng, picture: Array, donor: Array) -> Array:
+    """A shallow dent or bump: one flank in the light, the other in the shade."""
+    where = _window(rng, picture, 0.06, 0.3)
+    region = picture[:, where[0], where[1]]
+    _, rows, columns = region.shape
+    y, x = _grid(rows, columns)
+    angle = rng.uniform(0, 2 * np.pi)
+    slope = (y * np.sin(angle) + x * np.cos(angle)) * np.exp(-3 * (y * y + x * x))
+    shade = rng.uniform(0.2, 0.9) * slope
+    out = picture.copy()
+    out[:, where[0], where[1]] = np.clip(region + shade, 0, 1)
+    return out
+
+
+def _shade(rng: Rng, picture: Array, donor: Array) -> Array:
+    """Uneven light or thickness: a wide soft change of brightness."""
+    where = _window(rng, picture, 0.4, 0.9)
+    region = picture[:, where[0], where[1]]
+    _, rows, columns = region.shape
+    y, x = _grid(rows, columns)
+    fall = np.clip(1 - (y * y + x * x), 0, 1)
+    gain = 1 + rng.choice([-1.0, 1.0]) * rng.uniform(0.12, 0.45) * fall
+    out = picture.copy()
+    out[:, where[0], where[1]] = np.clip(region * gain, 0, 1)
+    return out
+
+
+#: Families that the denoiser learns to undo.
+TRAINING: Mapping[str, Callable[[Rng, Array, Array], Array]] = {
     "texture": _texture,
     "patch": _patch,
     "stain": _stain,
@@ -214,11 +273,23 @@ DEFECTS: Mapping[str, Callable[[Rng, Array, Array], Array]] = {
     "missing": _missing,
 }
 
-_VISIBLE = 0.02  # a change under five grey levels of 255 is no defect anyone would mark
+#: Families that training never shows, on which the score is chosen: a score that merely knows the families of
+#: training by heart must not win.
+SELECTION: Mapping[str, Callable[[Rng, Array, Array], Array]] = {
+    "swap": _swap,
+    "smear": _smear,
+    "grain": _grain,
+    "dent": _dent,
+    "shade": _shade,
+}
+
+DEFECTS: Mapping[str, Callable[[Rng, Array, Array], Array]] = {**TRAINING, **SELECTION}
+
+VISIBLE = 0.02  # a change under five grey levels of 255 is no defect anyone would mark
 
 
 def paste_defects(
-    images: Tensor, donors: Tensor, seeds: Sequence[int], kinds: Sequence[str] = tuple(DEFECTS), attempts: int = 4
+    images: Tensor, donors: Tensor, seeds: Sequence[int], kinds: Sequence[str] = tuple(TRAINING), attempts: int = 4
 ) -> tuple[Tensor, Tensor]:
     """Put one synthetic defect on every picture.
 
@@ -243,7 +314,7 @@ def paste_defects(
         for _ in range(attempts):
             kind = kinds[int(rng.integers(len(kinds)))]
             out[i] = DEFECTS[kind](rng, pictures[i], sources[i])
-            masks[i, 0] = np.abs(out[i] - pictures[i]).max(0) > _VISIBLE
+            masks[i, 0] = np.abs(out[i] - pictures[i]).max(0) > VISIBLE
             if masks[i].sum() >= 4:
                 break
     return torch.from_numpy(out).to(images.device), torch.from_numpy(masks).to(images.device)

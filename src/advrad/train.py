@@ -298,7 +298,7 @@ class Trainer:
         ceiling = _DIVERGED * (1 + abs(self.first_loss))
         if not math.isfinite(loss) or loss > ceiling:
             raise TrainingDivergedError(
-                f"training diverged at step {self.step + 1}: the loss is {loss:.4g} (it began at {self.first_loss:.4g});"
+                f"training diverged at step {self.step + 1}: the loss is {loss:.4g}, at first {self.first_loss:.4g};"
                 f" train again with a smaller --learning-rate than {self.config.learning_rate:g}"
             )
 

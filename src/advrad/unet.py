@@ -7,6 +7,7 @@ root mean square per block, which costs two passes over memory instead of GroupN
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -37,7 +38,8 @@ class ResidualBlock(nn.Module):
         hidden = self.first(F.silu(normalised))
         scale, shift = self.film(condition)[:, :, None, None].chunk(2, dim=1)
         hidden = torch.addcmul(shift, hidden, 1 + scale)
-        return x + self.second(F.silu(hidden))
+        out: Tensor = x + self.second(F.silu(hidden))
+        return out
 
 
 class LeanUNet(nn.Module):
@@ -66,9 +68,10 @@ class LeanUNet(nn.Module):
         super().__init__()
         self.stem_px = stem_px
         self.stem = nn.Conv2d(in_channels * stem_px**2 + 2, channels[0], 3, padding=1)
-        self.encoder = nn.ModuleList(self._level(c, n, condition_channels) for c, n in zip(channels, blocks, strict=True))
-        self.decoder = nn.ModuleList(self._level(c, n, condition_channels) for c, n in zip(channels, blocks, strict=True))
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        sizes = list(zip(channels, blocks, strict=True))
+        self.encoder = nn.ModuleList(self._level(*size, condition_channels) for size in sizes)
+        self.decoder = nn.ModuleList(self._level(*size, condition_channels) for size in sizes)
+        pairs = list(itertools.pairwise(channels))
         self.down = nn.ModuleList(nn.Conv2d(upper, lower, 2, stride=2) for upper, lower in pairs)
         self.up = nn.ModuleList(nn.Conv2d(lower, upper, 1) for upper, lower in pairs)
         self.head = nn.Conv2d(channels[0], out_channels * stem_px**2, 3, padding=1)
@@ -111,12 +114,17 @@ class LeanUNet(nn.Module):
         for index, level in enumerate(self.encoder):
             if index:
                 x = self.down[index - 1](x)
-            for block in level:  # type: ignore[union-attr]
-                x = block(x, condition)
+            x = _through(level, x, condition)
             skips.append(x)
         for index in reversed(range(len(self.decoder))):
             if index < len(self.up):
                 x = skips[index] + F.interpolate(self.up[index](x), scale_factor=2.0, mode="nearest")
-            for block in self.decoder[index]:  # type: ignore[union-attr]
-                x = block(x, condition)
+            x = _through(self.decoder[index], x, condition)
         return F.pixel_shuffle(self.head(F.silu(x)), self.stem_px)
+
+
+def _through(level: nn.Module, x: Tensor, condition: Tensor) -> Tensor:
+    """Run the blocks of one level."""
+    for block in level.children():
+        x = block(x, condition)
+    return x

@@ -1,0 +1,63 @@
+"""The whole way on a made-up product: pictures, training, evaluation, report, model card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from advrad.checkpoint import CONFIG_NAME
+from advrad.evaluate import evaluate, load_detector, save_figures
+from advrad.files import make_folder
+from advrad.layouts import find_records
+from advrad.present import report_content
+from advrad.product import write_product
+from advrad.report import write_report
+from advrad.run import RunOptions, Watcher, train
+
+PRODUCT_NAME = "flange"
+REPORT_NAME = "report.html"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demonstration left behind.
+
+    Attributes:
+        data: folder of the made-up product.
+        run: the model folder.
+        report: the HTML report.
+        figures: as of :func:`advrad.evaluate.evaluate`.
+    """
+
+    data: Path
+    run: Path
+    report: Path
+    figures: dict[str, Any]
+
+
+def demo(folder: Path, options: RunOptions, watcher: Watcher, product: dict[str, int] | None = None) -> Demo:
+    """Make the product, train, evaluate, and write the report. What an earlier call finished is kept.
+
+    Args:
+        folder: for everything; becomes the model folder too.
+        options: of the training; its seed is the product's too.
+        watcher: hears of the progress.
+        product: numbers and size of the pictures, as :func:`advrad.product.write_product` names them.
+
+    Raises:
+        OutputError: the folder holds something else, or cannot be written.
+    """
+    make_folder(folder)
+    watcher.stage("Making the product")
+    data = write_product(folder / PRODUCT_NAME, options.seed, progress=watcher.count, **(product or {}))
+    if not (folder / CONFIG_NAME).is_file():
+        train(data, folder, options, resume=True, watcher=watcher)
+    detector = load_detector(folder)
+    watcher.stage("Evaluating")
+    evaluation = evaluate(detector, find_records(data), progress=watcher.count)
+    save_figures(folder, evaluation.figures)
+    watcher.stage("Writing the report")
+    report = folder / REPORT_NAME
+    write_report(report, report_content(evaluation, detector, folder))
+    return Demo(data, folder, report, evaluation.figures)

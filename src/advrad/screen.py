@@ -1,0 +1,208 @@
+"""What a person sees: progress on standard error, tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from advrad.train import Progress
+
+_LINE_EVERY_S = 20.0
+
+
+class Screen(AbstractContextManager["Screen"]):
+    """A run's watcher: bars on a terminal, plain lines elsewhere. Everything goes to standard error.
+
+    Args:
+        quiet: say nothing, as all processes but the first do.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.last_step: int | None = None
+        self._bars: Bars | None = None
+        self._task: TaskID | None = None
+        self._quiet = quiet
+        self._spoke = 0.0
+        if not quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bars
+
+            self._bars = Bars(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[words]}", markup=False),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bars.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bars away; lines that are printed next stand alone."""
+        if self._bars is not None:
+            self._bars.stop()
+
+    def stage(self, words: str) -> None:
+        """A new stage begins."""
+        if self._bars is not None:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._task = self._bars.add_task(words, total=None, words="")
+        else:
+            self._say(words)
+            self._spoke = time.monotonic()
+
+    def count(self, done: int, total: int) -> None:
+        """Progress inside a stage."""
+        self._show(done, total, f"{done} of {total}")
+
+    def step(self, progress: Progress) -> None:
+        """A training step was taken."""
+        self.last_step = progress.step
+        words = (
+            f"step {progress.step} of {progress.steps}  loss {progress.loss:.4g}"
+            f"  {progress.images_per_s:.1f} images/s  {_clock(progress.left_s)} left"
+        )
+        self._show(progress.step, progress.steps, words)
+
+    def note(self, words: str) -> None:
+        """Something worth telling."""
+        if self._bars is not None:
+            self._bars.console.print(words, style="dim", markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._say(words)
+
+    def _show(self, done: int, total: int, words: str) -> None:
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done, total=total, words=words)
+        elif self._bars is None and time.monotonic() - self._spoke > _LINE_EVERY_S:
+            self._say(words)
+            self._spoke = time.monotonic()
+
+    def _say(self, words: str) -> None:
+        if not self._quiet:
+            print(words, file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def show_table(title: str, rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> None:
+    """Print a table on standard output.
+
+    Args:
+        title: above it.
+        rows: of texts; the first column is the name.
+        heads: names of the columns, if they have any.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), show_header=bool(heads), title_justify="left")
+    listed = [tuple(row) for row in rows]
+    for index in range(max([len(heads), *map(len, listed)])):
+        table.add_column(heads[index] if heads else "", overflow="fold", style="bold" if index == 0 else "")
+    for row in listed:
+        # Text, because file names may hold what rich takes for markup.
+        table.add_row(*(Text(_printable(cell)) for cell in row))
+    Console().print(table)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def show_inspection(found: Mapping[str, Any]) -> None:
+    """Print what :func:`advrad.data.inspect` found."""
+    rows = [("folder", str(found["root"])), ("layout", found["layout"]), ("category", found["category"])]
+    for split, counts in found["counts"].items():
+        rows.append((f"{split} pictures", ", ".join(f"{name} {n}" for name, n in counts.items()) or "none"))
+    rows.append(("masks", ", ".join(f"{name} {n}" for name, n in found["masks"].items() if n) or "none"))
+    for side in ("width_px", "height_px"):
+        sizes = found[side]
+        if sizes is not None:
+            same = sizes["min"] == sizes["max"]
+            text = f"{sizes['min']} px" if same else f"{sizes['min']} to {sizes['max']} px, median {sizes['median']:g}"
+            rows.append((side.removesuffix("_px"), text))
+    rows.append(("pixels", ", ".join(f"{name} {n}" for name, n in found["kinds"].items()) or "none"))
+    if found["split"] is not None:
+        rows.append(("normals are used for", ", ".join(f"{name} {n}" for name, n in found["split"].items())))
+    rows += [("note", note) for note in found["notes"]]
+    rows += [("cannot be read", f"{bad['path']}: {bad['reason']}") for bad in found["broken"]]
+    show_table("Data", rows)
+
+
+def show_figures(figures: Mapping[str, Any], title: str) -> None:
+    """Print the figures of an evaluation."""
+    interval = figures["image_auroc_ci"]
+    area = number(figures["image_auroc"])
+    if interval:
+        area += f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+    rows = [
+        ("image AUROC", area),
+        ("pixel AUROC", number(figures["pixel_auroc"])),
+        ("AUPRO", number(figures["aupro"])),
+        ("defects found (TPR)", percent(figures["tpr"])),
+        ("false alarms (FPR)", percent(figures["fpr"])),
+        ("threshold", number(figures["threshold"], ".6g")),
+        ("test pictures", f"{figures['n_good']} good, {figures['n_defect']} defective"),
+    ]
+    show_table(title, rows)
+    per_defect = figures["per_defect"]
+    if per_defect:
+        listed = [(name, str(row["n"]), number(row["auroc"]), percent(row["tpr"])) for name, row in per_defect.items()]
+        show_table("By defect", listed, ("defect", "pictures", "AUROC", "found"))
+
+
+def show_facts(title: str, values: Mapping[str, Any]) -> None:
+    """Print nested values as a table of dotted names."""
+    show_table(title, list(_flat(values)))
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            yield f"{prefix}{key}", "\n".join(_text(part) for part in value) or "none"
+        else:
+            yield f"{prefix}{key}", _text(value)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(part) for part in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def number(value: float | None, form: str = ".4f") -> str:
+    """A figure, or words where it was not measured."""
+    return "not measured" if value is None else format(value, form)
+
+
+def percent(value: float | None) -> str:
+    """A share, or words where it was not measured."""
+    return "not measured" if value is None else f"{100 * value:.1f} %"

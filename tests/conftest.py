@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trained
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +16,40 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the public data sets are not here: ../shared/data is missing")
     return folder
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test touches the user's cache or the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ADVRAD_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+@pytest.fixture(scope="session")
+def widgets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny product in the layout of MVTec AD; to be read only."""
+    from makers import make_mvtec
+
+    defects = {"dent": 2, "scratch": 3}
+    return make_mvtec(tmp_path_factory.mktemp("data"), train=48, good=6, defects=defects, size=trained.SIZE_PX)
+
+
+@pytest.fixture(scope="session")
+def widget_run(tmp_path_factory: pytest.TempPathFactory, widgets: Path) -> Path:
+    """A run trained on `widgets` for a few steps; to be read only."""
+    from advrad.run import RunOptions, train
+
+    folder = tmp_path_factory.mktemp("runs") / "widget"
+    with pytest.MonkeyPatch.context() as patch:
+        trained.shrink(patch)
+        train(widgets, folder, RunOptions(steps=trained.STEPS, size_px=trained.SIZE_PX, score="paper"))
+    return folder
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> trained.Cli:
+    """Runs `advrad ARGS` in this process."""
+    return trained.call(capsys, monkeypatch)

@@ -420,6 +420,7 @@ def demo(
     ),
     minutes: Annotated[float | None, typer.Option(help="Budget of the training.  [default: 3]")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of minutes.")] = None,
+    size: Annotated[int | None, typer.Option(help="Input size in pixels.  [default: 256]")] = None,
     seed: Seed = 0,
 ) -> int:
     """Train, evaluate and report on a made-up product. A second call goes on where the first was stopped."""
@@ -429,9 +430,10 @@ def demo(
 
     if minutes is None and steps is None:
         minutes = 3.0
+    options = RunOptions(minutes=minutes, steps=steps, size_px=size, seed=seed)
     with _screen() as screen:
         try:
-            done = run_demo(output, RunOptions(minutes=minutes, steps=steps, seed=seed), screen)
+            done = run_demo(output, options, screen)
         except KeyboardInterrupt:
             screen.close()
             return _interrupted(screen, output, f"advrad demo -o {_quoted(output)}")

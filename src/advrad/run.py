@@ -327,7 +327,7 @@ def _finish(
             noise_seed=config.seed,
             precision=config.precision,
             training={
-                "plan": plan.model_dump(mode="json", exclude={"names"}),
+                "plan": plan.model_dump(mode="json", exclude={"names", "data"}),
                 "seconds": round(trained_s, 1),
                 "pictures": {"train": len(plan.names), "selection": len(held), "calibration": len(calibration)},
                 "tried": [list(row) for row in selection.tried[:50]],
@@ -340,7 +340,8 @@ def _finish(
     ).to(device)
     watcher.stage("Calibrating")
     batches = (calibration.batch(range(i, min(i + 8, len(calibration)))) for i in range(0, len(calibration), 8))
-    source = {"data": plan.data, "category": plan.category, "split_seed": config.seed}
+    # The folder's name, not its path: model folders are published, paths are nobody's business.
+    source = {"data": Path(plan.data).name, "category": plan.category, "split_seed": config.seed}
     detector.calibrate(batches, plan.false_alarm_rate, source)
     if accelerator.is_main_process:
         detector.save_pretrained(folder)

@@ -125,6 +125,11 @@ def error_map(images: Tensor, recon: Tensor, filter_px: int = 3, log_error: Tens
     return mean_filter(total / SCALES, filter_px)
 
 
+def pooled_count(pixels: int, share: float) -> int:
+    """How many of ``pixels`` values a pooling share averages; at least 1."""
+    return max(1, round(share * pixels))
+
+
 def pool(maps: Tensor, share: float) -> Tensor:
     """Mean of the largest values of each map.
 
@@ -136,7 +141,7 @@ def pool(maps: Tensor, share: float) -> Tensor:
         (b,).
     """
     flat = maps.flatten(1)
-    count = max(1, round(share * flat.shape[1]))
+    count = pooled_count(flat.shape[1], share)
     return flat.amax(1) if count == 1 else flat.topk(count, dim=1).values.mean(1)
 
 

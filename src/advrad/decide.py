@@ -20,6 +20,11 @@ def normals_needed(false_alarm_rate: float) -> int:
     return math.ceil(1 / false_alarm_rate - 1e-9) - 1
 
 
+def rate_in_reach(normals: int) -> float:
+    """Lowest rate, rounded up to four digits, that a threshold from so many calibration pictures can promise."""
+    return math.ceil(1e4 / (normals + 1)) / 1e4
+
+
 def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05) -> float:
     """Split-conformal threshold: a new normal picture exceeds it with at most the given probability.
 
@@ -42,7 +47,7 @@ def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05)
     if len(scores) < needed:
         raise ConfigError(
             f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration pictures, there are {len(scores)};"
-            f" give more normal pictures, or accept a rate of {1 / (len(scores) + 1):.3g} or more"
+            f" give more normal pictures, or accept a rate of {rate_in_reach(len(scores)):g} or more"
         )
     if not all(math.isfinite(score) for score in scores):
         raise ConfigError("calibration: a score is not a finite number; train again")

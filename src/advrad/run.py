@@ -19,7 +19,7 @@ from advrad.config import Config
 from advrad.data import PictureStack, Split, load_pictures, split_normals
 from advrad.ddpm import PRESETS as DDPM_PRESETS
 from advrad.ddpm import DdpmConfig
-from advrad.decide import normals_needed
+from advrad.decide import normals_needed, rate_in_reach
 from advrad.denoiser import Denoiser
 from advrad.detector import AdvRAD, DenoiserConfig, DetectorConfig, bfloat16_is_native, build_denoiser
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
@@ -332,6 +332,7 @@ def _finish(
                 "pictures": {"train": len(plan.names), "selection": len(held), "calibration": len(calibration)},
                 "tried": [list(row) for row in selection.tried[:50]],
                 "candidates": len(selection.tried),
+                "winner": selection.winner,
                 "reason": selection.reason,
                 "versions": versions(),
             },
@@ -373,7 +374,7 @@ def _enough(split: Split, false_alarm_rate: float) -> None:
         raise ConfigError(
             f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} good pictures for calibration alone, but only"
             f" {len(split.calibration)} of the {total} can be spared; give at least {2 * (needed + 2)} in all, or"
-            f" accept a rate of {1 / (len(split.calibration) + 1):.3g} or more"
+            f" accept a rate of {rate_in_reach(len(split.calibration)):g} or more"
         )
 
 

@@ -1,0 +1,348 @@
+"""The score's arithmetic: error map against slow loops, filters, pooling, statistics, evidence, gradients."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import Tensor
+from toys import FAR, NEAR, TEAM, Linear, assert_gradient, awake, generator, pictures
+
+from advrad.denoiser import Denoised
+from advrad.errors import ConfigError
+from advrad.score import (
+    SPREAD_FLOOR,
+    Look,
+    Member,
+    ScoreConfig,
+    error_map,
+    evidence_map,
+    look_at,
+    map_statistics,
+    mean_filter,
+    member_map,
+    normalise,
+    paper_score,
+    pool,
+)
+
+Floats = npt.NDArray[np.float64]
+
+# --- the definition, by explicit loops -----------------------------------------------------------------------------
+
+
+def area_means(values: Floats, side: int) -> Floats:
+    channels, height, width = values.shape
+    out = np.zeros((channels, height // side, width // side))
+    for c in range(channels):
+        for i in range(height // side):
+            for j in range(width // side):
+                out[c, i, j] = values[c, i * side : (i + 1) * side, j * side : (j + 1) * side].mean()
+    return out
+
+
+def neighbours(index: int, factor: int, count: int) -> tuple[int, int, float]:
+    """The two small pixels whose centres lie about a large pixel's centre, and the weight of the second."""
+    at = max((index + 0.5) / factor - 0.5, 0.0)
+    first = min(math.floor(at), count - 1)
+    return first, min(first + 1, count - 1), at - first
+
+
+def bilinear(values: Floats, factor: int) -> Floats:
+    rows, columns = values.shape
+    out = np.zeros((rows * factor, columns * factor))
+    for i in range(rows * factor):
+        top, bottom, down = neighbours(i, factor, rows)
+        for j in range(columns * factor):
+            left, right, across = neighbours(j, factor, columns)
+            upper = (1 - across) * values[top, left] + across * values[top, right]
+            lower = (1 - across) * values[bottom, left] + across * values[bottom, right]
+            out[i, j] = (1 - down) * upper + down * lower
+    return out
+
+
+def window_means(values: Floats, width: int) -> Floats:
+    reach = width // 2
+    out = np.zeros_like(values)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            out[i, j] = values[max(0, i - reach) : i + reach + 1, max(0, j - reach) : j + reach + 1].mean()
+    return out
+
+
+def slow_error_map(image: Floats, recon: Floats, width: int, log_error: Floats | None = None) -> Floats:
+    total = np.zeros(image.shape[1:])
+    for level in range(4):
+        side = 2**level
+        small, small_recon = area_means(image, side), area_means(recon, side)
+        error = ((small - small_recon) ** 2).mean(0)
+        if log_error is not None:
+            error = error / np.exp(area_means(log_error[level : level + 1], side)[0])
+        total += bilinear(error, side) / 4
+    return window_means(total, width)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 3),
+    width=st.sampled_from([1, 3, 5, 9]),
+    seed=st.integers(0, 10**6),
+    expected=st.booleans(),
+)
+def test_error_map_is_its_definition(rows: int, columns: int, width: int, seed: int, expected: bool) -> None:
+    shape = (1, 3, 8 * rows, 8 * columns)
+    draws = generator(seed)
+    images = torch.rand(shape, generator=draws, dtype=torch.float64)
+    recon = 2 * torch.rand(shape, generator=draws, dtype=torch.float64) - 0.5
+    log_error = torch.randn(1, 4, *shape[2:], generator=draws, dtype=torch.float64) if expected else None
+    got = error_map(images, recon, width, log_error)
+    assert got.shape == (1, 1, *shape[2:])
+    slow = slow_error_map(
+        images[0].numpy(), recon[0].numpy(), width, None if log_error is None else log_error[0].numpy()
+    )
+    np.testing.assert_allclose(got[0, 0].numpy(), slow, rtol=1e-10, atol=1e-14)
+
+
+# --- what follows from the definition ------------------------------------------------------------------------------
+
+
+def two_differences(seed: int, size_px: int = 16) -> tuple[Tensor, Tensor, Tensor]:
+    draws = generator(seed)
+    shape = (2, 3, size_px, size_px)
+    base, one, other = (torch.randn(shape, generator=draws, dtype=torch.float64) for _ in range(3))
+    return base, one, other
+
+
+seeds = st.integers(0, 10**6)
+widths = st.sampled_from([1, 3, 7])
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, width=widths, factor=st.floats(-100, 100))
+def test_error_is_a_quadratic_form_of_the_difference(seed: int, width: int, factor: float) -> None:
+    base, one, other = two_differences(seed)
+    zero = torch.zeros_like(base)
+
+    def error(difference: Tensor) -> Tensor:
+        return error_map(difference, zero, width)
+
+    torch.testing.assert_close(error_map(base + one, base, width), error(one))  # only the difference counts
+    torch.testing.assert_close(error_map(base, base + one, width), error(one))
+    torch.testing.assert_close(error(factor * one), factor**2 * error(one))
+    torch.testing.assert_close(error(one + other) + error(one - other), 2 * error(one) + 2 * error(other))
+    assert (error(one) > 0).all()
+    assert not error(zero).any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(difference=st.floats(-2, 2), width=widths)
+def test_a_constant_difference_gives_its_square_up_to_the_border(difference: float, width: int) -> None:
+    images = pictures(1, 24, dtype=torch.float64)
+    got = error_map(images, images + difference, width)
+    torch.testing.assert_close(got, torch.full_like(got, difference**2), rtol=1e-9, atol=1e-12)
+
+
+def test_a_constant_forecast_scales_the_map() -> None:
+    base, one, _ = two_differences(3)
+    forecast = torch.full((2, 4, 16, 16), -2.5, dtype=torch.float64)
+    torch.testing.assert_close(error_map(base, one, 3, forecast), math.exp(2.5) * error_map(base, one, 3))
+
+
+def test_every_scale_has_its_own_forecast() -> None:
+    base, one, _ = two_differences(3)
+    plain = error_map(base, one, 1)
+    without = []
+    for scale in range(4):
+        forecast = torch.zeros(2, 4, 16, 16, dtype=torch.float64)
+        forecast[:, scale] = 60.0  # so much error is expected there that it drops out
+        without.append(plain - error_map(base, one, 1, forecast))
+    assert all((part > 0).all() for part in without)
+    torch.testing.assert_close(sum(without), plain)
+
+
+def test_rows_do_not_mix() -> None:
+    base, one, _ = two_differences(3)
+    log_error = torch.randn(2, 4, 16, 16, dtype=torch.float64, generator=generator(1))
+    both = error_map(base, one, 3, log_error)
+    torch.testing.assert_close(error_map(base[1:], one[1:], 3, log_error[1:]), both[1:], rtol=0, atol=1e-15)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, width=st.sampled_from([1, 3, 5, 21, 33]), rows=st.integers(1, 12), columns=st.integers(1, 12))
+def test_mean_filter_cuts_its_window_at_the_border(seed: int, width: int, rows: int, columns: int) -> None:
+    values = torch.rand(1, 1, rows, columns, generator=generator(seed), dtype=torch.float64)
+    got = mean_filter(values, width)
+    np.testing.assert_allclose(got[0, 0].numpy(), window_means(values[0, 0].numpy(), width), rtol=1e-10)
+
+
+# --- pooling, statistics, normalisation ----------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=seeds, share=st.floats(0, 1), rows=st.integers(1, 9), columns=st.integers(1, 9), ties=st.booleans())
+def test_pool_is_the_mean_of_the_largest(seed: int, share: float, rows: int, columns: int, ties: bool) -> None:
+    maps = torch.randn(3, 1, rows, columns, generator=generator(seed), dtype=torch.float64)
+    maps = maps.round() if ties else maps
+    count = max(1, round(share * rows * columns))
+    wanted = [np.sort(row.numpy().ravel())[::-1][:count].mean() for row in maps]
+    np.testing.assert_allclose(pool(maps, share).numpy(), wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_pool_from_the_maximum_to_the_mean() -> None:
+    maps = torch.randn(4, 1, 8, 8, generator=generator(0))
+    assert torch.equal(pool(maps, 0.0), maps.amax((1, 2, 3)))
+    torch.testing.assert_close(pool(maps, 1.0), maps.mean((1, 2, 3)))
+    assert (pool(maps, 0.1) < pool(maps, 0.0)).all() and (pool(maps, 0.1) > pool(maps, 1.0)).all()
+
+
+def test_statistics_are_mean_and_floored_deviation() -> None:
+    maps = torch.rand(7, 1, 8, 8, generator=generator(0), dtype=torch.float64) ** 2
+    maps[:, :, 0, 0] = 0.25  # by luck there is no spread here
+    mean, spread = map_statistics(maps)
+    deviation = np.std(maps.numpy(), axis=0, ddof=1)
+    np.testing.assert_allclose(mean[0].numpy(), maps.numpy().mean(0))
+    np.testing.assert_allclose(spread[0].numpy(), deviation + SPREAD_FLOOR * deviation.mean())
+    assert float(spread[0, 0, 0, 0]) > 0
+
+
+def test_equal_maps_leave_the_spread_above_zero() -> None:
+    mean, spread = map_statistics(torch.full((5, 1, 8, 8), 0.5))
+    assert (spread > 0).all()
+    assert normalise(torch.full((1, 1, 8, 8), 0.5), mean, spread, "spread").isfinite().all()
+
+
+def test_normalisations_by_name() -> None:
+    maps = torch.rand(2, 1, 8, 8, generator=generator(0))
+    mean, spread = torch.full((1, 1, 8, 8), 0.5), torch.full((1, 1, 8, 8), 0.25)
+    assert torch.equal(normalise(maps, mean, spread, "none"), maps)
+    assert torch.equal(normalise(maps, mean, spread, "mean"), (maps - 0.5).abs())
+    spread_way = normalise(maps, mean, spread, "spread")
+    assert torch.equal(spread_way, (maps - 0.5) / 0.25)
+    assert spread_way.min() < 0  # nothing is cut off
+
+
+# --- evidence and members ------------------------------------------------------------------------------------------
+
+
+def test_each_kind_of_evidence_is_what_it_says() -> None:
+    images = pictures(2, dtype=torch.float64)
+    with torch.no_grad():
+        denoised = awake().double().denoise(images, torch.full((2,), 0.3, dtype=torch.float64))
+    assert torch.equal(evidence_map(images, denoised, "plain"), error_map(images, denoised.recon, 1))
+    assert torch.equal(
+        evidence_map(images, denoised, "expected"), error_map(images, denoised.recon, 1, denoised.log_error)
+    )
+    assert torch.equal(evidence_map(images, denoised, "change"), denoised.change)
+
+
+@pytest.mark.parametrize("evidence", ["expected", "change"])
+def test_evidence_that_the_denoiser_does_not_know_is_refused(evidence: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{evidence}' is unknown to this denoiser; use 'plain'"):
+        evidence_map(pictures(1), Denoised(pictures(1)), evidence)  # type: ignore[arg-type]
+
+
+def test_a_look_resizes_and_draws_as_often_as_told() -> None:
+    denoiser = Linear()
+    config = ScoreConfig(members=(Member(look=FAR),), draws=3)
+    view, draws = look_at(denoiser, pictures(2), FAR, config, generator(1))
+    assert view.shape == (2, 3, 16, 16)
+    assert len(draws) == len(denoiser.asked) == 3
+    noises = [z - view for z, _ in denoiser.asked]
+    assert not torch.equal(noises[0], noises[1])
+    for noise in noises:
+        assert float(noise.std()) == pytest.approx(FAR.sigma, rel=0.1)
+        torch.testing.assert_close(noise[0], noise[1], rtol=0, atol=1e-6)
+
+
+def test_a_member_averages_its_draws_before_the_filter() -> None:
+    denoiser = Linear(0.5)
+    member = Member(look=NEAR, filter_px=5)
+    config = ScoreConfig(members=(member,), draws=4)
+    view, draws = look_at(denoiser, pictures(2), NEAR, config, generator(1))
+    wanted = torch.stack([error_map(view, denoised.recon, 5) for denoised in draws]).mean(0)
+    torch.testing.assert_close(member_map(view, draws, member), wanted)
+
+
+def test_the_looks_of_a_team_are_named_once_in_order() -> None:
+    assert TEAM.looks == (NEAR, FAR)
+
+
+def test_paper_score_is_the_papers() -> None:
+    config = paper_score(128)
+    (member,) = config.members
+    assert member == Member(
+        look=Look(view_px=128, sigma=0.26), evidence="plain", normalisation="mean", filter_px=3, pooling=0.0
+    )
+    assert config.draws == config.steps == 1
+    assert paper_score(64, 0.1, 5).members[0].filter_px == 5
+
+
+@pytest.mark.parametrize("filter_px", [0, 2, 4, -1])
+def test_filters_have_a_centre(filter_px: int) -> None:
+    with pytest.raises(ValidationError):
+        Member(look=NEAR, filter_px=filter_px)
+
+
+def test_an_even_filter_is_named_with_its_place() -> None:
+    values = ScoreConfig(members=(Member(look=NEAR),)).model_dump(mode="json")
+    values["members"][0]["filter_px"] = 4
+    with pytest.raises(ConfigError, match=r"^file: members\.0\.filter_px: .*odd"):
+        ScoreConfig.parse(values, "file")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"members": ()}, {"draws": 0}, {"steps": 0}, {"clamp": True}, {"members": ({"look": NEAR, "pooling": 2},)}],
+)
+def test_scores_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    values: dict[str, object] = {"members": (Member(look=NEAR),)}
+    with pytest.raises(ValidationError):
+        ScoreConfig(**values | wrong)
+
+
+# --- gradients -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("expected", "argument"), [(False, 0), (False, 1), (True, 0), (True, 1), (True, 2)])
+def test_gradient_of_the_error_map_is_exact_in_all_inputs(expected: bool, argument: int) -> None:
+    inputs = [pictures(1, 16, seed, torch.float64) for seed in (1, 2)]
+    if expected:
+        inputs.append(torch.randn(1, 4, 16, 16, generator=generator(3), dtype=torch.float64))
+
+    def function(changed: Tensor) -> Tensor:
+        images, recon, *log_error = [changed if i == argument else x for i, x in enumerate(inputs)]
+        return error_map(images, recon, 3, *log_error)
+
+    assert_gradient(function, inputs[argument])
+
+
+@pytest.mark.parametrize("how", ["none", "mean", "spread"])
+def test_gradient_of_normalise_is_exact(how: str) -> None:
+    mean, spread = pictures(1, 8, 1, torch.float64)[:, :1], pictures(1, 8, 2, torch.float64)[:, :1] + 0.1
+    maps = pictures(2, 8, 3, torch.float64)[:, :1]
+    assert_gradient(lambda x: normalise(x, mean, spread, how), maps)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+def test_gradient_of_pool_is_exact(share: float) -> None:
+    assert_gradient(lambda x: pool(x, share), pictures(2, 8, 3, torch.float64)[:, :1])
+
+
+@pytest.mark.parametrize("stopped", ["images", "recon"])
+def test_a_detached_side_of_the_error_is_caught(stopped: str) -> None:
+    """Both paths of the picture count: as the thing compared and as what is reconstructed."""
+    denoiser = awake().double()
+
+    def function(x: Tensor) -> Tensor:
+        recon = denoiser(x, x.new_full((len(x),), 0.3))
+        return error_map(x.detach() if stopped == "images" else x, recon.detach() if stopped == "recon" else recon)
+
+    with pytest.raises(AssertionError, match="finite difference"):
+        assert_gradient(function, pictures(1, 16, dtype=torch.float64))

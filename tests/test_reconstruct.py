@@ -13,21 +13,21 @@ from torch import Tensor
 from toys import Linear, assert_gradient, awake, generator, pictures
 
 from advrad.denoiser import Denoised, Denoiser
-from advrad.reconstruct import noise_levels, reconstruct, shared_noise
+from advrad.reconstruct import noise_levels, reconstruct, draw_noise
 
 
 def test_rows_share_one_draw_that_the_seed_decides() -> None:
-    noise = shared_noise(pictures(3), generator(4))
+    noise = draw_noise(pictures(3), generator(4))
     assert noise.shape == (1, 3, 32, 32)
-    assert torch.equal(noise, shared_noise(pictures(1, seed=9), generator(4)))
-    assert not torch.equal(noise, shared_noise(pictures(3), generator(5)))
+    assert torch.equal(noise, draw_noise(pictures(1, seed=9), generator(4)))
+    assert not torch.equal(noise, draw_noise(pictures(3), generator(5)))
     assert abs(float(noise.mean())) < 0.1 and float(noise.std()) == pytest.approx(1, abs=0.05)
 
 
 def test_the_draw_does_not_depend_on_the_arithmetic() -> None:
-    double = shared_noise(pictures(1, dtype=torch.float64), generator(4))
+    double = draw_noise(pictures(1, dtype=torch.float64), generator(4))
     assert double.dtype == torch.float64
-    assert torch.equal(double.float(), shared_noise(pictures(1), generator(4)))
+    assert torch.equal(double.float(), draw_noise(pictures(1), generator(4)))
 
 
 @settings(deadline=None)
@@ -49,7 +49,7 @@ def test_one_shot_is_one_call_on_picture_plus_noise() -> None:
     denoiser, images = Linear(0.7, 0.1), pictures(2)
     recon = reconstruct(denoiser, images, 0.8, generator(3)).recon
     ((z, sigma),) = denoiser.asked
-    expected = images + 0.8 * shared_noise(images, generator(3))
+    expected = images + 0.8 * draw_noise(images, generator(3))
     assert torch.equal(z, expected)
     assert expected.min() < -0.5 and expected.max() > 1.5, "the noise must leave the range, unclamped"
     assert sigma.tolist() == pytest.approx([0.8, 0.8])
@@ -93,11 +93,11 @@ def test_the_ancestral_walk_is_the_ddpm_posterior() -> None:
     reconstruct(denoiser, images, 0.5, generator(3), 3)
     levels = noise_levels(0.5, 3)
     draws = generator(3)
-    z = images + levels[0] * shared_noise(images, draws)
+    z = images + levels[0] * draw_noise(images, draws)
     for (seen, _), now, after in zip(denoiser.asked[1:], levels[:-2], levels[1:-1], strict=True):
         ratio = (after / now) ** 2
         mean = (1 - ratio) * 0.5 + ratio * z
-        z = mean + after * np.sqrt(1 - ratio) * shared_noise(images, draws)
+        z = mean + after * np.sqrt(1 - ratio) * draw_noise(images, draws)
         torch.testing.assert_close(seen, z, rtol=0, atol=1e-5)
 
 

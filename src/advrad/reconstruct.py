@@ -10,20 +10,22 @@ from torch import Tensor
 from advrad.denoiser import Denoised, Denoiser
 
 
-def shared_noise(images: Tensor, generator: torch.Generator) -> Tensor:
-    """One draw of standard noise, the same for every row.
+def draw_noise(images: Tensor, generator: torch.Generator, independent: bool = False) -> Tensor:
+    """One draw of standard noise.
 
-    A score must depend on its own picture only, whatever else is in the batch. Rows that share one draw keep
-    that for any batch size, and pictures compared with each other differ by what they show, not by luck.
+    By default all rows share it. A score must depend on its own picture only, whatever else is in the batch; rows
+    that share one draw keep that for any batch size. Statistics over pictures need rows of their own, or they would
+    learn the one draw by heart.
 
     Args:
         images: (b, c, h, w), for shape, type and device.
         generator: source of the draw.
+        independent: each row gets its own.
 
     Returns:
-        (1, c, h, w).
+        (1, c, h, w), or (b, c, h, w) if independent.
     """
-    shape = (1, *images.shape[1:])
+    shape = (len(images) if independent else 1, *images.shape[1:])
     return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32).to(images)
 
 
@@ -49,7 +51,13 @@ def noise_levels(sigma: float, steps: int, sigma_last: float = 0.02, rho: float 
 
 
 def reconstruct(
-    denoiser: Denoiser, images: Tensor, sigma: float, generator: torch.Generator, steps: int = 1, fresh: float = 1.0
+    denoiser: Denoiser,
+    images: Tensor,
+    sigma: float,
+    generator: torch.Generator,
+    steps: int = 1,
+    fresh: float = 1.0,
+    independent: bool = False,
 ) -> Denoised:
     """Noise pictures and take the noise away again.
 
@@ -57,10 +65,11 @@ def reconstruct(
         denoiser: any denoiser; it is used in the mode (training, evaluation) it is in.
         images: (b, 3, h, w) float in [0, 1].
         sigma: noise level, [0, 1] pixel units.
-        generator: source of all noise; rows share each draw.
+        generator: source of all noise.
         steps: denoiser calls. 1 is the one-shot reconstruction ``D(x + sigma noise, sigma)``; more walk down
             :func:`noise_levels`, adding fresh noise on the way as the reverse diffusion does.
         fresh: share of fresh noise in each step between levels: 1 is DDPM's ancestral walk, 0 the deterministic one.
+        independent: as in :func:`draw_noise`.
 
     Returns:
         The reconstruction, unclamped, and the expected error of the last denoiser call where the denoiser
@@ -69,11 +78,11 @@ def reconstruct(
     Source: AdvRAD, one-shot and arbitrary-shot robust reconstruction.
     """
     levels = noise_levels(sigma, steps)
-    z = images + sigma * shared_noise(images, generator)
+    z = images + sigma * draw_noise(images, generator, independent)
     denoised = denoiser.denoise(z, z.new_full((len(z),), sigma))
     for now, after in itertools.pairwise(levels[:-1]):
         renewed = fresh * (after**2 * (now**2 - after**2) / now**2) ** 0.5
         kept = (after**2 - renewed**2) ** 0.5
-        z = denoised.recon + kept / now * (z - denoised.recon) + renewed * shared_noise(images, generator)
+        z = denoised.recon + kept / now * (z - denoised.recon) + renewed * draw_noise(images, generator, independent)
         denoised = denoiser.denoise(z, z.new_full((len(z),), after))
     return denoised

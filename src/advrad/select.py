@@ -57,12 +57,14 @@ class Selection:
         config: the winner.
         statistics: of the winner's members on all held-out normals.
         tried: name and AUROC of every candidate, best first.
+        winner: name of the winner.
         reason: why the winner won, in words.
     """
 
     config: ScoreConfig
     statistics: tuple[MemberStatistics, ...]
     tried: tuple[tuple[str, float], ...]
+    winner: str
     reason: str
 
 
@@ -176,7 +178,8 @@ def choose(
     config = ScoreConfig(members=tuple(style.member(looks[i]) for i in winner[1] for style in winner[0]))
     statistics = fit_statistics(denoiser, normals, config, noise_seed, autocast)
     named = ((_name(styles, [looks[i] for i in subset]), value) for (styles, subset), value in merit.items())
-    return Selection(config, statistics, tuple(sorted(named, key=lambda row: -row[1])), reason)
+    name = _name(winner[0], [looks[i] for i in winner[1]])
+    return Selection(config, statistics, tuple(sorted(named, key=lambda row: -row[1])), name, reason)
 
 
 _Candidate = tuple[tuple[_Style, ...], tuple[int, ...]]
@@ -218,12 +221,13 @@ def _raw_maps(
     """Unfiltered maps of all pictures at one look, (n, 1, view_px, view_px) per kind of evidence, on the CPU."""
     maps: dict[Evidence, list[Tensor]] = {kind: [] for kind in _kinds(denoiser)}
     device = next(denoiser.parameters()).device
+    # Noise of its own for every picture: the statistics must hold for whatever noise the detector draws later.
+    generator = torch.Generator().manual_seed(noise_seed)
     with torch.no_grad():
         for part in torch.split(pictures, batch):
             view = resize(part.to(device), look.view_px)
-            generator = torch.Generator().manual_seed(noise_seed)
             with autocast() if autocast else contextlib.nullcontext():
-                denoised = reconstruct(denoiser, view, look.sigma, generator)
+                denoised = reconstruct(denoiser, view, look.sigma, generator, independent=True)
             for kind, parts in maps.items():
                 parts.append(evidence_map(view, denoised, kind).float().cpu())
     return {kind: torch.cat(parts) for kind, parts in maps.items()}
@@ -258,7 +262,7 @@ def forced(
     """A score that was asked for by name, with its statistics; nothing is compared. Arguments as :func:`choose`."""
     noise_seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     statistics = fit_statistics(denoiser, normals, config, noise_seed, autocast)
-    return Selection(config, statistics, (), "asked for by name")
+    return Selection(config, statistics, (), "paper", "asked for by name")
 
 
 def _standardised(values: Floats, normals: int) -> Floats:

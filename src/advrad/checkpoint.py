@@ -94,7 +94,7 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{folder}: holds no model ({CONFIG_NAME} is missing); {mend}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path}: is damaged ({error}); train again or copy the folder again") from None
     if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
         raise CheckpointError(f"{path}: is not a model of advrad; name a folder that 'advrad train' made")

@@ -107,12 +107,15 @@ def left_out(maps: Tensor, sources: Tensor, normals: Tensor, how: Normalisation)
     if how == "none":
         return maps
     count = len(normals)
-    total, squares = normals.sum(0, keepdim=True), normals.square().sum(0, keepdim=True)
-    own = normals[sources]
+    # About the common mean, or the squares of log odds, far from 0, would drown their spread in rounding.
+    centre = normals.mean(0, keepdim=True)
+    about = normals - centre
+    total, squares = about.sum(0, keepdim=True), about.square().sum(0, keepdim=True)
+    own = about[sources]
     mean = (total - own) / (count - 1)
     variance = ((squares - own.square()) / (count - 1) - mean.square()).clamp_min(0) * (count - 1) / (count - 2)
     deviation = variance.sqrt()
-    return normalise(maps, mean, deviation + spread_floor(deviation), how)
+    return normalise(maps, centre + mean, deviation + spread_floor(deviation), how)
 
 
 def choose(

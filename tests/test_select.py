@@ -1,0 +1,341 @@
+"""The choice of the score: statistics that leave out, the right winner, determinism."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from toys import Linear, awake, generator, pictures, stack
+
+import advrad.select
+from advrad.denoiser import SCALES, Denoised, Denoiser
+from advrad.metrics import auroc
+from advrad.reconstruct import reconstruct
+from advrad.score import (
+    Look,
+    Member,
+    ScoreConfig,
+    error_map,
+    map_statistics,
+    mean_filter,
+    normalise,
+    paper_score,
+    pool,
+)
+from advrad.select import choose, fit_statistics, forced, left_out
+from advrad.synthetic import SELECTION
+
+SIZE_PX = 32
+
+
+@pytest.fixture(autouse=True)
+def _few_defects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advrad.select, "DEFECTS_PER_SELECTION", 48)
+
+
+# --- leaving out ---------------------------------------------------------------------------------------------------
+
+
+def brute_force(maps: Tensor, sources: Tensor, normals: Tensor, how: str) -> Tensor:
+    rows = []
+    for row, source in zip(maps, sources.tolist(), strict=True):
+        others = torch.cat([normals[:source], normals[source + 1 :]])
+        rows.append(normalise(row[None], *map_statistics(others), how))  # type: ignore[arg-type]
+    return torch.cat(rows)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    count=st.integers(3, 12),
+    how=st.sampled_from(["none", "mean", "spread"]),
+    size=st.integers(1, 8),
+)
+def test_left_out_is_leaving_out_by_hand(seed: int, count: int, how: str, size: int) -> None:
+    draws = generator(seed)
+    normals = torch.rand(count, 1, size, size, generator=draws, dtype=torch.float64)
+    sources = torch.randint(count, (7,), generator=draws)
+    maps = torch.rand(7, 1, size, size, generator=draws, dtype=torch.float64)
+    got = left_out(maps, sources, normals, how)  # type: ignore[arg-type]
+    torch.testing.assert_close(got, brute_force(maps, sources, normals, how), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.01, -8.0])
+def test_left_out_survives_float32(offset: float) -> None:
+    """Error maps are small numbers with a smaller spread; log odds are far from 0."""
+    normals = offset + 1e-2 * torch.rand(20, 1, 16, 16, generator=generator(0))
+    sources = torch.arange(20)
+    got = left_out(normals, sources, normals, "spread")
+    wanted = brute_force(normals.double(), sources, normals.double(), "spread")
+    torch.testing.assert_close(got.double(), wanted, rtol=0.02, atol=0.02)
+
+
+def test_a_picture_is_no_witness_in_its_own_cause() -> None:
+    normals = torch.rand(6, 1, 8, 8, generator=generator(0))
+    changed = normals.clone()
+    changed[2] += 5.0
+    one = torch.tensor([2])
+    before = left_out(normals[:1], one, normals, "spread")
+    assert torch.equal(before, left_out(normals[:1], one, normals, "spread"))
+    torch.testing.assert_close(left_out(normals[:1], one, changed, "spread"), before, rtol=1e-3, atol=1e-3)
+    other = torch.tensor([3])
+    assert (left_out(normals[:1], other, changed, "spread") - before).abs().max() > 0.1
+
+
+# --- the winner ----------------------------------------------------------------------------------------------------
+
+
+class Prototype(Denoiser):
+    """Gives back one fixed picture, whatever it is shown."""
+
+    def __init__(self, picture: Tensor) -> None:
+        super().__init__()
+        self.picture = nn.Parameter(picture)
+
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
+        return Denoised(self.picture.expand_as(z))
+
+
+def members(config: ScoreConfig) -> set[tuple[str, str]]:
+    return {(member.evidence, member.normalisation) for member in config.members}
+
+
+def squares(rise: float, left: int = 0) -> object:
+    """A stand-in for the synthetic defects: a square a little brighter, right of a column."""
+
+    def paste(images: Tensor, donors: Tensor, seeds: list[int], kinds: object) -> tuple[Tensor, Tensor]:
+        out, masks = images.clone(), torch.zeros(len(images), 1, SIZE_PX, SIZE_PX, dtype=torch.bool)
+        for i, seed in enumerate(seeds):
+            y, x = np.random.default_rng(seed).integers((0, left), SIZE_PX - 6)
+            masks[i, 0, y : y + 6, x : x + 6] = True
+        return torch.where(masks, out + rise, out), masks
+
+    return paste
+
+
+def test_unavoidable_error_at_a_fixed_place_asks_for_the_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the product is restless, differently in each picture: there, errors mean nothing."""
+    prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
+    restless = torch.full((SIZE_PX, SIZE_PX), 0.01)
+    restless[:, : SIZE_PX // 2] = 0.25
+    noise = torch.randn(24, 3, SIZE_PX, SIZE_PX, generator=generator(1))
+    normals = (prototype + restless * noise).clamp(0, 1)
+    monkeypatch.setattr(advrad.select, "paste_defects", squares(0.04, left=SIZE_PX // 2))
+    selection = choose(Prototype(prototype), normals, [SIZE_PX], generator(0), sigmas=[0.1])
+    assert members(selection.config) == {("plain", "spread")}
+    merit = best_by(selection.tried)
+    assert merit["spread"] > 0.95 and merit["none"] < 0.8 and merit["mean"] < 0.8
+
+
+def best_by(tried: tuple[tuple[str, float], ...]) -> dict[str, float]:
+    return {way: max(value for name, value in tried if f"({way}," in name) for way in ("none", "mean", "spread")}
+
+
+class Forecaster(Denoiser):
+    """Knows which half of a picture is the restless one, by its brightness, and says so."""
+
+    knows_error = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.silent = nn.Parameter(torch.zeros(()))
+
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
+        half = z.shape[3] // 2
+        left = z[..., :half].mean((1, 2, 3)) < z[..., half:].mean((1, 2, 3))  # the dark half is restless
+        dark = torch.zeros_like(z[:, :1])
+        dark[..., :half] = left[:, None, None, None].to(z.dtype)
+        dark[..., half:] = 1 - left[:, None, None, None].to(z.dtype)
+        log_error = 2 * torch.where(dark.bool(), 0.2, 0.01).log().expand(-1, SCALES, -1, -1)
+        return Denoised(0.7 - 0.3 * dark.expand_as(z), log_error, torch.zeros_like(dark))
+
+
+def wandering_normals() -> Tensor:
+    """The restless half is left or right, so no statistics of a position help."""
+    draws = generator(1)
+    dark = torch.zeros(24, 1, SIZE_PX, SIZE_PX)
+    dark[::2, ..., : SIZE_PX // 2] = 1
+    dark[1::2, ..., SIZE_PX // 2 :] = 1
+    noise = torch.randn(24, 3, SIZE_PX, SIZE_PX, generator=draws)
+    return (0.7 - 0.3 * dark + torch.where(dark.bool(), 0.2, 0.01) * noise).clamp(0, 1)
+
+
+def test_unavoidable_error_at_a_foreseen_place_asks_for_the_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advrad.select, "paste_defects", squares(0.1))
+    selection = choose(Forecaster(), wandering_normals(), [SIZE_PX], generator(0), sigmas=[0.05])
+    plain = max(value for name, value in selection.tried if name.startswith("plain") and " and " not in name)
+    expected = max(value for name, value in selection.tried if name.startswith("expected") and " and " not in name)
+    assert expected > plain + 0.05
+    assert "expected" in {member.evidence for member in selection.config.members}
+
+
+class Deaf(Forecaster):
+    """Its forecast and its log odds are luck, another for every picture."""
+
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
+        recon, log_error, change = super().denoise(z, sigma, window)
+        luck = 3 * torch.sin(1e5 * z.mean((1, 2, 3), keepdim=True))
+        assert log_error is not None and change is not None
+        return Denoised(recon, luck.expand_as(log_error), luck.expand_as(change))
+
+
+def test_evidence_that_means_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The team is the safe bet, but not at the price of a much better single kind."""
+    normals = torch.full((16, 3, SIZE_PX, SIZE_PX), 0.7)
+    normals[..., SIZE_PX // 2 :] = 0.4
+    normals = (normals + 0.02 * torch.randn(normals.shape, generator=generator(2))).clamp(0, 1)
+    monkeypatch.setattr(advrad.select, "paste_defects", squares(0.01))
+    selection = choose(Deaf(), normals, [SIZE_PX], generator(0), sigmas=[0.05])
+    assert {member.evidence for member in selection.config.members} == {"plain"}
+    assert selection.reason.startswith("better by 0.")
+
+
+def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
+    prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
+    normals = prototype + 0.01 * torch.randn(16, 3, SIZE_PX, SIZE_PX, generator=generator(1))
+    # The prototype does not look at the noise, so all noise levels are equally good.
+    selection = choose(Prototype(prototype), normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
+    assert [look.sigma for look in selection.config.looks] == [0.1, 0.2]
+    assert "no smaller candidate is better" in selection.reason
+
+
+# --- what is recorded, and what it depends on ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def normals() -> Tensor:
+    return stack(9, SIZE_PX).batch(range(9))
+
+
+def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
+    told = []
+    selection = choose(
+        awake(), normals, [16, SIZE_PX], generator(0), sigmas=[0.1, 0.3], progress=lambda *x: told.append(x)
+    )
+    names, values = zip(*selection.tried, strict=True)
+    assert list(values) == sorted(values, reverse=True)
+    assert len(set(names)) == len(names)
+    assert all(0 <= value <= 1 for value in values)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    # At the least: every kind of evidence alone, and every team of kinds on every set of views and run of levels.
+    for kind in ("plain", "expected", "change"):
+        assert any(name.startswith(kind) and " and " not in name for name in names)
+    assert sum(name.count(" and ") == 2 for name in names) == 3 * 3
+    assert len(selection.statistics) == len(selection.config.members)
+    assert {look.view_px for look in selection.config.looks} <= {16, SIZE_PX}
+
+
+def test_the_seed_decides(normals: Tensor) -> None:
+    first, again, other = (choose(awake(), normals, [SIZE_PX], generator(seed), sigmas=[0.2]) for seed in (0, 0, 1))
+    assert first.config == again.config and first.tried == again.tried and first.reason == again.reason
+    for a, b in zip(first.statistics, again.statistics, strict=True):
+        assert torch.equal(a.mean, b.mean) and torch.equal(a.spread, b.spread)
+        assert (a.location, a.scale) == (b.location, b.scale)
+    assert first.tried != other.tried
+
+
+def test_a_denoiser_without_forecast_is_judged_by_its_error(normals: Tensor) -> None:
+    selection = choose(Linear(0.5, 0.2), normals, [SIZE_PX], generator(0), sigmas=[0.2])
+    assert {member.evidence for member in selection.config.members} == {"plain"}
+    assert all(name.startswith("plain") for name, _ in selection.tried)
+
+
+def test_few_normals_suffice() -> None:
+    few = stack(3, SIZE_PX).batch(range(3))
+    selection = choose(awake(), few, [SIZE_PX], generator(0), sigmas=[0.2])
+    assert all(np.isfinite(value) for _, value in selection.tried)
+    assert all(part.scale > 0 for part in selection.statistics)
+
+
+def test_defects_are_of_families_that_training_never_shows(normals: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = advrad.select.paste_defects
+
+    def spy(images: Tensor, donors: Tensor, seeds: list[int], kinds: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        asked.append((len(images), len(set(seeds)), kinds))
+        return real(images, donors, seeds, kinds)
+
+    monkeypatch.setattr(advrad.select, "paste_defects", spy)
+    choose(Linear(), normals, [SIZE_PX], generator(0), sigmas=[0.2])
+    assert asked == [(48, 48, tuple(SELECTION))]
+
+
+# --- statistics ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["none", "mean", "spread"])
+def test_statistics_of_a_member_leave_each_picture_out_of_its_own_score(normals: Tensor, how: str) -> None:
+    denoiser, look = awake(), Look(view_px=SIZE_PX, sigma=0.2)
+    member = Member(look=look, normalisation=how, filter_px=3, pooling=0.01)  # type: ignore[arg-type]
+    (got,) = fit_statistics(denoiser, normals, ScoreConfig(members=(member,)), 77)
+    with torch.no_grad():
+        recon = reconstruct(denoiser, normals, 0.2, generator(77), independent=True).recon
+    maps = mean_filter(error_map(normals, recon, 1), 3)
+    mean, spread = map_statistics(maps)
+    torch.testing.assert_close(got.mean, mean)
+    torch.testing.assert_close(got.spread, spread)
+    scores = pool(brute_force(maps, torch.arange(len(maps)), maps, how), 0.01)
+    assert got.location == pytest.approx(float(scores.mean()), rel=1e-3)
+    assert got.scale == pytest.approx(float(scores.std()), rel=1e-2)
+
+
+def test_maps_do_not_depend_on_the_batches(normals: Tensor) -> None:
+    look, denoiser = Look(view_px=16, sigma=0.3), awake()
+    together = advrad.select._raw_maps(denoiser, normals, look, 5, None)
+    apart = advrad.select._raw_maps(denoiser, normals, look, 5, None, batch=1)
+    assert set(together) == {"plain", "expected", "change"}
+    for kind, maps in together.items():
+        assert maps.shape == (9, 1, 16, 16)
+        torch.testing.assert_close(apart[kind], maps, rtol=1e-4, atol=1e-5)
+
+
+def test_statistics_hold_for_any_noise(normals: Tensor) -> None:
+    """Every normal has its own draw: the mean map must not carry the pattern of one draw."""
+    same = normals[:1].expand(64, -1, -1, -1)
+    member = Member(look=Look(view_px=SIZE_PX, sigma=0.3), filter_px=1)
+    (got,) = fit_statistics(Linear(0.5), same, ScoreConfig(members=(member,)), 5)
+    assert got.spread.min() > 0.1 * got.mean.mean(), "equal pictures differ by their noise alone"
+    (other,) = fit_statistics(Linear(0.5), same, ScoreConfig(members=(member,)), 6)
+    assert float((got.mean - other.mean).abs().mean() / got.mean.mean()) < 0.2
+
+
+def test_autocast_of_the_caller_is_used(normals: Tensor) -> None:
+    config = paper_score(SIZE_PX)
+    seen = []
+    denoiser = awake()
+    handle = denoiser.network.stem.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    fit_statistics(denoiser, normals, config, 0, lambda: torch.autocast("cpu", torch.bfloat16))
+    assert set(seen) == {torch.bfloat16}
+    seen.clear()
+    (exact,) = fit_statistics(denoiser, normals, config, 0)
+    assert set(seen) == {torch.float32}
+    assert exact.mean.dtype == torch.float32
+    handle.remove()
+
+
+def test_a_score_asked_for_by_name_is_taken_as_it_is(normals: Tensor) -> None:
+    config = paper_score(SIZE_PX)
+    first, again = (forced(awake(), normals, config, generator(3)) for _ in range(2))
+    assert first.config == config and first.tried == () and first.reason == "asked for by name"
+    assert torch.equal(first.statistics[0].mean, again.statistics[0].mean)
+
+
+def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tensor) -> None:
+    """Candidates whose every picture scores alike are worth one half."""
+
+    class Perfect(Linear):
+        def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
+            return Denoised(torch.zeros_like(z) + self.a * 0)
+
+    flat = torch.zeros(6, 3, SIZE_PX, SIZE_PX)
+    selection = choose(Perfect(), flat, [SIZE_PX], generator(0), sigmas=[0.2])
+    assert all(0.5 <= value <= 1 for _, value in selection.tried)
+    assert auroc(np.array([0, 0, 1, 1]), np.zeros(4)) == 0.5
+
+
+def test_pictures_larger_than_every_view_are_shrunk(normals: Tensor) -> None:
+    selection = choose(awake(), pictures(4, 64), [16], generator(0), sigmas=[0.2])
+    assert selection.statistics[0].mean.shape == (1, 1, 16, 16)

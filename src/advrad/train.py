@@ -205,9 +205,12 @@ def schedule(config: TrainConfig, step: int) -> float:
 def make_accelerator(precision: Precision) -> Accelerator:
     """The accelerator of this process, on the device that ``accelerate`` finds."""
     import accelerate
+    from accelerate.state import AcceleratorState
 
     probe = accelerate.PartialState()
     native = precision == "bfloat16" or (precision == "auto" and bfloat16_is_native(probe.device))
+    # The first precision would hold for the whole process, and asking for another one would fail.
+    AcceleratorState._reset_state()
     return accelerate.Accelerator(mixed_precision="bf16" if native else "no")
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from advrad.score import describe
+
 if TYPE_CHECKING:
     from advrad.detector import DetectorConfig
-    from advrad.score import ScoreConfig
 
 _HEAD = """\
 ---
@@ -67,18 +68,6 @@ def category_of(config: DetectorConfig) -> str:
     return str(name) if name else ""
 
 
-def score_words(score: ScoreConfig) -> str:
-    """How pictures are scored, in one line: the words that the choice among candidates uses."""
-    styles = []
-    for member in score.members:
-        pooling = f"top {member.pooling:.1%}" if member.pooling else "max"
-        way = f"{member.normalisation}, filter {member.filter_px} px, {pooling}"
-        styles.append(f"{member.evidence} ({way})")
-    views = "+".join(str(view) for view in sorted({look.view_px for look in score.looks}))
-    sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({look.sigma for look in score.looks}))
-    return f"{' and '.join(dict.fromkeys(styles))}; {views} px; noise {sigmas}"
-
-
 def promise(config: DetectorConfig) -> str:
     """Where the threshold comes from and what it promises, in one sentence."""
     calibration = config.calibration
@@ -113,7 +102,7 @@ def _decision(config: DetectorConfig) -> str:
         rows.append(("Threshold", f"{config.calibration.threshold:.6g}"))
         rows.append(("Promised false-alarm rate", f"at most {_percent(config.calibration.false_alarm_rate)}"))
         rows.append(("Calibration pictures", str(config.calibration.n)))
-    rows.append(("Score", score_words(config.score)))
+    rows.append(("Score", describe(config.score)))
     reason = config.training.get("reason")
     if reason:
         rows.append(("Why this score", str(reason)))

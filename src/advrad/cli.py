@@ -240,8 +240,8 @@ def train(
 
 
 def _train(data: Path, output: Path, options: RunOptions, resume: bool) -> int:
-    from advrad.card import score_words
     from advrad.run import train as train_run
+    from advrad.score import describe
 
     with _screen() as screen:
         try:
@@ -256,7 +256,7 @@ def _train(data: Path, output: Path, options: RunOptions, resume: bool) -> int:
     model, source = _quoted(output), _quoted(data)
     print(f"threshold  {calibration.threshold:.6g}")
     print(f"           a good picture exceeds it with a probability of at most {calibration.false_alarm_rate:g}")
-    print(f"score      {score_words(config.score)}")
+    print(f"score      {describe(config.score)}")
     if reason := config.training.get("reason"):
         print(f"           {reason}")
     print(f"model      {output}")

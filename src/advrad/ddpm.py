@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue, model_validator
 from torch import Tensor, nn
 
 from advrad.config import Config
-from advrad.denoiser import SCALES, Denoised, Denoiser
+from advrad.denoiser import SCALES, Denoiser
 from advrad.errors import ConfigError
 
 _NO_DIFFUSERS = "the ddpm denoiser needs the diffusers library: pip install 'advrad[ddpm]'"
@@ -166,7 +166,7 @@ class DdpmDenoiser(Denoiser):
         # Levels in the [-1, 1] units of the network. Recomputed from the configuration, hence not saved.
         self.register_buffer("log_levels", (2 * sigmas).log().float(), persistent=False)
 
-    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
         """See :class:`~advrad.denoiser.Denoiser`; ``window`` is ignored and no error is estimated."""
         x = 2 * z - 1
         level = 2 * sigma
@@ -183,7 +183,7 @@ class DdpmDenoiser(Denoiser):
             clean = shrink**2 * x - shrink * column * prediction
         else:
             clean = prediction
-        return Denoised(((clean + 1) / 2).expand_as(z), None)
+        return ((clean + 1) / 2).expand_as(z)
 
     def training_loss(
         self, images: Tensor, corrupted: Tensor, level: Tensor, noise: Tensor, window: Tensor | None = None

@@ -2,31 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 #: Scales 1, 1/2, 1/4, 1/8 at which reconstruction errors are measured.
 SCALES = 4
-
-
-class Denoised(NamedTuple):
-    """What a denoiser knows of a noised picture.
-
-    Attributes:
-        recon: (b, 3, h, w), estimate of the picture without noise, [0, 1] units, unclamped.
-        log_error: (b, s, h, w), natural logarithm of the squared error (mean over channels, [0, 1] units) that
-            ``recon`` is expected to have on a normal picture, one channel per scale 1, 1/2, 1/4, ...; None where
-            the denoiser does not estimate it.
-        change: (b, 1, h, w), log odds that the pixel belongs to a defect that ``recon`` has undone, from the
-            noised picture alone; None where the denoiser does not estimate it.
-    """
-
-    recon: Tensor
-    log_error: Tensor | None = None
-    change: Tensor | None = None
 
 
 class Denoiser(nn.Module):
@@ -38,10 +18,8 @@ class Denoiser(nn.Module):
 
     #: Height and width of a picture must be multiples of this.
     multiple_px: int = 1
-    #: Whether :meth:`denoise` gives ``log_error``.
-    knows_error: bool = False
 
-    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
         """Denoise.
 
         Args:
@@ -51,7 +29,8 @@ class Denoiser(nn.Module):
                 None for the whole picture. Denoisers without a sense of place ignore it.
 
         Returns:
-            The estimate; row i depends on row i only. Differentiable in ``z``.
+            (b, 3, h, w): estimate of the picture without noise, unclamped. Row i depends on row i only.
+            Differentiable in ``z``.
         """
         raise NotImplementedError
 
@@ -78,8 +57,8 @@ class Denoiser(nn.Module):
         return [], list(self.parameters())
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """``D(z, sigma)``: the reconstruction alone; shapes and units as in :meth:`denoise`."""
-        return self.denoise(z, sigma).recon
+        """``D(z, sigma)`` on whole pictures; shapes and units as in :meth:`denoise`."""
+        return self.denoise(z, sigma)
 
 
 def scale_errors(images: Tensor, recon: Tensor) -> list[Tensor]:
@@ -95,16 +74,3 @@ def scale_errors(images: Tensor, recon: Tensor) -> list[Tensor]:
     difference = images - recon
     reduced = [F.avg_pool2d(difference, 2**level) if level else difference for level in range(SCALES)]
     return [values.square().mean(1, keepdim=True) for values in reduced]
-
-
-def scale_log_errors(log_error: Tensor) -> list[Tensor]:
-    """Expected log error of every scale on its own grid.
-
-    Args:
-        log_error: (b, 4, h, w) as in :class:`Denoised`.
-
-    Returns:
-        List of (b, 1, h / 2^l, w / 2^l).
-    """
-    channels = torch.split(log_error, 1, dim=1)
-    return [F.avg_pool2d(values, 2**level) if level else values for level, values in enumerate(channels)]

@@ -23,7 +23,7 @@ from advrad.denoiser import Denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.pictures import MAX_PIXELS, read_resized, resize
-from advrad.score import MemberStatistics, ScoreConfig, look_at, member_map, normalise, pool
+from advrad.score import LookStatistics, ScoreConfig, look_maps, normalise, pool
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -59,8 +59,8 @@ class DetectorConfig(Config):
         denoiser: kind and shape of the network.
         size_px: side of the square at which pictures enter; the published input size.
         score: how a picture is scored.
-        locations: mean normal score of each member.
-        scales: spread of each member's normal score.
+        locations: mean normal score of each look.
+        scales: spread of each look's normal score.
         noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
         precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
         calibration: None while no threshold was set.
@@ -132,25 +132,25 @@ class AdvRAD(
     Args:
         denoiser: trained.
         config: of the detector; its denoiser part must describe ``denoiser``.
-        statistics: one per member of the score.
+        statistics: one per look of the score.
 
     Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model".
     """
 
-    def __init__(self, denoiser: Denoiser, config: DetectorConfig, statistics: Sequence[MemberStatistics]) -> None:
+    def __init__(self, denoiser: Denoiser, config: DetectorConfig, statistics: Sequence[LookStatistics]) -> None:
         super().__init__()
-        if len(statistics) != len(config.score.members):
-            raise ConfigError(f"score: {len(config.score.members)} members but {len(statistics)} statistics")
+        if len(statistics) != len(config.score.looks):
+            raise ConfigError(f"score: {len(config.score.looks)} looks but {len(statistics)} statistics")
         self.denoiser = denoiser
         self.detector_config = config.model_copy(
             update={
-                "locations": tuple(member.location for member in statistics),
-                "scales": tuple(member.scale for member in statistics),
+                "locations": tuple(look.location for look in statistics),
+                "scales": tuple(look.scale for look in statistics),
             }
         )
-        for index, member in enumerate(statistics):
-            self.register_buffer(f"mean_{index}", member.mean)
-            self.register_buffer(f"spread_{index}", member.spread)
+        for index, look in enumerate(statistics):
+            self.register_buffer(f"mean_{index}", look.mean)
+            self.register_buffer(f"spread_{index}", look.spread)
 
     # --- scoring: pure functions of the images, differentiable; the caller decides on grad mode and autocast ---
 
@@ -173,7 +173,7 @@ class AdvRAD(
 
         Returns:
             scores (b,), score maps (b, 1, size, size), reconstructions (b, 3, size, size). Each score is the
-            mean over members of ``(pooled - location) / scale``. Differentiable in ``images``.
+            mean over looks of ``(pooled - location) / scale``. Differentiable in ``images``.
 
         Raises:
             ConfigError: ``images`` has the wrong shape.
@@ -184,18 +184,15 @@ class AdvRAD(
         images = resize(images, self.size_px)
         scores = images.new_zeros(len(images))
         score_map, recon = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
-        looks, members = config.score.looks, config.score.members
-        for look in looks:
-            view, draws = look_at(self.denoiser, images, look, config.score, generator)
-            look_recon = torch.stack([denoised.recon for denoised in draws]).mean(0)
-            recon = recon + resize(look_recon, self.size_px) / len(looks)
-            for index, member in enumerate(members):
-                if member.look == look:
-                    mean, spread = getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}")
-                    maps = normalise(member_map(view, draws, member), mean, spread, member.normalisation)
-                    location, scale = config.locations[index], config.scales[index]
-                    scores = scores + (pool(maps, member.pooling) - location) / scale / len(members)
-                    score_map = score_map + resize((maps - location) / scale, self.size_px) / len(members)
+        count = len(config.score.looks)
+        for index, look in enumerate(config.score.looks):
+            maps, look_recon = look_maps(self.denoiser, images, look, config.score, generator)
+            mean, spread = getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}")
+            maps = normalise(maps, mean, spread, config.score.normalisation)
+            location, scale = config.locations[index], config.scales[index]
+            scores = scores + (pool(maps, config.score.pooling) - location) / scale / count
+            score_map = score_map + resize((maps - location) / scale, self.size_px) / count
+            recon = recon + resize(look_recon, self.size_px) / count
         return scores, score_map, recon
 
     def score(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -207,7 +204,7 @@ class AdvRAD(
         return self.examine(images, generator)[1]
 
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Reconstructions (b, 3, size, size), the mean over members, unclamped; see :meth:`examine`."""
+        """Reconstructions (b, 3, size, size), the mean over looks, unclamped; see :meth:`examine`."""
         return self.examine(images, generator)[2]
 
     forward = score
@@ -360,13 +357,13 @@ class AdvRAD(
             folder = _download(model_id, revision, cache_dir, force_download, local_files_only, token)
         values, tensors = load_folder(folder)
         config = DetectorConfig.parse(values, str(folder / "config.json"))
-        members = len(config.score.members)
-        if not len(config.locations) == len(config.scales) == members:
-            raise CheckpointError(f"{folder / 'config.json'}: locations or scales do not match the score's members")
+        count = len(config.score.looks)
+        if not len(config.locations) == len(config.scales) == count:
+            raise CheckpointError(f"{folder / 'config.json'}: locations or scales do not match the score's looks")
         try:
             statistics = [
-                MemberStatistics(tensors[f"mean_{i}"], tensors[f"spread_{i}"], config.locations[i], config.scales[i])
-                for i in range(members)
+                LookStatistics(tensors[f"mean_{i}"], tensors[f"spread_{i}"], config.locations[i], config.scales[i])
+                for i in range(count)
             ]
             detector = cls(build_denoiser(config.denoiser), config, statistics)
             detector.load_state_dict(tensors)

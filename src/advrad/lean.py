@@ -1,9 +1,8 @@
-"""``lean``, the default denoiser: EDM preconditioning around the lean U-Net, with an expected error.
+"""``lean``, the default denoiser: EDM preconditioning around the lean U-Net.
 
-Three things go beyond a plain denoiser. It knows where in the picture, and at which magnification, it looks, so
-that one network serves the whole picture and crops of it. It learns to undo synthetic defects, so that what it
-gives back is a normal picture even where the noise is too weak to drown a defect. And it estimates, per pixel and
-scale, how large its own error is on normal pictures, from the noised picture alone.
+Two things go beyond a plain denoiser. It knows where in the picture, and at which magnification, it looks, so that
+one network serves the whole picture and crops of it. And it learns to undo synthetic defects, so that what it gives
+back is a normal picture even where the noise is too weak to drown a defect.
 """
 
 from __future__ import annotations
@@ -12,18 +11,14 @@ import math
 from typing import Annotated, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from advrad.config import Config
-from advrad.denoiser import SCALES, Denoised, Denoiser, scale_errors, scale_log_errors
-from advrad.synthetic import VISIBLE
+from advrad.denoiser import SCALES, Denoiser
 from advrad.unet import LeanUNet
 
 _DATA_STD = 0.5  # of pictures in [-1, 1]; EDM's sigma_data
-_LOG_ERROR_START = -3.0  # first guess of log(error / prior variance); its bias learns the rest in a few steps
-_CHANGE_START = -3.0  # first guess of the log odds that a pixel was changed
 _REFERENCE_PX = 128  # magnification is counted in octaves from this picture size
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -39,8 +34,6 @@ class LeanConfig(Config):
         stem_px: side of the patches folded into channels.
         sigma_min: smallest noise level seen in training, [0, 1] pixel units.
         sigma_max: largest noise level seen in training.
-        error_weight: weight of the expected-error likelihood beside the denoising loss.
-        change_weight: weight of the cross-entropy of what was changed beside the denoising loss.
     """
 
     kind: Literal["lean"] = "lean"
@@ -48,9 +41,7 @@ class LeanConfig(Config):
     blocks: tuple[PositiveInt, ...] = (1, 2, 3, 2)
     stem_px: PositiveInt = 2
     sigma_min: float = Field(0.05, gt=0)
-    sigma_max: float = Field(1.0, gt=0)
-    error_weight: float = Field(0.02, ge=0)
-    change_weight: float = Field(0.3, ge=0)
+    sigma_max: float = Field(0.65, gt=0)
 
 
 def positions(window: Tensor, height: int, width: int) -> Tensor:
@@ -76,18 +67,15 @@ class LeanDenoiser(Denoiser):
     """The default denoiser.
 
     Source: preconditioning and loss weight of Karras et al. 2022, "Elucidating the Design Space of
-    Diffusion-Based Generative Models"; the expected error is a heteroscedastic likelihood (exponential
-    distribution of the squared error), here per scale.
+    Diffusion-Based Generative Models".
     """
-
-    knows_error = True
 
     def __init__(self, config: LeanConfig | None = None) -> None:
         super().__init__()
         self.config = config or LeanConfig()
         self.network = LeanUNet(
             in_channels=3,
-            out_channels=3 + SCALES + 1,
+            out_channels=3,
             channels=self.config.channels,
             blocks=self.config.blocks,
             stem_px=self.config.stem_px,
@@ -95,7 +83,7 @@ class LeanDenoiser(Denoiser):
         )
         self.multiple_px = math.lcm(self.network.multiple_px, 2 ** (SCALES - 1))
 
-    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
         """See :class:`Denoiser`."""
         batch, _, height, width = z.shape
         if window is None:
@@ -111,10 +99,9 @@ class LeanDenoiser(Denoiser):
         inputs = (signed / variance.sqrt()).contiguous(memory_format=torch.channels_last)
         stem_px = self.network.stem_px
         place = positions(window, height // stem_px, width // stem_px)
-        outputs = self.network(inputs, scalars.to(z.dtype), place).to(z.dtype)
-        recon = (skip * signed + prior_std * outputs[:, :3] + 1) / 2
-        log_error = outputs[:, 3 : 3 + SCALES] + 2 * torch.log(prior_std / 2) + _LOG_ERROR_START
-        return Denoised(recon, log_error, outputs[:, 3 + SCALES :] + _CHANGE_START)
+        outputs: Tensor = self.network(inputs, scalars.to(z.dtype), place).to(z.dtype)
+        recon: Tensor = (skip * signed + prior_std * outputs + 1) / 2
+        return recon
 
     def optimiser_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """Kernels between the stem and the head for Muon: its equal steps in all directions do not suit those two."""
@@ -128,22 +115,12 @@ class LeanDenoiser(Denoiser):
     def training_loss(
         self, images: Tensor, corrupted: Tensor, level: Tensor, noise: Tensor, window: Tensor | None = None
     ) -> Tensor:
-        """Weighted denoising error towards ``images``, and the likelihood of the error reached; see :class:`Denoiser`.
+        """Weighted denoising error towards ``images``; see :class:`Denoiser`.
 
         Noise levels are log-uniform between the configured bounds.
         """
         low, high = math.log(self.config.sigma_min), math.log(self.config.sigma_max)
         sigma = torch.exp(low + level * (high - low))
-        denoised = self.denoise(corrupted + sigma[:, None, None, None] * noise, sigma, window)
+        recon = self.denoise(corrupted + sigma[:, None, None, None] * noise, sigma, window)
         weight = 1 / (2 * sigma).square() + 1 / _DATA_STD**2
-        squared = (2 * (denoised.recon - images)).square().mean((1, 2, 3))
-        assert denoised.log_error is not None
-        surprise = torch.zeros_like(sigma)
-        # The error is a target here, not a path: the likelihood must not trade the picture for a better forecast.
-        errors = scale_errors(images, denoised.recon.detach())
-        for error, log_error in zip(errors, scale_log_errors(denoised.log_error), strict=True):
-            surprise = surprise + (error * torch.exp(-log_error) + log_error).mean((1, 2, 3)) / SCALES
-        assert denoised.change is not None
-        changed = ((corrupted - images).abs().amax(1, keepdim=True) > VISIBLE).to(noise.dtype)
-        missed = F.binary_cross_entropy_with_logits(denoised.change, changed, reduction="none").mean((1, 2, 3))
-        return weight * squared + self.config.error_weight * surprise + self.config.change_weight * missed
+        return weight * (2 * (recon - images)).square().mean((1, 2, 3))

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from advrad.card import category_of, promise, score_words
+from advrad.card import category_of, promise
 from advrad.detector import AdvRAD
 from advrad.evaluate import Evaluation
 from advrad.pictures import MAX_PIXELS, read_picture, to_tensor
 from advrad.report import Choice, GalleryItem, ReportContent, pick_gallery, read_log
+from advrad.score import describe
 from advrad.stream import heat
 
 _SHOWN_CHOICES = 20
@@ -39,7 +40,7 @@ def report_content(
     misses, alarms, finds = pick_gallery(evaluation.labels, evaluation.scores)
     log = run_folder / "training" / "log.jsonl" if run_folder else None
     tried = [Choice(str(name), float(value)) for name, value in config.training.get("tried", [])]
-    winner = str(config.training.get("winner", score_words(config.score)))
+    winner = describe(config.score)
     shown = tried[:_SHOWN_CHOICES]
     shown += [choice for choice in tried[_SHOWN_CHOICES:] if choice.name == winner]
     interval = figures["image_auroc_ci"]

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from advrad.denoiser import Denoised, Denoiser
+from advrad.denoiser import Denoiser
 
 
 def draw_noise(images: Tensor, generator: torch.Generator, independent: bool = False) -> Tensor:
@@ -58,7 +58,7 @@ def reconstruct(
     steps: int = 1,
     fresh: float = 1.0,
     independent: bool = False,
-) -> Denoised:
+) -> Tensor:
     """Noise pictures and take the noise away again.
 
     Args:
@@ -72,17 +72,16 @@ def reconstruct(
         independent: as in :func:`draw_noise`.
 
     Returns:
-        The reconstruction, unclamped, and the expected error of the last denoiser call where the denoiser
-        knows it. Differentiable in ``images``.
+        (b, 3, h, w): the reconstruction, unclamped. Differentiable in ``images``.
 
     Source: AdvRAD, one-shot and arbitrary-shot robust reconstruction.
     """
     levels = noise_levels(sigma, steps)
     z = images + sigma * draw_noise(images, generator, independent)
-    denoised = denoiser.denoise(z, z.new_full((len(z),), sigma))
+    recon = denoiser.denoise(z, z.new_full((len(z),), sigma))
     for now, after in itertools.pairwise(levels[:-1]):
         renewed = fresh * (after**2 * (now**2 - after**2) / now**2) ** 0.5
         kept = (after**2 - renewed**2) ** 0.5
-        z = denoised.recon + kept / now * (z - denoised.recon) + renewed * draw_noise(images, generator, independent)
-        denoised = denoiser.denoise(z, z.new_full((len(z),), after))
-    return denoised
+        z = recon + kept / now * (z - recon) + renewed * draw_noise(images, generator, independent)
+        recon = denoiser.denoise(z, z.new_full((len(z),), after))
+    return recon

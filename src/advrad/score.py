@@ -1,7 +1,7 @@
 """From picture and reconstruction to an error map, and from the map to one number.
 
-The paper's score is one choice among those named here: evidence ``plain``, normalisation ``mean``, pooling 0 (the
-maximum), one member. The map is never clamped or squashed, so that gradients reach an attacker undamaged.
+The paper's score is one choice among those named here: normalisation ``mean``, pooling 0 (the maximum), one look.
+The map is never clamped or squashed, so that gradients reach an attacker undamaged.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from advrad.config import Config
-from advrad.denoiser import SCALES, Denoised, Denoiser, scale_errors, scale_log_errors
-from advrad.errors import ConfigError
+from advrad.denoiser import SCALES, Denoiser, scale_errors
 from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 
-Evidence = Literal["plain", "expected", "change"]
 Normalisation = Literal["none", "mean", "spread"]
 
 
@@ -36,23 +34,24 @@ class Look(Config):
     sigma: float = Field(gt=0)
 
 
-class Member(Config):
-    """One voice in the score: a map of evidence from one look, made into a number.
+class ScoreConfig(Config):
+    """How a picture is scored.
 
     Attributes:
-        look: the reconstruction it judges.
-        evidence: ``plain``: the multiscale squared error; ``expected``: the same in units of the error that the
-            denoiser expected there; ``change``: the log odds, by the denoiser, that it has undone a defect.
+        looks: their scores are averaged, each in units of its spread over normal pictures.
         normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position.
-        filter_px: odd width of the mean filter over the map, in pixels of the view; 1 leaves it as it is.
+        filter_px: odd width of the mean filter over each error map, in pixels of the view; 1 leaves it as it is.
         pooling: share of the map's largest values that is averaged; 0 is the maximum alone.
+        draws: independent noise draws whose error maps are averaged.
+        steps: denoiser calls per reconstruction; 1 is one-shot.
     """
 
-    look: Look
-    evidence: Evidence = "plain"
+    looks: tuple[Look, ...] = Field(min_length=1)
     normalisation: Normalisation = "none"
     filter_px: int = Field(3, gt=0)
     pooling: float = Field(0.0, ge=0, le=1)
+    draws: int = Field(1, gt=0)
+    steps: int = Field(1, gt=0)
 
     @field_validator("filter_px")
     @classmethod
@@ -62,29 +61,19 @@ class Member(Config):
         return value
 
 
-class ScoreConfig(Config):
-    """How a picture is scored.
-
-    Attributes:
-        members: their scores are averaged, each in units of its spread over normal pictures.
-        draws: independent noise draws that are averaged.
-        steps: denoiser calls per reconstruction; 1 is one-shot.
-    """
-
-    members: tuple[Member, ...] = Field(min_length=1)
-    draws: int = Field(1, gt=0)
-    steps: int = Field(1, gt=0)
-
-    @property
-    def looks(self) -> tuple[Look, ...]:
-        """The distinct looks, in the order of the members."""
-        return tuple(dict.fromkeys(member.look for member in self.members))
-
-
 def paper_score(size_px: int, sigma: float = 0.26, filter_px: int = 3) -> ScoreConfig:
     """The score of the AdvRAD paper: maximum of ``|E - mu|`` at one noise level (0.26 is k = 150)."""
     look = Look(view_px=size_px, sigma=sigma)
-    return ScoreConfig(members=(Member(look=look, normalisation="mean", filter_px=filter_px),))
+    return ScoreConfig(looks=(look,), normalisation="mean", filter_px=filter_px)
+
+
+def describe(config: ScoreConfig) -> str:
+    """How pictures are scored, in one line of words."""
+    views = "+".join(str(view) for view in sorted({look.view_px for look in config.looks}))
+    sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({look.sigma for look in config.looks}))
+    pooling = f"mean of the top {config.pooling:.1%}" if config.pooling else "maximum"
+    style = f"normalisation {config.normalisation}, filter {config.filter_px} px, {pooling}"
+    return f"{style}; {views} px; noise {sigmas}"
 
 
 def mean_filter(maps: Tensor, filter_px: int) -> Tensor:
@@ -99,26 +88,20 @@ def mean_filter(maps: Tensor, filter_px: int) -> Tensor:
     return F.avg_pool2d(maps, filter_px, stride=1, padding=filter_px // 2, count_include_pad=False)
 
 
-def error_map(images: Tensor, recon: Tensor, filter_px: int = 3, log_error: Tensor | None = None) -> Tensor:
+def error_map(images: Tensor, recon: Tensor, filter_px: int = 3) -> Tensor:
     """Per-pixel multiscale reconstruction error.
 
     Args:
         images: (b, 3, h, w) float in [0, 1]; h and w are multiples of 8.
         recon: same shape and range.
         filter_px: width of the mean filter; 1 disables it.
-        log_error: (b, s, h, w) expected log error per scale; where given, the error of each scale is divided by
-            its expectation before the scales are averaged, so that a scale with much unavoidable error does
-            not drown the others.
 
     Returns:
-        (b, 1, h, w), >= 0; larger is more anomalous. Row i uses row i only. Differentiable in all inputs.
+        (b, 1, h, w), >= 0; larger is more anomalous. Row i uses row i only. Differentiable in both.
 
-    Source: AdvRAD, multiscale error map (scales 1, 1/2, 1/4, 1/8, averaged); the expected error is ours.
+    Source: AdvRAD, multiscale error map (scales 1, 1/2, 1/4, 1/8, averaged).
     """
     errors = scale_errors(images, recon)
-    if log_error is not None:
-        expected = scale_log_errors(log_error)
-        errors = [error * torch.exp(-log) for error, log in zip(errors, expected, strict=True)]
     total = errors[0]
     for error in errors[1:]:
         total = total + F.interpolate(error, size=images.shape[2:], mode="bilinear")
@@ -146,8 +129,8 @@ def pool(maps: Tensor, share: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class MemberStatistics:
-    """What normal pictures look like to one member.
+class LookStatistics:
+    """What normal pictures look like to one look.
 
     Attributes:
         mean: (1, 1, h, w) mean error map.
@@ -186,7 +169,7 @@ def map_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) -> Tensor:
-    """Relate error maps to those of normal pictures; see :class:`Member`.
+    """Relate error maps to those of normal pictures; see :class:`ScoreConfig`.
 
     Args:
         maps: (b, 1, h, w).
@@ -201,48 +184,22 @@ def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) ->
     return (maps - mean) / spread
 
 
-def evidence_map(images: Tensor, denoised: Denoised, evidence: Evidence) -> Tensor:
-    """The map that a member starts from, unfiltered.
-
-    Args:
-        images: (b, 3, h, w) as the look saw them.
-        denoised: of the look.
-        evidence: the named kind; the denoiser must know what it needs.
-
-    Returns:
-        (b, 1, h, w), larger is more anomalous. Differentiable.
-
-    Raises:
-        ConfigError: the denoiser does not know what the kind needs.
-    """
-    if evidence == "plain":
-        return error_map(images, denoised.recon, filter_px=1)
-    known = denoised.log_error if evidence == "expected" else denoised.change
-    if known is None:
-        raise ConfigError(f"score: evidence {evidence!r} is unknown to this denoiser; use 'plain'")
-    return error_map(images, denoised.recon, 1, known) if evidence == "expected" else known
-
-
-def look_at(
+def look_maps(
     denoiser: Denoiser, images: Tensor, look: Look, config: ScoreConfig, generator: torch.Generator
-) -> tuple[Tensor, list[Denoised]]:
-    """All draws of one look.
+) -> tuple[Tensor, Tensor]:
+    """Error maps of one look before normalisation, averaged over the draws.
 
     Args:
         denoiser: any denoiser.
         images: (b, 3, h, w) float in [0, 1].
         look: view and noise level.
-        config: draws and steps.
+        config: filter, draws and steps.
         generator: source of all noise; rows share each draw.
 
     Returns:
-        The picture as the look sees it, (b, 3, view_px, view_px), and one reconstruction per draw.
+        Error maps (b, 1, view_px, view_px) and the mean reconstruction (b, 3, view_px, view_px). Differentiable.
     """
     view = resize(images, look.view_px)
-    return view, [reconstruct(denoiser, view, look.sigma, generator, config.steps) for _ in range(config.draws)]
-
-
-def member_map(view: Tensor, draws: list[Denoised], member: Member) -> Tensor:
-    """A member's filtered map, averaged over the draws, before normalisation: (b, 1, view_px, view_px)."""
-    maps = [evidence_map(view, denoised, member.evidence) for denoised in draws]
-    return mean_filter(torch.stack(maps).mean(0), member.filter_px)
+    recons = [reconstruct(denoiser, view, look.sigma, generator, config.steps) for _ in range(config.draws)]
+    maps = torch.stack([error_map(view, recon, config.filter_px) for recon in recons]).mean(0)
+    return maps, torch.stack(recons).mean(0)

@@ -1,6 +1,6 @@
 """Choosing the score at the end of training, from normals held out and synthetic defects pasted on them.
 
-No test picture is seen. A candidate is a team of styles (evidence, normalisation, filter, pooling) and a set of
+No test picture is seen. A candidate is a style (normalisation, filter, pooling) and a set of
 looks (view, noise level). Its figure of merit is the AUROC of held-out normals against the same normals with
 defects, of families that training never showed. Statistics that a style needs are computed leaving out the picture
 being scored, so that no candidate is flattered.
@@ -23,13 +23,12 @@ from advrad.metrics import auroc
 from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 from advrad.score import (
-    Evidence,
     Look,
-    Member,
-    MemberStatistics,
+    LookStatistics,
     Normalisation,
     ScoreConfig,
-    evidence_map,
+    describe,
+    error_map,
     map_statistics,
     mean_filter,
     normalise,
@@ -55,14 +54,14 @@ class Selection:
 
     Attributes:
         config: the winner.
-        statistics: of the winner's members on all held-out normals.
+        statistics: of the winner's looks on all held-out normals.
         tried: name and AUROC of every candidate, best first.
         winner: name of the winner.
         reason: why the winner won, in words.
     """
 
     config: ScoreConfig
-    statistics: tuple[MemberStatistics, ...]
+    statistics: tuple[LookStatistics, ...]
     tried: tuple[tuple[str, float], ...]
     winner: str
     reason: str
@@ -70,29 +69,19 @@ class Selection:
 
 @dataclass(frozen=True)
 class _Style:
-    """How a look is turned into a number; a member without its look."""
+    """How the error maps of a look are turned into a number."""
 
-    evidence: Evidence
     normalisation: Normalisation
     filter_px: int
     pooling: float
 
-    def __str__(self) -> str:
-        pooling = f"top {self.pooling:.1%}" if self.pooling else "max"
-        return f"{self.evidence} ({self.normalisation}, filter {self.filter_px} px, {pooling})"
-
-    def member(self, look: Look) -> Member:
-        return Member(
-            look=look,
-            evidence=self.evidence,
-            normalisation=self.normalisation,
-            filter_px=self.filter_px,
-            pooling=self.pooling,
+    def config(self, looks: Sequence[Look]) -> ScoreConfig:
+        return ScoreConfig(
+            looks=tuple(looks), normalisation=self.normalisation, filter_px=self.filter_px, pooling=self.pooling
         )
 
 
-def _kinds(denoiser: Denoiser) -> tuple[Evidence, ...]:
-    return ("plain", "expected", "change") if denoiser.knows_error else ("plain",)
+_Candidate = tuple[_Style, tuple[int, ...]]
 
 
 def left_out(maps: Tensor, sources: Tensor, normals: Tensor, how: Normalisation) -> Tensor:
@@ -154,54 +143,37 @@ def choose(
 
     pooled: dict[_Style, list[Floats]] = {}
     for done, look in enumerate(looks):
-        for kind, raw in _raw_maps(denoiser, torch.cat([normals, defective]), look, noise_seed, autocast).items():
-            for style, values in _pooled(kind, raw, origin, len(normals)):
-                pooled.setdefault(style, []).append(_standardised(values, len(normals)))
+        raw = _raw_maps(denoiser, torch.cat([normals, defective]), look, noise_seed, autocast)
+        for style, values in _pooled(raw, origin, len(normals)):
+            pooled.setdefault(style, []).append(_standardised(values, len(normals)))
         if progress:
             progress(done + 1, len(looks))
 
-    merit: dict[_Candidate, float] = {}
-    everything = tuple(range(len(looks)))
-    subsets = _subsets(looks, views, sigmas)
-
-    def judge(styles: tuple[_Style, ...], subset: tuple[int, ...]) -> None:
-        scores = np.mean([pooled[style][i] for style in styles for i in subset], axis=0)
-        merit[styles, subset] = auroc(labels, scores)
-
-    for style in pooled:
-        judge((style,), everything)
-    best_of_kind = [
-        max((style for style in pooled if style.evidence == kind), key=lambda style: merit[(style,), everything])
-        for kind in _kinds(denoiser)
-    ]
-    teams = [t for size in range(1, len(best_of_kind) + 1) for t in itertools.combinations(best_of_kind, size)]
-    for team, subset in itertools.product(teams, subsets):
-        judge(team, subset)
-    winner, reason = _winner(merit, tuple(best_of_kind), everything)
-    config = ScoreConfig(members=tuple(style.member(looks[i]) for i in winner[1] for style in winner[0]))
-    statistics = fit_statistics(denoiser, normals, config, noise_seed, autocast)
-    named = ((_name(styles, [looks[i] for i in subset]), value) for (styles, subset), value in merit.items())
-    name = _name(winner[0], [looks[i] for i in winner[1]])
-    return Selection(config, statistics, tuple(sorted(named, key=lambda row: -row[1])), name, reason)
+    merit: dict[_Candidate, float] = {
+        (style, subset): auroc(labels, np.mean([scores[i] for i in subset], axis=0))
+        for style, scores in pooled.items()
+        for subset in _subsets(looks, views, sigmas)
+    }
+    winner, reason = _winner(merit, tuple(range(len(looks))))
+    configs = {(style, subset): style.config([looks[i] for i in subset]) for style, subset in merit}
+    statistics = fit_statistics(denoiser, normals, configs[winner], noise_seed, autocast)
+    tried = sorted(((describe(configs[key]), value) for key, value in merit.items()), key=lambda row: -row[1])
+    return Selection(configs[winner], statistics, tuple(tried), describe(configs[winner]), reason)
 
 
-_Candidate = tuple[tuple[_Style, ...], tuple[int, ...]]
-
-
-def _winner(merit: dict[_Candidate, float], team: tuple[_Style, ...], looks: tuple[int, ...]) -> tuple[_Candidate, str]:
-    """The candidate to use: all kinds of evidence from all looks, unless a smaller one is clearly better."""
-    safe: _Candidate = (team, looks)
+def _winner(merit: dict[_Candidate, float], everything: tuple[int, ...]) -> tuple[_Candidate, str]:
+    """The best candidate that uses every look, unless one with fewer looks is clearly better."""
     best = max(merit, key=lambda candidate: merit[candidate])
+    safe = max((candidate for candidate in merit if candidate[1] == everything), key=lambda candidate: merit[candidate])
     gain = merit[best] - merit[safe]
     if gain < _MARGIN:
-        return safe, f"all evidence from all looks; no smaller candidate is better by {_MARGIN:g} AUROC or more"
-    return best, f"better by {gain:.3f} AUROC than all evidence from all looks"
+        return safe, f"best of those that use every look; none with fewer is better by {_MARGIN:g} AUROC or more"
+    return best, f"better by {gain:.3f} AUROC than the best that uses every look"
 
 
-def _pooled(kind: Evidence, raw: Tensor, origin: Tensor, normals: int) -> Iterator[tuple[_Style, Floats]]:
+def _pooled(raw: Tensor, origin: Tensor, normals: int) -> Iterator[tuple[_Style, Floats]]:
     """Pooled scores of one look's maps in every style; the first ``normals`` rows are the normals themselves."""
-    # The paper's |E - mu| is for errors; the other kinds are signed, and little of them is as suspect as much.
-    ways: tuple[Normalisation, ...] = ("none", "mean", "spread") if kind == "plain" else ("none", "spread")
+    ways: tuple[Normalisation, ...] = ("none", "mean", "spread")
     for filter_px in FILTERS_PX:
         maps = mean_filter(raw, filter_px)
         for way in ways:
@@ -210,7 +182,7 @@ def _pooled(kind: Evidence, raw: Tensor, origin: Tensor, normals: int) -> Iterat
             largest = related.topk(pooled_count(related.shape[1], max(POOLINGS)), dim=1).values
             for pooling in POOLINGS:
                 count = pooled_count(related.shape[1], pooling)
-                yield _Style(kind, way, filter_px, pooling), largest[:, :count].mean(1).double().numpy()
+                yield _Style(way, filter_px, pooling), largest[:, :count].mean(1).double().numpy()
 
 
 def _raw_maps(
@@ -220,9 +192,9 @@ def _raw_maps(
     noise_seed: int,
     autocast: Callable[[], torch.autocast] | None,
     batch: int = 8,
-) -> dict[Evidence, Tensor]:
-    """Unfiltered maps of all pictures at one look, (n, 1, view_px, view_px) per kind of evidence, on the CPU."""
-    maps: dict[Evidence, list[Tensor]] = {kind: [] for kind in _kinds(denoiser)}
+) -> Tensor:
+    """Unfiltered error maps of all pictures at one look, (n, 1, view_px, view_px), on the CPU."""
+    maps = []
     device = next(denoiser.parameters()).device
     # Noise of its own for every picture: the statistics must hold for whatever noise the detector draws later.
     generator = torch.Generator().manual_seed(noise_seed)
@@ -230,10 +202,9 @@ def _raw_maps(
         for part in torch.split(pictures, batch):
             view = resize(part.to(device), look.view_px)
             with autocast() if autocast else contextlib.nullcontext():
-                denoised = reconstruct(denoiser, view, look.sigma, generator, independent=True)
-            for kind, parts in maps.items():
-                parts.append(evidence_map(view, denoised, kind).float().cpu())
-    return {kind: torch.cat(parts) for kind, parts in maps.items()}
+                recon = reconstruct(denoiser, view, look.sigma, generator, independent=True)
+            maps.append(error_map(view, recon, filter_px=1).float().cpu())
+    return torch.cat(maps)
 
 
 def fit_statistics(
@@ -242,16 +213,15 @@ def fit_statistics(
     config: ScoreConfig,
     noise_seed: int,
     autocast: Callable[[], torch.autocast] | None = None,
-) -> tuple[MemberStatistics, ...]:
-    """Statistics of every member on normal pictures; location and scale leave each picture out of its own map."""
+) -> tuple[LookStatistics, ...]:
+    """Statistics of every look on normal pictures; location and scale leave each picture out of its own map."""
     everyone = torch.arange(len(normals))
-    raw = {look: _raw_maps(denoiser, normals, look, noise_seed, autocast) for look in config.looks}
     statistics = []
-    for member in config.members:
-        maps = mean_filter(raw[member.look][member.evidence], member.filter_px)
-        scores = pool(left_out(maps, everyone, maps, member.normalisation), member.pooling)
+    for look in config.looks:
+        maps = mean_filter(_raw_maps(denoiser, normals, look, noise_seed, autocast), config.filter_px)
+        scores = pool(left_out(maps, everyone, maps, config.normalisation), config.pooling)
         mean, spread = map_statistics(maps)
-        statistics.append(MemberStatistics(mean, spread, float(scores.mean()), float(scores.std()) + 1e-12))
+        statistics.append(LookStatistics(mean, spread, float(scores.mean()), float(scores.std()) + 1e-12))
     return tuple(statistics)
 
 
@@ -282,9 +252,3 @@ def _subsets(looks: Sequence[Look], views: Sequence[int], sigmas: Sequence[float
         for chosen in sets
         for run in runs
     ]
-
-
-def _name(styles: Sequence[_Style], looks: Sequence[Look]) -> str:
-    views = "+".join(str(view) for view in sorted({look.view_px for look in looks}))
-    sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({look.sigma for look in looks}))
-    return f"{' and '.join(map(str, styles))}; {views} px; noise {sigmas}"

@@ -262,6 +262,8 @@ class Trainer:
             self.optimisers.append(Muon(kernels, KERNEL_RATE * config.learning_rate, weight_decay=decay))
         self.objective: nn.Module = accelerator.prepare(_Objective(denoiser))
         self.first_loss: float | None = None
+        #: False while a step is being applied: an interrupt then leaves weights that belong to no step.
+        self.whole = True
 
     def advance(self, pictures: PictureStack) -> float:
         """Take one step.
@@ -287,6 +289,7 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.clip_norm)
         value = float(loss.detach())
         self._check(value)
+        self.whole = False
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -294,6 +297,7 @@ class Trainer:
         decay = min(self.step / (self.step + 9), 0.5 ** (1 / max(1.0, config.ema_share * config.steps)))
         with torch.no_grad():  # or the average would remember how it came about, step after step
             torch._foreach_lerp_(list(self.average.parameters()), list(self.denoiser.parameters()), 1 - decay)
+        self.whole = True
         return value
 
     def _check(self, loss: float) -> None:
@@ -423,8 +427,8 @@ def fit(
                 left_s = (steps - trainer.step) / rate
                 report(Progress(trainer.step, steps, smooth, rate * trainer.config.batch_size, now - began, left_s))
     finally:
-        # Also on Ctrl-C; a step is either wholly in the state or not at all. A diverged state is not worth keeping.
-        if main and trainer.step > first and not isinstance(_in_flight(), TrainingDivergedError):
+        # Also on Ctrl-C, unless it cut a step in two; then the last state counts. So does it where training diverged.
+        if main and trainer.whole and trainer.step > first and not isinstance(_in_flight(), TrainingDivergedError):
             trainer.save(folder / "state.safetensors")
         if log:
             log.close()

@@ -14,6 +14,7 @@ import argparse
 import copy
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,25 +26,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from advrad.detector import AdvRAD, DetectorConfig
 from advrad.lean import LeanConfig, LeanDenoiser
-from advrad.score import Look, Member, MemberStatistics, ScoreConfig
+from advrad.score import Look, LookStatistics, ScoreConfig
 
 SIGMAS = (0.1, 0.2, 0.4)
 
 
 def fresh_detector(size_px: int = 256, denoiser: LeanConfig | None = None) -> AdvRAD:
-    """An untrained lean detector that looks at two sizes and three noise levels, with all kinds of evidence."""
-    looks = [Look(view_px=view, sigma=sigma) for view in (size_px, size_px // 2) for sigma in SIGMAS]
-    members = tuple(
-        Member(look=look, evidence=evidence, normalisation="spread")
-        for look in looks
-        for evidence in ("plain", "expected", "change")
-    )
-    shapes = [(1, 1, member.look.view_px, member.look.view_px) for member in members]
-    statistics_ = [MemberStatistics(torch.zeros(shape), torch.ones(shape)) for shape in shapes]
+    """An untrained lean detector that looks at two sizes and three noise levels."""
+    looks = tuple(Look(view_px=view, sigma=sigma) for view in (size_px, size_px // 2) for sigma in SIGMAS)
+    shapes = [(1, 1, look.view_px, look.view_px) for look in looks]
+    normal = [LookStatistics(torch.zeros(shape), torch.ones(shape)) for shape in shapes]
     config = denoiser or LeanConfig()
-    score = ScoreConfig(members=members)
+    score = ScoreConfig(looks=looks, normalisation="spread")
     network = LeanDenoiser(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return AdvRAD(network, DetectorConfig(denoiser=config, size_px=size_px, score=score), statistics_).eval()
+    return AdvRAD(network, DetectorConfig(denoiser=config, size_px=size_px, score=score), normal).eval()
 
 
 def peak(dtype: torch.dtype, side: int) -> float:
@@ -104,6 +100,7 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
         for name, (precision, compiled) in ways.items():
             row: dict[str, Any] = {"way": name, "batch": batch, "flops_per_picture": work}
             rows.append(row)
+            print(f"preparing: {name}, batch {batch}", file=sys.stderr, flush=True)
             try:
                 ready[name] = in_precision(detector, precision, compiled)
                 first[name] = timed(partial(ready[name].measure, images))

@@ -141,6 +141,9 @@ class AdvRAD(
         super().__init__()
         if len(statistics) != len(config.score.looks):
             raise ConfigError(f"score: {len(config.score.looks)} looks but {len(statistics)} statistics")
+        for look, part in zip(config.score.looks, statistics, strict=True):
+            if not part.mean.shape == part.spread.shape == (1, 1, look.view_px, look.view_px):
+                raise ConfigError(f"score: the statistics of a look at {look.view_px} px have another size")
         self.denoiser = denoiser
         self.detector_config = config.model_copy(
             update={
@@ -317,6 +320,8 @@ class AdvRAD(
     # --- the model folder ---
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        # The mixin writes a card only where there is none, so one of an earlier model would stay.
+        (save_directory / "README.md").unlink(missing_ok=True)
         save_folder(save_directory, self.detector_config.model_dump(mode="json"), dict(self.state_dict()))
 
     @classmethod

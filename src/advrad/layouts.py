@@ -109,7 +109,9 @@ def find_records(root: Path, layout: str = "auto", category: str | None = None) 
 
 def _product(root: Path, layout: Layout | None, category: str | None) -> tuple[Path, Layout]:
     """The product's own folder and its layout."""
-    if layout == "folder" and category is None:
+    # A plain folder goes by its own name: found once, it must be found again under it, as when a run is resumed.
+    own_name = category == root.resolve().name and not (root / category).is_dir()
+    if layout == "folder" and (category is None or own_name):
         return root, "folder"
     own = _layout_of(root)
     if own is not None and category in (None, root.resolve().name):

@@ -28,7 +28,7 @@ from advrad.layouts import find_records
 from advrad.lean import LeanConfig
 from advrad.pictures import MAX_PIXELS
 from advrad.score import ScoreConfig
-from advrad.select import choose, forced
+from advrad.select import DEFECTS_PER_SELECTION, SIGMAS, choose, forced
 from advrad.train import Progress, TrainConfig, Trainer, View, find_symmetry, fit, make_accelerator, steps_for
 
 if TYPE_CHECKING:
@@ -263,7 +263,8 @@ def train(
         minutes = options.minutes if options.minutes is not None else DEFAULT_MINUTES
         if options.steps is None:
             watcher.stage("Measuring speed")
-            steps = steps_for(minutes, denoiser, pictures, config, accelerator, time.perf_counter() - began)
+            passes = passes_after(config.views, len(held), len(calibration))
+            steps = steps_for(minutes, denoiser, pictures, config, accelerator, time.perf_counter() - began, passes)
             config = config.model_copy(update={"steps": steps})
         plan = RunPlan(
             data=str(data.resolve()),
@@ -348,6 +349,12 @@ def _finish(
         detector.save_pretrained(folder)
     accelerator.wait_for_everyone()
     return detector
+
+
+def passes_after(views: Sequence[View], held: int, calibration: int) -> float:
+    """Passes of the network over one training window that choosing the score and calibrating will take."""
+    per_picture = len(SIGMAS) * sum((view.picture_px / view.window_px) ** 2 for view in views)
+    return per_picture * (DEFECTS_PER_SELECTION + 2 * held + calibration)
 
 
 def paper_choice(size_px: int) -> ScoreConfig:

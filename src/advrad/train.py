@@ -358,6 +358,7 @@ def steps_for(
     config: TrainConfig,
     accelerator: Accelerator,
     spent_s: float,
+    passes_after: float,
 ) -> int:
     """Turn a budget in minutes into a number of steps, by timing a few on a copy that is thrown away.
 
@@ -368,9 +369,10 @@ def steps_for(
         config: of the run; its number of steps is ignored.
         accelerator: as for the run.
         spent_s: seconds already gone.
+        passes_after: passes of the network over one window that follow the training, to choose and calibrate.
 
     Returns:
-        Steps that fit into what is left of the share of the budget meant for training; at least 1.
+        Steps that fit into what the budget leaves for training; at least 1.
     """
     trial = Trainer(copy.deepcopy(denoiser), config, accelerator)
     per_round = len(config.views)
@@ -383,15 +385,19 @@ def steps_for(
         for _ in range(per_round):
             trial.advance(pictures)
         times.append((time.perf_counter() - start) / per_round)
-    left_s = TRAINING_SHARE * minutes * 60 - spent_s - (time.perf_counter() - began)
-    steps = torch.tensor([max(1, int(left_s / sorted(times)[len(times) // 2]))], device=accelerator.device)
+    step_s = sorted(times)[len(times) // 2]
+    later_s = _PASS_SHARE * passes_after * step_s / config.batch_size
+    left_s = minutes * 60 - spent_s - (time.perf_counter() - began) - later_s
+    # Never less than half for training: a hasty detector is no use, however well its score is chosen.
+    left_s = max(left_s, minutes * 30)
+    steps = torch.tensor([max(1, int(left_s / step_s))], device=accelerator.device)
     if accelerator.num_processes > 1:  # all must agree
         torch.distributed.broadcast(steps, 0)
     return int(steps)
 
 
-#: Of a budget in minutes; the rest goes to choosing the score and calibrating.
-TRAINING_SHARE = 0.8
+#: A pass of the trained network over one picture takes about this share of its part of a training step.
+_PASS_SHARE = 0.35
 
 
 def fit(

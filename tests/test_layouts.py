@@ -246,3 +246,8 @@ def test_real_data(shared_data: Path, name: str, train: int, good: int, defects:
     assert counts["test", "good"] == good
     assert len(found.records) == train + good + defects
     assert sum(record.mask is not None for record in found.records) == defects
+
+
+def test_a_plain_folder_is_found_again_by_the_name_it_was_given(tmp_path: Path) -> None:
+    first = find_records(makers.make_folder(tmp_path / "parts"))
+    assert find_records(first.root, first.layout, first.category) == first

@@ -1,0 +1,103 @@
+"""What the documents show works: their commands run, in order, and their messages exist."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trained
+from makers import make_folder, write_good
+
+ROOT = Path(__file__).resolve().parents[1]
+GUIDE = ROOT / "docs" / "guide.md"
+DOCUMENTS = (GUIDE, ROOT / "README.md")
+
+#: The only place where what is run differs from what is shown: small networks, few steps.
+QUICKER = {
+    "--preset paper --score paper --minutes 60": "--preset tiny --score paper --size 16 --steps 2",
+    "--denoiser my-unet --minutes 60": "--denoiser my-unet --size 16 --steps 2",
+    "--minutes 5": f"--steps 2 --size {trained.SIZE_PX}",
+}
+
+
+def blocks(document: Path) -> list[tuple[str, str]]:
+    """Language and content of every fenced block."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [(language, content) for language, content in found]
+
+
+def quicker(command: str) -> str:
+    for shown, run in QUICKER.items():
+        command = command.replace(shown, run)
+    return command
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run one line: `advrad ...`, or another program whose output is piped into it."""
+    before, _, last = command.rpartition(" | ")
+    program, *arguments = shlex.split(last)
+    assert program == "advrad", f"only advrad is run here; show other programs in sh blocks: {command}"
+    if before:
+        piped = subprocess.run(shlex.split(before), stdout=subprocess.PIPE, check=True).stdout
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped)))
+    done = trained.call(capsys, monkeypatch)(*arguments)
+    assert done.status == 0, f"{command}\n{done.err}"
+    assert done.out, command
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_and_code_run_in_order(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = [(language, content) for language, content in blocks(document) if language in ("console", "python")]
+    trained.shrink(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    make_folder(tmp_path / "pictures", good=64, defects={"scratch": 3}, masks=True, size=trained.SIZE_PX)
+    for number in (1, 2):
+        write_good(tmp_path / f"part-000{number}.png", trained.SIZE_PX, number)
+    if any("my-unet" in content for _, content in shown):
+        from advrad.ddpm import PRESETS, build
+
+        build(PRESETS["tiny"]).network.save_pretrained(tmp_path / "my-unet")
+    for language, content in shown:
+        if language == "python":
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(content, str(document), "exec"), {})
+            continue
+        for line in content.splitlines():
+            assert line.startswith("$ "), f"not a command: {line}"
+            run(quicker(line.removeprefix("$ ")), monkeypatch, capsys)
+
+
+def test_every_substitution_is_needed() -> None:
+    commands = "".join(
+        content for document in DOCUMENTS for language, content in blocks(document) if language == "console"
+    )
+    assert [shown for shown in QUICKER if shown not in commands] == []
+
+
+def test_the_messages_of_the_troubleshooting_table_exist() -> None:
+    texts = [
+        node.value
+        for path in (ROOT / "src" / "advrad").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    table = GUIDE.read_text(encoding="utf-8").partition("| message contains")[2]
+    messages = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+    assert len(messages) > 20
+    assert [message for message in messages if not any(message in text for text in texts)] == []
+
+
+@pytest.mark.parametrize("document", (*DOCUMENTS, ROOT / "docs" / "method.md"), ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (document.parent / link).exists()] == []

@@ -151,9 +151,9 @@ class AdvRAD(
                 "scales": tuple(look.scale for look in statistics),
             }
         )
-        for index, look in enumerate(statistics):
-            self.register_buffer(f"mean_{index}", look.mean)
-            self.register_buffer(f"spread_{index}", look.spread)
+        for index, part in enumerate(statistics):
+            self.register_buffer(f"mean_{index}", part.mean)
+            self.register_buffer(f"spread_{index}", part.spread)
 
     # --- scoring: pure functions of the images, differentiable; the caller decides on grad mode and autocast ---
 

@@ -144,7 +144,8 @@ class AdvRAD(
         for look, part in zip(config.score.looks, statistics, strict=True):
             if not part.mean.shape == part.spread.shape == (1, 1, look.view_px, look.view_px):
                 raise ConfigError(f"score: the statistics of a look at {look.view_px} px have another size")
-        self.denoiser = denoiser
+        # As in training: another layout in memory rounds differently, and is slower.
+        self.denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector_config = config.model_copy(
             update={
                 "locations": tuple(look.location for look in statistics),

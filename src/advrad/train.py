@@ -374,6 +374,7 @@ def steps_for(
     Returns:
         Steps that fit into what the budget leaves for training; at least 1.
     """
+    entered = time.perf_counter()
     trial = Trainer(copy.deepcopy(denoiser), config, accelerator)
     per_round = len(config.views)
     for _ in range(per_round):  # warm-up: kernels are chosen and memory is taken on first use
@@ -387,7 +388,7 @@ def steps_for(
         times.append((time.perf_counter() - start) / per_round)
     step_s = sorted(times)[len(times) // 2]
     later_s = _PASS_SHARE * passes_after * step_s / config.batch_size
-    left_s = minutes * 60 - spent_s - (time.perf_counter() - began) - later_s
+    left_s = minutes * 60 - spent_s - (time.perf_counter() - entered) - later_s
     # Never less than half for training: a hasty detector is no use, however well its score is chosen.
     left_s = max(left_s, minutes * 30)
     steps = torch.tensor([max(1, int(left_s / step_s))], device=accelerator.device)

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from advrad.config import Config
-from advrad.data import PictureStack, Split, load_pictures, split_normals
+from advrad.data import PictureStack, load_pictures, split_normals
 from advrad.ddpm import PRESETS as DDPM_PRESETS
 from advrad.ddpm import DdpmConfig
 from advrad.decide import normals_needed, rate_in_reach
@@ -232,16 +232,16 @@ def train(
     if options.minutes is not None and not 0 < options.minutes < 1e6:
         raise ConfigError(f"--minutes {options.minutes:g}: must be above 0")
     normals_needed(options.false_alarm_rate)
-    accelerator = make_accelerator(options.precision)
     work = folder / "training"
     plan = _existing_plan(folder, work, resume)
     if plan is not None:
         options = _options_of(plan)
+    accelerator = make_accelerator(options.precision)
     dataset = find_records(data, plan.layout if plan else options.layout, plan.category if plan else options.category)
     for note in dataset.notes:
         watcher.note(note)
     split = split_normals(dataset.records, options.seed, false_alarm_rate=options.false_alarm_rate)
-    _enough(split, options.false_alarm_rate)
+    _enough(len(split.train), len(split.selection), len(split.calibration), options.false_alarm_rate)
 
     denoiser_config, denoiser = _denoiser_of(options) if plan is None else (plan.denoiser, None)
     config = plan.train if plan else _train_config(options, denoiser_config)
@@ -250,6 +250,8 @@ def train(
         pictures, held, calibration = _stacks(
             (split.train, split.selection, split.calibration), config.size_px, options, watcher
         )
+    if options.skip_bad:  # what was left out may be missed
+        _enough(len(pictures), len(held), len(calibration), options.false_alarm_rate)
     names = tuple(record.path.relative_to(dataset.root).as_posix() for record in pictures.records)
     if plan is not None and names != plan.names:
         raise DataError(f"{data}: the good pictures are not those the run began with; restore them, or train anew")
@@ -373,16 +375,18 @@ def versions() -> dict[str, str]:
     return {"advrad": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
-def _enough(split: Split, false_alarm_rate: float) -> None:
+def _enough(train: int, selection: int, calibration: int, false_alarm_rate: float) -> None:
     """Refuse before hours are spent on a detector that could not be calibrated."""
     needed = normals_needed(false_alarm_rate)
-    if len(split.calibration) < needed:
-        total = len(split.train) + len(split.selection) + len(split.calibration)
+    total = train + selection + calibration
+    if calibration < needed:
         raise ConfigError(
             f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} good pictures for calibration alone, but only"
-            f" {len(split.calibration)} of the {total} can be spared; give at least {2 * (needed + 2)} in all, or"
-            f" accept a rate of {rate_in_reach(len(split.calibration)):g} or more"
+            f" {calibration} of the {total} can be spared; give at least {2 * (needed + 2)} in all, or"
+            f" accept a rate of {rate_in_reach(calibration):g} or more"
         )
+    if selection < 2:
+        raise DataError(f"{selection} of the {total} good pictures are left to choose the score by; add good pictures")
 
 
 def _existing_plan(folder: Path, work: Path, resume: bool) -> RunPlan | None:

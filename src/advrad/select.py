@@ -90,12 +90,14 @@ def left_out(maps: Tensor, sources: Tensor, normals: Tensor, how: Normalisation)
     Args:
         maps: (m, 1, h, w).
         sources: (m,) index into ``normals`` of the picture behind each map.
-        normals: (n, 1, h, w), n >= 3.
+        normals: (n, 1, h, w), n >= 2; of two nothing can be left out, so both count.
         how: the normalisation.
     """
     if how == "none":
         return maps
     count = len(normals)
+    if count < 3:
+        return normalise(maps, *map_statistics(normals), how)
     # About the common mean, or the squares of log odds, far from 0, would drown their spread in rounding.
     centre = normals.mean(0, keepdim=True)
     about = normals - centre
@@ -121,7 +123,7 @@ def choose(
 
     Args:
         denoiser: trained, in evaluation mode.
-        normals: (n, 3, s, s) normal pictures that the denoiser was not trained on, n >= 3.
+        normals: (n, 3, s, s) normal pictures that the denoiser was not trained on, n >= 2.
         views: sizes at which the denoiser may look, pixels.
         generator: source of defects and noise.
         autocast: arithmetic of the network, as it will be used later.

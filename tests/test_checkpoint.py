@@ -203,6 +203,7 @@ def test_numbers_that_json_does_not_know_are_not_written(folder: Path) -> None:
 
 # --- nothing is unpickled ------------------------------------------------------------------------------------------
 
+UNPICKLING_CALLS = ("torch.load", "torch.jit.load", "pd.read_pickle")
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 

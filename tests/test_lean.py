@@ -11,7 +11,6 @@ from torch import Tensor
 from toys import TINY, assert_gradient, awake, generator, pictures
 
 from advrad.config import Config
-from advrad.denoiser import SCALES, Denoised
 from advrad.errors import ConfigError
 from advrad.lean import LeanConfig, LeanDenoiser, positions
 
@@ -19,7 +18,7 @@ SMALL = {"channels": (8, 16), "blocks": (1, 1)}
 WHOLE = torch.tensor([[-1.0, -1.0, 1.0, 1.0]])
 
 
-def ask(denoiser: LeanDenoiser, z: Tensor, sigma: float, window: Tensor | None = None) -> Denoised:
+def ask(denoiser: LeanDenoiser, z: Tensor, sigma: float, window: Tensor | None = None) -> Tensor:
     with torch.no_grad():
         return denoiser.denoise(z, z.new_full((len(z),), sigma), window)
 
@@ -34,13 +33,10 @@ def seen_by_network(denoiser: LeanDenoiser, z: Tensor, sigma: float, window: Ten
 
 def test_shapes_and_names() -> None:
     denoiser = awake()
-    assert denoiser.knows_error and denoiser.multiple_px == 8
+    assert denoiser.multiple_px == 8
     z = pictures(2, 40)
-    recon, log_error, change = ask(denoiser, z, 0.3)
-    assert log_error is not None and change is not None
+    recon = ask(denoiser, z, 0.3)
     assert recon.shape == z.shape
-    assert log_error.shape == (2, SCALES, 40, 40)
-    assert change.shape == (2, 1, 40, 40)
     with torch.no_grad():
         assert torch.equal(denoiser(z, torch.full((2,), 0.3)), recon)
 
@@ -51,32 +47,31 @@ def test_a_row_depends_on_its_own_picture_only(sigma: float) -> None:
     z = pictures(3, dtype=torch.float64)
     together = ask(denoiser, z, sigma)
     for i in range(3):
-        for row, rows in zip(ask(denoiser, z[i : i + 1], sigma), together, strict=True):
-            torch.testing.assert_close(row[0], rows[i], rtol=0, atol=1e-12)
+        torch.testing.assert_close(ask(denoiser, z[i : i + 1], sigma)[0], together[i], rtol=0, atol=1e-12)
     others = z.clone()
     others[1:] = 5.0
-    assert torch.equal(ask(denoiser, others, sigma).recon[0], together.recon[0])
+    assert torch.equal(ask(denoiser, others, sigma)[0], together[0])
 
 
 def test_each_row_has_its_own_noise_level() -> None:
     denoiser, z = awake(), pictures(2)
     with torch.no_grad():
         mixed = denoiser(z, torch.tensor([0.1, 0.6]))
-    torch.testing.assert_close(mixed[0], ask(denoiser, z, 0.1).recon[0], rtol=0, atol=1e-5)
-    torch.testing.assert_close(mixed[1], ask(denoiser, z, 0.6).recon[1], rtol=0, atol=1e-5)
-    assert (mixed[0] - ask(denoiser, z, 0.6).recon[0]).abs().max() > 1e-2
+    torch.testing.assert_close(mixed[0], ask(denoiser, z, 0.1)[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(mixed[1], ask(denoiser, z, 0.6)[1], rtol=0, atol=1e-5)
+    assert (mixed[0] - ask(denoiser, z, 0.6)[0]).abs().max() > 1e-2
 
 
 def test_without_noise_the_picture_comes_back() -> None:
     z = 3 * pictures(2) - 1  # also beyond [0, 1]: nothing is clamped
-    torch.testing.assert_close(ask(awake(), z, 1e-6).recon, z, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ask(awake(), z, 1e-6), z, rtol=0, atol=1e-4)
 
 
 def test_in_endless_noise_only_the_prior_is_left() -> None:
     z = pictures(2) + 1e4 * torch.randn(2, 3, 32, 32, generator=generator(5))
-    fresh = ask(LeanDenoiser(TINY), z, 1e4).recon  # the network is still silent
+    fresh = ask(LeanDenoiser(TINY), z, 1e4)  # the network is still silent
     torch.testing.assert_close(fresh, torch.full_like(z, 0.5), rtol=0, atol=1e-3)
-    assert ask(awake(), z, 1e4).recon.abs().max() < 10
+    assert ask(awake(), z, 1e4).abs().max() < 10
 
 
 def test_a_silent_network_gives_the_best_linear_guess() -> None:
@@ -84,7 +79,7 @@ def test_a_silent_network_gives_the_best_linear_guess() -> None:
     z = pictures(2)
     for sigma in (0.05, 0.25, 1.0):
         share = 0.25**2 / (0.25**2 + sigma**2)
-        torch.testing.assert_close(ask(LeanDenoiser(TINY), z, sigma).recon, 0.5 + share * (z - 0.5), rtol=0, atol=1e-5)
+        torch.testing.assert_close(ask(LeanDenoiser(TINY), z, sigma), 0.5 + share * (z - 0.5), rtol=0, atol=1e-5)
 
 
 def test_network_sees_unit_variance_at_every_noise_level() -> None:
@@ -93,14 +88,6 @@ def test_network_sees_unit_variance_at_every_noise_level() -> None:
         z = clean + sigma * torch.randn(clean.shape, generator=generator(2))
         x = seen_by_network(awake(), z, sigma, None)[0]
         assert float(x.std()) == pytest.approx(1, abs=0.05)
-
-
-def test_log_error_starts_below_the_prior_variance() -> None:
-    for sigma in (0.05, 1.0):
-        prior = 0.25**2 * sigma**2 / (0.25**2 + sigma**2)
-        log_error = ask(LeanDenoiser(TINY), pictures(1), sigma).log_error
-        assert log_error is not None
-        torch.testing.assert_close(log_error, torch.full_like(log_error, math.log(prior) - 3.0), rtol=0, atol=1e-4)
 
 
 def test_a_crop_sees_the_positions_of_the_whole() -> None:
@@ -126,7 +113,7 @@ def test_network_is_told_place_and_magnification_of_a_crop() -> None:
 
 def test_no_window_is_the_whole_window() -> None:
     denoiser, z = awake(), pictures(2)
-    assert torch.equal(ask(denoiser, z, 0.2).recon, ask(denoiser, z, 0.2, WHOLE.expand(2, 4)).recon)
+    assert torch.equal(ask(denoiser, z, 0.2), ask(denoiser, z, 0.2, WHOLE.expand(2, 4)))
 
 
 def loss_of(denoiser: LeanDenoiser, count: int = 3, **changes: Tensor) -> Tensor:
@@ -155,14 +142,8 @@ def test_training_loss_is_one_number_per_row_of_that_row() -> None:
         torch.testing.assert_close(alone[0], together[i], rtol=1e-10, atol=0)
 
 
-def cells(values: Tensor, side: int) -> Tensor:
-    """Means over squares: (c, 32, 32) -> (c, 32 / side, 32 / side)."""
-    return values.reshape(-1, 32 // side, side, 32 // side, side).mean((2, 4))
-
-
-def test_training_loss_is_weighted_error_and_two_likelihoods() -> None:
-    config = LeanConfig(**SMALL, sigma_min=0.1, sigma_max=0.4, error_weight=0.5, change_weight=0.25)
-    denoiser = awake(config).double()
+def test_training_loss_is_the_weighted_error_towards_the_uncorrupted_picture() -> None:
+    denoiser = awake(LeanConfig(**SMALL, sigma_min=0.1, sigma_max=0.4)).double()
     images = pictures(3, dtype=torch.float64)
     corrupted = images.clone()
     corrupted[:, 1, 4:20, 8:16] += 0.1
@@ -170,45 +151,35 @@ def test_training_loss_is_weighted_error_and_two_likelihoods() -> None:
     sigma = torch.tensor([0.1, 0.2, 0.4], dtype=torch.float64)  # levels 0, 1/2, 1 on a logarithmic scale
     got = loss_of(denoiser, corrupted=corrupted)
     with torch.no_grad():
-        recon, log_error, change = denoiser.denoise(corrupted + sigma[:, None, None, None] * noise, sigma)
-    assert log_error is not None and change is not None
+        recon = denoiser.denoise(corrupted + sigma[:, None, None, None] * noise, sigma)
     for i in range(3):
-        difference, s = recon[i] - images[i], 2 * float(sigma[i])
+        s = 2 * float(sigma[i])
         weight = (s**2 + 0.5**2) / (s * 0.5) ** 2  # Karras et al. 2022, table 1
-        weighted = weight * (2 * difference).square().mean()
-        surprise = torch.zeros(())
-        for scale in range(SCALES):
-            error = cells(difference, 2**scale).square().mean(0)
-            log = cells(log_error[i, scale : scale + 1], 2**scale)[0]
-            surprise = surprise + (error / log.exp() + log).mean() / SCALES
-        odds = change[i, 0].exp()
-        likely = 1 - odds / (1 + odds)
-        likely[4:20, 8:16] = 1 - likely[4:20, 8:16]
-        wanted = weighted + 0.5 * surprise - 0.25 * likely.log().mean()
+        wanted = weight * (2 * (recon[i] - images[i])).square().mean()
         assert float(got[i].detach()) == pytest.approx(float(wanted), rel=1e-9)
 
 
-def test_forecast_of_the_error_does_not_pull_at_the_picture() -> None:
-    """The head's first 12 outputs make the picture (3 channels of 2 x 2 patches), the others the forecasts."""
-    gradients = []
-    for weight in (0.0, 1.0):
-        denoiser = awake(LeanConfig(**SMALL, error_weight=weight, change_weight=weight))
-        loss_of(denoiser).sum().backward()
-        gradients.append(denoiser.network.head.weight.grad)
-    silent, loud = gradients
-    assert silent is not None and loud is not None
-    torch.testing.assert_close(silent[:12], loud[:12])
-    assert not silent[12:].any()
-    assert loud[12:28].abs().max() > 1e-4 and loud[28:].abs().max() > 1e-4
+def test_training_loss_starts_at_one_for_pictures_of_the_assumed_spread() -> None:
+    """The weight makes every noise level count alike: a silent network leaves unit error at each."""
+    images = 0.5 + 0.25 * torch.randn(3, 3, 64, 64, generator=generator(1))
+    noise = torch.randn(images.shape, generator=generator(2))
+    loss = LeanDenoiser(TINY).training_loss(images, images, torch.tensor([0.0, 0.5, 1.0]), noise)
+    torch.testing.assert_close(loss, torch.ones(3), rtol=0.05, atol=0)
 
 
-@pytest.mark.parametrize("part", ["recon", "log_error", "change"])
+def test_training_loss_knows_the_window() -> None:
+    denoiser = awake()
+    elsewhere = torch.tensor([[-1.0, -1.0, 0.0, 0.0]]).expand(3, 4)
+    assert (loss_of(denoiser) - loss_of(denoiser, window=elsewhere)).abs().min() > 1e-4
+    torch.testing.assert_close(loss_of(denoiser), loss_of(denoiser, window=WHOLE.expand(3, 4)))
+
+
 @pytest.mark.parametrize("sigma", [0.05, 0.5])
-def test_gradient_is_exact(part: str, sigma: float) -> None:
+def test_gradient_is_exact(sigma: float) -> None:
     denoiser = awake().double()
     levels = torch.full((2,), sigma, dtype=torch.float64)
     z = 1.5 * pictures(2, 16, dtype=torch.float64) - 0.2
-    assert_gradient(lambda x: getattr(denoiser.denoise(x, levels), part), z)
+    assert_gradient(lambda x: denoiser.denoise(x, levels), z)
 
 
 def test_parameters_are_shared_out_without_loss() -> None:

@@ -12,21 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
-from toys import FAR, NEAR, TEAM, Linear, assert_gradient, awake, generator, pictures
+from toys import FAR, NEAR, Linear, assert_gradient, awake, generator, pictures
 
-from advrad.denoiser import Denoised
 from advrad.errors import ConfigError
+from advrad.pictures import resize
 from advrad.score import (
     SPREAD_FLOOR,
     Look,
-    Member,
     ScoreConfig,
     error_map,
-    evidence_map,
-    look_at,
+    look_maps,
     map_statistics,
     mean_filter,
-    member_map,
     normalise,
     paper_score,
     pool,
@@ -76,14 +73,12 @@ def window_means(values: Floats, width: int) -> Floats:
     return out
 
 
-def slow_error_map(image: Floats, recon: Floats, width: int, log_error: Floats | None = None) -> Floats:
+def slow_error_map(image: Floats, recon: Floats, width: int) -> Floats:
     total = np.zeros(image.shape[1:])
     for level in range(4):
         side = 2**level
         small, small_recon = area_means(image, side), area_means(recon, side)
         error = ((small - small_recon) ** 2).mean(0)
-        if log_error is not None:
-            error = error / np.exp(area_means(log_error[level : level + 1], side)[0])
         total += bilinear(error, side) / 4
     return window_means(total, width)
 
@@ -94,19 +89,15 @@ def slow_error_map(image: Floats, recon: Floats, width: int, log_error: Floats |
     columns=st.integers(1, 3),
     width=st.sampled_from([1, 3, 5, 9]),
     seed=st.integers(0, 10**6),
-    expected=st.booleans(),
 )
-def test_error_map_is_its_definition(rows: int, columns: int, width: int, seed: int, expected: bool) -> None:
+def test_error_map_is_its_definition(rows: int, columns: int, width: int, seed: int) -> None:
     shape = (1, 3, 8 * rows, 8 * columns)
     draws = generator(seed)
     images = torch.rand(shape, generator=draws, dtype=torch.float64)
     recon = 2 * torch.rand(shape, generator=draws, dtype=torch.float64) - 0.5
-    log_error = torch.randn(1, 4, *shape[2:], generator=draws, dtype=torch.float64) if expected else None
-    got = error_map(images, recon, width, log_error)
+    got = error_map(images, recon, width)
     assert got.shape == (1, 1, *shape[2:])
-    slow = slow_error_map(
-        images[0].numpy(), recon[0].numpy(), width, None if log_error is None else log_error[0].numpy()
-    )
+    slow = slow_error_map(images[0].numpy(), recon[0].numpy(), width)
     np.testing.assert_allclose(got[0, 0].numpy(), slow, rtol=1e-10, atol=1e-14)
 
 
@@ -149,29 +140,10 @@ def test_a_constant_difference_gives_its_square_up_to_the_border(difference: flo
     torch.testing.assert_close(got, torch.full_like(got, difference**2), rtol=1e-9, atol=1e-12)
 
 
-def test_a_constant_forecast_scales_the_map() -> None:
-    base, one, _ = two_differences(3)
-    forecast = torch.full((2, 4, 16, 16), -2.5, dtype=torch.float64)
-    torch.testing.assert_close(error_map(base, one, 3, forecast), math.exp(2.5) * error_map(base, one, 3))
-
-
-def test_every_scale_has_its_own_forecast() -> None:
-    base, one, _ = two_differences(3)
-    plain = error_map(base, one, 1)
-    without = []
-    for scale in range(4):
-        forecast = torch.zeros(2, 4, 16, 16, dtype=torch.float64)
-        forecast[:, scale] = 60.0  # so much error is expected there that it drops out
-        without.append(plain - error_map(base, one, 1, forecast))
-    assert all((part > 0).all() for part in without)
-    torch.testing.assert_close(sum(without), plain)
-
-
 def test_rows_do_not_mix() -> None:
     base, one, _ = two_differences(3)
-    log_error = torch.randn(2, 4, 16, 16, dtype=torch.float64, generator=generator(1))
-    both = error_map(base, one, 3, log_error)
-    torch.testing.assert_close(error_map(base[1:], one[1:], 3, log_error[1:]), both[1:], rtol=0, atol=1e-15)
+    both = error_map(base, one, 3)
+    torch.testing.assert_close(error_map(base[1:], one[1:], 3), both[1:], rtol=0, atol=1e-15)
 
 
 @settings(max_examples=20, deadline=None)
@@ -228,81 +200,57 @@ def test_normalisations_by_name() -> None:
     assert spread_way.min() < 0  # nothing is cut off
 
 
-# --- evidence and members ------------------------------------------------------------------------------------------
-
-
-def test_each_kind_of_evidence_is_what_it_says() -> None:
-    images = pictures(2, dtype=torch.float64)
-    with torch.no_grad():
-        denoised = awake().double().denoise(images, torch.full((2,), 0.3, dtype=torch.float64))
-    assert torch.equal(evidence_map(images, denoised, "plain"), error_map(images, denoised.recon, 1))
-    assert torch.equal(
-        evidence_map(images, denoised, "expected"), error_map(images, denoised.recon, 1, denoised.log_error)
-    )
-    assert torch.equal(evidence_map(images, denoised, "change"), denoised.change)
-
-
-@pytest.mark.parametrize("evidence", ["expected", "change"])
-def test_evidence_that_the_denoiser_does_not_know_is_refused(evidence: str) -> None:
-    with pytest.raises(ConfigError, match=f"'{evidence}' is unknown to this denoiser; use 'plain'"):
-        evidence_map(pictures(1), Denoised(pictures(1)), evidence)  # type: ignore[arg-type]
+# --- looks ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_look_resizes_and_draws_as_often_as_told() -> None:
-    denoiser = Linear()
-    config = ScoreConfig(members=(Member(look=FAR),), draws=3)
-    view, draws = look_at(denoiser, pictures(2), FAR, config, generator(1))
-    assert view.shape == (2, 3, 16, 16)
-    assert len(draws) == len(denoiser.asked) == 3
+    denoiser = Linear(0.5)
+    config = ScoreConfig(looks=(FAR,), filter_px=5, draws=3)
+    maps, recon = look_maps(denoiser, pictures(2), FAR, config, generator(1))
+    assert maps.shape == (2, 1, 16, 16) and recon.shape == (2, 3, 16, 16)
+    assert len(denoiser.asked) == 3
+    view = resize(pictures(2), 16)
     noises = [z - view for z, _ in denoiser.asked]
     assert not torch.equal(noises[0], noises[1])
     for noise in noises:
         assert float(noise.std()) == pytest.approx(FAR.sigma, rel=0.1)
         torch.testing.assert_close(noise[0], noise[1], rtol=0, atol=1e-6)
+    answers = [0.5 * z for z, _ in denoiser.asked]
+    torch.testing.assert_close(recon, torch.stack(answers).mean(0))
+    # The maps are averaged, not the reconstructions: errors of single draws count in full.
+    torch.testing.assert_close(maps, torch.stack([error_map(view, answer, 5) for answer in answers]).mean(0))
+    assert (maps > error_map(view, recon, 5)).all()
 
 
-def test_a_member_averages_its_draws_before_the_filter() -> None:
+def test_a_look_takes_as_many_steps_as_told() -> None:
     denoiser = Linear(0.5)
-    member = Member(look=NEAR, filter_px=5)
-    config = ScoreConfig(members=(member,), draws=4)
-    view, draws = look_at(denoiser, pictures(2), NEAR, config, generator(1))
-    wanted = torch.stack([error_map(view, denoised.recon, 5) for denoised in draws]).mean(0)
-    torch.testing.assert_close(member_map(view, draws, member), wanted)
-
-
-def test_the_looks_of_a_team_are_named_once_in_order() -> None:
-    assert TEAM.looks == (NEAR, FAR)
+    look_maps(denoiser, pictures(1), NEAR, ScoreConfig(looks=(NEAR,), steps=4, draws=2), generator(1))
+    assert len(denoiser.asked) == 8
 
 
 def test_paper_score_is_the_papers() -> None:
     config = paper_score(128)
-    (member,) = config.members
-    assert member == Member(
-        look=Look(view_px=128, sigma=0.26), evidence="plain", normalisation="mean", filter_px=3, pooling=0.0
+    assert config == ScoreConfig(
+        looks=(Look(view_px=128, sigma=0.26),), normalisation="mean", filter_px=3, pooling=0.0, draws=1, steps=1
     )
-    assert config.draws == config.steps == 1
-    assert paper_score(64, 0.1, 5).members[0].filter_px == 5
+    assert paper_score(64, 0.1, 5).filter_px == 5
 
 
 @pytest.mark.parametrize("filter_px", [0, 2, 4, -1])
 def test_filters_have_a_centre(filter_px: int) -> None:
     with pytest.raises(ValidationError):
-        Member(look=NEAR, filter_px=filter_px)
+        ScoreConfig(looks=(NEAR,), filter_px=filter_px)
 
 
 def test_an_even_filter_is_named_with_its_place() -> None:
-    values = ScoreConfig(members=(Member(look=NEAR),)).model_dump(mode="json")
-    values["members"][0]["filter_px"] = 4
-    with pytest.raises(ConfigError, match=r"^file: members\.0\.filter_px: .*odd"):
+    values = ScoreConfig(looks=(NEAR,)).model_dump(mode="json") | {"filter_px": 4}
+    with pytest.raises(ConfigError, match=r"^file: filter_px: .*odd"):
         ScoreConfig.parse(values, "file")
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [{"members": ()}, {"draws": 0}, {"steps": 0}, {"clamp": True}, {"members": ({"look": NEAR, "pooling": 2},)}],
-)
+@pytest.mark.parametrize("wrong", [{"looks": ()}, {"draws": 0}, {"steps": 0}, {"clamp": True}, {"pooling": 2}])
 def test_scores_out_of_range_are_refused(wrong: dict[str, object]) -> None:
-    values: dict[str, object] = {"members": (Member(look=NEAR),)}
+    values: dict[str, object] = {"looks": (NEAR,)}
     with pytest.raises(ValidationError):
         ScoreConfig(**values | wrong)
 
@@ -310,15 +258,13 @@ def test_scores_out_of_range_are_refused(wrong: dict[str, object]) -> None:
 # --- gradients -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("expected", "argument"), [(False, 0), (False, 1), (True, 0), (True, 1), (True, 2)])
-def test_gradient_of_the_error_map_is_exact_in_all_inputs(expected: bool, argument: int) -> None:
+@pytest.mark.parametrize("argument", [0, 1])
+def test_gradient_of_the_error_map_is_exact_in_both_inputs(argument: int) -> None:
     inputs = [pictures(1, 16, seed, torch.float64) for seed in (1, 2)]
-    if expected:
-        inputs.append(torch.randn(1, 4, 16, 16, generator=generator(3), dtype=torch.float64))
 
     def function(changed: Tensor) -> Tensor:
-        images, recon, *log_error = [changed if i == argument else x for i, x in enumerate(inputs)]
-        return error_map(images, recon, 3, *log_error)
+        images, recon = (changed if i == argument else x for i, x in enumerate(inputs))
+        return error_map(images, recon, 3)
 
     assert_gradient(function, inputs[argument])
 

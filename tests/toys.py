@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from advrad.data import PictureStack
-from advrad.denoiser import Denoised, Denoiser
+from advrad.denoiser import Denoiser
 from advrad.detector import AdvRAD, DetectorConfig
 from advrad.lean import LeanConfig, LeanDenoiser
-from advrad.score import Look, Member, MemberStatistics, ScoreConfig
+from advrad.score import Look, LookStatistics, ScoreConfig
 from advrad.types import Record
 
 TINY = LeanConfig(channels=(8, 16), blocks=(1, 1))
@@ -58,36 +58,30 @@ class Linear(Denoiser):
         self.a, self.b = torch.nn.Parameter(torch.tensor(a)), b
         self.asked: list[tuple[Tensor, Tensor]] = []
 
-    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Denoised:
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
         self.asked.append((z, sigma))
-        return Denoised(self.a * z + self.b, None)
+        return self.a * z + self.b
 
 
 NEAR, FAR = Look(view_px=32, sigma=0.2), Look(view_px=16, sigma=0.4)
 
-#: Every kind of evidence and of normalisation, three members on two looks.
-TEAM = ScoreConfig(
-    members=(
-        Member(look=NEAR, evidence="expected", normalisation="spread", pooling=0.01),
-        Member(look=NEAR, evidence="change", filter_px=1, pooling=0.01),
-        Member(look=FAR, normalisation="mean", filter_px=5),
-    )
-)
+#: Two looks, and a normalisation and a pooling that use everything.
+TWO_LOOKS = ScoreConfig(looks=(NEAR, FAR), normalisation="spread", filter_px=3, pooling=0.01)
 
 
-def statistics(config: ScoreConfig, seed: int = 0) -> list[MemberStatistics]:
+def statistics(config: ScoreConfig, seed: int = 0) -> list[LookStatistics]:
     """Made-up statistics, all different."""
     draws = generator(seed)
     parts = []
-    for i, member in enumerate(config.members):
-        shape = (1, 1, member.look.view_px, member.look.view_px)
+    for i, look in enumerate(config.looks):
+        shape = (1, 1, look.view_px, look.view_px)
         mean = 0.05 * torch.rand(shape, generator=draws)
         spread = 0.01 + 0.01 * torch.rand(shape, generator=draws)
-        parts.append(MemberStatistics(mean, spread, 0.1 + 0.1 * i, 0.5 + 0.25 * i))
+        parts.append(LookStatistics(mean, spread, 0.1 + 0.1 * i, 0.5 + 0.25 * i))
     return parts
 
 
-def detector(score: ScoreConfig = TEAM, calibrated: bool = True, **config: object) -> AdvRAD:
+def detector(score: ScoreConfig = TWO_LOOKS, calibrated: bool = True, **config: object) -> AdvRAD:
     """A small detector with random weights, 32 px, float32."""
     values = {"denoiser": TINY, "size_px": 32, "score": score, "precision": "float32"} | config
     made = AdvRAD(awake(), DetectorConfig(**values), statistics(score)).eval()

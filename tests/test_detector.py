@@ -1,0 +1,492 @@
+"""The detector: exact gradients, scores of each picture alone, deciding, and the model folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from makers import write_good
+from toys import NEAR, TINY, TWO_LOOKS, assert_gradient, awake, detector, generator, pictures, statistics
+
+import advrad.detector
+from advrad.checkpoint import load_folder, save_folder
+from advrad.decide import conformal_threshold
+from advrad.detector import AdvRAD, DetectorConfig, bfloat16_is_native, build_denoiser
+from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, PictureError
+from advrad.lean import LeanDenoiser
+from advrad.pictures import read_resized, resize
+from advrad.reconstruct import reconstruct
+from advrad.score import LookStatistics, ScoreConfig, error_map, paper_score
+
+# --- scoring -------------------------------------------------------------------------------------------------------
+
+
+def test_shapes() -> None:
+    made = detector()
+    with torch.no_grad():
+        scores, maps, recon = made.examine(pictures(3, 48), generator(1))
+        assert scores.shape == (3,) and maps.shape == (3, 1, 32, 32) and recon.shape == (3, 3, 32, 32)
+        assert torch.equal(made.score(pictures(3, 48), generator(1)), scores)
+        assert torch.equal(made(pictures(3, 48), generator(1)), scores)
+        assert torch.equal(made.error_map(pictures(3, 48), generator(1)), maps)
+        assert torch.equal(made.reconstruct(pictures(3, 48), generator(1)), recon)
+
+
+def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None:
+    config = paper_score(32, sigma=0.26)
+    mean = 0.02 * torch.rand(1, 1, 32, 32, generator=generator(3))
+    made = AdvRAD(
+        awake(),
+        DetectorConfig(denoiser=TINY, size_px=32, score=config),
+        [LookStatistics(mean, torch.ones_like(mean))],
+    ).eval()
+    images = pictures(4)
+    with torch.no_grad():
+        recon = reconstruct(awake(), images, 0.26, generator(1))
+        got, maps, given = made.examine(images, generator(1))
+    wanted = (error_map(images, recon, 3) - mean).abs()
+    torch.testing.assert_close(got, wanted.amax((1, 2, 3)))
+    torch.testing.assert_close(maps, wanted)
+    torch.testing.assert_close(given, recon)
+
+
+def test_looks_are_averaged_in_units_of_their_spread() -> None:
+    images = pictures(2)
+    parts = statistics(TWO_LOOKS)
+    with torch.no_grad():
+        together = detector(calibrated=False).score(images, generator(1))
+        # One generator serves the looks in turn; so each look alone is asked after the draws before it.
+        draws, total = generator(1), torch.zeros(2)
+        for look, part in zip(TWO_LOOKS.looks, parts, strict=True):
+            score = TWO_LOOKS.model_copy(update={"looks": (look,)})
+            alone = AdvRAD(awake(), DetectorConfig(denoiser=TINY, size_px=32, score=score), [part])
+            total += alone.score(images, draws) / 2
+            at_zero = AdvRAD(awake(), alone.detector_config, [LookStatistics(part.mean, part.spread)])
+            raw = at_zero.measure(images)[0]
+            torch.testing.assert_close(alone.measure(images)[0], (raw - part.location) / part.scale)
+    torch.testing.assert_close(together, total)
+
+
+def test_each_look_costs_one_call_at_its_own_size() -> None:
+    made = detector()
+    calls = []
+    handle = made.denoiser.network.register_forward_pre_hook(lambda module, given: calls.append(given[0].shape[-1]))
+    made.measure(pictures(1))
+    handle.remove()
+    assert calls == [32, 16]
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 32, 32, 3), (2, 4, 32, 32)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"expected \(b, 3, h, w\)"):
+        detector(calibrated=False).score(torch.rand(shape), generator())
+
+
+def test_a_score_depends_on_its_own_picture_only() -> None:
+    made = detector(calibrated=False).double()
+    images = pictures(4, dtype=torch.float64)
+    with torch.no_grad():
+        together = made.examine(images, generator(1))
+        for i in range(4):
+            for row, rows in zip(made.examine(images[i : i + 1], generator(1)), together, strict=True):
+                torch.testing.assert_close(row[0], rows[i], rtol=0, atol=1e-9)
+        images[1:] = 7.0
+        assert torch.equal(made.score(images, generator(1))[0], together[0][0])
+
+
+# --- gradients -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("size_px", [32, 40])
+def test_gradient_of_the_whole_score_is_exact(steps: int, size_px: int) -> None:
+    made = detector(TWO_LOOKS.model_copy(update={"steps": steps, "draws": 2}), calibrated=False).double()
+    assert_gradient(lambda x: made.score(x, generator(1)), pictures(2, size_px, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("pooling", [0.0, 0.01])
+@pytest.mark.parametrize("normalisation", ["none", "mean", "spread"])
+def test_gradient_of_every_style_is_exact(normalisation: str, pooling: float) -> None:
+    score = ScoreConfig(looks=(NEAR,), normalisation=normalisation, pooling=pooling)  # type: ignore[arg-type]
+    made = detector(score, calibrated=False).double()
+    # Black, white and all between: no pixel is too dark or bright to have a gradient.
+    images = (1.5 * pictures(1, 32, dtype=torch.float64) - 0.25).clamp(0, 1)
+    assert_gradient(lambda x: made.score(x, generator(1)), images)
+    assert_gradient(lambda x: made.error_map(x, generator(1)), images)
+
+
+class Stopping(LeanDenoiser):
+    """A denoiser with a planted fault: its answer has no gradient."""
+
+    def denoise(self, *arguments: torch.Tensor) -> torch.Tensor:
+        return super().denoise(*arguments).detach()
+
+
+class Clamping(LeanDenoiser):
+    """A denoiser with a planted fault: its answer is kept in the range of pictures."""
+
+    def denoise(self, *arguments: torch.Tensor) -> torch.Tensor:
+        return super().denoise(*arguments).clamp(0, 1)
+
+
+def test_a_detached_reconstruction_is_caught() -> None:
+    """The explicit picture in the error still has a gradient, so only finite differences notice."""
+    made = detector(calibrated=False).double()
+    made.denoiser.__class__ = Stopping
+    with pytest.raises(AssertionError, match="finite difference"):
+        assert_gradient(lambda x: made.score(x, generator(1)), pictures(2, dtype=torch.float64))
+
+
+def test_nothing_is_clamped() -> None:
+    made = detector(calibrated=False)
+    with torch.no_grad():
+        recon = made.reconstruct(4 * pictures(2) - 1.5, generator(1))
+        assert recon.min() < -0.1 and recon.max() > 1.1
+        made.denoiser.__class__ = Clamping
+        clamped = made.reconstruct(4 * pictures(2) - 1.5, generator(1))
+        assert clamped.min() >= 0 and clamped.max() <= 1, "the planted fault does not show"
+
+
+def test_the_caller_decides_on_gradients_and_mode() -> None:
+    made = detector(calibrated=False)
+    for training in (True, False):
+        made.train(training)
+        assert made.score(pictures(1), generator(1)).requires_grad
+        assert made.training is training and made.denoiser.training is training
+
+
+# --- deciding ------------------------------------------------------------------------------------------------------
+
+
+def test_without_threshold_nothing_is_decided() -> None:
+    made = detector(calibrated=False)
+    with pytest.raises(NotCalibratedError, match="calibrate"):
+        list(made.predict(pictures(1)))
+    with pytest.raises(NotCalibratedError):
+        made.calibration  # noqa: B018
+    made.measure(pictures(1))  # scoring needs no threshold
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_batch_size_changes_nothing(batch_size: int) -> None:
+    made, images = detector(), pictures(10)
+    wanted = list(made.predict(images, batch_size=10))
+    got = list(made.predict(images, batch_size=batch_size))
+    assert len(got) == 10
+    for one, other in zip(got, wanted, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-5, abs=1e-5)
+        assert one.defective == other.defective
+        np.testing.assert_allclose(one.score_map, other.score_map, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(one.recon, other.recon, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not bfloat16_is_native(torch.device("cpu")), reason="the processor has no bfloat16")
+def test_batch_size_changes_little_in_bfloat16() -> None:
+    made, images = detector(precision="bfloat16"), pictures(8)
+    wanted = made.measure(images)[0]
+    got = torch.cat([made.measure(images[i : i + 1])[0] for i in range(8)])
+    # Processors sum in an order that depends on the batch, and what is then rounded is coarse.
+    assert float((got - wanted).abs().max()) < 0.02 * float(wanted.std())
+    assert not torch.equal(wanted, detector().measure(images)[0]), "bfloat16 was not used"
+
+
+def test_measure_repeats_bit_by_bit() -> None:
+    made, images = detector(), pictures(3)
+    torch.manual_seed(1)
+    first = made.measure(images)
+    torch.manual_seed(2)  # the noise is the detector's own
+    for one, other in zip(first, made.measure(images), strict=True):
+        assert torch.equal(one, other)
+    other_noise = AdvRAD(
+        made.denoiser, made.detector_config.model_copy(update={"noise_seed": 5}), statistics(TWO_LOOKS)
+    )
+    assert not torch.equal(other_noise.measure(images)[0], first[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_state_is_restored_after_predicting(training: bool) -> None:
+    made = detector().train(training)
+    seen = []
+    handle = made.denoiser.register_forward_pre_hook(lambda *_: None)
+    made.denoiser.network.register_forward_pre_hook(
+        lambda module, given: seen.append((module.training, torch.is_grad_enabled()))
+    )
+    predictions = made.predict(pictures(3), batch_size=1)
+    next(predictions)
+    assert made.training is training and torch.is_grad_enabled(), "between two pictures the caller is at home"
+    list(predictions)
+    assert made.training is training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    assert set(seen) == {(False, False)}
+    with pytest.raises(ConfigError):
+        made.measure(torch.rand(1, 1, 8, 8))
+    assert made.training is training and torch.is_grad_enabled()
+    handle.remove()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return [write_good(tmp_path / f"part{i}.png", 40 + 4 * i, i) for i in range(5)]
+
+
+def test_paths_are_predicted_in_order_like_their_pixels(files: list[Path]) -> None:
+    made = detector()
+    shuffled = [files[i] for i in (3, 0, 4, 1, 2)]
+    got = list(made.predict(iter(shuffled), batch_size=2))
+    assert [prediction.path for prediction in got] == shuffled
+    images = torch.stack([read_resized(path, 32) for path in shuffled])
+    for prediction, wanted in zip(got, made.predict(images), strict=True):
+        assert prediction.score == pytest.approx(wanted.score, rel=1e-5, abs=1e-5)
+        assert wanted.path is None
+    assert len({prediction.score for prediction in got}) == 5
+
+
+def test_one_path_will_do(files: list[Path]) -> None:
+    made = detector()
+    (as_path,), (as_text,) = made.predict(files[0]), made.predict(str(files[0]))
+    assert as_path.score == as_text.score and as_text.path == files[0]
+    assert as_path.score_map.shape == (32, 32) and as_path.recon.shape == (32, 32, 3)
+    assert as_path.score_map.dtype == as_path.recon.dtype == np.float32
+
+
+def test_an_unreadable_picture_is_named(files: list[Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(files[0].read_bytes()[:100])
+    predictions = detector().predict([files[0], broken], batch_size=1)
+    next(predictions)
+    with pytest.raises(PictureError, match=r"broken\.png"):
+        next(predictions)
+
+
+def test_verdict_is_score_above_threshold() -> None:
+    made = detector()
+    predictions = list(made.predict(pictures(20, seed=7)))
+    assert all(p.threshold == made.calibration.threshold for p in predictions)
+    assert all(p.defective is (p.score > p.threshold) for p in predictions)
+    at_threshold = made.calibration.model_copy(update={"threshold": predictions[0].score})
+    made.detector_config = made.detector_config.model_copy(update={"calibration": at_threshold})
+    assert not next(made.predict(pictures(20, seed=7))).defective
+
+
+def test_calibration_is_conformal_and_remembers() -> None:
+    made = detector(calibrated=False)
+    batches = [pictures(7, seed=1), pictures(6, seed=2), pictures(7, seed=3)]
+    scores = torch.cat([made.measure(batch)[0] for batch in batches]).tolist()
+    made.calibrate(iter(batches), 0.05, {"data": "here"})
+    calibration = made.calibration
+    assert calibration.threshold == conformal_threshold(scores, 0.05) == max(scores)
+    assert (calibration.n, calibration.false_alarm_rate, calibration.source) == (20, 0.05, {"data": "here"})
+    assert calibration.heat_low < calibration.heat_high
+    made.calibrate(batches, 0.3)
+    assert made.calibration.threshold < calibration.threshold
+
+
+def test_too_few_calibration_pictures_leave_it_uncalibrated() -> None:
+    made = detector(calibrated=False)
+    with pytest.raises(ConfigError, match="needs 19 calibration pictures, there are 5"):
+        made.calibrate([pictures(5)])
+    assert made.detector_config.calibration is None
+
+
+def test_looks_and_statistics_must_match() -> None:
+    config = DetectorConfig(denoiser=TINY, size_px=32, score=TWO_LOOKS)
+    with pytest.raises(ConfigError, match="2 looks but 1 statistics"):
+        AdvRAD(awake(), config, statistics(TWO_LOOKS)[:1])
+
+
+# --- the model folder ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    detector().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_saved_detector_scores_alike_bit_by_bit(saved: Path) -> None:
+    images = pictures(4)
+    made = detector()
+    for where in (saved, str(saved)):
+        loaded = AdvRAD.from_pretrained(where)
+        assert not loaded.training
+        assert loaded.detector_config == made.detector_config
+        for one, other in zip(loaded.measure(images), made.measure(images), strict=True):
+            assert torch.equal(one, other)
+    assert [p.defective for p in loaded.predict(images)] == [p.defective for p in made.predict(images)]
+
+
+def test_a_saved_detector_saves_the_same_files(saved: Path, tmp_path: Path) -> None:
+    AdvRAD.from_pretrained(saved).save_pretrained(tmp_path / "again")
+    names = sorted(path.name for path in saved.iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_an_uncalibrated_detector_stays_so(tmp_path: Path) -> None:
+    detector(calibrated=False).save_pretrained(tmp_path)
+    with pytest.raises(NotCalibratedError):
+        list(AdvRAD.from_pretrained(tmp_path).predict(pictures(1)))
+
+
+def test_the_folder_holds_no_path_of_this_machine(saved: Path, tmp_path: Path) -> None:
+    for path in saved.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes()
+
+
+def change(folder: Path, edit: Callable[[dict], object]) -> None:
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda values: values.update(colour=1), "colour"),
+        (lambda values: values["score"].update(squash=True), "score.squash"),
+        (lambda values: values["denoiser"].update(kind="other"), "denoiser"),
+        (lambda values: values["calibration"].update(false_alarm_rate=2), "calibration.false_alarm_rate"),
+        (lambda values: values.pop("size_px"), "size_px"),
+        (lambda values: values.update(size_px="big"), "size_px"),
+    ],
+)
+def test_unknown_missing_and_nonsensical_keys_are_named(
+    saved: Path, edit: Callable[[dict], object], named: str
+) -> None:
+    change(saved, edit)
+    with pytest.raises(ConfigError, match=rf"config\.json: {named}") as caught:
+        AdvRAD.from_pretrained(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda values: values["denoiser"].update(channels=[8, 24]),
+        lambda values: values["denoiser"].update(blocks=[2, 1]),
+        lambda values: values.update(locations=values["locations"][:1]),
+        lambda values: values["score"]["looks"].pop(),
+        lambda values: values["score"]["looks"].append(values["score"]["looks"][0]),
+    ],
+)
+def test_a_config_of_another_model_is_refused(saved: Path, edit: Callable[[dict], object]) -> None:
+    change(saved, edit)
+    with pytest.raises(CheckpointError) as caught:
+        AdvRAD.from_pretrained(saved)
+    assert "\n" not in str(caught.value) and str(saved) in str(caught.value)
+
+
+def test_statistics_of_another_size_are_refused(saved: Path) -> None:
+    values, tensors = load_folder(saved)
+    tensors["mean_0"] = tensors["mean_0"][:, :, ::2, ::2].contiguous()
+    save_folder(saved, values, tensors)
+    with pytest.raises(ConfigError, match="statistics of a look at 32 px have another size"):
+        AdvRAD.from_pretrained(saved)
+
+
+def test_options_that_do_not_exist_are_refused(saved: Path) -> None:
+    with pytest.raises(ConfigError, match="colour is not known"):
+        AdvRAD.from_pretrained(saved, colour=1)
+
+
+def test_a_missing_folder_is_one_plain_line(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "nowhere"), "nobody/nothing", "not a name!"):
+        with pytest.raises(CheckpointError) as caught:
+            AdvRAD.from_pretrained(name, local_files_only=True)
+        assert "there is no such model folder" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_build_denoiser_makes_the_kind_that_is_named() -> None:
+    assert isinstance(build_denoiser(TINY), LeanDenoiser)
+    assert build_denoiser(TINY).config == TINY
+
+
+# --- the hub, played by a folder -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that takes uploads under `owner/name` and gives them back."""
+    shelf = tmp_path / "hub"
+
+    class Api:
+        def __init__(self, **options: object) -> None:
+            pass
+
+        def create_repo(self, repo_id: str, **options: object) -> SimpleNamespace:
+            (shelf / repo_id).mkdir(parents=True, exist_ok=True)
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, repo_id: str, folder_path: Path, **options: object) -> str:
+            shutil.copytree(folder_path, shelf / repo_id, dirs_exist_ok=True)
+            return f"hub:{repo_id}"
+
+    def snapshot_download(repo_id: str, *, allow_patterns: list[str], **options: object) -> str:
+        if not (shelf / repo_id).is_dir():
+            raise LocalEntryNotFoundError(f"{repo_id} is not here\nand never was")
+        return str(shelf / repo_id)
+
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    return shelf
+
+
+def test_a_pushed_detector_comes_back_bit_by_bit(hub: Path) -> None:
+    made = detector()
+    assert made.push_to_hub("owner/widget") == "hub:owner/widget"
+    assert sorted(path.name for path in (hub / "owner" / "widget").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    card = (hub / "owner" / "widget" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith("---\n") and "library_name: advrad" in card
+    images = pictures(3)
+    for where in ("owner/widget", hub / "owner" / "widget"):
+        loaded = AdvRAD.from_pretrained(where)
+        assert torch.equal(loaded.measure(images)[0], made.measure(images)[0])
+        assert loaded.calibration == made.calibration
+
+
+def test_what_the_hub_lacks_is_one_plain_line(hub: Path) -> None:
+    with pytest.raises(CheckpointError, match="nobody/nothing") as caught:
+        AdvRAD.from_pretrained("nobody/nothing")
+    assert "\n" not in str(caught.value)
+
+
+def test_saving_again_renews_the_model_card(tmp_path: Path) -> None:
+    made = detector()
+    made.save_pretrained(tmp_path)
+    before = (tmp_path / "README.md").read_text(encoding="utf-8")
+    made.calibrate([pictures(50, seed=5)], 0.02)
+    made.save_pretrained(tmp_path)
+    after = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert after != before and "50" in after
+
+
+def test_pictures_are_resized_differentiably_first() -> None:
+    made = detector(calibrated=False)
+    images = pictures(2, 64)
+    with torch.no_grad():
+        assert torch.equal(made.score(images, generator(1)), made.score(resize(images, 32), generator(1)))
+
+
+def test_bfloat16_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    made = detector(precision="auto")
+    made.denoiser.network.stem.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(advrad.detector, "bfloat16_is_native", lambda device, native=native: native)
+        seen.clear()
+        made.measure(pictures(1))
+        assert set(seen) == {dtype}
+    assert bfloat16_is_native(torch.device("meta")) is False

@@ -118,5 +118,5 @@ def test_it_solves_a_toy_problem() -> None:
         muon.zero_grad()
         loss.backward()
         muon.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.01 * losses[0]

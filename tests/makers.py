@@ -70,9 +70,7 @@ def make_mvtec(
     return base
 
 
-def make_btad(
-    root: Path, category: str = "01", train: int = 12, good: int = 4, bad: int = 3, size: int = 32
-) -> Path:
+def make_btad(root: Path, category: str = "01", train: int = 12, good: int = 4, bad: int = 3, size: int = 32) -> Path:
     """Write the layout of BTAD under root/category, masks as .png; returns the category folder."""
     base = root / category
     for i in range(train):
@@ -80,9 +78,7 @@ def make_btad(
     for i in range(good):
         write_good(base / "test" / "ok" / f"{i:04}.bmp", size, 1000 + i)
     for i in range(bad):
-        write_defect(
-            base / "test" / "ko" / f"{i:04}.bmp", base / "ground_truth" / "ko" / f"{i:04}.png", size, 2000 + i
-        )
+        write_defect(base / "test" / "ko" / f"{i:04}.bmp", base / "ground_truth" / "ko" / f"{i:04}.png", size, 2000 + i)
     return base
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import yaml
 
-from advrad.card import category_of, promise, render, score_words
+from advrad.card import category_of, promise, render
 from advrad.detector import Calibration, DetectorConfig
 from advrad.lean import LeanConfig
-from advrad.score import Look, Member, ScoreConfig
+from advrad.score import Look, ScoreConfig, describe
 
 FIGURES = {
     "image_auroc": 0.98765,
@@ -27,7 +27,7 @@ def config(**changes: object) -> DetectorConfig:
     values: dict[str, object] = {
         "denoiser": LeanConfig(),
         "size_px": 64,
-        "score": ScoreConfig(members=(Member(look=Look(view_px=64, sigma=0.2)),)),
+        "score": ScoreConfig(looks=(Look(view_px=64, sigma=0.2),)),
         "calibration": Calibration(threshold=1.25, false_alarm_rate=0.05, n=19, heat_low=0.5, heat_high=1.5),
         "training": {
             "plan": {
@@ -111,5 +111,5 @@ def test_a_category_cannot_break_the_page() -> None:
 
 def test_the_score_is_described_in_one_line() -> None:
     looks = [Look(view_px=64, sigma=0.2), Look(view_px=32, sigma=0.1)]
-    score = ScoreConfig(members=tuple(Member(look=look, pooling=0.002) for look in looks))
-    assert score_words(score) == "plain (none, filter 3 px, top 0.2%); 32+64 px; noise 0.1, 0.2"
+    score = ScoreConfig(looks=tuple(looks), pooling=0.002)
+    assert describe(score) == "normalisation none, filter 3 px, mean of the top 0.2%; 32+64 px; noise 0.1, 0.2"

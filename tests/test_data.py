@@ -50,9 +50,7 @@ def _sizes(n: int, rate: float = 0.05) -> tuple[int, int, int]:
     rate=st.floats(0.001, 0.9),
     shuffle=st.randoms(use_true_random=False),
 )
-def test_the_parts_are_disjoint_complete_and_repeatable(
-    n: int, seed: int, rate: float, shuffle: random.Random
-) -> None:
+def test_the_parts_are_disjoint_complete_and_repeatable(n: int, seed: int, rate: float, shuffle: random.Random) -> None:
     records = _normals(n)
     split = data.split_normals(records, seed, false_alarm_rate=rate)
     together = [*split.train, *split.selection, *split.calibration]
@@ -171,9 +169,7 @@ def test_white_is_one_and_black_is_nought(tmp_path: Path) -> None:
     stack = data.load_pictures(
         [Record(tmp_path / name, "test", 0, "good") for name in ("a.png", "b.png")], 16, cache_dir=False
     )
-    assert torch.equal(
-        stack.batch([0, 1]), torch.tensor([1.0, 0.0])[:, None, None, None].expand(2, 3, 16, 16)
-    )
+    assert torch.equal(stack.batch([0, 1]), torch.tensor([1.0, 0.0])[:, None, None, None].expand(2, 3, 16, 16))
 
 
 def test_the_cache_is_used_and_follows_the_content(
@@ -239,9 +235,7 @@ def test_a_damaged_entry_is_made_anew(
     assert len(list(cache.iterdir())) == 2
 
 
-def test_the_default_cache_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]
-) -> None:
+def test_the_default_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]) -> None:
     monkeypatch.setenv("ADVRAD_CACHE", str(tmp_path / "named"))
     data.load_pictures(records, 16)
     assert len(list((tmp_path / "named").glob("*.npy"))) == 1
@@ -306,9 +300,7 @@ def test_the_cache_is_bounded(
     assert len(list(cache.glob("*.npy"))) == 1
 
 
-def test_broken_pictures_are_named_or_skipped(
-    records: tuple[Record, ...], cache: Path, decodings: list[Path]
-) -> None:
+def test_broken_pictures_are_named_or_skipped(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:
     records[2].path.write_text("no picture")
     records[5].path.write_bytes(records[5].path.read_bytes()[:200])
     seen: list[tuple[int, int]] = []
@@ -366,9 +358,7 @@ def test_mixed_sizes_and_kinds_become_one_size(tmp_path: Path) -> None:
     }
     for name, image in images.items():
         image.save(tmp_path / name)
-    stack = data.load_pictures(
-        [Record(tmp_path / name, "test", 0, "good") for name in images], 32, cache_dir=False
-    )
+    stack = data.load_pictures([Record(tmp_path / name, "test", 0, "good") for name in images], 32, cache_dir=False)
     values = stack.batch(slice(None))
     assert values.shape == (5, 3, 32, 32)
     for i in (0, 2, 3):

@@ -45,9 +45,7 @@ class Oracle(nn.Module):
         # Fractional steps lie between two levels, evenly in the logarithm.
         levels = ((1 - self.abar) / self.abar).sqrt().log()
         below = step.long().clamp(max=len(levels) - 2)
-        level = torch.lerp(levels[below], levels[below + 1], (step - below).double()).exp()[
-            :, None, None, None
-        ]
+        level = torch.lerp(levels[below], levels[below + 1], (step - below).double()).exp()[:, None, None, None]
         alpha = (1 + level**2).rsqrt()
         noise = (x / alpha - self.clean) / level
         answers = {
@@ -136,9 +134,7 @@ def test_rows_do_not_touch_each_other() -> None:
     together = denoiser(z, sigma)
     assert together.shape == z.shape
     for i in range(3):
-        torch.testing.assert_close(
-            together[i : i + 1], denoiser(z[i : i + 1], sigma[i : i + 1]), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(together[i : i + 1], denoiser(z[i : i + 1], sigma[i : i + 1]), rtol=1e-4, atol=1e-5)
     gradient = torch.autograd.grad(denoiser(z.requires_grad_(), sigma)[1].sum(), z)[0]
     assert gradient[1].abs().sum() > 0
     assert gradient[0].abs().sum() == 0

@@ -51,9 +51,7 @@ def aupro_oracle(masks: np.ndarray, maps: np.ndarray, fpr_limit: float) -> float
 def samples(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Labels of both classes and coarse scores, so that ties are common."""
     count = draw(st.integers(2, 30))
-    labels = draw(
-        st.lists(st.integers(0, 1), min_size=count, max_size=count).filter(lambda x: len(set(x)) == 2)
-    )
+    labels = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count).filter(lambda x: len(set(x)) == 2))
     levels = draw(st.sampled_from([2, 5, 1000]))
     scores = draw(st.lists(st.integers(-levels, levels), min_size=count, max_size=count))
     return np.array(labels), np.array(scores) / 7.0

@@ -67,9 +67,7 @@ def test_outline_resizes_and_leaves_the_edge_open() -> None:
 def test_resize_equals_torch(height: int, width: int, rows: int, columns: int) -> None:
     values = np.random.default_rng(height).random((height, width))
     size = (height * rows, width * columns)
-    expected = torch.nn.functional.interpolate(
-        torch.from_numpy(values)[None, None], size=size, mode="bilinear"
-    )
+    expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], size=size, mode="bilinear")
     np.testing.assert_allclose(_resize(values, *size), expected[0, 0].numpy(), atol=1e-12)
 
 

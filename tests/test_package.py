@@ -41,9 +41,7 @@ def loaded_by(code: str) -> set[str]:
 
 def test_exports_exactly_the_detector_the_errors_and_the_version() -> None:
     tree = {
-        name
-        for name, value in vars(errors).items()
-        if isinstance(value, type) and value.__module__ == errors.__name__
+        name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
     }
     assert set(advrad.__all__) == tree - {"Path"} | {"AdvRAD", "__version__"}
     assert len(set(advrad.__all__)) == len(advrad.__all__)

@@ -122,9 +122,7 @@ def test_exif_turns_are_obeyed(tmp_path: Path, orientation: int) -> None:
     }[orientation]
     Image.fromarray(RAMP).save(tmp_path / "a.png", exif=note)
     want = turn(RAMP)
-    np.testing.assert_array_equal(
-        np.rint(pictures.read_picture(tmp_path / "a.png")[:, :, 0] * 255).astype(int), want
-    )
+    np.testing.assert_array_equal(np.rint(pictures.read_picture(tmp_path / "a.png")[:, :, 0] * 255).astype(int), want)
     info = pictures.examine(tmp_path / "a.png", decode=False)
     assert (info.height_px, info.width_px) == want.shape
 
@@ -187,9 +185,7 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
     noise = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     for ending in ("png", "jpg", "tif", "gif", "bmp", "webp", "jp2"):
         buffer = io.BytesIO()
-        Image.fromarray(noise).save(
-            buffer, {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(ending, ending)
-        )
+        Image.fromarray(noise).save(buffer, {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000"}.get(ending, ending))
         whole = np.frombuffer(buffer.getvalue(), np.uint8)
         for trial in range(40):
             damaged = whole.copy()
@@ -243,9 +239,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pyt
     assert "20000 x 20000 px, more than the bound of 200 million pixels" in _reason(tmp_path / "bomb.png")
 
 
-def test_large_pictures_may_be_reduced_by_whole_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_pictures_may_be_reduced_by_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "REDUCE_ABOVE_PIXELS", 1000)
     values = np.random.default_rng(0).integers(0, 256, (130, 205, 3), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")
@@ -262,9 +256,7 @@ def test_large_pictures_may_be_reduced_by_whole_blocks(
     )
 
 
-def test_read_resized_of_a_reduced_picture_stays_close(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_read_resized_of_a_reduced_picture_stays_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     y, x = np.mgrid[0:256, 0:320]
     Image.fromarray((127 + 120 * np.sin(x / 25) * np.cos(y / 30)).astype(np.uint8)).save(tmp_path / "a.png")
     plain = pictures.read_resized(tmp_path / "a.png", 32)
@@ -291,9 +283,7 @@ def test_masks_of_all_kinds(tmp_path: Path) -> None:
         assert got.dtype == np.bool_
         np.testing.assert_array_equal(got, want)
     Image.fromarray(whole * 255).resize((100, 120), 0).save(tmp_path / "m.jpg", quality=60)
-    np.testing.assert_array_equal(
-        pictures.read_mask(tmp_path / "m.jpg"), np.repeat(np.repeat(want, 10, 0), 10, 1)
-    )
+    np.testing.assert_array_equal(pictures.read_mask(tmp_path / "m.jpg"), np.repeat(np.repeat(want, 10, 0), 10, 1))
     path.write_text("x")
     with pytest.raises(PictureError):
         pictures.read_mask(path)

@@ -54,9 +54,7 @@ def by_hand(theirs: UNet2DModel, scheduler: DDPMScheduler, z: torch.Tensor, step
 @pytest.mark.parametrize("layout", ["pipeline", "flat", "network alone"])
 def test_a_checkpoint_does_what_diffusers_does_with_it(tmp_path: Path, layout: str) -> None:
     theirs = network(attention_head_dim=None, flip_sin_to_cos=False, freq_shift=1, norm_eps=1e-6)
-    scheduler = (
-        DDPMScheduler() if layout == "network alone" else DDPMScheduler(beta_schedule="squaredcos_cap_v2")
-    )
+    scheduler = DDPMScheduler() if layout == "network alone" else DDPMScheduler(beta_schedule="squaredcos_cap_v2")
     theirs.save_pretrained(tmp_path / "unet" if layout == "pipeline" else tmp_path)
     if layout != "network alone":
         scheduler.save_pretrained(tmp_path / "scheduler" if layout == "pipeline" else tmp_path)

@@ -195,10 +195,7 @@ def test_kinds_of_defects(tmp_path: Path) -> None:
     )
     rows = re.sub(r"\s+", " ", render(tmp_path / "report.html", report).text).replace("\N{EN DASH}", "-")
     # The hardest first; a rate of each; good pictures last.
-    assert (
-        "dent20.500 0 (0.0 %) 0.20.250.3 hole11.000 1 (100.0 %) 0.90.90.9 good2- 1 (50.0 %) 0.10.250.4"
-        in rows
-    )
+    assert "dent20.500 0 (0.0 %) 0.20.250.3 hole11.000 1 (100.0 %) 0.90.90.9 good2- 1 (50.0 %) 0.10.250.4" in rows
 
 
 def test_size_and_repeatability(tmp_path: Path) -> None:
@@ -234,10 +231,7 @@ def test_odd_training_rows(tmp_path: Path) -> None:
     )
     assert "no training log" in render(tmp_path / "a.html", content(training=rows)).text
     two = (*rows, {"step": 2, "loss": -1.5})
-    assert (
-        "2 steps; loss 2 at the start, -1.5 at the end"
-        in render(tmp_path / "b.html", content(training=two)).text
-    )
+    assert "2 steps; loss 2 at the start, -1.5 at the end" in render(tmp_path / "b.html", content(training=two)).text
     many = tuple({"step": step, "loss": 1.0} for step in range(50_000))
     render(tmp_path / "c.html", content(training=many))
     assert (tmp_path / "c.html").stat().st_size < 500_000

@@ -7,13 +7,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from advrad.reconstruct import draw_noise, noise_levels, reconstruct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from toys import Linear, assert_gradient, awake, generator, pictures
 
 from advrad.denoiser import Denoiser
+from advrad.reconstruct import draw_noise, noise_levels, reconstruct
 
 
 def test_rows_share_one_draw_that_the_seed_decides() -> None:

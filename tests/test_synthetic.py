@@ -146,3 +146,7 @@ def test_gradients_and_layouts_of_the_input_do_not_matter() -> None:
     odd = images.to(memory_format=torch.channels_last).requires_grad_()
     got, _ = paste(odd, "stain")
     assert torch.equal(got, wanted) and not got.requires_grad
+
+
+def test_visible_is_what_an_eye_would_mark() -> None:
+    assert 4 / 255 < VISIBLE < 6 / 255

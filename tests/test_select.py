@@ -147,7 +147,7 @@ def test_a_look_that_sees_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(advrad.select, "paste_defects", squares(0.012))
     selection = choose(Keen(prototype), normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.5])
     assert [look.sigma for look in selection.config.looks] == [0.1]
-    assert selection.reason.startswith("better by 0.")
+    assert "within 0.01 of the best" in selection.reason
     assert selection.winner == selection.tried[0][0]
 
 
@@ -157,7 +157,7 @@ def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
     # The prototype does not look at the noise, so all noise levels are equally good.
     selection = choose(Prototype(prototype), normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
     assert [look.sigma for look in selection.config.looks] == [0.1, 0.2]
-    assert selection.reason.startswith("best of those that use every look")
+    assert "the most looks" in selection.reason
     assert selection.winner in dict(selection.tried)
 
 

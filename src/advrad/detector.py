@@ -251,10 +251,14 @@ class AdvRAD(
         Returns:
             As :meth:`examine`, on the CPU; the same for any batch size.
         """
-        generator = torch.Generator().manual_seed(self.detector_config.noise_seed)
+        # One at a time on a CPU: nothing is lost there, and kernels that depend on the batch size cannot show.
+        parts = []
         with self._edge():
-            scores, maps, recon = self.examine(images.to(self.device), generator)
-        return scores.float().cpu(), maps.float().cpu(), recon.float().cpu()
+            for part in torch.split(images, 1 if self.device.type == "cpu" else len(images)):
+                generator = torch.Generator().manual_seed(self.detector_config.noise_seed)
+                parts.append([result.float().cpu() for result in self.examine(part.to(self.device), generator)])
+        scores, maps, recon = (torch.cat(results) for results in zip(*parts, strict=True))
+        return scores, maps, recon
 
     def predict(
         self, pictures: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS

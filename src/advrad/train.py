@@ -288,8 +288,8 @@ class Trainer:
         self.accelerator.backward(loss)
         torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.clip_norm)
         value = float(loss.detach())
-        self._check(value)
         self.whole = False
+        self._check(value)
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
@@ -434,18 +434,12 @@ def fit(
                 left_s = (steps - trainer.step) / rate
                 report(Progress(trainer.step, steps, smooth, rate * trainer.config.batch_size, now - began, left_s))
     finally:
-        # Also on Ctrl-C, unless it cut a step in two; then the last state counts. So does it where training diverged.
-        if main and trainer.whole and trainer.step > first and not isinstance(_in_flight(), TrainingDivergedError):
+        # Also on Ctrl-C. The last state saved counts where a step was cut in two, by Ctrl-C or because it diverged.
+        if main and trainer.whole and trainer.step > first:
             trainer.save(folder / "state.safetensors")
         if log:
             log.close()
     return trainer.average.eval()
-
-
-def _in_flight() -> BaseException | None:
-    import sys
-
-    return sys.exc_info()[1]
 
 
 class _Log:

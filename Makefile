@@ -6,6 +6,9 @@ PYTEST_ARGS ?=
 BIN := .venv/bin
 PIP_INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 
+# Our metrics against anomalib's, in the one environment that holds anomalib.
+COMPARE := .venv-anomalib/bin/python -m pytest tests/test_metrics.py -k anomalib
+
 .PHONY: demo test test-all lint clean
 .DELETE_ON_ERROR:
 
@@ -14,11 +17,13 @@ demo: .venv/.core
 	$(BIN)/advrad demo
 
 # Style, types, import order, then all tests but the slow ones.
-test: lint
+test: lint .venv-anomalib/.made
+	$(COMPARE)
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 # The slow tests too.
-test-all: lint
+test-all: lint .venv-anomalib/.made
+	$(COMPARE)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: .venv/.test
@@ -28,7 +33,7 @@ lint: .venv/.test
 	$(BIN)/lint-imports --no-logo
 
 clean:
-	rm -rf .venv build dist demo-run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-anomalib build dist demo-run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: touched only after the step has succeeded, so a failed installation is tried again.
@@ -46,3 +51,9 @@ clean:
 	@echo "Installing advrad with what its tests need"
 	@$(PIP_INSTALL) -e ".[test]"
 	@touch $@ .venv/.core
+
+.venv-anomalib/.made: pyproject.toml constraints.txt
+	@echo "Installing anomalib, to compare metrics with, in .venv-anomalib"
+	@$(PYTHON) -m venv .venv-anomalib
+	@.venv-anomalib/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[test-anomalib]"
+	@touch $@

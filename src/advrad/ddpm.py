@@ -167,7 +167,7 @@ class DdpmDenoiser(Denoiser):
         self.register_buffer("log_levels", (2 * sigmas).log().float(), persistent=False)
 
     def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
-        """See :class:`~advrad.denoiser.Denoiser`; ``window`` is ignored and no error is estimated."""
+        """See :class:`~advrad.denoiser.Denoiser`; ``window`` is ignored."""
         x = 2 * z - 1
         level = 2 * sigma
         if self.config.channels == 1:

@@ -1,7 +1,7 @@
 """Muon: orthogonalised momentum for convolution kernels, AdamW for everything else.
 
-Minutes on a CPU buy some thousand steps, so what a step achieves decides. On the lean denoiser Muon reaches in 250
-steps a held-out error that AdamW does not reach in twice as many (``benchmarks/train.py`` measures it).
+Minutes on a CPU buy about a thousand steps, so what a step achieves decides. ``benchmarks/train.py --optimisers``
+compares the two by the held-out denoising error after equally many steps.
 """
 
 from __future__ import annotations

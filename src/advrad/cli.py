@@ -418,7 +418,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="For everything.")] = Path(
         "demo-run"
     ),
-    minutes: Annotated[float | None, typer.Option(help="Budget of the training.  [default: 3]")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget of the training.  [default: 3.75]")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of minutes.")] = None,
     size: Annotated[int | None, typer.Option(help="Input size in pixels.  [default: 256]")] = None,
     seed: Seed = 0,
@@ -429,7 +429,7 @@ def demo(
     from advrad.screen import show_figures
 
     if minutes is None and steps is None:
-        minutes = 3.0
+        minutes = 3.75
     options = RunOptions(minutes=minutes, steps=steps, size_px=size, seed=seed)
     with _screen() as screen:
         try:

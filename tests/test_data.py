@@ -205,51 +205,28 @@ def test_the_cache_is_used_and_follows_the_content(
     np.testing.assert_array_equal(changed[1:], first[1:])
 
 
-@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "text", "json", "nojson", "other"])
-def test_a_damaged_entry_is_made_anew(
-    records: tuple[Record, ...], cache: Path, decodings: list[Path], harm: str
-) -> None:
+def test_a_damaged_entry_is_made_anew(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:
     first = np.array(data.load_pictures(records, 16, cache_dir=cache).values)
     (entry,) = cache.glob("*.npy")
-    whole = bytearray(entry.read_bytes())
-    if harm == "cut":
-        entry.write_bytes(whole[:-100])
-    elif harm == "flip":
-        whole[-7] ^= 4
-        entry.write_bytes(whole)
-    elif harm == "empty":
-        entry.write_bytes(b"")
-    elif harm == "text":
-        entry.write_text("not an array")
-    elif harm == "json":
-        entry.with_suffix(".json").write_text('{"bad": 3}')
-    elif harm == "nojson":
-        entry.with_suffix(".json").unlink()
-    else:
-        np.save(entry, first[:-1])
-    again = data.load_pictures(records, 16, cache_dir=cache)
-    np.testing.assert_array_equal(again.values, first)
-    assert len(decodings) == 2 * len(records)
-    data.load_pictures(records, 16, cache_dir=cache)
-    assert len(decodings) == 2 * len(records)
-    assert len(list(cache.iterdir())) == 2
+    entry.write_bytes(entry.read_bytes()[:-100])
+    for _ in range(2):
+        np.testing.assert_array_equal(data.load_pictures(records, 16, cache_dir=cache).values, first)
+        assert len(decodings) == 2 * len(records)
 
 
-def test_the_default_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]) -> None:
+def test_the_cache_lies_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]
+) -> None:
     monkeypatch.setenv("ADVRAD_CACHE", str(tmp_path / "named"))
     data.load_pictures(records, 16)
     assert len(list((tmp_path / "named").glob("*.npy"))) == 1
-    monkeypatch.delenv("ADVRAD_CACHE")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    assert data.cache_folder() == tmp_path / ".cache" / "advrad"
 
-    def homeless(self: Path) -> Path:
-        raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(Path, "expanduser", homeless)
-    assert data.cache_folder() is None
-    assert len(data.load_pictures(records, 16)) == len(records)
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]) -> None:
+    monkeypatch.setattr("advrad.cache.default_folder", lambda: None)
+    stack = data.load_pictures(records, 16)
+    assert len(stack) == len(records)
+    assert not isinstance(stack.values, np.memmap)
 
 
 def test_a_full_disk_does_not_stop_the_work(
@@ -271,33 +248,6 @@ def test_a_cache_that_is_a_file(records: tuple[Record, ...], tmp_path: Path) -> 
     stack = data.load_pictures(records, 16, cache_dir=tmp_path / "taken")
     assert len(stack) == len(records)
     assert str(tmp_path / "taken") in stack.notes[0]
-
-
-def test_the_cache_is_bounded(
-    records: tuple[Record, ...], cache: Path, decodings: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    one = len(records) * 3 * 16 * 16 * 2 + 128
-    monkeypatch.setattr(data, "CACHE_LIMIT_BYTES", 2 * one)
-    orders = [records, records[::-1], records[1:] + records[:1]]
-    stacks = []
-    for age, order in enumerate(orders[:2]):
-        stacks.append(data.load_pictures(order, 16, cache_dir=cache))
-        newest = max(cache.glob("*.npy"), key=lambda path: path.stat().st_mtime)
-        os.utime(newest, (1000 + age, 1000 + age))
-    data.load_pictures(orders[0], 16, cache_dir=cache)  # used again, so the second is now the oldest
-    stale = cache / ".0123.part.npy"
-    stale.write_text("left by a crash")
-    os.utime(stale, (1, 1))
-    data.load_pictures(orders[2], 16, cache_dir=cache)
-    assert len(list(cache.iterdir())) == 4
-    count = len(decodings)
-    data.load_pictures(orders[0], 16, cache_dir=cache)
-    assert len(decodings) == count
-    # What was mapped stays readable although its file is gone.
-    assert stacks[1].batch([0]).shape == (1, 3, 16, 16)
-    monkeypatch.setattr(data, "CACHE_LIMIT_BYTES", 1)
-    data.load_pictures(records[:3], 16, cache_dir=cache)
-    assert len(list(cache.glob("*.npy"))) == 1
 
 
 def test_broken_pictures_are_named_or_skipped(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:

@@ -1,22 +1,14 @@
-"""From records to tensors: splitting the normals, decoding once and keeping the result, masks, and a summary.
-
-Decoding is far slower than reading. So pictures are decoded and resized once, and the result is kept in a
-cache folder under the digest of the files' contents: a changed, added or reordered picture makes another
-entry, a touched or moved one does not.
-"""
+"""From records to tensors: splitting the normals, pictures and masks at the working size, and a summary."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
-import time
-import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,20 +18,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from advrad import cache
 from advrad.errors import ConfigError, DataError, OutputError, PictureError
-from advrad.files import PART, atomic_path, make_folder, write_json
 from advrad.layouts import Dataset
 from advrad.pictures import MAX_PIXELS, PictureInfo, examine, read_mask, read_picture, resize, to_tensor
 from advrad.types import Record
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-CACHE_VERSION = 1
-"""To be raised whenever the same file would give other numbers than before."""
-
-CACHE_LIMIT_BYTES = 8 * 2**30
-"""The least recently used entries are deleted above this; the one just used never is."""
 
 MIN_NORMALS = 8
 """Fewer normals cannot be split into training, selection and calibration."""
@@ -150,15 +136,6 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
     return Split(train, chosen, held)
 
 
-def cache_folder() -> Path | None:
-    """Where decoded pictures are kept: ADVRAD_CACHE, else ~/.cache/advrad; None if there is no home."""
-    named = os.environ.get("ADVRAD_CACHE")
-    try:
-        return Path(named) if named else Path("~/.cache/advrad").expanduser()
-    except RuntimeError:
-        return None
-
-
 def load_pictures(
     records: Iterable[Record],
     size_px: int,
@@ -171,8 +148,7 @@ def load_pictures(
     """Decode pictures at the working size, or take them from the cache.
 
     The numbers are those of `advrad.pictures.read_resized`, rounded to 16 bits. While decoding, all pictures
-    are in
-    memory: 6 x size_px^2 bytes each, 0.4 GB for 1,000 pictures of 256 px. Entries of the cache are checked
+    are in memory: 6 x size_px^2 bytes each, 0.4 GB for 1,000 pictures of 256 px. Entries of the cache are checked
     before use; a damaged one is made anew. Where the cache cannot be written, the pictures stay in memory and
     a note says so.
 
@@ -180,7 +156,7 @@ def load_pictures(
         records: the pictures, in the order wanted.
         size_px: side of the square.
         skip_bad: leave out pictures that cannot be read instead of raising.
-        cache_dir: None for `cache_folder`, False for no cache.
+        cache_dir: None for :func:`advrad.cache.default_folder`, False for no cache.
         max_pixels: bound on each picture as it lies in its file.
         progress: called after each picture.
 
@@ -191,16 +167,20 @@ def load_pictures(
     wanted = tuple(records)
     if not wanted:
         raise DataError("no pictures to load: the list is empty")
-    folder = None if cache_dir is False else (cache_dir or cache_folder())
+    folder = None if cache_dir is False else (cache_dir or cache.default_folder())
     notes: tuple[str, ...] = ()
-    key = _key(wanted, size_px, max_pixels) if folder is not None else None
-    entry = _taken(folder, key, len(wanted), size_px) if folder is not None and key is not None else None
+    path = None
+    if folder is not None:
+        digests = _ahead(cache.digest, [record.path for record in wanted])
+        with closing(digests):
+            path = cache.entry_path(folder, digests, size_px, max_pixels)
+    entry = None if path is None else cache.take(path, len(wanted), size_px)
     if entry is None:
         entry = _decoded(wanted, size_px, skip_bad, max_pixels, progress)
-        if folder is not None and key is not None and len(entry[0]):
+        if path is not None and len(entry[0]):
             try:
-                _keep(folder, key, *entry)
-                entry = _taken(folder, key, len(wanted), size_px) or entry
+                cache.keep(path, entry)
+                entry = cache.take(path, len(wanted), size_px) or entry
             except OutputError as error:
                 notes = (f"decoded pictures are not kept for the next run: {error}",)
     elif progress is not None:
@@ -334,8 +314,8 @@ def _ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_
 
 def _decoded(
     records: tuple[Record, ...], size_px: int, skip_bad: bool, max_pixels: int, progress: Progress | None
-) -> tuple[npt.NDArray[np.uint16], dict[int, str]]:
-    """Decode all pictures; returns the good ones and, by their index, the reasons of the bad ones."""
+) -> cache.Entry:
+    """Decode all pictures; only with ``skip_bad`` are some of them bad."""
     values = np.empty((len(records), 3, size_px, size_px), dtype=np.uint16)
     bad: dict[int, str] = {}
     work = _ahead(partial(_read, size_px=size_px, max_pixels=max_pixels), records)
@@ -392,9 +372,9 @@ def _examined(
         # A mask cannot be judged without its picture; only the picture is named.
         return error, None, None
     if record.mask is None:
-        return info, _digest(record), None
+        return info, cache.digest(record.path), None
     mask = _mask(record, max_pixels)
-    return info, _digest(record), mask if isinstance(mask, PictureError) else bool(mask.any())
+    return info, cache.digest(record.path), mask if isinstance(mask, PictureError) else bool(mask.any())
 
 
 def _shrunk(mask: npt.NDArray[np.bool_], size_px: int) -> npt.NDArray[np.bool_]:
@@ -407,80 +387,3 @@ def _shrunk(mask: npt.NDArray[np.bool_], size_px: int) -> npt.NDArray[np.bool_]:
 
 def _range(sizes: list[int]) -> dict[str, float] | None:
     return {"min": min(sizes), "median": median(sizes), "max": max(sizes)} if sizes else None
-
-
-def _digest(record: Record) -> bytes | None:
-    try:
-        if not record.path.is_file():
-            return None
-        with record.path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-    except OSError:
-        return None
-
-
-def _key(records: tuple[Record, ...], size_px: int, max_pixels: int) -> str | None:
-    """Name of the cache entry; None if a file cannot be opened, which may change without its content."""
-    import PIL
-
-    # Another Pillow may decode a little differently, or read what this one cannot.
-    state = f"{CACHE_VERSION} {size_px} {max_pixels} {PIL.__version__} ".encode()
-    whole = hashlib.blake2b(state, digest_size=16)
-    for digest in _ahead(_digest, records):
-        if digest is None:
-            return None
-        whole.update(digest)
-    return whole.hexdigest()
-
-
-def _taken(folder: Path, key: str, count: int, size_px: int) -> tuple[npt.NDArray[np.uint16], dict[int, str]] | None:
-    """A cache entry, or None if it is missing or damaged."""
-    path = folder / f"{key}.npy"
-    try:
-        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        bad = {int(index): str(reason) for index, reason in facts["bad"].items()}
-        values = np.load(path, mmap_mode="r")
-        good = (
-            isinstance(values, np.memmap)
-            and values.dtype == np.uint16
-            and values.shape == (count - len(bad), 3, size_px, size_px)
-            and values.flags.c_contiguous
-            and zlib.crc32(values.data) == facts["crc32"]
-        )
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    if not good:
-        return None
-    with suppress(OSError):
-        os.utime(path)  # the time of last use, by which old entries are found
-    return values, bad
-
-
-def _keep(folder: Path, key: str, values: npt.NDArray[np.uint16], bad: dict[int, str]) -> None:
-    make_folder(folder)
-    path = folder / f"{key}.npy"
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, values)
-    facts = {"bad": {str(index): reason for index, reason in bad.items()}, "crc32": zlib.crc32(values.data)}
-    write_json(path.with_suffix(".json"), facts)
-    _trim(folder, path)
-
-
-def _trim(folder: Path, in_use: Path) -> None:
-    """Delete the least recently used entries above the limit, and what interrupted runs left behind."""
-    entries = []
-    for path in folder.glob("*"):
-        with suppress(OSError):
-            facts = path.stat()
-            if path.suffix == ".npy" and not path.name.startswith("."):
-                entries.append((facts.st_mtime, path, facts.st_size))
-            elif PART in path.name and facts.st_mtime < time.time() - 86_400:
-                path.unlink()
-    total = sum(size for _, _, size in entries)
-    for _, path, size in sorted(entries):
-        if total > CACHE_LIMIT_BYTES and path != in_use:
-            # Where another process has it open, Windows refuses; elsewhere the open file lives on.
-            with suppress(OSError):
-                path.unlink()
-                path.with_suffix(".json").unlink(missing_ok=True)
-                total -= size

@@ -9,8 +9,9 @@ from typing import Any
 from advrad.card import category_of, promise
 from advrad.detector import AdvRAD
 from advrad.evaluate import Evaluation
+from advrad.log import read_log
 from advrad.pictures import MAX_PIXELS, read_picture, to_tensor
-from advrad.report import Choice, GalleryItem, ReportContent, pick_gallery, read_log
+from advrad.report import Choice, GalleryItem, ReportContent, pick_gallery
 from advrad.score import describe
 from advrad.stream import heat
 
@@ -38,7 +39,6 @@ def report_content(
     """
     config, figures = detector.detector_config, evaluation.figures
     misses, alarms, finds = pick_gallery(evaluation.labels, evaluation.scores)
-    log = run_folder / "training" / "log.jsonl" if run_folder else None
     tried = [Choice(str(name), float(value)) for name, value in config.training.get("tried", [])]
     winner = describe(config.score)
     shown = tried[:_SHOWN_CHOICES]
@@ -62,7 +62,7 @@ def report_content(
         misses=items(misses),
         false_alarms=items(alarms),
         finds=items(finds),
-        training=read_log(log) if log and log.is_file() else (),
+        training=read_log(run_folder / "training") if run_folder else (),
         choices=tuple(shown),
         winner=winner if any(choice.name == winner for choice in shown) else None,
         choice_metric="AUROC of held-out good pictures against synthetic defects",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +93,7 @@ class ReportContent:
         misses: defects with the lowest scores, lowest first.
         false_alarms: good pictures with the highest scores, highest first.
         finds: defects with the highest scores, highest first.
-        training: rows of the training log with ``step``, ``loss`` and, if known, ``images_per_s`` and
+        training: as of :func:`advrad.log.read_log`: finite ``step``, ``loss`` and, if known, ``images_per_s`` and
             ``elapsed_s``.
         choices: candidates that were compared on normal pictures and synthetic defects.
         winner: name of the one taken.
@@ -119,7 +118,7 @@ class ReportContent:
     misses: tuple[GalleryItem, ...] = ()
     false_alarms: tuple[GalleryItem, ...] = ()
     finds: tuple[GalleryItem, ...] = ()
-    training: tuple[Mapping[str, Any], ...] = ()
+    training: Sequence[Mapping[str, float]] = ()
     choices: tuple[Choice, ...] = ()
     winner: str | None = None
     choice_metric: str = "AUROC"
@@ -153,37 +152,6 @@ def pick_gallery(
     finds = tuple(int(i) for i in falling[label[falling]][: min(count, defects - shown)])
     alarms = tuple(int(i) for i in falling[~label[falling]][:count])
     return misses, alarms, finds
-
-
-def read_log(path: Path) -> tuple[dict[str, Any], ...]:
-    """Read the rows of a JSON-lines training log.
-
-    Args:
-        path: the log; a last line cut off by an interruption is left out.
-
-    Returns:
-        The rows that hold a numeric ``step`` and ``loss``, in order.
-
-    Raises:
-        DataError: the file cannot be read, or a line other than the last is not JSON.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}; pass the log that the training wrote") from None
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            if number == len(lines):
-                break
-            raise DataError(f"{path}: line {number} is not JSON; pass the training's log") from None
-        if isinstance(row, dict) and _is_number(row.get("step")) and _is_number(row.get("loss")):
-            rows.append(row)
-    return tuple(rows)
 
 
 def write_report(path: Path, content: ReportContent) -> None:
@@ -346,15 +314,14 @@ def _choices(content: ReportContent) -> list[dict[str, Any]]:
     return rows
 
 
-def _training(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The loss curve and its summary, or None where there are fewer than two usable rows."""
-    usable = [row for row in rows if _is_number(row.get("step")) and _is_number(row.get("loss"))]
-    if len(usable) < 2:
+def _training(rows: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
+    """The loss curve and its summary, or None where there are fewer than two rows."""
+    if len(rows) < 2:
         return None
-    steps = np.array([row["step"] for row in usable], dtype=np.float64)
-    losses = np.array([row["loss"] for row in usable], dtype=np.float64)
-    speeds = [row["images_per_s"] for row in usable if _is_number(row.get("images_per_s"))]
-    elapsed = [row["elapsed_s"] for row in usable if _is_number(row.get("elapsed_s"))]
+    steps = np.array([row["step"] for row in rows], dtype=np.float64)
+    losses = np.array([row["loss"] for row in rows], dtype=np.float64)
+    speeds = [row["images_per_s"] for row in rows if "images_per_s" in row]
+    elapsed = [row["elapsed_s"] for row in rows if "elapsed_s" in row]
     return {
         "plot": _loss_plot(steps, losses),
         "steps": int(steps.max()),
@@ -515,7 +482,3 @@ def _number(value: float | None) -> str:
 
 def _percent(value: float | None) -> str:
     return "\N{EN DASH}" if value is None else f"{100.0 * value:.1f} %"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -11,10 +11,10 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field
@@ -26,7 +26,7 @@ from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
 from advrad.detector import bfloat16_is_native
 from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
-from advrad.files import atomic_path
+from advrad.log import LogWriter
 from advrad.optimiser import Muon
 from advrad.pictures import resize
 from advrad.synthetic import paste_defects
@@ -416,7 +416,7 @@ def fit(
         The moving average of the weights, in evaluation mode.
     """
     main, steps = trainer.accelerator.is_main_process, trainer.config.steps
-    log = _Log(folder, trainer.step) if main else None
+    log = LogWriter(folder, trainer.step) if main else None
     began = saved = time.perf_counter()
     first, smooth = trainer.step, None
     try:
@@ -440,49 +440,3 @@ def fit(
         if log:
             log.close()
     return trainer.average.eval()
-
-
-class _Log:
-    """Loss rows as JSON lines and, where tensorboard is installed, as its events."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / "log.jsonl"
-        kept = [row for row in read_log(folder) if row["step"] <= step]
-        with atomic_path(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self.file = self.path.open("a", encoding="utf-8")
-        self.events: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self.events = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
-
-    def write(self, step: int, loss: float, smooth: float, images_per_s: float, elapsed_s: float) -> None:
-        row = {"step": step, "loss": loss, "smooth_loss": smooth, "images_per_s": images_per_s, "elapsed_s": elapsed_s}
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-        if self.events:
-            self.events.add_scalar("train/loss", loss, step)
-            self.events.add_scalar("train/images_per_s", images_per_s, step)
-
-    def close(self) -> None:
-        self.file.close()
-        if self.events:
-            self.events.close()
-
-
-def read_log(folder: Path) -> Iterator[dict[str, float]]:
-    """Rows of a run's ``log.jsonl``, without a last line that a kill cut short.
-
-    Args:
-        folder: that :func:`fit` was given.
-    """
-    path = folder / "log.jsonl"
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return

@@ -328,6 +328,13 @@ def test_write_picture_colour_bool_and_cut_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(pictures.read_mask(tmp_path / "a.png"), np.eye(20, dtype=bool))
 
 
+def test_levels_are_rounded_and_cut_off() -> None:
+    values = np.array([-1.0, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 9.0])
+    assert pictures.to_levels(values).tolist() == [0, 0, 0, 1, 255, 255]
+    assert pictures.to_levels(values, 16).tolist() == [0, 0, 128, 129, 65535, 65535]
+    assert pictures.to_levels(values).dtype == np.uint8 and pictures.to_levels(values, 16).dtype == np.uint16
+
+
 def test_write_picture_refuses(tmp_path: Path) -> None:
     grey = np.zeros((20, 20))
     for array, name, bits in [

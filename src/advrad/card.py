@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from advrad.score import describe
+from advrad.words import number, percent
 
 if TYPE_CHECKING:
     from advrad.detector import DetectorConfig
@@ -76,7 +77,7 @@ def promise(config: DetectorConfig) -> str:
     return (
         f"Set by the scores of {calibration.n} normal pictures that nothing else was learnt from; a normal"
         " picture like them"
-        f" exceeds it with a probability of at most {_percent(calibration.false_alarm_rate)}."
+        f" exceeds it with a probability of at most {percent(calibration.false_alarm_rate)}."
     )
 
 
@@ -100,7 +101,7 @@ def _decision(config: DetectorConfig) -> str:
     rows = []
     if config.calibration is not None:
         rows.append(("Threshold", f"{config.calibration.threshold:.6g}"))
-        rows.append(("Promised false-alarm rate", f"at most {_percent(config.calibration.false_alarm_rate)}"))
+        rows.append(("Promised false-alarm rate", f"at most {percent(config.calibration.false_alarm_rate)}"))
         rows.append(("Calibration pictures", str(config.calibration.n)))
     rows.append(("Score", describe(config.score)))
     reason = config.training.get("reason")
@@ -117,15 +118,15 @@ def _figures(figures: Mapping[str, Any]) -> str:
             " measures the detector\non test pictures and writes the figures here.\n"
         )
     interval = figures.get("image_auroc_ci")
-    area = _number(figures.get("image_auroc"))
+    area = number(figures.get("image_auroc"))
     if interval:
         area += f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
     rows = [
         ("Image AUROC", area),
-        ("Pixel AUROC", _number(figures.get("pixel_auroc"))),
-        ("AUPRO (false-positive rate up to 30 %)", _number(figures.get("aupro"))),
-        ("Defects found at the threshold (TPR)", _percent(figures.get("tpr"))),
-        ("False alarms at the threshold (FPR)", _percent(figures.get("fpr"))),
+        ("Pixel AUROC", number(figures.get("pixel_auroc"))),
+        ("AUPRO (false-positive rate up to 30 %)", number(figures.get("aupro"))),
+        ("Defects found at the threshold (TPR)", percent(figures.get("tpr"))),
+        ("False alarms at the threshold (FPR)", percent(figures.get("fpr"))),
         ("Test pictures", f"{figures.get('n_good', 0)} good, {figures.get('n_defect', 0)} defective"),
     ]
     words = "On test pictures that were not used for training or calibration."
@@ -134,7 +135,7 @@ def _figures(figures: Mapping[str, Any]) -> str:
     if per_defect:
         lines = ["", "| Defect | Pictures | AUROC | Found |", "|---|---:|---:|---:|"]
         lines += [
-            f"| {_plain(name)} | {row['n']} | {_number(row['auroc'])} | {_percent(row['tpr'])} |"
+            f"| {_plain(name)} | {row['n']} | {number(row['auroc'])} | {percent(row['tpr'])} |"
             for name, row in per_defect.items()
         ]
         text += "\n".join(lines) + "\n"
@@ -174,11 +175,3 @@ def _plain(text: object) -> str:
     for sign in ("\\", "|", "<", "`", "*", "["):
         line = line.replace(sign, f"\\{sign}")
     return line
-
-
-def _number(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.4f}"
-
-
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{100 * value:.3g} %"

@@ -22,6 +22,26 @@ _HEAT = np.array([[0.30, 0.05, 0.42], [0.58, 0.15, 0.40], [0.85, 0.28, 0.24], [0
 _OPACITY = 0.75
 
 
+def colour_picture(picture: ArrayLike) -> Picture:
+    """Check that an array is a colour picture.
+
+    Args:
+        picture: (h, w, 3) finite; what lies outside [0, 1] is cut off.
+
+    Returns:
+        (h, w, 3) in [0, 1].
+
+    Raises:
+        DataError: the shape is wrong, or a value is NaN or infinite.
+    """
+    values = np.asarray(picture, dtype=np.float32)
+    if values.ndim != 3 or values.shape[2] != 3 or 0 in values.shape:
+        raise DataError(f"picture {values.shape} is not a colour picture; pass an array of shape (h, w, 3)")
+    if not np.isfinite(values).all():
+        raise DataError("picture: a value is NaN or infinite; pass values in [0, 1]")
+    return np.clip(values, 0.0, 1.0)
+
+
 def heat_overlay(picture: ArrayLike, score_map: ArrayLike, low: float, high: float) -> Picture:
     """Lay a score map over a picture as colour.
 
@@ -42,7 +62,7 @@ def heat_overlay(picture: ArrayLike, score_map: ArrayLike, low: float, high: flo
         ConfigError: not ``low < high``, or one of them is not finite.
         DataError: a shape is wrong, or the map holds NaN or infinities.
     """
-    base = _picture(picture)
+    base = colour_picture(picture)
     values = np.asarray(score_map, dtype=np.float64)
     if values.ndim != 2 or 0 in values.shape:
         raise DataError(f"score_map {values.shape} is not a map; pass an array of shape (h, w)")
@@ -73,7 +93,7 @@ def outline(picture: ArrayLike, mask: ArrayLike, colour: Colour = CYAN) -> Pictu
     Raises:
         DataError: a shape is wrong.
     """
-    base = _picture(picture).copy()
+    base = colour_picture(picture).copy()
     inside = np.asarray(mask)
     if inside.ndim != 2 or 0 in inside.shape:
         raise DataError(f"mask {inside.shape} is not a mask; pass an array of shape (h, w)")
@@ -104,22 +124,12 @@ def side_by_side(pictures: Sequence[ArrayLike], gap_px: int = 8) -> Picture:
     """
     if gap_px < 0:
         raise ConfigError(f"gap_px: {gap_px} is negative; use 0 or more")
-    parts = [_picture(picture) for picture in pictures]
+    parts = [colour_picture(picture) for picture in pictures]
     if len({part.shape[0] for part in parts}) != 1:
         raise DataError(f"pictures: {[part.shape for part in parts]} cannot be joined; pass pictures of one height")
     gap = np.ones((parts[0].shape[0], gap_px, 3), dtype=np.float32)
     strip = [piece for part in parts for piece in (gap, part)]
     return np.concatenate(strip[1:], axis=1)
-
-
-def _picture(picture: ArrayLike) -> Picture:
-    """Checked, as float32 in [0, 1]."""
-    values = np.asarray(picture, dtype=np.float32)
-    if values.ndim != 3 or values.shape[2] != 3 or 0 in values.shape:
-        raise DataError(f"picture {values.shape} is not a colour picture; pass an array of shape (h, w, 3)")
-    if not np.isfinite(values).all():
-        raise DataError("picture: a value is NaN or infinite; pass values in [0, 1]")
-    return np.clip(values, 0.0, 1.0)
 
 
 def _grown(mask: Mask, steps: int) -> Mask:

@@ -234,13 +234,26 @@ def write_picture(path: Path, array: npt.NDArray[Any], bits: int = 8) -> None:
         raise ValueError(f"expected (h, w) or (h, w, 3), got {array.shape}")
     if bits not in (8, 16) or (bits == 16 and array.ndim == 3):
         raise ValueError("bits must be 8, or 16 for grey")
+    whole = to_levels(array, bits)
+    with atomic_path(path) as temporary:
+        Image.fromarray(whole).save(temporary, format="PNG")
+
+
+def to_levels(array: npt.NDArray[Any], bits: int = 8) -> npt.NDArray[np.uint8 | np.uint16]:
+    """Round to the whole numbers that a file holds.
+
+    Args:
+        array: any shape, float or bool; what lies outside [0, 1] is cut off.
+        bits: 8 or 16.
+
+    Raises:
+        ValueError: the array holds NaN.
+    """
     values = np.asarray(array, dtype=np.float64)
     if np.isnan(values).any():
         raise ValueError("the picture holds NaN")
-    top = 2**bits - 1
-    whole = np.rint(np.clip(values, 0, 1) * top).astype(np.uint8 if bits == 8 else np.uint16)
-    with atomic_path(path) as temporary:
-        Image.fromarray(whole).save(temporary, format="PNG")
+    levels = np.rint(np.clip(values, 0, 1) * (2**bits - 1))
+    return np.asarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)
 
 
 def to_tensor(array: npt.NDArray[np.float32]) -> Tensor:

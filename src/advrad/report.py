@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,23 +17,14 @@ from numpy.typing import ArrayLike, NDArray
 from advrad import metrics, overlay
 from advrad.errors import DataError
 from advrad.files import atomic_path
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from advrad.pictures import to_levels
+from advrad.plots import histogram_plot, loss_plot, roc_plot
+from advrad.words import flat, number, percent
 
 Array = NDArray[Any]
 
 _SHOWN_PX = 256
-_CURVE_POINTS = 400
-# Colours that no plot uses otherwise: each is replaced by the page's own, which follows its light or dark
-# look.
-_SENTINELS = {
-    "#010203": "currentColor",
-    "#010204": "var(--good)",
-    "#010205": "var(--defect)",
-    "#010206": "var(--muted)",
-}
-_INK, _GOOD, _DEFECT, _MUTED = _SENTINELS
+_NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -188,8 +180,8 @@ def _render(content: ReportContent) -> str:
     labels = labels.astype(bool)
     both = bool(labels.any() and not labels.all())
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _number
-    environment.filters["percent"] = _percent
+    environment.filters["number"] = partial(number, form=".4g", missing=_NONE)
+    environment.filters["percent"] = partial(percent, missing=_NONE)
     source = files("advrad").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     threshold = content.threshold
     return environment.from_string(source).render(
@@ -197,8 +189,8 @@ def _render(content: ReportContent) -> str:
         counts={"all": count, "defective": int(labels.sum()), "good": int((~labels).sum())},
         found=None if threshold is None else int((scores[labels] > threshold).sum()),
         alarms=None if threshold is None else int((scores[~labels] > threshold).sum()),
-        roc=_roc_plot(labels, scores, content) if both else None,
-        histogram=_histogram_plot(labels, scores, threshold) if count else None,
+        roc=roc_plot(labels, scores, threshold) if both else None,
+        histogram=histogram_plot(labels, scores, threshold) if count else None,
         by_defect=_by_defect(labels, scores, content),
         galleries=[
             _gallery(
@@ -217,8 +209,8 @@ def _render(content: ReportContent) -> str:
         ],
         training=_training(content.training),
         choices=_choices(content),
-        configuration=list(_flat(content.configuration)),
-        provenance=list(_flat(content.provenance)),
+        configuration=list(flat(content.configuration, ", ")),
+        provenance=list(flat(content.provenance, ", ")),
     )
 
 
@@ -285,15 +277,9 @@ def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
 
 def _data_uri(array: ArrayLike) -> str:
     """A picture of at most 256 px as a JPEG inside a URI: some 10 to 40 kB."""
-    import io
-
     from PIL import Image
 
-    values = np.asarray(array, dtype=np.float32)
-    if values.ndim != 3 or values.shape[2] != 3 or 0 in values.shape:
-        raise DataError(f"picture {values.shape} is not a colour picture; pass an array of shape (h, w, 3)")
-    bytes_ = np.rint(np.nan_to_num(values).clip(0.0, 1.0) * 255.0).astype(np.uint8)
-    picture = Image.fromarray(bytes_)
+    picture = Image.fromarray(to_levels(overlay.colour_picture(array)))
     picture.thumbnail((_SHOWN_PX, _SHOWN_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=88, optimize=True)
@@ -323,162 +309,10 @@ def _training(rows: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
     speeds = [row["images_per_s"] for row in rows if "images_per_s" in row]
     elapsed = [row["elapsed_s"] for row in rows if "elapsed_s" in row]
     return {
-        "plot": _loss_plot(steps, losses),
+        "plot": loss_plot(steps, losses),
         "steps": int(steps.max()),
         "first": float(losses[0]),
         "last": float(losses[-max(1, len(losses) // 20) :].mean()),
         "images_per_s": float(np.median(speeds)) if speeds else None,
         "minutes": max(elapsed) / 60.0 if elapsed else None,
     }
-
-
-def _roc_plot(labels: Array, scores: Array, content: ReportContent) -> str:
-    from matplotlib.figure import Figure
-
-    fpr, tpr = metrics.roc_curve(labels, scores)
-    figure = Figure(figsize=(4.4, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
-    axes.fill_between(fpr, tpr, color=_DEFECT, alpha=0.10, linewidth=0)
-    axes.plot(fpr, tpr, color=_DEFECT, linewidth=2, clip_on=False, solid_capstyle="round")
-    label = f"ROC curve of {labels.size} test pictures"
-    if content.threshold is not None:
-        found, alarm = metrics.rates(labels, scores, content.threshold)
-        axes.plot([alarm], [found], "o", markersize=8, color=_INK, clip_on=False, zorder=5)
-        left = alarm < 0.6
-        axes.annotate(
-            "threshold",
-            (alarm, found),
-            xytext=(9 if left else -9, -14),
-            textcoords="offset points",
-            ha="left" if left else "right",
-            color=_INK,
-        )
-        label += f"; at the threshold {_percent(found)} of defects found, {_percent(alarm)} false alarms"
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="False alarms (FPR)", ylabel="Defects found (TPR)")
-    return _svg(figure, "roc", label)
-
-
-def _histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str:
-    from matplotlib.figure import Figure
-
-    marks = scores if threshold is None else np.append(scores, threshold)
-    low, high = float(marks.min()), float(marks.max())
-    # Scores are often squares or ratios: spread over decades, they can only be read on a logarithmic axis.
-    logarithmic = low > 0.0 and high / low > 20.0
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    bins = int(np.clip(2.0 * math.sqrt(scores.size), 8, 40))
-    edges = np.geomspace(low, high, bins + 1) if logarithmic else np.linspace(low, high, bins + 1)
-    edges[0], edges[-1] = low, high
-    figure = Figure(figsize=(6.2, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    for part, colour, name in ((scores[~labels], _GOOD, "good"), (scores[labels], _DEFECT, "defective")):
-        if part.size:
-            share = 100.0 * np.histogram(part, edges)[0] / part.size
-            axes.stairs(share, edges, fill=True, color=colour, alpha=0.30)
-            axes.stairs(share, edges, color=colour, linewidth=1.6, label=f"{name} ({part.size})")
-    if threshold is not None:
-        axes.axvline(threshold, color=_INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
-    if logarithmic:
-        axes.set_xscale("log")
-    axes.set(xlabel="Score" + (" (logarithmic)" if logarithmic else ""), ylabel="Share of the class (%)")
-    axes.set_xlim(low, high)
-    axes.legend(frameon=False, labelcolor=_INK)
-    good, defective = scores[~labels], scores[labels]
-    parts = [
-        f"median of {name} {_number(float(np.median(part)))}"
-        for name, part in (("good", good), ("defective", defective))
-        if part.size
-    ]
-    return _svg(figure, "histogram", "Histogram of the scores: " + ", ".join(parts))
-
-
-def _loss_plot(steps: Array, losses: Array) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8.2, 3.0), layout="constrained")
-    axes = figure.add_subplot()
-    groups = np.array_split(np.arange(steps.size), min(_CURVE_POINTS, steps.size))
-    x = np.array([steps[group].mean() for group in groups])
-    y = np.array([losses[group].mean() for group in groups])
-    width = max(1, len(y) // 25)
-    axes.plot(x, y, color=_GOOD, linewidth=1, alpha=0.45)
-    if width > 1:
-        sums = np.concatenate([[0.0], np.cumsum(y)])
-        position = np.arange(len(y))
-        start, stop = np.maximum(position - width, 0), np.minimum(position + width + 1, len(y))
-        smooth = (sums[stop] - sums[start]) / (stop - start)
-        axes.plot(x, smooth, color=_GOOD, linewidth=2)
-    if y.min() > 0.0 and y.max() / y.min() > 5.0:
-        axes.set_yscale("log")
-    axes.set(xlabel="Step", ylabel="Loss")
-    axes.margins(x=0.01)
-    first, last = _number(float(losses[0])), _number(float(losses[-1]))
-    return _svg(figure, "loss", f"Training loss from {first} to {last} over {int(steps[-1])} steps")
-
-
-def _svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as markup to stand inside the page, coloured by the page's own style."""
-    import io
-
-    import matplotlib
-    from markupsafe import Markup, escape
-
-    for axes in figure.axes:
-        axes.set_facecolor("none")
-        axes.tick_params(which="both", color=_MUTED, labelcolor=_INK)
-        axes.xaxis.label.set_color(_INK)
-        axes.yaxis.label.set_color(_INK)
-        axes.grid(True, color=_MUTED, alpha=0.25, linewidth=0.7)
-        axes.set_axisbelow(True)
-        for side, spine in axes.spines.items():
-            spine.set_color(_MUTED)
-            spine.set_visible(side in ("left", "bottom"))
-    buffer = io.StringIO()
-    # Text stays text and takes the page's font. The salt makes the file repeatable.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r"""font: (\S+) [^;"]*""", r"font: \1 var(--font)", drawing)
-    # Identifiers are unique within a figure only, and the page holds several.
-    drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
-    drawing = re.sub(r'(url\(|href=")#', rf"\1#{name}-", drawing)
-    for sentinel, colour in _SENTINELS.items():
-        drawing = drawing.replace(sentinel, colour)
-    # Without a width and height of its own the drawing takes those of its column.
-    opening = re.search(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', drawing)
-    assert opening is not None
-    head = f'<svg {opening.group(1)} role="img" aria-label="{escape(label)}">'
-    return Markup(head + drawing[opening.end() :])
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """Nested options as dotted names and readable values."""
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{name}.")
-        elif isinstance(value, list | tuple):
-            yield name, ", ".join(_text(part) for part in value) or "none"
-        else:
-            yield name, _text(value)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: float | None) -> str:
-    """Four significant digits; a dash for nothing."""
-    return "\N{EN DASH}" if value is None else f"{value:.4g}"
-
-
-def _percent(value: float | None) -> str:
-    return "\N{EN DASH}" if value is None else f"{100.0 * value:.1f} %"

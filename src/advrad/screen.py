@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from advrad.words import flat, number, percent
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
@@ -173,36 +175,4 @@ def show_figures(figures: Mapping[str, Any], title: str) -> None:
 
 def show_facts(title: str, values: Mapping[str, Any]) -> None:
     """Print nested values as a table of dotted names."""
-    show_table(title, list(_flat(values)))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list | tuple):
-            yield f"{prefix}{key}", "\n".join(_text(part) for part in value) or "none"
-        else:
-            yield f"{prefix}{key}", _text(value)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_text(part)}" for name, part in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_text(part) for part in value)
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def number(value: float | None, form: str = ".4f") -> str:
-    """A figure, or words where it was not measured."""
-    return "not measured" if value is None else format(value, form)
-
-
-def percent(value: float | None) -> str:
-    """A share, or words where it was not measured."""
-    return "not measured" if value is None else f"{100 * value:.1f} %"
+    show_table(title, flat(values, "\n"))

@@ -1,0 +1,171 @@
+"""The drawings of a report, as SVG markup that takes its colours and its font from the page around it."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from advrad import metrics
+from advrad.words import number, percent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+
+_CURVE_POINTS = 400
+# Colours that no plot uses otherwise: each is replaced by the page's own, which follows its light or dark
+# look.
+_SENTINELS = {
+    "#010203": "currentColor",
+    "#010204": "var(--good)",
+    "#010205": "var(--defect)",
+    "#010206": "var(--muted)",
+}
+_INK, _GOOD, _DEFECT, _MUTED = _SENTINELS
+
+
+def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
+    """The ROC curve, and on it the threshold.
+
+    Args:
+        labels: (n,) bool, both classes occur.
+        scores: (n,) finite.
+        threshold: None for none.
+    """
+    from matplotlib.figure import Figure
+
+    fpr, tpr = metrics.roc_curve(labels, scores)
+    figure = Figure(figsize=(4.4, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
+    axes.fill_between(fpr, tpr, color=_DEFECT, alpha=0.10, linewidth=0)
+    axes.plot(fpr, tpr, color=_DEFECT, linewidth=2, clip_on=False, solid_capstyle="round")
+    label = f"ROC curve of {labels.size} test pictures"
+    if threshold is not None:
+        found, alarm = metrics.rates(labels, scores, threshold)
+        axes.plot([alarm], [found], "o", markersize=8, color=_INK, clip_on=False, zorder=5)
+        left = alarm < 0.6
+        axes.annotate(
+            "threshold",
+            (alarm, found),
+            xytext=(9 if left else -9, -14),
+            textcoords="offset points",
+            ha="left" if left else "right",
+            color=_INK,
+        )
+        label += f"; at the threshold {percent(found)} of defects found, {percent(alarm)} false alarms"
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="False alarms (FPR)", ylabel="Defects found (TPR)")
+    return _svg(figure, "roc", label)
+
+
+def histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str:
+    """How the scores of good and of defective pictures are spread.
+
+    Args:
+        labels: (n,) bool.
+        scores: (n,) finite, n >= 1.
+        threshold: None for none.
+    """
+    from matplotlib.figure import Figure
+
+    marks = scores if threshold is None else np.append(scores, threshold)
+    low, high = float(marks.min()), float(marks.max())
+    # Scores are often squares or ratios: spread over decades, they can only be read on a logarithmic axis.
+    logarithmic = low > 0.0 and high / low > 20.0
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    bins = int(np.clip(2.0 * math.sqrt(scores.size), 8, 40))
+    edges = np.geomspace(low, high, bins + 1) if logarithmic else np.linspace(low, high, bins + 1)
+    edges[0], edges[-1] = low, high
+    figure = Figure(figsize=(6.2, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    for part, colour, name in ((scores[~labels], _GOOD, "good"), (scores[labels], _DEFECT, "defective")):
+        if part.size:
+            share = 100.0 * np.histogram(part, edges)[0] / part.size
+            axes.stairs(share, edges, fill=True, color=colour, alpha=0.30)
+            axes.stairs(share, edges, color=colour, linewidth=1.6, label=f"{name} ({part.size})")
+    if threshold is not None:
+        axes.axvline(threshold, color=_INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
+    if logarithmic:
+        axes.set_xscale("log")
+    axes.set(xlabel="Score" + (" (logarithmic)" if logarithmic else ""), ylabel="Share of the class (%)")
+    axes.set_xlim(low, high)
+    axes.legend(frameon=False, labelcolor=_INK)
+    good, defective = scores[~labels], scores[labels]
+    parts = [
+        f"median of {name} {number(float(np.median(part)), '.4g')}"
+        for name, part in (("good", good), ("defective", defective))
+        if part.size
+    ]
+    return _svg(figure, "histogram", "Histogram of the scores: " + ", ".join(parts))
+
+
+def loss_plot(steps: Array, losses: Array) -> str:
+    """The training loss, and its moving mean.
+
+    Args:
+        steps: (n,) rising.
+        losses: (n,) finite, n >= 1.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.2, 3.0), layout="constrained")
+    axes = figure.add_subplot()
+    groups = np.array_split(np.arange(steps.size), min(_CURVE_POINTS, steps.size))
+    x = np.array([steps[group].mean() for group in groups])
+    y = np.array([losses[group].mean() for group in groups])
+    width = max(1, len(y) // 25)
+    axes.plot(x, y, color=_GOOD, linewidth=1, alpha=0.45)
+    if width > 1:
+        sums = np.concatenate([[0.0], np.cumsum(y)])
+        position = np.arange(len(y))
+        start, stop = np.maximum(position - width, 0), np.minimum(position + width + 1, len(y))
+        smooth = (sums[stop] - sums[start]) / (stop - start)
+        axes.plot(x, smooth, color=_GOOD, linewidth=2)
+    if y.min() > 0.0 and y.max() / y.min() > 5.0:
+        axes.set_yscale("log")
+    axes.set(xlabel="Step", ylabel="Loss")
+    axes.margins(x=0.01)
+    first, last = (number(float(loss), ".4g") for loss in (losses[0], losses[-1]))
+    return _svg(figure, "loss", f"Training loss from {first} to {last} over {int(steps[-1])} steps")
+
+
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as markup to stand inside the page, coloured by the page's own style."""
+    import matplotlib
+    from markupsafe import Markup, escape
+
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.tick_params(which="both", color=_MUTED, labelcolor=_INK)
+        axes.xaxis.label.set_color(_INK)
+        axes.yaxis.label.set_color(_INK)
+        axes.grid(True, color=_MUTED, alpha=0.25, linewidth=0.7)
+        axes.set_axisbelow(True)
+        for side, spine in axes.spines.items():
+            spine.set_color(_MUTED)
+            spine.set_visible(side in ("left", "bottom"))
+    buffer = io.StringIO()
+    # Text stays text and takes the page's font. The salt makes the file repeatable.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r"""font: (\S+) [^;"]*""", r"font: \1 var(--font)", drawing)
+    # Identifiers are unique within a figure only, and the page holds several.
+    drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
+    drawing = re.sub(r'(url\(|href=")#', rf"\1#{name}-", drawing)
+    for sentinel, colour in _SENTINELS.items():
+        drawing = drawing.replace(sentinel, colour)
+    # Without a width and height of its own the drawing takes those of its column.
+    opening = re.search(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', drawing)
+    assert opening is not None
+    head = f'<svg {opening.group(1)} role="img" aria-label="{escape(label)}">'
+    return Markup(head + drawing[opening.end() :])

@@ -34,10 +34,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     Raises:
         DataError: shapes differ, a label is not 0 or 1, a score is not finite, or one class is missing.
     """
-    good, defective = _classes(labels, scores)
-    good.sort()
-    below, upto = _counts(good, defective)
-    return int((below + upto).sum()) / (2 * good.size * defective.size)
+    return _area(*_classes(labels, scores))
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -143,10 +140,7 @@ def pixel_auroc(masks: ArrayLike, maps: ArrayLike) -> float:
         DataError: shapes differ, a value is not finite, or there is no defective or no good pixel.
     """
     mask, values = _pixels(masks, maps)
-    good, defective = values[~mask], values[mask]
-    good.sort()
-    below, upto = _counts(good, defective)
-    return int((below + upto).sum()) / (2 * good.size * defective.size)
+    return _area(values[~mask], values[mask])
 
 
 def aupro(masks: ArrayLike, maps: ArrayLike, fpr_limit: float = 0.3) -> float:
@@ -191,6 +185,13 @@ def aupro(masks: ArrayLike, maps: ArrayLike, fpr_limit: float = 0.3) -> float:
     return float(np.dot(weights, area) / fpr_limit)
 
 
+def _area(good: Floats, defective: Floats) -> float:
+    """The share of pairs that are in order, ties counting one half; sorts ``good``."""
+    good.sort()
+    below, upto = _counts(good, defective)
+    return int((below + upto).sum()) / (2 * good.size * defective.size)
+
+
 def _counts(good: Floats, defective: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """How many of the sorted good values lie below each defective value, and how many below or at it."""
     below = np.searchsorted(good, defective, side="left")
@@ -226,12 +227,7 @@ def _classes(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
     label, score = np.asarray(labels), np.asarray(scores)
     if label.ndim != 1 or label.shape != score.shape:
         raise DataError(f"labels {label.shape} and scores {score.shape} do not match; pass two arrays of shape (n,)")
-    defective = _binary(label, "labels")
-    values = _finite(score, "scores")
-    count = int(defective.sum())
-    if count == 0 or count == defective.size:
-        missing = "defective" if count == 0 else "good"
-        raise DataError(f"labels: there is no {missing} sample among {label.size}; both classes are needed")
+    defective, values = _binary(label, "labels", "sample"), _finite(score, "scores")
     return values[~defective], values[defective]
 
 
@@ -240,21 +236,19 @@ def _pixels(masks: ArrayLike, maps: ArrayLike) -> tuple[NDArray[np.bool_], Float
     mask, values = np.asarray(masks), np.asarray(maps)
     if mask.ndim != 3 or mask.shape != values.shape:
         raise DataError(f"masks {mask.shape} and maps {values.shape} do not match; pass two arrays of shape (n, h, w)")
-    defective = _binary(mask, "masks")
-    checked = _finite(values, "maps")
+    return _binary(mask, "masks", "pixel"), _finite(values, "maps")
+
+
+def _binary(values: NDArray[Any], name: str, one: str) -> NDArray[np.bool_]:
+    """Labels as booleans, both of which occur."""
+    if values.dtype != np.bool_ and (values.dtype.kind not in "iuf" or not np.isin(values, (0, 1)).all()):
+        raise DataError(f"{name}: a value is neither 0 nor 1; use 0 for good and 1 for defective")
+    defective = values.astype(np.bool_, copy=False)
     count = int(defective.sum())
     if count == 0 or count == defective.size:
         missing = "defective" if count == 0 else "good"
-        raise DataError(f"masks: there is no {missing} pixel in {len(mask)} pictures; both classes are needed")
-    return defective, checked
-
-
-def _binary(values: NDArray[Any], name: str) -> NDArray[np.bool_]:
-    if values.dtype == np.bool_:
-        return values
-    if values.dtype.kind not in "iuf" or not np.isin(values, (0, 1)).all():
-        raise DataError(f"{name}: a value is neither 0 nor 1; use 0 for good and 1 for defective")
-    return values.astype(np.bool_)
+        raise DataError(f"{name}: there is no {missing} {one} among {defective.size}; both classes are needed")
+    return defective
 
 
 def _finite(values: NDArray[Any], name: str) -> Floats:

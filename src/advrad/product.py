@@ -22,7 +22,8 @@ import numpy as np
 
 from advrad.errors import ConfigError, OutputError
 from advrad.product_defects import DEFECTS
-from advrad.product_surface import SUPERSAMPLING, Array, Mask, Part, Rng, Setting, smooth_noise
+from advrad.product_fields import Array, Mask, Rng, smooth_noise
+from advrad.product_surface import SUPERSAMPLING, Part, Setting
 
 __all__ = ["DEFECTS", "render", "write_product"]
 

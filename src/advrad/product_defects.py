@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from advrad.product_fields import Array, Mask, Rng, clouds, polyline_distance, step
 from advrad.product_surface import (
     BORE_RADIUS,
     CODE_LINES,
@@ -19,14 +20,8 @@ from advrad.product_surface import (
     HOLE_RADIUS,
     OUTER_RADIUS,
     SINK_RADIUS,
-    Array,
-    Mask,
     Part,
-    Rng,
     Window,
-    clouds,
-    polyline_distance,
-    step,
 )
 
 Points = NDArray[np.float64]

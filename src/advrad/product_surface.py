@@ -9,18 +9,15 @@ the derivative of the height towards the camera. Fields are supersampled by ``SU
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Mask = NDArray[np.bool_]
-Rng = np.random.Generator
+from advrad.product_engraving import DEPTH, engraved_height
+from advrad.product_fields import Array, Rng, step
+
 Window = tuple[slice, slice]
 
 SUPERSAMPLING = 2
@@ -51,29 +48,7 @@ _REFLECT_KNOTS = ((0.0, 1.0), (0.20, 1.0), (0.21, 1.06), (0.37, 1.06), (0.42, 0.
 _BINS = 1024
 _BIN_REACH = 1.5
 
-# Single-stroke letters on a 4 x 6 grid, as an engraving machine cuts them.
-_GLYPHS: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
-    "A": (((0, 6), (2, 0), (4, 6)), ((0.7, 4), (3.3, 4))),
-    "B": (((0, 0), (2.8, 0), (3.7, 1.4), (2.8, 3), (0, 3)), ((2.8, 3), (4, 4.4), (3, 6), (0, 6), (0, 0))),
-    "D": (((0, 0), (2.4, 0), (4, 1.6), (4, 4.4), (2.4, 6), (0, 6), (0, 0)),),
-    "H": (((0, 0), (0, 6)), ((4, 0), (4, 6)), ((0, 3), (4, 3))),
-    "R": (((0, 6), (0, 0), (3, 0), (4, 1.5), (3, 3.2), (0, 3.2)), ((2.2, 3.2), (4, 6))),
-    "-": (((0.8, 3.2), (3.2, 3.2)),),
-    "0": (((1.2, 0), (2.8, 0), (4, 1.4), (4, 4.6), (2.8, 6), (1.2, 6), (0, 4.6), (0, 1.4), (1.2, 0)),),
-    "1": (((0.8, 1.4), (2.2, 0), (2.2, 6)),),
-    "3": (((0, 0), (4, 0), (2, 2.4), (4, 3.8), (3.4, 5.6), (2, 6), (0, 5.2)),),
-    "4": (((3, 6), (3, 0), (0, 4.2), (4, 4.2)),),
-    "6": (((3.4, 0), (1.2, 1.8), (0, 4), (0.8, 6), (3.2, 6), (4, 4.6), (3.2, 3), (0.8, 3)),),
-    "7": (((0, 0), (4, 0), (1.4, 6)),),
-    "8": (
-        ((2, 2.8), (0.5, 1.6), (1, 0), (3, 0), (3.5, 1.6), (2, 2.8)),
-        ((2, 2.8), (0, 4.4), (0.8, 6), (3.2, 6), (4, 4.4), (2, 2.8)),
-    ),
-}
 # fmt: on
-_TEXT_PITCH = 0.0025  # cell of the engraving's own height map
-
-
 class Lamp(NamedTuple):
     """One area light, given by the surface normal (x, y) that would mirror it into the camera."""
 
@@ -129,106 +104,6 @@ class Setting:
             ambient=float(0.205 * rng.uniform(0.93, 1.07)),
             exposure=float(rng.uniform(0.93, 1.07)),
         )
-
-
-def smooth_noise(rng: Rng, height: int, width: int, rows: int, columns: int) -> Array:
-    """Noise of about unit variance that varies over 1 / rows of the height and 1 / columns of the width."""
-    grid = rng.standard_normal((rows + 1, columns + 1), dtype=np.float32)
-    noise: Array = np.matmul(_upsampling(height, rows) @ grid, _upsampling(width, columns).T, dtype=np.float32)
-    return noise
-
-
-@lru_cache(maxsize=64)
-def _upsampling(size: int, cells: int) -> Array:
-    """Matrix (size, cells + 1) of smooth interpolation between cells + 1 knots."""
-    place = np.linspace(0, cells, size, endpoint=False, dtype=np.float32)
-    left = place.astype(np.intp)
-    share = place - left
-    share = share * share * (3 - 2 * share)
-    matrix = np.zeros((size, cells + 1), np.float32)
-    matrix[np.arange(size), left] = 1 - share
-    matrix[np.arange(size), left + 1] = share
-    return matrix
-
-
-def clouds(rng: Rng, from_x: Array, from_y: Array, cell: float) -> Array:
-    """Noise of about unit variance on a randomly turned grid, so that nothing runs along the pixel rows.
-
-    Args:
-        rng: draws it.
-        from_x: (1, w) places relative to the middle.
-        from_y: (h, 1).
-        cell: length over which it varies, in the units of the places.
-
-    Returns:
-        (h, w).
-    """
-    from scipy.ndimage import map_coordinates
-
-    reach = float(np.hypot(np.abs(from_x).max(initial=0), np.abs(from_y).max(initial=0)))
-    half = int(np.ceil(reach / cell)) + 2
-    grid = rng.standard_normal((2 * half + 1, 2 * half + 1), dtype=np.float32)
-    turn = rng.uniform(0, 2 * np.pi)
-    cosine, sine = np.float32(np.cos(turn) / cell), np.float32(np.sin(turn) / cell)
-    places = np.stack((from_x * cosine + from_y * sine + half, from_y * cosine - from_x * sine + half))
-    noise: Array = map_coordinates(grid, places, order=3, mode="nearest")
-    return noise * np.float32(1.25)
-
-
-def step(value: Array, low: float, high: float) -> Array:
-    """Smooth step from 0 at ``low`` to 1 at ``high``; falls where ``high < low``."""
-    share = np.clip((value - low) * (1 / (high - low)), 0, 1)
-    return share * share * (3 - 2 * share)  # type: ignore[no-any-return]
-
-
-def polyline_distance(x: Array, y: Array, points: NDArray[np.float64], reach: float) -> tuple[Array, Array]:
-    """Distance to a polyline, and where along it the nearest point lies.
-
-    Args:
-        x: (1, w) increasing, evenly spaced.
-        y: (h, 1) increasing, evenly spaced.
-        points: (n, 2) corners (x, y).
-        reach: distances above it need not be right.
-
-    Returns:
-        Distance (h, w), infinite beyond ``reach``, and the place in [0, n - 1] on the line.
-    """
-    distance = np.full((y.size, x.size), np.inf, np.float32)
-    place = np.zeros_like(distance)
-    for index, ((ax, ay), (bx, by)) in enumerate(pairwise(points)):
-        rows = slice(*np.searchsorted(y[:, 0], (min(ay, by) - reach, max(ay, by) + reach)))
-        columns = slice(*np.searchsorted(x[0], (min(ax, bx) - reach, max(ax, bx) + reach)))
-        from_x, from_y = x[:, columns] - np.float32(ax), y[rows] - np.float32(ay)
-        length = max((bx - ax) ** 2 + (by - ay) ** 2, 1e-12)
-        share = from_x * np.float32((bx - ax) / length) + from_y * np.float32((by - ay) / length)
-        share = np.clip(share, 0, 1)
-        gap = np.hypot(from_x - share * np.float32(bx - ax), from_y - share * np.float32(by - ay))
-        nearer = gap < distance[rows, columns]
-        distance[rows, columns][nearer] = gap[nearer]
-        place[rows, columns][nearer] = share[nearer] + index
-    distance[distance > reach] = np.inf
-    return distance, place
-
-
-@lru_cache(maxsize=16)
-def _engraving(lines: tuple[str, ...]) -> Array:
-    """Height map (rows, columns) of the engraved text, <= 0, in part units and centred."""
-    heights, gap = (0.082, 0.068, 0.068), 0.034
-    columns, rows = int(0.52 / _TEXT_PITCH), int(0.30 / _TEXT_PITCH)
-    x = ((np.arange(columns, dtype=np.float32) - (columns - 1) / 2) * _TEXT_PITCH)[None, :]
-    y = ((np.arange(rows, dtype=np.float32) - (rows - 1) / 2) * _TEXT_PITCH)[:, None]
-    ground = np.zeros((rows, columns), np.float32)
-    top = -(sum(heights[: len(lines)]) + gap * (len(lines) - 1)) / 2
-    for line, height in zip(lines, heights, strict=False):
-        unit = height / 6
-        left = -(len(line) * 5.6 - 1.6) * unit / 2
-        for number, letter in enumerate(line):
-            for stroke in _GLYPHS.get(letter, ()):
-                points = np.array(stroke, np.float64) * unit + (left + number * 5.6 * unit, top)
-                gaps, _ = polyline_distance(x, y, points, 0.012)
-                np.minimum(ground, -0.0125 * step(gaps, 0.0115, 0.0), out=ground)
-        top += height + gap
-    return ground
 
 
 @lru_cache(maxsize=1)
@@ -434,7 +309,7 @@ class Part:
             hole = radius < HOLE_RADIUS + edge
             self.under[window][hole] = (0.07 + 1.9 * gleam)[hole]
 
-    def engrave(self, lines: Sequence[str], smear: tuple[float, float] = (0.0, 0.0), depth: float = 1.0) -> Array:
+    def engrave(self, lines: tuple[str, ...], smear: tuple[float, float] = (0.0, 0.0), depth: float = 1.0) -> Array:
         """Engrave text along the face, below the hub.
 
         Args:
@@ -453,13 +328,12 @@ class Part:
         # Text lies along the circle: across = arc length, down = radius.
         across = -(np.arctan2(from_y, from_x) - np.float32(np.pi / 2 + self.setting.angle)) * HOLE_CIRCLE
         down = np.hypot(from_x, from_y) - np.float32(HOLE_CIRCLE + 0.015)
-        ground = _engraving(tuple(lines))
-        height = _sample(ground, across, down)
+        height = engraved_height(lines, across, down)
         if smear != (0.0, 0.0):
-            height = np.minimum(height, _sample(ground, across - smear[0], down - smear[1]))
+            height = np.minimum(height, engraved_height(lines, across - smear[0], down - smear[1]))
         height *= np.float32(depth)
         self.emboss(window, height * np.float32(self.setting.scale))
-        floor = np.sqrt(np.clip(height / -0.0125, 0, 1))
+        floor = np.sqrt(np.clip(height / -DEPTH, 0, 1))
         self.occlusion[window] *= 1 - 0.85 * floor
         self.along[window] += 0.10 * floor
         return height
@@ -474,13 +348,3 @@ class Part:
         window, blank = self._blank[key]
         self.fields[:, *window] = blank
         return window
-
-
-def _sample(ground: Array, across: Array, down: Array) -> Array:
-    """Bilinear look-up in the engraving; 0 outside."""
-    from scipy.ndimage import map_coordinates
-
-    rows, columns = ground.shape
-    places = np.stack((down / _TEXT_PITCH + (rows - 1) / 2, across / _TEXT_PITCH + (columns - 1) / 2))
-    sampled: Array = map_coordinates(ground, places, order=1, mode="constant", cval=0.0)
-    return sampled

@@ -6,30 +6,17 @@ one line. Nothing heavy is imported before a command needs it.
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from advrad.errors import AdvradError, ConfigError, DataError, OutputError, PictureError, UserError
-
-if TYPE_CHECKING:
-    from types import FrameType
-
-    from advrad.evaluate import Evaluation
-    from advrad.layouts import Dataset
-    from advrad.run import RunOptions
-    from advrad.screen import Screen
-    from advrad.stream import Verdict
-
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+from advrad.errors import ConfigError
+from advrad.files import make_place
+from advrad.status import status_of, terminated
+from advrad.terminal import put_json
+from advrad.types import MAX_PIXELS
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -49,9 +36,7 @@ Run = Annotated[Path, typer.Argument(metavar="RUN", help="Model folder, as 'advr
 Layout = Annotated[str, typer.Option(help="auto, mvtec, visa, btad or folder.")]
 Category = Annotated[str | None, typer.Option(help="The product, where DATA holds several.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")]
-MaxPixels = Annotated[
-    int | None, typer.Option(min=1, help="Bound on each picture: width times height.  [default: 200 million]")
-]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Bound on each picture: width times height.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or what else PyTorch names.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
@@ -59,83 +44,14 @@ Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]
 
 def main() -> NoReturn:
     """Run the command in ``sys.argv`` and exit with its status."""
-    with _terminated():
-        status = _status(sys.argv[1:])
+
+    def command() -> object:
+        with typer.main.get_command(app).make_context("advrad", sys.argv[1:]) as context:
+            return context.command.invoke(context)
+
+    with terminated():
+        status = status_of(command)
     sys.exit(status)
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM ends a command like Ctrl-C: what is in progress is saved."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread, where no signal arrives
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _status(arguments: list[str]) -> int:
-    """Run a command; every error becomes one line and a status."""
-    command = typer.main.get_command(app)
-    try:
-        with command.make_context("advrad", arguments) as context:
-            result = command.invoke(context)
-        sys.stdout.flush()
-        return result if isinstance(result, int) else 0
-    except typer.Exit as done:
-        return done.exit_code
-    except UserError as error:
-        return _fail(str(error), BAD_INPUT)
-    except AdvradError as error:
-        return _fail(str(error), FAILED)
-    except (KeyboardInterrupt, typer.Abort):
-        print("advrad: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        _give_up_stdout()  # whoever read our output has seen enough
-        return 0
-    except MemoryError:
-        return _fail("there is not enough memory; use smaller pictures or a smaller --size or --batch-size", FAILED)
-    except OSError as error:
-        from advrad.files import explain
-
-        try:
-            sys.stdout.flush()
-        except OSError:
-            _give_up_stdout()
-        return _fail(f"{error.filename or 'standard output'}: {explain(error)}", BAD_INPUT)
-    except Exception as error:
-        # Typer's usage errors are of a class that differs between its versions.
-        if hasattr(error, "format_message"):
-            message = str(error.format_message())
-            if type(error).__name__ == "NoArgsIsHelpError":
-                print(message, file=sys.stderr)
-                return BAD_INPUT
-            called = getattr(getattr(error, "ctx", None), "command_path", "advrad")
-            return _fail(f"{message.rstrip('.')}; see '{called} --help'", BAD_INPUT)
-        if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
-            return _fail("there is not enough memory; use a smaller --size or --batch-size", FAILED)
-        raise
-
-
-def _give_up_stdout() -> None:
-    """Send what is still buffered nowhere; Python would complain of it once more when it ends."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(message: str, status: int) -> int:
-    line = " ".join(message.split())
-    print(f"advrad: error: {line}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
-    return status
 
 
 def _version(wanted: bool) -> None:
@@ -162,26 +78,26 @@ def inspect_data(
     category: Category = None,
     false_alarm_rate: Annotated[float, typer.Option(help="For which the normals are shared out.")] = 0.05,
     seed: Seed = 0,
-    max_pixels: MaxPixels = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     as_json: AsJson = False,
 ) -> None:
     """Show what was understood of a folder: counts, masks, sizes, and what cannot be read."""
     from advrad.data import inspect
     from advrad.layouts import find_records
-    from advrad.screen import show_inspection
+    from advrad.screen import Screen, show_inspection
 
     dataset = find_records(data, layout, category)
-    with _screen() as screen:
+    with Screen() as screen:
         screen.stage("Reading pictures")
         found = inspect(
             dataset,
             seed=seed,
             false_alarm_rate=false_alarm_rate,
-            max_pixels=_bound(max_pixels),
+            max_pixels=max_pixels,
             progress=screen.count,
         )
     if as_json:
-        _print_json(found)
+        put_json(found)
     else:
         show_inspection(found)
 
@@ -209,7 +125,7 @@ def train(
     layout: Layout = "auto",
     category: Category = None,
     skip_bad: SkipBad = False,
-    max_pixels: MaxPixels = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     resume: Annotated[
         bool, typer.Option("--resume", help="Finish an interrupted run; its own options count, not new ones.")
     ] = False,
@@ -217,6 +133,7 @@ def train(
     """Train a detector on good pictures, choose its score, and set its threshold."""
     _one_of("--score", score, ("auto", "paper"))
     _one_of("--precision", precision, ("auto", "float32", "bfloat16"))
+    from advrad import commands
     from advrad.run import RunOptions
 
     options = RunOptions(
@@ -234,48 +151,9 @@ def train(
         layout=layout,
         category=category,
         skip_bad=skip_bad,
-        max_pixels=_bound(max_pixels),
+        max_pixels=max_pixels,
     )
-    return _train(data, output, options, resume)
-
-
-def _train(data: Path, output: Path, options: RunOptions, resume: bool) -> int:
-    from advrad.run import train as train_run
-    from advrad.score import describe
-
-    with _screen() as screen:
-        try:
-            detector = train_run(data, output, options, resume=resume, watcher=screen)
-        except KeyboardInterrupt:
-            screen.close()
-            command = f"advrad train {_quoted(data)} -o {_quoted(output)} --resume"
-            return _interrupted(screen, output, command)
-    if not _is_main():
-        return 0
-    config, calibration = detector.detector_config, detector.calibration
-    model, source = _quoted(output), _quoted(data)
-    print(f"threshold  {calibration.threshold:.6g}")
-    print(f"           a good picture exceeds it with a probability of at most {calibration.false_alarm_rate:g}")
-    print(f"score      {describe(config.score)}")
-    if reason := config.training.get("reason"):
-        print(f"           {reason}")
-    print(f"model      {output}")
-    print(f"next       advrad evaluate {model} {source}")
-    print(f"           advrad predict {model} PICTURE -o heat-maps")
-    return 0
-
-
-def _interrupted(screen: Screen, run: Path, command: str) -> int:
-    """Say how to go on, and return the status of an interrupted command."""
-    from advrad.run import PLAN_NAME
-
-    if not _is_main():
-        return INTERRUPTED
-    if not (run / "training" / PLAN_NAME).is_file():
-        print("interrupted before the training began; run the same command again", file=sys.stderr)
-    else:
-        print(f"interrupted at step {screen.last_step or 0}; finish with: {command}", file=sys.stderr)
-    return INTERRUPTED
+    return commands.train(data, output, options, resume)
 
 
 @app.command()
@@ -293,45 +171,18 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines also on a terminal.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on after a picture that cannot be read.")] = False,
-    max_pixels: MaxPixels = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
-) -> int:
+) -> None:
     """Judge pictures: score, verdict and threshold, one line each.
 
     The exit status is 0 also where defects are found.
     """
-    piped = not pictures or pictures == [Path("-")]
-    if not pictures and sys.stdin.isatty():
-        raise ConfigError("PICTURE: none is named; name pictures or folders, or pipe their paths in, one per line")
-    names = _lines() if piped else iter(pictures or ())
-    detector = _detector(run, device)
-    from advrad.stream import judge, pictures_of
+    from advrad import commands
 
-    # One at a time where somebody may wait for each answer, or where nothing is gained.
-    batch_size = 8 if detector.device.type == "cuda" and not piped else 1
-    plain = sys.stdout.isatty() and not as_json
-    judged = skipped = 0
-    sources = pictures_of(names, output)
-    for result in judge(detector, sources, batch_size=batch_size, max_pixels=_bound(max_pixels), out=output):
-        if not isinstance(result, DataError):
-            judged += 1
-            _print(_readable(result) if plain else json.dumps(result.as_json(), allow_nan=False))
-            continue
-        if not skip_bad:
-            raise result
-        skipped += 1
-        if plain:
-            print(f"skipped: {result}", file=sys.stderr)
-        else:
-            row: dict[str, str | None] = {"path": None, "error": str(result)}
-            if isinstance(result, PictureError):
-                row = {"path": str(result.path), "error": result.reason}
-            _print(json.dumps(row))
-    if skipped:
-        print(f"advrad: {skipped} of {judged + skipped} could not be read and were left out", file=sys.stderr)
-        if not judged:
-            raise DataError("none of the pictures can be read; the lines above say why")
-    return 0
+    commands.predict(
+        run, pictures or [], output, as_json=as_json, skip_bad=skip_bad, max_pixels=max_pixels, device=device
+    )
 
 
 @app.command()
@@ -347,22 +198,26 @@ def evaluate(
     category: Category = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
-    max_pixels: MaxPixels = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
     """Measure a detector on the test pictures of a data set."""
+    from advrad import commands
     from advrad.evaluate import save_figures, write_scores
+    from advrad.layouts import find_records
     from advrad.screen import show_figures
 
     if scores is not None:
-        _writable(scores)
-    evaluation = _evaluated(run, data, layout, category, skip_bad, seed, max_pixels, device)[0]
+        make_place(scores)
+    dataset = find_records(data, layout, category)
+    detector = commands.detector_on(run, device)
+    evaluation = commands.evaluated(detector, dataset, skip_bad=skip_bad, seed=seed, max_pixels=max_pixels)
     if scores is not None:
         write_scores(scores, evaluation)
     if save:
         save_figures(run, evaluation.figures)
     if as_json:
-        _print_json(evaluation.figures)
+        put_json(evaluation.figures)
     else:
         show_figures(evaluation.figures, f"{evaluation.category}: {run}")
 
@@ -376,16 +231,20 @@ def report(
     category: Category = None,
     skip_bad: SkipBad = False,
     seed: Seed = 0,
-    max_pixels: MaxPixels = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
     """Evaluate, and write one HTML page with figures, curves and pictures."""
-    _writable(output)
-    evaluation, detector = _evaluated(run, data, layout, category, skip_bad, seed, max_pixels, device)
+    from advrad import commands
+    from advrad.layouts import find_records
     from advrad.present import report_content
     from advrad.report import write_report
 
-    write_report(output, report_content(evaluation, detector, run, max_pixels=_bound(max_pixels)))
+    make_place(output)
+    dataset = find_records(data, layout, category)
+    detector = commands.detector_on(run, device)
+    evaluation = commands.evaluated(detector, dataset, skip_bad=skip_bad, seed=seed, max_pixels=max_pixels)
+    write_report(output, report_content(evaluation, detector, run, max_pixels=max_pixels))
     print(output)
 
 
@@ -406,7 +265,7 @@ def info(run: Run, as_json: AsJson = False) -> None:
         **config.model_dump(mode="json"),
     }
     if as_json:
-        _print_json(facts)
+        put_json(facts)
         return
     # The candidates are many; the report shows them.
     facts["training"] = {name: value for name, value in config.training.items() if name != "tried"}
@@ -424,135 +283,14 @@ def demo(
     seed: Seed = 0,
 ) -> int:
     """Train, evaluate and report on a made-up product. A second call goes on where the first was stopped."""
-    from advrad.demo import demo as run_demo
+    from advrad import commands
     from advrad.run import RunOptions
-    from advrad.screen import show_figures
 
     if minutes is None and steps is None:
         minutes = 3.75
-    options = RunOptions(minutes=minutes, steps=steps, size_px=size, seed=seed)
-    with _screen() as screen:
-        try:
-            done = run_demo(output, options, screen)
-        except KeyboardInterrupt:
-            screen.close()
-            return _interrupted(screen, output, f"advrad demo -o {_quoted(output)}")
-    show_figures(done.figures, f"A made-up product: {done.data}")
-    print(f"report  {done.report}")
-    print(f"model   {done.run}")
-    print(f"next    advrad predict {_quoted(done.run)} {_quoted(done.data / 'test')} -o heat-maps")
-    _open(done.report)
-    return 0
-
-
-def _open(page: Path) -> None:
-    """Show a page to somebody who sits at this machine."""
-    shown = sys.platform in ("darwin", "win32") or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    if shown and sys.stdout.isatty() and "SSH_CONNECTION" not in os.environ:
-        import webbrowser
-
-        with suppress(webbrowser.Error, OSError):
-            webbrowser.open(page.resolve().as_uri())
-
-
-def _evaluated(
-    run: Path,
-    data: Path,
-    layout: str,
-    category: str | None,
-    skip_bad: bool,
-    seed: int,
-    max_pixels: int | None,
-    device: str,
-) -> tuple[Evaluation, Any]:
-    from advrad.layouts import find_records
-
-    dataset: Dataset = find_records(data, layout, category)
-    detector = _detector(run, device)
-    from advrad.evaluate import evaluate as measure
-
-    with _screen() as screen:
-        screen.stage("Evaluating")
-        evaluation = measure(
-            detector,
-            dataset,
-            skip_bad=skip_bad,
-            seed=seed,
-            progress=screen.count,
-            max_pixels=_bound(max_pixels),
-        )
-        for words in (*evaluation.notes, *(f"skipped: {error}" for error in evaluation.skipped)):
-            screen.note(words)
-    return evaluation, detector
-
-
-def _detector(run: Path, device: str) -> Any:
-    from advrad.evaluate import load_detector
-
-    try:
-        return load_detector(run, device)
-    except (RuntimeError, AssertionError) as error:  # PyTorch's words for a device that is not there
-        if device == "auto":
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"--device {device}: cannot be used ({reason}); choose cpu, or auto") from None
-
-
-def _lines() -> Iterator[Path]:
-    """Paths from standard input, as they come."""
-    stream = getattr(sys.stdin, "buffer", None)
-    for line in stream if stream is not None else sys.stdin:
-        name = os.fsdecode(line).rstrip("\r\n")
-        if name:
-            yield Path(name)
-
-
-def _readable(verdict: Verdict) -> str:
-    words = "DEFECTIVE" if verdict.defective else "good     "
-    return f"{words}  score {verdict.score:9.4g}  threshold {verdict.threshold:9.4g}  {verdict.path}"
-
-
-def _print(line: str) -> None:
-    encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
-
-
-def _print_json(values: dict[str, Any]) -> None:
-    _print(json.dumps(values, indent=2, allow_nan=False))
-
-
-def _screen() -> Screen:
-    from advrad.screen import Screen
-
-    return Screen(quiet=not _is_main())
-
-
-def _is_main() -> bool:
-    """Whether this is the first of several processes, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _bound(max_pixels: int | None) -> int:
-    from advrad.pictures import MAX_PIXELS
-
-    return MAX_PIXELS if max_pixels is None else max_pixels
+    return commands.demo(output, RunOptions(minutes=minutes, steps=steps, size_px=size, seed=seed))
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ConfigError(f"{option} {value}: is unknown; choose {', '.join(allowed)}")
-
-
-def _quoted(path: Path) -> str:
-    return shlex.quote(str(path))
-
-
-def _writable(path: Path) -> None:
-    """Refuse before minutes are spent on a result that has no place."""
-    from advrad.files import make_folder
-
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; name a file")
-    make_folder(path.parent)
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: cannot be written: permission denied; choose a folder that may be written to")

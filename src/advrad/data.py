@@ -21,8 +21,8 @@ import numpy.typing as npt
 from advrad import cache
 from advrad.errors import ConfigError, DataError, OutputError, PictureError
 from advrad.layouts import Dataset
-from advrad.pictures import MAX_PIXELS, PictureInfo, examine, read_mask, read_picture, resize, to_tensor
-from advrad.types import Record
+from advrad.pictures import PictureInfo, examine, read_mask, read_picture, resize, to_tensor
+from advrad.types import MAX_PIXELS, Record
 
 if TYPE_CHECKING:
     from torch import Tensor

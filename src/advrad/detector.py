@@ -22,8 +22,9 @@ from advrad.decide import conformal_threshold
 from advrad.denoiser import Denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.lean import LeanConfig, LeanDenoiser
-from advrad.pictures import MAX_PIXELS, read_resized, resize
+from advrad.pictures import read_resized, resize
 from advrad.score import LookStatistics, ScoreConfig, look_maps, normalise, pool
+from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard

@@ -20,8 +20,7 @@ from advrad.detector import AdvRAD, DetectorConfig
 from advrad.errors import CheckpointError, DataError, PictureError
 from advrad.files import write_json, write_text
 from advrad.layouts import Dataset
-from advrad.pictures import MAX_PIXELS
-from advrad.types import Record
+from advrad.types import MAX_PIXELS, Record
 
 CARD_NAME = "README.md"
 

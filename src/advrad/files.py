@@ -106,3 +106,19 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise OutputError(f"{path}: the folder cannot be made: {explain(error)}") from error
     return path
+
+
+def make_place(path: Path) -> None:
+    """See to it that a file can be written, before minutes are spent on what shall be in it.
+
+    Args:
+        path: of the file; folders above it that are missing are made.
+
+    Raises:
+        OutputError: it could not be written.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; name a file")
+    make_folder(path.parent)
+    if not os.access(path.parent, os.W_OK):
+        raise OutputError(f"{path}: cannot be written: {_MENDS[errno.EACCES]}")

@@ -27,13 +27,11 @@ import numpy.typing as npt
 
 from advrad.errors import PictureError
 from advrad.files import atomic_path
+from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
-
-MAX_PIXELS = 200_000_000
-"""Bound against decompression bombs: 12,000 x 12,000 px pass. As float32 this is 2.4 GB."""
 
 MIN_SIDE_PX = 16
 """A picture with a smaller side shows no product."""

@@ -10,10 +10,11 @@ from advrad.card import category_of, promise
 from advrad.detector import AdvRAD
 from advrad.evaluate import Evaluation
 from advrad.log import read_log
-from advrad.pictures import MAX_PIXELS, read_picture, to_tensor
+from advrad.pictures import read_picture, to_tensor
 from advrad.report import Choice, GalleryItem, ReportContent, pick_gallery
 from advrad.score import describe
 from advrad.stream import heat
+from advrad.types import MAX_PIXELS
 
 _SHOWN_CHOICES = 20
 

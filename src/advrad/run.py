@@ -26,10 +26,10 @@ from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
 from advrad.files import make_folder, write_json
 from advrad.layouts import find_records
 from advrad.lean import LeanConfig
-from advrad.pictures import MAX_PIXELS
 from advrad.score import ScoreConfig
 from advrad.select import DEFECTS_PER_SELECTION, SIGMAS, choose, forced
 from advrad.train import Progress, TrainConfig, Trainer, View, find_symmetry, fit, make_accelerator, steps_for
+from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

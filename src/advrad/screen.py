@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from advrad.terminal import is_first_process, printable
 from advrad.words import flat, number, percent
 
 if TYPE_CHECKING:
@@ -23,17 +24,16 @@ _LINE_EVERY_S = 20.0
 class Screen(AbstractContextManager["Screen"]):
     """A run's watcher: bars on a terminal, plain lines elsewhere. Everything goes to standard error.
 
-    Args:
-        quiet: say nothing, as all processes but the first do.
+    Of several processes only the first speaks.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self) -> None:
         self.last_step: int | None = None
         self._bars: Bars | None = None
         self._task: TaskID | None = None
-        self._quiet = quiet
+        self._quiet = not is_first_process()
         self._spoke = 0.0
-        if not quiet and sys.stderr.isatty():
+        if not self._quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
             from rich.progress import Progress as Bars
@@ -123,12 +123,8 @@ def show_table(title: str, rows: Iterable[Sequence[str]], heads: Sequence[str] =
         table.add_column(heads[index] if heads else "", overflow="fold", style="bold" if index == 0 else "")
     for row in listed:
         # Text, because file names may hold what rich takes for markup.
-        table.add_row(*(Text(_printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console().print(table)
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def show_inspection(found: Mapping[str, Any]) -> None:

@@ -21,7 +21,6 @@ from advrad.files import make_folder
 from advrad.layouts import PICTURE_SUFFIXES
 from advrad.overlay import heat_overlay
 from advrad.pictures import (
-    MAX_PIXELS,
     REDUCE_ABOVE_PIXELS,
     read_picture,
     read_resized,
@@ -29,6 +28,7 @@ from advrad.pictures import (
     to_tensor,
     write_picture,
 )
+from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

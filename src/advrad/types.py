@@ -1,4 +1,4 @@
-"""Small types shared by all rooms."""
+"""Small types, and a bound, shared by all rooms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 Split = Literal["train", "test"]
+
+MAX_PIXELS = 200_000_000
+"""Bound on a picture against decompression bombs: 12,000 x 12,000 px pass. As float32 this is 2.4 GB."""
 
 
 @dataclass(frozen=True, slots=True)

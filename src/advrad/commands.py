@@ -1,0 +1,169 @@
+"""What the larger commands do once their options are read: work, and tell of it on the terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from advrad import demo as demonstration
+from advrad import run as runs
+from advrad.detector import AdvRAD
+from advrad.errors import ConfigError, DataError, PictureError
+from advrad.evaluate import Evaluation, evaluate, load_detector
+from advrad.layouts import Dataset
+from advrad.score import describe
+from advrad.screen import Screen, show_figures
+from advrad.status import INTERRUPTED
+from advrad.stream import Verdict, judge, pictures_of
+from advrad.terminal import is_first_process, open_page, paths_from_stdin, put, quoted
+
+
+def train(data: Path, folder: Path, options: runs.RunOptions, resume: bool) -> int:
+    """Train, and say what was made and what to type next; the arguments are those of :func:`advrad.run.train`.
+
+    Returns:
+        The exit status.
+    """
+    with Screen() as screen:
+        try:
+            detector = runs.train(data, folder, options, resume=resume, watcher=screen)
+        except KeyboardInterrupt:
+            screen.close()
+            return _interrupted(screen, folder, f"advrad train {quoted(data)} -o {quoted(folder)} --resume")
+    if not is_first_process():
+        return 0
+    config, calibration = detector.detector_config, detector.calibration
+    print(f"threshold  {calibration.threshold:.6g}")
+    print(f"           a good picture exceeds it with a probability of at most {calibration.false_alarm_rate:g}")
+    print(f"score      {describe(config.score)}")
+    if reason := config.training.get("reason"):
+        print(f"           {reason}")
+    print(f"model      {folder}")
+    print(f"next       advrad evaluate {quoted(folder)} {quoted(data)}")
+    print(f"           advrad predict {quoted(folder)} PICTURE -o heat-maps")
+    return 0
+
+
+def demo(folder: Path, options: runs.RunOptions) -> int:
+    """Run the demonstration, and show what came of it; the arguments are those of :func:`advrad.demo.demo`.
+
+    Returns:
+        The exit status.
+    """
+    with Screen() as screen:
+        try:
+            done = demonstration.demo(folder, options, screen)
+        except KeyboardInterrupt:
+            screen.close()
+            return _interrupted(screen, folder, f"advrad demo -o {quoted(folder)}")
+    show_figures(done.figures, f"A made-up product: {done.data}")
+    print(f"report  {done.report}")
+    print(f"model   {done.run}")
+    print(f"next    advrad predict {quoted(done.run)} {quoted(done.data / 'test')} -o heat-maps")
+    open_page(done.report)
+    return 0
+
+
+def _interrupted(screen: Screen, folder: Path, command: str) -> int:
+    """Say how to go on, and return the status of an interrupted command."""
+    if not is_first_process():
+        return INTERRUPTED
+    if not (folder / "training" / runs.PLAN_NAME).is_file():
+        print("interrupted before the training began; run the same command again", file=sys.stderr)
+    else:
+        print(f"interrupted at step {screen.last_step or 0}; finish with: {command}", file=sys.stderr)
+    return INTERRUPTED
+
+
+def predict(
+    folder: Path,
+    names: list[Path],
+    out: Path | None,
+    *,
+    as_json: bool,
+    skip_bad: bool,
+    max_pixels: int,
+    device: str,
+) -> None:
+    """Judge pictures, and print a line for each as it comes.
+
+    Args:
+        folder: of the model.
+        names: pictures and folders; none, or ``-`` alone, for paths from standard input.
+        out: folder for heat maps and reconstructions.
+        as_json: JSON lines also on a terminal.
+        skip_bad: go on after a picture that cannot be read.
+        max_pixels: bound on each picture file.
+        device: of :func:`detector_on`.
+
+    Raises:
+        ConfigError: nothing is named, and standard input is a terminal.
+        DataError: a picture cannot be read, or with ``skip_bad`` none can.
+        UserError: also as :func:`advrad.stream.judge`.
+    """
+    if not names and sys.stdin.isatty():
+        raise ConfigError("PICTURE: none is named; name pictures or folders, or pipe their paths in, one per line")
+    piped = names in ([], [Path("-")])
+    detector = detector_on(folder, device)
+    # One at a time where somebody may wait for each answer, or where nothing is gained.
+    batch_size = 8 if detector.device.type == "cuda" and not piped else 1
+    plain = sys.stdout.isatty() and not as_json
+    judged = skipped = 0
+    sources = pictures_of(paths_from_stdin() if piped else names, out)
+    for result in judge(detector, sources, batch_size=batch_size, max_pixels=max_pixels, out=out):
+        if not isinstance(result, DataError):
+            judged += 1
+            put(_readable(result) if plain else json.dumps(result.as_json(), allow_nan=False))
+            continue
+        if not skip_bad:
+            raise result
+        skipped += 1
+        if plain:
+            print(f"skipped: {result}", file=sys.stderr)
+        else:
+            row: dict[str, str | None] = {"path": None, "error": str(result)}
+            if isinstance(result, PictureError):
+                row = {"path": str(result.path), "error": result.reason}
+            put(json.dumps(row))
+    if skipped:
+        print(f"advrad: {skipped} of {judged + skipped} could not be read and were left out", file=sys.stderr)
+        if not judged:
+            raise DataError("none of the pictures can be read; the lines above say why")
+
+
+def _readable(verdict: Verdict) -> str:
+    words = "DEFECTIVE" if verdict.defective else "good     "
+    return f"{words}  score {verdict.score:9.4g}  threshold {verdict.threshold:9.4g}  {verdict.path}"
+
+
+def evaluated(detector: AdvRAD, dataset: Dataset, *, skip_bad: bool, seed: int, max_pixels: int) -> Evaluation:
+    """Measure a detector, with progress on the screen; the arguments are those of :func:`advrad.evaluate.evaluate`."""
+    with Screen() as screen:
+        screen.stage("Evaluating")
+        evaluation = evaluate(
+            detector, dataset, skip_bad=skip_bad, seed=seed, progress=screen.count, max_pixels=max_pixels
+        )
+        for words in (*evaluation.notes, *(f"skipped: {error}" for error in evaluation.skipped)):
+            screen.note(words)
+    return evaluation
+
+
+def detector_on(folder: Path, device: str) -> AdvRAD:
+    """Load a detector onto a device.
+
+    Args:
+        folder: of the model.
+        device: ``auto``, or a name of PyTorch's.
+
+    Raises:
+        ConfigError: the device cannot be used.
+        CheckpointError: the model cannot be read.
+    """
+    try:
+        return load_detector(folder, device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch's words for a device that is not there
+        if device == "auto":
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"--device {device}: cannot be used ({reason}); choose cpu, or auto") from None

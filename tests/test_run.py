@@ -21,7 +21,8 @@ from toys import generator, pictures
 
 import advrad.run
 from advrad.data import split_normals
-from advrad.ddpm import DdpmConfig, DdpmDenoiser
+from advrad.ddpm import PRESETS as DDPM_PRESETS
+from advrad.ddpm import DdpmConfig, DdpmDenoiser, build
 from advrad.detector import AdvRAD
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
 from advrad.layouts import find_records
@@ -231,6 +232,17 @@ def test_stopped_at_any_stage_it_resumes_to_the_same_model(
     made = train(data, tmp_path, options, resume=True)
     assert made.detector_config.precision == "float32"
     assert weights(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize("stop", [StopAt(stage="Training"), StopAt(step=1)], ids=["before", "within"])
+def test_a_run_from_a_checkpoint_resumes_to_the_same_model(stop: StopAt, data: Path, tmp_path: Path) -> None:
+    build(DDPM_PRESETS["tiny"]).network.save_pretrained(tmp_path / "unet")
+    options = replace(TINY, preset="lean", source=str(tmp_path / "unet"), size_px=16)
+    train(data, tmp_path / "whole", options)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "cut", options, watcher=stop)
+    train(data, tmp_path / "cut", RunOptions(), resume=True)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
 KILLED = """

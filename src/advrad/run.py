@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from pydantic import Field
 
+from advrad import pretrained
 from advrad.config import Config
 from advrad.data import PictureStack, load_pictures, split_normals
 from advrad.ddpm import PRESETS as DDPM_PRESETS
@@ -26,7 +27,7 @@ from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
 from advrad.files import make_folder, write_json
 from advrad.layouts import find_records
 from advrad.lean import LeanConfig
-from advrad.score import ScoreConfig
+from advrad.score import paper_score
 from advrad.select import DEFECTS_PER_SELECTION, SIGMAS, choose, forced
 from advrad.train import Progress, TrainConfig, Trainer, View, find_symmetry, fit, make_accelerator, steps_for
 from advrad.types import MAX_PIXELS
@@ -157,18 +158,13 @@ def lean_views(size_px: int) -> tuple[View, ...]:
     return (View(picture_px=size_px, window_px=half), whole) if half != size_px else (whole,)
 
 
-def _denoiser_of(options: RunOptions) -> tuple[DenoiserConfig, Denoiser | None]:
-    """Configuration of the denoiser, and the denoiser itself where it is loaded."""
-    if options.source is not None:
-        from advrad.pretrained import load
-
-        loaded = load(options.source, options.size_px)
-        return loaded.config, loaded
+def _preset(options: RunOptions) -> DenoiserConfig:
+    """Configuration of a denoiser with fresh weights."""
     if options.preset == "lean":
-        return LeanConfig(), None
+        return LeanConfig()
     if options.preset in DDPM_PRESETS:
         config = DDPM_PRESETS[options.preset]
-        return config.model_copy(update={"size_px": options.size_px or config.size_px}), None
+        return config.model_copy(update={"size_px": options.size_px or config.size_px})
     raise ConfigError(f"--preset {options.preset}: is unknown; choose lean, {', '.join(DDPM_PRESETS)}")
 
 
@@ -243,8 +239,12 @@ def train(
     split = split_normals(dataset.records, options.seed, false_alarm_rate=options.false_alarm_rate)
     _enough(len(split.train), len(split.selection), len(split.calibration), options.false_alarm_rate)
 
-    denoiser_config, denoiser = _denoiser_of(options) if plan is None else (plan.denoiser, None)
-    config = plan.train if plan else _train_config(options, denoiser_config)
+    loaded = None if options.source is None else pretrained.load(options.source, options.size_px)
+    if plan is None:
+        denoiser_config = _preset(options) if loaded is None else loaded.config
+        config = _train_config(options, denoiser_config)
+    else:
+        denoiser_config, config = plan.denoiser, plan.train
     watcher.stage("Reading pictures")
     with accelerator.main_process_first():
         pictures, held, calibration = _stacks(
@@ -257,9 +257,7 @@ def train(
         raise DataError(f"{data}: the good pictures are not those the run began with; restore them, or train anew")
 
     torch.manual_seed(options.seed)
-    if denoiser is None:
-        denoiser = build_denoiser(denoiser_config) if plan is None or plan.source is None else _denoiser_of(options)[1]
-        assert denoiser is not None
+    denoiser = build_denoiser(denoiser_config) if loaded is None else loaded
     if plan is None:
         config = config.model_copy(update={"symmetry": find_symmetry(pictures)})
         minutes = options.minutes if options.minutes is not None else DEFAULT_MINUTES
@@ -318,7 +316,7 @@ def _finish(
     generator = torch.Generator().manual_seed(config.seed)
     views = sorted({view.picture_px for view in config.views})
     if plan.score == "paper":
-        selection = forced(denoiser, normals, paper_choice(config.size_px), generator, autocast)
+        selection = forced(denoiser, normals, paper_score(config.size_px), generator, autocast)
     else:
         selection = choose(denoiser, normals, views, generator, autocast=autocast, progress=watcher.count)
     detector = AdvRAD(
@@ -357,13 +355,6 @@ def passes_after(views: Sequence[View], held: int, calibration: int) -> float:
     """Passes of the network over one training window that choosing the score and calibrating will take."""
     per_picture = len(SIGMAS) * sum((view.picture_px / view.window_px) ** 2 for view in views)
     return per_picture * (DEFECTS_PER_SELECTION + 2 * held + calibration)
-
-
-def paper_choice(size_px: int) -> ScoreConfig:
-    """The paper's score at this input size."""
-    from advrad.score import paper_score
-
-    return paper_score(size_px)
 
 
 def versions() -> dict[str, str]:

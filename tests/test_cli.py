@@ -126,6 +126,11 @@ def test_an_interrupted_training_says_how_to_finish_and_loses_nothing(
     assert "Traceback" not in done.err
     assert "--resume" in cli("info", run).one_error_line()
     monkeypatch.setattr(Screen, "step", step)
+    # What was typed counts, be it a default; what was not contradicts nothing.
+    for option, value, held in (("--seed", 1, 0), ("--score", "auto", "paper"), ("--size", 128, 64)):
+        done = cli(*finish.split()[1:], option, value)
+        assert done.status == 2
+        assert f"{option} {value}: the run in {run} was begun with {held}; leave {option} out" in done.one_error_line()
     assert cli(*finish.split()[1:]).status == 0
     assert weights(run) == weights(widget_run)
 
@@ -343,6 +348,31 @@ def test_demo_does_everything_and_keeps_what_is_finished(
     monkeypatch.setattr(advrad.demo, "train", None)
     assert cli("demo", "-o", run, "--steps", 1, "--size", 64).status == 0
     assert weights(run) == before
+
+
+def test_an_interrupted_demo_goes_on_with_its_own_options(
+    cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import advrad.demo
+    from advrad.screen import Screen
+
+    trained.shrink(monkeypatch)
+    monkeypatch.setattr(advrad.demo, "write_product", lambda folder, seed, **_: widgets)
+    step = Screen.step
+
+    def interrupted(self: Screen, progress: object) -> None:
+        step(self, progress)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Screen, "step", interrupted)
+    run = tmp_path / "demo"
+    done = cli("demo", "-o", run, "--steps", 2, "--size", 64)
+    assert done.status == 130
+    assert done.err.splitlines()[-1] == f"interrupted at step 1; finish with: advrad demo -o {run}"
+    monkeypatch.setattr(Screen, "step", step)
+    assert "--steps 3: the run in" in cli("demo", "-o", run, "--steps", 3).err
+    assert cli("demo", "-o", run).status == 0
+    assert json.loads(cli("info", run, "--json").out)["training"]["plan"]["train"]["steps"] == 2
 
 
 # --- predict as a library would, from Python ---

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +30,11 @@ from advrad.run import RunOptions, RunPlan, Silent, lean_views, train
 from advrad.score import paper_score
 from advrad.select import fit_statistics
 from advrad.train import Progress
+
+
+def replace(options: RunOptions, **changes: object) -> RunOptions:
+    return options.model_copy(update=changes)
+
 
 LEAN = RunOptions(steps=6, size_px=64, false_alarm_rate=0.2, precision="float32", batch_size=4)
 TINY = RunOptions(steps=2, preset="tiny", false_alarm_rate=0.2, precision="float32", batch_size=4)
@@ -283,6 +287,78 @@ def test_a_finished_run_can_be_resumed_in_vain(data: Path, tmp_path: Path, unint
     listener = Listener()
     train(data, tmp_path, RunOptions(), resume=True, watcher=listener)
     assert listener.steps == [] and weights(tmp_path) == uninterrupted
+
+
+# --- options given again -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `LEAN`, stopped before its first step; to be read only."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        trained.shrink(patch)
+        train(data, folder, LEAN, watcher=StopAt(stage="Training"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"minutes": 5.0}, "--minutes 5.0: the run in {} was begun without it; leave --minutes out"),
+        ({"steps": 7}, "--steps 7: the run in {} was begun with 6; leave --steps out"),
+        ({"preset": "tiny"}, "--preset tiny: the run in {} was begun with lean;"),
+        ({"source": "unet"}, "--denoiser unet: the run in {} was begun without it; leave --denoiser out"),
+        ({"size_px": 128}, "--size 128: the run in {} was begun with 64; leave --size out"),
+        ({"seed": 1}, "--seed 1: the run in {} was begun with 0; leave --seed out"),
+        ({"batch_size": 8}, "--batch-size 8: the run in {} was begun with 4;"),
+        ({"learning_rate": 0.1}, "--learning-rate 0.1: the run in {} was begun with 0.001;"),
+        ({"false_alarm_rate": 0.05}, "--false-alarm-rate 0.05: the run in {} was begun with 0.2;"),
+        ({"score": "paper"}, "--score paper: the run in {} was begun with auto;"),
+        ({"precision": "auto"}, "--precision auto: the run in {} was begun with float32;"),
+        ({"layout": "mvtec"}, "--layout mvtec: the run in {} was begun with folder;"),
+        ({"category": "other"}, "--category other: the run in {} was begun with product"),
+        ({"skip_bad": True}, "--skip-bad: the run in {} was begun without it;"),
+        ({"max_pixels": 1000}, "--max-pixels 1000: the run in {} was begun with 200000000;"),
+    ],
+    ids=lambda part: next(iter(part)) if isinstance(part, dict) else "",
+)
+def test_an_option_that_contradicts_the_interrupted_run_is_refused(
+    changes: dict[str, object], words: str, data: Path, interrupted: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train(data, interrupted, RunOptions(**changes), resume=True)
+    assert words.format(interrupted) in str(caught.value)
+    assert "\n" not in str(caught.value) and not (interrupted / "config.json").exists()
+
+
+def stop_and_repeat(data: Path, folder: Path, options: RunOptions) -> AdvRAD:
+    """Interrupt a run, and finish it with the same options."""
+    with pytest.raises(KeyboardInterrupt):
+        train(data, folder, options, watcher=StopAt(stage="Training"))
+    return train(data, folder, options, resume=True)
+
+
+def test_the_same_options_may_be_given_again(data: Path, tmp_path: Path) -> None:
+    more = {"preset": "lean", "seed": 3, "learning_rate": 0.002, "score": "paper", "layout": "auto", "minutes": None}
+    made = stop_and_repeat(data, tmp_path / "lean", replace(LEAN, **more))
+    assert made.detector_config.noise_seed == 3
+    build(DDPM_PRESETS["tiny"]).network.save_pretrained(tmp_path / "unet")
+    for name, options in {
+        "preset": TINY,
+        "size": replace(TINY, size_px=32),
+        "checkpoint": replace(TINY, preset="lean", source=str(tmp_path / "unet"), size_px=16),
+    }.items():
+        assert stop_and_repeat(data, tmp_path / name, options).size_px == (options.size_px or 16)
+
+
+def test_a_budget_may_be_given_again_but_no_other(data: Path, tmp_path: Path) -> None:
+    options = replace(LEAN, steps=None, minutes=0.02)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path, options, watcher=StopAt(stage="Training"))
+    with pytest.raises(ConfigError, match=r"--minutes 1\.0: the run in .* was begun with 0\.02;"):
+        train(data, tmp_path, RunOptions(minutes=1.0), resume=True)
+    assert train(data, tmp_path, options, resume=True).detector_config.training["plan"]["budget_minutes"] == 0.02
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

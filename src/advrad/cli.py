@@ -7,8 +7,9 @@ one line. Nothing heavy is imported before a command needs it.
 from __future__ import annotations
 
 import sys
+from collections.abc import Container
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -104,16 +105,17 @@ def inspect_data(
 
 @app.command()
 def train(
+    context: typer.Context,
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder of the run.")],
     minutes: Annotated[float | None, typer.Option(help="Budget of the whole command.  [default: 5]")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of minutes.")] = None,
     preset: Annotated[str, typer.Option(help="lean, paper or tiny.")] = "lean",
-    denoiser: Annotated[
+    source: Annotated[
         str | None,
-        typer.Option(metavar="CHECKPOINT", help="diffusers U-Net to start from: folder or hub id."),
+        typer.Option("--denoiser", metavar="CHECKPOINT", help="diffusers U-Net to start from: folder or hub id."),
     ] = None,
-    size: Annotated[int | None, typer.Option(help="Input size in pixels, such as 128 or 256.")] = None,
+    size_px: Annotated[int | None, typer.Option("--size", help="Input size in pixels, such as 128 or 256.")] = None,
     seed: Seed = 0,
     batch_size: Annotated[int | None, typer.Option(help="Pictures per step, over all processes.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
@@ -127,7 +129,7 @@ def train(
     skip_bad: SkipBad = False,
     max_pixels: MaxPixels = MAX_PIXELS,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Finish an interrupted run; its own options count, not new ones.")
+        bool, typer.Option("--resume", help="Finish an interrupted run; no other option is needed again.")
     ] = False,
 ) -> int:
     """Train a detector on good pictures, choose its score, and set its threshold."""
@@ -136,23 +138,7 @@ def train(
     from advrad import commands
     from advrad.run import RunOptions
 
-    options = RunOptions(
-        minutes=minutes,
-        steps=steps,
-        preset=preset,
-        source=denoiser,
-        size_px=size,
-        seed=seed,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        false_alarm_rate=false_alarm_rate,
-        score=score,  # type: ignore[arg-type]  # checked above
-        precision=precision,  # type: ignore[arg-type]  # checked above
-        layout=layout,
-        category=category,
-        skip_bad=skip_bad,
-        max_pixels=max_pixels,
-    )
+    options = RunOptions.parse(_typed(context, RunOptions.model_fields), "options")
     return commands.train(data, output, options, resume)
 
 
@@ -274,21 +260,26 @@ def info(run: Run, as_json: AsJson = False) -> None:
 
 @app.command()
 def demo(
+    context: typer.Context,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="For everything.")] = Path(
         "demo-run"
     ),
     minutes: Annotated[float | None, typer.Option(help="Budget of the training.  [default: 3.75]")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of minutes.")] = None,
-    size: Annotated[int | None, typer.Option(help="Input size in pixels.  [default: 256]")] = None,
+    size_px: Annotated[int | None, typer.Option("--size", help="Input size in pixels.  [default: 256]")] = None,
     seed: Seed = 0,
 ) -> int:
     """Train, evaluate and report on a made-up product. A second call goes on where the first was stopped."""
     from advrad import commands
     from advrad.run import RunOptions
 
-    if minutes is None and steps is None:
-        minutes = 3.75
-    return commands.demo(output, RunOptions(minutes=minutes, steps=steps, size_px=size, seed=seed))
+    return commands.demo(output, RunOptions.parse(_typed(context, RunOptions.model_fields), "options"))
+
+
+def _typed(context: typer.Context, names: Container[str]) -> dict[str, Any]:
+    """The options of these names that were typed; defaults are left out, so that they contradict nothing."""
+    sources = {name: context.get_parameter_source(name) for name in context.params if name in names}
+    return {name: context.params[name] for name, source in sources.items() if source and source.name == "COMMANDLINE"}
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:

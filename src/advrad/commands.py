@@ -69,7 +69,7 @@ def _interrupted(screen: Screen, folder: Path, command: str) -> int:
     """Say how to go on, and return the status of an interrupted command."""
     if not is_first_process():
         return INTERRUPTED
-    if not (folder / "training" / runs.PLAN_NAME).is_file():
+    if not runs.plan_path(folder).is_file():
         print("interrupted before the training began; run the same command again", file=sys.stderr)
     else:
         print(f"interrupted at step {screen.last_step or 0}; finish with: {command}", file=sys.stderr)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -35,7 +34,6 @@ from advrad.types import MAX_PIXELS
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PLAN_NAME = "plan.json"
 STATE_NAME = "state.safetensors"
 
 
@@ -103,9 +101,10 @@ class RunPlan(Config):
     budget_minutes: float | None = None
 
 
-@dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Config):
     """What a caller of :func:`train` may ask for; None leaves the preset's value.
+
+    What is not passed is not asked for: a run that is resumed may have another value there.
 
     Attributes:
         minutes: budget for the whole command; exclusive with ``steps``.
@@ -210,7 +209,8 @@ def train(
     Args:
         data: folder of pictures.
         folder: of the run; becomes the model folder.
-        options: what is asked for; with ``resume`` the plan of the interrupted run counts instead.
+        options: what is asked for; with ``resume`` the plan of the interrupted run counts, and what is asked for
+            must not contradict it.
         resume: finish the run that is in ``folder``.
         watcher: hears of the progress.
 
@@ -228,10 +228,12 @@ def train(
     if options.minutes is not None and not 0 < options.minutes < 1e6:
         raise ConfigError(f"--minutes {options.minutes:g}: must be above 0")
     normals_needed(options.false_alarm_rate)
-    work = folder / "training"
-    plan = _existing_plan(folder, work, resume)
+    work = plan_path(folder).parent
+    plan = _existing_plan(folder, resume)
     if plan is not None:
-        options = _options_of(plan)
+        begun = _options_of(plan)
+        _agree(options, begun, folder)
+        options = begun
     accelerator = make_accelerator(options.precision)
     dataset = find_records(data, plan.layout if plan else options.layout, plan.category if plan else options.category)
     for note in dataset.notes:
@@ -282,7 +284,7 @@ def train(
         )
         if accelerator.is_main_process:
             make_folder(work)
-            write_json(work / PLAN_NAME, plan.model_dump(mode="json"))
+            write_json(plan_path(folder), plan.model_dump(mode="json"))
 
     trainer = Trainer(denoiser, config, accelerator)
     if resume and (work / STATE_NAME).exists():
@@ -380,8 +382,13 @@ def _enough(train: int, selection: int, calibration: int, false_alarm_rate: floa
         raise DataError(f"{selection} of the {total} good pictures are left to choose the score by; add good pictures")
 
 
-def _existing_plan(folder: Path, work: Path, resume: bool) -> RunPlan | None:
-    path = work / PLAN_NAME
+def plan_path(folder: Path) -> Path:
+    """Where the plan of a run lies; without it there is nothing to resume."""
+    return folder / "training" / "plan.json"
+
+
+def _existing_plan(folder: Path, resume: bool) -> RunPlan | None:
+    path = plan_path(folder)
     if resume:
         if not path.is_file():
             if folder.exists() and not folder.is_dir():
@@ -397,16 +404,21 @@ def _existing_plan(folder: Path, work: Path, resume: bool) -> RunPlan | None:
         raise OutputError(f"{folder}: is a file; name a folder")
     if path.exists() or (folder / "config.json").exists():
         raise OutputError(f"{folder}: holds an earlier run; finish it with --resume, or name another folder with -o")
-    make_folder(work)
+    make_folder(path.parent)
     return None
 
 
 def _options_of(plan: RunPlan) -> RunOptions:
+    """The options that a run was begun with, as far as its plan tells."""
     return RunOptions(
+        minutes=plan.budget_minutes,
         steps=plan.train.steps,
+        preset=_preset_name(plan.denoiser),
         source=plan.source,
         size_px=plan.train.size_px,
         seed=plan.train.seed,
+        batch_size=plan.train.batch_size,
+        learning_rate=plan.train.learning_rate,
         false_alarm_rate=plan.false_alarm_rate,
         score=plan.score,
         precision=plan.train.precision,
@@ -415,3 +427,36 @@ def _options_of(plan: RunPlan) -> RunOptions:
         skip_bad=plan.skip_bad,
         max_pixels=plan.max_pixels,
     )
+
+
+def _preset_name(config: DenoiserConfig) -> str:
+    """The preset of a denoiser with fresh weights."""
+    if isinstance(config, DdpmConfig):
+        for name, preset in DDPM_PRESETS.items():
+            if preset.model_copy(update={"size_px": config.size_px}) == config:
+                return name
+    return config.kind
+
+
+#: Where an option's name is not that of its field.
+_NAMES = {"size_px": "--size", "source": "--denoiser"}
+
+
+def _agree(asked: RunOptions, begun: RunOptions, folder: Path) -> None:
+    """Refuse options that contradict those of the run that is resumed, rather than ignore them."""
+    idle = set()
+    if begun.source is not None:
+        idle.add("preset")  # the checkpoint decides
+    if asked.layout == "auto":
+        idle.add("layout")  # the plan holds the one that was found
+    for field in RunOptions.model_fields:
+        value, held = getattr(asked, field), getattr(begun, field)
+        if field not in asked.model_fields_set - idle or value in (None, held):
+            continue
+        option = _NAMES.get(field, f"--{field.replace('_', '-')}")
+        shown = option if value is True else f"{option} {value}"
+        instead = "without it" if held is None or held is False else f"with {held}"
+        raise ConfigError(
+            f"{shown}: the run in {folder} was begun {instead}; leave {option} out to finish that run, or begin"
+            " another one in another folder"
+        )

@@ -84,6 +84,18 @@ def test_each_look_costs_one_call_at_its_own_size() -> None:
     assert calls == [32, 16]
 
 
+def test_no_pictures_give_no_results_of_the_right_shape() -> None:
+    made = detector()
+    none = torch.zeros(0, 3, 48, 40)
+    with torch.no_grad():
+        results = [made.measure(none), made.examine(none, generator(1))]
+    for scores, maps, recon in results:
+        assert scores.shape == (0,) and maps.shape == (0, 1, 32, 32) and recon.shape == (0, 3, 32, 32)
+    assert list(made.predict(none)) == list(made.predict([])) == []
+    with pytest.raises(ConfigError, match=r"expected \(b, 3, h, w\)"):
+        made.measure(torch.zeros(0))
+
+
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 32, 32, 3), (2, 4, 32, 32)])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match=r"expected \(b, 3, h, w\)"):
@@ -389,7 +401,19 @@ def test_statistics_of_another_size_are_refused(saved: Path) -> None:
     values, tensors = load_folder(saved)
     tensors["mean_0"] = tensors["mean_0"][:, :, ::2, ::2].contiguous()
     save_folder(saved, values, tensors)
-    with pytest.raises(ConfigError, match="statistics of a look at 32 px have another size"):
+    with pytest.raises(ConfigError, match=r"config\.json: score: the statistics of a look at 32 px have another size"):
+        AdvRAD.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("view_px", [4, 33, 36])
+def test_a_look_that_does_not_suit_the_network_is_refused(view_px: int, saved: Path) -> None:
+    values, tensors = load_folder(saved)
+    values["score"]["looks"][0]["view_px"] = view_px
+    for name in ("mean_0", "spread_0"):
+        tensors[name] = torch.ones(1, 1, view_px, view_px)
+    save_folder(saved, values, tensors)
+    words = rf"config\.json: score: a look at {view_px} px does not suit the denoiser; it must be a multiple of 8 px"
+    with pytest.raises(ConfigError, match=words):
         AdvRAD.from_pretrained(saved)
 
 

@@ -135,6 +135,9 @@ class AdvRAD(
         config: of the detector; its denoiser part must describe ``denoiser``.
         statistics: one per look of the score.
 
+    Raises:
+        ConfigError: a look does not suit the denoiser, or the statistics are not those of the looks.
+
     Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model".
     """
 
@@ -143,6 +146,11 @@ class AdvRAD(
         if len(statistics) != len(config.score.looks):
             raise ConfigError(f"score: {len(config.score.looks)} looks but {len(statistics)} statistics")
         for look, part in zip(config.score.looks, statistics, strict=True):
+            if look.view_px % denoiser.multiple_px:
+                raise ConfigError(
+                    f"score: a look at {look.view_px} px does not suit the denoiser; it must be a multiple of"
+                    f" {denoiser.multiple_px} px"
+                )
             if not part.mean.shape == part.spread.shape == (1, 1, look.view_px, look.view_px):
                 raise ConfigError(f"score: the statistics of a look at {look.view_px} px have another size")
         # As in training: another layout in memory rounds differently, and is slower.
@@ -173,7 +181,7 @@ class AdvRAD(
         """Scores, score maps and reconstructions in one go.
 
         Args:
-            images: (b, 3, h, w) float in [0, 1]; any size, resized to :attr:`size_px` inside.
+            images: (b, 3, h, w) float in [0, 1], b >= 0; any size, resized to :attr:`size_px` inside.
             generator: source of all noise; rows share each draw, so that row i depends on row i only.
 
         Returns:
@@ -189,6 +197,8 @@ class AdvRAD(
         images = resize(images, self.size_px)
         scores = images.new_zeros(len(images))
         score_map, recon = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
+        if not len(images):
+            return scores, score_map, recon  # networks take no empty batch
         count = len(config.score.looks)
         for index, look in enumerate(config.score.looks):
             maps, look_recon = look_maps(self.denoiser, images, look, config.score, generator)
@@ -378,6 +388,8 @@ class AdvRAD(
             ]
             detector = cls(build_denoiser(config.denoiser), config, statistics)
             detector.load_state_dict(tensors)
+        except ConfigError as error:
+            raise ConfigError(f"{folder / 'config.json'}: {error}") from None
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"{folder}: weights and configuration do not belong together ({str(error).splitlines()[0]}); retrain"

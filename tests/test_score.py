@@ -1,4 +1,4 @@
-"""The score's arithmetic: error map against slow loops, filters, pooling, statistics, evidence, gradients."""
+"""The score's arithmetic: error map against slow loops, filters, pooling, statistics, gradients."""
 
 from __future__ import annotations
 

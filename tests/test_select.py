@@ -64,7 +64,7 @@ def test_left_out_is_leaving_out_by_hand(seed: int, count: int, how: str, size: 
 
 @pytest.mark.parametrize("offset", [0.0, 0.01, -8.0])
 def test_left_out_survives_float32(offset: float) -> None:
-    """Error maps are small numbers with a smaller spread; log odds are far from 0."""
+    """Error maps are small numbers with a smaller spread; the squares must not drown it."""
     normals = offset + 1e-2 * torch.rand(20, 1, 16, 16, generator=generator(0))
     sources = torch.arange(20)
     got = left_out(normals, sources, normals, "spread")

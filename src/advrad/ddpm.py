@@ -138,7 +138,7 @@ class DdpmDenoiser(Denoiser):
     Noise levels between two steps are met by a fractional step, interpolated in the logarithm of the level.
     Outside ``[sigma_min, sigma_max]`` the network is told the nearest step while the arithmetic keeps the
     true level. Below, that is harmless: the output differs from the input by less noise than the first step
-    adds. Above, it means nothing: callers who let users choose a level check it against these bounds.
+    adds. Above, it means nothing; the levels at which pictures are scored lie far below.
 
     Args:
         network: called as ``network(x, step).sample`` with x (b, c, h, w) and step (b,), counted from 0.

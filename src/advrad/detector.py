@@ -42,7 +42,7 @@ class Calibration(Config):
         n: calibration pictures.
         heat_low: score-map value at which heat maps begin to glow: the median of the normal maps' maxima.
         heat_high: value that only the threshold's share of normal maps passes; outlined in heat maps.
-        source: the data, the seed of the split, and when.
+        source: the data, the product in them, and the seed of the split.
     """
 
     threshold: float
@@ -65,7 +65,7 @@ class DetectorConfig(Config):
         noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
         precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
         calibration: None while no threshold was set.
-        training: how it was trained: data, seed, steps, what was tried for the score.
+        training: how it was trained: the plan, the numbers of pictures, what was tried for the score, the versions.
         figures: measured results, shown in the model card.
     """
 
@@ -260,7 +260,7 @@ class AdvRAD(
             images: (b, 3, h, w) float in [0, 1].
 
         Returns:
-            As :meth:`examine`, on the CPU; the same for any batch size.
+            As :meth:`examine`, on the CPU; the same for any batch size, on a GPU up to rounding.
         """
         # One at a time on a CPU: nothing is lost there, and kernels that depend on the batch size cannot show.
         parts = []
@@ -278,7 +278,7 @@ class AdvRAD(
 
         Args:
             pictures: (b, 3, h, w) float in [0, 1], or one path, or paths.
-            batch_size: pictures at a time; does not change the results.
+            batch_size: pictures at a time; changes the results as little as in :meth:`measure`.
             max_pixels: bound on each picture file.
 
         Yields:

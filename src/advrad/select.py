@@ -99,7 +99,7 @@ def left_out(maps: Tensor, sources: Tensor, normals: Tensor, how: Normalisation)
     count = len(normals)
     if count < 3:
         return normalise(maps, *map_statistics(normals), how)
-    # About the common mean, or the squares of log odds, far from 0, would drown their spread in rounding.
+    # About the common mean, or the squares of errors that differ little would drown their spread in rounding.
     centre = normals.mean(0, keepdim=True)
     about = normals - centre
     total, squares = about.sum(0, keepdim=True), about.square().sum(0, keepdim=True)

@@ -350,6 +350,25 @@ def test_demo_does_everything_and_keeps_what_is_finished(
     assert weights(run) == before
 
 
+@pytest.mark.parametrize(("typed", "minutes"), [((), 3.75), (("--minutes", 2), 2.0), (("--steps", 5), None)])
+def test_the_demo_has_a_budget_of_its_own(
+    typed: tuple[object, ...], minutes: float | None, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import advrad.demo
+
+    asked: list[float | None] = []
+
+    def train(data: Path, folder: Path, options: advrad.demo.RunOptions, **_: object) -> None:
+        asked.append(options.minutes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(advrad.demo, "write_product", lambda folder, seed, **_: folder)
+    monkeypatch.setattr(advrad.demo, "train", train)
+    assert cli("demo", "-o", tmp_path / "demo", *typed).status == 130
+    assert asked == [minutes]
+    assert f"[default: {advrad.demo.DEFAULT_MINUTES}]" in cli("demo", "--help").out
+
+
 def test_an_interrupted_demo_goes_on_with_its_own_options(
     cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

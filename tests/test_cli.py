@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -47,6 +48,14 @@ def test_no_command_shows_the_help(cli: Cli) -> None:
     assert "Usage: advrad" in done.err
 
 
+SHORTCUT = "Brightness alone tells good from defective test pictures with AUROC 1.000 (good ones are darker)"
+
+
+def unframed(screen: str) -> str:
+    """What a screen says, without frames and line breaks."""
+    return " ".join(re.sub("[─│╭╮╰╯┌┐└┘]", " ", screen).split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -79,6 +88,18 @@ def test_inspect(cli: Cli, widgets: Path) -> None:
     assert done.status == 0
     assert "mvtec" in done.out
     assert "scratch 3" in done.out
+
+
+def test_inspect_warns_once_where_brightness_alone_tells_defects(cli: Cli, widgets: Path) -> None:
+    shown = cli("data", "inspect", widgets, "--size", 64)
+    assert (shown.out.count("WARNING"), shown.err.count("warning")) == (1, 0)
+    assert SHORTCUT in unframed(shown.out)
+    piped = cli("data", "inspect", widgets, "--size", 64, "--json")
+    found = json.loads(piped.out)
+    assert found["shortcuts"]["brightness"] == 1.0
+    assert set(found["conditions"]) == {"brightness", "contrast", "sharpness"}
+    assert piped.err.splitlines()[1:] == [f"advrad: warning: {words}" for words in found["warnings"]]
+    assert SHORTCUT in piped.err
 
 
 # --- train ---

@@ -399,7 +399,10 @@ def test_inspect_of_too_few(tmp_path: Path) -> None:
     assert "at least 8 are needed" in got["notes"][0]
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
-    assert data.inspect(find_records(tmp_path))["width_px"] is None
+    got = data.inspect(find_records(tmp_path))
+    assert got["width_px"] is None
+    assert got["shortcuts"] == got["conditions"] == {}
+    assert got["warnings"] == []
 
 
 # --- real pictures

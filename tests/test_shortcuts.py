@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
+from makers import pixels
+from PIL import Image
 
-from advrad import shortcuts
+from advrad import data, shortcuts
 from advrad.errors import DataError
+from advrad.layouts import find_records
 from advrad.shortcuts import Separation
 
 PICTURES = nps.arrays(
@@ -29,6 +33,19 @@ def two_groups(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 def only(labels: np.ndarray, values: np.ndarray, name: str = "brightness") -> Separation:
     (found,) = shortcuts.separations(labels, {name: values})
     return found
+
+
+def make(root: Path, train: int = 0, good: int = 0, odd: int = 0) -> Path:
+    """A product whose pictures, good and defective, differ by chance alone, but for these grey levels added to each."""
+    for k, (name, count, shift) in enumerate(
+        (("train/good", 40, train), ("test/good", 12, good), ("test/odd", 12, odd))
+    ):
+        folder = root / name
+        folder.mkdir(parents=True)
+        for i in range(count):
+            values = pixels(32, seed=1000 * k + i)[0].astype(int) + shift
+            Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03}.png")
+    return root
 
 
 # --- what is measured
@@ -143,3 +160,40 @@ def test_all_strong_statistics_are_told_the_best_first() -> None:
     )
     (words,) = shortcuts.warn_of_shortcuts(found[:1])
     assert words.endswith("compare its figure with this one.")
+
+
+# --- in folders
+
+
+def test_a_planted_shortcut_is_found(tmp_path: Path) -> None:
+    dataset = find_records(make(tmp_path, train=20, odd=20))
+    found = data.inspect(dataset)
+    assert found["shortcuts"]["brightness"] == found["conditions"]["brightness"] == 1
+    assert found["warnings"][0].startswith("Brightness alone tells good from defective test pictures")
+    assert found["warnings"][1].startswith(
+        "Brightness alone tells good training pictures from good test pictures with AUROC 1.000"
+        " (those for testing are darker)"
+    )
+
+
+def test_where_none_is_planted_there_is_silence(tmp_path: Path) -> None:
+    dataset = find_records(make(tmp_path))
+    found = data.inspect(dataset)
+    assert found["warnings"] == []
+    for areas in (found["shortcuts"], found["conditions"]):
+        assert set(areas) == {"brightness", "contrast", "sharpness"}
+
+
+def test_defects_that_change_the_light_say_nothing_of_the_conditions(tmp_path: Path) -> None:
+    found = data.inspect(find_records(make(tmp_path, odd=-20)))
+    (words,) = found["warnings"]
+    assert "(good ones are brighter)" in words
+
+
+@pytest.mark.real
+def test_the_light_of_real_screws_gives_them_away(shared_data: Path) -> None:
+    found = data.inspect(find_records(shared_data / "mvtec_ad" / "screw"))
+    assert found["shortcuts"]["brightness"] > 0.99
+    assert found["conditions"]["brightness"] > 0.99
+    assert "(good ones are darker)" in found["warnings"][0]
+    assert data.inspect(find_records(shared_data / "mvtec_ad" / "bottle"))["warnings"] == []

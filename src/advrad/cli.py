@@ -16,7 +16,7 @@ import typer
 from advrad.errors import ConfigError
 from advrad.files import make_place
 from advrad.status import status_of, terminated
-from advrad.terminal import put_json
+from advrad.terminal import put_json, warn
 from advrad.types import MAX_PIXELS
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
@@ -78,11 +78,14 @@ def inspect_data(
     layout: Layout = "auto",
     category: Category = None,
     false_alarm_rate: Annotated[float, typer.Option(help="For which the normals are shared out.")] = 0.05,
+    size_px: Annotated[
+        int, typer.Option("--size", min=16, help="Input size in pixels, for what warnings rest on.")
+    ] = 256,
     seed: Seed = 0,
     max_pixels: MaxPixels = MAX_PIXELS,
     as_json: AsJson = False,
 ) -> None:
-    """Show what was understood of a folder: counts, masks, sizes, and what cannot be read."""
+    """Show what was understood of a folder: counts, masks, sizes, what cannot be read, and what to beware of."""
     from advrad.data import inspect
     from advrad.layouts import find_records
     from advrad.screen import Screen, show_inspection
@@ -94,11 +97,13 @@ def inspect_data(
             dataset,
             seed=seed,
             false_alarm_rate=false_alarm_rate,
+            size_px=size_px,
             max_pixels=max_pixels,
             progress=screen.count,
         )
     if as_json:
         put_json(found)
+        warn(found["warnings"])
     else:
         show_inspection(found)
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from advrad import cache
+from advrad import cache, shortcuts
 from advrad.errors import ConfigError, DataError, OutputError, PictureError
 from advrad.layouts import Dataset
-from advrad.pictures import PictureInfo, examine, read_mask, read_picture, resize, to_tensor
+from advrad.pictures import PictureInfo, examine, read_and_examine, read_mask, read_picture, resize, to_tensor
 from advrad.types import MAX_PIXELS, Record
 
 if TYPE_CHECKING:
@@ -236,16 +236,30 @@ def inspect(
     *,
     seed: int = 0,
     false_alarm_rate: float = 0.05,
+    size_px: int = 256,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Read every picture and mask of a data set and say what is there, as plain JSON values.
 
+    Args:
+        dataset: as of :func:`advrad.layouts.find_records`.
+        seed: of the split, and of the resampling behind the warnings.
+        false_alarm_rate: for which the normals are split, in (0, 1).
+        size_px: side of the square at which pictures are compared with each other, >= 3; sharpness depends on it.
+        max_pixels: bound on each picture and mask as it lies in its file.
+        progress: called after each picture.
+
     Returns:
         ``root, layout, category``; ``counts`` by split and defect; ``masks`` (``usable, empty, missing,
         broken``); ``width_px`` and ``height_px`` (``min, median, max``); ``kinds`` of pixels; ``broken``
         pictures and masks (``path, reason``); ``split`` of the readable normals, or None if they are too few;
-        ``notes``.
+        ``shortcuts``, the AUROC by which brightness, contrast or sharpness alone tells good from defective test
+        pictures, and ``conditions``, that of good training pictures against good test pictures, both empty where
+        a group is; ``notes``; ``warnings``, what to know before any figure is believed.
+
+    Raises:
+        ConfigError: ``false_alarm_rate`` is out of range.
     """
     counts: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
     masks = dict.fromkeys(("usable", "empty", "missing", "broken"), 0)
@@ -253,13 +267,16 @@ def inspect(
     broken: list[PictureError] = []
     readable: list[Record] = []
     seen: dict[str, set[bytes | None]] = {"train": set(), "test": set()}
-    work = _ahead(partial(_examined, max_pixels=max_pixels), dataset.records)
+    measured: list[shortcuts.Statistics] = []
+    work = _ahead(partial(_examined, size_px=size_px, max_pixels=max_pixels), dataset.records)
     with closing(work):
-        for done, (record, (info, digest, mask)) in enumerate(zip(dataset.records, work, strict=True), start=1):
+        for done, (record, (read, digest, mask)) in enumerate(zip(dataset.records, work, strict=True), start=1):
             counts[record.split][record.defect] += 1
-            if isinstance(info, PictureError):
-                broken.append(info)
+            if isinstance(read, PictureError):
+                broken.append(read)
             else:
+                picture, info = read
+                measured.append(shortcuts.describe(_resized(picture, size_px)[None]))
                 infos.append(info)
                 readable.append(record)
                 seen[record.split].add(digest)
@@ -281,6 +298,7 @@ def inspect(
         parts = {name: len(getattr(split, name)) for name in ("train", "selection", "calibration")}
     except DataError as error:
         notes.append(str(error))
+    told_apart, conditions = _separations(readable, measured, seed)
     return {
         "root": str(dataset.root),
         "layout": dataset.layout,
@@ -292,8 +310,29 @@ def inspect(
         "kinds": dict(Counter(info.kind for info in infos).most_common()),
         "broken": [{"path": str(error.path), "reason": error.reason} for error in broken],
         "split": parts,
+        "shortcuts": shortcuts.areas(told_apart),
+        "conditions": shortcuts.areas(conditions),
         "notes": notes,
+        "warnings": shortcuts.warn_of_shortcuts(told_apart) + shortcuts.warn_of_conditions(conditions),
     }
+
+
+def _separations(
+    records: Sequence[Record], measured: Sequence[shortcuts.Statistics], seed: int
+) -> tuple[tuple[shortcuts.Separation, ...], tuple[shortcuts.Separation, ...]]:
+    """How well statistics tell good from defective test pictures, and good test from good training pictures."""
+    if not records:
+        return (), ()
+    statistics = shortcuts.gather(measured)
+    bad = np.array([record.label == 1 for record in records])
+    test = np.array([record.split == "test" for record in records])
+
+    def apart(second: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> tuple[shortcuts.Separation, ...]:
+        return shortcuts.separations(
+            second[among], {name: values[among] for name, values in statistics.items()}, seed=seed
+        )
+
+    return apart(bad, test), apart(~test, ~bad)
 
 
 def _ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_Out, None, None]:
@@ -322,9 +361,7 @@ def _decoded(
     with closing(work):
         for i, picture in enumerate(work):
             if not isinstance(picture, PictureError):
-                # Resizing uses all cores itself, so it is done here and not in the threads.
-                small = resize(to_tensor(picture)[None], size_px)[0].numpy()
-                values[i - len(bad)] = np.rint(np.clip(small, 0, 1) * 65535)
+                values[i - len(bad)] = np.rint(_resized(picture, size_px) * 65535)
             elif skip_bad:
                 bad[i] = picture.reason
             else:
@@ -334,6 +371,12 @@ def _decoded(
     values = values[: len(records) - len(bad)]
     values.flags.writeable = False
     return values, bad
+
+
+def _resized(picture: npt.NDArray[np.float32], size_px: int) -> npt.NDArray[np.float32]:
+    """(3, size_px, size_px) in [0, 1]. Resizing uses all cores itself: this is not for the reading threads."""
+    small: npt.NDArray[np.float32] = resize(to_tensor(picture)[None], size_px)[0].numpy()
+    return np.clip(small, 0, 1)
 
 
 def _read(record: Record, size_px: int, max_pixels: int) -> npt.NDArray[np.float32] | PictureError:
@@ -347,7 +390,7 @@ def _mask(record: Record, max_pixels: int) -> npt.NDArray[np.bool_] | PictureErr
     assert record.mask is not None
     try:
         mask = read_mask(record.mask, max_pixels)
-        info = examine(record.path, max_pixels, decode=False)
+        info = examine(record.path, max_pixels)
     except PictureError as error:
         return error
     height, width = mask.shape
@@ -362,19 +405,22 @@ def _mask(record: Record, max_pixels: int) -> npt.NDArray[np.bool_] | PictureErr
 
 
 def _examined(
-    record: Record, max_pixels: int
-) -> tuple[PictureInfo | PictureError, bytes | None, bool | PictureError | None]:
-    """What a picture is, its digest, and whether its mask marks anything."""
-    info: PictureInfo | PictureError
+    record: Record, size_px: int, max_pixels: int
+) -> tuple[
+    tuple[npt.NDArray[np.float32], PictureInfo] | PictureError,
+    bytes | None,
+    bool | PictureError | None,
+]:
+    """A picture and what it is, its digest, and whether its mask marks anything."""
     try:
-        info = examine(record.path, max_pixels)
+        read = read_and_examine(record.path, max_pixels, at_least_px=size_px)
     except PictureError as error:
         # A mask cannot be judged without its picture; only the picture is named.
         return error, None, None
     if record.mask is None:
-        return info, cache.digest(record.path), None
+        return read, cache.digest(record.path), None
     mask = _mask(record, max_pixels)
-    return info, cache.digest(record.path), mask if isinstance(mask, PictureError) else bool(mask.any())
+    return read, cache.digest(record.path), mask if isinstance(mask, PictureError) else bool(mask.any())
 
 
 def _shrunk(mask: npt.NDArray[np.bool_], size_px: int) -> npt.NDArray[np.bool_]:

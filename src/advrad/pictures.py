@@ -132,10 +132,31 @@ def read_picture(
     Raises:
         PictureError: it cannot be read, is too large, smaller than 16 px or holds several frames.
     """
+    return read_and_examine(path, max_pixels, at_least_px=at_least_px)[0]
+
+
+def read_and_examine(
+    path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | None = None
+) -> tuple[npt.NDArray[np.float32], PictureInfo]:
+    """Read one picture as colour, and say what it is.
+
+    Args:
+        path: as in `read_picture`.
+        max_pixels: as in `read_picture`.
+        at_least_px: as in `read_picture`.
+
+    Returns:
+        The picture as `read_picture` gives it, and what it is in its file.
+
+    Raises:
+        PictureError: as in `read_picture`.
+    """
     path = Path(path)
     with _opened(path, max_pixels) as image:
         _check_side(path, image)
+        kind = _kind(image)
         _load_turned(image)
+        info = PictureInfo(image.width, image.height, kind)
         values, top = _colour(path, image)
         if at_least_px is not None and values.shape[0] * values.shape[1] > REDUCE_ABOVE_PIXELS:
             values = _block_means(values, min(values.shape[:2]) // (2 * at_least_px))
@@ -145,7 +166,7 @@ def read_picture(
         result = np.divide(result, np.float32(top), out=result if result is not values else None)
     if result.ndim == 2:
         result = np.repeat(result[:, :, None], 3, axis=2)
-    return result
+    return result, info
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:
@@ -185,17 +206,15 @@ def read_resized(path: Path, size_px: int, max_pixels: int = MAX_PIXELS) -> Tens
     return resize(to_tensor(read_picture(path, max_pixels, at_least_px=size_px))[None], size_px)[0]
 
 
-def examine(path: Path, max_pixels: int = MAX_PIXELS, *, decode: bool = True) -> PictureInfo:
-    """Say what a picture is.
+def examine(path: Path, max_pixels: int = MAX_PIXELS) -> PictureInfo:
+    """Say what a picture is, from its header alone where the format allows.
 
     Args:
         path: the file.
         max_pixels: bound on width x height.
-        decode: find all that `read_picture` would refuse. False reads the header only, where the format
-            allows.
 
     Raises:
-        PictureError: as in `read_picture`.
+        PictureError: as in `read_picture`, but damage behind the header may go unseen.
     """
     path = Path(path)
     with _opened(path, max_pixels) as image:
@@ -205,9 +224,6 @@ def examine(path: Path, max_pixels: int = MAX_PIXELS, *, decode: bool = True) ->
         # EXIF 5 to 8 are the four turns that swap the sides.
         if image.getexif().get(0x0112) in (5, 6, 7, 8):
             width_px, height_px = height_px, width_px
-        if decode:
-            _load_turned(image)
-            _colour(path, image)
     return PictureInfo(width_px, height_px, kind)
 
 

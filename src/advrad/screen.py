@@ -127,6 +127,16 @@ def show_table(title: str, rows: Iterable[Sequence[str]], heads: Sequence[str] =
     Console().print(table)
 
 
+def show_warnings(texts: Iterable[str]) -> None:
+    """Print warnings on standard output, each in a frame of its own."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    for text in texts:
+        Console().print(Panel(Text(text), title="WARNING", style="bold", border_style="red"))
+
+
 def show_inspection(found: Mapping[str, Any]) -> None:
     """Print what :func:`advrad.data.inspect` found."""
     rows = [("folder", str(found["root"])), ("layout", found["layout"]), ("category", found["category"])]
@@ -145,6 +155,7 @@ def show_inspection(found: Mapping[str, Any]) -> None:
     rows += [("note", note) for note in found["notes"]]
     rows += [("cannot be read", f"{bad['path']}: {bad['reason']}") for bad in found["broken"]]
     show_table("Data", rows)
+    show_warnings(found["warnings"])
 
 
 def show_figures(figures: Mapping[str, Any], title: str) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,12 @@ def put(line: str) -> None:
 def put_json(values: Mapping[str, Any]) -> None:
     """Print plain JSON values on standard output, indented."""
     put(json.dumps(values, indent=2, allow_nan=False))
+
+
+def warn(texts: Iterable[str]) -> None:
+    """Print warnings on standard error, a line for each."""
+    for text in texts:
+        print(f"advrad: warning: {text}", file=sys.stderr, flush=True)
 
 
 def give_up_stdout() -> None:

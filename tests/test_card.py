@@ -71,6 +71,12 @@ def test_shows_the_measured_figures_and_what_was_not_measured() -> None:
     assert "| Defects found at the threshold (TPR) | 75 % |" in text
     assert "| scr\\|atch | 4 | 0.9877 | 75 % |" in text
     assert "10 good, 4 defective" in text
+    assert "Warning" not in text
+
+
+def test_warns_above_the_figures() -> None:
+    text = render(config(figures=FIGURES | {"warnings": ["Brightness alone <b>tells."]}))
+    assert text.index("> **Warning.** Brightness alone \\<b>tells.\n") < text.index("| Image AUROC")
 
 
 def test_tells_threshold_promise_and_training() -> None:

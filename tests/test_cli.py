@@ -306,10 +306,13 @@ def test_evaluate_prints_one_json_object_or_a_table(cli: Cli, widgets: Path, wid
     figures = json.loads(done.out)
     assert done.status == 0
     assert figures["n_good"] == 6
+    assert f"advrad: warning: {SHORTCUT}" in done.err
     assert len((tmp_path / "new" / "scores.jsonl").read_text().splitlines()) == 11
     done = cli("evaluate", widget_run, widgets)
     assert "image AUROC" in done.out
     assert "scratch" in done.out
+    assert "WARNING" in done.out
+    assert SHORTCUT in unframed(done.out)
 
 
 def test_evaluate_saves_only_when_asked(cli: Cli, widgets: Path, widget_run: Path, tmp_path: Path) -> None:
@@ -326,7 +329,8 @@ def test_report(cli: Cli, widgets: Path, widget_run: Path, tmp_path: Path) -> No
     page = tmp_path / "out" / "report.html"
     done = cli("report", widget_run, widgets, "-o", page)
     assert (done.status, done.out.strip()) == (0, str(page))
-    assert "<html" in page.read_text()
+    assert SHORTCUT in page.read_text()
+    assert f"advrad: warning: {SHORTCUT}" in done.err
     done = cli("report", widget_run, widgets, "-o", tmp_path)
     assert done.status == 2
     assert "is a folder" in done.one_error_line()

@@ -30,6 +30,8 @@ KEYS = {
     "n_good",
     "n_defect",
     "per_defect",
+    "shortcuts",
+    "warnings",
 }
 
 
@@ -64,6 +66,9 @@ def test_gives_every_figure_as_plain_json(evaluation: Evaluation, detector: AdvR
     assert 0 <= low <= high <= 1
     assert {name: row["n"] for name, row in figures["per_defect"].items()} == {"dent": 2, "scratch": 3}
     assert set(figures["per_defect"]["dent"]) == {"n", "auroc", "tpr"}
+    # The defects of these widgets are bright squares.
+    assert figures["shortcuts"]["brightness"] == 1.0
+    assert figures["warnings"][0].startswith("Brightness alone tells good from defective")
 
 
 def test_scores_are_those_of_predict(evaluation: Evaluation, detector: AdvRAD) -> None:
@@ -119,6 +124,7 @@ def test_one_kind_alone_leaves_gaps_and_a_note(detector: AdvRAD, widgets: Path, 
     assert found.figures["image_auroc"] is found.figures["image_auroc_ci"] is None
     assert (found.figures["tpr"] is None) == (label == 0)
     assert (found.figures["fpr"] is None) == (label == 1)
+    assert (found.figures["shortcuts"], found.figures["warnings"]) == ({}, [])
     assert any(f"no {missing} test picture" in note for note in found.notes)
     json.dumps(found.figures, allow_nan=False)
 
@@ -166,6 +172,7 @@ def test_saved_figures_reach_the_configuration_and_the_card(
     assert "Not evaluated yet" not in card
     assert f"{evaluation.figures['image_auroc']:.4f}" in card
     assert "| scratch | 3 |" in card
+    assert "> **Warning.** Brightness alone" in card
 
 
 def test_saving_figures_needs_a_model(tmp_path: Path) -> None:
@@ -191,4 +198,6 @@ def test_the_report_shows_the_evaluation(
     assert content.misses[0].heat is not None
     assert "/" not in content.provenance["category"]
     write_report(tmp_path / "report.html", content)
-    assert "scratch/" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "scratch/" in page
+    assert evaluation.figures["warnings"][0] in page

@@ -140,6 +140,15 @@ def test_self_contained(tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in source and "#0102" not in source and "var(--defect)" in source
 
 
+def test_warnings_stand_above_the_figures(tmp_path: Path) -> None:
+    assert render(tmp_path / "report.html", content()).all("aside") == []
+    page = render(tmp_path / "report.html", content(warnings=("Beware & look.", "Twice.")))
+    assert len(page.all("aside")) == 2
+    assert (
+        page.text.index("Warning. Beware & look.") < page.text.index("Warning. Twice.") < page.text.index("Image AUROC")
+    )
+
+
 HOSTILE = "<img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\u202egnp.\udcff.png"
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from advrad import data, shortcuts
 from advrad.errors import DataError
+from advrad.evaluate import evaluate, load_detector
 from advrad.layouts import find_records
 from advrad.shortcuts import Separation
 
@@ -165,8 +166,12 @@ def test_all_strong_statistics_are_told_the_best_first() -> None:
 # --- in folders
 
 
-def test_a_planted_shortcut_is_found(tmp_path: Path) -> None:
+def test_a_planted_shortcut_is_found(tmp_path: Path, widget_run: Path) -> None:
     dataset = find_records(make(tmp_path, train=20, odd=20))
+    figures = evaluate(load_detector(widget_run, "cpu"), dataset).figures
+    assert figures["shortcuts"]["brightness"] == 1
+    (words,) = figures["warnings"]
+    assert "with AUROC 1.000 (good ones are darker)" in words
     found = data.inspect(dataset)
     assert found["shortcuts"]["brightness"] == found["conditions"]["brightness"] == 1
     assert found["warnings"][0].startswith("Brightness alone tells good from defective test pictures")
@@ -176,11 +181,12 @@ def test_a_planted_shortcut_is_found(tmp_path: Path) -> None:
     )
 
 
-def test_where_none_is_planted_there_is_silence(tmp_path: Path) -> None:
+def test_where_none_is_planted_there_is_silence(tmp_path: Path, widget_run: Path) -> None:
     dataset = find_records(make(tmp_path))
+    figures = evaluate(load_detector(widget_run, "cpu"), dataset).figures
     found = data.inspect(dataset)
-    assert found["warnings"] == []
-    for areas in (found["shortcuts"], found["conditions"]):
+    assert figures["warnings"] == found["warnings"] == []
+    for areas in (figures["shortcuts"], found["shortcuts"], found["conditions"]):
         assert set(areas) == {"brightness", "contrast", "sharpness"}
 
 

@@ -130,7 +130,8 @@ def _figures(figures: Mapping[str, Any]) -> str:
         ("Test pictures", f"{figures.get('n_good', 0)} good, {figures.get('n_defect', 0)} defective"),
     ]
     words = "On test pictures that were not used for training or calibration."
-    text = f"## Measured figures\n\n{words}\n\n{_table(rows)}"
+    warnings = "".join(f"> **Warning.** {_plain(warning)}\n\n" for warning in figures.get("warnings", ()))
+    text = f"## Measured figures\n\n{words}\n\n{warnings}{_table(rows)}"
     per_defect = figures.get("per_defect") or {}
     if per_defect:
         lines = ["", "| Defect | Pictures | AUROC | Found |", "|---|---:|---:|---:|"]

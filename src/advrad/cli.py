@@ -209,6 +209,7 @@ def evaluate(
         save_figures(run, evaluation.figures)
     if as_json:
         put_json(evaluation.figures)
+        warn(evaluation.figures["warnings"])
     else:
         show_figures(evaluation.figures, f"{evaluation.category}: {run}")
 
@@ -237,6 +238,7 @@ def report(
     evaluation = commands.evaluated(detector, dataset, skip_bad=skip_bad, seed=seed, max_pixels=max_pixels)
     write_report(output, report_content(evaluation, detector, run, max_pixels=max_pixels))
     print(output)
+    warn(evaluation.figures["warnings"])
 
 
 @app.command()

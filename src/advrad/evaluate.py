@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from advrad import metrics
+from advrad import metrics, shortcuts
 from advrad.card import render
 from advrad.checkpoint import CONFIG_NAME
 from advrad.data import load_masks, load_pictures
@@ -39,8 +39,10 @@ class Evaluation:
         known: (n,) whether the ground truth of a picture is known.
         figures: plain JSON values: ``image_auroc``, ``image_auroc_ci``, ``pixel_auroc``, ``aupro``, ``tpr``,
             ``fpr``, ``threshold``, ``n_good``, ``n_defect`` and, by defect, ``per_defect`` (``n``, ``auroc``
-            against all good pictures, ``tpr``). None where it cannot be measured: without good or without
-            defective pictures, without masks, without a threshold.
+            against all good pictures, ``tpr``), ``shortcuts`` (the AUROC with which brightness, contrast or
+            sharpness alone tells good from defective pictures; see :mod:`advrad.shortcuts`) and ``warnings``
+            (texts to be shown wherever the figures are). None, or empty, where it cannot be measured: without
+            good or without defective pictures, without masks, without a threshold.
         category: name of the product.
         skipped: pictures that were left out.
         notes: what is worth telling.
@@ -97,9 +99,12 @@ def evaluate(
     masks, known = load_masks(records, size_px, skip_bad=skip_bad, max_pixels=max_pixels)
     maps = np.empty((len(records), size_px, size_px), dtype=np.float32)
     scores = np.empty(len(records), dtype=np.float64)
+    statistics = []
     for start in range(0, len(records), batch_size):
         part = slice(start, min(start + batch_size, len(records)))
-        batch_scores, batch_maps, _ = detector.measure(stack.batch(part))
+        pictures = stack.batch(part)
+        statistics.append(shortcuts.describe(pictures.numpy()))
+        batch_scores, batch_maps, _ = detector.measure(pictures)
         scores[part], maps[part] = batch_scores.numpy(), batch_maps[:, 0].numpy()
         if progress is not None:
             progress(part.stop, len(records))
@@ -109,7 +114,11 @@ def evaluate(
     defects = tuple(record.defect for record in records)
     calibration = detector.detector_config.calibration
     threshold = None if calibration is None else calibration.threshold
-    figures = measure(labels, scores, defects, masks, maps, known, threshold, seed)
+    told_apart = shortcuts.separations(labels, shortcuts.gather(statistics), seed=seed)
+    figures = measure(labels, scores, defects, masks, maps, known, threshold, seed) | {
+        "shortcuts": shortcuts.areas(told_apart),
+        "warnings": shortcuts.warn_of_shortcuts(told_apart),
+    }
     notes = list(stack.notes)
     if not labels.any() or labels.all():
         kind = "good" if labels.all() else "defective"
@@ -142,7 +151,7 @@ def measure(
     threshold: float | None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The figures of an evaluation; see :class:`Evaluation`.
+    """The figures that follow from the scores; see :class:`Evaluation`.
 
     Args:
         labels: (n,) 0 or 1, n >= 1.

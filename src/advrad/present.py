@@ -54,6 +54,7 @@ def report_content(
         labels=evaluation.labels,
         scores=evaluation.scores,
         defects=evaluation.defects,
+        warnings=tuple(figures["warnings"]),
         threshold=figures["threshold"],
         threshold_source=promise(config),
         image_auroc=figures["image_auroc"],

@@ -74,6 +74,7 @@ class ReportContent:
         labels: (n,) 0 or 1, one per test picture.
         scores: (n,) finite, larger is more anomalous.
         defects: n names, ``good`` for good pictures.
+        warnings: what to know before the figures are believed.
         threshold: a score above it is called defective.
         threshold_source: one sentence: which pictures set it and with what promise.
         image_auroc: area under the ROC curve of ``scores``.
@@ -99,6 +100,7 @@ class ReportContent:
     labels: ArrayLike
     scores: ArrayLike
     defects: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     threshold: float | None = None
     threshold_source: str = ""
     image_auroc: float | None = None

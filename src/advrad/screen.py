@@ -178,6 +178,7 @@ def show_figures(figures: Mapping[str, Any], title: str) -> None:
     if per_defect:
         listed = [(name, str(row["n"]), number(row["auroc"]), percent(row["tpr"])) for name, row in per_defect.items()]
         show_table("By defect", listed, ("defect", "pictures", "AUROC", "found"))
+    show_warnings(figures["warnings"])
 
 
 def show_facts(title: str, values: Mapping[str, Any]) -> None:

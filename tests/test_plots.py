@@ -36,8 +36,9 @@ def test_a_drawing_is_named_and_takes_the_style_of_the_page(name: str) -> None:
     assert "width" not in root.attrib and "height" not in root.attrib
     assert "currentColor" in markup and "#0102" not in markup
     assert "<metadata>" not in markup
-    fonts = re.findall(r"font: [^;\"]*", markup)
-    assert fonts and all(font.endswith("px var(--font)") for font in fonts)
+    fonts = re.findall(r"(?:font|font-family): [^;\"]*", markup)
+    assert fonts and all(font.endswith(" var(--font)") for font in fonts)
+    assert "DejaVu" not in markup
 
 
 def test_drawings_are_repeatable_and_share_no_identifier() -> None:

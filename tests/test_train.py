@@ -48,7 +48,7 @@ from advrad.types import Record
 CHILD_ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent / "src")}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> object:
     """As in the child processes: other thread counts add in other orders."""
     before = torch.get_num_threads()
@@ -127,7 +127,7 @@ def test_windows_say_where_the_pixels_come_from() -> None:
     pictures = stacked(np.stack([y, x, 0 * x])[None].repeat(3, 0))
     corners = set()
     for step in range(6):
-        settings = config(views=(View(picture_px=32, window_px=16),), restore=0.0, batch_size=8)
+        settings = config(views=(View(picture_px=32, window_px=16),), restore=0.0, exposure=0.0, batch_size=8)
         images, _, _, _, windows = make_batch(pictures, settings, step, slice(0, 8))
         for image, (top, left, bottom, right) in zip(images, windows.tolist(), strict=True):
             assert bottom - top == pytest.approx(1) and right - left == pytest.approx(1)
@@ -156,6 +156,19 @@ def test_the_share_that_shows_a_defect() -> None:
         assert low <= changed <= high
 
 
+def test_light_varies_from_row_to_row_around_the_pictures_own() -> None:
+    grey = stacked(np.full((3, 3, 16, 16), 0.3))
+    whole = View(picture_px=16, window_px=16)
+    settings = config(views=(whole,), restore=0.0, exposure=0.2, batch_size=400)
+    images, corrupted, _, _, _ = make_batch(grey, settings, 0, slice(0, 400))
+    assert torch.equal(images, corrupted), "the light is no defect to undo"
+    assert float(images.flatten(1).std(1).max()) < 1e-6
+    gains = torch.log(images[:, 0, 0, 0] / 0.3)
+    assert float(gains.mean()) == pytest.approx(0, abs=0.03) and float(gains.std()) == pytest.approx(0.2, abs=0.03)
+    white = make_batch(stacked(np.ones((3, 3, 16, 16))), settings, 0, slice(0, 8))[0]
+    assert float(white.max()) == 1.0 and float(white.min()) < 1.0
+
+
 def test_noise_levels_are_spread_evenly_over_every_batch() -> None:
     level = make_batch(stack(), config(batch_size=16), 4, slice(0, 16))[2]
     assert (level * 16).floor().tolist() == list(range(16))
@@ -173,7 +186,8 @@ def test_noise_is_standard_and_independent_of_the_row() -> None:
 def test_mirror_images_are_those_allowed(symmetry: str, expected: int) -> None:
     corner = np.zeros((1, 3, 16, 16))
     corner[0, :, 0, 1] = 1.0
-    settings = config(views=(View(picture_px=16, window_px=16),), symmetry=symmetry, restore=0.0, batch_size=64)
+    whole = View(picture_px=16, window_px=16)
+    settings = config(views=(whole,), symmetry=symmetry, restore=0.0, exposure=0.0, batch_size=64)
     images = make_batch(stacked(corner), settings, 0, slice(0, 64))[0]
     places = {tuple((row[0] == 1).nonzero()[0].tolist()) for row in images}
     assert len(places) == expected

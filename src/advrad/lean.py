@@ -40,7 +40,7 @@ class LeanConfig(Config):
     channels: tuple[PositiveInt, ...] = (32, 64, 128, 192)
     blocks: tuple[PositiveInt, ...] = (1, 2, 3, 2)
     stem_px: PositiveInt = 2
-    sigma_min: float = Field(0.05, gt=0)
+    sigma_min: float = Field(0.04, gt=0)
     sigma_max: float = Field(0.65, gt=0)
 
 

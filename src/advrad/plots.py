@@ -158,7 +158,9 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     drawing = buffer.getvalue()
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    # As a shorthand or as a property of its own: what matplotlib writes depends on its release.
     drawing = re.sub(r"""font: (\S+) [^;"]*""", r"font: \1 var(--font)", drawing)
+    drawing = re.sub(r"""font-family: [^;"]*""", "font-family: var(--font)", drawing)
     # Identifiers are unique within a figure only, and the page holds several.
     drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
     drawing = re.sub(r'(url\(|href=")#', rf"\1#{name}-", drawing)

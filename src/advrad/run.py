@@ -177,8 +177,14 @@ def _train_config(options: RunOptions, denoiser: DenoiserConfig) -> TrainConfig:
     if isinstance(denoiser, DdpmConfig):
         size_px = denoiser.size_px
         whole = View(picture_px=size_px, window_px=size_px)
-        # The rate of the original DDPM; it denoises only, so it is shown no synthetic defects.
-        values = {"learning_rate": 1e-4, "restore": 0.0, "size_px": size_px, "views": (whole,)} | common
+        # The rate of the original DDPM; it denoises only, so it is shown no synthetic defects and no other light.
+        values = {
+            "learning_rate": 1e-4,
+            "restore": 0.0,
+            "exposure": 0.0,
+            "size_px": size_px,
+            "views": (whole,),
+        } | common
     else:
         size_px = options.size_px or 256
         values = {"size_px": size_px, "views": lean_views(size_px)} | common

@@ -40,7 +40,7 @@ from advrad.synthetic import SELECTION, paste_defects
 
 Floats = npt.NDArray[np.float64]
 
-SIGMAS = (0.1, 0.2, 0.4)
+SIGMAS = (0.05, 0.1, 0.2, 0.4)
 FILTERS_PX = (3, 7)
 POOLINGS = (0.0, 0.002, 0.01)
 DEFECTS_PER_SELECTION = 80

@@ -68,6 +68,8 @@ class TrainConfig(Config):
         clip_norm: largest gradient norm.
         ema_share: half-life of the weights' moving average, as a share of the steps.
         restore: share of rows that show a synthetic defect which the denoiser must undo.
+        exposure: standard deviation of the logarithm of a random gain on each row, so that light which drifts from
+            shift to shift is no anomaly; 0 leaves the pictures as they are.
         symmetry: mirror images and quarter turns under which the product stays normal.
         precision: arithmetic of the network; ``auto`` is bfloat16 where the processor has it.
     """
@@ -83,6 +85,7 @@ class TrainConfig(Config):
     clip_norm: float = Field(1.0, gt=0)
     ema_share: float = Field(0.04, gt=0)
     restore: float = Field(0.6, ge=0, le=1)
+    exposure: float = Field(0.1, ge=0)
     symmetry: Symmetry = "none"
     precision: Precision = "auto"
 
@@ -171,6 +174,7 @@ def make_batch(
     # Stratified: every batch covers the noise levels evenly, which calms the loss.
     level = ((torch.arange(total) + torch.rand(total, generator=generator)) / total)[rows]
     noise = torch.randn(total, 3, view.window_px, view.window_px, generator=generator)[rows]
+    gain = torch.exp(config.exposure * torch.randn(total, 1, 1, 1, generator=generator))[rows]
 
     spare = view.picture_px - view.window_px
     # Even corners keep the patches of the stem aligned with those of the whole picture.
@@ -180,9 +184,8 @@ def make_batch(
     def cut(images: Tensor) -> Tensor:
         images = _mirror(resize(images, view.picture_px), turns, config.symmetry)
         side = view.window_px
-        return torch.stack(
-            [row[:, y : y + side, x : x + side] for row, (y, x) in zip(images, corners.tolist(), strict=True)]
-        )
+        rows = [row[:, y : y + side, x : x + side] for row, (y, x) in zip(images, corners.tolist(), strict=True)]
+        return (torch.stack(rows) * gain).clamp(0, 1)
 
     images = cut(pictures.batch(chosen.tolist()))
     corrupted = images

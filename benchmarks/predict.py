@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from advrad.detector import AdvRAD, DetectorConfig
 from advrad.lean import LeanConfig, LeanDenoiser
-from advrad.score import Look, LookStatistics, ScoreConfig
+from advrad.score import Look, MapStatistics, ScoreConfig
 
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
 
@@ -35,7 +35,7 @@ def fresh_detector(size_px: int = 256, denoiser: LeanConfig | None = None) -> Ad
     """An untrained lean detector that looks at two sizes and four noise levels."""
     looks = tuple(Look(view_px=view, sigma=sigma) for view in (size_px, size_px // 2) for sigma in SIGMAS)
     shapes = [(1, 1, look.view_px, look.view_px) for look in looks]
-    normal = [LookStatistics(torch.zeros(shape), torch.ones(shape)) for shape in shapes]
+    normal = [MapStatistics(torch.zeros(shape), torch.ones(shape)) for shape in shapes]
     config = denoiser or LeanConfig()
     score = ScoreConfig(looks=looks, normalisation="spread")
     network = LeanDenoiser(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -20,11 +20,12 @@ import advrad.detector
 from advrad.checkpoint import load_folder, save_folder
 from advrad.decide import conformal_threshold
 from advrad.detector import AdvRAD, DetectorConfig, bfloat16_is_native, build_denoiser
+from advrad.denoiser import scale_errors
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, PictureError
 from advrad.lean import LeanDenoiser
 from advrad.pictures import read_resized, resize
 from advrad.reconstruct import reconstruct
-from advrad.score import LookStatistics, ScoreConfig, error_map, paper_score
+from advrad.score import MapStatistics, ScoreConfig, error_map, mean_filter, paper_score, pool, smooth
 
 # --- scoring -------------------------------------------------------------------------------------------------------
 
@@ -46,7 +47,7 @@ def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None
     made = AdvRAD(
         awake(),
         DetectorConfig(denoiser=TINY, size_px=32, score=config),
-        [LookStatistics(mean, torch.ones_like(mean))],
+        [MapStatistics(mean, torch.ones_like(mean))],
     ).eval()
     images = pictures(4)
     with torch.no_grad():
@@ -65,14 +66,36 @@ def test_looks_are_averaged_in_units_of_their_spread() -> None:
         together = detector(calibrated=False).score(images, generator(1))
         # One generator serves the looks in turn; so each look alone is asked after the draws before it.
         draws, total = generator(1), torch.zeros(2)
-        for look, part in zip(TWO_LOOKS.looks, parts, strict=True):
+        for look in TWO_LOOKS.looks:
             score = TWO_LOOKS.model_copy(update={"looks": (look,)})
-            alone = AdvRAD(awake(), DetectorConfig(denoiser=TINY, size_px=32, score=score), [part])
+            own, parts = parts[:4], parts[4:]
+            alone = AdvRAD(awake(), DetectorConfig(denoiser=TINY, size_px=32, score=score), own)
             total += alone.score(images, draws) / 2
-            at_zero = AdvRAD(awake(), alone.detector_config, [LookStatistics(part.mean, part.spread)])
-            raw = at_zero.measure(images)[0]
-            torch.testing.assert_close(alone.measure(images)[0], (raw - part.location) / part.scale)
     torch.testing.assert_close(together, total)
+
+
+def test_maps_are_averaged_in_units_of_their_spread() -> None:
+    images = pictures(2)
+    score = TWO_LOOKS.model_copy(update={"looks": (NEAR,)})
+    parts = statistics(score)
+    config = DetectorConfig(denoiser=TINY, size_px=32, score=score)
+    together = AdvRAD(awake(), config, parts).measure(images)[0]
+    with torch.no_grad():
+        errors = scale_errors(images, reconstruct(awake(), images, NEAR.sigma, generator(config.noise_seed)))
+    total = torch.zeros(2)
+    for error, part in zip(errors, parts, strict=True):
+        values = pool((mean_filter(error, 3) - part.mean) / part.spread, score.pooling)
+        total += (values - part.location) / part.scale / 4
+    torch.testing.assert_close(together, total)
+
+
+def test_smoothing_changes_the_map_and_never_the_score() -> None:
+    images = pictures(2)
+    plain = detector().measure(images)
+    smoothed = detector(TWO_LOOKS.model_copy(update={"map_filter_px": 9})).measure(images)
+    assert torch.equal(smoothed[0], plain[0]) and torch.equal(smoothed[2], plain[2])
+    torch.testing.assert_close(smoothed[1], smooth(plain[1], 9))
+    assert float((smoothed[1] - plain[1]).abs().max()) > 1e-3
 
 
 def test_each_look_costs_one_call_at_its_own_size() -> None:
@@ -127,7 +150,7 @@ def test_gradient_of_the_whole_score_is_exact(steps: int, size_px: int) -> None:
 @pytest.mark.parametrize("pooling", [0.0, 0.01])
 @pytest.mark.parametrize("normalisation", ["none", "mean", "spread"])
 def test_gradient_of_every_style_is_exact(normalisation: str, pooling: float) -> None:
-    score = ScoreConfig(looks=(NEAR,), normalisation=normalisation, pooling=pooling)  # type: ignore[arg-type]
+    score = ScoreConfig(looks=(NEAR,), normalisation=normalisation, pooling=pooling, map_filter_px=5)  # type: ignore[arg-type]
     made = detector(score, calibrated=False).double()
     # Black, white and all between: no pixel is too dark or bright to have a gradient.
     images = (1.5 * pictures(1, 32, dtype=torch.float64) - 0.25).clamp(0, 1)
@@ -309,7 +332,7 @@ def test_too_few_calibration_pictures_leave_it_uncalibrated() -> None:
 
 def test_looks_and_statistics_must_match() -> None:
     config = DetectorConfig(denoiser=TINY, size_px=32, score=TWO_LOOKS)
-    with pytest.raises(ConfigError, match="2 looks but 1 statistics"):
+    with pytest.raises(ConfigError, match="8 error maps but 1 statistics"):
         AdvRAD(awake(), config, statistics(TWO_LOOKS)[:1])
 
 
@@ -401,7 +424,9 @@ def test_statistics_of_another_size_are_refused(saved: Path) -> None:
     values, tensors = load_folder(saved)
     tensors["mean_0"] = tensors["mean_0"][:, :, ::2, ::2].contiguous()
     save_folder(saved, values, tensors)
-    with pytest.raises(ConfigError, match=r"config\.json: score: the statistics of a look at 32 px have another size"):
+    with pytest.raises(
+        ConfigError, match=r"config\.json: score: the statistics of an error map of 32 px have another size"
+    ):
         AdvRAD.from_pretrained(saved)
 
 

@@ -14,8 +14,10 @@ from pydantic import ValidationError
 from torch import Tensor
 from toys import FAR, NEAR, Linear, assert_gradient, awake, generator, pictures
 
+from advrad.denoiser import scale_errors
 from advrad.errors import ConfigError
 from advrad.pictures import resize
+from advrad.reconstruct import reconstruct
 from advrad.score import (
     SPREAD_FLOOR,
     Look,
@@ -27,6 +29,7 @@ from advrad.score import (
     normalise,
     paper_score,
     pool,
+    smooth,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -154,6 +157,16 @@ def test_mean_filter_cuts_its_window_at_the_border(seed: int, width: int, rows: 
     np.testing.assert_allclose(got[0, 0].numpy(), window_means(values[0, 0].numpy(), width), rtol=1e-10)
 
 
+def test_smoothing_spreads_a_speck_without_losing_or_squaring_it() -> None:
+    speck = torch.zeros(2, 1, 21, 21, dtype=torch.float64)
+    speck[0, 0, 10, 10] = 25.0
+    spread = smooth(speck, 5)
+    tent = torch.tensor([0, 1, 2, 3, 4, 5, 4, 3, 2, 1, 0], dtype=torch.float64) / 5
+    torch.testing.assert_close(spread[0, 0, 5:16, 5:16], torch.outer(tent, tent))
+    assert float(spread[0].sum()) == pytest.approx(25) and float(spread[1].abs().sum()) == 0
+    assert torch.equal(smooth(speck, 1), speck)
+
+
 # --- pooling, statistics, normalisation ----------------------------------------------------------------------------
 
 
@@ -206,7 +219,7 @@ def test_normalisations_by_name() -> None:
 def test_a_look_resizes_and_draws_as_often_as_told() -> None:
     denoiser = Linear(0.5)
     config = ScoreConfig(looks=(FAR,), filter_px=5, draws=3)
-    maps, recon = look_maps(denoiser, pictures(2), FAR, config, generator(1))
+    (maps,), recon = look_maps(denoiser, pictures(2), FAR, config, generator(1))
     assert maps.shape == (2, 1, 16, 16) and recon.shape == (2, 3, 16, 16)
     assert len(denoiser.asked) == 3
     view = resize(pictures(2), 16)
@@ -220,6 +233,31 @@ def test_a_look_resizes_and_draws_as_often_as_told() -> None:
     # The maps are averaged, not the reconstructions: errors of single draws count in full.
     torch.testing.assert_close(maps, torch.stack([error_map(view, answer, 5) for answer in answers]).mean(0))
     assert (maps > error_map(view, recon, 5)).all()
+
+
+def test_scales_are_averaged_into_one_map_or_stay_apart() -> None:
+    images = pictures(2)
+    averaged, apart = (
+        look_maps(
+            Linear(0.5), images, FAR, ScoreConfig(looks=(FAR,), scales=scales, filter_px=3, draws=2), generator(1)
+        )
+        for scales in ("averaged", "apart")
+    )
+    torch.testing.assert_close(averaged[1], apart[1])
+    assert [maps.shape[-1] for maps in apart[0]] == [16, 8, 4, 2]
+    view, draws = resize(images, 16), generator(1)
+    recons = [reconstruct(Linear(0.5), view, FAR.sigma, draws) for _ in range(2)]
+    for level, maps in enumerate(apart[0]):
+        wanted = torch.stack([scale_errors(view, recon)[level] for recon in recons]).mean(0)
+        torch.testing.assert_close(maps, mean_filter(wanted, 3))
+    (together,) = averaged[0]
+    torch.testing.assert_close(together, torch.stack([error_map(view, recon, 3) for recon in recons]).mean(0))
+
+
+def test_the_sizes_of_the_maps_are_told() -> None:
+    looks = (Look(view_px=32, sigma=0.1), Look(view_px=64, sigma=0.1))
+    assert ScoreConfig(looks=looks).map_sizes == (32, 64)
+    assert ScoreConfig(looks=looks, scales="apart").map_sizes == (32, 16, 8, 4, 64, 32, 16, 8)
 
 
 def test_a_look_takes_as_many_steps_as_told() -> None:

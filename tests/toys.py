@@ -13,7 +13,7 @@ from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
 from advrad.detector import AdvRAD, DetectorConfig
 from advrad.lean import LeanConfig, LeanDenoiser
-from advrad.score import Look, LookStatistics, ScoreConfig
+from advrad.score import Look, MapStatistics, ScoreConfig
 from advrad.types import Record
 
 TINY = LeanConfig(channels=(8, 16), blocks=(1, 1))
@@ -65,19 +65,19 @@ class Linear(Denoiser):
 
 NEAR, FAR = Look(view_px=32, sigma=0.2), Look(view_px=16, sigma=0.4)
 
-#: Two looks, and a normalisation and a pooling that use everything.
-TWO_LOOKS = ScoreConfig(looks=(NEAR, FAR), normalisation="spread", filter_px=3, pooling=0.01)
+#: Two looks, and scales, a normalisation and a pooling that use everything.
+TWO_LOOKS = ScoreConfig(looks=(NEAR, FAR), scales="apart", normalisation="spread", filter_px=3, pooling=0.01)
 
 
-def statistics(config: ScoreConfig, seed: int = 0) -> list[LookStatistics]:
+def statistics(config: ScoreConfig, seed: int = 0) -> list[MapStatistics]:
     """Made-up statistics, all different."""
     draws = generator(seed)
     parts = []
-    for i, look in enumerate(config.looks):
-        shape = (1, 1, look.view_px, look.view_px)
+    for i, size in enumerate(config.map_sizes):
+        shape = (1, 1, size, size)
         mean = 0.05 * torch.rand(shape, generator=draws)
         spread = 0.01 + 0.01 * torch.rand(shape, generator=draws)
-        parts.append(LookStatistics(mean, spread, 0.1 + 0.1 * i, 0.5 + 0.25 * i))
+        parts.append(MapStatistics(mean, spread, 0.1 + 0.1 * i, 0.5 + 0.25 * i))
     return parts
 
 

@@ -23,7 +23,7 @@ from advrad.denoiser import Denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.pictures import read_resized, resize
-from advrad.score import LookStatistics, ScoreConfig, look_maps, normalise, pool
+from advrad.score import MapStatistics, ScoreConfig, look_maps, normalise, pool, smooth
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class DetectorConfig(Config):
         denoiser: kind and shape of the network.
         size_px: side of the square at which pictures enter; the published input size.
         score: how a picture is scored.
-        locations: mean normal score of each look.
-        scales: spread of each look's normal score.
+        locations: mean normal score of each error map.
+        scales: spread of each error map's normal score.
         noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
         precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
         calibration: None while no threshold was set.
@@ -89,7 +89,7 @@ class Prediction:
         score: larger is more anomalous.
         threshold: the calibrated threshold.
         defective: the verdict: score > threshold.
-        score_map: (size, size), where the score comes from.
+        score_map: (size, size), where the score comes from; smoothed to show defects as a whole.
         recon: (size, size, 3) in about [0, 1], the picture as it would be without defects.
         path: the file, if the picture came from one.
     """
@@ -133,32 +133,34 @@ class AdvRAD(
     Args:
         denoiser: trained.
         config: of the detector; its denoiser part must describe ``denoiser``.
-        statistics: one per look of the score.
+        statistics: one per error map of the score.
 
     Raises:
-        ConfigError: a look does not suit the denoiser, or the statistics are not those of the looks.
+        ConfigError: a look does not suit the denoiser, or the statistics are not those of the score's maps.
 
     Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model".
     """
 
-    def __init__(self, denoiser: Denoiser, config: DetectorConfig, statistics: Sequence[LookStatistics]) -> None:
+    def __init__(self, denoiser: Denoiser, config: DetectorConfig, statistics: Sequence[MapStatistics]) -> None:
         super().__init__()
-        if len(statistics) != len(config.score.looks):
-            raise ConfigError(f"score: {len(config.score.looks)} looks but {len(statistics)} statistics")
-        for look, part in zip(config.score.looks, statistics, strict=True):
+        sizes = config.score.map_sizes
+        if len(statistics) != len(sizes):
+            raise ConfigError(f"score: {len(sizes)} error maps but {len(statistics)} statistics")
+        for look in config.score.looks:
             if look.view_px % denoiser.multiple_px:
                 raise ConfigError(
                     f"score: a look at {look.view_px} px does not suit the denoiser; it must be a multiple of"
                     f" {denoiser.multiple_px} px"
                 )
-            if not part.mean.shape == part.spread.shape == (1, 1, look.view_px, look.view_px):
-                raise ConfigError(f"score: the statistics of a look at {look.view_px} px have another size")
+        for size, part in zip(sizes, statistics, strict=True):
+            if not part.mean.shape == part.spread.shape == (1, 1, size, size):
+                raise ConfigError(f"score: the statistics of an error map of {size} px have another size")
         # As in training: another layout in memory rounds differently, and is slower.
         self.denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector_config = config.model_copy(
             update={
-                "locations": tuple(look.location for look in statistics),
-                "scales": tuple(look.scale for look in statistics),
+                "locations": tuple(part.location for part in statistics),
+                "scales": tuple(part.scale for part in statistics),
             }
         )
         for index, part in enumerate(statistics):
@@ -186,7 +188,7 @@ class AdvRAD(
 
         Returns:
             scores (b,), score maps (b, 1, size, size), reconstructions (b, 3, size, size). Each score is the
-            mean over looks of ``(pooled - location) / scale``. Differentiable in ``images``.
+            mean over error maps of ``(pooled - location) / scale``. Differentiable in ``images``.
 
         Raises:
             ConfigError: ``images`` has the wrong shape.
@@ -199,16 +201,18 @@ class AdvRAD(
         score_map, recon = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
         if not len(images):
             return scores, score_map, recon  # networks take no empty batch
-        count = len(config.score.looks)
-        for index, look in enumerate(config.score.looks):
-            maps, look_recon = look_maps(self.denoiser, images, look, config.score, generator)
-            mean, spread = getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}")
-            maps = normalise(maps, mean, spread, config.score.normalisation)
-            location, scale = config.locations[index], config.scales[index]
-            scores = scores + (pool(maps, config.score.pooling) - location) / scale / count
-            score_map = score_map + resize((maps - location) / scale, self.size_px) / count
-            recon = recon + resize(look_recon, self.size_px) / count
-        return scores, score_map, recon
+        looks, index, count = config.score.looks, 0, len(config.score.map_sizes)
+        for look in looks:
+            look_errors, look_recon = look_maps(self.denoiser, images, look, config.score, generator)
+            recon = recon + resize(look_recon, self.size_px) / len(looks)
+            for maps in look_errors:
+                mean, spread = getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}")
+                maps = normalise(maps, mean, spread, config.score.normalisation)
+                location, scale = config.locations[index], config.scales[index]
+                scores = scores + (pool(maps, config.score.pooling) - location) / scale / count
+                score_map = score_map + resize((maps - location) / scale, self.size_px) / count
+                index += 1
+        return scores, smooth(score_map, config.score.map_filter_px), recon
 
     def score(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Anomaly scores (b,), differentiable in ``images``; see :meth:`examine`."""
@@ -378,12 +382,12 @@ class AdvRAD(
             folder = _download(model_id, revision, cache_dir, force_download, local_files_only, token)
         values, tensors = load_folder(folder)
         config = DetectorConfig.parse(values, str(folder / "config.json"))
-        count = len(config.score.looks)
+        count = len(config.score.map_sizes)
         if not len(config.locations) == len(config.scales) == count:
-            raise CheckpointError(f"{folder / 'config.json'}: locations or scales do not match the score's looks")
+            raise CheckpointError(f"{folder / 'config.json'}: locations or scales do not match the score's error maps")
         try:
             statistics = [
-                LookStatistics(tensors[f"mean_{i}"], tensors[f"spread_{i}"], config.locations[i], config.scales[i])
+                MapStatistics(tensors[f"mean_{i}"], tensors[f"spread_{i}"], config.locations[i], config.scales[i])
                 for i in range(count)
             ]
             detector = cls(build_denoiser(config.denoiser), config, statistics)

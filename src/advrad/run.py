@@ -343,6 +343,7 @@ def _finish(
                 "candidates": len(selection.tried),
                 "winner": selection.winner,
                 "reason": selection.reason,
+                "map_filters": [list(row) for row in selection.map_filters],
                 "versions": versions(),
             },
         ),

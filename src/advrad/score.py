@@ -1,11 +1,13 @@
-"""From picture and reconstruction to an error map, and from the map to one number.
+"""From picture and reconstruction to error maps, and from the maps to one number.
 
-The paper's score is one choice among those named here: normalisation ``mean``, pooling 0 (the maximum), one look.
+The paper's score is one choice among those named here: normalisation ``mean``, pooling 0 (the maximum), one look,
+scales averaged.
 The map is never clamped or squashed, so that gradients reach an attacker undamaged.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +22,7 @@ from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 
 Normalisation = Literal["none", "mean", "spread"]
+Scales = Literal["averaged", "apart"]
 
 
 class Look(Config):
@@ -38,27 +41,40 @@ class ScoreConfig(Config):
     """How a picture is scored.
 
     Attributes:
-        looks: their scores are averaged, each in units of its spread over normal pictures.
+        looks: each gives one error map or several; the scores of all maps are averaged, each in units of its spread
+            over normal pictures.
+        scales: ``averaged``: a look's errors at the four scales are averaged into one map, as in the paper; ``apart``:
+            each scale is a map of its own, so that unavoidable error at one does not drown what another sees.
         normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position.
-        filter_px: odd width of the mean filter over each error map, in pixels of the view; 1 leaves it as it is.
+        filter_px: odd width of the mean filter over each error map, in cells of that map; 1 leaves it as it is.
         pooling: share of the map's largest values that is averaged; 0 is the maximum alone.
         draws: independent noise draws whose error maps are averaged.
         steps: denoiser calls per reconstruction; 1 is one-shot.
+        map_filter_px: odd width of the smoothing of the score map, in pixels of the detector's size; 1 leaves it as it
+            is. It changes where a defect is shown, never the score.
     """
 
     looks: tuple[Look, ...] = Field(min_length=1)
+    scales: Scales = "averaged"
     normalisation: Normalisation = "none"
     filter_px: int = Field(3, gt=0)
     pooling: float = Field(0.0, ge=0, le=1)
     draws: int = Field(1, gt=0)
     steps: int = Field(1, gt=0)
+    map_filter_px: int = Field(1, gt=0)
 
-    @field_validator("filter_px")
+    @field_validator("filter_px", "map_filter_px")
     @classmethod
     def _odd(cls, value: int) -> int:
         if value % 2 == 0:
             raise ValueError("must be odd, so that the window has a centre")
         return value
+
+    @property
+    def map_sizes(self) -> tuple[int, ...]:
+        """Side of every error map, look by look, in cells."""
+        levels = range(SCALES if self.scales == "apart" else 1)
+        return tuple(look.view_px // 2**level for look in self.looks for level in levels)
 
 
 def paper_score(size_px: int, sigma: float = 0.26, filter_px: int = 3) -> ScoreConfig:
@@ -72,7 +88,7 @@ def describe(config: ScoreConfig) -> str:
     views = "+".join(str(view) for view in sorted({look.view_px for look in config.looks}))
     sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({look.sigma for look in config.looks}))
     pooling = f"mean of the top {config.pooling:.1%}" if config.pooling else "maximum"
-    style = f"normalisation {config.normalisation}, filter {config.filter_px} px, {pooling}"
+    style = f"scales {config.scales}, normalisation {config.normalisation}, filter {config.filter_px} px, {pooling}"
     return f"{style}; {views} px; noise {sigmas}"
 
 
@@ -88,6 +104,34 @@ def mean_filter(maps: Tensor, filter_px: int) -> Tensor:
     return F.avg_pool2d(maps, filter_px, stride=1, padding=filter_px // 2, count_include_pad=False)
 
 
+def smooth(maps: Tensor, filter_px: int) -> Tensor:
+    """The mean filter twice, whose window tapers off: one alone would draw its square around every speck.
+
+    Args:
+        maps: (b, 1, h, w).
+        filter_px: odd width of each; 1 leaves the map as it is.
+    """
+    return mean_filter(mean_filter(maps, filter_px), filter_px)
+
+
+def arrange(errors: list[Tensor], scales: Scales) -> list[Tensor]:
+    """The maps that a look is judged by, from its errors at every scale.
+
+    Args:
+        errors: of :func:`advrad.denoiser.scale_errors`, finest first.
+        scales: as in :class:`ScoreConfig`.
+
+    Returns:
+        The errors themselves, or one map of the finest size.
+    """
+    if scales == "apart":
+        return errors
+    total = errors[0]
+    for error in errors[1:]:
+        total = total + F.interpolate(error, size=total.shape[2:], mode="bilinear")
+    return [total / SCALES]
+
+
 def error_map(images: Tensor, recon: Tensor, filter_px: int = 3) -> Tensor:
     """Per-pixel multiscale reconstruction error.
 
@@ -101,11 +145,7 @@ def error_map(images: Tensor, recon: Tensor, filter_px: int = 3) -> Tensor:
 
     Source: AdvRAD, multiscale error map (scales 1, 1/2, 1/4, 1/8, averaged).
     """
-    errors = scale_errors(images, recon)
-    total = errors[0]
-    for error in errors[1:]:
-        total = total + F.interpolate(error, size=images.shape[2:], mode="bilinear")
-    return mean_filter(total / SCALES, filter_px)
+    return mean_filter(arrange(scale_errors(images, recon), "averaged")[0], filter_px)
 
 
 def pooled_count(pixels: int, share: float) -> int:
@@ -129,8 +169,8 @@ def pool(maps: Tensor, share: float) -> Tensor:
 
 
 @dataclass(frozen=True)
-class LookStatistics:
-    """What normal pictures look like to one look.
+class MapStatistics:
+    """What one error map of normal pictures looks like.
 
     Attributes:
         mean: (1, 1, h, w) mean error map.
@@ -186,20 +226,35 @@ def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) ->
 
 def look_maps(
     denoiser: Denoiser, images: Tensor, look: Look, config: ScoreConfig, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+) -> tuple[list[Tensor], Tensor]:
     """Error maps of one look before normalisation, averaged over the draws.
 
     Args:
         denoiser: any denoiser.
         images: (b, 3, h, w) float in [0, 1].
         look: view and noise level.
-        config: filter, draws and steps.
+        config: scales, filter, draws and steps.
         generator: source of all noise; rows share each draw.
 
     Returns:
-        Error maps (b, 1, view_px, view_px) and the mean reconstruction (b, 3, view_px, view_px). Differentiable.
+        Error maps (b, 1, view_px, view_px), or one per scale, each half as large as the one before; and the mean
+        reconstruction (b, 3, view_px, view_px). Differentiable.
     """
     view = resize(images, look.view_px)
     recons = [reconstruct(denoiser, view, look.sigma, generator, config.steps) for _ in range(config.draws)]
-    maps = torch.stack([error_map(view, recon, config.filter_px) for recon in recons]).mean(0)
+    maps = [mean_filter(errors, config.filter_px) for errors in arrange(mean_errors(view, recons), config.scales)]
     return maps, torch.stack(recons).mean(0)
+
+
+def mean_errors(images: Tensor, recons: Sequence[Tensor]) -> list[Tensor]:
+    """Squared errors at every scale, averaged over reconstructions.
+
+    Args:
+        images: (b, 3, h, w).
+        recons: each of that shape.
+
+    Returns:
+        As :func:`advrad.denoiser.scale_errors`.
+    """
+    draws = [scale_errors(images, recon) for recon in recons]
+    return [torch.stack(level).mean(0) for level in zip(*draws, strict=True)]

@@ -1,8 +1,9 @@
 """Choosing the score at the end of training, from normals held out and synthetic defects pasted on them.
 
-No test picture is seen. A candidate is a style (normalisation, filter, pooling) and a set of
+No test picture is seen. A candidate is a style (scales, normalisation, filter, pooling) and a set of
 looks (view, noise level). Its figure of merit is the AUROC of held-out normals against the same normals with
-defects, of families that training never showed. Statistics that a style needs are computed leaving out the picture
+defects, of families that training never showed. The smoothing of the score map is chosen by the pixel AUROC on the same
+pictures. Statistics that a style needs are computed leaving out the picture
 being scored, so that no candidate is flattered.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -24,16 +25,19 @@ from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 from advrad.score import (
     Look,
-    LookStatistics,
+    MapStatistics,
     Normalisation,
     ScoreConfig,
+    Scales,
+    arrange,
     describe,
-    error_map,
     map_statistics,
+    mean_errors,
     mean_filter,
     normalise,
     pool,
     pooled_count,
+    smooth,
     spread_floor,
 )
 from advrad.synthetic import SELECTION, paste_defects
@@ -43,6 +47,8 @@ Floats = npt.NDArray[np.float64]
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
 FILTERS_PX = (3, 7)
 POOLINGS = (0.0, 0.002, 0.01)
+#: Widths of the score map's smoothing.
+MAP_FILTERS_PX = (1, 5, 9, 17, 25, 33, 49)
 DEFECTS_PER_SELECTION = 80
 #: Candidates this close in AUROC count as equally good; of those the one with the most looks is taken, as the safest
 #: bet on defects that nobody has seen.
@@ -55,31 +61,32 @@ class Selection:
 
     Attributes:
         config: the winner.
-        statistics: of the winner's looks on all held-out normals.
+        statistics: of the winner's error maps on all held-out normals.
         tried: name and AUROC of every candidate, best first.
         winner: name of the winner.
         reason: why the winner won, in words.
+        map_filters: pixel AUROC of every width of the score map's smoothing, by width.
     """
 
     config: ScoreConfig
-    statistics: tuple[LookStatistics, ...]
+    statistics: tuple[MapStatistics, ...]
     tried: tuple[tuple[str, float], ...]
     winner: str
     reason: str
+    map_filters: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
 class _Style:
     """How the error maps of a look are turned into a number."""
 
+    scales: Scales
     normalisation: Normalisation
     filter_px: int
     pooling: float
 
     def config(self, looks: Sequence[Look]) -> ScoreConfig:
-        return ScoreConfig(
-            looks=tuple(looks), normalisation=self.normalisation, filter_px=self.filter_px, pooling=self.pooling
-        )
+        return ScoreConfig(looks=tuple(looks), **asdict(self))
 
 
 _Candidate = tuple[_Style, tuple[int, ...]]
@@ -142,17 +149,18 @@ def choose(
     # A defect that changed nothing visible would only teach noise.
     visible = masks.flatten(1).any(1)
     if bool(visible.any()):
-        defective, sources = defective[visible], sources[visible]
+        defective, sources, masks = defective[visible], sources[visible], masks[visible]
     origin = torch.cat([torch.arange(len(normals)), sources])
     labels = np.concatenate([np.zeros(len(normals), int), np.ones(len(sources), int)])
     noise_seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     looks = [Look(view_px=view, sigma=sigma) for view in views for sigma in sigmas]
 
+    errors: list[list[Tensor]] = []
     pooled: dict[_Style, list[Floats]] = {}
     for done, look in enumerate(looks):
-        raw = _raw_maps(denoiser, torch.cat([normals, defective]), look, noise_seed, autocast)
-        for style, values in _pooled(raw, origin, len(normals)):
-            pooled.setdefault(style, []).append(_standardised(values, len(normals)))
+        errors.append(_errors(denoiser, torch.cat([normals, defective]), look, noise_seed, autocast))
+        for style, values in _pooled(errors[-1], origin, len(normals)):
+            pooled.setdefault(style, []).append(values)
         if progress:
             progress(done + 1, len(looks))
 
@@ -164,8 +172,14 @@ def choose(
     winner, reason = _winner(merit)
     configs = {(style, subset): style.config([looks[i] for i in subset]) for style, subset in merit}
     statistics = fit_statistics(denoiser, normals, configs[winner], noise_seed, autocast)
+    maps = _score_maps([errors[i] for i in winner[1]], origin, normals, configs[winner], statistics)
+    shown = torch.cat([masks.new_zeros((len(normals), *masks.shape[1:])), masks])
+    map_filters = _compare_map_filters(maps, shown)
+    # Of equals the narrowest, which comes first.
+    best_px = max(map_filters, key=lambda row: row[1])[0] if map_filters else 1
+    chosen = configs[winner].model_copy(update={"map_filter_px": best_px})
     tried = sorted(((describe(configs[key]), value) for key, value in merit.items()), key=lambda row: -row[1])
-    return Selection(configs[winner], statistics, tuple(tried), describe(configs[winner]), reason)
+    return Selection(chosen, statistics, tuple(tried), describe(configs[winner]), reason, map_filters)
 
 
 def _winner(merit: dict[_Candidate, float]) -> tuple[_Candidate, str]:
@@ -177,21 +191,71 @@ def _winner(merit: dict[_Candidate, float]) -> tuple[_Candidate, str]:
     return winner, reason
 
 
-def _pooled(raw: Tensor, origin: Tensor, normals: int) -> Iterator[tuple[_Style, Floats]]:
-    """Pooled scores of one look's maps in every style; the first ``normals`` rows are the normals themselves."""
+def _pooled(errors: list[Tensor], origin: Tensor, normals: int) -> Iterator[tuple[_Style, Floats]]:
+    """Scores of one look in every style; the first ``normals`` rows are the normals themselves."""
+    kinds: tuple[Scales, ...] = ("averaged", "apart")
     ways: tuple[Normalisation, ...] = ("none", "mean", "spread")
-    for filter_px in FILTERS_PX:
-        maps = mean_filter(raw, filter_px)
-        for way in ways:
+    for scales, filter_px, way in itertools.product(kinds, FILTERS_PX, ways):
+        totals: dict[float, list[Floats]] = {pooling: [] for pooling in POOLINGS}
+        for raw in arrange(errors, scales):
+            maps = mean_filter(raw, filter_px)
             related = left_out(maps, origin, maps[:normals], way).flatten(1)
             # One search for the largest values serves all poolings.
             largest = related.topk(pooled_count(related.shape[1], max(POOLINGS)), dim=1).values
             for pooling in POOLINGS:
                 count = pooled_count(related.shape[1], pooling)
-                yield _Style(way, filter_px, pooling), largest[:, :count].mean(1).double().numpy()
+                values = largest[:, :count].mean(1).double().numpy()
+                totals[pooling].append(_standardised(values, normals))
+        for pooling, rows in totals.items():
+            yield _Style(scales, way, filter_px, pooling), np.mean(rows, axis=0)
 
 
-def _raw_maps(
+def _score_maps(
+    errors: Sequence[list[Tensor]],
+    origin: Tensor,
+    normals: Tensor,
+    config: ScoreConfig,
+    statistics: Sequence[MapStatistics],
+) -> Tensor:
+    """Score maps as the detector makes them, before smoothing, each leaving its own picture out.
+
+    Args:
+        errors: of each look of ``config``, at every scale, (m, 1, h, w); the first ``len(normals)`` rows are those of
+            the normals.
+        origin: (m,) index of the picture behind each map.
+        normals: (n, 3, s, s).
+        config: the score.
+        statistics: of each error map.
+
+    Returns:
+        (m, 1, s, s).
+    """
+    total = torch.zeros(len(origin), 1, *normals.shape[2:])
+    raws = [raw for look_errors in errors for raw in arrange(look_errors, config.scales)]
+    for raw, part in zip(raws, statistics, strict=True):
+        maps = mean_filter(raw, config.filter_px)
+        maps = left_out(maps, origin, maps[: len(normals)], config.normalisation)
+        total += resize((maps - part.location) / part.scale, normals.shape[-1]) / len(raws)
+    return total
+
+
+def _compare_map_filters(maps: Tensor, masks: Tensor) -> tuple[tuple[int, float], ...]:
+    """Pixel AUROC of every width of smoothing, on every second row and column, which is plenty.
+
+    Args:
+        maps: (m, 1, s, s).
+        masks: (m, 1, s, s) bool, what the synthetic defects changed.
+
+    Returns:
+        Width and AUROC; nothing where no pixel, or every pixel, was changed.
+    """
+    truth = masks[..., ::2, ::2].flatten().numpy()
+    if not 0 < truth.sum() < truth.size:
+        return ()
+    return tuple((px, auroc(truth, smooth(maps, px)[..., ::2, ::2].flatten().numpy())) for px in MAP_FILTERS_PX)
+
+
+def _errors(
     denoiser: Denoiser,
     pictures: Tensor,
     look: Look,
@@ -200,9 +264,9 @@ def _raw_maps(
     batch: int = 8,
     draws: int = 1,
     steps: int = 1,
-) -> Tensor:
-    """Unfiltered error maps of all pictures at one look, (n, 1, view_px, view_px), on the CPU."""
-    maps = []
+) -> list[Tensor]:
+    """Squared errors of all pictures at one look, at every scale: (n, 1, h, w) each, on the CPU."""
+    parts = []
     device = next(denoiser.parameters()).device
     # Noise of its own for every picture: the statistics must hold for whatever noise the detector draws later.
     generator = torch.Generator().manual_seed(noise_seed)
@@ -213,8 +277,8 @@ def _raw_maps(
                 recons = [
                     reconstruct(denoiser, view, look.sigma, generator, steps, independent=True) for _ in range(draws)
                 ]
-            maps.append(torch.stack([error_map(view, recon, filter_px=1).float() for recon in recons]).mean(0).cpu())
-    return torch.cat(maps)
+            parts.append([level.float().cpu() for level in mean_errors(view, recons)])
+    return [torch.cat(level) for level in zip(*parts, strict=True)]
 
 
 def fit_statistics(
@@ -223,16 +287,17 @@ def fit_statistics(
     config: ScoreConfig,
     noise_seed: int,
     autocast: Callable[[], torch.autocast] | None = None,
-) -> tuple[LookStatistics, ...]:
-    """Statistics of every look on normal pictures; location and scale leave each picture out of its own map."""
+) -> tuple[MapStatistics, ...]:
+    """Statistics of every error map of normal pictures; location and scale leave each picture out of its own map."""
     everyone = torch.arange(len(normals))
     statistics = []
     for look in config.looks:
-        raw = _raw_maps(denoiser, normals, look, noise_seed, autocast, draws=config.draws, steps=config.steps)
-        maps = mean_filter(raw, config.filter_px)
-        scores = pool(left_out(maps, everyone, maps, config.normalisation), config.pooling)
-        mean, spread = map_statistics(maps)
-        statistics.append(LookStatistics(mean, spread, float(scores.mean()), float(scores.std()) + 1e-12))
+        errors = _errors(denoiser, normals, look, noise_seed, autocast, draws=config.draws, steps=config.steps)
+        for raw in arrange(errors, config.scales):
+            maps = mean_filter(raw, config.filter_px)
+            scores = pool(left_out(maps, everyone, maps, config.normalisation), config.pooling)
+            mean, spread = map_statistics(maps)
+            statistics.append(MapStatistics(mean, spread, float(scores.mean()), float(scores.std()) + 1e-12))
     return tuple(statistics)
 
 

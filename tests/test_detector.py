@@ -19,8 +19,8 @@ from toys import NEAR, TINY, TWO_LOOKS, assert_gradient, awake, detector, genera
 import advrad.detector
 from advrad.checkpoint import load_folder, save_folder
 from advrad.decide import conformal_threshold
-from advrad.detector import AdvRAD, DetectorConfig, bfloat16_is_native, build_denoiser
 from advrad.denoiser import scale_errors
+from advrad.detector import AdvRAD, DetectorConfig, bfloat16_is_native, build_denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, PictureError
 from advrad.lean import LeanDenoiser
 from advrad.pictures import read_resized, resize

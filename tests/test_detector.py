@@ -25,7 +25,7 @@ from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, Pict
 from advrad.lean import LeanDenoiser
 from advrad.pictures import read_resized, resize
 from advrad.reconstruct import reconstruct
-from advrad.score import MapStatistics, ScoreConfig, error_map, mean_filter, paper_score, pool, smooth
+from advrad.score import MapStatistics, ScoreConfig, error_map, mean_filter, paper_score, pool, relate, smooth
 
 # --- scoring -------------------------------------------------------------------------------------------------------
 
@@ -84,7 +84,9 @@ def test_maps_are_averaged_in_units_of_their_spread() -> None:
         errors = scale_errors(images, reconstruct(awake(), images, NEAR.sigma, generator(config.noise_seed)))
     total = torch.zeros(2)
     for error, part in zip(errors, parts, strict=True):
-        values = pool((mean_filter(error, 3) - part.mean) / part.spread, score.pooling)
+        values = pool(
+            (relate(mean_filter(error, 3), "relative", part.ceiling) - part.mean) / part.spread, score.pooling
+        )
         total += (values - part.location) / part.scale / 4
     torch.testing.assert_close(together, total)
 

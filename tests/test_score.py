@@ -22,6 +22,7 @@ from advrad.score import (
     SPREAD_FLOOR,
     Look,
     ScoreConfig,
+    ceiling_of,
     error_map,
     look_maps,
     map_statistics,
@@ -29,6 +30,7 @@ from advrad.score import (
     normalise,
     paper_score,
     pool,
+    relate,
     smooth,
 )
 
@@ -252,6 +254,27 @@ def test_scales_are_averaged_into_one_map_or_stay_apart() -> None:
         torch.testing.assert_close(maps, mean_filter(wanted, 3))
     (together,) = averaged[0]
     torch.testing.assert_close(together, torch.stack([error_map(view, recon, 3) for recon in recons]).mean(0))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), gain=st.floats(0.01, 100))
+def test_relative_maps_do_not_know_how_rough_a_picture_is(seed: int, gain: float) -> None:
+    maps = torch.rand(3, 1, 6, 5, generator=generator(seed), dtype=torch.float64)
+    got = relate(maps, "relative", 1e9)
+    torch.testing.assert_close(relate(gain * maps, "relative", 1e9), got)
+    torch.testing.assert_close(got.mean((1, 2, 3)), torch.ones(3, dtype=torch.float64))
+    assert torch.equal(relate(maps, "absolute", 1e-9), maps)
+
+
+def test_error_all_over_is_large_above_the_ceiling() -> None:
+    """A picture of another product must not pass for normal because it is wrong everywhere alike."""
+    normals = 0.01 + 0.01 * torch.rand(8, 1, 16, 16, generator=generator(0), dtype=torch.float64)
+    ceiling = ceiling_of(normals)
+    assert ceiling == pytest.approx(2 * float(normals.mean((1, 2, 3)).max()))
+    wrong = relate(100 * normals, "relative", ceiling)
+    assert wrong.mean() > 20 and relate(normals, "relative", ceiling).max() < 3
+    nothing = torch.zeros(1, 1, 4, 4)
+    assert torch.equal(relate(nothing, "relative", ceiling), nothing)
 
 
 def test_the_sizes_of_the_maps_are_told() -> None:

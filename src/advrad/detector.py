@@ -23,7 +23,7 @@ from advrad.denoiser import Denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.pictures import read_resized, resize
-from advrad.score import MapStatistics, ScoreConfig, look_maps, normalise, pool, smooth
+from advrad.score import MapStatistics, ScoreConfig, look_maps, normalise, pool, relate, smooth
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class DetectorConfig(Config):
         score: how a picture is scored.
         locations: mean normal score of each error map.
         scales: spread of each error map's normal score.
+        ceilings: of each error map, see :func:`advrad.score.relate`.
         noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
         precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
         calibration: None while no threshold was set.
@@ -74,6 +75,7 @@ class DetectorConfig(Config):
     score: ScoreConfig
     locations: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
+    ceilings: tuple[float, ...] = ()
     noise_seed: int = Field(0, ge=0)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     calibration: Calibration | None = None
@@ -161,6 +163,7 @@ class AdvRAD(
             update={
                 "locations": tuple(part.location for part in statistics),
                 "scales": tuple(part.scale for part in statistics),
+                "ceilings": tuple(part.ceiling for part in statistics),
             }
         )
         for index, part in enumerate(statistics):
@@ -207,6 +210,7 @@ class AdvRAD(
             recon = recon + resize(look_recon, self.size_px) / len(looks)
             for maps in look_errors:
                 mean, spread = getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}")
+                maps = relate(maps, config.score.level, config.ceilings[index])
                 maps = normalise(maps, mean, spread, config.score.normalisation)
                 location, scale = config.locations[index], config.scales[index]
                 scores = scores + (pool(maps, config.score.pooling) - location) / scale / count
@@ -383,12 +387,15 @@ class AdvRAD(
         values, tensors = load_folder(folder)
         config = DetectorConfig.parse(values, str(folder / "config.json"))
         count = len(config.score.map_sizes)
-        if not len(config.locations) == len(config.scales) == count:
-            raise CheckpointError(f"{folder / 'config.json'}: locations or scales do not match the score's error maps")
+        numbers = (config.locations, config.scales, config.ceilings)
+        if any(len(values) != count for values in numbers):
+            raise CheckpointError(
+                f"{folder / 'config.json'}: locations, scales or ceilings do not match the score's error maps"
+            )
         try:
             statistics = [
-                MapStatistics(tensors[f"mean_{i}"], tensors[f"spread_{i}"], config.locations[i], config.scales[i])
-                for i in range(count)
+                MapStatistics(tensors[f"mean_{i}"], tensors[f"spread_{i}"], *values)
+                for i, values in enumerate(zip(*numbers, strict=True))
             ]
             detector = cls(build_denoiser(config.denoiser), config, statistics)
             detector.load_state_dict(tensors)

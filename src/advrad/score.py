@@ -1,7 +1,7 @@
 """From picture and reconstruction to error maps, and from the maps to one number.
 
 The paper's score is one choice among those named here: normalisation ``mean``, pooling 0 (the maximum), one look,
-scales averaged.
+scales averaged, level absolute.
 The map is never clamped or squashed, so that gradients reach an attacker undamaged.
 """
 
@@ -23,6 +23,7 @@ from advrad.reconstruct import reconstruct
 
 Normalisation = Literal["none", "mean", "spread"]
 Scales = Literal["averaged", "apart"]
+Level = Literal["absolute", "relative"]
 
 
 class Look(Config):
@@ -45,6 +46,7 @@ class ScoreConfig(Config):
             over normal pictures.
         scales: ``averaged``: a look's errors at the four scales are averaged into one map, as in the paper; ``apart``:
             each scale is a map of its own, so that unavoidable error at one does not drown what another sees.
+        level: ``absolute``: error maps as they are; ``relative``: each divided by its own mean, see :func:`relate`.
         normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position.
         filter_px: odd width of the mean filter over each error map, in cells of that map; 1 leaves it as it is.
         pooling: share of the map's largest values that is averaged; 0 is the maximum alone.
@@ -56,6 +58,7 @@ class ScoreConfig(Config):
 
     looks: tuple[Look, ...] = Field(min_length=1)
     scales: Scales = "averaged"
+    level: Level = "absolute"
     normalisation: Normalisation = "none"
     filter_px: int = Field(3, gt=0)
     pooling: float = Field(0.0, ge=0, le=1)
@@ -88,7 +91,7 @@ def describe(config: ScoreConfig) -> str:
     views = "+".join(str(view) for view in sorted({look.view_px for look in config.looks}))
     sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({look.sigma for look in config.looks}))
     pooling = f"mean of the top {config.pooling:.1%}" if config.pooling else "maximum"
-    style = f"scales {config.scales}, normalisation {config.normalisation}, filter {config.filter_px} px, {pooling}"
+    style = f"scales {config.scales}, level {config.level}, normalisation {config.normalisation}, filter {config.filter_px} px, {pooling}"
     return f"{style}; {views} px; noise {sigmas}"
 
 
@@ -177,12 +180,43 @@ class MapStatistics:
         spread: (1, 1, h, w) standard deviation of the error map per position, > 0.
         location: mean of the pooled score.
         scale: standard deviation of the pooled score, > 0.
+        ceiling: up to where a map's own mean is divided out, > 0; see :func:`relate`. No error in [0, 1] exceeds 1.
     """
 
     mean: Tensor
     spread: Tensor
     location: float = 0.0
     scale: float = 1.0
+    ceiling: float = 1.0
+
+
+#: The ceiling, in units of the largest mean error of a held-out normal picture.
+CEILING = 2.0
+_LEAST = 1e-12  # the mean error of a picture of flat colour, perfectly foretold, may be 0
+
+
+def ceiling_of(maps: Tensor) -> float:
+    """The ceiling for :func:`relate`, from error maps of normal pictures, (n, 1, h, w)."""
+    return CEILING * float(maps.mean((1, 2, 3)).max()) + _LEAST
+
+
+def relate(maps: Tensor, level: Level, ceiling: float) -> Tensor:
+    """Error maps in units of their own mean.
+
+    No denoiser foretells fine texture, and how much of it there is differs from one piece to the next, as does the
+    light. A score of absolute errors calls a rough piece defective; one of relative errors looks for a place that is
+    worse than the rest of the same picture. The mean is divided out only up to a ceiling: where the error is large
+    all over, as in a picture of something else, the relative error is large, too.
+
+    Args:
+        maps: (b, 1, h, w), >= 0.
+        level: ``absolute`` leaves them as they are.
+        ceiling: > 0.
+    """
+    if level == "absolute":
+        return maps
+    own = maps.mean((1, 2, 3), keepdim=True)
+    return maps / own.clamp(_LEAST, ceiling)
 
 
 #: Share of the average spread added to each position's: a spread from few pictures can be near 0 by luck.

@@ -1,6 +1,6 @@
 """Choosing the score at the end of training, from normals held out and synthetic defects pasted on them.
 
-No test picture is seen. A candidate is a style (scales, normalisation, filter, pooling) and a set of
+No test picture is seen. A candidate is a style (scales, level, normalisation, filter, pooling) and a set of
 looks (view, noise level). Its figure of merit is the AUROC of held-out normals against the same normals with
 defects, of families that training never showed. The smoothing of the score map is chosen by the pixel AUROC on the same
 pictures. Statistics that a style needs are computed leaving out the picture
@@ -24,12 +24,14 @@ from advrad.metrics import auroc
 from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 from advrad.score import (
+    Level,
     Look,
     MapStatistics,
     Normalisation,
     Scales,
     ScoreConfig,
     arrange,
+    ceiling_of,
     describe,
     map_statistics,
     mean_errors,
@@ -37,6 +39,7 @@ from advrad.score import (
     normalise,
     pool,
     pooled_count,
+    relate,
     smooth,
     spread_floor,
 )
@@ -44,6 +47,9 @@ from advrad.synthetic import SELECTION, paste_defects
 
 Floats = npt.NDArray[np.float64]
 
+#: Maps as in the paper, and as suits pieces that differ in texture or light. No held-out normal shows light that will
+#: drift one day, so of scales apart the absolute level, which follows it, is not even tried.
+KINDS: tuple[tuple[Scales, Level], ...] = (("averaged", "absolute"), ("apart", "relative"))
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
 FILTERS_PX = (3, 7)
 POOLINGS = (0.0, 0.002, 0.01)
@@ -81,6 +87,7 @@ class _Style:
     """How the error maps of a look are turned into a number."""
 
     scales: Scales
+    level: Level
     normalisation: Normalisation
     filter_px: int
     pooling: float
@@ -193,21 +200,21 @@ def _winner(merit: dict[_Candidate, float]) -> tuple[_Candidate, str]:
 
 def _pooled(errors: list[Tensor], origin: Tensor, normals: int) -> Iterator[tuple[_Style, Floats]]:
     """Scores of one look in every style; the first ``normals`` rows are the normals themselves."""
-    kinds: tuple[Scales, ...] = ("averaged", "apart")
     ways: tuple[Normalisation, ...] = ("none", "mean", "spread")
-    for scales, filter_px, way in itertools.product(kinds, FILTERS_PX, ways):
+    for (scales, level), filter_px, way in itertools.product(KINDS, FILTERS_PX, ways):
         totals: dict[float, list[Floats]] = {pooling: [] for pooling in POOLINGS}
         for raw in arrange(errors, scales):
             maps = mean_filter(raw, filter_px)
-            related = left_out(maps, origin, maps[:normals], way).flatten(1)
+            maps = relate(maps, level, ceiling_of(maps[:normals]))
+            normalised = left_out(maps, origin, maps[:normals], way).flatten(1)
             # One search for the largest values serves all poolings.
-            largest = related.topk(pooled_count(related.shape[1], max(POOLINGS)), dim=1).values
+            largest = normalised.topk(pooled_count(normalised.shape[1], max(POOLINGS)), dim=1).values
             for pooling in POOLINGS:
-                count = pooled_count(related.shape[1], pooling)
+                count = pooled_count(normalised.shape[1], pooling)
                 values = largest[:, :count].mean(1).double().numpy()
                 totals[pooling].append(_standardised(values, normals))
         for pooling, rows in totals.items():
-            yield _Style(scales, way, filter_px, pooling), np.mean(rows, axis=0)
+            yield _Style(scales, level, way, filter_px, pooling), np.mean(rows, axis=0)
 
 
 def _score_maps(
@@ -233,7 +240,7 @@ def _score_maps(
     total = torch.zeros(len(origin), 1, *normals.shape[2:])
     raws = [raw for look_errors in errors for raw in arrange(look_errors, config.scales)]
     for raw, part in zip(raws, statistics, strict=True):
-        maps = mean_filter(raw, config.filter_px)
+        maps = relate(mean_filter(raw, config.filter_px), config.level, part.ceiling)
         maps = left_out(maps, origin, maps[: len(normals)], config.normalisation)
         total += resize((maps - part.location) / part.scale, normals.shape[-1]) / len(raws)
     return total
@@ -295,9 +302,11 @@ def fit_statistics(
         errors = _errors(denoiser, normals, look, noise_seed, autocast, draws=config.draws, steps=config.steps)
         for raw in arrange(errors, config.scales):
             maps = mean_filter(raw, config.filter_px)
+            ceiling = ceiling_of(maps)
+            maps = relate(maps, config.level, ceiling)
             scores = pool(left_out(maps, everyone, maps, config.normalisation), config.pooling)
             mean, spread = map_statistics(maps)
-            statistics.append(MapStatistics(mean, spread, float(scores.mean()), float(scores.std()) + 1e-12))
+            statistics.append(MapStatistics(mean, spread, float(scores.mean()), float(scores.std()) + 1e-12, ceiling))
     return tuple(statistics)
 
 

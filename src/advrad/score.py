@@ -22,6 +22,9 @@ from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 
 Normalisation = Literal["none", "mean", "spread"]
+#: Divisors are at least this: the errors of pictures of flat colour, perfectly foretold, may all be 0.
+LEAST = 1e-12
+
 Scales = Literal["averaged", "apart"]
 Level = Literal["absolute", "relative"]
 
@@ -91,8 +94,8 @@ def describe(config: ScoreConfig) -> str:
     views = "+".join(str(view) for view in sorted({look.view_px for look in config.looks}))
     sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({look.sigma for look in config.looks}))
     pooling = f"mean of the top {config.pooling:.1%}" if config.pooling else "maximum"
-    style = f"scales {config.scales}, level {config.level}, normalisation {config.normalisation}, filter {config.filter_px} px, {pooling}"
-    return f"{style}; {views} px; noise {sigmas}"
+    maps = f"scales {config.scales}, level {config.level}, normalisation {config.normalisation}"
+    return f"{maps}, filter {config.filter_px} px, {pooling}; {views} px; noise {sigmas}"
 
 
 def mean_filter(maps: Tensor, filter_px: int) -> Tensor:
@@ -192,12 +195,11 @@ class MapStatistics:
 
 #: The ceiling, in units of the largest mean error of a held-out normal picture.
 CEILING = 2.0
-_LEAST = 1e-12  # the mean error of a picture of flat colour, perfectly foretold, may be 0
 
 
 def ceiling_of(maps: Tensor) -> float:
     """The ceiling for :func:`relate`, from error maps of normal pictures, (n, 1, h, w)."""
-    return CEILING * float(maps.mean((1, 2, 3)).max()) + _LEAST
+    return CEILING * float(maps.mean((1, 2, 3)).max()) + LEAST
 
 
 def relate(maps: Tensor, level: Level, ceiling: float) -> Tensor:
@@ -216,7 +218,7 @@ def relate(maps: Tensor, level: Level, ceiling: float) -> Tensor:
     if level == "absolute":
         return maps
     own = maps.mean((1, 2, 3), keepdim=True)
-    return maps / own.clamp(_LEAST, ceiling)
+    return maps / own.clamp(LEAST, ceiling)
 
 
 #: Share of the average spread added to each position's: a spread from few pictures can be near 0 by luck.
@@ -225,7 +227,7 @@ SPREAD_FLOOR = 0.1
 
 def spread_floor(deviation: Tensor) -> Tensor:
     """What is added to every position's deviation, (n, 1, h, w) -> (n, 1, 1, 1), > 0."""
-    return SPREAD_FLOOR * deviation.mean((1, 2, 3), keepdim=True) + torch.finfo(deviation.dtype).tiny
+    return SPREAD_FLOOR * deviation.mean((1, 2, 3), keepdim=True) + LEAST
 
 
 def map_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,6 +82,68 @@ def test_a_silent_network_gives_the_best_linear_guess() -> None:
         torch.testing.assert_close(ask(LeanDenoiser(TINY), z, sigma), 0.5 + share * (z - 0.5), rtol=0, atol=1e-5)
 
 
+def adapted(config: LeanConfig = TINY, **changes: object) -> tuple[LeanDenoiser, Tensor, Tensor]:
+    """A silent denoiser that knows a product: left half dim and steady, right half bright and restless."""
+    mean = torch.full((1, 3, 32, 32), 0.2)
+    mean[..., 16:] = 0.7
+    deviation = torch.where(mean > 0.5, 0.1, 0.03)
+    images = mean + deviation * torch.randn(4000, 3, 32, 32, generator=generator(3))
+    denoiser = LeanDenoiser(config.model_copy(update={"usual_px": 32} | changes))
+    denoiser.adapt([images[:1000], images[1000:]])
+    return denoiser, mean, deviation
+
+
+def test_an_adapted_silent_network_gives_the_best_linear_guess_for_every_place() -> None:
+    denoiser, mean, deviation = adapted()
+    z = pictures(2)
+    for sigma in (0.05, 0.25, 1.0):
+        share = deviation**2 / (deviation**2 + sigma**2)
+        torch.testing.assert_close(ask(denoiser, z, sigma), mean + share * (z - mean), rtol=0, atol=0.02)
+
+
+def test_an_adapted_network_sees_unit_variance_at_every_place() -> None:
+    denoiser, mean, deviation = adapted()
+    clean = mean + deviation * torch.randn(32, 3, 32, 32, generator=generator(1))
+    for sigma in (0.01, 0.2, 2.0):
+        z = clean + sigma * torch.randn(clean.shape, generator=generator(2))
+        unusual = seen_by_network(denoiser, z, sigma, None)[0][:, 3:]
+        assert float(unusual[..., :16].std()) == pytest.approx(1, abs=0.05)
+        assert float(unusual[..., 16:].std()) == pytest.approx(1, abs=0.05)
+
+
+def test_a_crop_is_adapted_to_its_own_place() -> None:
+    denoiser, *_ = adapted()
+    z = pictures(2, 32)
+    window = torch.tensor([[-0.5, 0.0, 0.5, 1.0]]).expand(2, 4)  # rows 8 to 24, columns 16 to 32
+    part = ask(denoiser, z[:, :, 8:24, 16:32].contiguous(), 0.2, window)
+    torch.testing.assert_close(part, ask(denoiser, z, 0.2)[:, :, 8:24, 16:32], rtol=0, atol=1e-5)
+
+
+def test_a_place_that_never_changes_keeps_some_variance() -> None:
+    denoiser = LeanDenoiser(TINY)
+    denoiser.adapt([torch.full((5, 3, 32, 32), 0.5)])
+    torch.testing.assert_close(denoiser.mean, torch.zeros_like(denoiser.mean))
+    torch.testing.assert_close(denoiser.variance, torch.full_like(denoiser.variance, 0.04**2))
+
+
+def test_detail_finer_than_the_usual_picture_counts_as_variance() -> None:
+    """Stripes of one pixel, always the same, vanish from a mean of half the size."""
+    stripes = torch.zeros(6, 3, 32, 32)
+    stripes[..., ::2] = 1
+    denoiser = LeanDenoiser(TINY.model_copy(update={"usual_px": 8}))
+    denoiser.adapt([stripes])
+    assert float(denoiser.mean[..., 2:6, 2:6].abs().max()) < 0.1
+    assert float(denoiser.variance[..., 2:6, 2:6].min()) > 0.9
+
+
+def test_an_adapted_denoiser_has_exact_gradients() -> None:
+    denoiser = awake()
+    denoiser.adapt([pictures(9, 32, seed=4)])
+    denoiser = denoiser.double()
+    sigma = torch.tensor([0.1], dtype=torch.float64)
+    assert_gradient(lambda z: denoiser.denoise(z, sigma), pictures(1, dtype=torch.float64))
+
+
 def test_network_sees_unit_variance_at_every_noise_level() -> None:
     clean = 0.5 + 0.25 * torch.randn(4, 3, 32, 32, generator=generator(1))
     for sigma in (0.01, 0.2, 2.0):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -51,6 +53,13 @@ class Denoiser(nn.Module):
             (b,) loss per picture, differentiable in the parameters.
         """
         raise NotImplementedError
+
+    def adapt(self, batches: Iterable[Tensor]) -> None:
+        """Take from normal pictures what needs no gradients, before training. Most denoisers need nothing.
+
+        Args:
+            batches: (b, 3, h, w) in [0, 1], whole pictures of one size, as training will show them.
+        """
 
     def optimiser_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """The parameters in two groups: kernels for Muon, and the rest, for AdamW, which suits any network."""

@@ -28,7 +28,17 @@ from advrad.layouts import find_records
 from advrad.lean import LeanConfig
 from advrad.score import paper_score
 from advrad.select import DEFECTS_PER_SELECTION, SIGMAS, choose, forced
-from advrad.train import Progress, TrainConfig, Trainer, View, find_symmetry, fit, make_accelerator, steps_for
+from advrad.train import (
+    Progress,
+    TrainConfig,
+    Trainer,
+    View,
+    find_symmetry,
+    fit,
+    make_accelerator,
+    steps_for,
+    whole_pictures,
+)
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -292,6 +302,7 @@ def train(
             make_folder(work)
             write_json(plan_path(folder), plan.model_dump(mode="json"))
 
+    denoiser.adapt(whole_pictures(pictures, config))
     trainer = Trainer(denoiser, config, accelerator)
     if resume and (work / STATE_NAME).exists():
         trainer.load(work / STATE_NAME)

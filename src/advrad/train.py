@@ -11,7 +11,7 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -193,6 +193,23 @@ def make_batch(
         pasted, _ = paste_defects(images, cut(pictures.batch(donors.tolist())), seeds.tolist())
         corrupted = torch.where(restored[:, None, None, None], pasted, images)
     return images, corrupted, level, noise, windows
+
+
+def whole_pictures(pictures: PictureStack, config: TrainConfig, count: int = 32) -> Iterator[Tensor]:
+    """Batches of whole normal pictures, mirrored and lit as in training, for :meth:`Denoiser.adapt`.
+
+    Args:
+        pictures: the training pictures.
+        config: of the run.
+        count: number of batches.
+
+    Yields:
+        (batch_size, 3, size_px, size_px) in [0, 1].
+    """
+    size_px = config.size_px
+    plain = config.model_copy(update={"views": (View(picture_px=size_px, window_px=size_px),), "restore": 0.0})
+    for step in range(-count, 0):  # steps that training does not take
+        yield make_batch(pictures, plain, step, slice(None))[0]
 
 
 #: Muon's step length over AdamW's rate: 0.02 beside 0.001.

@@ -25,6 +25,7 @@ from advrad.score import (
     ceiling_of,
     error_map,
     look_maps,
+    map_filter_px,
     map_statistics,
     mean_filter,
     normalise,
@@ -292,9 +293,24 @@ def test_a_look_takes_as_many_steps_as_told() -> None:
 def test_paper_score_is_the_papers() -> None:
     config = paper_score(128)
     assert config == ScoreConfig(
-        looks=(Look(view_px=128, sigma=0.26),), normalisation="mean", filter_px=3, pooling=0.0, draws=1, steps=1
+        looks=(Look(view_px=128, sigma=0.26),),
+        scales="averaged",
+        level="absolute",
+        normalisation="mean",
+        filter_px=3,
+        pooling=0.0,
+        draws=1,
+        steps=1,
+        map_filter_px=5,
     )
     assert paper_score(64, 0.1, 5).filter_px == 5
+
+
+def test_the_smoothing_is_about_the_custom_of_the_field() -> None:
+    """A mean filter of width w has the variance (w^2 - 1) / 12; applied twice, twice that."""
+    for size_px in (128, 256, 512):
+        deviation = ((map_filter_px(size_px) ** 2 - 1) / 6) ** 0.5
+        assert deviation == pytest.approx(4 * size_px / 256, rel=0.15)
 
 
 @pytest.mark.parametrize("filter_px", [0, 2, 4, -1])

@@ -8,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from toys import TINY, Linear, awake, generator, pictures, stack
+from toys import Linear, awake, generator, pictures, stack
 
 import advrad.select
 from advrad.denoiser import Denoiser
-from advrad.detector import AdvRAD, DetectorConfig
 from advrad.metrics import auroc
 from advrad.reconstruct import reconstruct
 from advrad.score import (
@@ -24,7 +23,6 @@ from advrad.score import (
     normalise,
     paper_score,
     pool,
-    smooth,
 )
 from advrad.select import choose, fit_statistics, forced, left_out
 from advrad.synthetic import SELECTION
@@ -287,32 +285,6 @@ def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tens
     selection = choose(Perfect(), flat, [SIZE_PX], generator(0), sigmas=[0.2])
     assert all(0.5 <= value <= 1 for _, value in selection.tried)
     assert auroc(np.array([0, 0, 1, 1]), np.zeros(4)) == 0.5
-
-
-@pytest.mark.parametrize("scales", ["averaged", "apart"])
-def test_score_maps_are_those_of_the_detector_but_leave_their_own_picture_out(scales: str) -> None:
-    """Without a normalisation nothing is left out, and the maps must be the detector's own, noise apart."""
-    prototype = Prototype(torch.full((1, 3, 1, 1), 0.5))  # deaf to noise
-    normals = stack().batch(range(10))
-    looks = (Look(view_px=16, sigma=0.1), Look(view_px=32, sigma=0.2))
-    config = ScoreConfig(looks=looks, scales=scales, normalisation="none", filter_px=5, map_filter_px=7)  # type: ignore[arg-type]
-    parts = fit_statistics(prototype, normals, config, 0)
-    errors = [advrad.select._errors(prototype, normals, look, 0, None) for look in looks]
-    maps = advrad.select._score_maps(errors, torch.arange(10), normals, config, parts)
-    made = AdvRAD(prototype, DetectorConfig(denoiser=TINY, size_px=SIZE_PX, score=config), parts)
-    torch.testing.assert_close(smooth(maps, 7), made.error_map(normals, generator(0)), rtol=1e-4, atol=1e-4)
-
-
-def test_the_smoothing_is_the_one_that_finds_the_synthetic_defects(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Errors of single pixels, everywhere; a defect is where they are a little larger on average."""
-    prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
-    normals = prototype + 0.02 * torch.randn(16, 3, SIZE_PX, SIZE_PX, generator=generator(2))
-    monkeypatch.setattr(advrad.select, "paste_defects", squares(0.012))
-    selection = choose(Prototype(prototype), normals, [SIZE_PX], generator(0), sigmas=[0.1])
-    merit = dict(selection.map_filters)
-    assert list(merit) == list(advrad.select.MAP_FILTERS_PX)
-    assert selection.config.map_filter_px == max(merit, key=lambda px: merit[px]) > 1
-    assert merit[selection.config.map_filter_px] > max(merit[1], merit[49]) + 0.02
 
 
 def test_pictures_larger_than_every_view_are_shrunk(normals: Tensor) -> None:

@@ -27,7 +27,7 @@ from advrad.files import make_folder, write_json
 from advrad.layouts import find_records
 from advrad.lean import LeanConfig
 from advrad.score import paper_score
-from advrad.select import DEFECTS_PER_SELECTION, SIGMAS, choose, forced
+from advrad.select import DEFECTS_PER_SELECTION, DRAWS, SIGMAS, choose, forced
 from advrad.train import (
     Progress,
     TrainConfig,
@@ -155,7 +155,9 @@ DEFAULT_MINUTES = 5.0
 
 
 def lean_views(size_px: int) -> tuple[View, ...]:
-    """What the lean denoiser looks at: crops at full size, where small defects show, and the whole at half size.
+    """What the lean denoiser looks at: the whole at half size, and now and then crops at full size.
+
+    The whole is learnt sooner and finds most; the crops add small defects. Three to one found more than one to one.
 
     Raises:
         ConfigError: the size does not suit the network.
@@ -164,7 +166,7 @@ def lean_views(size_px: int) -> tuple[View, ...]:
         raise ConfigError(f"--size {size_px}: must be a multiple of 32 px, and at least 64")
     half = size_px // 2 if size_px % 64 == 0 else size_px
     whole = View(picture_px=half, window_px=half)
-    return (View(picture_px=size_px, window_px=half), whole) if half != size_px else (whole,)
+    return (whole, whole, whole, View(picture_px=size_px, window_px=half)) if half != size_px else (whole,)
 
 
 def _preset(options: RunOptions) -> DenoiserConfig:
@@ -354,7 +356,6 @@ def _finish(
                 "candidates": len(selection.tried),
                 "winner": selection.winner,
                 "reason": selection.reason,
-                "map_filters": [list(row) for row in selection.map_filters],
                 "versions": versions(),
             },
         ),
@@ -373,8 +374,8 @@ def _finish(
 
 def passes_after(views: Sequence[View], held: int, calibration: int) -> float:
     """Passes of the network over one training window that choosing the score and calibrating will take."""
-    per_picture = len(SIGMAS) * sum((view.picture_px / view.window_px) ** 2 for view in views)
-    return per_picture * (DEFECTS_PER_SELECTION + 2 * held + calibration)
+    per_picture = len(SIGMAS) * sum((view.picture_px / view.window_px) ** 2 for view in set(views))
+    return per_picture * (DEFECTS_PER_SELECTION + held + DRAWS * (held + calibration))
 
 
 def versions() -> dict[str, str]:

@@ -2,9 +2,8 @@
 
 No test picture is seen. A candidate is a style (scales, level, normalisation, filter, pooling) and a set of
 looks (view, noise level). Its figure of merit is the AUROC of held-out normals against the same normals with
-defects, of families that training never showed. The smoothing of the score map is chosen by the pixel AUROC on the same
-pictures. Statistics that a style needs are computed leaving out the picture
-being scored, so that no candidate is flattered.
+defects, of families that training never showed. Statistics that a style needs
+are computed leaving out the picture being scored, so that no candidate is flattered.
 """
 
 from __future__ import annotations
@@ -33,6 +32,7 @@ from advrad.score import (
     arrange,
     ceiling_of,
     describe,
+    map_filter_px,
     map_statistics,
     mean_errors,
     mean_filter,
@@ -40,7 +40,6 @@ from advrad.score import (
     pool,
     pooled_count,
     relate,
-    smooth,
     spread_floor,
 )
 from advrad.synthetic import SELECTION, paste_defects
@@ -52,9 +51,10 @@ Floats = npt.NDArray[np.float64]
 KINDS: tuple[tuple[Scales, Level], ...] = (("averaged", "absolute"), ("apart", "relative"))
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
 FILTERS_PX = (3, 7)
-POOLINGS = (0.0, 0.002, 0.01)
-#: Widths of the score map's smoothing.
-MAP_FILTERS_PX = (1, 5, 9, 17, 25, 33, 49)
+#: Not the maximum alone: one cell's luck with the noise would decide.
+POOLINGS = (0.002, 0.01)
+#: Noise draws of the score that is chosen; the candidates are compared with one, which costs half.
+DRAWS = 2
 DEFECTS_PER_SELECTION = 80
 #: Candidates this close in AUROC count as equally good; of those the one with the most looks is taken, as the safest
 #: bet on defects that nobody has seen.
@@ -71,7 +71,6 @@ class Selection:
         tried: name and AUROC of every candidate, best first.
         winner: name of the winner.
         reason: why the winner won, in words.
-        map_filters: pixel AUROC of every width of the score map's smoothing, by width.
     """
 
     config: ScoreConfig
@@ -79,7 +78,6 @@ class Selection:
     tried: tuple[tuple[str, float], ...]
     winner: str
     reason: str
-    map_filters: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,8 +90,8 @@ class _Style:
     filter_px: int
     pooling: float
 
-    def config(self, looks: Sequence[Look]) -> ScoreConfig:
-        return ScoreConfig(looks=tuple(looks), **asdict(self))
+    def config(self, looks: Sequence[Look], size_px: int) -> ScoreConfig:
+        return ScoreConfig(looks=tuple(looks), draws=DRAWS, map_filter_px=map_filter_px(size_px), **asdict(self))
 
 
 _Candidate = tuple[_Style, tuple[int, ...]]
@@ -156,7 +154,7 @@ def choose(
     # A defect that changed nothing visible would only teach noise.
     visible = masks.flatten(1).any(1)
     if bool(visible.any()):
-        defective, sources, masks = defective[visible], sources[visible], masks[visible]
+        defective, sources = defective[visible], sources[visible]
     origin = torch.cat([torch.arange(len(normals)), sources])
     labels = np.concatenate([np.zeros(len(normals), int), np.ones(len(sources), int)])
     noise_seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
@@ -177,16 +175,10 @@ def choose(
         for subset in _subsets(looks, views, sigmas)
     }
     winner, reason = _winner(merit)
-    configs = {(style, subset): style.config([looks[i] for i in subset]) for style, subset in merit}
+    configs = {(style, subset): style.config([looks[i] for i in subset], normals.shape[-1]) for style, subset in merit}
     statistics = fit_statistics(denoiser, normals, configs[winner], noise_seed, autocast)
-    maps = _score_maps([errors[i] for i in winner[1]], origin, normals, configs[winner], statistics)
-    shown = torch.cat([masks.new_zeros((len(normals), *masks.shape[1:])), masks])
-    map_filters = _compare_map_filters(maps, shown)
-    # Of equals the narrowest, which comes first.
-    best_px = max(map_filters, key=lambda row: row[1])[0] if map_filters else 1
-    chosen = configs[winner].model_copy(update={"map_filter_px": best_px})
     tried = sorted(((describe(configs[key]), value) for key, value in merit.items()), key=lambda row: -row[1])
-    return Selection(chosen, statistics, tuple(tried), describe(configs[winner]), reason, map_filters)
+    return Selection(configs[winner], statistics, tuple(tried), describe(configs[winner]), reason)
 
 
 def _winner(merit: dict[_Candidate, float]) -> tuple[_Candidate, str]:
@@ -215,51 +207,6 @@ def _pooled(errors: list[Tensor], origin: Tensor, normals: int) -> Iterator[tupl
                 totals[pooling].append(_standardised(values, normals))
         for pooling, rows in totals.items():
             yield _Style(scales, level, way, filter_px, pooling), np.mean(rows, axis=0)
-
-
-def _score_maps(
-    errors: Sequence[list[Tensor]],
-    origin: Tensor,
-    normals: Tensor,
-    config: ScoreConfig,
-    statistics: Sequence[MapStatistics],
-) -> Tensor:
-    """Score maps as the detector makes them, before smoothing, each leaving its own picture out.
-
-    Args:
-        errors: of each look of ``config``, at every scale, (m, 1, h, w); the first ``len(normals)`` rows are those of
-            the normals.
-        origin: (m,) index of the picture behind each map.
-        normals: (n, 3, s, s).
-        config: the score.
-        statistics: of each error map.
-
-    Returns:
-        (m, 1, s, s).
-    """
-    total = torch.zeros(len(origin), 1, *normals.shape[2:])
-    raws = [raw for look_errors in errors for raw in arrange(look_errors, config.scales)]
-    for raw, part in zip(raws, statistics, strict=True):
-        maps = relate(mean_filter(raw, config.filter_px), config.level, part.ceiling)
-        maps = left_out(maps, origin, maps[: len(normals)], config.normalisation)
-        total += resize((maps - part.location) / part.scale, normals.shape[-1]) / len(raws)
-    return total
-
-
-def _compare_map_filters(maps: Tensor, masks: Tensor) -> tuple[tuple[int, float], ...]:
-    """Pixel AUROC of every width of smoothing, on every second row and column, which is plenty.
-
-    Args:
-        maps: (m, 1, s, s).
-        masks: (m, 1, s, s) bool, what the synthetic defects changed.
-
-    Returns:
-        Width and AUROC; nothing where no pixel, or every pixel, was changed.
-    """
-    truth = masks[..., ::2, ::2].flatten().numpy()
-    if not 0 < truth.sum() < truth.size:
-        return ()
-    return tuple((px, auroc(truth, smooth(maps, px)[..., ::2, ::2].flatten().numpy())) for px in MAP_FILTERS_PX)
 
 
 def _errors(

@@ -55,7 +55,7 @@ FILTERS_PX = (3, 7)
 POOLINGS = (0.002, 0.01)
 #: Noise draws of the score that is chosen; the candidates are compared with one, which costs half.
 DRAWS = 2
-DEFECTS_PER_SELECTION = 80
+DEFECTS_PER_SELECTION = 64
 #: Candidates this close in AUROC count as equally good; of those the one with the most looks is taken, as the safest
 #: bet on defects that nobody has seen.
 _MARGIN = 0.01

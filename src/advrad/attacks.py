@@ -1,0 +1,283 @@
+"""Attacks: how to find, near a picture, one that a detector misjudges.
+
+An attack climbs an objective, a function from pictures (b, c, h, w) to numbers (b,) that may draw noise of its own at
+every call. It knows nothing of detectors, labels or scores: whoever uses it makes an objective of these, such as
+``y * A(x)`` with y = +1 for normal pictures and -1 for anomalous ones, and must score what was found anew, on fresh noise.
+Rows do not influence each other, except that random draws are made for a batch at a time.
+
+There is no command yet that attacks a detector, and no figure of robustness: these are the parts of an audit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from advrad.threat import Threat
+
+Objective = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an attack found.
+
+    Attributes:
+        images: (b, c, h, w), for every row the picture of the largest objective met on the way.
+        values: (b,) that objective, as it was at that call; a noisy objective is flattered by this maximum.
+        gradients: gradient evaluations per row.
+        queries: objective evaluations per row, those with gradient included.
+    """
+
+    images: Tensor
+    values: Tensor
+    gradients: int
+    queries: int
+
+
+class Attack(Protocol):
+    """The form that every attack has."""
+
+    def __call__(
+        self, objective: Objective, images: Tensor, threat: Threat, generator: torch.Generator, steps: int
+    ) -> Found:
+        """Climb.
+
+        Args:
+            objective: to be made large.
+            images: (b, c, h, w) in [0, 1].
+            threat: what is allowed.
+            generator: source of the attack's own randomness.
+            steps: the budget: gradient evaluations, or queries of an attack without gradients.
+        """
+
+
+class _Best:
+    """The best picture of every row so far, the given one to begin with."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images.clone()
+        self.values = images.new_full((len(images),), -math.inf)
+
+    def offer(self, images: Tensor, values: Tensor) -> Tensor:
+        """Keep what is better; NaN never is. Returns which rows were, (b,) bool."""
+        better = values > self.values
+        self.values = torch.where(better, values, self.values)
+        self.images = torch.where(_across(better), images, self.images)
+        return better
+
+
+def value_and_gradient(objective: Objective, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Objective (b,) and its gradient (b, c, h, w); where the gradient is no number it is 0."""
+    point = images.detach().requires_grad_()
+    with torch.enable_grad():
+        values = objective(point)
+        (gradient,) = torch.autograd.grad(values.sum(), point)
+    return values.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
+
+
+def pgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.Generator, steps: int) -> Found:
+    """Projected gradient ascent from a random start.
+
+    The step begins at a quarter of the diameter and falls to 0 as a cosine: large steps cross the ball, small ones
+    settle.
+
+    Source: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
+    """
+    best = _Best(images)
+    now = threat.start(images, generator)
+    for step in range(steps):
+        values, gradient = value_and_gradient(objective, now)
+        best.offer(now, values)
+        length = 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / steps))
+        now = threat.project(now + length * threat.steepest(gradient), images)
+    with torch.no_grad():
+        best.offer(now, objective(now))
+    return Found(best.images, best.values, steps, steps + 1)
+
+
+#: APGD's constants, as published.
+_MOMENTUM = 0.75
+_RISES_WANTED = 0.75
+
+
+def checkpoints(steps: int) -> list[int]:
+    """After how many steps APGD asks whether its step is still any good; the first is 0.
+
+    Source: Croce and Hein 2020, section 3.
+    """
+    shares = [0.0, 0.22]
+    while shares[-1] < 1:
+        shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
+    # Rounded first: 0.57 of 100 steps are 57, not a hair more.
+    return sorted({math.ceil(round(share * steps, 9)) for share in shares if share <= 1})
+
+
+def apgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.Generator, steps: int) -> Found:
+    """Auto-PGD: momentum, and a step that is halved, row by row, where it has stopped paying.
+
+    Source: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks", algorithm 1.
+    """
+    best = _Best(images)
+    before = threat.start(images, generator)
+    values, gradient = value_and_gradient(objective, before)
+    best.offer(before, values)
+    best_gradient = gradient
+    length = images.new_full((len(images),), 2 * threat.eps)
+    now = threat.project(before + _across(length) * threat.steepest(gradient), images)
+
+    marks = checkpoints(steps)
+    rises = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    length_then, best_then, last = length.clone(), best.values.clone(), 0
+    for step in range(1, steps):
+        previous, (values, gradient) = values, value_and_gradient(objective, now)
+        rises += values > previous
+        better = best.offer(now, values)
+        best_gradient = torch.where(_across(better), gradient, best_gradient)
+        if step in marks:
+            seldom = rises < _RISES_WANTED * (step - last)
+            stuck = (length == length_then) & (best.values == best_then)
+            halve = seldom | stuck
+            length_then, best_then, last = length.clone(), best.values.clone(), step
+            rises.zero_()
+            length = torch.where(halve, length / 2, length)
+            # Begin again where it was best, with what was known there.
+            now = torch.where(_across(halve), best.images, now)
+            gradient = torch.where(_across(halve), best_gradient, gradient)
+            values = torch.where(halve, best.values, values)
+        ahead = threat.project(now + _across(length) * threat.steepest(gradient), images)
+        moved = now + _MOMENTUM * (ahead - now) + (1 - _MOMENTUM) * (now - before)
+        before, now = now, threat.project(moved, images)
+    with torch.no_grad():
+        best.offer(now, objective(now))
+    return Found(best.images, best.values, steps, steps + 1)
+
+
+def square(objective: Objective, images: Tensor, threat: Threat, generator: torch.Generator, steps: int) -> Found:
+    """Random search over squares; asks for scores only, never for gradients.
+
+    ``linf``: each trial sets a square to plus or minus eps, per channel. ``l2``: each trial moves the budget of one
+    window, and what is unused, into another, shaped as a pyramid (of one step per ring; the paper's is steeper).
+
+    Source: Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random
+    search".
+    """
+    best = _Best(images)
+    change = _stripes(images, threat, generator) if threat.norm == "linf" else _pyramids(images, threat, generator)
+    with torch.no_grad():
+        best.offer(images, objective(images))
+        first = threat.project(images + change, images)
+        best.offer(first, objective(first))
+        for query in range(2, steps):
+            side = _side(query, steps, *images.shape[-2:])
+            proposal = best.images - images
+            for row in range(len(images)):
+                propose = _paint if threat.norm == "linf" else _shift
+                proposal[row] = propose(proposal[row], side, threat.eps, generator)
+            candidates = threat.project(images + proposal, images)
+            best.offer(candidates, objective(candidates))
+    return Found(best.images, best.values, 0, max(2, steps))
+
+
+#: Square's share of changed pixels, and at which of 10,000 queries it is halved, as published.
+_FIRST_SHARE = 0.8
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def _side(query: int, steps: int, height: int, width: int) -> int:
+    """Side of the square of one query, pixels."""
+    at = query / steps * 10_000
+    share = _FIRST_SHARE / 2 ** sum(at > mark for mark in _HALVINGS)
+    return int(min(max(1, round(math.sqrt(share * height * width))), height - 1, width - 1)) or 1
+
+
+def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return 2.0 * torch.randint(2, shape, generator=generator, device=generator.device) - 1.0
+
+
+def _integer(below: int, generator: torch.Generator) -> int:
+    return int(torch.randint(max(1, below), (1,), generator=generator, device=generator.device))
+
+
+def _stripes(images: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+    """Vertical stripes one pixel wide, plus or minus eps per channel."""
+    batch, channels, _, width = images.shape
+    return (threat.eps * _signs((batch, channels, 1, width), generator)).to(images).expand_as(images)
+
+
+def _paint(change: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
+    """Set one square of a row's change, (c, h, w), to plus or minus eps, per channel."""
+    channels, height, width = change.shape
+    top, left = _integer(height - side + 1, generator), _integer(width - side + 1, generator)
+    out = change.clone()
+    out[:, top : top + side, left : left + side] = (eps * _signs((channels, 1, 1), generator)).to(change)
+    return out
+
+
+def _pyramid(height: int, width: int) -> Tensor:
+    """A bump of length 1, highest in its middle, (height, width)."""
+    y = torch.arange(height) - (height - 1) / 2
+    x = torch.arange(width) - (width - 1) / 2
+    rings = torch.maximum(y.abs()[:, None] / max(height, 1), x.abs()[None, :] / max(width, 1))
+    bump = 1 / (1 + torch.floor(rings * max(height, width)))
+    unit: Tensor = bump / bump.norm()
+    return unit
+
+
+def _twin(side: int, generator: torch.Generator) -> Tensor:
+    """Two pyramids of opposite sign side by side, turned at random, of length 1; (side, side)."""
+    if side == 1:
+        return torch.ones(1, 1)
+    half = side // 2
+    bump = torch.cat([_pyramid(half, side), -_pyramid(side - half, side)], dim=0)
+    unit: Tensor = bump / bump.norm()
+    return unit.T if _integer(2, generator) else unit
+
+
+def _pyramids(images: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
+    """The whole picture tiled with twin pyramids of random sign, of length eps."""
+    batch, channels, height, width = images.shape
+    side = max(1, min(height, width) // 5)
+    change = torch.zeros(batch, channels, height, width)
+    for top in range(0, height - side + 1, side):
+        for left in range(0, width - side + 1, side):
+            signs = _signs((batch, channels, 1, 1), generator).cpu()
+            change[:, :, top : top + side, left : left + side] = signs * _twin(side, generator)
+    length = change.flatten(1).norm(dim=1).clamp_min(1e-30)
+    return (threat.eps * change / _across(length)).to(images)
+
+
+def _shift(change: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
+    """Move the budget of one window of a row's change, and what is unused, into another window; (c, h, w)."""
+    channels, height, width = change.shape
+    windows = []
+    for _ in range(2):
+        top, left = _integer(height - side + 1, generator), _integer(width - side + 1, generator)
+        windows.append((slice(None), slice(top, top + side), slice(left, left + side)))
+    into, out_of = windows
+    taken = torch.zeros_like(change, dtype=torch.bool)
+    taken[into] = True
+    taken[out_of] = True
+    unused = max(0.0, eps**2 - float(change.square().sum()))
+    budget = math.sqrt(float(change[taken].square().sum()) + unused)
+    old = change[into]
+    bump = _signs((channels, 1, 1), generator).to(change) * _twin(side, generator).to(change)
+    fresh = bump / math.sqrt(channels) + old / old.norm().clamp_min(1e-30)
+    result = torch.where(taken, torch.zeros_like(change), change)
+    result[into] = budget * fresh / fresh.norm().clamp_min(1e-30)
+    return result
+
+
+def _across(values: Tensor) -> Tensor:
+    """(b,) -> (b, 1, 1, 1)."""
+    return values[:, None, None, None]
+
+
+#: By name. The contract tests run over every row.
+ATTACKS: dict[str, Attack] = {"pgd": pgd, "apgd": apgd, "square": square}

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from toys import generator, pictures
 
 import advrad.run
-from advrad.data import split_normals
+from advrad.data import load_pictures, split_normals
 from advrad.ddpm import PRESETS as DDPM_PRESETS
 from advrad.ddpm import DdpmConfig, DdpmDenoiser, build
 from advrad.detector import AdvRAD
@@ -113,6 +113,17 @@ def test_a_preset_trains_calibrates_and_predicts(
     images = pictures(2, size_px).requires_grad_()
     (gradient,) = torch.autograd.grad(loaded.score(images, generator(1)).sum(), images)
     assert gradient.abs().max() > 0
+
+
+def test_lean_learns_what_is_usual_before_its_first_step(data: Path, tmp_path: Path) -> None:
+    made = train(data, tmp_path, replace(LEAN, steps=1))
+    assert isinstance(made.denoiser, LeanDenoiser)
+    split = split_normals(find_records(data).records, 0, false_alarm_rate=0.2)
+    pictures = load_pictures(split.train, 64, cache_dir=False).batch(slice(None))
+    usual = (made.denoiser.mean + 1) / 2
+    # Also with what mirroring and light do to the training pictures.
+    assert float((usual.mean() - pictures.mean()).abs()) < 0.05
+    assert float(made.denoiser.variance.mean()) < 0.9 * 0.25
 
 
 @pytest.mark.parametrize("options", [TINY, LEAN], ids=["tiny", "lean"])

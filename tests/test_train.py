@@ -42,6 +42,7 @@ from advrad.train import (
     schedule,
     step_generator,
     steps_for,
+    whole_pictures,
 )
 from advrad.types import Record
 
@@ -592,6 +593,27 @@ def test_measuring_speed_really_works_and_leaves_the_random_state() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     for one, other in zip(denoiser.parameters(), before, strict=True):
         assert torch.equal(one, other) and one.grad is None
+
+
+# --- what is usual -------------------------------------------------------------------------------------------------
+
+
+def test_what_is_usual_is_learnt_from_whole_pictures_without_defects() -> None:
+    pictures, settings = stack(), config(exposure=0.0, restore=1.0, symmetry="none")
+    batches = list(whole_pictures(pictures, settings, 5))
+    assert [batch.shape for batch in batches] == [(4, 3, 32, 32)] * 5
+    known = {pictures.batch([i]).numpy().tobytes() for i in range(len(pictures))}
+    rows = [row[None].numpy().tobytes() for batch in batches for row in batch]
+    assert set(rows) <= known, "the pictures as they are"
+    assert len(set(rows)) > 4, "not always the same ones"
+
+
+def test_what_is_usual_is_lit_and_mirrored_as_training_is_and_follows_the_seed() -> None:
+    first, again, other = (list(whole_pictures(stack(), config(seed=seed), 3)) for seed in (0, 0, 1))
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+    plain = list(whole_pictures(stack(), config(exposure=0.0), 3))
+    assert (first[0] - plain[0]).abs().max() > 0.01
 
 
 # --- several processes ---------------------------------------------------------------------------------------------

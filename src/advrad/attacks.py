@@ -2,8 +2,8 @@
 
 An attack climbs an objective, a function from pictures (b, c, h, w) to numbers (b,) that may draw noise of its own at
 every call. It knows nothing of detectors, labels or scores: whoever uses it makes an objective of these, such as
-``y * A(x)`` with y = +1 for normal pictures and -1 for anomalous ones, and must score what was found anew, on fresh noise.
-Rows do not influence each other, except that random draws are made for a batch at a time.
+``y * A(x)`` with y = +1 for normal pictures and -1 for anomalous ones, and must score what was found anew, on fresh
+noise. Rows do not influence each other, except that random draws are made for a batch at a time.
 
 There is no command yet that attacks a detector, and no figure of robustness: these are the parts of an audit.
 """

@@ -145,7 +145,9 @@ def test_one_shot_and_arbitrary_shot_go_through_the_same_reconstruct(
         asked.clear()
         score = paper_score(made.size_px, sigma).model_copy(update={"steps": steps})
         config = made.detector_config.model_copy(update={"score": score})
-        statistics = fit_statistics(made.denoiser, pictures(4, made.size_px), paper_score(made.size_px), 0)
+        statistics = fit_statistics(
+            made.denoiser, pictures(4, made.size_px), pictures(4, made.size_px), paper_score(made.size_px), 0
+        )
         asked.clear()
         walks[steps] = AdvRAD(made.denoiser, config, statistics).measure(pictures(1, made.size_px))[2]
         assert len(asked) == steps and asked[0] == sigma and asked == sorted(asked, reverse=True)

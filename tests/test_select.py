@@ -5,26 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 from toys import Linear, awake, generator, pictures, stack
 
 import advrad.select
 from advrad.denoiser import Denoiser
-from advrad.metrics import auroc
+from advrad.metrics import auroc, auroc_standard_error
 from advrad.reconstruct import reconstruct
 from advrad.score import (
     Look,
     ScoreConfig,
     error_map,
     map_statistics,
-    mean_filter,
     normalise,
     paper_score,
     pool,
 )
-from advrad.select import choose, fit_statistics, forced, left_out
+from advrad.select import choose, fit_statistics, forced
 from advrad.synthetic import SELECTION
 
 SIZE_PX = 32
@@ -33,55 +30,6 @@ SIZE_PX = 32
 @pytest.fixture(autouse=True)
 def _few_defects(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advrad.select, "DEFECTS_PER_SELECTION", 48)
-
-
-# --- leaving out ---------------------------------------------------------------------------------------------------
-
-
-def brute_force(maps: Tensor, sources: Tensor, normals: Tensor, how: str) -> Tensor:
-    rows = []
-    for row, source in zip(maps, sources.tolist(), strict=True):
-        others = torch.cat([normals[:source], normals[source + 1 :]])
-        rows.append(normalise(row[None], *map_statistics(others), how))  # type: ignore[arg-type]
-    return torch.cat(rows)
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    count=st.integers(3, 12),
-    how=st.sampled_from(["none", "mean", "spread"]),
-    size=st.integers(1, 8),
-)
-def test_left_out_is_leaving_out_by_hand(seed: int, count: int, how: str, size: int) -> None:
-    draws = generator(seed)
-    normals = torch.rand(count, 1, size, size, generator=draws, dtype=torch.float64)
-    sources = torch.randint(count, (7,), generator=draws)
-    maps = torch.rand(7, 1, size, size, generator=draws, dtype=torch.float64)
-    got = left_out(maps, sources, normals, how)  # type: ignore[arg-type]
-    torch.testing.assert_close(got, brute_force(maps, sources, normals, how), rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.parametrize("offset", [0.0, 0.01, -8.0])
-def test_left_out_survives_float32(offset: float) -> None:
-    """Error maps are small numbers with a smaller spread; the squares must not drown it."""
-    normals = offset + 1e-2 * torch.rand(20, 1, 16, 16, generator=generator(0))
-    sources = torch.arange(20)
-    got = left_out(normals, sources, normals, "spread")
-    wanted = brute_force(normals.double(), sources, normals.double(), "spread")
-    torch.testing.assert_close(got.double(), wanted, rtol=0.02, atol=0.02)
-
-
-def test_a_picture_is_no_witness_in_its_own_cause() -> None:
-    normals = torch.rand(6, 1, 8, 8, generator=generator(0))
-    changed = normals.clone()
-    changed[2] += 5.0
-    one = torch.tensor([2])
-    before = left_out(normals[:1], one, normals, "spread")
-    assert torch.equal(before, left_out(normals[:1], one, normals, "spread"))
-    torch.testing.assert_close(left_out(normals[:1], one, changed, "spread"), before, rtol=1e-3, atol=1e-3)
-    other = torch.tensor([3])
-    assert (left_out(normals[:1], other, changed, "spread") - before).abs().max() > 0.1
 
 
 # --- the winner ----------------------------------------------------------------------------------------------------
@@ -119,7 +67,7 @@ def test_unavoidable_error_at_a_fixed_place_asks_for_the_spread(monkeypatch: pyt
     noise = torch.randn(24, 3, SIZE_PX, SIZE_PX, generator=generator(1))
     normals = (prototype + restless * noise).clamp(0, 1)
     monkeypatch.setattr(advrad.select, "paste_defects", squares(0.04, left=SIZE_PX // 2))
-    selection = choose(Prototype(prototype), normals, [SIZE_PX], generator(0), sigmas=[0.1])
+    selection = choose(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1])
     assert selection.config.normalisation == "spread"
     merit = best_by(selection.tried)
     assert merit["spread"] > 0.95 and merit["none"] < 0.8 and merit["mean"] < 0.8
@@ -132,30 +80,30 @@ def best_by(tried: tuple[tuple[str, float], ...]) -> dict[str, float]:
     }
 
 
-class Keen(Prototype):
-    """Sees nothing but luck in strong noise: there it answers with a brightness drawn by lot."""
-
-    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
-        luck = 0.3 * torch.sin(1e5 * z.mean((1, 2, 3), keepdim=True))
-        return self.picture + torch.where(sigma[:, None, None, None] > 0.3, luck, 0 * luck)
+STYLE = advrad.select._Style("apart", "relative", "spread", 3, 0.01)
 
 
-def test_a_look_that_sees_nothing_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All looks are the safe bet, but not at the price of a much better single one."""
-    prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
-    normals = prototype + 0.02 * torch.randn(16, 3, SIZE_PX, SIZE_PX, generator=generator(2))
-    monkeypatch.setattr(advrad.select, "paste_defects", squares(0.012))
-    selection = choose(Keen(prototype), normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.5])
-    assert [look.sigma for look in selection.config.looks] == [0.1]
-    assert "within 0.01 of the best" in selection.reason
-    assert selection.winner == selection.tried[0][0]
+def test_all_looks_are_the_safe_bet_but_not_at_the_price_of_a_much_better_one() -> None:
+    merit = {(STYLE, (0,)): 0.99, (STYLE, (1,)): 0.6, (STYLE, (0, 1)): 0.8}
+    winner, reason = advrad.select._winner(merit, 50, 64)
+    assert winner == (STYLE, (0,))
+    assert reason.startswith("AUROC 0.990, the most looks among candidates within 0.010 of the best (0.990)")
+
+
+def test_the_fewer_normals_the_less_their_verdict_counts() -> None:
+    merit = {(STYLE, (0,)): 0.90, (STYLE, (0, 1)): 0.86, (STYLE, (0, 2)): 0.87, (STYLE, (0, 1, 2)): 0.70}
+    assert advrad.select._winner(merit, 500, 640)[0] == (STYLE, (0,))
+    winner, reason = advrad.select._winner(merit, 8, 64)
+    assert winner == (STYLE, (0, 2)), "of those with equally many looks the best"
+    margin = auroc_standard_error(0.90, 8, 64)
+    assert margin > 0.04 and f"within {margin:.3f} of the best (0.900)" in reason
 
 
 def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
     prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
     normals = prototype + 0.01 * torch.randn(16, 3, SIZE_PX, SIZE_PX, generator=generator(1))
     # The prototype does not look at the noise, so all noise levels are equally good.
-    selection = choose(Prototype(prototype), normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
+    selection = choose(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
     assert [look.sigma for look in selection.config.looks] == [0.1, 0.2]
     assert "the most looks" in selection.reason
     assert selection.winner in dict(selection.tried)
@@ -172,7 +120,7 @@ def normals() -> Tensor:
 def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
     told = []
     selection = choose(
-        awake(), normals, [16, SIZE_PX], generator(0), sigmas=[0.1, 0.3], progress=lambda *x: told.append(x)
+        awake(), normals, normals, [16, SIZE_PX], generator(0), sigmas=[0.1, 0.3], progress=lambda *x: told.append(x)
     )
     names, values = zip(*selection.tried, strict=True)
     assert list(values) == sorted(values, reverse=True)
@@ -186,7 +134,9 @@ def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
 
 
 def test_the_seed_decides(normals: Tensor) -> None:
-    first, again, other = (choose(awake(), normals, [SIZE_PX], generator(seed), sigmas=[0.2]) for seed in (0, 0, 1))
+    first, again, other = (
+        choose(awake(), normals, normals, [SIZE_PX], generator(seed), sigmas=[0.2]) for seed in (0, 0, 1)
+    )
     assert first.config == again.config and first.tried == again.tried and first.reason == again.reason
     for a, b in zip(first.statistics, again.statistics, strict=True):
         assert torch.equal(a.mean, b.mean) and torch.equal(a.spread, b.spread)
@@ -197,7 +147,7 @@ def test_the_seed_decides(normals: Tensor) -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_few_normals_suffice(count: int) -> None:
     few = stack(count, SIZE_PX).batch(range(count))
-    selection = choose(awake(), few, [SIZE_PX], generator(0), sigmas=[0.2])
+    selection = choose(awake(), few, few, [SIZE_PX], generator(0), sigmas=[0.2])
     assert all(np.isfinite(value) for _, value in selection.tried)
     assert all(part.scale > 0 for part in selection.statistics)
 
@@ -211,7 +161,7 @@ def test_defects_are_of_families_that_training_never_shows(normals: Tensor, monk
         return real(images, donors, seeds, kinds)
 
     monkeypatch.setattr(advrad.select, "paste_defects", spy)
-    choose(Linear(), normals, [SIZE_PX], generator(0), sigmas=[0.2])
+    choose(Linear(), normals, normals, [SIZE_PX], generator(0), sigmas=[0.2])
     assert asked == [(48, 48, tuple(SELECTION))]
 
 
@@ -219,19 +169,25 @@ def test_defects_are_of_families_that_training_never_shows(normals: Tensor, monk
 
 
 @pytest.mark.parametrize("how", ["none", "mean", "spread"])
-def test_statistics_of_a_look_leave_each_picture_out_of_its_own_score(normals: Tensor, how: str) -> None:
+def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(normals: Tensor, how: str) -> None:
     denoiser, look = awake(), Look(view_px=SIZE_PX, sigma=0.2)
+    references = stack(7, SIZE_PX, seed=8).batch(range(7))
     config = ScoreConfig(looks=(look,), normalisation=how, filter_px=3, pooling=0.01)  # type: ignore[arg-type]
-    (got,) = fit_statistics(denoiser, normals, config, 77)
-    with torch.no_grad():
-        recon = reconstruct(denoiser, normals, 0.2, generator(77), independent=True)
-    maps = mean_filter(error_map(normals, recon, 1), 3)
-    mean, spread = map_statistics(maps)
+    (got,) = fit_statistics(denoiser, references, normals, config, 77)
+    draws = generator(77)
+    maps = []
+    with torch.no_grad():  # eight pictures at a time, as the noise is drawn
+        for part in torch.split(torch.cat([references, normals]), 8):
+            recon = reconstruct(denoiser, part, 0.2, draws, independent=True)
+            maps.append(error_map(part, recon, 3))
+    every = torch.cat(maps)
+    mean, spread = map_statistics(every[:7])
     torch.testing.assert_close(got.mean, mean)
     torch.testing.assert_close(got.spread, spread)
-    scores = pool(brute_force(maps, torch.arange(len(maps)), maps, how), 0.01)
+    scores = pool(normalise(every[7:], mean, spread, how), 0.01)  # type: ignore[arg-type]
     assert got.location == pytest.approx(float(scores.mean()), rel=1e-3)
-    assert got.scale == pytest.approx(float(scores.std()), rel=1e-2)
+    assert got.scale == pytest.approx(float(scores.std()), rel=1e-3)
+    assert got.ceiling == pytest.approx(2 * float(every[:7].mean((1, 2, 3)).max()))
 
 
 def test_maps_do_not_depend_on_the_batches(normals: Tensor) -> None:
@@ -247,9 +203,9 @@ def test_statistics_hold_for_any_noise(normals: Tensor) -> None:
     """Every normal has its own draw: the mean map must not carry the pattern of one draw."""
     same = normals[:1].expand(64, -1, -1, -1)
     config = ScoreConfig(looks=(Look(view_px=SIZE_PX, sigma=0.3),), filter_px=1)
-    (got,) = fit_statistics(Linear(0.5), same, config, 5)
+    (got,) = fit_statistics(Linear(0.5), same, same, config, 5)
     assert got.spread.min() > 0.1 * got.mean.mean(), "equal pictures differ by their noise alone"
-    (other,) = fit_statistics(Linear(0.5), same, config, 6)
+    (other,) = fit_statistics(Linear(0.5), same, same, config, 6)
     assert float((got.mean - other.mean).abs().mean() / got.mean.mean()) < 0.2
 
 
@@ -258,10 +214,10 @@ def test_autocast_of_the_caller_is_used(normals: Tensor) -> None:
     seen = []
     denoiser = awake()
     handle = denoiser.network.stem.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
-    fit_statistics(denoiser, normals, config, 0, lambda: torch.autocast("cpu", torch.bfloat16))
+    fit_statistics(denoiser, normals, normals, config, 0, lambda: torch.autocast("cpu", torch.bfloat16))
     assert set(seen) == {torch.bfloat16}
     seen.clear()
-    (exact,) = fit_statistics(denoiser, normals, config, 0)
+    (exact,) = fit_statistics(denoiser, normals, normals, config, 0)
     assert set(seen) == {torch.float32}
     assert exact.mean.dtype == torch.float32
     handle.remove()
@@ -269,7 +225,7 @@ def test_autocast_of_the_caller_is_used(normals: Tensor) -> None:
 
 def test_a_score_asked_for_by_name_is_taken_as_it_is(normals: Tensor) -> None:
     config = paper_score(SIZE_PX)
-    first, again = (forced(awake(), normals, config, generator(3)) for _ in range(2))
+    first, again = (forced(awake(), normals, normals, config, generator(3)) for _ in range(2))
     assert first.config == config and first.tried == () and first.reason == "asked for by name"
     assert torch.equal(first.statistics[0].mean, again.statistics[0].mean)
 
@@ -282,11 +238,11 @@ def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tens
             return torch.zeros_like(z) + self.a * 0
 
     flat = torch.zeros(6, 3, SIZE_PX, SIZE_PX)
-    selection = choose(Perfect(), flat, [SIZE_PX], generator(0), sigmas=[0.2])
+    selection = choose(Perfect(), flat, flat, [SIZE_PX], generator(0), sigmas=[0.2])
     assert all(0.5 <= value <= 1 for _, value in selection.tried)
     assert auroc(np.array([0, 0, 1, 1]), np.zeros(4)) == 0.5
 
 
 def test_pictures_larger_than_every_view_are_shrunk(normals: Tensor) -> None:
-    selection = choose(awake(), pictures(4, 64), [16], generator(0), sigmas=[0.2])
+    selection = choose(awake(), pictures(4, 64), pictures(4, 64), [16], generator(0), sigmas=[0.2])
     assert selection.statistics[0].mean.shape == (1, 1, 16, 16)

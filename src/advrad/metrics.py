@@ -60,6 +60,23 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64]
     return np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr])
 
 
+def auroc_standard_error(area: float, good: int, defective: int) -> float:
+    """Standard error of an AUROC from the number of samples in each class.
+
+    Args:
+        area: the AUROC, in [0, 1].
+        good: number of good samples, >= 1.
+        defective: number of defective ones, >= 1.
+
+    Source: Hanley and McNeil 1982, "The meaning and use of the area under a receiver operating characteristic (ROC)
+    curve".
+    """
+    both_defects_above, both_goods_below = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area)
+    variance += (defective - 1) * (both_defects_above - area**2) + (good - 1) * (both_goods_below - area**2)
+    return float(max(0.0, variance / (good * defective)) ** 0.5)
+
+
 def auroc_interval(
     labels: ArrayLike, scores: ArrayLike, *, seed: int, draws: int = 1000, confidence: float = 0.95
 ) -> tuple[float, float]:

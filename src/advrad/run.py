@@ -27,7 +27,7 @@ from advrad.files import make_folder, write_json
 from advrad.layouts import find_records
 from advrad.lean import LeanConfig
 from advrad.score import paper_score
-from advrad.select import DEFECTS_PER_SELECTION, DRAWS, SIGMAS, choose, forced
+from advrad.select import DEFECTS_PER_SELECTION, REFERENCES, SIGMAS, choose, forced
 from advrad.train import (
     Progress,
     TrainConfig,
@@ -283,7 +283,7 @@ def train(
         minutes = options.minutes if options.minutes is not None else DEFAULT_MINUTES
         if options.steps is None:
             watcher.stage("Measuring speed")
-            passes = passes_after(config.views, len(held), len(calibration))
+            passes = passes_after(config.views, min(REFERENCES, len(pictures)), len(held), len(calibration))
             steps = steps_for(minutes, denoiser, pictures, config, accelerator, time.perf_counter() - began, passes)
             config = config.model_copy(update={"steps": steps})
         plan = RunPlan(
@@ -312,21 +312,21 @@ def train(
     watcher.stage("Training")
     average = fit(trainer, pictures, work, watcher.step if accelerator.is_main_process else None)
     trained_s = time.perf_counter() - began
-    return _finish(folder, plan, average, held, calibration, accelerator, watcher, trained_s)
+    return _finish(folder, plan, average, (pictures, held, calibration), accelerator, watcher, trained_s)
 
 
 def _finish(
     folder: Path,
     plan: RunPlan,
     denoiser: Denoiser,
-    held: PictureStack,
-    calibration: PictureStack,
+    stacks: tuple[PictureStack, PictureStack, PictureStack],
     accelerator: Accelerator,
     watcher: Watcher,
     trained_s: float,
 ) -> AdvRAD:
     """Choose the score, calibrate and save. Every process computes the same; the main one writes."""
     config, device = plan.train, accelerator.device
+    pictures, held, calibration = stacks
     bf16 = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_is_native(device))
 
     def autocast() -> torch.autocast:
@@ -335,11 +335,12 @@ def _finish(
     watcher.stage("Choosing the score")
     normals = held.batch(range(len(held)))
     generator = torch.Generator().manual_seed(config.seed)
+    references = pictures.batch(torch.randperm(len(pictures), generator=generator)[:REFERENCES])
     views = sorted({view.picture_px for view in config.views})
     if plan.score == "paper":
-        selection = forced(denoiser, normals, paper_score(config.size_px), generator, autocast)
+        selection = forced(denoiser, references, normals, paper_score(config.size_px), generator, autocast)
     else:
-        selection = choose(denoiser, normals, views, generator, autocast=autocast, progress=watcher.count)
+        selection = choose(denoiser, references, normals, views, generator, autocast=autocast, progress=watcher.count)
     detector = AdvRAD(
         denoiser,
         DetectorConfig(
@@ -372,10 +373,11 @@ def _finish(
     return detector
 
 
-def passes_after(views: Sequence[View], held: int, calibration: int) -> float:
+def passes_after(views: Sequence[View], references: int, held: int, calibration: int) -> float:
     """Passes of the network over one training window that choosing the score and calibrating will take."""
     per_picture = len(SIGMAS) * sum((view.picture_px / view.window_px) ** 2 for view in set(views))
-    return per_picture * (DEFECTS_PER_SELECTION + held + DRAWS * (held + calibration))
+    chosen_on = references + held + DEFECTS_PER_SELECTION
+    return per_picture * (chosen_on + references + held + calibration)
 
 
 def versions() -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Choosing the score at the end of training, from normals held out and synthetic defects pasted on them.
 
-No test picture is seen. A candidate is a style (scales, level, normalisation, filter, pooling) and a set of
-looks (view, noise level). Its figure of merit is the AUROC of held-out normals against the same normals with
-defects, of families that training never showed. Statistics that a style needs
-are computed leaving out the picture being scored, so that no candidate is flattered.
+No test picture is seen. A candidate is a style (scales, level, normalisation, filter, pooling) and a set of looks
+(view, noise level). Its figure of merit is the AUROC of held-out normals against the same normals with defects, of
+families that training never showed. What a style knows of normal error maps it learns from training pictures, which are
+many; what scores mean, from held-out ones, so that no candidate is flattered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from advrad.denoiser import Denoiser
-from advrad.metrics import auroc
+from advrad.metrics import auroc, auroc_standard_error
 from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 from advrad.score import (
@@ -40,7 +40,6 @@ from advrad.score import (
     pool,
     pooled_count,
     relate,
-    spread_floor,
 )
 from advrad.synthetic import SELECTION, paste_defects
 
@@ -53,11 +52,10 @@ SIGMAS = (0.05, 0.1, 0.2, 0.4)
 FILTERS_PX = (3, 7)
 #: Not the maximum alone: one cell's luck with the noise would decide.
 POOLINGS = (0.002, 0.01)
-#: Noise draws of the score that is chosen; the candidates are compared with one, which costs half.
-DRAWS = 2
 DEFECTS_PER_SELECTION = 64
-#: Candidates this close in AUROC count as equally good; of those the one with the most looks is taken, as the safest
-#: bet on defects that nobody has seen.
+#: At most so many training pictures tell what normal error maps look like.
+REFERENCES = 64
+#: Candidates this close in AUROC count as equally good, however many pictures say so.
 _MARGIN = 0.01
 
 
@@ -91,39 +89,15 @@ class _Style:
     pooling: float
 
     def config(self, looks: Sequence[Look], size_px: int) -> ScoreConfig:
-        return ScoreConfig(looks=tuple(looks), draws=DRAWS, map_filter_px=map_filter_px(size_px), **asdict(self))
+        return ScoreConfig(looks=tuple(looks), map_filter_px=map_filter_px(size_px), **asdict(self))
 
 
 _Candidate = tuple[_Style, tuple[int, ...]]
 
 
-def left_out(maps: Tensor, sources: Tensor, normals: Tensor, how: Normalisation) -> Tensor:
-    """Normalise maps by the statistics of all normals but the one that each map shows.
-
-    Args:
-        maps: (m, 1, h, w).
-        sources: (m,) index into ``normals`` of the picture behind each map.
-        normals: (n, 1, h, w), n >= 2; of two nothing can be left out, so both count.
-        how: the normalisation.
-    """
-    if how == "none":
-        return maps
-    count = len(normals)
-    if count < 3:
-        return normalise(maps, *map_statistics(normals), how)
-    # About the common mean, or the squares of errors that differ little would drown their spread in rounding.
-    centre = normals.mean(0, keepdim=True)
-    about = normals - centre
-    total, squares = about.sum(0, keepdim=True), about.square().sum(0, keepdim=True)
-    own = about[sources]
-    mean = (total - own) / (count - 1)
-    variance = ((squares - own.square()) / (count - 1) - mean.square()).clamp_min(0) * (count - 1) / (count - 2)
-    deviation = variance.sqrt()
-    return normalise(maps, centre + mean, deviation + spread_floor(deviation), how)
-
-
 def choose(
     denoiser: Denoiser,
+    references: Tensor,
     normals: Tensor,
     views: Sequence[int],
     generator: torch.Generator,
@@ -136,6 +110,8 @@ def choose(
 
     Args:
         denoiser: trained, in evaluation mode.
+        references: (r, 3, s, s) normal pictures that the error maps are compared with, r >= 2; it may have been trained
+            on these.
         normals: (n, 3, s, s) normal pictures that the denoiser was not trained on, n >= 2.
         views: sizes at which the denoiser may look, pixels.
         generator: source of defects and noise.
@@ -154,17 +130,16 @@ def choose(
     # A defect that changed nothing visible would only teach noise.
     visible = masks.flatten(1).any(1)
     if bool(visible.any()):
-        defective, sources = defective[visible], sources[visible]
-    origin = torch.cat([torch.arange(len(normals)), sources])
-    labels = np.concatenate([np.zeros(len(normals), int), np.ones(len(sources), int)])
+        defective = defective[visible]
+    labels = np.concatenate([np.zeros(len(normals), int), np.ones(len(defective), int)])
     noise_seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     looks = [Look(view_px=view, sigma=sigma) for view in views for sigma in sigmas]
 
-    errors: list[list[Tensor]] = []
+    everyone = torch.cat([references, normals, defective])
     pooled: dict[_Style, list[Floats]] = {}
     for done, look in enumerate(looks):
-        errors.append(_errors(denoiser, torch.cat([normals, defective]), look, noise_seed, autocast))
-        for style, values in _pooled(errors[-1], origin, len(normals)):
+        errors = _errors(denoiser, everyone, look, noise_seed, autocast)
+        for style, values in _pooled(errors, len(references), len(normals)):
             pooled.setdefault(style, []).append(values)
         if progress:
             progress(done + 1, len(looks))
@@ -174,31 +149,42 @@ def choose(
         for style, scores in pooled.items()
         for subset in _subsets(looks, views, sigmas)
     }
-    winner, reason = _winner(merit)
+    winner, reason = _winner(merit, len(normals), len(defective))
     configs = {(style, subset): style.config([looks[i] for i in subset], normals.shape[-1]) for style, subset in merit}
-    statistics = fit_statistics(denoiser, normals, configs[winner], noise_seed, autocast)
+    statistics = fit_statistics(denoiser, references, normals, configs[winner], noise_seed, autocast)
     tried = sorted(((describe(configs[key]), value) for key, value in merit.items()), key=lambda row: -row[1])
     return Selection(configs[winner], statistics, tuple(tried), describe(configs[winner]), reason)
 
 
-def _winner(merit: dict[_Candidate, float]) -> tuple[_Candidate, str]:
-    """The candidate with the most looks among those as good as the best, within the margin."""
+def _winner(merit: dict[_Candidate, float], normals: int, defects: int) -> tuple[_Candidate, str]:
+    """The candidate with the most looks among those as good as the best, as far as so few pictures can tell.
+
+    Most looks are the safest bet on defects that nobody has seen; and where a dozen normals decide, the best of
+    hundreds of candidates owes its lead to luck. It is Breiman's one-standard-error rule, turned from the simplest to
+    the broadest.
+    """
     best = max(merit.values())
-    good = [candidate for candidate, value in merit.items() if value >= best - _MARGIN]
+    margin = max(_MARGIN, auroc_standard_error(best, normals, defects))
+    good = [candidate for candidate, value in merit.items() if value >= best - margin]
     winner = max(good, key=lambda candidate: (len(candidate[1]), merit[candidate]))
-    reason = f"AUROC {merit[winner]:.3f}, the most looks among candidates within {_MARGIN:g} of the best ({best:.3f})"
+    reason = f"AUROC {merit[winner]:.3f}, the most looks among candidates within {margin:.3f} of the best ({best:.3f})"
     return winner, reason
 
 
-def _pooled(errors: list[Tensor], origin: Tensor, normals: int) -> Iterator[tuple[_Style, Floats]]:
-    """Scores of one look in every style; the first ``normals`` rows are the normals themselves."""
+def _pooled(errors: list[Tensor], references: int, normals: int) -> Iterator[tuple[_Style, Floats]]:
+    """Scores of one look in every style, of the normals and the defective.
+
+    Args:
+        errors: at every scale, of references, normals and defective, in this order.
+        references: how many.
+        normals: how many.
+    """
     ways: tuple[Normalisation, ...] = ("none", "mean", "spread")
     for (scales, level), filter_px, way in itertools.product(KINDS, FILTERS_PX, ways):
         totals: dict[float, list[Floats]] = {pooling: [] for pooling in POOLINGS}
         for raw in arrange(errors, scales):
-            maps = mean_filter(raw, filter_px)
-            maps = relate(maps, level, ceiling_of(maps[:normals]))
-            normalised = left_out(maps, origin, maps[:normals], way).flatten(1)
+            maps, mean, spread, _ = _related(raw, references, filter_px, level)
+            normalised = normalise(maps[references:], mean, spread, way).flatten(1)
             # One search for the largest values serves all poolings.
             largest = normalised.topk(pooled_count(normalised.shape[1], max(POOLINGS)), dim=1).values
             for pooling in POOLINGS:
@@ -207,6 +193,14 @@ def _pooled(errors: list[Tensor], origin: Tensor, normals: int) -> Iterator[tupl
                 totals[pooling].append(_standardised(values, normals))
         for pooling, rows in totals.items():
             yield _Style(scales, level, way, filter_px, pooling), np.mean(rows, axis=0)
+
+
+def _related(raw: Tensor, references: int, filter_px: int, level: Level) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Filtered and related maps, and mean, spread and ceiling of the first ``references`` of them."""
+    maps = mean_filter(raw, filter_px)
+    ceiling = ceiling_of(maps[:references])
+    maps = relate(maps, level, ceiling)
+    return maps, *map_statistics(maps[:references]), ceiling
 
 
 def _errors(
@@ -237,28 +231,31 @@ def _errors(
 
 def fit_statistics(
     denoiser: Denoiser,
+    references: Tensor,
     normals: Tensor,
     config: ScoreConfig,
     noise_seed: int,
     autocast: Callable[[], torch.autocast] | None = None,
 ) -> tuple[MapStatistics, ...]:
-    """Statistics of every error map of normal pictures; location and scale leave each picture out of its own map."""
-    everyone = torch.arange(len(normals))
+    """Statistics of every error map: mean and spread of the references, location and scale of the normals.
+
+    Arguments as :func:`choose`; ``noise_seed`` is that of the noise, of which every picture gets its own.
+    """
     statistics = []
     for look in config.looks:
-        errors = _errors(denoiser, normals, look, noise_seed, autocast, draws=config.draws, steps=config.steps)
+        everyone = torch.cat([references, normals])
+        errors = _errors(denoiser, everyone, look, noise_seed, autocast, draws=config.draws, steps=config.steps)
         for raw in arrange(errors, config.scales):
-            maps = mean_filter(raw, config.filter_px)
-            ceiling = ceiling_of(maps)
-            maps = relate(maps, config.level, ceiling)
-            scores = pool(left_out(maps, everyone, maps, config.normalisation), config.pooling)
-            mean, spread = map_statistics(maps)
-            statistics.append(MapStatistics(mean, spread, float(scores.mean()), float(scores.std()) + 1e-12, ceiling))
+            maps, mean, spread, ceiling = _related(raw, len(references), config.filter_px, config.level)
+            scores = pool(normalise(maps[len(references) :], mean, spread, config.normalisation), config.pooling)
+            location, scale = float(scores.mean()), float(scores.std()) + 1e-12
+            statistics.append(MapStatistics(mean, spread, location, scale, ceiling))
     return tuple(statistics)
 
 
 def forced(
     denoiser: Denoiser,
+    references: Tensor,
     normals: Tensor,
     config: ScoreConfig,
     generator: torch.Generator,
@@ -266,7 +263,7 @@ def forced(
 ) -> Selection:
     """A score that was asked for by name, with its statistics; nothing is compared. Arguments as :func:`choose`."""
     noise_seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-    statistics = fit_statistics(denoiser, normals, config, noise_seed, autocast)
+    statistics = fit_statistics(denoiser, references, normals, config, noise_seed, autocast)
     return Selection(config, statistics, (), "paper", "asked for by name")
 
 

@@ -34,10 +34,10 @@ SIGMAS = (0.05, 0.1, 0.2, 0.4)
 def fresh_detector(size_px: int = 256, denoiser: LeanConfig | None = None) -> AdvRAD:
     """An untrained lean detector that looks at two sizes and four noise levels."""
     looks = tuple(Look(view_px=view, sigma=sigma) for view in (size_px, size_px // 2) for sigma in SIGMAS)
-    shapes = [(1, 1, look.view_px, look.view_px) for look in looks]
+    score = ScoreConfig(looks=looks, scales="apart", level="relative", normalisation="spread", pooling=0.002)
+    shapes = [(1, 1, side, side) for side in score.map_sizes]
     normal = [MapStatistics(torch.zeros(shape), torch.ones(shape)) for shape in shapes]
     config = denoiser or LeanConfig()
-    score = ScoreConfig(looks=looks, normalisation="spread")
     network = LeanDenoiser(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return AdvRAD(network, DetectorConfig(denoiser=config, size_px=size_px, score=score), normal).eval()
 

@@ -87,7 +87,14 @@ def test_all_looks_are_the_safe_bet_but_not_at_the_price_of_a_much_better_one() 
     merit = {(STYLE, (0,)): 0.99, (STYLE, (1,)): 0.6, (STYLE, (0, 1)): 0.8}
     winner, reason = advrad.select._winner(merit, 50, 64)
     assert winner == (STYLE, (0,))
-    assert reason.startswith("AUROC 0.990, the most looks among candidates within 0.010 of the best (0.990)")
+    assert reason.startswith("AUROC 0.990, the safest of the candidates within 0.010 of the best (0.990)")
+
+
+def test_relative_errors_are_the_safe_bet_but_not_at_the_price_of_much_better_absolute_ones() -> None:
+    absolute = advrad.select._Style("averaged", "absolute", "none", 3, 0.01)
+    merit = {(absolute, (0, 1)): 0.90, (STYLE, (0,)): 0.88}
+    assert advrad.select._winner(merit, 8, 64)[0] == (STYLE, (0,))
+    assert advrad.select._winner(merit, 5000, 6400)[0] == (absolute, (0, 1))
 
 
 def test_the_fewer_normals_the_less_their_verdict_counts() -> None:
@@ -105,7 +112,7 @@ def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
     # The prototype does not look at the noise, so all noise levels are equally good.
     selection = choose(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
     assert [look.sigma for look in selection.config.looks] == [0.1, 0.2]
-    assert "the most looks" in selection.reason
+    assert "the safest of" in selection.reason
     assert selection.winner in dict(selection.tried)
 
 

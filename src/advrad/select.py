@@ -157,17 +157,18 @@ def choose(
 
 
 def _winner(merit: dict[_Candidate, float], normals: int, defects: int) -> tuple[_Candidate, str]:
-    """The candidate with the most looks among those as good as the best, as far as so few pictures can tell.
+    """The safest candidate among those as good as the best, as far as so few pictures can tell.
 
-    Most looks are the safest bet on defects that nobody has seen; and where a dozen normals decide, the best of
+    Relative errors are safer than absolute ones where light or texture may drift, which pictures of one afternoon do not
+    show; most looks are the safest bet on defects that nobody has seen. And where a dozen normals decide, the best of
     hundreds of candidates owes its lead to luck. It is Breiman's one-standard-error rule, turned from the simplest to
-    the broadest.
+    the safest.
     """
     best = max(merit.values())
     margin = max(_MARGIN, auroc_standard_error(best, normals, defects))
     good = [candidate for candidate, value in merit.items() if value >= best - margin]
-    winner = max(good, key=lambda candidate: (len(candidate[1]), merit[candidate]))
-    reason = f"AUROC {merit[winner]:.3f}, the most looks among candidates within {margin:.3f} of the best ({best:.3f})"
+    winner = max(good, key=lambda candidate: (candidate[0].level == "relative", len(candidate[1]), merit[candidate]))
+    reason = f"AUROC {merit[winner]:.3f}, the safest of the candidates within {margin:.3f} of the best ({best:.3f})"
     return winner, reason
 
 

@@ -159,10 +159,10 @@ def choose(
 def _winner(merit: dict[_Candidate, float], normals: int, defects: int) -> tuple[_Candidate, str]:
     """The safest candidate among those as good as the best, as far as so few pictures can tell.
 
-    Relative errors are safer than absolute ones where light or texture may drift, which pictures of one afternoon do not
-    show; most looks are the safest bet on defects that nobody has seen. And where a dozen normals decide, the best of
-    hundreds of candidates owes its lead to luck. It is Breiman's one-standard-error rule, turned from the simplest to
-    the safest.
+    Relative errors are safer than absolute ones where light or texture may drift, which pictures of one afternoon do
+    not show; most looks are the safest bet on defects that nobody has seen. And where a dozen normals decide, the best
+    of hundreds of candidates owes its lead to luck. It is Breiman's one-standard-error rule, turned from the simplest
+    to the safest.
     """
     best = max(merit.values())
     margin = max(_MARGIN, auroc_standard_error(best, normals, defects))

@@ -418,7 +418,7 @@ def steps_for(
 
 
 #: A pass of the trained network over one picture takes about this share of its part of a training step.
-_PASS_SHARE = 0.2
+_PASS_SHARE = 0.25
 
 
 def fit(

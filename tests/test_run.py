@@ -474,8 +474,9 @@ def test_a_file_is_no_folder(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("size_px", [64, 96, 128, 160, 256])
 def test_the_views_of_every_size_suit_the_network(size_px: int) -> None:
     multiple = LeanDenoiser(LeanConfig()).multiple_px
-    views = lean_views(size_px)
+    views = lean_views(size_px, 10**6)
     assert max(view.picture_px for view in views) == size_px
+    assert {view.picture_px for view in lean_views(size_px, 10)} == {min(view.picture_px for view in views)}
     for view in views:
         assert view.window_px <= view.picture_px and view.window_px % multiple == 0 and view.picture_px % multiple == 0
 

@@ -52,6 +52,8 @@ SIGMAS = (0.05, 0.1, 0.2, 0.4)
 FILTERS_PX = (3, 7)
 #: Not the maximum alone: one cell's luck with the noise would decide.
 POOLINGS = (0.002, 0.01)
+#: Noise draws of the score that is chosen; the candidates are compared with one, which costs half.
+DRAWS = 2
 DEFECTS_PER_SELECTION = 64
 #: At most so many training pictures tell what normal error maps look like.
 REFERENCES = 64
@@ -89,7 +91,7 @@ class _Style:
     pooling: float
 
     def config(self, looks: Sequence[Look], size_px: int) -> ScoreConfig:
-        return ScoreConfig(looks=tuple(looks), map_filter_px=map_filter_px(size_px), **asdict(self))
+        return ScoreConfig(looks=tuple(looks), draws=DRAWS, map_filter_px=map_filter_px(size_px), **asdict(self))
 
 
 _Candidate = tuple[_Style, tuple[int, ...]]

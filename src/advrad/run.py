@@ -154,13 +154,13 @@ class RunOptions(Config):
 DEFAULT_MINUTES = 5.0
 
 
-#: From so many steps on the lean denoiser learns from crops, too. They take more steps to learn, and looking at them takes
-#: four times as long; with fewer steps they found nothing that the whole had not found.
+#: From so many steps on the lean denoiser learns from crops, too. They take more steps to learn, and looking at them
+#: takes four times as long; with fewer steps they found nothing that the whole had not found.
 CROPS_FROM = 800
 
 
 def lean_views(size_px: int, steps: int) -> tuple[View, ...]:
-    """What the lean denoiser looks at: the whole at half size, and if there is time, every fourth batch, crops at full size.
+    """What the lean denoiser looks at: the whole at half size and, if there is time, crops at full size now and then.
 
     Args:
         size_px: side of the square at which pictures enter.

@@ -202,8 +202,9 @@ class MapStatistics:
     ceiling: float = 1.0
 
 
-#: The ceiling, in units of the largest mean error of a held-out normal picture.
-CEILING = 2.0
+#: The ceiling, in units of the largest mean error of a normal picture: what is rougher than any of these is no longer
+#: put down to roughness.
+CEILING = 1.2
 
 
 def ceiling_of(maps: Tensor) -> float:

@@ -47,9 +47,12 @@ Floats = npt.NDArray[np.float64]
 
 #: Maps as in the paper, and as suits pieces that differ in texture or light. No held-out normal shows light that will
 #: drift one day, so of scales apart the absolute level, which follows it, is not even tried.
-KINDS: tuple[tuple[Scales, Level], ...] = (("averaged", "absolute"), ("apart", "relative"))
+#: The filters are in cells of a map: on the coarsest one 7 would span half the picture.
+KINDS: tuple[tuple[Scales, Level, tuple[int, ...]], ...] = (
+    ("averaged", "absolute", (3, 7)),
+    ("apart", "relative", (1, 3)),
+)
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
-FILTERS_PX = (3, 7)
 #: Not the maximum alone: one cell's luck with the noise would decide.
 POOLINGS = (0.002, 0.01)
 #: Noise draws of the score that is chosen; the candidates are compared with one, which costs half.
@@ -183,7 +186,8 @@ def _pooled(errors: list[Tensor], references: int, normals: int) -> Iterator[tup
         normals: how many.
     """
     ways: tuple[Normalisation, ...] = ("none", "mean", "spread")
-    for (scales, level), filter_px, way in itertools.product(KINDS, FILTERS_PX, ways):
+    kinds = [(scales, level, filter_px) for scales, level, filters_px in KINDS for filter_px in filters_px]
+    for (scales, level, filter_px), way in itertools.product(kinds, ways):
         totals: dict[float, list[Floats]] = {pooling: [] for pooling in POOLINGS}
         for raw in arrange(errors, scales):
             maps, mean, spread, _ = _related(raw, references, filter_px, level)

@@ -300,7 +300,7 @@ def train(
                 return config.model_copy(update={"steps": steps})
 
             config = affordable(config)
-            if isinstance(denoiser_config, LeanConfig):
+            if not isinstance(denoiser_config, DdpmConfig):
                 views = lean_views(config.size_px, config.steps)
                 if views != config.views:
                     config = affordable(config.model_copy(update={"views": views}))

@@ -118,7 +118,7 @@ def test_a_category_cannot_break_the_page() -> None:
 def test_the_score_is_described_in_one_line() -> None:
     looks = [Look(view_px=64, sigma=0.2), Look(view_px=32, sigma=0.1)]
     score = ScoreConfig(looks=tuple(looks), pooling=0.002)
-    assert (
-        describe(score)
-        == "scales averaged, level absolute, normalisation none, filter 3 px, mean of the top 0.2%; 32+64 px; noise 0.1, 0.2"
+    assert describe(score) == (
+        "scales averaged, level absolute, normalisation none, filter 3 px, mean of the top 0.2%; 32+64 px;"
+        " noise 0.1, 0.2"
     )

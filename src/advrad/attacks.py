@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from advrad.threat import Threat
+from advrad.threat import Threat, across
 
 Objective = Callable[[Tensor], Tensor]
 
@@ -68,7 +68,7 @@ class _Best:
         """Keep what is better; NaN never is. Returns which rows were, (b,) bool."""
         better = values > self.values
         self.values = torch.where(better, values, self.values)
-        self.images = torch.where(_across(better), images, self.images)
+        self.images = torch.where(across(better), images, self.images)
         return better
 
 
@@ -130,7 +130,7 @@ def apgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.
     best.offer(before, values)
     best_gradient = gradient
     length = images.new_full((len(images),), 2 * threat.eps)
-    now = threat.project(before + _across(length) * threat.steepest(gradient), images)
+    now = threat.project(before + across(length) * threat.steepest(gradient), images)
 
     marks = checkpoints(steps)
     rises = torch.zeros(len(images), dtype=torch.long, device=images.device)
@@ -139,7 +139,7 @@ def apgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.
         previous, (values, gradient) = values, value_and_gradient(objective, now)
         rises += values > previous
         better = best.offer(now, values)
-        best_gradient = torch.where(_across(better), gradient, best_gradient)
+        best_gradient = torch.where(across(better), gradient, best_gradient)
         if step in marks:
             seldom = rises < _RISES_WANTED * (step - last)
             stuck = (length == length_then) & (best.values == best_then)
@@ -148,10 +148,10 @@ def apgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.
             rises.zero_()
             length = torch.where(halve, length / 2, length)
             # Begin again where it was best, with what was known there.
-            now = torch.where(_across(halve), best.images, now)
-            gradient = torch.where(_across(halve), best_gradient, gradient)
+            now = torch.where(across(halve), best.images, now)
+            gradient = torch.where(across(halve), best_gradient, gradient)
             values = torch.where(halve, best.values, values)
-        ahead = threat.project(now + _across(length) * threat.steepest(gradient), images)
+        ahead = threat.project(now + across(length) * threat.steepest(gradient), images)
         moved = now + _MOMENTUM * (ahead - now) + (1 - _MOMENTUM) * (now - before)
         before, now = now, threat.project(moved, images)
     with torch.no_grad():
@@ -250,7 +250,7 @@ def _pyramids(images: Tensor, threat: Threat, generator: torch.Generator) -> Ten
             signs = _signs((batch, channels, 1, 1), generator).cpu()
             change[:, :, top : top + side, left : left + side] = signs * _twin(side, generator)
     length = change.flatten(1).norm(dim=1).clamp_min(1e-30)
-    return (threat.eps * change / _across(length)).to(images)
+    return (threat.eps * change / across(length)).to(images)
 
 
 def _shift(change: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
@@ -272,11 +272,6 @@ def _shift(change: Tensor, side: int, eps: float, generator: torch.Generator) ->
     result = torch.where(taken, torch.zeros_like(change), change)
     result[into] = budget * fresh / fresh.norm().clamp_min(1e-30)
     return result
-
-
-def _across(values: Tensor) -> Tensor:
-    """(b,) -> (b, 1, 1, 1)."""
-    return values[:, None, None, None]
 
 
 #: By name. The contract tests run over every row.

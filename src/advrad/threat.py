@@ -82,7 +82,7 @@ class Threat(Config):
             change = change.clamp(-radius, radius)
         else:
             length = change.flatten(1).square().sum(1).sqrt().clamp_min(1e-30)
-            change = change * _across((radius / length).clamp_max(1.0))
+            change = change * across((radius / length).clamp_max(1.0))
         return (images + change).clamp(0, 1)
 
     def steepest(self, gradients: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class Threat(Config):
         if self.norm == "linf":
             return gradients.sign()
         length = gradients.flatten(1).square().sum(1).sqrt()
-        return gradients / _across(length.clamp_min(torch.finfo(gradients.dtype).tiny))
+        return gradients / across(length.clamp_min(torch.finfo(gradients.dtype).tiny))
 
     def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """A random picture of the ball, uniform before it is brought into [0, 1]; (b, c, h, w)."""
@@ -104,6 +104,6 @@ class Threat(Config):
         return self.project(images + self.eps * change.to(images), images)
 
 
-def _across(values: Tensor) -> Tensor:
+def across(values: Tensor) -> Tensor:
     """(b,) -> (b, 1, 1, 1)."""
     return values[:, None, None, None]

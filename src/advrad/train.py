@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -320,6 +321,13 @@ class Trainer:
         self.whole = True
         return value
 
+    @torch.no_grad()
+    def rehearse(self, pictures: PictureStack) -> None:
+        """Pass over a step's batch without learning from it, for the time it takes: as long as scoring one does."""
+        batch = make_batch(pictures, self.config, self.step, self.rows)
+        with self.accelerator.autocast():
+            self.objective(*[part.to(self.accelerator.device) for part in batch])
+
     def _check(self, loss: float) -> None:
         self.first_loss = loss if self.first_loss is None else self.first_loss
         ceiling = _DIVERGED * (1 + abs(self.first_loss))
@@ -397,17 +405,23 @@ def steps_for(
     entered = time.perf_counter()
     trial = Trainer(copy.deepcopy(denoiser), config, accelerator)
     per_round = len(config.views)
-    for _ in range(per_round):  # warm-up: kernels are chosen and memory is taken on first use
-        trial.advance(pictures)
-    times: list[float] = []
-    began = time.perf_counter()
-    while time.perf_counter() - began < min(8.0, 3.0 * minutes) or len(times) < 2:
+
+    def seconds(move: Callable[[PictureStack], object]) -> float:
         start = time.perf_counter()
         for _ in range(per_round):
-            trial.advance(pictures)
-        times.append((time.perf_counter() - start) / per_round)
-    step_s = sorted(times)[len(times) // 2]
-    later_s = _PASS_SHARE * passes_after * step_s / config.batch_size
+            move(pictures)
+        return (time.perf_counter() - start) / per_round
+
+    for move in (trial.advance, trial.rehearse):  # warm-up: kernels are chosen and memory is taken on first use
+        seconds(move)
+    steps_s: list[float] = []
+    passes_s: list[float] = []
+    began = time.perf_counter()
+    while time.perf_counter() - began < min(8.0, 3.0 * minutes) or len(steps_s) < 2:
+        steps_s.append(seconds(trial.advance))
+        passes_s.append(seconds(trial.rehearse))
+    step_s = statistics.median(steps_s)
+    later_s = passes_after * statistics.median(passes_s) / (trial.rows.stop - trial.rows.start)
     left_s = minutes * 60 - spent_s - (time.perf_counter() - entered) - later_s
     # Never less than half for training: a hasty detector is no use, however well its score is chosen.
     left_s = max(left_s, minutes * 30)
@@ -415,10 +429,6 @@ def steps_for(
     if accelerator.num_processes > 1:  # all must agree
         torch.distributed.broadcast(steps, 0)
     return int(steps)
-
-
-#: A pass of the trained network over one picture takes about this share of its part of a training step.
-_PASS_SHARE = 0.25
 
 
 def fit(

@@ -9,13 +9,13 @@ import pytest
 import torch
 from test_threat import threat
 from torch import Tensor
-from toys import assert_gradient, detector, generator, pictures
+from toys import assert_gradient, detector, generator, generators, pictures
 
 from advrad.attacks import ATTACKS, Objective, apgd, checkpoints, pgd, square, value_and_gradient
 from advrad.threat import NORMS, Norm, Threat
 
 every = pytest.mark.parametrize(("name", "norm"), list(itertools.product(ATTACKS, NORMS)))
-STEPS = {"pgd": 12, "apgd": 12, "square": 60}
+STEPS = {"pgd": 12, "apgd": 12, "square": 60, "lowfrequency": 12, "patch": 12}
 
 
 def quadratic(images: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def quadratic(images: Tensor) -> Tensor:
 def test_what_is_found_lies_in_ball_and_box_and_is_what_it_says(name: str, norm: Norm) -> None:
     images, model = pictures(3, 12), threat(norm)
     before = images.clone()
-    found = ATTACKS[name](quadratic, images, model, generator(1), STEPS[name])
+    found = ATTACKS[name](quadratic, images, model, generators(len(images), 1), STEPS[name])
     assert torch.equal(images, before), "the input must stay untouched"
     assert (model.distance(images, found.images) <= model.eps + 1e-7).all()
     assert found.images.min() >= 0 and found.images.max() <= 1
@@ -41,15 +41,15 @@ def test_what_is_found_lies_in_ball_and_box_and_is_what_it_says(name: str, norm:
 @every
 def test_radius_zero_is_the_picture_itself(name: str, norm: Norm) -> None:
     images = pictures(2, 12)
-    found = ATTACKS[name](quadratic, images, threat(norm, 0.0), generator(1), STEPS[name])
+    found = ATTACKS[name](quadratic, images, threat(norm, 0.0), generators(len(images), 1), STEPS[name])
     assert torch.equal(found.images, images)
 
 
 @every
 def test_the_seed_decides(name: str, norm: Norm) -> None:
+    # Few steps, or all end in the same corner.
     first, again, other = (
-        ATTACKS[name](quadratic, pictures(2, 12), threat(norm), generator(seed), STEPS[name]).images
-        for seed in (1, 1, 2)
+        ATTACKS[name](quadratic, pictures(2, 12), threat(norm), generators(2, seed), 3).images for seed in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -61,9 +61,28 @@ def test_a_picture_without_a_number_keeps_its_picture_and_harms_no_other(name: s
         return torch.cat([values[:1] * math.nan, values[1:]])
 
     images = pictures(2, 12)
-    found = ATTACKS[name](broken, images, threat(norm), generator(1), STEPS[name])
+    found = ATTACKS[name](broken, images, threat(norm), generators(len(images), 1), STEPS[name])
     assert torch.equal(found.images[0], images[0]) and found.values[0] == -math.inf
     assert torch.isfinite(found.images).all() and found.values[1] > quadratic(images)[1]
+
+
+@every
+def test_the_batch_does_not_matter(name: str, norm: Norm) -> None:
+    images = pictures(3, 12)
+    together = ATTACKS[name](quadratic, images, threat(norm), generators(3, 1), STEPS[name])
+    for row, own in enumerate(generators(3, 1)):
+        alone = ATTACKS[name](quadratic, images[row : row + 1], threat(norm), [own], STEPS[name])
+        torch.testing.assert_close(alone.images[0], together.images[row], rtol=0, atol=1e-6)
+        torch.testing.assert_close(alone.last[0], together.last[row], rtol=0, atol=1e-6)
+
+
+@every
+def test_where_it_ends_is_allowed_too(name: str, norm: Norm) -> None:
+    images, model = pictures(2, 12), threat(norm)
+    last = ATTACKS[name](quadratic, images, model, generators(2, 1), STEPS[name]).last
+    assert (model.distance(images, last) <= model.eps + 1e-7).all()
+    assert last.min() >= 0 and last.max() <= 1
+    assert (quadratic(last) > quadratic(images)).all()
 
 
 @every
@@ -74,7 +93,7 @@ def test_calls_are_counted(name: str, norm: Norm) -> None:
         calls.append(images.requires_grad)
         return quadratic(images)
 
-    found = ATTACKS[name](counted, pictures(1, 12), threat(norm), generator(1), STEPS[name])
+    found = ATTACKS[name](counted, pictures(1, 12), threat(norm), generators(1, 1), STEPS[name])
     assert found.queries == len(calls) and found.gradients == sum(calls)
     assert found.gradients == (0 if name == "square" else STEPS[name])
 
@@ -82,7 +101,7 @@ def test_calls_are_counted(name: str, norm: Norm) -> None:
 @every
 def test_more_steps_find_no_less(name: str, norm: Norm) -> None:
     few, many = (
-        ATTACKS[name](quadratic, pictures(3, 12), threat(norm), generator(1), count * STEPS[name]).values
+        ATTACKS[name](quadratic, pictures(3, 12), threat(norm), generators(3, 1), count * STEPS[name]).values
         for count in (1, 5)
     )
     assert (many >= few * (1 - 1e-3)).all()
@@ -98,7 +117,7 @@ def test_gradients_reach_the_optimum_of_a_linear_objective(attack: object, norm:
     images = torch.full((2, 3, 12, 12), 0.5)  # the box is out of reach
     model = threat(norm, 0.05)
     rise = 0.05 * (weights.abs().sum() if norm == "linf" else weights.norm())
-    found = attack(lambda x: (x * weights).flatten(1).sum(1), images, model, generator(1), 30)  # type: ignore[operator]
+    found = attack(lambda x: (x * weights).flatten(1).sum(1), images, model, generators(len(images), 1), 30)  # type: ignore[operator]
     gained = found.values - (images * weights).flatten(1).sum(1)
     torch.testing.assert_close(gained, rise.expand(2), rtol=0.01, atol=0)
 
@@ -108,11 +127,11 @@ def test_squares_come_a_good_part_of_the_way(norm: Norm, part: float) -> None:
     """A coarse pattern is what squares can paint; twins of opposite sign paint less of it."""
     weights = torch.ones(3, 12, 12)
     weights[:, :, 6:] = -1
-    images = torch.full((1, 3, 12, 12), 0.5)
+    images = torch.full((6, 3, 12, 12), 0.5)
     rise = 0.05 * (weights.abs().sum() if norm == "linf" else weights.norm())
-    found = square(lambda x: (x * weights).flatten(1).sum(1), images, threat(norm, 0.05), generator(1), 600)
-    gained = float(found.values - (images * weights).sum())
-    assert gained > part * float(rise) and gained <= float(rise) * 1.001
+    found = square(lambda x: (x * weights).flatten(1).sum(1), images, threat(norm, 0.05), generators(6, 1), 600)
+    gained = found.values - (images * weights).flatten(1).sum(1)
+    assert gained.mean() > part * rise and (gained <= rise * 1.001).all()
 
 
 def rugged(images: Tensor) -> Tensor:
@@ -127,12 +146,12 @@ def test_apgd_finds_a_peak_inside_the_ball_by_shortening_its_step(norm: Norm) ->
     """The first step is as long as the ball is wide; one that stayed so would never come near."""
     images = torch.full((4, 3, 8, 8), 0.5)
     model = threat(norm, 0.1)
-    peak = model.start(images, generator(7))
+    peak = model.start(images, generators(4, 7))
 
     def nearness(x: Tensor) -> Tensor:
         return -(x - peak).flatten(1).norm(dim=1)
 
-    found = apgd(nearness, images, model, generator(1), 100)
+    found = apgd(nearness, images, model, generators(len(images), 1), 100)
     assert (found.values > 0.05 * nearness(images)).all(), "19 parts of 20 of the way"
 
 
@@ -147,7 +166,7 @@ def test_momentum_and_halving_follow_the_algorithm_line_by_line() -> None:
     images = pictures(1, 8)
 
     def oracle(objective: Objective) -> Tensor:
-        draws = generator(9)
+        draws = generators(1, 9)
         step = 2 * model.eps
         points = [model.start(images, draws)]
 
@@ -180,8 +199,31 @@ def test_momentum_and_halving_follow_the_algorithm_line_by_line() -> None:
         return top
 
     wanted = oracle(rugged)
-    got = apgd(rugged, images, model, generator(9), steps)
+    got = apgd(rugged, images, model, generators(len(images), 9), steps)
     torch.testing.assert_close(got.images, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_patch_changes_one_square_only(norm: Norm) -> None:
+    images = pictures(2, 16)
+    changed = ATTACKS["patch"](quadratic, images, threat(norm), generators(2, 1), 8).last != images
+    for row in changed:
+        rows, columns = row.any(0).any(1).nonzero(), row.any(0).any(0).nonzero()
+        assert 1 < rows.max() - rows.min() + 1 <= 4 and 1 < columns.max() - columns.min() + 1 <= 4
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_low_frequency_change_is_smooth_and_uses_its_radius(norm: Norm) -> None:
+    images, model = torch.full((1, 3, 64, 64), 0.5), threat(norm, 0.05)
+    weights = torch.ones(3, 64, 64)
+    weights[:, :, 32:] = -1
+    last = ATTACKS["lowfrequency"](lambda x: (x * weights).flatten(1).sum(1), images, model, generators(1, 1), 40).last
+    change = last - images
+    steps = change.diff(dim=2).abs().max()
+    assert steps <= change.abs().max() / 4, "no sharper than its grid"
+    torch.testing.assert_close(model.distance(images, last), torch.tensor([0.05]), rtol=0.05, atol=0)
+    gained = float((change * weights).sum())
+    assert gained > 0.8 * 0.05 * float(weights.sum().abs() if norm == "linf" else weights.norm())
 
 
 # --- on the detector -----------------------------------------------------------------------------------------------
@@ -198,8 +240,8 @@ def test_gradients_beat_squares_on_the_real_score(norm: Norm) -> None:
 
     with torch.no_grad():
         clean = objective(images)
-    white = apgd(objective, images, model, generator(2), 25).values - clean
-    black = square(objective, images, model, generator(2), 50).values - clean
+    white = apgd(objective, images, model, generators(len(images), 2), 25).values - clean
+    black = square(objective, images, model, generators(len(images), 2), 50).values - clean
     assert (white > 0).all() and (white > black).all()
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from toys import generator, pictures
+from toys import generator, generators, pictures
 
 from advrad.errors import ConfigError
 from advrad.threat import NORMS, Norm, Threat
@@ -48,7 +48,7 @@ def test_radius_zero_leaves_the_picture_bit_for_bit(norm: Norm) -> None:
     images = pictures(2, 8)
     model = threat(norm, 0.0)
     assert torch.equal(model.project(images + 1, images), images)
-    assert torch.equal(model.start(images, generator()), images)
+    assert torch.equal(model.start(images, generators(len(images), 0)), images)
 
 
 @norms
@@ -64,12 +64,12 @@ def test_nothing_of_length_one_rises_more_than_the_steepest_direction(norm: Norm
 def test_starts_fill_the_ball_and_follow_the_seed(norm: Norm) -> None:
     images = torch.full((200, 3, 2, 2), 0.5)
     model = threat(norm, 0.1)
-    starts = model.start(images, generator(3))
+    starts = model.start(images, generators(len(images), 3))
     distances = model.distance(images, starts)
     assert distances.max() <= 0.1 and distances.max() > 0.09
     assert distances.min() < 0.095, "not all on the rim"
-    assert torch.equal(starts, model.start(images, generator(3)))
-    assert not torch.equal(starts, model.start(images, generator(4)))
+    assert torch.equal(starts, model.start(images, generators(len(images), 3)))
+    assert not torch.equal(starts, model.start(images, generators(len(images), 4)))
     assert (starts - images).mean().abs() < 0.01
 
 

@@ -23,6 +23,11 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def generators(count: int, seed: int = 0) -> list[torch.Generator]:
+    """One for each picture."""
+    return [generator(1000 * seed + index) for index in range(count)]
+
+
 def pictures(count: int, size_px: int = 32, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(count, 3, size_px, size_px, generator=generator(seed), dtype=dtype)
 

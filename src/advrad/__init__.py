@@ -12,6 +12,7 @@ from advrad.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    DetectorError,
     NotCalibratedError,
     OutputError,
     PictureError,
@@ -27,19 +28,22 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DetectorError",
     "NotCalibratedError",
     "OutputError",
     "PictureError",
     "TrainingDivergedError",
     "UserError",
     "__version__",
+    "wrap",
 ]
 
 if TYPE_CHECKING:
     from advrad.detector import AdvRAD
+    from advrad.target import wrap
 else:
     # Hidden from type checkers, which would otherwise believe that every name exists.
-    _LAZY = {"AdvRAD": "advrad.detector"}
+    _LAZY = {"AdvRAD": "advrad.detector", "wrap": "advrad.target"}
 
     def __getattr__(name: str) -> object:
         if name not in _LAZY:

@@ -3,9 +3,7 @@
 An attack climbs an objective, a function from pictures (b, c, h, w) to numbers (b,) that may draw noise of its own at
 every call. It knows nothing of detectors, labels or scores: whoever uses it makes an objective of these, such as
 ``y * A(x)`` with y = +1 for normal pictures and -1 for anomalous ones, and must score what was found anew, on fresh
-noise. Rows do not influence each other, except that random draws are made for a batch at a time.
-
-There is no command yet that attacks a detector, and no figure of robustness: these are the parts of an audit.
+noise. Rows do not influence each other: every picture has a generator of its own.
 """
 
 from __future__ import annotations
@@ -16,9 +14,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from advrad.threat import Threat, across
+from advrad.threat import Generators, Threat, across
 
 Objective = Callable[[Tensor], Tensor]
 
@@ -30,12 +29,14 @@ class Found:
     Attributes:
         images: (b, c, h, w), for every row the picture of the largest objective met on the way.
         values: (b,) that objective, as it was at that call; a noisy objective is flattered by this maximum.
+        last: (b, c, h, w), where the attack ended: under a noisy objective often better than what was lucky once.
         gradients: gradient evaluations per row.
         queries: objective evaluations per row, those with gradient included.
     """
 
     images: Tensor
     values: Tensor
+    last: Tensor
     gradients: int
     queries: int
 
@@ -44,7 +45,7 @@ class Attack(Protocol):
     """The form that every attack has."""
 
     def __call__(
-        self, objective: Objective, images: Tensor, threat: Threat, generator: torch.Generator, steps: int
+        self, objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int
     ) -> Found:
         """Climb.
 
@@ -52,7 +53,7 @@ class Attack(Protocol):
             objective: to be made large.
             images: (b, c, h, w) in [0, 1].
             threat: what is allowed.
-            generator: source of the attack's own randomness.
+            generators: one for each row, sources of the attack's own randomness.
             steps: the budget: gradient evaluations, or queries of an attack without gradients.
         """
 
@@ -81,7 +82,7 @@ def value_and_gradient(objective: Objective, images: Tensor) -> tuple[Tensor, Te
     return values.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
 
 
-def pgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.Generator, steps: int) -> Found:
+def pgd(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
     """Projected gradient ascent from a random start.
 
     The step begins at a quarter of the diameter and falls to 0 as a cosine: large steps cross the ball, small ones
@@ -90,7 +91,7 @@ def pgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.G
     Source: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """
     best = _Best(images)
-    now = threat.start(images, generator)
+    now = threat.start(images, generators)
     for step in range(steps):
         values, gradient = value_and_gradient(objective, now)
         best.offer(now, values)
@@ -98,7 +99,7 @@ def pgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.G
         now = threat.project(now + length * threat.steepest(gradient), images)
     with torch.no_grad():
         best.offer(now, objective(now))
-    return Found(best.images, best.values, steps, steps + 1)
+    return Found(best.images, best.values, now, steps, steps + 1)
 
 
 #: APGD's constants, as published.
@@ -118,14 +119,14 @@ def checkpoints(steps: int) -> list[int]:
     return sorted({math.ceil(round(share * steps, 9)) for share in shares if share <= 1})
 
 
-def apgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.Generator, steps: int) -> Found:
+def apgd(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
     """Auto-PGD: momentum, and a step that is halved, row by row, where it has stopped paying.
 
     Source: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks", algorithm 1.
     """
     best = _Best(images)
-    before = threat.start(images, generator)
+    before = threat.start(images, generators)
     values, gradient = value_and_gradient(objective, before)
     best.offer(before, values)
     best_gradient = gradient
@@ -156,10 +157,10 @@ def apgd(objective: Objective, images: Tensor, threat: Threat, generator: torch.
         before, now = now, threat.project(moved, images)
     with torch.no_grad():
         best.offer(now, objective(now))
-    return Found(best.images, best.values, steps, steps + 1)
+    return Found(best.images, best.values, now, steps, steps + 1)
 
 
-def square(objective: Objective, images: Tensor, threat: Threat, generator: torch.Generator, steps: int) -> Found:
+def square(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
     """Random search over squares; asks for scores only, never for gradients.
 
     ``linf``: each trial sets a square to plus or minus eps, per channel. ``l2``: each trial moves the budget of one
@@ -169,7 +170,8 @@ def square(objective: Objective, images: Tensor, threat: Threat, generator: torc
     search".
     """
     best = _Best(images)
-    change = _stripes(images, threat, generator) if threat.norm == "linf" else _pyramids(images, threat, generator)
+    begin = _stripes if threat.norm == "linf" else _pyramids
+    change = torch.stack([begin(image, threat.eps, each) for image, each in zip(images, generators, strict=True)])
     with torch.no_grad():
         best.offer(images, objective(images))
         first = threat.project(images + change, images)
@@ -177,12 +179,12 @@ def square(objective: Objective, images: Tensor, threat: Threat, generator: torc
         for query in range(2, steps):
             side = _side(query, steps, *images.shape[-2:])
             proposal = best.images - images
-            for row in range(len(images)):
-                propose = _paint if threat.norm == "linf" else _shift
+            propose = _paint if threat.norm == "linf" else _shift
+            for row, generator in enumerate(generators):
                 proposal[row] = propose(proposal[row], side, threat.eps, generator)
             candidates = threat.project(images + proposal, images)
             best.offer(candidates, objective(candidates))
-    return Found(best.images, best.values, 0, max(2, steps))
+    return Found(best.images, best.values, best.images, 0, max(2, steps))
 
 
 #: Square's share of changed pixels, and at which of 10,000 queries it is halved, as published.
@@ -198,17 +200,17 @@ def _side(query: int, steps: int, height: int, width: int) -> int:
 
 
 def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return 2.0 * torch.randint(2, shape, generator=generator, device=generator.device) - 1.0
+    return 2.0 * torch.randint(2, shape, generator=generator) - 1.0
 
 
 def _integer(below: int, generator: torch.Generator) -> int:
-    return int(torch.randint(max(1, below), (1,), generator=generator, device=generator.device))
+    return int(torch.randint(max(1, below), (1,), generator=generator))
 
 
-def _stripes(images: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
-    """Vertical stripes one pixel wide, plus or minus eps per channel."""
-    batch, channels, _, width = images.shape
-    return (threat.eps * _signs((batch, channels, 1, width), generator)).to(images).expand_as(images)
+def _stripes(image: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Vertical stripes one pixel wide, plus or minus eps per channel, for a picture (c, h, w)."""
+    channels, _, width = image.shape
+    return (eps * _signs((channels, 1, width), generator)).to(image).expand_as(image)
 
 
 def _paint(change: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
@@ -240,17 +242,17 @@ def _twin(side: int, generator: torch.Generator) -> Tensor:
     return unit.T if _integer(2, generator) else unit
 
 
-def _pyramids(images: Tensor, threat: Threat, generator: torch.Generator) -> Tensor:
-    """The whole picture tiled with twin pyramids of random sign, of length eps."""
-    batch, channels, height, width = images.shape
+def _pyramids(image: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """The whole picture, (c, h, w), tiled with twin pyramids of random sign, of length eps."""
+    channels, height, width = image.shape
     side = max(1, min(height, width) // 5)
-    change = torch.zeros(batch, channels, height, width)
+    change = torch.zeros(channels, height, width)
     for top in range(0, height - side + 1, side):
         for left in range(0, width - side + 1, side):
-            signs = _signs((batch, channels, 1, 1), generator).cpu()
-            change[:, :, top : top + side, left : left + side] = signs * _twin(side, generator)
-    length = change.flatten(1).norm(dim=1).clamp_min(1e-30)
-    return (threat.eps * change / across(length)).to(images)
+            signs = _signs((channels, 1, 1), generator)
+            change[:, top : top + side, left : left + side] = signs * _twin(side, generator)
+    scaled: Tensor = eps * change / change.norm().clamp_min(1e-30)
+    return scaled.to(image)
 
 
 def _shift(change: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
@@ -274,5 +276,78 @@ def _shift(change: Tensor, side: int, eps: float, generator: torch.Generator) ->
     return result
 
 
+#: Cells of the low-frequency attack.
+GRID_PX = 16
+
+
+def lowfrequency(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
+    """Projected gradient ascent among smooth changes: what a lamp, a lens or a film of dirt could do.
+
+    The change is drawn on a grid of :data:`GRID_PX` pixels and enlarged bilinearly.
+
+    Source: Guo et al. 2019, "Low Frequency Adversarial Perturbation".
+    """
+    height, width = images.shape[-2:]
+    coarse_shape = (max(1, -(-height // GRID_PX)), max(1, -(-width // GRID_PX)))
+
+    def enlarged(coarse: Tensor) -> Tensor:
+        fine: Tensor = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
+        return fine
+
+    # A change enlarged is longer by about the root of the enlargement in area, though no larger anywhere.
+    unit = 1.0 if threat.norm == "linf" else 1 / GRID_PX
+    grey = images.new_full((len(images), images.shape[1], *coarse_shape), 0.5)
+    coarse = unit * (threat.start(grey, generators) - grey)
+    best = _Best(images)
+    for step in range(steps):
+        point = coarse.detach().requires_grad_()
+        with torch.enable_grad():
+            candidates = threat.project(images + enlarged(point), images)
+            values = objective(candidates)
+            (gradient,) = torch.autograd.grad(values.sum(), point)
+        best.offer(candidates.detach(), values.detach())
+        length = unit * 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / steps))
+        coarse = coarse + length * threat.steepest(torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
+        coarse = coarse * across(
+            (threat.eps / threat.distance(0 * images, enlarged(coarse)).clamp_min(1e-30)).clamp_max(1)
+        )
+    with torch.no_grad():
+        last = threat.project(images + enlarged(coarse), images)
+        best.offer(last, objective(last))
+    return Found(best.images, best.values, last, steps, steps + 1)
+
+
+def patch(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
+    """Projected gradient ascent inside one square, a quarter of the picture wide, where the gradient is largest."""
+    best = _Best(images)
+    side = max(1, min(images.shape[-2:]) // 4)
+    _, gradient = value_and_gradient(objective, images)
+    strength = gradient.abs().sum(1, keepdim=True)
+    inside = torch.zeros_like(images)
+    sums = F.avg_pool2d(strength, side, stride=1)
+    for row, place in enumerate(sums.flatten(1).argmax(1).tolist()):
+        top, left = divmod(place, sums.shape[-1])
+        inside[row, :, top : top + side, left : left + side] = 1
+    now = threat.project(images + inside * (threat.start(images, generators) - images), images)
+    for step in range(steps - 1):
+        values, gradient = value_and_gradient(objective, now)
+        best.offer(now, values)
+        length = 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / steps))
+        now = threat.project(now + length * threat.steepest(inside * gradient), images)
+    with torch.no_grad():
+        best.offer(now, objective(now))
+    return Found(best.images, best.values, now, steps, steps + 1)
+
+
 #: By name. The contract tests run over every row.
-ATTACKS: dict[str, Attack] = {"pgd": pgd, "apgd": apgd, "square": square}
+ATTACKS: dict[str, Attack] = {
+    "pgd": pgd,
+    "apgd": apgd,
+    "square": square,
+    "lowfrequency": lowfrequency,
+    "patch": patch,
+}
+#: Those that ask for scores only.
+WITHOUT_GRADIENTS = frozenset({"square"})
+#: Those confined to a part of the ball: they are reported apart, for what they say of the world, not as a worst case.
+CONFINED = frozenset({"lowfrequency", "patch"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Container
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -18,6 +18,9 @@ from advrad.files import make_place
 from advrad.status import status_of, terminated
 from advrad.terminal import put_json, warn
 from advrad.types import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from advrad.audits import AttackOptions
 
 _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
@@ -281,6 +284,130 @@ def demo(
     from advrad.run import RunOptions
 
     return commands.demo(output, RunOptions.parse(_typed(context, RunOptions.model_fields), "options"))
+
+
+AnyDetector = Annotated[
+    str, typer.Argument(metavar="RUN", help="Model folder, or FILE.py:NAME for any other detector (runs the file).")
+]
+Norm = Annotated[str, typer.Option(help="linf or l2.")]
+Eps = Annotated[str, typer.Option(help="Radius, for pixels in [0, 1]: a number, or a fraction such as 2/255.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Gradient evaluations.  [default: 100; square 1000 queries]")]
+Restarts = Annotated[int, typer.Option(min=1, help="Random starts of a single attack.")]
+Eot = Annotated[int, typer.Option(min=1, help="Noise draws averaged in every evaluation.")]
+Surrogate = Annotated[str, typer.Option(help="What a single attack climbs: score, logsumexp, top, sum, ...")]
+Budget = Annotated[str, typer.Option(help="Of the suite: quick, standard or full.")]
+Noise = Annotated[str, typer.Option(help="unknown, or known to the attacker.")]
+Limit = Annotated[int | None, typer.Option(min=2, help="Only so many pictures, half of them good.")]
+Results = Annotated[
+    Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="For the results.  [default: in RUN]")
+]
+
+
+@app.command()
+def attack(
+    context: typer.Context,
+    run: AnyDetector,
+    data: Data,
+    attack: Annotated[str, typer.Option(help="suite, pgd, apgd, square, transfer, lowfrequency or patch.")] = "suite",
+    norm: Norm = "linf",
+    eps: Eps = "2/255",
+    budget: Budget = "standard",
+    steps: Steps = None,
+    restarts: Restarts = 1,
+    eot: Eot = 1,
+    surrogate: Surrogate = "score",
+    noise: Noise = "unknown",
+    limit: Limit = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="RUN", help="Detector whose gradients a transfer attack follows.")
+    ] = None,
+    save_pictures: Annotated[
+        bool, typer.Option("--save-pictures", help="Keep the adversarial pictures, as 16-bit PNG.")
+    ] = False,
+    output: Results = None,
+    as_json: AsJson = False,
+    layout: Layout = "auto",
+    category: Category = None,
+    size_px: Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")] = None,
+    seed: Seed = 0,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    device: Device = "auto",
+) -> None:
+    """Attack a detector on test pictures, good and defective ones, and say what is left of it.
+
+    The same command goes on where it was stopped. The worst that any attack finds counts, judged anew on fresh noise.
+    """
+    from advrad import commands
+
+    commands.attack(run, data, _attack_options(context), output, source=source, as_json=as_json, device=device)
+
+
+@app.command()
+def checks(
+    context: typer.Context,
+    run: AnyDetector,
+    data: Data,
+    norm: Norm = "linf",
+    eps: Eps = "2/255",
+    steps: Annotated[
+        int, typer.Option(min=1, help="Of the weaker attacks; the stronger have four times as many.")
+    ] = 20,
+    eot: Eot = 1,
+    limit: Annotated[int, typer.Option(min=2, help="Pictures, half of them good.")] = 12,
+    output: Results = None,
+    as_json: AsJson = False,
+    layout: Layout = "auto",
+    category: Category = None,
+    size_px: Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")] = None,
+    seed: Seed = 0,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    device: Device = "auto",
+) -> int:
+    """Look for reasons to distrust an attack's result. The exit status is 1 if there is one."""
+    from advrad import commands
+
+    options = _attack_options(context).model_copy(update={"limit": limit, "steps": steps})
+    return commands.checks(run, data, options, output, as_json=as_json, device=device)
+
+
+@app.command()
+def curve(
+    context: typer.Context,
+    run: AnyDetector,
+    data: Data,
+    over: Annotated[str, typer.Option(help="eps, steps, eot or restarts.")] = "eps",
+    values: Annotated[str, typer.Option(help="Separated by commas.")] = "0,0.5/255,1/255,2/255,4/255,8/255,16/255",
+    attack: Annotated[str, typer.Option(help="pgd, apgd, square or suite.")] = "pgd",
+    norm: Norm = "linf",
+    eps: Eps = "2/255",
+    budget: Budget = "quick",
+    steps: Steps = None,
+    restarts: Restarts = 1,
+    eot: Eot = 1,
+    surrogate: Surrogate = "score",
+    noise: Noise = "unknown",
+    limit: Limit = None,
+    output: Results = None,
+    as_json: AsJson = False,
+    layout: Layout = "auto",
+    category: Category = None,
+    size_px: Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")] = None,
+    seed: Seed = 0,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    device: Device = "auto",
+) -> None:
+    """Attack with more and more of one thing, and draw the robust AUROC over it."""
+    from advrad import commands
+
+    options = _attack_options(context).model_copy(update={"attack": attack, "budget": budget})
+    wanted = [value.strip() for value in values.split(",") if value.strip()]
+    commands.curve(run, data, options, over, wanted, output, as_json=as_json, device=device)
+
+
+def _attack_options(context: typer.Context) -> AttackOptions:
+    from advrad.audits import AttackOptions
+
+    return AttackOptions.parse(_typed(context, AttackOptions.model_fields), "options")
 
 
 def _typed(context: typer.Context, names: Container[str]) -> dict[str, Any]:

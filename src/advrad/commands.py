@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from advrad import audits
 from advrad import demo as demonstration
 from advrad import run as runs
 from advrad.detector import AdvRAD
 from advrad.errors import ConfigError, DataError, PictureError
 from advrad.evaluate import Evaluation, evaluate, load_detector
+from advrad.files import write_json
 from advrad.layouts import Dataset
+from advrad.plots import draw_curve
 from advrad.score import describe
-from advrad.screen import Screen, show_figures
+from advrad.screen import Screen, show_attack, show_checks, show_curve, show_figures
 from advrad.status import INTERRUPTED
 from advrad.stream import Verdict, judge, pictures_of
-from advrad.terminal import is_first_process, open_page, paths_from_stdin, put, quoted
+from advrad.terminal import is_first_process, open_page, paths_from_stdin, put, put_json, quoted, warn
+from advrad.threat import Threat
 
 
 def train(data: Path, folder: Path, options: runs.RunOptions, resume: bool) -> int:
@@ -147,6 +153,99 @@ def evaluated(detector: AdvRAD, dataset: Dataset, *, skip_bad: bool, seed: int, 
         for words in (*evaluation.notes, *(f"skipped: {error}" for error in evaluation.skipped)):
             screen.note(words)
     return evaluation
+
+
+def attack(
+    name: str,
+    data: Path,
+    options: audits.AttackOptions,
+    folder: Path | None,
+    *,
+    source: str | None,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Attack a detector and print what is left of it; the arguments are those of :mod:`advrad.audits`."""
+    if (source is None) != (options.attack != "transfer"):
+        raise ConfigError("--from: goes with --attack transfer, and only with it; name the detector to follow")
+    case = _case(name, data, options, device)
+    climbed = None if source is None else audits.accused(source, device).detector
+    with _interruptible("the same command goes on"), Screen() as screen:
+        screen.stage("Attacking")
+        result = audits.attack(case, options, folder, source=climbed, progress=screen.count)
+    if not is_first_process():
+        return
+    if as_json:
+        put_json(result)
+        warn(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
+    else:
+        show_attack(result, f"{result['category']}: {name}")
+
+
+def checks(
+    name: str, data: Path, options: audits.AttackOptions, folder: Path | None, *, as_json: bool, device: str
+) -> int:
+    """Make every check and print what it saw.
+
+    Returns:
+        The exit status: 1 if there is a reason for distrust.
+    """
+    case = _case(name, data, options, device)
+    with _interruptible("the same command goes on"), Screen() as screen:
+        screen.stage("Checking")
+        result = audits.check(case, options, folder, progress=screen.count)
+    if as_json:
+        put_json(result)
+    else:
+        show_checks(result, f"{case.category}: {name}")
+    return 1 if result["flags"] else 0
+
+
+def curve(
+    name: str,
+    data: Path,
+    options: audits.AttackOptions,
+    over: str,
+    values: list[str],
+    folder: Path | None,
+    *,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Draw robust AUROC over one thing; the files are ``curve-OVER.json`` and ``.png``."""
+    if not values:
+        raise ConfigError("--values: names none; give some, such as 1/255,2/255")
+    case = _case(name, data, options, device)
+    with _interruptible("the same command goes on"), Screen() as screen:
+        screen.stage("Attacking")
+        result = audits.curve(case, options, over, values, folder, progress=screen.count)
+    if not is_first_process():
+        return
+    home = folder if folder is not None else Path(name) / "attacks"
+    write_json(home / f"curve-{over}.json", result)
+    draw_curve(home / f"curve-{over}.png", result)
+    if as_json:
+        put_json(result)
+    else:
+        show_curve(result, f"{case.category}: {name}")
+        print(home / f"curve-{over}.png")
+
+
+def _case(name: str, data: Path, options: audits.AttackOptions, device: str) -> audits.Case:
+    """Detector and pictures; what is wrong with the options shows before anything is loaded for long."""
+    Threat.of(options.norm, options.eps)
+    return audits.case_of(audits.accused(name, device), data, options)
+
+
+@contextmanager
+def _interruptible(words: str) -> Iterator[None]:
+    """Tell somebody who interrupts that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_first_process():
+            print(f"interrupted; what was finished is kept, and {words}", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def detector_on(folder: Path, device: str) -> AdvRAD:

@@ -23,7 +23,8 @@ from advrad.denoiser import Denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.pictures import read_resized, resize
-from advrad.score import MapStatistics, ScoreConfig, look_maps, normalise, pool, relate, smooth
+from advrad.reconstruct import GradientPath
+from advrad.score import Look, MapStatistics, ScoreConfig, look_maps, normalise, pool, relate, smooth
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -198,25 +199,53 @@ class AdvRAD(
         """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
-        config = self.detector_config
+        config = self.detector_config.score
         images = resize(images, self.size_px)
         scores = images.new_zeros(len(images))
         score_map, recon = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
         if not len(images):
             return scores, score_map, recon  # networks take no empty batch
-        looks, index, count = config.score.looks, 0, len(config.score.map_sizes)
-        for look in looks:
-            look_errors, look_recon = look_maps(self.denoiser, images, look, config.score, generator)
-            recon = recon + resize(look_recon, self.size_px) / len(looks)
-            for maps in look_errors:
-                mean, spread = getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}")
-                maps = relate(maps, config.score.level, config.ceilings[index])
-                maps = normalise(maps, mean, spread, config.score.normalisation)
-                location, scale = config.locations[index], config.scales[index]
-                scores = scores + (pool(maps, config.score.pooling) - location) / scale / count
-                score_map = score_map + resize((maps - location) / scale, self.size_px) / count
-                index += 1
-        return scores, smooth(score_map, config.score.map_filter_px), recon
+        count = len(config.map_sizes)
+        for look in config.looks:
+            members, look_recon = self.members(images, look, config, generator)
+            recon = recon + resize(look_recon, self.size_px) / len(config.looks)
+            for part, maps in members:
+                scores = scores + part / count
+                score_map = score_map + resize(maps, self.size_px) / count
+        return scores, smooth(score_map, config.map_filter_px), recon
+
+    def members(
+        self,
+        images: Tensor,
+        look: Look,
+        config: ScoreConfig,
+        generator: torch.Generator,
+        path: GradientPath = "exact",
+    ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """What one look adds to the score.
+
+        Args:
+            images: (b, 3, size, size) float in [0, 1].
+            look: one of the score's.
+            config: the score, or one that differs from it in draws and steps alone.
+            generator: source of all noise.
+            path: of the gradients, see :func:`advrad.reconstruct.reconstruct`.
+
+        Returns:
+            For each of its error maps, finest first, the score (b,) and the map (b, 1, h, w), standardised; and the
+            reconstruction (b, 3, h, w).
+        """
+        errors, recon = look_maps(self.denoiser, images, look, config, generator, path)
+        first = self.detector_config.score.looks.index(look) * len(errors)
+        members = []
+        for index, maps in enumerate(errors, first):
+            location, scale = self.detector_config.locations[index], self.detector_config.scales[index]
+            maps = relate(maps, config.level, self.detector_config.ceilings[index])
+            maps = normalise(
+                maps, getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}"), config.normalisation
+            )
+            members.append(((pool(maps, config.pooling) - location) / scale, (maps - location) / scale))
+        return members, recon
 
     def score(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Anomaly scores (b,), differentiable in ``images``; see :meth:`examine`."""
@@ -248,15 +277,19 @@ class AdvRAD(
             )
         return self.detector_config.calibration
 
+    def arithmetic(self, enabled: bool = True) -> torch.autocast:
+        """The arithmetic that verdicts are made in; float32 where not enabled."""
+        precision = self.detector_config.precision
+        bf16 = precision == "bfloat16" or (precision == "auto" and bfloat16_is_native(self.device))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16 and enabled)
+
     @contextlib.contextmanager
     def _edge(self) -> Iterator[None]:
         """Evaluation mode, no gradients, and the arithmetic that verdicts are made in."""
         was_training = self.training
-        precision = self.detector_config.precision
-        bf16 = precision == "bfloat16" or (precision == "auto" and bfloat16_is_native(self.device))
         self.eval()
         try:
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            with torch.no_grad(), self.arithmetic():
                 yield
         finally:
             self.train(was_training)

@@ -9,6 +9,7 @@ The tree::
     |   |-- ConfigError         an option or a configuration key
     |   |-- CheckpointError     a model folder that cannot be read
     |   |-- OutputError         a place that cannot be written
+    |   |-- DetectorError       a detector under audit that answers with no score
     |   `-- NotCalibratedError  a verdict was asked of a detector without a threshold
     `-- TrainingDivergedError   the loss left the numbers
 
@@ -56,6 +57,10 @@ class CheckpointError(UserError):
 
 class OutputError(UserError):
     """A result cannot be written."""
+
+
+class DetectorError(UserError):
+    """A detector under audit answers with something that is no score."""
 
 
 class NotCalibratedError(UserError):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import math
 import re
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from advrad import metrics
+from advrad.files import atomic_path
 from advrad.words import number, percent
 
 if TYPE_CHECKING:
@@ -134,6 +137,43 @@ def loss_plot(steps: Array, losses: Array) -> str:
     axes.margins(x=0.01)
     first, last = (number(float(loss), ".4g") for loss in (losses[0], losses[-1]))
     return _svg(figure, "loss", f"Training loss from {first} to {last} over {int(steps[-1])} steps")
+
+
+def curve_plot(result: Mapping[str, Any]) -> str:
+    """Robust AUROC over one thing; see :func:`advrad.audits.curve`."""
+    areas = [number(point["robust_auroc"], ".3f") for point in result["points"]]
+    label = f"AUROC under {result['attack']} over {result['over']}, from {areas[0]} to {areas[-1]}"
+    return _svg(_curve(result, _DEFECT, _INK, _MUTED), f"curve-{result['over']}", label)
+
+
+def draw_curve(path: Path, result: Mapping[str, Any]) -> None:
+    """The same as a PNG file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    figure = _curve(result, "tab:red", "black", "grey")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _curve(result: Mapping[str, Any], line: str, ink: str, muted: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    points = sorted(result["points"], key=lambda point: point["value"])
+    units = 255.0 if result["over"] == "eps" and result["norm"] == "linf" else 1.0
+    x = np.array([point["value"] for point in points]) * units
+    y = np.array([point["robust_auroc"] for point in points])
+    low, high = np.array([point["robust_auroc_ci"] for point in points]).T
+    figure = Figure(figsize=(6.2, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axhline(result["clean_auroc"], color=muted, linewidth=1, linestyle=(0, (3, 3)), label="clean")
+    axes.fill_between(x, low, high, color=line, alpha=0.15, linewidth=0)
+    axes.plot(x, y, "o-", color=line, linewidth=2, markersize=5, label=f"under {result['attack']}")
+    names = {"eps": f"eps ({result['norm']}" + (", levels of 255)" if units > 1 else ")")}
+    axes.set(xlabel=names.get(result["over"], result["over"]), ylabel="Image AUROC", ylim=(-0.02, 1.02))
+    axes.legend(frameon=False, labelcolor=ink)
+    return figure
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:

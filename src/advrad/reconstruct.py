@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from advrad.denoiser import Denoiser
+
+#: How gradients flow back through a walk of many steps: all the way, or as if the first step had been the last.
+GradientPath = Literal["exact", "straight"]
 
 
 def draw_noise(images: Tensor, generator: torch.Generator, independent: bool = False) -> Tensor:
@@ -58,6 +63,7 @@ def reconstruct(
     steps: int = 1,
     fresh: float = 1.0,
     independent: bool = False,
+    path: GradientPath = "exact",
 ) -> Tensor:
     """Noise pictures and take the noise away again.
 
@@ -70,18 +76,30 @@ def reconstruct(
             :func:`noise_levels`, adding fresh noise on the way as the reverse diffusion does.
         fresh: share of fresh noise in each step between levels: 1 is DDPM's ancestral walk, 0 the deterministic one.
         independent: as in :func:`draw_noise`.
+        path: of the gradients. ``exact`` is the gradient; of a walk it keeps one step's activations at a time and
+            computes the others anew. ``straight`` gives the same reconstruction but the gradient of its first step, a
+            walk's "backward pass differentiable approximation".
 
     Returns:
         (b, 3, h, w): the reconstruction, unclamped. Differentiable in ``images``.
 
-    Source: AdvRAD, one-shot and arbitrary-shot robust reconstruction.
+    Source: AdvRAD, one-shot and arbitrary-shot robust reconstruction; BPDA: Athalye et al. 2018.
     """
     levels = noise_levels(sigma, steps)
     z = images + sigma * draw_noise(images, generator, independent)
-    recon = denoiser.denoise(z, z.new_full((len(z),), sigma))
-    for now, after in itertools.pairwise(levels[:-1]):
-        renewed = fresh * (after**2 * (now**2 - after**2) / now**2) ** 0.5
-        kept = (after**2 - renewed**2) ** 0.5
-        z = recon + kept / now * (z - recon) + renewed * draw_noise(images, generator, independent)
-        recon = denoiser.denoise(z, z.new_full((len(z),), after))
-    return recon
+
+    def denoise(z: Tensor, level: float) -> Tensor:
+        levels = z.new_full((len(z),), level)
+        if steps == 1 or not torch.is_grad_enabled():
+            return denoiser.denoise(z, levels)
+        recon: Tensor = checkpoint(denoiser.denoise, z, levels, use_reentrant=False)
+        return recon
+
+    recon = first = denoise(z, sigma)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and path == "exact"):
+        for now, after in itertools.pairwise(levels[:-1]):
+            renewed = fresh * (after**2 * (now**2 - after**2) / now**2) ** 0.5
+            kept = (after**2 - renewed**2) ** 0.5
+            z = recon + kept / now * (z - recon) + renewed * draw_noise(images, generator, independent)
+            recon = denoise(z, after)
+    return recon if path == "exact" else first + (recon - first).detach()

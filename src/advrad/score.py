@@ -19,7 +19,7 @@ from torch import Tensor
 from advrad.config import Config
 from advrad.denoiser import SCALES, Denoiser, scale_errors
 from advrad.pictures import resize
-from advrad.reconstruct import reconstruct
+from advrad.reconstruct import GradientPath, reconstruct
 
 Normalisation = Literal["none", "mean", "spread"]
 #: Divisors are at least this: the errors of pictures of flat colour, perfectly foretold, may all be 0.
@@ -271,7 +271,12 @@ def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) ->
 
 
 def look_maps(
-    denoiser: Denoiser, images: Tensor, look: Look, config: ScoreConfig, generator: torch.Generator
+    denoiser: Denoiser,
+    images: Tensor,
+    look: Look,
+    config: ScoreConfig,
+    generator: torch.Generator,
+    path: GradientPath = "exact",
 ) -> tuple[list[Tensor], Tensor]:
     """Error maps of one look before normalisation, averaged over the draws.
 
@@ -281,13 +286,14 @@ def look_maps(
         look: view and noise level.
         config: scales, filter, draws and steps.
         generator: source of all noise; rows share each draw.
+        path: of the gradients, see :func:`advrad.reconstruct.reconstruct`.
 
     Returns:
         Error maps (b, 1, view_px, view_px), or one per scale, each half as large as the one before; and the mean
         reconstruction (b, 3, view_px, view_px). Differentiable.
     """
     view = resize(images, look.view_px)
-    recons = [reconstruct(denoiser, view, look.sigma, generator, config.steps) for _ in range(config.draws)]
+    recons = [reconstruct(denoiser, view, look.sigma, generator, config.steps, path=path) for _ in range(config.draws)]
     maps = [mean_filter(errors, config.filter_px) for errors in arrange(mean_errors(view, recons), config.scales)]
     return maps, torch.stack(recons).mean(0)
 

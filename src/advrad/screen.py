@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ class Screen(AbstractContextManager["Screen"]):
         self._task: TaskID | None = None
         self._quiet = not is_first_process()
         self._spoke = 0.0
+        #: How much was done, and when, at the first count of this stage.
+        self._counted: tuple[int, float] | None = None
         if not self._quiet and sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn
@@ -59,6 +61,7 @@ class Screen(AbstractContextManager["Screen"]):
 
     def stage(self, words: str) -> None:
         """A new stage begins."""
+        self._counted = None
         if self._bars is not None:
             if self._task is not None:
                 self._bars.remove_task(self._task)
@@ -69,7 +72,12 @@ class Screen(AbstractContextManager["Screen"]):
 
     def count(self, done: int, total: int) -> None:
         """Progress inside a stage."""
-        self._show(done, total, f"{done} of {total}")
+        now = time.monotonic()
+        if self._counted is None or done < self._counted[0]:
+            self._counted = (done, now)
+        first, began = self._counted
+        left = f"  {_clock((now - began) / (done - first) * (total - done))} left" if done > first else ""
+        self._show(done, total, f"{done} of {total}{left}")
 
     def step(self, progress: Progress) -> None:
         """A training step was taken."""
@@ -179,6 +187,62 @@ def show_figures(figures: Mapping[str, Any], title: str) -> None:
         listed = [(name, str(row["n"]), number(row["auroc"]), percent(row["tpr"])) for name, row in per_defect.items()]
         show_table("By defect", listed, ("defect", "pictures", "AUROC", "found"))
     show_warnings(figures["warnings"])
+
+
+def show_attack(result: Mapping[str, Any], title: str) -> None:
+    """Print what :func:`advrad.audits.attack` found."""
+    interval = result["robust_auroc_ci"]
+
+    def pair(name: str, form: Callable[[float | None], str]) -> str:
+        return f"{form(result[f'clean_{name}'])} -> {form(result[f'robust_{name}'])}"
+
+    suite = f" {result['budget']}, version {result['suite_version']}" if result["attack"] == "suite" else ""
+    rows = [
+        ("attack", f"{result['attack']}{suite}; {result['norm']} {result['eps']:.4g}; noise {result['noise']}"),
+        ("image AUROC", pair("auroc", number)),
+        ("95 % interval", f"{interval[0]:.4f} to {interval[1]:.4f}"),
+        ("only defective attacked", number(result["robust_auroc_anomalous_only"])),
+        ("only good attacked", number(result["robust_auroc_normal_only"])),
+        ("rounded to 8 bits", number(result["robust_auroc_8bit"])),
+        ("defects found (TPR)", pair("tpr", percent)),
+        ("false alarms (FPR)", pair("fpr", percent)),
+        ("pixel AUROC", pair("pixel_auroc", number)),
+        ("AUPRO", pair("aupro", number)),
+        ("pictures", f"{result['n_good']} good, {result['n_defect']} defective"),
+        ("effort", f"{result['gradients']} gradients, {result['queries']} evaluations, {result['seconds']:.0f} s"),
+        ("results", result["folder"]),
+    ]
+    if "note" in result:
+        rows.append(("note", result["note"]))
+    show_table(title, rows)
+    listed = [
+        (name, number(area), str(result["found_by"][name])) for name, area in result["robust_auroc_after"].items()
+    ]
+    show_table("By attack", listed, ("attack", "AUROC after it", "worst found"))
+    for name, reason in result["left_out"].items():
+        print(f"left out  {name}: {reason}")
+    show_warnings(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
+
+
+def show_checks(result: Mapping[str, Any], title: str) -> None:
+    """Print what :func:`advrad.audits.check` found."""
+    show_table(title, [(name, number(area)) for name, area in result["auroc"].items()], ("attack", "AUROC left"))
+    show_warnings(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
+    if not result["flags"]:
+        print("No reason for distrust was found. That is no proof.")
+
+
+def show_curve(result: Mapping[str, Any], title: str) -> None:
+    """Print what :func:`advrad.audits.curve` found."""
+    rows = [("clean", number(result["clean_auroc"]), "", "")]
+    for point in result["points"]:
+        low, high = point["robust_auroc_ci"]
+        rows.append(
+            (point["typed"], number(point["robust_auroc"]), f"{low:.3f} to {high:.3f}", str(point["gradients"]))
+        )
+    show_table(title, rows, (result["over"], "robust AUROC", "95 % interval", "gradients"))
+    flags = {flag["name"]: flag["words"] for point in result["points"] for flag in point["flags"]}
+    show_warnings(f"{name}: {words}" for name, words in flags.items())
 
 
 def show_facts(title: str, values: Mapping[str, Any]) -> None:

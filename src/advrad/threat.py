@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
@@ -13,6 +14,8 @@ from advrad.config import Config
 from advrad.errors import ConfigError
 
 Norm = Literal["linf", "l2"]
+#: A source of randomness for every picture of a batch, so that no picture's attack depends on its neighbours.
+Generators = Sequence[torch.Generator]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 
 #: Projections aim this much short of the radius, so that rounding does not carry a picture out of the ball.
@@ -92,16 +95,18 @@ class Threat(Config):
         length = gradients.flatten(1).square().sum(1).sqrt()
         return gradients / across(length.clamp_min(torch.finfo(gradients.dtype).tiny))
 
-    def start(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def start(self, images: Tensor, generators: Generators) -> Tensor:
         """A random picture of the ball, uniform before it is brought into [0, 1]; (b, c, h, w)."""
-        shape = images.shape
-        if self.norm == "linf":
-            change = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
-        else:
-            change = torch.randn(shape, generator=generator, device=generator.device)
-            share = torch.rand(shape[0], generator=generator, device=generator.device) ** (1 / images[0].numel())
-            change = change / change.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * share.view(-1, 1, 1, 1)
-        return self.project(images + self.eps * change.to(images), images)
+        rows = []
+        for image, generator in zip(images, generators, strict=True):
+            if self.norm == "linf":
+                change = 2 * torch.rand(image.shape, generator=generator) - 1
+            else:
+                change = torch.randn(image.shape, generator=generator)
+                share = float(torch.rand((), generator=generator)) ** (1 / image.numel())
+                change = change * (share / float(change.norm()))
+            rows.append(change)
+        return self.project(images + self.eps * torch.stack(rows).to(images), images)
 
 
 def across(values: Tensor) -> Tensor:

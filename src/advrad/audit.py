@@ -1,0 +1,407 @@
+"""The runner: attacks on every picture, judged anew by the true score, the worst of them kept, and resumable.
+
+No attack is taken at its word. What it returns is brought into ball and box again, scored on noise that no attack has
+seen (or, against an attacker who knows the noise, on that noise), and counts only if it is worse than the picture as
+given. Every finished picture is a file of its own, so a run can be killed anywhere, and split over processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from advrad.attacks import ATTACKS, WITHOUT_GRADIENTS
+from advrad.config import Config
+from advrad.errors import ConfigError, DataError, OutputError
+from advrad.files import atomic_path, make_folder, write_json
+from advrad.objectives import NEED_MAPS, SURROGATES, climbable, objective
+from advrad.pictures import write_picture
+from advrad.target import Detector, Traits, find_traits, judged
+from advrad.threat import Threat
+
+Noise = Literal["unknown", "known"]
+Floats = npt.NDArray[np.float64]
+
+#: Pictures attacked side by side.
+BATCH = 8
+
+
+class Member(Config):
+    """One attack of an audit.
+
+    Attributes:
+        attack: a name from :data:`advrad.attacks.ATTACKS`.
+        surrogate: what it climbs, see :func:`advrad.objectives.objective`.
+        steps: gradient evaluations, or queries of an attack without gradients.
+        restarts: how often it begins anew, each time from another random start.
+        eot: calls of the detector averaged in every evaluation.
+        transfer: climb another detector's score, given to the runner beside the one under audit.
+    """
+
+    attack: str
+    surrogate: str = "score"
+    steps: int = Field(100, gt=0)
+    restarts: int = Field(1, gt=0)
+    eot: int = Field(1, gt=0)
+    transfer: bool = False
+
+    @field_validator("attack")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in ATTACKS:
+            raise ValueError(f"is unknown; choose {', '.join(ATTACKS)}")
+        return value
+
+    @property
+    def name(self) -> str:
+        """Short, and different for different members of a suite."""
+        parts = [self.attack, self.surrogate, f"{self.steps} steps"]
+        parts += [f"{self.restarts} restarts"] * (self.restarts > 1) + [f"eot {self.eot}"] * (self.eot > 1)
+        return ", ".join(parts + ["transfer"] * self.transfer)
+
+
+class AuditPlan(Config):
+    """All that decides the result of an audit, but the detector and the pictures.
+
+    Attributes:
+        threat: what an attacker may do.
+        members: attacks, in their order; the worst of all counts.
+        seed: of all randomness.
+        noise: ``unknown``: the attacker averages over noise, and is judged on noise nobody has seen; ``known``: the
+            attacker knows the seed of the deployed detector's noise.
+    """
+
+    threat: Threat
+    members: tuple[Member, ...] = Field(min_length=1)
+    seed: int = Field(0, ge=0)
+    noise: Noise = "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class Subjects:
+    """The pictures under attack.
+
+    Attributes:
+        images: (n, c, h, w) in [0, 1], at the size at which the detector takes them: the pictures as given.
+        labels: (n,) 0 for good, 1 for defective.
+        names: of the pictures, all different.
+    """
+
+    images: Tensor
+    labels: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What was found of one picture.
+
+    Attributes:
+        name: of the picture.
+        label: 0 for good, 1 for defective.
+        clean: score of the picture as given.
+        worst: score of the worst picture found.
+        by: the member that found it, or empty where none did any harm.
+        rounded: score of that picture in 8 bits.
+        distance: of the worst picture, in the threat's norm.
+        scores: of the best that each member found.
+        gradients: gradient evaluations.
+        queries: evaluations, with gradient or without.
+        seconds: spent on the picture.
+    """
+
+    name: str
+    label: int
+    clean: float
+    worst: float
+    by: str
+    rounded: float
+    distance: float
+    scores: dict[str, float]
+    gradients: int
+    queries: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """A finished audit.
+
+    Attributes:
+        plan: of it.
+        rows: one per picture, in the pictures' order.
+        clean_maps: (n, h, w) of the pictures as given, or None for a detector without maps.
+        worst_maps: (n, h, w) of the worst pictures.
+        traits: what the detector was found to be.
+        left_out: members that this detector cannot be attacked with, and why.
+        pictures: folder of the worst pictures, as 16-bit PNG.
+    """
+
+    plan: AuditPlan
+    rows: tuple[Row, ...]
+    clean_maps: npt.NDArray[np.float32] | None
+    worst_maps: npt.NDArray[np.float32] | None
+    traits: Traits
+    left_out: dict[str, str]
+    pictures: Path | None
+
+
+def seed_of(*parts: object) -> int:
+    """A seed that belongs to these parts and to no others."""
+    text = "/".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+
+
+def fitting(plan: AuditPlan, detector: Detector, traits: Traits, maps: bool) -> tuple[list[Member], dict[str, str]]:
+    """Those members that a detector can be attacked with, and why the others cannot."""
+    kept: list[Member] = []
+    left_out: dict[str, str] = {}
+    for member in plan.members:
+        if member.transfer:
+            kept.append(member)
+        elif not traits.differentiable and member.attack not in WITHOUT_GRADIENTS:
+            left_out[member.name] = f"no gradient reaches the picture: {traits.why_not}"
+        elif member.surrogate not in climbable(detector):
+            left_out[member.name] = f"the detector offers no '{member.surrogate}'"
+        elif not maps and member.surrogate in NEED_MAPS:
+            left_out[member.name] = "the detector gives no maps"
+        elif plan.noise == "known" and member.surrogate not in SURROGATES:
+            left_out[member.name] = "it draws other noise than the score does"
+        else:
+            kept.append(member)
+    return kept, left_out
+
+
+def run(
+    detector: Detector,
+    subjects: Subjects,
+    plan: AuditPlan,
+    folder: Path,
+    *,
+    source: Detector | None = None,
+    identity: str = "",
+    save_pictures: bool = False,
+    process: tuple[int, int] = (0, 1),
+    progress: Callable[[int, int], None] | None = None,
+    wait: Callable[[], None] | None = None,
+    batch_size: int = BATCH,
+) -> Audit:
+    """Attack every picture.
+
+    Args:
+        detector: under audit.
+        subjects: the pictures.
+        plan: of the audit.
+        folder: of its rows; what an earlier run with the same plan finished there is kept.
+        source: the detector that members with ``transfer`` climb.
+        identity: of the detector; an earlier run of another one is not continued.
+        save_pictures: keep the worst pictures, too.
+        process: number of this process, and of all processes; each takes its share of the pictures.
+        progress: told (pictures done, pictures of this process).
+        wait: for all processes; called once all their rows should be there.
+        batch_size: pictures side by side; does not change the result.
+
+    Returns:
+        The audit, of all processes' rows.
+
+    Raises:
+        ConfigError: no member fits, or the folder holds another audit.
+        DataError: there is no picture.
+        DetectorError: the detector answers with no score.
+        OutputError: a row cannot be written.
+    """
+    if not len(subjects.names):
+        raise DataError("there is no picture to attack; give test pictures, good and defective")
+    traits = find_traits(detector, subjects.images[:2])
+    first = judged(detector, subjects.images[:1], torch.Generator().manual_seed(0))
+    members, left_out = fitting(plan, detector, traits, first.maps is not None)
+    if any(member.transfer for member in members) and source is None:
+        raise ConfigError("--attack transfer: needs another detector to climb; name its folder with --from")
+    if not members:  # nothing but its scores is left
+        members = [Member(attack="square", steps=max(member.steps for member in plan.members))]
+    rows_folder = make_folder(folder / "rows")
+    _claim(folder / "plan.json", plan, subjects, identity)
+    seed = _score_seed(detector, plan)
+    clean, clean_maps = _scored(detector, subjects.images, seed)
+    opposite = _reach(clean, subjects.labels, detector.threshold)
+
+    share = range(process[0], len(subjects.names), process[1])
+    missing = [index for index in share if not (rows_folder / f"{index:05}.json").is_file()]
+    done = len(share) - len(missing)
+    if progress:
+        progress(done, len(share))
+    for start in range(0, len(missing), batch_size):
+        batch = missing[start : start + batch_size]
+        for index, row, worst, worst_map in _attacked(
+            detector, source, subjects, batch, clean, opposite, members, plan, seed
+        ):
+            if worst_map is not None:
+                _write_map(rows_folder / f"{index:05}.npy", worst_map)
+            if save_pictures:
+                _write_worst(folder, row.name, worst)
+            write_json(rows_folder / f"{index:05}.json", asdict(row))
+        done += len(batch)
+        if progress:
+            progress(done, len(share))
+    if wait:
+        wait()
+    rows, worst_maps = _collected(rows_folder, len(subjects.names), clean_maps is not None)
+    pictures = folder / "pictures" if save_pictures else None
+    return Audit(plan, rows, clean_maps, worst_maps, traits, left_out, pictures)
+
+
+def _score_seed(detector: Detector, plan: AuditPlan) -> int:
+    """Of the noise on which everything is judged."""
+    if plan.noise == "unknown":
+        return seed_of(plan.seed, "score")
+    return seed_of(plan.seed, "known") if detector.noise_seed is None else detector.noise_seed
+
+
+def _scored(detector: Detector, images: Tensor, seed: int) -> tuple[Floats, npt.NDArray[np.float32] | None]:
+    """Scores (n,) and maps (n, h, w), each picture on the same noise."""
+    # One at a time on a CPU, where nothing is lost: kernels that depend on the batch size cannot show.
+    at_once = 1 if images.device.type == "cpu" else BATCH
+    answers = [judged(detector, part, torch.Generator().manual_seed(seed)) for part in torch.split(images, at_once)]
+    scores = torch.cat([answer.scores for answer in answers]).double().numpy()
+    if answers[0].maps is None:
+        return scores, None
+    maps = torch.cat([answer.maps for answer in answers if answer.maps is not None])
+    return scores, maps[:, 0].numpy()
+
+
+def _reach(clean: Floats, labels: npt.NDArray[np.int64], threshold: float | None) -> tuple[float, float]:
+    """Beyond which score there is nothing left to win with a good picture, and below which with a defective one.
+
+    Attacks only raise good scores and lower defective ones. A good picture above every defective one, or a defective
+    one below every good one, is on the wrong side of all others already: no AUROC falls any further, whatever else is
+    done. And its verdict must be wrong, too.
+    """
+    good, defective = clean[labels == 0], clean[labels == 1]
+    if not (good.size and defective.size):
+        return np.inf, -np.inf
+    above, below = float(defective.max()), float(good.min())
+    return (above, below) if threshold is None else (max(above, threshold), min(below, threshold))
+
+
+def _attacked(
+    detector: Detector,
+    source: Detector | None,
+    subjects: Subjects,
+    batch: list[int],
+    clean: Floats,
+    opposite: tuple[float, float],
+    members: Sequence[Member],
+    plan: AuditPlan,
+    seed: int,
+) -> Iterator[tuple[int, Row, Tensor, npt.NDArray[np.float32] | None]]:
+    """Attack pictures side by side, member after member."""
+    began = time.perf_counter()
+    count = len(batch)
+    images, labels = subjects.images[batch], subjects.labels[batch]
+    signs = np.where(labels == 0, 1.0, -1.0)
+    worst, worst_scores = images.clone(), clean[batch].copy()
+    scores: list[dict[str, float]] = [{} for _ in batch]
+    by, gradients, queries = [""] * count, np.zeros(count, int), np.zeros(count, int)
+    for member in members:
+        for restart in range(member.restarts):
+            beyond = np.where(labels == 0, worst_scores > opposite[0], worst_scores < opposite[1])
+            rows = np.flatnonzero(~beyond)
+            if not rows.size:
+                break
+            # Not of the number of restarts: five of them begin with the one.
+            tag = (plan.seed, member.model_copy(update={"restarts": 1}).name, restart)
+            climbed = objective(
+                source if member.transfer and source is not None else detector,
+                torch.from_numpy(signs[rows]),
+                member.surrogate,
+                torch.Generator().manual_seed(seed_of(*tag, "noise")),
+                eot=member.eot,
+                known_noise=seed if plan.noise == "known" else None,
+            )
+            own = [torch.Generator().manual_seed(seed_of(*tag, subjects.names[batch[row]])) for row in rows]
+            found = ATTACKS[member.attack](climbed, images[rows], plan.threat, own, member.steps)
+            gradients[rows] += found.gradients * member.eot
+            queries[rows] += found.queries * member.eot
+            candidates = [found.images] if torch.equal(found.last, found.images) else [found.images, found.last]
+            for candidate in candidates:
+                candidate = plan.threat.project(candidate.detach(), images[rows])
+                values, _ = _scored(detector, candidate, seed)
+                queries[rows] += 1
+                for place, row in enumerate(rows):
+                    gain = signs[row] * values[place]
+                    if gain > signs[row] * scores[row].get(member.name, -signs[row] * np.inf):
+                        scores[row][member.name] = float(values[place])
+                    if gain > signs[row] * worst_scores[row]:
+                        worst_scores[row], by[row] = values[place], member.name
+                        worst[row] = candidate[place]
+    rounded, _ = _scored(detector, (worst * 255).round() / 255, seed)
+    _, maps = _scored(detector, worst, seed)
+    distance = plan.threat.distance(images, worst).tolist()
+    seconds = (time.perf_counter() - began) / count
+    for place, index in enumerate(batch):
+        row_of = Row(
+            name=subjects.names[index],
+            label=int(labels[place]),
+            clean=float(clean[index]),
+            worst=float(worst_scores[place]),
+            by=by[place],
+            rounded=float(rounded[place]),
+            distance=distance[place],
+            scores=scores[place],
+            gradients=int(gradients[place]),
+            queries=int(queries[place]),
+            seconds=round(seconds, 3),
+        )
+        yield index, row_of, worst[place], None if maps is None else maps[place]
+
+
+def _claim(path: Path, plan: AuditPlan, subjects: Subjects, identity: str) -> None:
+    """Write down what the folder's rows belong to, or refuse a folder whose rows belong to something else."""
+    digest = hashlib.sha256(subjects.images.cpu().numpy().tobytes()).hexdigest()
+    mine = plan.model_dump(mode="json") | {"names": list(subjects.names), "pictures": digest, "detector": identity}
+    if not path.is_file():
+        write_json(path, mine)
+        return
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: is damaged ({error}); name another folder with -o") from None
+    if held != mine:
+        other = ", ".join(sorted(key for key in mine if not isinstance(held, dict) or held.get(key) != mine[key]))
+        raise OutputError(f"{path.parent}: holds an audit with other {other}; name another folder with -o")
+
+
+def _write_map(path: Path, values: npt.NDArray[np.float32]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, values)
+
+
+def _write_worst(folder: Path, name: str, picture: Tensor) -> None:
+    """As 16-bit PNG, under the picture's own name with its folders flattened."""
+    path = make_folder(folder / "pictures") / f"{Path(name).with_suffix('').as_posix().replace('/', '-')}.png"
+    values = picture.permute(1, 2, 0).cpu().numpy()
+    write_picture(path, values[..., 0] if values.shape[2] == 1 else values, bits=16)
+
+
+def _collected(folder: Path, count: int, maps: bool) -> tuple[tuple[Row, ...], npt.NDArray[np.float32] | None]:
+    rows, worst_maps = [], []
+    for index in range(count):
+        path = folder / f"{index:05}.json"
+        try:
+            rows.append(Row(**json.loads(path.read_text(encoding="utf-8"))))
+            if maps:
+                worst_maps.append(np.load(path.with_suffix(".npy"), allow_pickle=False))
+        except (OSError, ValueError, TypeError) as error:
+            raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None
+    return tuple(rows), np.stack(worst_maps) if maps else None

@@ -42,8 +42,8 @@ class LeanConfig(Config):
     """
 
     kind: Literal["lean"] = "lean"
-    channels: tuple[PositiveInt, ...] = (32, 64, 128, 192)
-    blocks: tuple[PositiveInt, ...] = (1, 2, 3, 2)
+    channels: tuple[PositiveInt, ...] = (24, 48, 96, 128)
+    blocks: tuple[PositiveInt, ...] = (1, 1, 2, 2)
     stem_px: PositiveInt = 2
     sigma_min: float = Field(0.04, gt=0)
     sigma_max: float = Field(0.65, gt=0)

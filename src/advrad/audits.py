@@ -384,15 +384,15 @@ def curve(
         points.append({"value": number, "typed": value, **{name: result[name] for name in kept}})
         if progress:
             progress(index + 1, len(values))
-    first = result
     return {
         "over": over,
         "attack": options.attack,
         "norm": options.norm,
         "eps": options.eps,
         "noise": options.noise,
-        "clean_auroc": first["clean_auroc"],
-        "n_good": first["n_good"],
-        "n_defect": first["n_defect"],
+        "category": case.category,
+        "clean_auroc": result["clean_auroc"],
+        "n_good": result["n_good"],
+        "n_defect": result["n_defect"],
         "points": points,
     }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from advrad.card import category_of, promise
 from advrad.detector import AdvRAD
+from advrad.errors import DataError
 from advrad.evaluate import Evaluation
 from advrad.log import read_log
 from advrad.pictures import read_picture, to_tensor
@@ -69,11 +71,30 @@ def report_content(
         winner=winner if any(choice.name == winner for choice in shown) else None,
         choice_metric="AUROC of held-out good pictures against synthetic defects",
         choice_reason=str(config.training.get("reason", "")),
+        attacks=_results(run_folder, "*/result.json", evaluation.category),
+        curves=_results(run_folder, "curve-*.json", evaluation.category),
         configuration=config.model_dump(
             mode="json", include={"denoiser", "size_px", "score", "noise_seed", "precision"}
         ),
         provenance=_provenance(detector),
     )
+
+
+def _results(run_folder: Path | None, pattern: str, category: str) -> tuple[dict[str, Any], ...]:
+    """What audits of this product left in the model folder.
+
+    Raises:
+        DataError: a result is damaged.
+    """
+    found = []
+    for path in sorted((run_folder / "attacks").glob(pattern)) if run_folder else ():
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if result["category"] == category:
+                found.append(result)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: is damaged ({error}); delete it, or run the attack again") from None
+    return tuple(found)
 
 
 def _item(evaluation: Evaluation, detector: AdvRAD, index: int, max_pixels: int) -> GalleryItem:

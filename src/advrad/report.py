@@ -18,7 +18,7 @@ from advrad import metrics, overlay
 from advrad.errors import DataError
 from advrad.files import atomic_path
 from advrad.pictures import to_levels
-from advrad.plots import histogram_plot, loss_plot, roc_plot
+from advrad.plots import curve_plot, histogram_plot, loss_plot, roc_plot
 from advrad.words import flat, number, percent
 
 Array = NDArray[Any]
@@ -92,6 +92,8 @@ class ReportContent:
         winner: name of the one taken.
         choice_metric: what ``Choice.metric`` measures.
         choice_reason: one sentence: why the winner won.
+        attacks: results of :func:`advrad.audits.attack`, each with its ``flags``.
+        curves: results of :func:`advrad.audits.curve`.
         configuration: options of the detector, may be nested.
         provenance: seed, versions, times, data: what is needed to make the result again.
     """
@@ -117,6 +119,8 @@ class ReportContent:
     winner: str | None = None
     choice_metric: str = "AUROC"
     choice_reason: str = ""
+    attacks: Sequence[Mapping[str, Any]] = ()
+    curves: Sequence[Mapping[str, Any]] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -211,6 +215,7 @@ def _render(content: ReportContent) -> str:
         ],
         training=_training(content.training),
         choices=_choices(content),
+        curves=[curve_plot(curve) for curve in content.curves],
         configuration=list(flat(content.configuration, ", ")),
         provenance=list(flat(content.provenance, ", ")),
     )

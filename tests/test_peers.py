@@ -1,0 +1,126 @@
+"""Our PGD against that of foolbox and of the Adversarial Robustness Toolbox: never weaker, same steps and radius.
+
+All three follow the same score, and what they find is judged by the same score on the same noise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accused import honest, subjects
+from torch import Tensor, nn
+from toys import TWO_LOOKS, detector
+
+from advrad import metrics
+from advrad.audit import AuditPlan, Member, Subjects, run, seed_of
+from advrad.exposed import Exposed
+from advrad.target import Detector, judged
+from advrad.threat import Norm, Threat
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # theirs, of their own dependencies
+    import foolbox
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+STEPS = 40
+SEED = 3
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class TwoLogits(nn.Module):
+    """A detector as a classifier: good, defective."""
+
+    def __init__(self, target: Detector) -> None:
+        super().__init__()
+        self.target = target
+        self.generator = torch.Generator().manual_seed(5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = self.target.judge(images, self.generator).scores
+        return torch.stack([-scores, scores], dim=1)
+
+
+def with_foolbox(target: Detector, given: Subjects, threat: Threat) -> Tensor:
+    def loss(self: Any, model: Any, labels: Any) -> Callable[[Any], Any]:
+        def value(inputs: Any) -> Any:
+            own = -model(inputs).raw.gather(1, labels.raw[:, None]).sum()
+            return foolbox.attacks.base.ep.astensor(own)
+
+        return value
+
+    base = foolbox.attacks.LinfPGD if threat.norm == "linf" else foolbox.attacks.L2PGD
+    attack = type("Signed", (base,), {"get_loss_fn": loss})(steps=STEPS, random_start=True)
+    model = foolbox.PyTorchModel(TwoLogits(target).eval(), bounds=(0, 1), device="cpu")
+    torch.manual_seed(SEED)
+    _, clipped, _ = attack(model, given.images, torch.from_numpy(given.labels), epsilons=threat.eps)
+    return clipped
+
+
+def with_art(target: Detector, given: Subjects, threat: Threat) -> Tensor:
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return -(logits * labels).sum()  # they come one-hot
+
+    classifier = PyTorchClassifier(
+        TwoLogits(target).eval(), loss, tuple(given.images.shape[1:]), 2, clip_values=(0, 1), device_type="cpu"
+    )
+    attack = ProjectedGradientDescentPyTorch(
+        classifier,
+        norm=np.inf if threat.norm == "linf" else 2,
+        eps=threat.eps,
+        eps_step=2.5 * threat.eps / STEPS,
+        max_iter=STEPS,
+        num_random_init=1,
+        batch_size=len(given.labels),
+        verbose=False,
+    )
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+    found = attack.generate(given.images.numpy(), np.eye(2, dtype=np.float32)[given.labels])
+    return torch.from_numpy(found)
+
+
+def ours() -> tuple[Detector, Subjects]:
+    """Our detector, and pictures that it tells apart."""
+    given = subjects(24)
+    images = nn.functional.interpolate(given.images, size=(32, 32), mode="nearest")
+    return Exposed(detector(TWO_LOOKS)), Subjects(images, given.labels, given.names)
+
+
+def autoencoder() -> tuple[Detector, Subjects]:
+    return honest(), subjects(24)
+
+
+@pytest.mark.parametrize("peer", [with_foolbox, with_art])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.25)])
+@pytest.mark.parametrize("case", [ours, autoencoder])
+def test_ours_is_never_weaker(
+    case: Callable[[], tuple[Detector, Subjects]],
+    norm: Norm,
+    eps: float,
+    peer: Callable[[Detector, Subjects, Threat], Tensor],
+    tmp_path: Path,
+) -> None:
+    target, given = case()
+    threat = Threat(norm=norm, eps=eps)
+    plan = AuditPlan(threat=threat, members=(Member(attack="pgd", steps=STEPS),), seed=1)
+    mine = run(target, given, plan, tmp_path)
+    found = peer(target, given, threat)
+    assert (threat.distance(given.images, found) <= eps * 1.001).all(), "the peer must not cheat"
+    noise = torch.Generator().manual_seed(seed_of(1, "score"))
+    scores = judged(target, found, noise).scores.numpy()
+    clean = np.array([row.clean for row in mine.rows])
+    signs = np.where(given.labels == 0, 1, -1)
+    assert (signs * (scores - clean)).mean() > 0, "the peer must attack in earnest"
+    worst = np.array([row.worst for row in mine.rows])
+    assert metrics.auroc(given.labels, scores) >= metrics.auroc(given.labels, worst) - 0.005
+    # AUROC is coarse: the scores themselves must not be pushed any less.
+    gained, theirs = (signs * (worst - clean)).mean(), (signs * (scores - clean)).mean()
+    assert gained >= 0.97 * theirs

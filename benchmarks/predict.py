@@ -32,7 +32,7 @@ SIGMAS = (0.05, 0.1, 0.2, 0.4)
 
 
 def fresh_detector(size_px: int = 256, denoiser: LeanConfig | None = None) -> AdvRAD:
-    """An untrained lean detector with the score that minutes of training end in: the whole at half size, four levels."""
+    """An untrained lean detector, scored as after minutes of training: the whole at half size, four noise levels."""
     looks = tuple(Look(view_px=size_px // 2, sigma=sigma) for sigma in SIGMAS)
     score = ScoreConfig(looks=looks, scales="apart", level="relative", normalisation="spread", pooling=0.002, draws=2)
     shapes = [(1, 1, side, side) for side in score.map_sizes]

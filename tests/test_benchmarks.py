@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -120,3 +121,12 @@ def test_startup(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 def test_startup_times_a_process() -> None:
     assert load("startup").seconds(["-c", "pass"]) > 0
+
+
+def test_attacks_beside_the_toolbox(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the toolbox's own
+        result = load("attack").main(["--rounds", "1", "--steps", "1", "--batch", "2", "--size", "64"])
+    assert last_json(capsys) == result
+    assert set(result["gradients_per_s"]) == {"ours", "toolbox", "ours, parts in turn"} and result["ratio"] > 0

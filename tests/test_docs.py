@@ -17,7 +17,7 @@ from makers import make_folder, write_good
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide.md"
-DOCUMENTS = (GUIDE, ROOT / "README.md")
+DOCUMENTS = (GUIDE, ROOT / "README.md", ROOT / "docs" / "attacking.md")
 
 #: The only place where what is run differs from what is shown: small networks, few steps.
 QUICKER = {

@@ -123,6 +123,28 @@ def test_full_report(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+ATTACK = {
+    "attack": "suite", "budget": "quick", "norm": "linf", "eps": 2 / 255, "noise": "unknown", "n_good": 5,
+    "n_defect": 7, "clean_auroc": 0.987, "robust_auroc": 0.654, "robust_tpr": 0.432, "robust_fpr": None,
+    "flags": [{"name": "black box wins", "words": "gradients mislead"}],
+}  # fmt: skip
+CURVE = {
+    "over": "eps", "attack": "pgd", "norm": "linf", "clean_auroc": 0.98,
+    "points": [
+        {"value": 0.0, "robust_auroc": 0.98, "robust_auroc_ci": [0.9, 1.0]},
+        {"value": 2 / 255, "robust_auroc": 0.61, "robust_auroc_ci": [0.5, 0.7]},
+    ],
+}  # fmt: skip
+
+
+def test_attacks_and_curves_are_shown_with_what_speaks_against_them(tmp_path: Path) -> None:
+    page = render(tmp_path / "a.html", content(attacks=(ATTACK,), curves=(CURVE,)))
+    for words in ("suite quick, linf 0.007843", "0.987", "0.654", "43.2 %", "black box wins", "gradients mislead"):
+        assert words in page.text, words
+    assert any("from 0.980 to 0.610" in svg["aria-label"] for svg in page.all("svg"))
+    assert "Nothing was attacked yet" in render(tmp_path / "b.html", content()).text
+
+
 def test_self_contained(tmp_path: Path) -> None:
     page = render(tmp_path / "report.html", content())
     source = (tmp_path / "report.html").read_text(encoding="utf-8")

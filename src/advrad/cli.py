@@ -130,7 +130,7 @@ def train(
     false_alarm_rate: Annotated[
         float, typer.Option(help="Share of good pictures that may be called defective.")
     ] = 0.05,
-    score: Annotated[str, typer.Option(help="auto chooses; paper takes the paper's.")] = "auto",
+    score: Annotated[str, typer.Option(help="auto; robust, chosen under attack; or paper.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     layout: Layout = "auto",
     category: Category = None,
@@ -141,7 +141,7 @@ def train(
     ] = False,
 ) -> int:
     """Train a detector on good pictures, choose its score, and set its threshold."""
-    _one_of("--score", score, ("auto", "paper"))
+    _one_of("--score", score, ("auto", "robust", "paper"))
     _one_of("--precision", precision, ("auto", "float32", "bfloat16"))
     from advrad import commands
     from advrad.run import RunOptions

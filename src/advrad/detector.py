@@ -24,7 +24,7 @@ from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.pictures import read_resized, resize
 from advrad.reconstruct import GradientPath
-from advrad.score import Look, MapStatistics, ScoreConfig, look_maps, normalise, pool, relate, smooth
+from advrad.score import Look, MapStatistics, ScoreConfig, look_maps, smooth, standardise
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
@@ -239,12 +239,14 @@ class AdvRAD(
         first = self.detector_config.score.looks.index(look) * len(errors)
         members = []
         for index, maps in enumerate(errors, first):
-            location, scale = self.detector_config.locations[index], self.detector_config.scales[index]
-            maps = relate(maps, config.level, self.detector_config.ceilings[index])
-            maps = normalise(
-                maps, getattr(self, f"mean_{index}"), getattr(self, f"spread_{index}"), config.normalisation
+            normal = MapStatistics(
+                getattr(self, f"mean_{index}"),
+                getattr(self, f"spread_{index}"),
+                self.detector_config.locations[index],
+                self.detector_config.scales[index],
+                self.detector_config.ceilings[index],
             )
-            members.append(((pool(maps, config.pooling) - location) / scale, (maps - location) / scale))
+            members.append(standardise(maps, normal, config))
         return members, recon
 
     def score(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -90,7 +90,7 @@ class RunPlan(Config):
         denoiser: kind and shape.
         source: folder or hub id of the checkpoint that training starts from, or None for fresh weights.
         false_alarm_rate: promised by the threshold.
-        score: ``auto`` chooses; ``paper`` takes the paper's.
+        score: ``auto`` chooses for peace, ``robust`` for attacks; ``paper`` takes the paper's.
         max_pixels: bound on each picture file.
         skip_bad: leave out pictures that cannot be read.
         names: training pictures, to notice that the data changed.
@@ -104,7 +104,7 @@ class RunPlan(Config):
     denoiser: DenoiserConfig
     source: str | None = None
     false_alarm_rate: float = Field(0.05, gt=0, lt=1)
-    score: Literal["auto", "paper"] = "auto"
+    score: Literal["auto", "robust", "paper"] = "auto"
     max_pixels: int = MAX_PIXELS
     skip_bad: bool = False
     names: tuple[str, ...]
@@ -126,7 +126,7 @@ class RunOptions(Config):
         batch_size: over all processes.
         learning_rate: peak.
         false_alarm_rate: of the threshold.
-        score: ``auto`` or ``paper``.
+        score: ``auto``, ``robust`` or ``paper``.
         precision: arithmetic of the network.
         layout: of the data.
         category: product in the data.
@@ -143,7 +143,7 @@ class RunOptions(Config):
     batch_size: int | None = None
     learning_rate: float | None = None
     false_alarm_rate: float = 0.05
-    score: Literal["auto", "paper"] = "auto"
+    score: Literal["auto", "robust", "paper"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     layout: str = "auto"
     category: str | None = None
@@ -358,7 +358,16 @@ def _finish(
     if plan.score == "paper":
         selection = forced(denoiser, references, normals, paper_score(config.size_px), generator, autocast)
     else:
-        selection = choose(denoiser, references, normals, views, generator, autocast=autocast, progress=watcher.count)
+        selection = choose(
+            denoiser,
+            references,
+            normals,
+            views,
+            generator,
+            autocast=autocast,
+            aim="attack" if plan.score == "robust" else "peace",
+            progress=watcher.count,
+        )
     detector = AdvRAD(
         denoiser,
         DetectorConfig(
@@ -375,6 +384,7 @@ def _finish(
                 "candidates": len(selection.tried),
                 "winner": selection.winner,
                 "reason": selection.reason,
+                "attacked": [list(row) for row in selection.attacked],
                 "versions": versions(),
             },
         ),

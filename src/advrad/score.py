@@ -21,7 +21,7 @@ from advrad.denoiser import SCALES, Denoiser, scale_errors
 from advrad.pictures import resize
 from advrad.reconstruct import GradientPath, reconstruct
 
-Normalisation = Literal["none", "mean", "spread"]
+Normalisation = Literal["none", "mean", "spread", "tolerant"]
 #: Divisors are at least this: the errors of pictures of flat colour, perfectly foretold, may all be 0.
 LEAST = 1e-12
 
@@ -50,7 +50,8 @@ class ScoreConfig(Config):
         scales: ``averaged``: a look's errors at the four scales are averaged into one map, as in the paper; ``apart``:
             each scale is a map of its own, so that unavoidable error at one does not drown what another sees.
         level: ``absolute``: error maps as they are; ``relative``: each divided by its own mean, see :func:`relate`.
-        normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position.
+        normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position;
+            ``tolerant``: the same with a spread no smaller than what harmless changes cause, see :func:`spread_floor`.
         filter_px: odd width of the mean filter over each error map, in cells of that map; 1 leaves it as it is.
         pooling: share of the map's largest values that is averaged; 0 is the maximum alone.
         draws: independent noise draws whose error maps are averaged.
@@ -233,25 +234,39 @@ def relate(maps: Tensor, level: Level, ceiling: float) -> Tensor:
 
 #: Share of the average spread added to each position's: a spread from few pictures can be near 0 by luck.
 SPREAD_FLOOR = 0.1
+#: A change of a pixel that is no defect, [0, 1] units: what sensors, compression and flickering light do, and what an
+#: adversary may. Where normal pictures hardly differ, an error of this size would else be many spreads wide.
+HARMLESS = 8 / 255
 
 
-def spread_floor(deviation: Tensor) -> Tensor:
-    """What is added to every position's deviation, (n, 1, h, w) -> (n, 1, 1, 1), > 0."""
+def spread_floor(mean: Tensor, deviation: Tensor, how: Normalisation) -> Tensor:
+    """What is added to every position's standard deviation, > 0.
+
+    Args:
+        mean: (n, 1, h, w) mean error map of normal pictures, absolute errors where ``how`` is ``tolerant``.
+        deviation: its standard deviation, same shape.
+        how: the normalisation. ``tolerant`` adds by how much an error rises when every pixel changes by
+            :data:`HARMLESS`; the others add :data:`SPREAD_FLOOR` of the average.
+    """
+    if how == "tolerant":
+        rise: Tensor = 2 * HARMLESS * mean.clamp_min(0).sqrt() + HARMLESS**2
+        return rise
     return SPREAD_FLOOR * deviation.mean((1, 2, 3), keepdim=True) + LEAST
 
 
-def map_statistics(maps: Tensor) -> tuple[Tensor, Tensor]:
+def map_statistics(maps: Tensor, how: Normalisation = "spread") -> tuple[Tensor, Tensor]:
     """Mean and floored standard deviation per position.
 
     Args:
         maps: (n, 1, h, w) error maps of normal pictures, n >= 2.
+        how: as in :func:`spread_floor`.
 
     Returns:
         Two tensors (1, 1, h, w).
     """
     mean = maps.mean(0, keepdim=True)
     deviation = maps.std(0, keepdim=True)
-    return mean, deviation + spread_floor(deviation)
+    return mean, deviation + spread_floor(mean, deviation, how)
 
 
 def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) -> Tensor:
@@ -268,6 +283,21 @@ def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) ->
     if how == "mean":
         return (maps - mean).abs()
     return (maps - mean) / spread
+
+
+def standardise(maps: Tensor, normal: MapStatistics, config: ScoreConfig) -> tuple[Tensor, Tensor]:
+    """From one error map to its part of the score.
+
+    Args:
+        maps: (b, 1, h, w) as of :func:`look_maps`.
+        normal: statistics of this map.
+        config: level, normalisation and pooling.
+
+    Returns:
+        Scores (b,) and maps (b, 1, h, w), both in units of the pooled score's spread over normal pictures.
+    """
+    maps = normalise(relate(maps, config.level, normal.ceiling), normal.mean, normal.spread, config.normalisation)
+    return (pool(maps, config.pooling) - normal.location) / normal.scale, (maps - normal.location) / normal.scale
 
 
 def look_maps(

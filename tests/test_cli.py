@@ -62,7 +62,7 @@ def unframed(screen: str) -> str:
         (["train", "--nonsense"], "No such option"),
         (["paint"], "No such command"),
         (["train", "x", "-o", "y", "--steps", "many"], "--steps"),
-        (["train", "x", "-o", "y", "--score", "best"], "choose auto, paper"),
+        (["train", "x", "-o", "y", "--score", "best"], "choose auto, robust, paper"),
         (["train", "x", "-o", "y", "--precision", "int8"], "--precision int8"),
         (["train", "x", "-o", "y", "--steps", "1", "--minutes", "1"], "give one of them"),
         (["train", "x", "-o", "y", "--false-alarm-rate", "2"], "--false-alarm-rate 2"),

@@ -170,6 +170,13 @@ def test_what_a_run_leaves_behind(data: Path, tmp_path: Path) -> None:
     assert tried == sorted(tried, key=lambda row: -row[1]) and len(tried) > 10
 
 
+def test_a_score_for_attacks_can_be_asked_for(data: Path, tmp_path: Path) -> None:
+    made = train(data, tmp_path, replace(LEAN, score="robust", steps=1))
+    config = made.detector_config
+    assert config.score.normalisation == "tolerant" and len(config.score.looks) == 1
+    assert len(config.training["attacked"]) == 6 and "under a quick attack" in config.training["reason"]
+
+
 def test_the_papers_score_can_be_asked_for(data: Path, tmp_path: Path) -> None:
     made = train(data, tmp_path, replace(LEAN, score="paper", steps=1))
     assert made.detector_config.score == paper_score(64)

@@ -19,6 +19,7 @@ from advrad.errors import ConfigError
 from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 from advrad.score import (
+    HARMLESS,
     SPREAD_FLOOR,
     Look,
     ScoreConfig,
@@ -198,6 +199,17 @@ def test_statistics_are_mean_and_floored_deviation() -> None:
     np.testing.assert_allclose(mean[0].numpy(), maps.numpy().mean(0))
     np.testing.assert_allclose(spread[0].numpy(), deviation + SPREAD_FLOOR * deviation.mean())
     assert float(spread[0, 0, 0, 0]) > 0
+
+
+def test_a_tolerant_spread_forgives_what_a_harmless_change_does() -> None:
+    """Every pixel off by HARMLESS, in the worst direction: the error rises by no more than one spread."""
+    error = torch.rand(9, 1, 8, 8, generator=generator(0), dtype=torch.float64) * 0.1
+    error = error[:1].expand(9, -1, -1, -1)  # normal pictures all alike
+    mean, spread = map_statistics(error, "tolerant")
+    moved = (error[:1].sqrt() + HARMLESS).square()
+    torch.testing.assert_close(normalise(moved, mean, spread, "tolerant"), torch.ones_like(moved))
+    _, plain = map_statistics(error, "spread")
+    assert (normalise(moved, mean, plain, "spread") > 1e6).all()
 
 
 def test_equal_maps_leave_the_spread_above_zero() -> None:

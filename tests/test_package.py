@@ -39,11 +39,11 @@ def loaded_by(code: str) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
-def test_exports_exactly_the_detector_the_errors_and_the_version() -> None:
+def test_exports_exactly_the_detector_wrap_the_errors_and_the_version() -> None:
     tree = {
         name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
     }
-    assert set(advrad.__all__) == tree - {"Path"} | {"AdvRAD", "__version__"}
+    assert set(advrad.__all__) == tree - {"Path"} | {"AdvRAD", "__version__", "wrap"}
     assert len(set(advrad.__all__)) == len(advrad.__all__)
 
 

@@ -33,8 +33,6 @@ from advrad.threat import Threat
 from advrad.types import MAX_PIXELS, Record
 
 DEFAULT_STEPS = {"square": 1000}
-#: Pictures that the dearer checks are made on, half of them good.
-CHECKED = 12
 
 Progress = Callable[[int, int], None]
 

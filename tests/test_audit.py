@@ -175,6 +175,8 @@ def test_without_gradients_square_is_left_and_it_is_said(tmp_path: Path) -> None
     assert "no gradient" in found.left_out["pgd, score, 8 steps"]
     assert all(row.gradients == 0 and row.queries > 0 for row in found.rows)
     assert all(name.startswith("square") for row in found.rows for name in row.scores)
+    result = figures(found, None, None, None)
+    assert list(result["robust_auroc_after"].values()) == [result["robust_auroc"]], "what was done is what is shown"
 
 
 def test_members_that_need_maps_or_hints_are_left_out(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ class Audit:
 
     Attributes:
         plan: of it.
+        members: those of the plan that the detector could be attacked with, or what was done in their place.
         rows: one per picture, in the pictures' order.
         clean_maps: (n, h, w) of the pictures as given, or None for a detector without maps.
         worst_maps: (n, h, w) of the worst pictures.
@@ -149,6 +150,7 @@ class Audit:
     """
 
     plan: AuditPlan
+    members: tuple[Member, ...]
     rows: tuple[Row, ...]
     clean_maps: npt.NDArray[np.float32] | None
     worst_maps: npt.NDArray[np.float32] | None
@@ -258,7 +260,7 @@ def run(
         wait()
     rows, worst_maps = _collected(rows_folder, len(subjects.names), clean_maps is not None)
     pictures = folder / "pictures" if save_pictures else None
-    return Audit(plan, rows, clean_maps, worst_maps, traits, left_out, pictures)
+    return Audit(plan, tuple(members), rows, clean_maps, worst_maps, traits, left_out, pictures)
 
 
 def _score_seed(detector: Detector, plan: AuditPlan) -> int:

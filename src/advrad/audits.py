@@ -108,8 +108,9 @@ def accused(name: str, device: str = "auto") -> Accused:
     if not (colon and file.endswith(".py")):
         folder = Path(name)
         detector = load_detector(folder, device)
-        digest = hashlib.sha256((folder / CONFIG_NAME).read_bytes()).hexdigest()
-        return Accused(Exposed(detector), digest, folder)
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        config.pop("figures", None)  # measuring a detector does not make it another one
+        return Accused(Exposed(detector), hashlib.sha256(json.dumps(config).encode()).hexdigest(), folder)
     path = Path(file)
     if not path.is_file():
         raise ConfigError(f"{file}: there is no such file; name a model folder, or FILE.py:NAME")
@@ -269,7 +270,7 @@ def attack(
         )
     result |= figures(audit, detector.threshold, case.masks, case.known)
     result |= {
-        "members": [member.name for member in plan.members],
+        "members": [member.name for member in audit.members],
         "flags": [asdict(flag) for flag in flags],
         "category": case.category,
         "folder": str(folder),

@@ -243,8 +243,8 @@ def check_audit(audit: Audit) -> list[Flag]:
 
 def _check_black_box(audit: Audit) -> list[Flag]:
     """Whether asking for scores alone found more than following gradients did."""
-    blind = {m.name for m in audit.plan.members if m.attack in WITHOUT_GRADIENTS}
-    seeing = {m.name for m in audit.plan.members} - blind - set(audit.left_out)
+    blind = {member.name for member in audit.members if member.attack in WITHOUT_GRADIENTS}
+    seeing = {member.name for member in audit.members} - blind
     if not seeing or not blind:
         return []
     wins = total = 0

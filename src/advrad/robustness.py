@@ -67,7 +67,7 @@ def figures(audit: Audit, threshold: float | None, masks: Booleans | None, known
         **_pixel_figures("clean", audit.clean_maps, masks, known),
         **_pixel_figures("robust", audit.worst_maps, masks, known),
         "robust_auroc_after": {name: area(scores) for name, scores in _cumulative(audit)},
-        "found_by": {member.name: found.count(member.name) for member in audit.plan.members},
+        "found_by": {member.name: found.count(member.name) for member in audit.members},
         "harmless": found.count(""),
         "largest_distance": max(row.distance for row in audit.rows),
         "gradients": sum(row.gradients for row in audit.rows),
@@ -84,7 +84,7 @@ def _cumulative(audit: Audit) -> list[tuple[str, Floats]]:
     signs = np.array([1.0 if row.label == 0 else -1.0 for row in audit.rows])
     worst = np.array([row.clean for row in audit.rows])
     steps = []
-    for member in audit.plan.members:
+    for member in audit.members:
         here = np.array([row.scores.get(member.name, row.clean) for row in audit.rows])
         worst = np.where(signs * here > signs * worst, here, worst)
         steps.append((member.name, worst))

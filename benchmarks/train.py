@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 #: Two shapes of a ``UNet2DModel`` near lean's number of parameters: few layers that are wide where the picture is
 #: large, and more layers that are narrow there. The faster one is the one to beat.
-PEERS = {"wide": ((64, 96, 128, 128), 1), "deep": ((32, 64, 96, 128), 2)}
+PEERS = {"wide": ((64, 96, 64, 64), 1), "deep": ((32, 64, 64, 64), 2)}
 _TOLERANCE = 0.1  # allowed relative difference of the numbers of parameters
 _LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # places in the range of noise levels at which the held-out error is taken
 

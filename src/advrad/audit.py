@@ -403,7 +403,7 @@ def _collected(folder: Path, count: int, maps: bool) -> tuple[tuple[Row, ...], n
         try:
             rows.append(Row(**json.loads(path.read_text(encoding="utf-8"))))
             if maps:
-                worst_maps.append(np.load(path.with_suffix(".npy"), allow_pickle=False))
+                worst_maps.append(np.load(path.with_suffix(".npy")))
         except (OSError, ValueError, TypeError) as error:
             raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None
     return tuple(rows), np.stack(worst_maps) if maps else None

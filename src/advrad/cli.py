@@ -298,6 +298,7 @@ Surrogate = Annotated[str, typer.Option(help="What a single attack climbs: score
 Budget = Annotated[str, typer.Option(help="Of the suite: quick, standard or full.")]
 Noise = Annotated[str, typer.Option(help="unknown, or known to the attacker.")]
 Limit = Annotated[int | None, typer.Option(min=2, help="Only so many pictures, half of them good.")]
+GivenSize = Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")]
 Results = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="For the results.  [default: in RUN]")
 ]
@@ -328,7 +329,7 @@ def attack(
     as_json: AsJson = False,
     layout: Layout = "auto",
     category: Category = None,
-    size_px: Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")] = None,
+    size_px: GivenSize = None,
     seed: Seed = 0,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
@@ -358,7 +359,7 @@ def checks(
     as_json: AsJson = False,
     layout: Layout = "auto",
     category: Category = None,
-    size_px: Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")] = None,
+    size_px: GivenSize = None,
     seed: Seed = 0,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
@@ -391,7 +392,7 @@ def curve(
     as_json: AsJson = False,
     layout: Layout = "auto",
     category: Category = None,
-    size_px: Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")] = None,
+    size_px: GivenSize = None,
     seed: Seed = 0,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",

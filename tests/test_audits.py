@@ -245,12 +245,14 @@ def test_a_curve_is_data_and_a_picture(advrad: Cli, others: Path, data: Path, tm
         (("--over", "time"), "--over time: is unknown; choose eps"),
         (("--values", ","), "--values: names none"),
         (("--over", "steps", "--values", "many"), "--values many"),
+        (("--values", "1/255,nonsense"), "--values nonsense: must be a number or a fraction"),
         (("--over", "steps", "--attack", "suite", "--values", "1"), "a suite has none"),
     ],
 )
 def test_curves_that_make_no_sense(arguments: tuple[str, ...], words: str, advrad: Cli, run: Path, data: Path) -> None:
     done = advrad("curve", run, data, *arguments)
     assert done.status == 2 and words in done.err.splitlines()[-1], done.err
+    assert not (run / "attacks").exists(), "nothing was attacked"
 
 
 def test_two_processes_share_an_attack(others: Path, data: Path, tmp_path: Path) -> None:

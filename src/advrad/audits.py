@@ -364,9 +364,15 @@ def curve(
         raise ConfigError(f"--over {over}: is unknown; choose {', '.join(AXES)}")
     if over != "eps" and options.attack == "suite":
         raise ConfigError(f"--over {over}: a suite has none of its own; name an attack, such as --attack pgd")
+    variants = []
+    for value in values:  # all, before minutes are spent on the first
+        variants.append(AttackOptions.parse(options.model_dump() | {over: value}, f"--values {value}"))
+        try:
+            Threat.of(options.norm, variants[-1].eps)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("--eps", "--values", 1)) from None
     points = []
-    for index, value in enumerate(values):
-        varied = AttackOptions.parse(options.model_dump() | {over: value}, f"--values {value}")
+    for index, (value, varied) in enumerate(zip(values, variants, strict=True)):
         place = None if folder is None else folder / f"{over}-{value.replace('/', '-')}"
         result = attack(case, varied, place)
         kept = (

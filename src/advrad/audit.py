@@ -8,7 +8,6 @@ given. Every finished picture is a file of its own, so a run can be killed anywh
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -24,9 +23,10 @@ from torch import Tensor
 from advrad.attacks import ATTACKS, WITHOUT_GRADIENTS
 from advrad.config import Config
 from advrad.errors import ConfigError, DataError, OutputError
-from advrad.files import atomic_path, make_folder, write_json
+from advrad.files import atomic_path, make_folder
 from advrad.objectives import NEED_MAPS, SURROGATES, climbable, objective
 from advrad.pictures import write_picture
+from advrad.rows import Rows
 from advrad.target import Detector, Traits, find_traits, judged
 from advrad.threat import Threat
 
@@ -232,14 +232,14 @@ def run(
         raise ConfigError("--attack transfer: needs another detector to climb; name its folder with --from")
     if not members:  # nothing but its scores is left
         members = [Member(attack="square", steps=max(member.steps for member in plan.members))]
-    rows_folder = make_folder(folder / "rows")
-    _claim(folder / "plan.json", plan, subjects, identity)
+    digest = hashlib.sha256(subjects.images.cpu().numpy().tobytes()).hexdigest()
+    files = Rows.claim(folder, plan, subjects.names, digest, identity)
     seed = _score_seed(detector, plan)
     clean, clean_maps = _scored(detector, subjects.images, seed)
     opposite = _reach(clean, subjects.labels, detector.threshold)
 
     share = range(process[0], len(subjects.names), process[1])
-    missing = [index for index in share if not (rows_folder / f"{index:05}.json").is_file()]
+    missing = files.missing(share)
     done = len(share) - len(missing)
     if progress:
         progress(done, len(share))
@@ -249,16 +249,16 @@ def run(
             detector, source, subjects, batch, clean, opposite, members, plan, seed
         ):
             if worst_map is not None:
-                _write_map(rows_folder / f"{index:05}.npy", worst_map)
+                _write_map(files.path(index).with_suffix(".npy"), worst_map)
             if save_pictures:
                 _write_worst(folder, row.name, worst)
-            write_json(rows_folder / f"{index:05}.json", asdict(row))
+            files.write(index, asdict(row))
         done += len(batch)
         if progress:
             progress(done, len(share))
     if wait:
         wait()
-    rows, worst_maps = _collected(rows_folder, len(subjects.names), clean_maps is not None)
+    rows, worst_maps = _collected(files, clean_maps is not None)
     pictures = folder / "pictures" if save_pictures else None
     return Audit(plan, tuple(members), rows, clean_maps, worst_maps, traits, left_out, pictures)
 
@@ -368,22 +368,6 @@ def _attacked(
         yield index, row_of, worst[place], None if maps is None else maps[place]
 
 
-def _claim(path: Path, plan: AuditPlan, subjects: Subjects, identity: str) -> None:
-    """Write down what the folder's rows belong to, or refuse a folder whose rows belong to something else."""
-    digest = hashlib.sha256(subjects.images.cpu().numpy().tobytes()).hexdigest()
-    mine = plan.model_dump(mode="json") | {"names": list(subjects.names), "pictures": digest, "detector": identity}
-    if not path.is_file():
-        write_json(path, mine)
-        return
-    try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: is damaged ({error}); name another folder with -o") from None
-    if held != mine:
-        other = ", ".join(sorted(key for key in mine if not isinstance(held, dict) or held.get(key) != mine[key]))
-        raise OutputError(f"{path.parent}: holds an audit with other {other}; name another folder with -o")
-
-
 def _write_map(path: Path, values: npt.NDArray[np.float32]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, values)
@@ -396,14 +380,18 @@ def _write_worst(folder: Path, name: str, picture: Tensor) -> None:
     write_picture(path, values[..., 0] if values.shape[2] == 1 else values, bits=16)
 
 
-def _collected(folder: Path, count: int, maps: bool) -> tuple[tuple[Row, ...], npt.NDArray[np.float32] | None]:
-    rows, worst_maps = [], []
-    for index in range(count):
-        path = folder / f"{index:05}.json"
+def _collected(rows: Rows, maps: bool) -> tuple[tuple[Row, ...], npt.NDArray[np.float32] | None]:
+    try:
+        found = tuple(Row(**values) for values in rows.read_all())
+    except TypeError as error:
+        raise OutputError(f"{rows.folder}: a row is of another version ({error}); name another folder") from None
+    worst_maps = []
+    for index in range(rows.count if maps else 0):
+        path = rows.path(index).with_suffix(".npy")
         try:
-            rows.append(Row(**json.loads(path.read_text(encoding="utf-8"))))
-            if maps:
-                worst_maps.append(np.load(path.with_suffix(".npy")))
-        except (OSError, ValueError, TypeError) as error:
-            raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None
-    return tuple(rows), np.stack(worst_maps) if maps else None
+            worst_maps.append(np.load(path))
+        except (OSError, ValueError) as error:
+            raise OutputError(
+                f"{path}: a map is damaged ({error}); delete it and its row, and run the same command again"
+            ) from None
+    return found, np.stack(worst_maps) if maps else None

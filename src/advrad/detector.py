@@ -236,18 +236,25 @@ class AdvRAD(
             reconstruction (b, 3, h, w).
         """
         errors, recon = look_maps(self.denoiser, images, look, config, generator, path)
-        first = self.detector_config.score.looks.index(look) * len(errors)
-        members = []
-        for index, maps in enumerate(errors, first):
-            normal = MapStatistics(
-                getattr(self, f"mean_{index}"),
-                getattr(self, f"spread_{index}"),
-                self.detector_config.locations[index],
-                self.detector_config.scales[index],
-                self.detector_config.ceilings[index],
-            )
-            members.append(standardise(maps, normal, config))
+        members = [standardise(maps, self.normal(look, index), config) for index, maps in enumerate(errors)]
         return members, recon
+
+    def normal(self, look: Look, index: int) -> MapStatistics:
+        """What an error map of normal pictures looks like.
+
+        Args:
+            look: one of the score's.
+            index: of the map among those of the look, finest first.
+        """
+        config = self.detector_config
+        index += config.score.looks.index(look) * (len(config.score.map_sizes) // len(config.score.looks))
+        return MapStatistics(
+            getattr(self, f"mean_{index}"),
+            getattr(self, f"spread_{index}"),
+            config.locations[index],
+            config.scales[index],
+            config.ceilings[index],
+        )
 
     def score(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Anomaly scores (b,), differentiable in ``images``; see :meth:`examine`."""

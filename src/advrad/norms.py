@@ -1,0 +1,190 @@
+"""How much an l2 change of a picture can change what is computed from it by averaging: exact operator norms.
+
+A cell of an error map is a weighted mean of squares, ``E = |M d|^2`` with ``d`` the difference of picture and
+reconstruction and a linear M of nothing but averages. So ``sqrt(E)`` moves by at most ``|M|`` times the length of the
+change. The norms here bound the true ones from above, and meet them up to rounding.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from advrad.denoiser import SCALES
+from advrad.score import Look, ScoreConfig
+
+Floats = npt.NDArray[np.float64]
+
+#: The weights are computed in float32; this much more than the norm covers that.
+_ROUNDING = 1 + 1e-6
+#: Rounds of the power method for the norms of the coarse scales; each round's bound holds.
+_ROUNDS = 40
+_COARSEST = 2 ** (SCALES - 1)
+_CHANNELS = 3
+
+
+@lru_cache(maxsize=64)
+def resize_matrix(length_px: int, size_px: int) -> Floats:
+    """What :func:`advrad.pictures.resize` does along one side, (size_px, length_px)."""
+    parts = []
+    for start in range(0, length_px, 1024):  # a square for a large picture would fill the memory
+        columns = (torch.arange(length_px)[:, None] == torch.arange(start, min(start + 1024, length_px))).float()
+        shape = (size_px, columns.shape[1])
+        parts.append(F.interpolate(columns[None, None], size=shape, mode="bilinear", antialias=True)[0, 0])
+    return torch.cat(parts, 1).double().numpy()
+
+
+def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
+    """Largest factor by which resizing can lengthen an l2 change; shrinking shortens it.
+
+    Resizing works on rows and columns apart, so its norm is the product of the two, and neither the colours nor the
+    other pictures of a batch matter.
+
+    Args:
+        height_px: of the picture as given.
+        width_px: of the picture as given.
+        sizes_px: of the squares it is resized to, one after another.
+    """
+    total = 1.0
+    for length_px in (height_px, width_px):
+        matrix = np.eye(length_px)
+        for size_px in sizes_px:
+            if size_px != len(matrix):
+                matrix = resize_matrix(len(matrix), size_px) @ matrix
+        # Of the smaller of the two products, for the sake of large pictures.
+        gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+        total *= float(np.sqrt(np.linalg.eigvalsh(gram)[-1]))
+    return total * _ROUNDING
+
+
+def _filter_matrix(size: int, filter_px: int) -> Floats:
+    """What :func:`advrad.score.mean_filter` does along one side, (size, size)."""
+    if filter_px == 1:
+        return np.eye(size)
+    rows = F.avg_pool1d(torch.eye(size)[:, None], filter_px, 1, filter_px // 2, count_include_pad=False)
+    return rows[:, 0].T.double().numpy()
+
+
+def _weights(size: int, filter_px: int) -> list[Floats]:
+    """For every scale, what a map of averaged scales makes of its errors along one side, (size, size / 2^level)."""
+    filtering, found = _filter_matrix(size, filter_px), []
+    for level in range(SCALES):
+        impulses = torch.eye(size // 2**level)[:, None]
+        if level:
+            impulses = F.interpolate(impulses, size=size, mode="linear", align_corners=False)
+        found.append(filtering @ impulses[:, 0].T.double().numpy())
+    return found
+
+
+def map_norms(look: Look, config: ScoreConfig) -> tuple[Tensor, ...]:
+    """Norm of the map from a picture at a look's size to ``sqrt(E)``, for every cell of each of its error maps.
+
+    Args:
+        look: of the score.
+        config: of the score; its scales and filter matter.
+
+    Returns:
+        One tensor (1, 1, h, w) per error map, float32, in the order of :func:`advrad.score.arrange`.
+    """
+    return _map_norms(look.view_px, config.filter_px, config.scales == "apart")
+
+
+@lru_cache(maxsize=64)
+def _map_norms(size: int, filter_px: int, apart: bool) -> tuple[Tensor, ...]:
+    if apart:
+        squares = [_single(size // 2**level, filter_px, level) for level in range(SCALES)]
+    else:
+        squares = [_averaged(size, filter_px)]
+    return tuple(torch.from_numpy(np.sqrt(s) * _ROUNDING).float()[None, None] for s in squares)
+
+
+def _single(size: int, filter_px: int, level: int) -> Floats:
+    """Squared norms for one scale: its blocks do not overlap, so the largest weight decides."""
+    largest = _filter_matrix(size, filter_px).max(1)
+    return np.outer(largest, largest) / (_CHANNELS * 4**level)
+
+
+def _averaged(size: int, filter_px: int) -> Floats:
+    """Squared norms for the mean of all scales, (size, size).
+
+    The matrix of the square is one of blocks as large as the coarsest cell, since finer cells lie within coarser ones.
+    For a block it is ``N u = sum_l A_l^T w_l A_l u``, A_l the mean over cells of scale l. Its entries are not negative,
+    so for any positive u its largest eigenvalue is at most the largest ratio ``(N u)_k / u_k`` (Collatz, Wielandt), and
+    the power method brings the two together.
+    """
+    patterns, which = _patterns(_weights(size, filter_px))
+    # (rows of cells, columns of cells, blocks down, blocks across, y in block, x in block) at each scale.
+    weights = [p[:, None, :, None, :, None] * p[None, :, None, :, None, :] for p in patterns]
+    u = np.ones(weights[0].shape)
+    bound = np.full(u.shape[:4], np.inf)
+    for _ in range(_ROUNDS):
+        image = _apply(weights, u)
+        bound = np.minimum(bound, (image / u).max((-2, -1)))
+        peak = image.max((-2, -1), keepdims=True)
+        u = np.maximum(image / np.where(peak > 0, peak, 1), 1e-9)
+    squares = bound.max((2, 3)) / (SCALES * _CHANNELS)
+    return squares[which[:, None], which[None, :]]
+
+
+def _patterns(weights: list[Floats]) -> tuple[list[Floats], npt.NDArray[np.intp]]:
+    """Weights along one side, without repetitions: most cells see the same ones, but for a move by whole blocks.
+
+    Args:
+        weights: by scale, (size, size / 2^level).
+
+    Returns:
+        By scale (patterns, near blocks, cells in the block), and for each cell its pattern, (size,).
+    """
+    size = len(weights[0])
+    apart = [w.reshape(size, size // _COARSEST, -1) for w in weights]  # (cell, block, cells of the scale in the block)
+    touched = np.any([w.any(2) for w in apart], axis=0)
+    near = int(touched.sum(1).max())
+    first = np.minimum(touched.argmax(1), touched.shape[1] - near)
+    rows = [np.stack([w[cell, first[cell] : first[cell] + near] for cell in range(size)]) for w in apart]
+    flat = np.round(np.concatenate([row.reshape(size, -1) for row in rows], axis=1), 9)
+    _, example, which = np.unique(flat, axis=0, return_index=True, return_inverse=True)
+    return [row[example] for row in rows], which.reshape(-1)
+
+
+def _apply(weight: list[Floats], u: Floats) -> Floats:
+    """``N u`` of :func:`_averaged`, for many blocks at once, (..., side, side)."""
+    total = np.zeros_like(u)
+    side = u.shape[-1]
+    for level, w in enumerate(weight):
+        cell = 2**level
+        means = u.reshape(*u.shape[:-2], side // cell, cell, side // cell, cell).mean((-3, -1))
+        spread = w * means / cell**2
+        total += np.repeat(np.repeat(spread, cell, -2), cell, -1)
+    return total
+
+
+def mean_norms(look: Look, config: ScoreConfig) -> tuple[float, ...]:
+    """Norm of the map from a picture at a look's size to ``sqrt(mean(E))``, for each of its error maps.
+
+    Args:
+        look: of the score.
+        config: of the score; its scales and filter matter.
+    """
+    return _mean_norms(look.view_px, config.filter_px, config.scales == "apart")
+
+
+@lru_cache(maxsize=64)
+def _mean_norms(size: int, filter_px: int, apart: bool) -> tuple[float, ...]:
+    if apart:
+        found = []
+        for level in range(SCALES):
+            cells = size // 2**level
+            share = _filter_matrix(cells, filter_px).mean(0)
+            found.append(float(np.outer(share, share).max()) / (_CHANNELS * 4**level))
+        return tuple(float(np.sqrt(square)) * _ROUNDING for square in found)
+    # Here u = 1 in the ratio of Collatz and Wielandt is enough: the weights are nearly even.
+    total = np.zeros((size, size))
+    for level, weights in enumerate(_weights(size, filter_px)):
+        share = np.outer(weights.mean(0), weights.mean(0)) / 4**level
+        total += np.repeat(np.repeat(share, 2**level, 0), 2**level, 1)
+    return (float(np.sqrt(total.max() / (SCALES * _CHANNELS))) * _ROUNDING,)

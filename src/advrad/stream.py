@@ -20,14 +20,8 @@ from advrad.errors import CheckpointError, DataError, PictureError
 from advrad.files import make_folder
 from advrad.layouts import PICTURE_SUFFIXES
 from advrad.overlay import heat_overlay
-from advrad.pictures import (
-    REDUCE_ABOVE_PIXELS,
-    read_picture,
-    read_resized,
-    resize,
-    to_tensor,
-    write_picture,
-)
+from advrad.pictures import REDUCE_ABOVE_PIXELS, read_picture, read_resized, resize, to_tensor
+from advrad.png import write_picture
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:

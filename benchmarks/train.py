@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from advrad.data import PictureStack, load_pictures, split_normals
 from advrad.ddpm import DdpmConfig, build
 from advrad.denoiser import Denoiser
-from advrad.detector import bfloat16_is_native
 from advrad.layouts import find_records
 from advrad.lean import LeanDenoiser
+from advrad.precision import bfloat16_is_native
 from advrad.train import TrainConfig, Trainer, View, make_accelerator
 
 if TYPE_CHECKING:

@@ -16,14 +16,15 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from makers import write_good
 from toys import NEAR, TINY, TWO_LOOKS, assert_gradient, awake, detector, generator, pictures, statistics
 
-import advrad.detector
+import advrad.precision
 from advrad.checkpoint import load_folder, save_folder
 from advrad.decide import conformal_threshold
 from advrad.denoiser import scale_errors
-from advrad.detector import AdvRAD, DetectorConfig, bfloat16_is_native, build_denoiser
+from advrad.detector import AdvRAD, DetectorConfig, build_denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, PictureError
 from advrad.lean import LeanDenoiser
 from advrad.pictures import read_resized, resize
+from advrad.precision import bfloat16_is_native
 from advrad.reconstruct import reconstruct
 from advrad.score import MapStatistics, ScoreConfig, error_map, mean_filter, paper_score, pool, relate, smooth
 
@@ -536,8 +537,7 @@ def test_bfloat16_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> 
     made = detector(precision="auto")
     made.denoiser.network.stem.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(advrad.detector, "bfloat16_is_native", lambda device, native=native: native)
+        monkeypatch.setattr(advrad.precision, "bfloat16_is_native", lambda device, native=native: native)
         seen.clear()
         made.measure(pictures(1))
         assert set(seen) == {dtype}
-    assert bfloat16_is_native(torch.device("meta")) is False

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from advrad.denoiser import Denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.pictures import read_resized, resize
+from advrad.precision import Precision, takes_bfloat16
 from advrad.reconstruct import GradientPath
 from advrad.score import Look, MapStatistics, ScoreConfig, look_maps, smooth, standardise
 from advrad.types import MAX_PIXELS
@@ -78,7 +79,7 @@ class DetectorConfig(Config):
     scales: tuple[float, ...] = ()
     ceilings: tuple[float, ...] = ()
     noise_seed: int = Field(0, ge=0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     calibration: Calibration | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     figures: dict[str, Any] = Field(default_factory=dict)
@@ -103,15 +104,6 @@ class Prediction:
     score_map: Floats
     recon: Floats
     path: Path | None = None
-
-
-def bfloat16_is_native(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def build_denoiser(config: LeanConfig | DdpmConfig) -> Denoiser:
@@ -281,8 +273,7 @@ class AdvRAD(
 
     def arithmetic(self, enabled: bool = True) -> torch.autocast:
         """The arithmetic that verdicts are made in; float32 where not enabled."""
-        precision = self.detector_config.precision
-        bf16 = precision == "bfloat16" or (precision == "auto" and bfloat16_is_native(self.device))
+        bf16 = takes_bfloat16(self.detector_config.precision, self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16 and enabled)
 
     @contextlib.contextmanager

@@ -21,11 +21,12 @@ from advrad.ddpm import PRESETS as DDPM_PRESETS
 from advrad.ddpm import DdpmConfig
 from advrad.decide import normals_needed, rate_in_reach
 from advrad.denoiser import Denoiser
-from advrad.detector import AdvRAD, DenoiserConfig, DetectorConfig, bfloat16_is_native, build_denoiser
+from advrad.detector import AdvRAD, DenoiserConfig, DetectorConfig, build_denoiser
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
 from advrad.files import make_folder, write_json
 from advrad.layouts import find_records
 from advrad.lean import LeanConfig
+from advrad.precision import Precision, takes_bfloat16
 from advrad.score import paper_score
 from advrad.select import DEFECTS_PER_SELECTION, DRAWS, REFERENCES, SIGMAS, choose, forced
 from advrad.train import (
@@ -144,7 +145,7 @@ class RunOptions(Config):
     learning_rate: float | None = None
     false_alarm_rate: float = 0.05
     score: Literal["auto", "robust", "paper"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     layout: str = "auto"
     category: str | None = None
     skip_bad: bool = False
@@ -345,7 +346,7 @@ def _finish(
     """Choose the score, calibrate and save. Every process computes the same; the main one writes."""
     config, device = plan.train, accelerator.device
     pictures, held, calibration = stacks
-    bf16 = config.precision == "bfloat16" or (config.precision == "auto" and bfloat16_is_native(device))
+    bf16 = takes_bfloat16(config.precision, device)
 
     def autocast() -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=bf16)

@@ -25,18 +25,17 @@ from advrad.checkpoint import write_tensors
 from advrad.config import Config
 from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
-from advrad.detector import bfloat16_is_native
 from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
 from advrad.log import LogWriter
 from advrad.optimiser import Muon
 from advrad.pictures import resize
+from advrad.precision import Precision, takes_bfloat16
 from advrad.synthetic import paste_defects
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 Symmetry = Literal["none", "horizontal", "vertical", "both", "square"]
-Precision = Literal["auto", "float32", "bfloat16"]
 
 SAVE_EVERY_S = 30.0
 _DIVERGED = 20.0  # times the loss of the first steps, when the network knows nothing yet
@@ -229,10 +228,10 @@ def make_accelerator(precision: Precision) -> Accelerator:
     from accelerate.state import AcceleratorState
 
     probe = accelerate.PartialState()
-    native = precision == "bfloat16" or (precision == "auto" and bfloat16_is_native(probe.device))
+    bf16 = takes_bfloat16(precision, probe.device)
     # The first precision would hold for the whole process, and asking for another one would fail.
     AcceleratorState._reset_state()
-    return accelerate.Accelerator(mixed_precision="bf16" if native else "no")
+    return accelerate.Accelerator(mixed_precision="bf16" if bf16 else "no")
 
 
 class _Objective(nn.Module):

@@ -20,13 +20,14 @@ import advrad.precision
 from advrad.checkpoint import load_folder, save_folder
 from advrad.decide import conformal_threshold
 from advrad.denoiser import scale_errors
-from advrad.detector import AdvRAD, DetectorConfig, build_denoiser
+from advrad.detector import AdvRAD
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, PictureError
 from advrad.lean import LeanDenoiser
 from advrad.pictures import read_resized, resize
 from advrad.precision import bfloat16_is_native
 from advrad.reconstruct import reconstruct
 from advrad.score import MapStatistics, ScoreConfig, error_map, mean_filter, paper_score, pool, relate, smooth
+from advrad.settings import DetectorConfig
 
 # --- scoring -------------------------------------------------------------------------------------------------------
 
@@ -455,11 +456,6 @@ def test_a_missing_folder_is_one_plain_line(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError) as caught:
             AdvRAD.from_pretrained(name, local_files_only=True)
         assert "there is no such model folder" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_build_denoiser_makes_the_kind_that_is_named() -> None:
-    assert isinstance(build_denoiser(TINY), LeanDenoiser)
-    assert build_denoiser(TINY).config == TINY
 
 
 # --- the hub, played by a folder -----------------------------------------------------------------------------------

@@ -248,8 +248,8 @@ def report(
 def info(run: Run, as_json: AsJson = False) -> None:
     """Show everything that is known of a model folder."""
     from advrad.checkpoint import load_folder
-    from advrad.detector import DetectorConfig
     from advrad.screen import show_facts
+    from advrad.settings import DetectorConfig
 
     values, tensors = load_folder(run)
     config = DetectorConfig.parse(values, str(run / "config.json"))

@@ -21,7 +21,7 @@ from advrad.ddpm import PRESETS as DDPM_PRESETS
 from advrad.ddpm import DdpmConfig
 from advrad.decide import normals_needed, rate_in_reach
 from advrad.denoiser import Denoiser
-from advrad.detector import AdvRAD, DenoiserConfig, DetectorConfig, build_denoiser
+from advrad.detector import AdvRAD
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
 from advrad.files import make_folder, write_json
 from advrad.layouts import find_records
@@ -29,6 +29,7 @@ from advrad.lean import LeanConfig
 from advrad.precision import Precision, takes_bfloat16
 from advrad.score import paper_score
 from advrad.select import DEFECTS_PER_SELECTION, DRAWS, REFERENCES, SIGMAS, choose, forced
+from advrad.settings import DenoiserConfig, DetectorConfig, build_denoiser
 from advrad.train import (
     Progress,
     TrainConfig,

@@ -14,6 +14,7 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
+from advrad import hub
 from advrad.checkpoint import load_folder, save_folder
 from advrad.decide import conformal_threshold
 from advrad.denoiser import Denoiser
@@ -346,7 +347,7 @@ class AdvRAD(
             raise ConfigError(f"from_pretrained: {', '.join(sorted(unknown))} is not known; remove it")
         folder = Path(model_id)
         if not folder.exists():
-            folder = _download(model_id, revision, cache_dir, force_download, local_files_only, token)
+            folder = hub.download(model_id, revision, cache_dir, force_download, local_files_only, token)
         values, tensors = load_folder(folder)
         config = DetectorConfig.parse(values, str(folder / "config.json"))
         count = len(config.score.map_sizes)
@@ -377,41 +378,6 @@ class AdvRAD(
         from advrad.card import render
 
         return ModelCard(render(self.detector_config))
-
-
-def _download(
-    model_id: str,
-    revision: str | None,
-    cache_dir: str | Path | None,
-    force_download: bool,
-    local_files_only: bool,
-    token: str | bool | None,
-) -> Path:
-    """Fetch a model folder from the hub: configuration and weights only."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(
-            snapshot_download(
-                model_id,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-                allow_patterns=["config.json", "model.safetensors"],
-            )
-        )
-    except HFValidationError:
-        raise CheckpointError(
-            f"{model_id}: there is no such model folder, nor can it be a hub id; check the path"
-        ) from None
-    except Exception as error:  # the hub's clients raise many kinds for one cause: it is not to be had
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{model_id}: there is no such model folder, and the hub does not give it ({reason}); check the name"
-        ) from None
 
 
 def _batches(

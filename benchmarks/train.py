@@ -24,13 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from advrad.batches import TrainConfig, View
 from advrad.data import PictureStack, load_pictures, split_normals
 from advrad.ddpm import DdpmConfig, build
 from advrad.denoiser import Denoiser
 from advrad.layouts import find_records
 from advrad.lean import LeanDenoiser
 from advrad.precision import bfloat16_is_native
-from advrad.train import TrainConfig, Trainer, View, make_accelerator
+from advrad.train import Trainer, make_accelerator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

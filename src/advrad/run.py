@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 
 from advrad import pretrained
+from advrad.batches import TrainConfig, View, find_symmetry, whole_pictures
 from advrad.config import Config
 from advrad.data import PictureStack, load_pictures, split_normals
 from advrad.ddpm import PRESETS as DDPM_PRESETS
@@ -30,17 +31,7 @@ from advrad.precision import Precision, takes_bfloat16
 from advrad.score import paper_score
 from advrad.select import DEFECTS_PER_SELECTION, DRAWS, REFERENCES, SIGMAS, choose, forced
 from advrad.settings import DenoiserConfig, DetectorConfig, build_denoiser
-from advrad.train import (
-    Progress,
-    TrainConfig,
-    Trainer,
-    View,
-    find_symmetry,
-    fit,
-    make_accelerator,
-    steps_for,
-    whole_pictures,
-)
+from advrad.train import Progress, Trainer, fit, make_accelerator, steps_for
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:

@@ -205,7 +205,8 @@ def _until(
     data: Path, target: float, cap: float, first: float, checkpoint: str | None, size_px: int, folder: Path
 ) -> list[dict[str, float]]:
     from advrad.evaluate import evaluate
-    from advrad.run import RunOptions, train
+    from advrad.plan import RunOptions
+    from advrad.run import train
 
     dataset = find_records(data)
     budgets = [min(first, cap)]

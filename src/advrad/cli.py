@@ -144,7 +144,7 @@ def train(
     _one_of("--score", score, ("auto", "robust", "paper"))
     _one_of("--precision", precision, ("auto", "float32", "bfloat16"))
     from advrad import commands
-    from advrad.run import RunOptions
+    from advrad.plan import RunOptions
 
     options = RunOptions.parse(_typed(context, RunOptions.model_fields), "options")
     return commands.train(data, output, options, resume)
@@ -281,7 +281,7 @@ def demo(
 ) -> int:
     """Train, evaluate and report on a made-up product. A second call goes on where the first was stopped."""
     from advrad import commands
-    from advrad.run import RunOptions
+    from advrad.plan import RunOptions
 
     return commands.demo(output, RunOptions.parse(_typed(context, RunOptions.model_fields), "options"))
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 SAVE_EVERY_S = 30.0
+#: Muon's step length over AdamW's rate: 0.02 beside 0.001.
+KERNEL_RATE = 20.0
 _DIVERGED = 20.0  # times the loss of the first steps, when the network knows nothing yet
 
 
@@ -45,10 +47,6 @@ class Progress:
     images_per_s: float
     elapsed_s: float
     left_s: float
-
-
-#: Muon's step length over AdamW's rate: 0.02 beside 0.001.
-KERNEL_RATE = 20.0
 
 
 def schedule(config: TrainConfig, step: int) -> float:

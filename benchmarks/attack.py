@@ -14,15 +14,13 @@ import json
 import statistics
 import sys
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from predict import fresh_detector
-from torch import Tensor, nn
+from toolbox import toolbox_pgd
 
 from advrad.attacks import pgd
 from advrad.detector import AdvRAD
@@ -31,45 +29,6 @@ from advrad.objectives import climbable, objective
 from advrad.threat import Threat
 
 THREAT = Threat(norm="linf", eps=2 / 255)
-
-
-class _TwoLogits(nn.Module):
-    """The detector as the toolbox takes it: a classifier of good and defective."""
-
-    def __init__(self, target: Exposed) -> None:
-        super().__init__()
-        self.target = target
-        self.generator = torch.Generator().manual_seed(0)
-
-    def forward(self, images: Tensor) -> Tensor:
-        scores = self.target.judge(images, self.generator).scores
-        return torch.stack([-scores, scores], dim=1)
-
-
-def toolbox(target: Exposed, images: Tensor, steps: int) -> Any:
-    """Its PGD, ready to be called."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from art.attacks.evasion import ProjectedGradientDescentPyTorch
-        from art.estimators.classification import PyTorchClassifier
-
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return -(logits * labels).sum()
-
-    shape = tuple(images.shape[1:])
-    classifier = PyTorchClassifier(_TwoLogits(target).eval(), loss, shape, 2, clip_values=(0, 1), device_type="cpu")
-    attack = ProjectedGradientDescentPyTorch(
-        classifier,
-        norm=np.inf,
-        eps=THREAT.eps,
-        eps_step=THREAT.eps / 4,
-        max_iter=steps,
-        num_random_init=1,
-        batch_size=len(images),
-        verbose=False,
-    )
-    labels = np.eye(2, dtype=np.float32)[np.arange(len(images)) % 2]
-    return lambda: attack.generate(images.numpy(), labels)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -85,14 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     target = Exposed(detector)
     side = target.size_px
     images = torch.rand(options.batch, 3, side, side, generator=torch.Generator().manual_seed(1))
-    signs = 1.0 - 2.0 * (torch.arange(options.batch) % 2)
+    labels = torch.arange(options.batch) % 2
+    signs = 1.0 - 2.0 * labels
 
-    def ours(surrogate: str) -> Any:
+    def ours(surrogate: str) -> Callable[[], object]:
         climbed = objective(target, signs, surrogate, torch.Generator().manual_seed(0))
         own = [torch.Generator().manual_seed(row) for row in range(options.batch)]
         return lambda: pgd(climbed, images, THREAT, own, options.steps)
 
-    contestants = {"ours": ours("score"), "toolbox": toolbox(target, images, options.steps)}
+    theirs = toolbox_pgd(target, images, labels, THREAT, options.steps)
+    contestants: dict[str, Callable[[], object]] = {"ours": ours("score"), "toolbox": theirs}
     if "in turn" in climbable(target):
         contestants["ours, parts in turn"] = ours("in turn")
     times: dict[str, list[float]] = {name: [] for name in contestants}

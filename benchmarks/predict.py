@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from advrad.detector import AdvRAD, DetectorConfig
+from advrad.detector import AdvRAD
 from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.score import Look, MapStatistics, ScoreConfig
+from advrad.settings import DetectorConfig
 
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
 

@@ -24,13 +24,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from advrad.batches import TrainConfig, View
 from advrad.data import PictureStack, load_pictures, split_normals
 from advrad.ddpm import DdpmConfig, build
 from advrad.denoiser import Denoiser
-from advrad.detector import bfloat16_is_native
 from advrad.layouts import find_records
 from advrad.lean import LeanDenoiser
-from advrad.train import TrainConfig, Trainer, View, make_accelerator
+from advrad.precision import bfloat16_is_native
+from advrad.train import Trainer, make_accelerator
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -204,7 +205,8 @@ def _until(
     data: Path, target: float, cap: float, first: float, checkpoint: str | None, size_px: int, folder: Path
 ) -> list[dict[str, float]]:
     from advrad.evaluate import evaluate
-    from advrad.run import RunOptions, train
+    from advrad.plan import RunOptions
+    from advrad.run import train
 
     dataset = find_records(data)
     budgets = [min(first, cap)]

@@ -44,7 +44,8 @@ def widgets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def widget_run(tmp_path_factory: pytest.TempPathFactory, widgets: Path) -> Path:
     """A run trained on `widgets` for a few steps; to be read only."""
-    from advrad.run import RunOptions, train
+    from advrad.plan import RunOptions
+    from advrad.run import train
 
     folder = tmp_path_factory.mktemp("runs") / "widget"
     with pytest.MonkeyPatch.context() as patch:

@@ -123,8 +123,7 @@ def test_startup_times_a_process() -> None:
     assert load("startup").seconds(["-c", "pass"]) > 0
 
 
-def test_attacks_beside_the_toolbox(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
+def test_attacks_beside_the_toolbox(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the toolbox's own
         result = load("attack").main(["--rounds", "1", "--steps", "1", "--batch", "2", "--size", "64"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import yaml
 
 from advrad.card import category_of, promise, render
-from advrad.detector import Calibration, DetectorConfig
 from advrad.lean import LeanConfig
 from advrad.score import Look, ScoreConfig, describe
+from advrad.settings import Calibration, DetectorConfig
 
 FIGURES = {
     "image_auroc": 0.98765,

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub
 import numpy as np
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
 from makers import write_good
 from toys import NEAR, TINY, TWO_LOOKS, assert_gradient, awake, detector, generator, pictures, statistics
 
-import advrad.detector
+import advrad.precision
 from advrad.checkpoint import load_folder, save_folder
 from advrad.decide import conformal_threshold
 from advrad.denoiser import scale_errors
-from advrad.detector import AdvRAD, DetectorConfig, bfloat16_is_native, build_denoiser
+from advrad.detector import AdvRAD
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, PictureError
 from advrad.lean import LeanDenoiser
 from advrad.pictures import read_resized, resize
+from advrad.precision import bfloat16_is_native
 from advrad.reconstruct import reconstruct
 from advrad.score import MapStatistics, ScoreConfig, error_map, mean_filter, paper_score, pool, relate, smooth
+from advrad.settings import DetectorConfig
 
 # --- scoring -------------------------------------------------------------------------------------------------------
 
@@ -449,71 +447,6 @@ def test_options_that_do_not_exist_are_refused(saved: Path) -> None:
         AdvRAD.from_pretrained(saved, colour=1)
 
 
-def test_a_missing_folder_is_one_plain_line(tmp_path: Path) -> None:
-    for name in (str(tmp_path / "nowhere"), "nobody/nothing", "not a name!"):
-        with pytest.raises(CheckpointError) as caught:
-            AdvRAD.from_pretrained(name, local_files_only=True)
-        assert "there is no such model folder" in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_build_denoiser_makes_the_kind_that_is_named() -> None:
-    assert isinstance(build_denoiser(TINY), LeanDenoiser)
-    assert build_denoiser(TINY).config == TINY
-
-
-# --- the hub, played by a folder -----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that takes uploads under `owner/name` and gives them back."""
-    shelf = tmp_path / "hub"
-
-    class Api:
-        def __init__(self, **options: object) -> None:
-            pass
-
-        def create_repo(self, repo_id: str, **options: object) -> SimpleNamespace:
-            (shelf / repo_id).mkdir(parents=True, exist_ok=True)
-            return SimpleNamespace(repo_id=repo_id)
-
-        def upload_folder(self, repo_id: str, folder_path: Path, **options: object) -> str:
-            shutil.copytree(folder_path, shelf / repo_id, dirs_exist_ok=True)
-            return f"hub:{repo_id}"
-
-    def snapshot_download(repo_id: str, *, allow_patterns: list[str], **options: object) -> str:
-        if not (shelf / repo_id).is_dir():
-            raise LocalEntryNotFoundError(f"{repo_id} is not here\nand never was")
-        return str(shelf / repo_id)
-
-    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Api)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    return shelf
-
-
-def test_a_pushed_detector_comes_back_bit_by_bit(hub: Path) -> None:
-    made = detector()
-    assert made.push_to_hub("owner/widget") == "hub:owner/widget"
-    assert sorted(path.name for path in (hub / "owner" / "widget").iterdir()) == [
-        "README.md",
-        "config.json",
-        "model.safetensors",
-    ]
-    card = (hub / "owner" / "widget" / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\n") and "library_name: advrad" in card
-    images = pictures(3)
-    for where in ("owner/widget", hub / "owner" / "widget"):
-        loaded = AdvRAD.from_pretrained(where)
-        assert torch.equal(loaded.measure(images)[0], made.measure(images)[0])
-        assert loaded.calibration == made.calibration
-
-
-def test_what_the_hub_lacks_is_one_plain_line(hub: Path) -> None:
-    with pytest.raises(CheckpointError, match="nobody/nothing") as caught:
-        AdvRAD.from_pretrained("nobody/nothing")
-    assert "\n" not in str(caught.value)
-
-
 def test_saving_again_renews_the_model_card(tmp_path: Path) -> None:
     made = detector()
     made.save_pretrained(tmp_path)
@@ -536,8 +469,7 @@ def test_bfloat16_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> 
     made = detector(precision="auto")
     made.denoiser.network.stem.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(advrad.detector, "bfloat16_is_native", lambda device, native=native: native)
+        monkeypatch.setattr(advrad.precision, "bfloat16_is_native", lambda device, native=native: native)
         seen.clear()
         made.measure(pictures(1))
         assert set(seen) == {dtype}
-    assert bfloat16_is_native(torch.device("meta")) is False

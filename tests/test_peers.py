@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from accused import honest, subjects
+from toolbox import TwoLogits, toolbox_pgd
 from torch import Tensor, nn
 from toys import TWO_LOOKS, detector
 
@@ -26,26 +27,11 @@ from advrad.threat import Norm, Threat
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # theirs, of their own dependencies
     import foolbox
-    from art.attacks.evasion import ProjectedGradientDescentPyTorch
-    from art.estimators.classification import PyTorchClassifier
 
 STEPS = 40
 SEED = 3
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-class TwoLogits(nn.Module):
-    """A detector as a classifier: good, defective."""
-
-    def __init__(self, target: Detector) -> None:
-        super().__init__()
-        self.target = target
-        self.generator = torch.Generator().manual_seed(5)
-
-    def forward(self, images: Tensor) -> Tensor:
-        scores = self.target.judge(images, self.generator).scores
-        return torch.stack([-scores, scores], dim=1)
 
 
 def with_foolbox(target: Detector, given: Subjects, threat: Threat) -> Tensor:
@@ -64,27 +50,10 @@ def with_foolbox(target: Detector, given: Subjects, threat: Threat) -> Tensor:
     return clipped
 
 
-def with_art(target: Detector, given: Subjects, threat: Threat) -> Tensor:
-    def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return -(logits * labels).sum()  # they come one-hot
-
-    classifier = PyTorchClassifier(
-        TwoLogits(target).eval(), loss, tuple(given.images.shape[1:]), 2, clip_values=(0, 1), device_type="cpu"
-    )
-    attack = ProjectedGradientDescentPyTorch(
-        classifier,
-        norm=np.inf if threat.norm == "linf" else 2,
-        eps=threat.eps,
-        eps_step=2.5 * threat.eps / STEPS,
-        max_iter=STEPS,
-        num_random_init=1,
-        batch_size=len(given.labels),
-        verbose=False,
-    )
+def with_toolbox(target: Detector, given: Subjects, threat: Threat) -> Tensor:
     np.random.seed(SEED)
     torch.manual_seed(SEED)
-    found = attack.generate(given.images.numpy(), np.eye(2, dtype=np.float32)[given.labels])
-    return torch.from_numpy(found)
+    return toolbox_pgd(target, given.images, torch.from_numpy(given.labels), threat, STEPS)()
 
 
 def ours() -> tuple[Detector, Subjects]:
@@ -98,7 +67,7 @@ def autoencoder() -> tuple[Detector, Subjects]:
     return honest(), subjects(24)
 
 
-@pytest.mark.parametrize("peer", [with_foolbox, with_art])
+@pytest.mark.parametrize("peer", [with_foolbox, with_toolbox])
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.25)])
 @pytest.mark.parametrize("case", [ours, autoencoder])
 def test_ours_is_never_weaker(

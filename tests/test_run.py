@@ -16,46 +16,33 @@ import torch
 import trained
 from makers import make_folder, make_mvtec, write_good
 from safetensors.torch import load_file
+from short_runs import LEAN, TINY, StopAt, replace, small, weights
 from toys import generator, pictures
 
 import advrad.run
 from advrad.data import load_pictures, split_normals
 from advrad.ddpm import PRESETS as DDPM_PRESETS
-from advrad.ddpm import DdpmConfig, DdpmDenoiser, build
+from advrad.ddpm import DdpmDenoiser, build
 from advrad.detector import AdvRAD
-from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
+from advrad.errors import CheckpointError, ConfigError, DataError
 from advrad.layouts import find_records
-from advrad.lean import LeanConfig, LeanDenoiser
-from advrad.run import RunOptions, RunPlan, Silent, lean_views, train
+from advrad.lean import LeanDenoiser
+from advrad.plan import RunOptions, RunPlan
+from advrad.run import Silent, train
 from advrad.score import paper_score
 from advrad.select import fit_statistics
 from advrad.train import Progress
 
 
-def replace(options: RunOptions, **changes: object) -> RunOptions:
-    return options.model_copy(update=changes)
-
-
-LEAN = RunOptions(steps=6, size_px=64, false_alarm_rate=0.2, precision="float32", batch_size=4)
-TINY = RunOptions(steps=2, preset="tiny", false_alarm_rate=0.2, precision="float32", batch_size=4)
-
-
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    trained.shrink(monkeypatch)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with small(monkeypatch):
+        yield
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("product"), good=20, size=64)
-
-
-def weights(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
 
 
 class Listener(Silent):
@@ -74,21 +61,6 @@ class Listener(Silent):
 
     def step(self, progress: Progress) -> None:
         self.steps.append(progress.step)
-
-
-class StopAt(Silent):
-    """Interrupts a run after a step, or when a stage begins."""
-
-    def __init__(self, step: int | None = None, stage: str | None = None) -> None:
-        self.last, self.words = step, stage
-
-    def step(self, progress: Progress) -> None:
-        if progress.step == self.last:
-            raise KeyboardInterrupt
-
-    def stage(self, words: str) -> None:
-        if words == self.words:
-            raise KeyboardInterrupt
 
 
 # --- end to end ----------------------------------------------------------------------------------------------------
@@ -274,7 +246,8 @@ import sys, time
 from pathlib import Path
 import pytest, torch, trained
 import advrad.train
-from advrad.run import RunOptions, Silent, train
+from advrad.plan import RunOptions
+from advrad.run import Silent, train
 torch.set_num_threads(1)
 trained.shrink(pytest.MonkeyPatch())
 advrad.train.SAVE_EVERY_S = 0.0
@@ -309,87 +282,7 @@ def test_a_finished_run_can_be_resumed_in_vain(data: Path, tmp_path: Path, unint
     assert listener.steps == [] and weights(tmp_path) == uninterrupted
 
 
-# --- options given again -------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of `LEAN`, stopped before its first step; to be read only."""
-    folder = tmp_path_factory.mktemp("interrupted")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        trained.shrink(patch)
-        train(data, folder, LEAN, watcher=StopAt(stage="Training"))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"minutes": 5.0}, "--minutes 5.0: the run in {} was begun without it; leave --minutes out"),
-        ({"steps": 7}, "--steps 7: the run in {} was begun with 6; leave --steps out"),
-        ({"preset": "tiny"}, "--preset tiny: the run in {} was begun with lean;"),
-        ({"source": "unet"}, "--denoiser unet: the run in {} was begun without it; leave --denoiser out"),
-        ({"size_px": 128}, "--size 128: the run in {} was begun with 64; leave --size out"),
-        ({"seed": 1}, "--seed 1: the run in {} was begun with 0; leave --seed out"),
-        ({"batch_size": 8}, "--batch-size 8: the run in {} was begun with 4;"),
-        ({"learning_rate": 0.1}, "--learning-rate 0.1: the run in {} was begun with 0.001;"),
-        ({"false_alarm_rate": 0.05}, "--false-alarm-rate 0.05: the run in {} was begun with 0.2;"),
-        ({"score": "paper"}, "--score paper: the run in {} was begun with auto;"),
-        ({"precision": "auto"}, "--precision auto: the run in {} was begun with float32;"),
-        ({"layout": "mvtec"}, "--layout mvtec: the run in {} was begun with folder;"),
-        ({"category": "other"}, "--category other: the run in {} was begun with product"),
-        ({"skip_bad": True}, "--skip-bad: the run in {} was begun without it;"),
-        ({"max_pixels": 1000}, "--max-pixels 1000: the run in {} was begun with 200000000;"),
-    ],
-    ids=lambda part: next(iter(part)) if isinstance(part, dict) else "",
-)
-def test_an_option_that_contradicts_the_interrupted_run_is_refused(
-    changes: dict[str, object], words: str, data: Path, interrupted: Path
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        train(data, interrupted, RunOptions(**changes), resume=True)
-    assert words.format(interrupted) in str(caught.value)
-    assert "\n" not in str(caught.value) and not (interrupted / "config.json").exists()
-
-
-def stop_and_repeat(data: Path, folder: Path, options: RunOptions) -> AdvRAD:
-    """Interrupt a run, and finish it with the same options."""
-    with pytest.raises(KeyboardInterrupt):
-        train(data, folder, options, watcher=StopAt(stage="Training"))
-    return train(data, folder, options, resume=True)
-
-
-def test_the_same_options_may_be_given_again(data: Path, tmp_path: Path) -> None:
-    more = {"preset": "lean", "seed": 3, "learning_rate": 0.002, "score": "paper", "layout": "auto", "minutes": None}
-    made = stop_and_repeat(data, tmp_path / "lean", replace(LEAN, **more))
-    assert made.detector_config.noise_seed == 3
-    build(DDPM_PRESETS["tiny"]).network.save_pretrained(tmp_path / "unet")
-    for name, options in {
-        "preset": TINY,
-        "size": replace(TINY, size_px=32),
-        "checkpoint": replace(TINY, preset="lean", source=str(tmp_path / "unet"), size_px=16),
-    }.items():
-        assert stop_and_repeat(data, tmp_path / name, options).size_px == (options.size_px or 16)
-
-
-def test_a_budget_may_be_given_again_but_no_other(data: Path, tmp_path: Path) -> None:
-    options = replace(LEAN, steps=None, minutes=0.02)
-    with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path, options, watcher=StopAt(stage="Training"))
-    with pytest.raises(ConfigError, match=r"--minutes 1\.0: the run in .* was begun with 0\.02;"):
-        train(data, tmp_path, RunOptions(minutes=1.0), resume=True)
-    assert train(data, tmp_path, options, resume=True).detector_config.training["plan"]["budget_minutes"] == 0.02
-
-
 # --- refusals ------------------------------------------------------------------------------------------------------
-
-
-def test_an_earlier_run_is_not_overwritten(data: Path, tmp_path: Path) -> None:
-    train(data, tmp_path, replace(TINY, steps=1))
-    before = weights(tmp_path)
-    with pytest.raises(OutputError, match="--resume"):
-        train(data, tmp_path, TINY)
-    assert weights(tmp_path) == before
 
 
 def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
@@ -400,15 +293,6 @@ def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
         write_good(root / f"more{i}.png", 64, 100 + i)
     with pytest.raises(DataError, match="not those the run began with"):
         train(root, tmp_path / "run", LEAN, resume=True)
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"data": 1}', "null"])
-def test_a_damaged_plan_is_named(data: Path, tmp_path: Path, text: str) -> None:
-    (tmp_path / "training").mkdir()
-    (tmp_path / "training" / "plan.json").write_text(text)
-    with pytest.raises((CheckpointError, ConfigError), match=r"plan\.json") as caught:
-        train(data, tmp_path, LEAN, resume=True)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -469,29 +353,3 @@ def test_a_selection_left_out_is_missed_before_training(tmp_path: Path) -> None:
     split.selection[0].path.write_bytes(b"broken")
     with pytest.raises(DataError, match="1 of the 21 good pictures are left to choose the score by"):
         train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, skip_bad=True))
-
-
-def test_a_file_is_no_folder(data: Path, tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for resume in (True, False):
-        with pytest.raises(OutputError, match="is a file"):
-            train(data, tmp_path / "file", LEAN, resume=resume)
-
-
-@pytest.mark.parametrize("size_px", [64, 96, 128, 160, 256])
-def test_the_views_of_every_size_suit_the_network(size_px: int) -> None:
-    multiple = LeanDenoiser(LeanConfig()).multiple_px
-    views = lean_views(size_px, 10**6)
-    assert max(view.picture_px for view in views) == size_px
-    assert {view.picture_px for view in lean_views(size_px, 10)} == {min(view.picture_px for view in views)}
-    for view in views:
-        assert view.window_px <= view.picture_px and view.window_px % multiple == 0 and view.picture_px % multiple == 0
-
-
-def test_the_plan_roundtrips(data: Path, tmp_path: Path) -> None:
-    train(data, tmp_path, TINY)
-    values = json.loads((tmp_path / "training" / "plan.json").read_text())
-    plan = RunPlan.parse(values, "plan")
-    assert isinstance(plan.denoiser, DdpmConfig)
-    assert plan.model_dump(mode="json") == values
-    assert len(plan.names) + 1 < len(find_records(data).records)

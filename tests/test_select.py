@@ -23,7 +23,6 @@ from advrad.score import (
 )
 from advrad.select import choose, fit_statistics, forced
 from advrad.synthetic import SELECTION
-from advrad.threat import Threat
 
 SIZE_PX = 32
 
@@ -135,19 +134,6 @@ def test_under_attack_single_looks_compete_and_what_is_left_counts(normals: Tens
     assert dict(selection.attacked)[selection.winner] == values[0]
     assert f"AUROC {values[0]:.3f} under a quick attack, the most of 6" in selection.reason
     assert all(parameter.requires_grad for parameter in denoiser.parameters()), "they were frozen for a while only"
-
-
-def test_the_quick_attack_hurts_and_hurts_more_with_a_larger_radius(
-    normals: Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def left(eps: float) -> float:
-        monkeypatch.setattr(advrad.select, "ATTACK", Threat(norm="linf", eps=eps))
-        selection = choose(awake(), normals, normals, [SIZE_PX], generator(0), aim="attack", sigmas=[0.2])
-        return float(np.mean([value for _, value in selection.attacked]))
-
-    peace, small, large = (left(eps) for eps in (0.0, 4 / 255, 64 / 255))
-    assert peace > small > large
-    assert large < 0.2
 
 
 def test_in_peace_nothing_is_attacked(normals: Tensor) -> None:

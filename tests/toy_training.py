@@ -14,8 +14,9 @@ import torch
 from toys import TINY, stack
 
 import advrad.train
+from advrad.batches import TrainConfig, View
 from advrad.lean import LeanDenoiser
-from advrad.train import Progress, TrainConfig, Trainer, View, fit, make_accelerator
+from advrad.train import Progress, Trainer, fit, make_accelerator
 
 TESTS = Path(__file__).resolve().parent
 STATE = "state.safetensors"

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
-from advrad.detector import AdvRAD, DetectorConfig
+from advrad.detector import AdvRAD
 from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.score import Look, MapStatistics, ScoreConfig
+from advrad.settings import DetectorConfig
 from advrad.types import Record
 
 TINY = LeanConfig(channels=(8, 16), blocks=(1, 1))

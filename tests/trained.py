@@ -51,12 +51,12 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the network, and the choice of its score, tiny."""
-    import advrad.run
+    import advrad.plan
     import advrad.select
     from advrad.lean import LeanConfig
 
     tiny = LeanConfig(channels=(8, 16), blocks=(1, 1))
-    monkeypatch.setattr(advrad.run, "LeanConfig", lambda: tiny)
+    monkeypatch.setattr(advrad.plan, "LeanConfig", lambda: tiny)
     monkeypatch.setattr(advrad.select, "DEFECTS_PER_SELECTION", 8)
 
 

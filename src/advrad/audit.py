@@ -25,7 +25,7 @@ from advrad.config import Config
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.files import atomic_path, make_folder
 from advrad.objectives import NEED_MAPS, SURROGATES, climbable, objective
-from advrad.pictures import write_picture
+from advrad.png import write_picture
 from advrad.rows import Rows
 from advrad.target import Detector, Traits, find_traits, judged
 from advrad.threat import Threat

@@ -9,7 +9,7 @@ from advrad.score import describe
 from advrad.words import number, percent
 
 if TYPE_CHECKING:
-    from advrad.detector import DetectorConfig
+    from advrad.settings import DetectorConfig
 
 _HEAD = """\
 ---

@@ -144,7 +144,7 @@ def train(
     _one_of("--score", score, ("auto", "robust", "paper"))
     _one_of("--precision", precision, ("auto", "float32", "bfloat16"))
     from advrad import commands
-    from advrad.run import RunOptions
+    from advrad.plan import RunOptions
 
     options = RunOptions.parse(_typed(context, RunOptions.model_fields), "options")
     return commands.train(data, output, options, resume)
@@ -248,8 +248,8 @@ def report(
 def info(run: Run, as_json: AsJson = False) -> None:
     """Show everything that is known of a model folder."""
     from advrad.checkpoint import load_folder
-    from advrad.detector import DetectorConfig
     from advrad.screen import show_facts
+    from advrad.settings import DetectorConfig
 
     values, tensors = load_folder(run)
     config = DetectorConfig.parse(values, str(run / "config.json"))
@@ -281,7 +281,7 @@ def demo(
 ) -> int:
     """Train, evaluate and report on a made-up product. A second call goes on where the first was stopped."""
     from advrad import commands
-    from advrad.run import RunOptions
+    from advrad.plan import RunOptions
 
     return commands.demo(output, RunOptions.parse(_typed(context, RunOptions.model_fields), "options"))
 

@@ -16,6 +16,7 @@ from advrad.errors import ConfigError, DataError, PictureError
 from advrad.evaluate import Evaluation, evaluate, load_detector
 from advrad.files import write_json
 from advrad.layouts import Dataset
+from advrad.plan import RunOptions, plan_path
 from advrad.plots import draw_curve
 from advrad.score import describe
 from advrad.screen import Screen, show_attack, show_checks, show_curve, show_figures
@@ -25,7 +26,7 @@ from advrad.terminal import is_first_process, open_page, paths_from_stdin, put, 
 from advrad.threat import Threat
 
 
-def train(data: Path, folder: Path, options: runs.RunOptions, resume: bool) -> int:
+def train(data: Path, folder: Path, options: RunOptions, resume: bool) -> int:
     """Train, and say what was made and what to type next; the arguments are those of :func:`advrad.run.train`.
 
     Returns:
@@ -51,7 +52,7 @@ def train(data: Path, folder: Path, options: runs.RunOptions, resume: bool) -> i
     return 0
 
 
-def demo(folder: Path, options: runs.RunOptions) -> int:
+def demo(folder: Path, options: RunOptions) -> int:
     """Run the demonstration, and show what came of it; the arguments are those of :func:`advrad.demo.demo`.
 
     Returns:
@@ -75,7 +76,7 @@ def _interrupted(screen: Screen, folder: Path, command: str) -> int:
     """Say how to go on, and return the status of an interrupted command."""
     if not is_first_process():
         return INTERRUPTED
-    if not runs.plan_path(folder).is_file():
+    if not plan_path(folder).is_file():
         print("interrupted before the training began; run the same command again", file=sys.stderr)
     else:
         print(f"interrupted at step {screen.last_step or 0}; finish with: {command}", file=sys.stderr)

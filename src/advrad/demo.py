@@ -10,10 +10,11 @@ from advrad.checkpoint import CONFIG_NAME
 from advrad.evaluate import evaluate, load_detector, save_figures
 from advrad.files import make_folder
 from advrad.layouts import find_records
+from advrad.plan import RunOptions, plan_path
 from advrad.present import report_content
 from advrad.product import write_product
 from advrad.report import write_report
-from advrad.run import RunOptions, Watcher, plan_path, train
+from advrad.run import Watcher, train
 
 PRODUCT_NAME = "flange"
 REPORT_NAME = "report.html"

@@ -6,82 +6,30 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from huggingface_hub import ModelHubMixin
-from pydantic import Field
 from torch import Tensor, nn
 
+from advrad import hub
 from advrad.checkpoint import load_folder, save_folder
-from advrad.config import Config
-from advrad.ddpm import DdpmConfig
 from advrad.decide import conformal_threshold
 from advrad.denoiser import Denoiser
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
-from advrad.lean import LeanConfig, LeanDenoiser
 from advrad.pictures import read_resized, resize
+from advrad.precision import takes_bfloat16
 from advrad.reconstruct import GradientPath
 from advrad.score import Look, MapStatistics, ScoreConfig, look_maps, smooth, standardise
+from advrad.settings import Calibration, DetectorConfig, build_denoiser
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
 Floats = npt.NDArray[np.float32]
-DenoiserConfig = Annotated[LeanConfig | DdpmConfig, Field(discriminator="kind")]
-
-
-class Calibration(Config):
-    """The threshold and where it comes from.
-
-    Attributes:
-        threshold: verdict defective where score > threshold.
-        false_alarm_rate: promised for normal pictures like those of the calibration.
-        n: calibration pictures.
-        heat_low: score-map value at which heat maps begin to glow: the median of the normal maps' maxima.
-        heat_high: value that only the threshold's share of normal maps passes; outlined in heat maps.
-        source: the data, the product in them, and the seed of the split.
-    """
-
-    threshold: float
-    false_alarm_rate: float = Field(gt=0, lt=1)
-    n: int = Field(gt=0)
-    heat_low: float
-    heat_high: float
-    source: dict[str, Any] = Field(default_factory=dict)
-
-
-class DetectorConfig(Config):
-    """Everything about a detector but its tensors.
-
-    Attributes:
-        denoiser: kind and shape of the network.
-        size_px: side of the square at which pictures enter; the published input size.
-        score: how a picture is scored.
-        locations: mean normal score of each error map.
-        scales: spread of each error map's normal score.
-        ceilings: of each error map, see :func:`advrad.score.relate`.
-        noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
-        precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
-        calibration: None while no threshold was set.
-        training: how it was trained: the plan, the numbers of pictures, what was tried for the score, the versions.
-        figures: measured results, shown in the model card.
-    """
-
-    denoiser: DenoiserConfig
-    size_px: int = Field(gt=0)
-    score: ScoreConfig
-    locations: tuple[float, ...] = ()
-    scales: tuple[float, ...] = ()
-    ceilings: tuple[float, ...] = ()
-    noise_seed: int = Field(0, ge=0)
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    calibration: Calibration | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
-    figures: dict[str, Any] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,24 +51,6 @@ class Prediction:
     score_map: Floats
     recon: Floats
     path: Path | None = None
-
-
-def bfloat16_is_native(device: torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware; elsewhere it is slower than float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type != "cpu":
-        return False
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
-
-
-def build_denoiser(config: LeanConfig | DdpmConfig) -> Denoiser:
-    """A freshly initialised denoiser of either kind."""
-    if isinstance(config, DdpmConfig):
-        from advrad.ddpm import build
-
-        return build(config)
-    return LeanDenoiser(config)
 
 
 class AdvRAD(
@@ -288,8 +218,7 @@ class AdvRAD(
 
     def arithmetic(self, enabled: bool = True) -> torch.autocast:
         """The arithmetic that verdicts are made in; float32 where not enabled."""
-        precision = self.detector_config.precision
-        bf16 = precision == "bfloat16" or (precision == "auto" and bfloat16_is_native(self.device))
+        bf16 = takes_bfloat16(self.detector_config.precision, self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16 and enabled)
 
     @contextlib.contextmanager
@@ -425,7 +354,7 @@ class AdvRAD(
             raise ConfigError(f"from_pretrained: {', '.join(sorted(unknown))} is not known; remove it")
         folder = Path(model_id)
         if not folder.exists():
-            folder = _download(model_id, revision, cache_dir, force_download, local_files_only, token)
+            folder = hub.download(model_id, revision, cache_dir, force_download, local_files_only, token)
         values, tensors = load_folder(folder)
         config = DetectorConfig.parse(values, str(folder / "config.json"))
         count = len(config.score.map_sizes)
@@ -456,41 +385,6 @@ class AdvRAD(
         from advrad.card import render
 
         return ModelCard(render(self.detector_config))
-
-
-def _download(
-    model_id: str,
-    revision: str | None,
-    cache_dir: str | Path | None,
-    force_download: bool,
-    local_files_only: bool,
-    token: str | bool | None,
-) -> Path:
-    """Fetch a model folder from the hub: configuration and weights only."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        return Path(
-            snapshot_download(
-                model_id,
-                revision=revision,
-                cache_dir=cache_dir,
-                force_download=force_download,
-                local_files_only=local_files_only,
-                token=token,
-                allow_patterns=["config.json", "model.safetensors"],
-            )
-        )
-    except HFValidationError:
-        raise CheckpointError(
-            f"{model_id}: there is no such model folder, nor can it be a hub id; check the path"
-        ) from None
-    except Exception as error:  # the hub's clients raise many kinds for one cause: it is not to be had
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{model_id}: there is no such model folder, and the hub does not give it ({reason}); check the name"
-        ) from None
 
 
 def _batches(

@@ -16,10 +16,11 @@ from advrad import metrics, shortcuts
 from advrad.card import render
 from advrad.checkpoint import CONFIG_NAME
 from advrad.data import load_masks, load_pictures
-from advrad.detector import AdvRAD, DetectorConfig
+from advrad.detector import AdvRAD
 from advrad.errors import CheckpointError, DataError, PictureError
 from advrad.files import write_json, write_text
 from advrad.layouts import Dataset
+from advrad.settings import DetectorConfig
 from advrad.types import MAX_PIXELS, Record
 
 CARD_NAME = "README.md"

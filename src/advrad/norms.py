@@ -7,6 +7,7 @@ change. The norms here bound the true ones from above, and meet them up to round
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -81,26 +82,68 @@ def _weights(size: int, filter_px: int) -> list[Floats]:
     return found
 
 
-def map_norms(look: Look, config: ScoreConfig) -> tuple[Tensor, ...]:
-    """Norm of the map from a picture at a look's size to ``sqrt(E)``, for every cell of each of its error maps.
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """How one error map is made of squared differences.
+
+    Attributes:
+        cells: (1, 1, h, w) norm of the map from a picture, at the look's view, to ``sqrt(E)`` of each cell.
+        sides: by scale of the errors, the scale and the weights along one side, (h, cells of the scale).
+        share: of each scale in the map.
+    """
+
+    cells: Tensor
+    sides: tuple[tuple[int, Tensor], ...]
+    share: float
+
+    def sum_norm(self, weights: Tensor) -> Tensor:
+        """Norm of the map from a picture to the root of a weighted sum of cells, ``sqrt(sum_i w_i E_i)``.
+
+        Cells that lie together share the pixels that they see, so this is less than each cell's own norm would make of
+        it. Bounded by the ratio of Collatz and Wielandt at 1, see :func:`_averaged`: near the truth where the weights
+        are nearly even.
+
+        Args:
+            weights: (b, 1, h, w), >= 0.
+
+        Returns:
+            (b,).
+        """
+        total = 0.0
+        for level, side in self.sides:
+            side = side.to(weights)
+            seen = side.T @ weights @ side / 4**level
+            fine = 2 ** (level - self.sides[0][0])
+            total = total + seen.repeat_interleave(fine, 2).repeat_interleave(fine, 3)
+        largest: Tensor = torch.as_tensor(total).flatten(1).amax(1)
+        return (largest * (self.share / _CHANNELS)).sqrt() * _ROUNDING
+
+
+def kernels(look: Look, config: ScoreConfig) -> tuple[Kernel, ...]:
+    """The kernels of a look's error maps, in the order of :func:`advrad.score.arrange`.
 
     Args:
         look: of the score.
         config: of the score; its scales and filter matter.
-
-    Returns:
-        One tensor (1, 1, h, w) per error map, float32, in the order of :func:`advrad.score.arrange`.
     """
-    return _map_norms(look.view_px, config.filter_px, config.scales == "apart")
+    return _kernels(look.view_px, config.filter_px, config.scales == "apart")
 
 
 @lru_cache(maxsize=64)
-def _map_norms(size: int, filter_px: int, apart: bool) -> tuple[Tensor, ...]:
-    if apart:
-        squares = [_single(size // 2**level, filter_px, level) for level in range(SCALES)]
-    else:
-        squares = [_averaged(size, filter_px)]
-    return tuple(torch.from_numpy(np.sqrt(s) * _ROUNDING).float()[None, None] for s in squares)
+def _kernels(size: int, filter_px: int, apart: bool) -> tuple[Kernel, ...]:
+    def cells(squares: Floats) -> Tensor:
+        return torch.from_numpy(np.sqrt(squares) * _ROUNDING).float()[None, None]
+
+    if not apart:
+        sides = enumerate(_weights(size, filter_px))
+        averaged = tuple((level, torch.from_numpy(side).float()) for level, side in sides)
+        return (Kernel(cells(_averaged(size, filter_px)), averaged, 1 / SCALES),)
+    found = []
+    for level in range(SCALES):
+        here = size // 2**level
+        side = torch.from_numpy(_filter_matrix(here, filter_px)).float()
+        found.append(Kernel(cells(_single(here, filter_px, level)), ((level, side),), 1.0))
+    return tuple(found)
 
 
 def _single(size: int, filter_px: int, level: int) -> Floats:
@@ -161,30 +204,3 @@ def _apply(weight: list[Floats], u: Floats) -> Floats:
         spread = w * means / cell**2
         total += np.repeat(np.repeat(spread, cell, -2), cell, -1)
     return total
-
-
-def mean_norms(look: Look, config: ScoreConfig) -> tuple[float, ...]:
-    """Norm of the map from a picture at a look's size to ``sqrt(mean(E))``, for each of its error maps.
-
-    Args:
-        look: of the score.
-        config: of the score; its scales and filter matter.
-    """
-    return _mean_norms(look.view_px, config.filter_px, config.scales == "apart")
-
-
-@lru_cache(maxsize=64)
-def _mean_norms(size: int, filter_px: int, apart: bool) -> tuple[float, ...]:
-    if apart:
-        found = []
-        for level in range(SCALES):
-            cells = size // 2**level
-            share = _filter_matrix(cells, filter_px).mean(0)
-            found.append(float(np.outer(share, share).max()) / (_CHANNELS * 4**level))
-        return tuple(float(np.sqrt(square)) * _ROUNDING for square in found)
-    # Here u = 1 in the ratio of Collatz and Wielandt is enough: the weights are nearly even.
-    total = np.zeros((size, size))
-    for level, weights in enumerate(_weights(size, filter_px)):
-        share = np.outer(weights.mean(0), weights.mean(0)) / 4**level
-        total += np.repeat(np.repeat(share, 2**level, 0), 2**level, 1)
-    return (float(np.sqrt(total.max() / (SCALES * _CHANNELS))) * _ROUNDING,)

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from advrad import metrics, overlay
 from advrad.errors import DataError
 from advrad.files import atomic_path
-from advrad.pictures import to_levels
 from advrad.plots import curve_plot, histogram_plot, loss_plot, roc_plot
+from advrad.png import to_levels
 from advrad.words import flat, number, percent
 
 Array = NDArray[Any]

@@ -23,10 +23,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.attacks import apgd
 from advrad.denoiser import Denoiser
 from advrad.metrics import auroc, auroc_standard_error
 from advrad.pictures import resize
+from advrad.quick_attack import auroc_under_attack
 from advrad.reconstruct import reconstruct
 from advrad.score import (
     LEAST,
@@ -39,7 +39,6 @@ from advrad.score import (
     arrange,
     ceiling_of,
     describe,
-    look_maps,
     map_filter_px,
     map_statistics,
     mean_errors,
@@ -48,10 +47,8 @@ from advrad.score import (
     pool,
     pooled_count,
     relate,
-    standardise,
 )
 from advrad.synthetic import SELECTION, paste_defects
-from advrad.threat import Threat
 
 Floats = npt.NDArray[np.float64]
 
@@ -82,11 +79,6 @@ DEFECTS_PER_SELECTION = 64
 REFERENCES = 64
 #: Candidates this close in AUROC count as equally good, however many pictures say so.
 _MARGIN = 0.01
-#: The attack on the finalists: radius, steps, and how many pictures of either kind. It is weak, for it must be quick,
-#: and only ranks them; what a detector withstands is for an audit to say.
-ATTACK = Threat(norm="linf", eps=2 / 255)
-ATTACK_STEPS = 2
-ATTACKED = (10, 20)
 
 
 @dataclass(frozen=True)
@@ -197,7 +189,7 @@ def choose(
             quick = configs[finalist].model_copy(update={"draws": 1})
             seen = errors[finalist[1][0]]
             known = _statistics(seen, len(references), len(normals), quick)
-            robust[finalist] = _attacked_auroc(denoiser, normals, defective, quick, known, noise_seed)
+            robust[finalist] = auroc_under_attack(denoiser, normals, defective, quick, known, noise_seed)
             if progress:
                 progress(done + 1, len(finalists))
         winner = max(finalists, key=lambda finalist: (robust[finalist], merit[finalist]))
@@ -237,52 +229,6 @@ def _finalists(merit: dict[_Candidate, float]) -> list[_Candidate]:
         if len(subset) == 1:
             leaders.setdefault((style.scales, subset), candidate)
     return list(leaders.values())
-
-
-def _attacked_auroc(
-    denoiser: Denoiser,
-    normals: Tensor,
-    defective: Tensor,
-    config: ScoreConfig,
-    statistics: Sequence[MapStatistics],
-    noise_seed: int,
-) -> float:
-    """AUROC of a few normals and defective pictures under attack, judged on noise that the attack has not seen."""
-    images = torch.cat([normals[: ATTACKED[0]], defective[: ATTACKED[1]]])
-    labels = np.repeat([0, 1], [min(len(normals), ATTACKED[0]), min(len(defective), ATTACKED[1])])
-    signs = torch.from_numpy(1.0 - 2.0 * labels).float()
-    device = next(denoiser.parameters()).device
-
-    def scores(images: Tensor, generator: torch.Generator) -> Tensor:
-        parts, index = [], 0
-        for look in config.looks:
-            maps, _ = look_maps(denoiser, images.to(device), look, config, generator)
-            for raw in maps:
-                parts.append(standardise(raw, statistics[index], config)[0])
-                index += 1
-        return torch.stack(parts).mean(0).cpu()
-
-    frozen = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    found = []
-    try:
-        for parameter in frozen:  # their gradients would cost a third of the time
-            parameter.requires_grad_(False)
-        for part, sign, row in zip(
-            torch.split(images, 8), torch.split(signs, 8), range(0, len(images), 8), strict=True
-        ):
-            noise = torch.Generator().manual_seed(noise_seed + 1)
-            own = [torch.Generator().manual_seed(noise_seed + 2 + row + i) for i in range(len(part))]
-
-            def climbed(images: Tensor, sign: Tensor = sign, noise: torch.Generator = noise) -> Tensor:
-                return sign * scores(images, noise)
-
-            worst = apgd(climbed, part, ATTACK, own, ATTACK_STEPS).images
-            with torch.no_grad():
-                found.append(scores(worst, torch.Generator().manual_seed(noise_seed)))
-    finally:
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-    return auroc(labels, torch.cat(found).double().numpy())
 
 
 def _pooled(

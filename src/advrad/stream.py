@@ -15,19 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.detector import AdvRAD, Calibration
+from advrad.detector import AdvRAD
 from advrad.errors import CheckpointError, DataError, PictureError
 from advrad.files import make_folder
 from advrad.layouts import PICTURE_SUFFIXES
 from advrad.overlay import heat_overlay
-from advrad.pictures import (
-    REDUCE_ABOVE_PIXELS,
-    read_picture,
-    read_resized,
-    resize,
-    to_tensor,
-    write_picture,
-)
+from advrad.pictures import REDUCE_ABOVE_PIXELS, read_picture, read_resized, resize, to_tensor
+from advrad.png import write_picture
+from advrad.settings import Calibration
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:

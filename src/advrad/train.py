@@ -1,8 +1,7 @@
 """Training: one loop for every denoiser, reproducible from seed and steps alone, on accelerate.
 
-All randomness of step t comes from a generator seeded by (seed, t), drawn for the whole batch; each process
-then works on its own rows. So a run can be killed anywhere and resumed to the same weights, and two processes
-follow one.
+A step depends on the weights, the seed and its own number alone, see :mod:`advrad.batches`. So a run can be killed
+anywhere and resumed to the same weights, and two processes follow one.
 """
 
 from __future__ import annotations
@@ -12,83 +11,30 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
+from advrad.batches import TrainConfig, make_batch
 from advrad.checkpoint import write_tensors
-from advrad.config import Config
 from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
-from advrad.detector import bfloat16_is_native
 from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
 from advrad.log import LogWriter
 from advrad.optimiser import Muon
-from advrad.pictures import resize
-from advrad.synthetic import paste_defects
+from advrad.precision import Precision, takes_bfloat16
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-Symmetry = Literal["none", "horizontal", "vertical", "both", "square"]
-Precision = Literal["auto", "float32", "bfloat16"]
-
 SAVE_EVERY_S = 30.0
+#: Muon's step length over AdamW's rate: 0.02 beside 0.001.
+KERNEL_RATE = 20.0
 _DIVERGED = 20.0  # times the loss of the first steps, when the network knows nothing yet
-
-
-class View(Config):
-    """What a training batch shows: windows of pictures.
-
-    Attributes:
-        picture_px: the picture is shrunk to this size.
-        window_px: side of the random window cut from it; equal to ``picture_px`` for the whole picture.
-    """
-
-    picture_px: int = Field(gt=0)
-    window_px: int = Field(gt=0)
-
-
-class TrainConfig(Config):
-    """Everything that, with the data, decides the weights.
-
-    Attributes:
-        seed: of every draw.
-        steps: optimiser steps.
-        size_px: pictures enter the detector at this size, squeezed to a square.
-        views: batches take turns among these.
-        batch_size: pictures per step over all processes.
-        learning_rate: peak rate of AdamW; Muon's follows it.
-        warmup: share of the steps over which the rate rises; then it falls as a cosine to 0.
-        weight_decay: decoupled.
-        clip_norm: largest gradient norm.
-        ema_share: half-life of the weights' moving average, as a share of the steps.
-        restore: share of rows that show a synthetic defect which the denoiser must undo.
-        exposure: standard deviation of the logarithm of a random gain on each row, so that light which drifts from
-            shift to shift is no anomaly; 0 leaves the pictures as they are.
-        symmetry: mirror images and quarter turns under which the product stays normal.
-        precision: arithmetic of the network; ``auto`` is bfloat16 where the processor has it.
-    """
-
-    seed: int = Field(0, ge=0)
-    steps: int = Field(ge=0)
-    size_px: int = Field(256, gt=0)
-    views: tuple[View, ...] = Field(min_length=1)
-    batch_size: int = Field(8, gt=0)
-    learning_rate: float = Field(1e-3, gt=0)
-    warmup: float = Field(0.04, ge=0, lt=1)
-    weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    ema_share: float = Field(0.04, gt=0)
-    restore: float = Field(0.6, ge=0, le=1)
-    exposure: float = Field(0.1, ge=0)
-    symmetry: Symmetry = "none"
-    precision: Precision = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,120 +49,6 @@ class Progress:
     left_s: float
 
 
-def find_symmetry(pictures: PictureStack, limit: int = 200, size_px: int = 32, tolerance: float = 1.1) -> Symmetry:
-    """Which mirror images and turns of a normal picture are as normal as the picture itself.
-
-    A transformation is allowed if transformed pictures lie no further from their nearest other picture than
-    untransformed ones do, by the median. It looks at training pictures only.
-
-    Args:
-        pictures: normal training pictures.
-        limit: at most so many are compared.
-        size_px: they are compared at this size.
-        tolerance: allowed ratio of median squared distances.
-    """
-    stack = resize(pictures.batch(range(min(limit, len(pictures)))), size_px)
-    flat = stack.flatten(1)
-
-    def nearest(moved: Tensor) -> float:
-        distance = torch.cdist(moved.flatten(1), flat).square()
-        distance.fill_diagonal_(math.inf)
-        return float(distance.amin(1).median())
-
-    own = nearest(stack) * tolerance
-    turned = nearest(torch.rot90(stack, 1, (2, 3))) <= own
-    horizontal, vertical = nearest(stack.flip(3)) <= own, nearest(stack.flip(2)) <= own
-    if horizontal and vertical:
-        return "square" if turned else "both"
-    return "horizontal" if horizontal else "vertical" if vertical else "none"
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The generator of one step; different seeds and steps give unrelated streams."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
-    return torch.Generator().manual_seed(mixed)
-
-
-def _mirror(images: Tensor, draws: Tensor, symmetry: Symmetry) -> Tensor:
-    """Mirror and turn each row as its three draws in [0, 1) say."""
-    rows = []
-    for row, (first, second, third) in zip(images, draws.tolist(), strict=True):
-        if symmetry in ("horizontal", "both", "square") and first < 0.5:
-            row = row.flip(2)
-        if symmetry in ("vertical", "both", "square") and second < 0.5:
-            row = row.flip(1)
-        if symmetry == "square" and third < 0.5:
-            row = row.transpose(1, 2)
-        rows.append(row)
-    return torch.stack(rows)
-
-
-def make_batch(
-    pictures: PictureStack, config: TrainConfig, step: int, rows: slice
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """One process's share of a step's batch.
-
-    Args:
-        pictures: the training pictures.
-        config: of the run.
-        step: 0-based.
-        rows: of the whole batch.
-
-    Returns:
-        The arguments of :meth:`Denoiser.training_loss`: images, corrupted, level, noise, window.
-    """
-    generator = step_generator(config.seed, step)
-    view, total = config.views[step % len(config.views)], config.batch_size
-    chosen, donors = torch.randint(len(pictures), (2, total), generator=generator)[:, rows]
-    turns = torch.rand(total, 3, generator=generator)[rows]
-    corners = torch.rand(total, 2, generator=generator)[rows]
-    restored = torch.rand(total, generator=generator)[rows] < config.restore
-    seeds = torch.randint(2**31 - 1, (total,), generator=generator)[rows]
-    # Stratified: every batch covers the noise levels evenly, which calms the loss.
-    level = ((torch.arange(total) + torch.rand(total, generator=generator)) / total)[rows]
-    noise = torch.randn(total, 3, view.window_px, view.window_px, generator=generator)[rows]
-    gain = torch.exp(config.exposure * torch.randn(total, 1, 1, 1, generator=generator))[rows]
-
-    spare = view.picture_px - view.window_px
-    # Even corners keep the patches of the stem aligned with those of the whole picture.
-    corners = (corners * (spare // 2 + 1)).long() * 2
-    windows = torch.cat([corners, corners + view.window_px], dim=1) / view.picture_px * 2.0 - 1.0
-
-    def cut(images: Tensor) -> Tensor:
-        images = _mirror(resize(images, view.picture_px), turns, config.symmetry)
-        side = view.window_px
-        rows = [row[:, y : y + side, x : x + side] for row, (y, x) in zip(images, corners.tolist(), strict=True)]
-        return (torch.stack(rows) * gain).clamp(0, 1)
-
-    images = cut(pictures.batch(chosen.tolist()))
-    corrupted = images
-    if bool(restored.any()):
-        pasted, _ = paste_defects(images, cut(pictures.batch(donors.tolist())), seeds.tolist())
-        corrupted = torch.where(restored[:, None, None, None], pasted, images)
-    return images, corrupted, level, noise, windows
-
-
-def whole_pictures(pictures: PictureStack, config: TrainConfig, count: int = 32) -> Iterator[Tensor]:
-    """Batches of whole normal pictures, mirrored and lit as in training, for :meth:`Denoiser.adapt`.
-
-    Args:
-        pictures: the training pictures.
-        config: of the run.
-        count: number of batches.
-
-    Yields:
-        (batch_size, 3, size_px, size_px) in [0, 1].
-    """
-    size_px = config.size_px
-    plain = config.model_copy(update={"views": (View(picture_px=size_px, window_px=size_px),), "restore": 0.0})
-    for step in range(-count, 0):  # steps that training does not take
-        yield make_batch(pictures, plain, step, slice(None))[0]
-
-
-#: Muon's step length over AdamW's rate: 0.02 beside 0.001.
-KERNEL_RATE = 20.0
-
-
 def schedule(config: TrainConfig, step: int) -> float:
     """Share of the peak learning rate: linear warm-up, then a cosine to 0 at ``config.steps``."""
     warm = min(1.0, (step + 1) / max(1.0, config.warmup * config.steps))
@@ -229,10 +61,10 @@ def make_accelerator(precision: Precision) -> Accelerator:
     from accelerate.state import AcceleratorState
 
     probe = accelerate.PartialState()
-    native = precision == "bfloat16" or (precision == "auto" and bfloat16_is_native(probe.device))
+    bf16 = takes_bfloat16(precision, probe.device)
     # The first precision would hold for the whole process, and asking for another one would fail.
     AcceleratorState._reset_state()
-    return accelerate.Accelerator(mixed_precision="bf16" if native else "no")
+    return accelerate.Accelerator(mixed_precision="bf16" if bf16 else "no")
 
 
 class _Objective(nn.Module):

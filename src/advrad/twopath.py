@@ -17,24 +17,23 @@ from torch import Tensor
 
 from advrad.denoiser import scale_errors
 from advrad.detector import AdvRAD
-from advrad.norms import map_norms, mean_norms, resize_norm
+from advrad.norms import Kernel, kernels, resize_norm
 from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
-from advrad.score import LEAST, Look, MapStatistics, ScoreConfig, arrange, mean_filter, normalise, pool
+from advrad.score import LEAST, Look, MapStatistics, ScoreConfig, arrange, mean_filter, normalise, pool, pooled_count
 from advrad.smoothing import BATCH
 
 Floats = npt.NDArray[np.float64]
 
 
 def bounded(
-    maps: Tensor, norms: Tensor, own_norm: float, normal: MapStatistics, config: ScoreConfig, reach: float
+    maps: Tensor, kernel: Kernel, normal: MapStatistics, config: ScoreConfig, reach: float
 ) -> tuple[Tensor, Tensor]:
     """Bounds on a standardised score, if the picture moves and the reconstruction stays.
 
     Args:
         maps: (b, 1, h, w) filtered error maps, >= 0.
-        norms: (1, 1, h, w) of :func:`advrad.norms.map_norms`.
-        own_norm: of :func:`advrad.norms.mean_norms`.
+        kernel: of this map.
         normal: statistics of this map.
         config: level, normalisation and pooling.
         reach: how far the picture may move, l2 at the map's view, >= 0.
@@ -43,22 +42,76 @@ def bounded(
         Lower and upper bound, (b,) each, in the units of :func:`advrad.score.standardise`; equal where reach is 0.
     """
     roots = maps.clamp_min(0).sqrt()
-    low = (roots - norms * reach).clamp_min(0).square()
-    high = (roots + norms * reach).square()
+    cells = kernel.cells.to(maps)
+    low, high = (roots - cells * reach).clamp_min(0).square(), (roots + cells * reach).square()
+    least = most = torch.ones_like(maps[:, :, :1, :1])
     if config.level == "relative":
         own = maps.mean((1, 2, 3), keepdim=True).sqrt()
-        least = (own - own_norm * reach).clamp_min(0).square().clamp(LEAST, normal.ceiling)
-        most = (own + own_norm * reach).square().clamp(LEAST, normal.ceiling)
+        change = reach * kernel.sum_norm(torch.full_like(maps[:1], 1 / maps[0].numel()))
+        least = (own - change).clamp_min(0).square().clamp(LEAST, normal.ceiling)
+        most = (own + change).square().clamp(LEAST, normal.ceiling)
         low, high = low / most, high / least
     if config.normalisation == "mean":  # |E - mu| does not rise with E everywhere
         below, above = low - normal.mean, high - normal.mean
-        low = torch.maximum(below, -above).clamp_min(0)
-        high = torch.maximum(above, -below)
+        lower = pool(torch.maximum(below, -above).clamp_min(0), config.pooling)
+        upper = pool(torch.maximum(above, -below), config.pooling)
     else:
         low, high = (normalise(m, normal.mean, normal.spread, config.normalisation) for m in (low, high))
-    # Pooling and the rest rise with every cell of the map.
-    lower, upper = ((pool(m, config.pooling) - normal.location) / normal.scale for m in (low, high))
-    return lower, upper
+        # Pooling rises with every cell of the map; and no change can move all cells at once.
+        lower, upper = pool(low, config.pooling), pool(high, config.pooling)
+        if reach > 0:
+            together = _Together(kernel, normal, config, maps)
+            lower = torch.maximum(lower, together.least(maps / most, reach / most.sqrt()))
+            upper = torch.minimum(upper, together.most(maps / least, reach / least.sqrt(), low, high))
+    return (lower - normal.location) / normal.scale, (upper - normal.location) / normal.scale
+
+
+class _Together:
+    """Bounds on the mean of a map's largest cells, from what a change can do to all of them together.
+
+    For any set of k cells ``sqrt(mean w E)`` moves by at most a norm of its own; the proofs are in
+    docs/certificates.md.
+    """
+
+    def __init__(self, kernel: Kernel, normal: MapStatistics, config: ScoreConfig, maps: Tensor) -> None:
+        spread = torch.ones_like(maps[:1]) if config.normalisation == "none" else normal.spread
+        self.weights = 1 / spread
+        self.offsets = torch.zeros_like(spread) if config.normalisation == "none" else normal.mean / spread
+        self.count = pooled_count(maps[0].numel(), config.pooling)
+        self.kernel = kernel
+
+    def _largest(self, values: Tensor) -> Tensor:
+        """The set of the k largest cells, as a mask, (b, 1, h, w)."""
+        flat = values.flatten(1)
+        chosen = flat.topk(self.count, dim=1).indices
+        return torch.zeros_like(flat).scatter_(1, chosen, 1.0).view_as(values)
+
+    def _mean(self, values: Tensor, chosen: Tensor) -> Tensor:
+        return (values * chosen).flatten(1).sum(1) / self.count
+
+    def _norm(self, chosen: Tensor) -> Tensor:
+        """Of the map to ``sqrt(mean w E)`` over any k cells out of those chosen, (b,)."""
+        return self.kernel.sum_norm(self.weights * chosen / self.count)
+
+    def least(self, maps: Tensor, reach: Tensor) -> Tensor:
+        """Lower bound: the cells that are the largest now will not have a smaller mean than this, (b,)."""
+        weighted = self.weights * maps
+        chosen = self._largest(weighted - self.offsets)
+        root = self._mean(weighted, chosen).clamp_min(0).sqrt()
+        moved = (root - self._norm(chosen) * reach.flatten()).clamp_min(0).square()
+        return moved - self._mean(self.offsets.expand_as(chosen), chosen)
+
+    def most(self, maps: Tensor, reach: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Upper bound, over all sets of k cells that may become the largest, (b,)."""
+        bar = low.flatten(1).topk(self.count, dim=1).values[:, -1]
+        possible = (high >= bar[:, None, None, None]).to(maps)
+        step = self._norm(possible) * reach.flatten()
+        weighted = self.weights * maps
+        chosen = self._largest(weighted - self.offsets)
+        # 2 sqrt(a) <= a / t + t for any t > 0: linear in the map, so the set that maximises it is again the largest.
+        t = (self._mean(weighted, chosen).clamp_min(0).sqrt() + step).clamp_min(LEAST)
+        steeper = weighted * (1 + step / t)[:, None, None, None] - self.offsets
+        return steeper.flatten(1).topk(self.count, dim=1).values.mean(1) + step * t + step.square()
 
 
 class TwoPath:
@@ -119,5 +172,5 @@ class TwoPath:
             ]
 
     def _bounded(self, maps: Tensor, look: Look, index: int, reach: float) -> tuple[Tensor, Tensor]:
-        norms, own = map_norms(look, self.config)[index].to(maps.device), mean_norms(look, self.config)[index]
-        return bounded(maps, norms, own, self.detector.normal(look, index), self.config, reach)
+        kernel = kernels(look, self.config)[index]
+        return bounded(maps, kernel, self.detector.normal(look, index), self.config, reach)

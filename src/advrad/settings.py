@@ -1,0 +1,73 @@
+"""The settings of a detector, as a file can hold them, and the denoiser that they describe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from advrad.config import Config
+from advrad.ddpm import DdpmConfig, build
+from advrad.denoiser import Denoiser
+from advrad.lean import LeanConfig, LeanDenoiser
+from advrad.precision import Precision
+from advrad.score import ScoreConfig
+
+DenoiserConfig = Annotated[LeanConfig | DdpmConfig, Field(discriminator="kind")]
+
+
+class Calibration(Config):
+    """The threshold and where it comes from.
+
+    Attributes:
+        threshold: verdict defective where score > threshold.
+        false_alarm_rate: promised for normal pictures like those of the calibration.
+        n: calibration pictures.
+        heat_low: score-map value at which heat maps begin to glow: the median of the normal maps' maxima.
+        heat_high: value that only the threshold's share of normal maps passes; outlined in heat maps.
+        source: the data, the product in them, and the seed of the split.
+    """
+
+    threshold: float
+    false_alarm_rate: float = Field(gt=0, lt=1)
+    n: int = Field(gt=0)
+    heat_low: float
+    heat_high: float
+    source: dict[str, Any] = Field(default_factory=dict)
+
+
+class DetectorConfig(Config):
+    """Everything about a detector but its tensors.
+
+    Attributes:
+        denoiser: kind and shape of the network.
+        size_px: side of the square at which pictures enter; the published input size.
+        score: how a picture is scored.
+        locations: mean normal score of each error map.
+        scales: spread of each error map's normal score.
+        ceilings: of each error map, see :func:`advrad.score.relate`.
+        noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
+        precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
+        calibration: None while no threshold was set.
+        training: how it was trained: the plan, the numbers of pictures, what was tried for the score, the versions.
+        figures: measured results, shown in the model card.
+    """
+
+    denoiser: DenoiserConfig
+    size_px: int = Field(gt=0)
+    score: ScoreConfig
+    locations: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()
+    ceilings: tuple[float, ...] = ()
+    noise_seed: int = Field(0, ge=0)
+    precision: Precision = "auto"
+    calibration: Calibration | None = None
+    training: dict[str, Any] = Field(default_factory=dict)
+    figures: dict[str, Any] = Field(default_factory=dict)
+
+
+def build_denoiser(config: LeanConfig | DdpmConfig) -> Denoiser:
+    """A freshly initialised denoiser of either kind."""
+    if isinstance(config, DdpmConfig):
+        return build(config)
+    return LeanDenoiser(config)

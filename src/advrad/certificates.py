@@ -268,10 +268,11 @@ def figures(rows: tuple[Row, ...], plan: CertifyPlan) -> dict[str, Any]:
 
     Returns:
         ``clean_auroc`` of the smoothed score; ``certified_auroc``, by radius; ``curve``: ``radii``, and over them
-        ``certified_auroc``, ``certified_right`` and ``certified_wrong`` (share of verdicts that are certified, and agree
-        with what the picture is or not; the rest abstain); ``verdicts``, by radius: ``right``, ``wrong``, ``abstained``,
-        ``draws_saved`` (share of the draws that a test that stops early does without) and ``early_certified`` beside
-        ``certified`` (share of verdicts with and without stopping early); ``median_radius`` of the verdicts; the plan.
+        ``certified_auroc``, ``certified_right`` and ``certified_wrong`` (share of verdicts that are certified, and
+        agree with what the picture is or not; the rest abstain); ``verdicts``, by radius: ``right``, ``wrong``,
+        ``abstained``, ``draws_saved`` (share of the draws that a test that stops early does without) and
+        ``early_certified`` beside ``certified`` (share of verdicts with and without stopping early);
+        ``median_radius`` of the verdicts; the plan.
     """
     labels = np.array([row.label for row in rows])
     both = bool(labels.any() and not labels.all())
@@ -292,7 +293,7 @@ def figures(rows: tuple[Row, ...], plan: CertifyPlan) -> dict[str, Any]:
         shares = [_shares(rows, [row.verdicts[rung] for row in rows]) for rung in range(len(ladder))]
         curve |= {f"certified_{name}": [share[name] for share in shares] for name in ("right", "wrong")}
         result["verdicts"] = {}
-        for place, radius in enumerate(plan.radii):
+        for radius in plan.radii:
             share = shares[ladder.index(radius)]
             # The early tests lie in the order of the ladder.
             place = sorted(plan.radii).index(radius)

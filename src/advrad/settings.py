@@ -36,6 +36,28 @@ class Calibration(Config):
     source: dict[str, Any] = Field(default_factory=dict)
 
 
+class Guarantee(Config):
+    """A threshold for the smoothed score that keeps its promise under attack, and where it comes from.
+
+    Attributes:
+        threshold: verdict anomalous where the smoothed score > threshold.
+        false_alarm_rate: promised for normal pictures like those of the calibration, each moved by up to ``radius``.
+        radius: l2, in [0, 1] pixel units of a picture of the detector's own size.
+        n: calibration pictures.
+        draws: that bounded each of their scores.
+        confidence: with which each of these bounds holds.
+        source: the data, the product in them, and the seed of the split.
+    """
+
+    threshold: float
+    false_alarm_rate: float = Field(gt=0, lt=1)
+    radius: float = Field(ge=0)
+    n: int = Field(gt=0)
+    draws: int = Field(gt=0)
+    confidence: float = Field(gt=0, lt=1)
+    source: dict[str, Any] = Field(default_factory=dict)
+
+
 class DetectorConfig(Config):
     """Everything about a detector but its tensors.
 
@@ -49,6 +71,7 @@ class DetectorConfig(Config):
         noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
         precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
         calibration: None while no threshold was set.
+        guarantee: the threshold of certified verdicts; None while none was set.
         training: how it was trained: the plan, the numbers of pictures, what was tried for the score, the versions.
         figures: measured results, shown in the model card.
     """
@@ -62,6 +85,7 @@ class DetectorConfig(Config):
     noise_seed: int = Field(0, ge=0)
     precision: Precision = "auto"
     calibration: Calibration | None = None
+    guarantee: Guarantee | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     figures: dict[str, Any] = Field(default_factory=dict)
 

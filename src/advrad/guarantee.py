@@ -1,0 +1,129 @@
+"""A threshold for smoothed scores that keeps its false-alarm rate while somebody moves every picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advrad.decide import conformal_threshold, normals_needed
+from advrad.errors import ConfigError
+from advrad.ranks import bounds, draws_needed
+from advrad.settings import Guarantee
+from advrad.smoothing import Sampler
+
+#: Draws that bound the score of each calibration picture.
+DRAWS = 64
+CONFIDENCE = 0.999
+
+
+def upper_bounds(
+    sampler: Sampler,
+    normals: Sequence[Tensor],
+    radius: float,
+    draws: int,
+    confidence: float,
+    generator: torch.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[float]:
+    """For each picture a bound that its smoothed score does not exceed within the radius, with this confidence each.
+
+    Args:
+        sampler: of the score.
+        normals: (c, h, w) each, in [0, 1].
+        radius: l2, in [0, 1] pixel units of these pictures.
+        draws: of each score.
+        confidence: of each bound.
+        generator: source of all noise.
+        progress: told (pictures done, pictures in all).
+
+    Raises:
+        ConfigError: the radius is out of reach of so many draws.
+    """
+    found = []
+    for index, image in enumerate(normals):
+        shifts = [shift * radius for shift in sampler.shifts(*image.shape[1:])]
+        failure = 1 - confidence
+        needed = max(draws_needed(shift, failure / len(shifts)) for shift in shifts)
+        if needed > draws:
+            raise ConfigError(
+                f"--radius {radius:g}: is out of reach of {draws} draws at a confidence of {confidence:g}; it takes"
+                f" {needed}: give that many with --draws, or a smaller radius, or {sampler.largest}"
+            )
+        lower, upper = sampler.draw(image, (radius,), draws, generator)
+        found.append(bounds(lower[:, 0], upper[:, 0], shifts, failure)[1])
+        if progress:
+            progress(index + 1, len(normals))
+    return found
+
+
+def promised_rate(false_alarm_rate: float, confidence: float) -> float:
+    """The rate to calibrate for, so that what a bound may miss is part of the promise.
+
+    A moved normal picture raises a false alarm only if its upper bound lies above the threshold, or if that bound
+    fails, or if the lower bound that the verdict rests on fails.
+
+    Raises:
+        ConfigError: the confidence leaves nothing of the rate.
+    """
+    left = false_alarm_rate - 2 * (1 - confidence)
+    if left <= 0:
+        raise ConfigError(
+            f"--false-alarm-rate {false_alarm_rate:g}: is used up by a confidence of {confidence:g}; raise either"
+        )
+    return left
+
+
+def guarantee(
+    sampler: Sampler,
+    normals: Sequence[Tensor],
+    *,
+    false_alarm_rate: float,
+    radius: float,
+    draws: int = DRAWS,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+    source: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Guarantee:
+    """The threshold that a normal picture's certified verdict passes with at most this probability, moved or not.
+
+    It is the split-conformal quantile of the upper bounds. Normal pictures must be exchangeable with those of the
+    calibration; the attack may look at everything.
+
+    Args:
+        sampler: of the score.
+        normals: pictures that nothing else was learnt from, (c, h, w) each, in [0, 1].
+        false_alarm_rate: promised.
+        radius: l2, in [0, 1] pixel units of these pictures.
+        draws: of each score.
+        confidence: of each bound, and of the verdicts to come.
+        seed: of the noise.
+        source: provenance, kept with the threshold.
+        progress: told (pictures done, pictures in all).
+
+    Raises:
+        ConfigError: too few pictures for the rate, or the radius is out of reach of the draws.
+    """
+    rate = promised_rate(false_alarm_rate, confidence)
+    needed = normals_needed(rate)
+    if len(normals) < needed:
+        reachable = 1 / (len(normals) + 1) + 2 * (1 - confidence)
+        raise ConfigError(
+            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration pictures under attack, there are"
+            f" {len(normals)}; give more normal pictures, or accept a rate of {np.ceil(1e4 * reachable) / 1e4:g} or more"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    values = upper_bounds(sampler, normals, radius, draws, confidence, generator, progress)
+    return Guarantee(
+        threshold=conformal_threshold(values, rate),
+        false_alarm_rate=false_alarm_rate,
+        radius=radius,
+        n=len(normals),
+        draws=draws,
+        confidence=confidence,
+        source=source or {},
+    )

@@ -1,0 +1,86 @@
+"""A quick estimate of what would be certified of a score, so that scores can be ranked by it.
+
+It makes few draws and takes their spread for a bell's, so it proves nothing; what holds is for a certification to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from advrad.denoiser import Denoiser, scale_errors
+from advrad.norms import kernels, resize_norm
+from advrad.pictures import resize
+from advrad.reconstruct import reconstruct
+from advrad.score import Look, MapStatistics, ScoreConfig, arrange, mean_filter
+from advrad.twopath import bounded
+
+Floats = npt.NDArray[np.float64]
+
+DRAWS = 4
+#: At most so many, of the normal pictures and of the defective ones.
+PICTURES = (24, 36)
+
+
+def certified_aurocs(
+    denoiser: Denoiser,
+    normals: Tensor,
+    defective: Tensor,
+    look: Look,
+    styles: Sequence[tuple[ScoreConfig, Sequence[MapStatistics]]],
+    radius: float,
+    noise_seed: int,
+    autocast: Callable[[], torch.autocast] | None = None,
+) -> list[float]:
+    """AUROC that would be certified within a radius, for every style of scoring one look.
+
+    Args:
+        denoiser: trained, in evaluation mode.
+        normals: (n, 3, s, s) in [0, 1]; the first few are used.
+        defective: (m, 3, s, s) in [0, 1]; the first few are used.
+        look: that all styles share.
+        styles: score and statistics of each; the looks in the score do not matter.
+        radius: l2, in [0, 1] pixel units of these pictures.
+        noise_seed: of the noise.
+        autocast: arithmetic of the network.
+    """
+    images = torch.cat([normals[: PICTURES[0]], defective[: PICTURES[1]]])
+    good = min(len(normals), PICTURES[0])
+    device = next(denoiser.parameters()).device
+    reach = radius * resize_norm(*images.shape[2:], look.view_px)
+    generator = torch.Generator().manual_seed(noise_seed)
+    lower: list[list[Tensor]] = [[] for _ in styles]
+    upper: list[list[Tensor]] = [[] for _ in styles]
+    with torch.no_grad():
+        for part in torch.split(images, 8):
+            view = resize(part.to(device), look.view_px)
+            for _ in range(DRAWS):
+                with autocast() if autocast else nullcontext():
+                    recon = reconstruct(denoiser, view, look.sigma, generator, independent=True)
+                errors = scale_errors(view, recon.float())
+                for place, (config, statistics) in enumerate(styles):
+                    maps = [mean_filter(m, config.filter_px).cpu() for m in arrange(errors, config.scales)]
+                    rows = zip(maps, kernels(look, config), statistics, strict=True)
+                    sides = [bounded(m, kernel, normal, config, reach) for m, kernel, normal in rows]
+                    for side, values in zip((lower, upper), zip(*sides, strict=True), strict=True):
+                        side[place].append(torch.stack(values).mean(0))
+    areas = []
+    for low, high in zip(lower, upper, strict=True):
+        below, above = (_by_picture(side, len(images)) for side in (low, high))
+        shift = reach / look.sigma
+        least, most = below.mean(1) - shift * below.std(1), above.mean(1) + shift * above.std(1)
+        areas.append(float((least[good:, None] > most[None, :good]).mean()))
+    return areas
+
+
+def _by_picture(parts: list[Tensor], count: int) -> Floats:
+    """(pictures, draws), from one tensor per batch and draw."""
+    rows = [torch.stack(parts[start : start + DRAWS], 1) for start in range(0, len(parts), DRAWS)]
+    values = torch.cat(rows).double().numpy()
+    assert values.shape == (count, DRAWS)
+    return values

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,6 +77,11 @@ def promised_rate(false_alarm_rate: float, confidence: float) -> float:
     return left
 
 
+def least_rate(pictures: int, confidence: float) -> float:
+    """Lowest rate, rounded up to four digits, that so many calibration pictures can promise under attack."""
+    return math.ceil(1e4 * (1 / (pictures + 1) + 2 * (1 - confidence))) / 1e4
+
+
 def guarantee(
     sampler: Sampler,
     normals: Sequence[Tensor],
@@ -111,10 +116,10 @@ def guarantee(
     rate = promised_rate(false_alarm_rate, confidence)
     needed = normals_needed(rate)
     if len(normals) < needed:
-        reachable = 1 / (len(normals) + 1) + 2 * (1 - confidence)
         raise ConfigError(
             f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration pictures under attack, there are"
-            f" {len(normals)}; give more normal pictures, or accept a rate of {np.ceil(1e4 * reachable) / 1e4:g} or more"
+            f" {len(normals)}; give more normal pictures, or accept a rate of"
+            f" {least_rate(len(normals), confidence):g} or more"
         )
     generator = torch.Generator().manual_seed(seed)
     values = upper_bounds(sampler, normals, radius, draws, confidence, generator, progress)

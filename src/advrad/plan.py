@@ -23,6 +23,8 @@ from advrad.precision import Precision
 from advrad.settings import DenoiserConfig
 from advrad.types import MAX_PIXELS
 
+ScoreAim = Literal["auto", "robust", "paper"]
+
 
 class RunPlan(Config):
     """All that decides the result of a run, fixed before its first step.
@@ -36,6 +38,8 @@ class RunPlan(Config):
         source: folder or hub id of the checkpoint that training starts from, or None for fresh weights.
         false_alarm_rate: promised by the threshold.
         score: ``auto`` chooses for peace, ``robust`` for attacks; ``paper`` takes the paper's.
+        optimise_for_radius: choose the score for what can be certified within this radius, and set a threshold that
+            holds there; l2, in [0, 1] pixel units of a picture of the detector's size.
         max_pixels: bound on each picture file.
         skip_bad: leave out pictures that cannot be read.
         names: training pictures, to notice that the data changed.
@@ -49,7 +53,8 @@ class RunPlan(Config):
     denoiser: DenoiserConfig
     source: str | None = None
     false_alarm_rate: float = Field(0.05, gt=0, lt=1)
-    score: Literal["auto", "robust", "paper"] = "auto"
+    score: ScoreAim = "auto"
+    optimise_for_radius: float | None = Field(None, gt=0)
     max_pixels: int = MAX_PIXELS
     skip_bad: bool = False
     names: tuple[str, ...]
@@ -72,6 +77,7 @@ class RunOptions(Config):
         learning_rate: peak.
         false_alarm_rate: of the threshold.
         score: ``auto``, ``robust`` or ``paper``.
+        optimise_for_radius: instead of ``score``, the radius to choose the score for.
         precision: arithmetic of the network.
         layout: of the data.
         category: product in the data.
@@ -88,7 +94,8 @@ class RunOptions(Config):
     batch_size: int | None = None
     learning_rate: float | None = None
     false_alarm_rate: float = 0.05
-    score: Literal["auto", "robust", "paper"] = "auto"
+    score: ScoreAim = "auto"
+    optimise_for_radius: float | None = None
     precision: Precision = "auto"
     layout: str = "auto"
     category: str | None = None
@@ -229,6 +236,7 @@ def options_of(plan: RunPlan) -> RunOptions:
         learning_rate=plan.train.learning_rate,
         false_alarm_rate=plan.false_alarm_rate,
         score=plan.score,
+        optimise_for_radius=plan.optimise_for_radius,
         precision=plan.train.precision,
         layout=plan.layout,
         category=plan.category,
@@ -244,6 +252,20 @@ def _preset_name(config: DenoiserConfig) -> str:
             if preset.model_copy(update={"size_px": config.size_px}) == config:
                 return name
     return config.kind
+
+
+def refuse_two_aims(score: ScoreAim, optimise_for_radius: float | None) -> None:
+    """Refuse what cannot be had together.
+
+    Raises:
+        ConfigError: a radius is named beside a score, or is none.
+    """
+    if optimise_for_radius is None:
+        return
+    if score != "auto":
+        raise ConfigError(f"--optimise-for-radius and --score {score}: give one of them")
+    if not 0 < optimise_for_radius < float("inf"):
+        raise ConfigError(f"--optimise-for-radius {optimise_for_radius:g}: must be above 0")
 
 
 #: Where an option's name is not that of its field.

@@ -9,18 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from advrad import pretrained
-from advrad.batches import TrainConfig, View, find_symmetry, whole_pictures
+from advrad.batches import TrainConfig, find_symmetry, whole_pictures
 from advrad.data import PictureStack, load_pictures, split_normals
 from advrad.ddpm import DdpmConfig
 from advrad.decide import normals_needed, rate_in_reach
-from advrad.denoiser import Denoiser
 from advrad.detector import AdvRAD
 from advrad.errors import ConfigError, DataError
+from advrad.finish import Stacks, aim_of, choose_score, passes_after, set_thresholds, source_of
 from advrad.layouts import find_records
 from advrad.plan import (
     DEFAULT_MINUTES,
@@ -32,17 +32,13 @@ from advrad.plan import (
     options_of,
     plan_path,
     refuse_contradiction,
+    refuse_two_aims,
     save_plan,
     train_config,
 )
-from advrad.precision import takes_bfloat16
-from advrad.score import paper_score
-from advrad.select import DEFECTS_PER_SELECTION, DRAWS, REFERENCES, SIGMAS, choose, forced
-from advrad.settings import DetectorConfig, build_denoiser
+from advrad.select import REFERENCES
+from advrad.settings import build_denoiser
 from advrad.train import Progress, Trainer, fit, make_accelerator, steps_for
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
 
 STATE_NAME = "state.safetensors"
 
@@ -122,6 +118,7 @@ def train(
     if options.minutes is not None and not 0 < options.minutes < 1e6:
         raise ConfigError(f"--minutes {options.minutes:g}: must be above 0")
     normals_needed(options.false_alarm_rate)
+    refuse_two_aims(options.score, options.optimise_for_radius)
     work = plan_path(folder).parent
     plan = existing_plan(folder, resume)
     if plan is not None:
@@ -161,7 +158,14 @@ def train(
             watcher.stage("Measuring speed")
 
             def affordable(config: TrainConfig) -> TrainConfig:
-                passes = passes_after(config.views, min(REFERENCES, len(pictures)), len(held), len(calibration))
+                passes = passes_after(
+                    config.views,
+                    min(REFERENCES, len(pictures)),
+                    len(held),
+                    len(calibration),
+                    aim=aim_of(options.score, options.optimise_for_radius),
+                    guaranteed=options.optimise_for_radius is not None,
+                )
                 spent_s = time.perf_counter() - began
                 steps = steps_for(minutes, denoiser, pictures, config, accelerator, spent_s, passes)
                 return config.model_copy(update={"steps": steps})
@@ -180,6 +184,7 @@ def train(
             source=options.source,
             false_alarm_rate=options.false_alarm_rate,
             score=options.score,
+            optimise_for_radius=options.optimise_for_radius,
             max_pixels=options.max_pixels,
             skip_bad=options.skip_bad,
             names=names,
@@ -196,91 +201,24 @@ def train(
     watcher.stage("Training")
     average = fit(trainer, pictures, work, watcher.step if accelerator.is_main_process else None)
     trained_s = time.perf_counter() - began
-    return _finish(folder, plan, average, (pictures, held, calibration), accelerator, watcher, trained_s)
-
-
-def _finish(
-    folder: Path,
-    plan: RunPlan,
-    denoiser: Denoiser,
-    stacks: tuple[PictureStack, PictureStack, PictureStack],
-    accelerator: Accelerator,
-    watcher: Watcher,
-    trained_s: float,
-) -> AdvRAD:
-    """Choose the score, calibrate and save. Every process computes the same; the main one writes."""
-    config, device = plan.train, accelerator.device
-    pictures, held, calibration = stacks
-    bf16 = takes_bfloat16(config.precision, device)
-
-    def autocast() -> torch.autocast:
-        return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-
+    # Every process computes the same; the main one writes.
     watcher.stage("Choosing the score")
-    normals = held.batch(range(len(held)))
-    generator = torch.Generator().manual_seed(config.seed)
-    references = pictures.batch(torch.randperm(len(pictures), generator=generator)[:REFERENCES])
-    views = sorted({view.picture_px for view in config.views})
-    if plan.score == "paper":
-        selection = forced(denoiser, references, normals, paper_score(config.size_px), generator, autocast)
-    else:
-        selection = choose(
-            denoiser,
-            references,
-            normals,
-            views,
-            generator,
-            autocast=autocast,
-            aim="attack" if plan.score == "robust" else "peace",
-            progress=watcher.count,
-        )
-    detector = AdvRAD(
-        denoiser,
-        DetectorConfig(
-            denoiser=plan.denoiser,
-            size_px=config.size_px,
-            score=selection.config,
-            noise_seed=config.seed,
-            precision=config.precision,
-            training={
-                "plan": plan.model_dump(mode="json", exclude={"names", "data"}),
-                "seconds": round(trained_s, 1),
-                "pictures": {"train": len(plan.names), "selection": len(held), "calibration": len(calibration)},
-                "tried": [list(row) for row in selection.tried[:50]],
-                "candidates": len(selection.tried),
-                "winner": selection.winner,
-                "reason": selection.reason,
-                "attacked": [list(row) for row in selection.attacked],
-                "versions": versions(),
-            },
-        ),
-        selection.statistics,
-    ).to(device)
+    stacks = Stacks(pictures, held, calibration)
+    detector = choose_score(plan, average, stacks, accelerator.device, trained_s, watcher.count)
     watcher.stage("Calibrating")
-    batches = (calibration.batch(range(i, min(i + 8, len(calibration)))) for i in range(0, len(calibration), 8))
-    # The folder's name, not its path: model folders are published, paths are nobody's business.
-    source = {"data": Path(plan.data).name, "category": plan.category, "split_seed": config.seed}
-    detector.calibrate(batches, plan.false_alarm_rate, source)
+    set_thresholds(
+        detector,
+        calibration,
+        false_alarm_rate=plan.false_alarm_rate,
+        radius=plan.optimise_for_radius,
+        source=source_of(plan),
+        strict=False,
+        progress=watcher.count,
+    )
     if accelerator.is_main_process:
         detector.save_pretrained(folder)
     accelerator.wait_for_everyone()
     return detector
-
-
-def passes_after(views: Sequence[View], references: int, held: int, calibration: int) -> float:
-    """Passes of the network over one training window that choosing the score and calibrating will take."""
-    per_picture = len(SIGMAS) * sum((view.picture_px / view.window_px) ** 2 for view in set(views))
-    chosen_on = references + held + DEFECTS_PER_SELECTION
-    return per_picture * (chosen_on + DRAWS * (references + held + calibration))
-
-
-def versions() -> dict[str, str]:
-    """Versions that a result depends on."""
-    import platform
-
-    from advrad import __version__
-
-    return {"advrad": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _enough(train: int, selection: int, calibration: int, false_alarm_rate: float) -> None:

@@ -5,9 +5,10 @@ No test picture is seen. A candidate is a style (scales, level, normalisation, f
 families that training never showed. What a style knows of normal error maps it learns from training pictures, which are
 many; what scores mean, from held-out ones, so that no candidate is flattered.
 
-There are two aims. In peace the AUROC counts. Under attack the candidates are those that an adversary can do little to
-(one look through strong noise, absolute errors, a spread that forgives harmless changes), each is attacked, and what is
-left counts.
+There are three aims. In peace the AUROC counts. Under attack the candidates are those that an adversary can do little
+to (one look through strong noise, absolute errors, a spread that forgives harmless changes), each is attacked, and what
+is left counts. For a radius they are of the same sort, with wider filters and pooling, and what could be certified is
+what counts.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from advrad.denoiser import Denoiser
 from advrad.metrics import auroc, auroc_standard_error
 from advrad.pictures import resize
 from advrad.quick_attack import auroc_under_attack
+from advrad.quick_certificate import certified_aurocs
 from advrad.reconstruct import reconstruct
 from advrad.score import (
     LEAST,
@@ -52,26 +54,46 @@ from advrad.synthetic import SELECTION, paste_defects
 
 Floats = npt.NDArray[np.float64]
 
-Aim = Literal["peace", "attack"]
+Aim = Literal["peace", "attack", "radius"]
+_Kind = tuple[Scales, Level, tuple[int, ...]]
 
-#: Maps as in the paper, and as suits pieces that differ in texture or light. No held-out normal shows light that will
-#: drift one day, so of scales apart the absolute level, which follows it, is not even tried.
-#: The filters are in cells of a map: on the coarsest one 7 would span half the picture.
-KINDS: tuple[tuple[Scales, Level, tuple[int, ...]], ...] = (
-    ("averaged", "absolute", (3, 7)),
-    ("apart", "relative", (1, 3)),
-)
-#: Under attack no level that the adversary could move.
-ROBUST_KINDS: tuple[tuple[Scales, Level, tuple[int, ...]], ...] = (
-    ("averaged", "absolute", (3, 7)),
-    ("apart", "absolute", (3,)),
-)
-SIGMAS = (0.05, 0.1, 0.2, 0.4)
-ROBUST_SIGMAS = (0.2, 0.4, 0.6)
-#: Not the maximum alone: one cell's luck with the noise would decide.
-POOLINGS = (0.002, 0.01)
-_WAYS: tuple[Normalisation, ...] = ("none", "mean", "spread")
-_ROBUST_WAYS: tuple[Normalisation, ...] = ("tolerant",)
+
+@dataclass(frozen=True)
+class _Field:
+    """The candidates for an aim.
+
+    Attributes:
+        kinds: scales, level and widths of the filter; the filters are in cells of a map, and on the coarsest one 7
+            would span half the picture.
+        ways: normalisations.
+        sigmas: noise levels.
+        poolings: never the maximum alone: one cell's luck with the noise would decide.
+    """
+
+    kinds: tuple[_Kind, ...]
+    ways: tuple[Normalisation, ...]
+    sigmas: tuple[float, ...]
+    poolings: tuple[float, ...] = (0.002, 0.01)
+
+
+FIELDS: dict[Aim, _Field] = {
+    # Maps as in the paper, and as suits pieces that differ in texture or light. No held-out normal shows light that
+    # will drift one day, so of scales apart the absolute level, which follows it, is not even tried.
+    "peace": _Field(
+        (("averaged", "absolute", (3, 7)), ("apart", "relative", (1, 3))),
+        ("none", "mean", "spread"),
+        (0.05, 0.1, 0.2, 0.4),
+    ),
+    # No level that the adversary could move.
+    "attack": _Field((("averaged", "absolute", (3, 7)), ("apart", "absolute", (3,))), ("tolerant",), (0.2, 0.4, 0.6)),
+    # The wider the filter and the pooling, the less a change of a given length can do.
+    "radius": _Field(
+        (("averaged", "absolute", (3, 7, 11)), ("apart", "absolute", (3, 7))),
+        ("tolerant",),
+        (0.2, 0.4, 0.6),
+        (0.002, 0.01, 0.03),
+    ),
+}
 #: Noise draws of the score that is chosen; the candidates are compared with one, which costs half.
 DRAWS = 2
 DEFECTS_PER_SELECTION = 64
@@ -91,7 +113,7 @@ class Selection:
         tried: name and AUROC of every candidate, best first.
         winner: name of the winner.
         reason: why the winner won, in words.
-        attacked: name and AUROC of every finalist under attack, best first.
+        attacked: name and AUROC of every finalist under attack, or as it could be certified, best first.
     """
 
     config: ScoreConfig
@@ -128,6 +150,7 @@ def choose(
     *,
     autocast: Callable[[], torch.autocast] | None = None,
     aim: Aim = "peace",
+    radius: float | None = None,
     sigmas: Sequence[float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Selection:
@@ -142,6 +165,7 @@ def choose(
         generator: source of defects and noise.
         autocast: arithmetic of the network, as it will be used later.
         aim: what the score is to be good at.
+        radius: of the aim of that name, l2 in [0, 1] pixel units of these pictures.
         sigmas: noise levels to try; None for those of the aim.
         progress: told (looks done, looks in all).
 
@@ -159,17 +183,17 @@ def choose(
         defective = defective[visible]
     labels = np.concatenate([np.zeros(len(normals), int), np.ones(len(defective), int)])
     noise_seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
-    sigmas = sigmas or (SIGMAS if aim == "peace" else ROBUST_SIGMAS)
+    field = FIELDS[aim]
+    sigmas = sigmas or field.sigmas
+    if aim == "radius":
+        views = [min(views)]  # shrinking shortens what an adversary does
     looks = [Look(view_px=view, sigma=sigma) for view in views for sigma in sigmas]
-
-    peace = aim == "peace"
-    kinds, ways = (KINDS, _WAYS) if peace else (ROBUST_KINDS, _ROBUST_WAYS)
     everyone = torch.cat([references, normals, defective])
     errors: list[list[Tensor]] = []
     pooled: dict[_Style, list[Floats]] = {}
     for done, look in enumerate(looks):
         errors.append(_errors(denoiser, everyone, look, noise_seed, autocast))
-        for style, values in _pooled(errors[-1], len(references), len(normals), kinds, ways):
+        for style, values in _pooled(errors[-1], len(references), len(normals), field):
             pooled.setdefault(style, []).append(values)
         if progress:
             progress(done + 1, len(looks))
@@ -181,22 +205,33 @@ def choose(
     }
     configs = {(style, subset): style.config([looks[i] for i in subset], normals.shape[-1]) for style, subset in merit}
     robust: dict[_Candidate, float] = {}
-    if peace:
+    if aim == "peace":
         winner, reason = _winner(merit, len(normals), len(defective))
     else:
-        finalists = _finalists(merit)
-        for done, finalist in enumerate(finalists):
-            quick = configs[finalist].model_copy(update={"draws": 1})
-            seen = errors[finalist[1][0]]
-            known = _statistics(seen, len(references), len(normals), quick)
-            robust[finalist] = auroc_under_attack(denoiser, normals, defective, quick, known, noise_seed)
-            if progress:
-                progress(done + 1, len(finalists))
-        winner = max(finalists, key=lambda finalist: (robust[finalist], merit[finalist]))
-        reason = (
-            f"AUROC {robust[winner]:.3f} under a quick attack, the most of {len(finalists)}, and {merit[winner]:.3f} in"
-            " peace"
-        )
+
+        def prepared(candidate: _Candidate) -> tuple[ScoreConfig, list[MapStatistics]]:
+            quick = configs[candidate].model_copy(update={"draws": 1})
+            return quick, _statistics(errors[candidate[1][0]], len(references), len(normals), quick)
+
+        if aim == "attack":
+            finalists = _finalists(merit)
+            for done, finalist in enumerate(finalists):
+                robust[finalist] = auroc_under_attack(denoiser, normals, defective, *prepared(finalist), noise_seed)
+                if progress:
+                    progress(done + 1, len(finalists))
+        else:
+            for done, look in enumerate(looks):
+                group = [candidate for candidate in merit if candidate[1] == (done,)]
+                styles = [prepared(candidate) for candidate in group]
+                areas = certified_aurocs(
+                    denoiser, normals, defective, look, styles, radius or 0.0, noise_seed, autocast
+                )
+                robust |= zip(group, areas, strict=True)
+                if progress:
+                    progress(done + 1, len(looks))
+        winner = max(robust, key=lambda candidate: (robust[candidate], merit[candidate]))
+        how = "under a quick attack" if aim == "attack" else f"as it could be certified within {radius:g}"
+        reason = f"AUROC {robust[winner]:.3f} {how}, the most of {len(robust)}, and {merit[winner]:.3f} in peace"
     statistics = fit_statistics(denoiser, references, normals, configs[winner], noise_seed, autocast)
     tried, attacked = (
         tuple(sorted(((describe(configs[key]), value) for key, value in values.items()), key=lambda row: -row[1]))
@@ -231,31 +266,24 @@ def _finalists(merit: dict[_Candidate, float]) -> list[_Candidate]:
     return list(leaders.values())
 
 
-def _pooled(
-    errors: list[Tensor],
-    references: int,
-    normals: int,
-    kinds: Sequence[tuple[Scales, Level, tuple[int, ...]]],
-    ways: Sequence[Normalisation],
-) -> Iterator[tuple[_Style, Floats]]:
+def _pooled(errors: list[Tensor], references: int, normals: int, field: _Field) -> Iterator[tuple[_Style, Floats]]:
     """Scores of one look in every style, of the normals and the defective.
 
     Args:
         errors: at every scale, of references, normals and defective, in this order.
         references: how many.
         normals: how many.
-        kinds: scales, level and filters.
-        ways: normalisations.
+        field: of the candidates.
     """
-    single = [(scales, level, filter_px) for scales, level, filters_px in kinds for filter_px in filters_px]
-    for (scales, level, filter_px), way in itertools.product(single, ways):
-        totals: dict[float, list[Floats]] = {pooling: [] for pooling in POOLINGS}
+    single = [(scales, level, filter_px) for scales, level, filters_px in field.kinds for filter_px in filters_px]
+    for (scales, level, filter_px), way in itertools.product(single, field.ways):
+        totals: dict[float, list[Floats]] = {pooling: [] for pooling in field.poolings}
         for raw in arrange(errors, scales):
             maps, mean, spread, _ = _related(raw, references, filter_px, level, way)
             normalised = normalise(maps[references:], mean, spread, way).flatten(1)
             # One search for the largest values serves all poolings.
-            largest = normalised.topk(pooled_count(normalised.shape[1], max(POOLINGS)), dim=1).values
-            for pooling in POOLINGS:
+            largest = normalised.topk(pooled_count(normalised.shape[1], max(field.poolings)), dim=1).values
+            for pooling in field.poolings:
                 count = pooled_count(normalised.shape[1], pooling)
                 values = largest[:, :count].mean(1).double().numpy()
                 totals[pooling].append(_standardised(values, normals))

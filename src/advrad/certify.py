@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from advrad.audit import seed_of
 from advrad.config import Config
-from advrad.errors import ConfigError, DataError
+from advrad.errors import ConfigError, DataError, OutputError
 from advrad.ranks import bounds, draws_needed, hopeless, looks
 from advrad.rows import Rows
 from advrad.smoothing import Sampler
@@ -230,10 +230,7 @@ def run(
             progress(done, len(share))
     if wait:
         wait()
-    return tuple(
-        Row(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-        for values in rows.read_all()
-    )
+    return tuple(_read(values, rows.path(index)) for index, values in enumerate(rows.read_all()))
 
 
 def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, pictures: int) -> None:
@@ -302,6 +299,15 @@ def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, ge
         radius=ladder[reached],
         seconds=round(time.perf_counter() - began, 3),
     )
+
+
+def _read(values: dict[str, Any], path: Path) -> Row:
+    """A row, from the JSON values of its file."""
+    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    try:
+        return Row(**plain)
+    except TypeError as error:
+        raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None
 
 
 def _times(shifts: Sequence[float], radius: float) -> list[float]:

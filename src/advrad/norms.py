@@ -7,6 +7,7 @@ change. The norms here bound the true ones from above, and meet them up to round
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -40,6 +41,7 @@ def resize_matrix(length_px: int, size_px: int) -> Floats:
     return torch.cat(parts, 1).double().numpy()
 
 
+@lru_cache(maxsize=1024)
 def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
     """Largest factor by which resizing can lengthen an l2 change; shrinking shortens it.
 
@@ -53,13 +55,15 @@ def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
     """
     total = 1.0
     for length_px in (height_px, width_px):
-        matrix = np.eye(length_px)
-        for size_px in sizes_px:
-            if size_px != len(matrix):
-                matrix = resize_matrix(len(matrix), size_px) @ matrix
-        # Of the smaller of the two products, for the sake of large pictures.
-        gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-        total *= float(np.sqrt(np.linalg.eigvalsh(gram)[-1]))
+        matrix: Floats | None = None
+        for old_px, new_px in itertools.pairwise((length_px, *sizes_px)):
+            if old_px != new_px:  # at equal size nothing changes
+                step = resize_matrix(old_px, new_px)
+                matrix = step if matrix is None else step @ matrix
+        if matrix is not None:
+            # Of the smaller of the two products, for the sake of large pictures.
+            gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+            total *= float(np.sqrt(np.linalg.eigvalsh(gram)[-1]))
     return total * _ROUNDING
 
 
@@ -149,7 +153,8 @@ def _kernels(size: int, filter_px: int, apart: bool) -> tuple[Kernel, ...]:
 def _single(size: int, filter_px: int, level: int) -> Floats:
     """Squared norms for one scale: its blocks do not overlap, so the largest weight decides."""
     largest = _filter_matrix(size, filter_px).max(1)
-    return np.outer(largest, largest) / (_CHANNELS * 4**level)
+    squares: Floats = np.outer(largest, largest) / (_CHANNELS * 4**level)
+    return squares
 
 
 def _averaged(size: int, filter_px: int) -> Floats:
@@ -170,8 +175,8 @@ def _averaged(size: int, filter_px: int) -> Floats:
         bound = np.minimum(bound, (image / u).max((-2, -1)))
         peak = image.max((-2, -1), keepdims=True)
         u = np.maximum(image / np.where(peak > 0, peak, 1), 1e-9)
-    squares = bound.max((2, 3)) / (SCALES * _CHANNELS)
-    return squares[which[:, None], which[None, :]]
+    squares: Floats = bound.max((2, 3)) / (SCALES * _CHANNELS)
+    return np.asarray(squares[which[:, None], which[None, :]])
 
 
 def _patterns(weights: list[Floats]) -> tuple[list[Floats], npt.NDArray[np.intp]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,7 @@ class Levels:
     high: float
 
 
+@lru_cache(maxsize=4096)
 def levels(shift: float, quantile: float = 0.5) -> Levels:
     """The levels that bound a quantile under attack.
 
@@ -45,12 +47,13 @@ def levels(shift: float, quantile: float = 0.5) -> Levels:
         shift: largest move of the noise's centre, in standard deviations of the noise, >= 0.
         quantile: that is meant, strictly between 0 and 1.
 
-    Source: Chiang et al. 2020, "Detection as Regression", lemma 2.
+    Source: Chiang et al. 2020, "Detection as Regression", the lemma on percentile smoothing.
     """
     centre = float(norm.ppf(quantile))
     return Levels(float(norm.cdf(centre - shift)), float(norm.cdf(centre + shift)))
 
 
+@lru_cache(maxsize=4096)
 def rank_below(draws: int, level: float, failure: float) -> int | None:
     """Rank of a draw that lies at or below the quantile of this level, but for a probability of at most ``failure``.
 
@@ -98,7 +101,11 @@ def draws_needed(shift: float, failure: float, quantile: float = 0.5) -> int:
             f"a radius of {shift:.3g} standard deviations of the noise cannot be certified by any number of draws;"
             " choose a smaller --radius, or a detector that looks through stronger noise"
         )
-    return max(1, math.ceil(needed - 1e-9))
+    # The logarithms may be off by a rounding, so the ranks have the last word.
+    count = max(1, math.ceil(needed) - 1)
+    while rank_below(count, bounds.low, failure) is None or rank_above(count, bounds.high, failure) is None:
+        count += 1
+    return count
 
 
 def bounds(
@@ -137,7 +144,7 @@ def binary_radius(count: int, draws: int, sigma: float, failure: float) -> float
     """Radius within which a majority verdict stands, for a score that sees the noised picture only.
 
     Args:
-        count: draws that gave this verdict.
+        count: draws that gave this verdict, which other draws, or none, have picked.
         draws: all draws.
         sigma: of the noise, in the radius's units.
         failure: probability that the radius is too large.

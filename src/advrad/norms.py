@@ -1,8 +1,8 @@
-"""How much an l2 change of a picture can change what is computed from it by averaging: exact operator norms.
+"""How much an l2 change of a picture can change what is computed from it by averaging: operator norms.
 
 A cell of an error map is a weighted mean of squares, ``E = |M d|^2`` with ``d`` the difference of picture and
 reconstruction and a linear M of nothing but averages. So ``sqrt(E)`` moves by at most ``|M|`` times the length of the
-change. The norms here bound the true ones from above, and meet them up to rounding.
+change. The norms here bound the true ones from above, and those of single cells come within 1 in 1,000 of them.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def test_the_norm_of_a_sum_of_cells_is_never_too_small(scales: str, filter_px: i
         got = kernel.sum_norm(weights)
         assert got.shape == (2,)
         for row in range(2):
-            true = true_norm(lambda d, row=row, index=index: (weights[row] * maps(d)[index][0]).sum(), 16)
+            true = true_norm(lambda d, w=weights[row], index=index: (w * maps(d)[index][0]).sum(), 16)
             assert float(got[row]) >= true
             if scales == "apart":  # one scale: its blocks are apart, so the bound is the truth
                 assert float(got[row]) <= true * (1 + 1e-5)

@@ -1,4 +1,4 @@
-"""What draws prove of a quantile: ranks against exact sums, the lemma against exact shifts, radii against others' code."""
+"""What draws prove of a quantile: ranks against exact sums, the lemma against exact shifts, radii against ART."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_optimisers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     bench = load("predict")
     from advrad.lean import LeanConfig
-    from advrad.select import SIGMAS
+    from advrad.select import FIELDS
 
     tiny = LeanConfig(channels=(8, 16), blocks=(1, 1))
     whole = bench.fresh_detector
@@ -102,7 +102,7 @@ def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     result = bench.main(["--size", "64", "--batches", "1", "2", "--rounds", "1", "--side", "64"])
     out = capsys.readouterr().out
     assert out.count("failed: there is no compiler") == 4
-    assert result["looks"] == len(SIGMAS)
+    assert result["looks"] == len(FIELDS["peace"].sigmas)
     eager = [row for row in result["rows"] if "failed" not in row]
     assert len(eager) == 4
     assert all(row["ms_per_picture"] > 0 and row["flops_per_picture"] > 0 for row in eager)

@@ -126,7 +126,7 @@ def test_under_attack_single_looks_compete_and_what_is_left_counts(normals: Tens
         denoiser, normals, normals, [SIZE_PX], generator(0), aim="attack", progress=lambda *x: told.append(x)
     )
     config = selection.config
-    assert len(config.looks) == 1 and config.looks[0].sigma in advrad.select.ROBUST_SIGMAS
+    assert len(config.looks) == 1 and config.looks[0].sigma in advrad.select.FIELDS["attack"].sigmas
     assert (config.level, config.normalisation) == ("absolute", "tolerant")
     assert told == [(1, 3), (2, 3), (3, 3), *((i, 6) for i in range(1, 7))], "three looks, then six finalists"
     names, values = zip(*selection.attacked, strict=True)
@@ -134,6 +134,38 @@ def test_under_attack_single_looks_compete_and_what_is_left_counts(normals: Tens
     assert dict(selection.attacked)[selection.winner] == values[0]
     assert f"AUROC {values[0]:.3f} under a quick attack, the most of 6" in selection.reason
     assert all(parameter.requires_grad for parameter in denoiser.parameters()), "they were frozen for a while only"
+
+
+def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
+    told = []
+    denoiser = awake()
+
+    def chosen(radius: float) -> advrad.select.Selection:
+        return choose(
+            denoiser,
+            normals,
+            normals,
+            [SIZE_PX, 16],
+            generator(0),
+            aim="radius",
+            radius=radius,
+            progress=lambda *x: told.append(x),
+        )
+
+    selection = chosen(0.01)
+    config = selection.config
+    assert len(config.looks) == 1 and config.looks[0].view_px == 16, "the smallest view: shrinking shortens a change"
+    assert (config.level, config.normalisation) == ("absolute", "tolerant")
+    assert told == [(1, 3), (2, 3), (3, 3)] * 2, "each look once for errors, once for bounds"
+    values = [value for _, value in selection.attacked]
+    field = advrad.select.FIELDS["radius"]
+    styles = sum(len(filters) for _, _, filters in field.kinds) * len(field.poolings)
+    assert len(values) == styles * len(field.sigmas), "every style of every single look is bounded"
+    assert f"AUROC {values[0]:.3f} as it could be certified within 0.01" in selection.reason
+    far = chosen(1.0)
+    assert dict(far.attacked)[far.winner] < values[0]
+    for name, value in far.attacked:
+        assert value <= dict(selection.attacked)[name], "the further an adversary may go, the less can be certified"
 
 
 def test_in_peace_nothing_is_attacked(normals: Tensor) -> None:
@@ -158,7 +190,8 @@ def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
     assert len(set(names)) == len(names)
     assert all(0 <= value <= 1 for value in values)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    styles = 3 * sum(len(filters) for _, _, filters in advrad.select.KINDS) * len(advrad.select.POOLINGS)
+    field = advrad.select.FIELDS["peace"]
+    styles = len(field.ways) * sum(len(filters) for _, _, filters in field.kinds) * len(field.poolings)
     assert len(names) == styles * 3 * 3, "every style on every set of views and every run of noise levels"
     assert len(selection.statistics) == len(selection.config.map_sizes)
     assert {look.view_px for look in selection.config.looks} <= {16, SIZE_PX}

@@ -95,7 +95,7 @@ def choose_score(
         "plan": plan.model_dump(mode="json", exclude={"names", "data"}),
         "seconds": round(trained_s, 1),
         "pictures": {
-            "train": len(plan.names),
+            "train": len(stacks.train),
             "selection": len(stacks.selection),
             "calibration": len(stacks.calibration),
         },

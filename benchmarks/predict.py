@@ -1,7 +1,7 @@
 """Time of a verdict, and how near it comes to what the processor can do at all.
 
 The whole detector is timed, with every look of its score, from a picture in memory to its score and maps. The limit
-is the speed of a large matrix product, measured in the same run::
+is the speed of a large matrix product, measured in the same run, in every precision that the processor has::
 
     python benchmarks/predict.py [--run RUN]
 
@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from advrad.detector import AdvRAD
 from advrad.lean import LeanConfig, LeanDenoiser
+from advrad.precision import bfloat16_is_native
 from advrad.score import Look, MapStatistics, ScoreConfig
 from advrad.settings import DetectorConfig
 
@@ -70,6 +71,11 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def precisions() -> tuple[str, ...]:
+    """Those that the processor has: bfloat16 without its instructions is emulated, a hundred times slower."""
+    return ("float32", "bfloat16") if bfloat16_is_native(torch.device("cpu")) else ("float32",)
+
+
 def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, compile_too: bool) -> dict[str, Any]:
     """Milliseconds per picture of every way to run a detector, in turns.
 
@@ -86,9 +92,9 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
     ways = {
         f"{'compiled' if compiled else 'eager'} {precision}": (precision, compiled)
         for compiled in ((False, True) if compile_too else (False,))
-        for precision in ("float32", "bfloat16")
+        for precision in precisions()
     }
-    limits = {"float32": peak(torch.float32, side), "bfloat16": peak(torch.bfloat16, side)}
+    limits = {precision: peak(getattr(torch, precision), side) for precision in precisions()}
     limit = max(limits.values())
     rows: list[dict[str, Any]] = []
     for batch in batches:

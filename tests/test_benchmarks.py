@@ -99,6 +99,7 @@ def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
         raise RuntimeError("there is no compiler")
 
     monkeypatch.setattr(bench.torch, "compile", no_compiler)
+    monkeypatch.setattr(bench, "precisions", lambda: ("float32", "bfloat16"))
     result = bench.main(["--size", "64", "--batches", "1", "2", "--rounds", "1", "--side", "64"])
     out = capsys.readouterr().out
     assert out.count("failed: there is no compiler") == 4

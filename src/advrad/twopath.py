@@ -109,7 +109,8 @@ class _Together:
         weighted = self.weights * maps
         chosen = self._largest(weighted - self.offsets)
         # 2 sqrt(a) <= a / t + t for any t > 0: linear in the map, so the set that maximises it is again the largest.
-        t = (self._mean(weighted, chosen).clamp_min(0).sqrt() + step).clamp_min(LEAST)
+        # The two are equal at t = sqrt(a); of a root near 0 the quotient would make too much.
+        t = torch.maximum(self._mean(weighted, chosen).clamp_min(0).sqrt(), step / 8).clamp_min(LEAST)
         steeper = weighted * (1 + step / t)[:, None, None, None] - self.offsets
         return steeper.flatten(1).topk(self.count, dim=1).values.mean(1) + step * t + step.square()
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from advrad.audit import seed_of
 from advrad.config import Config
 from advrad.errors import ConfigError, DataError, OutputError
-from advrad.ranks import bounds, draws_needed, hopeless, looks
+from advrad.ranks import bounds, draws_needed, hopeless, levels, looks, rank_below
 from advrad.rows import Rows
 from advrad.smoothing import Sampler
 
@@ -161,10 +161,11 @@ def settle(
         failure: probability that a certified verdict, or its radius, is wrong.
         generator: source of all noise.
     """
-    ladder = tuple(sorted({radius, *LADDER}))
+    at_one, planned = sampler.shifts(*image.shape[1:]), looks(draws)
+    ladder = _within_reach(sorted({radius, *LADDER}), at_one, draws, failure)
+    if radius not in ladder:
+        return Settled("abstain", 0, 0.0)
     wanted = ladder.index(radius)
-    at_one = sampler.shifts(*image.shape[1:])
-    planned = looks(draws)
     lower = upper = np.empty((len(at_one), len(ladder), 0))
     for look in planned:
         more = sampler.draw(image, ladder, look - lower.shape[2], generator)
@@ -266,7 +267,9 @@ def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, ge
     began = time.perf_counter()
     image, threshold = pictures.load(index), plan.threshold
     check_reach(sampler, image.shape[1:], plan, len(pictures.names))
-    at_one, ladder = sampler.shifts(*image.shape[1:]), plan.ladder
+    at_one = sampler.shifts(*image.shape[1:])
+    ladder = _within_reach(plan.ladder, at_one, plan.draws, plan.failure)
+    beyond = len(plan.ladder) - len(ladder)
     lower, upper = sampler.draw(image, ladder, plan.draws, generator)
     # Both sides of all pictures hold together.
     sides = [
@@ -282,6 +285,7 @@ def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, ge
             for rung, radius in enumerate(ladder)
         ]
         reached = max(0, _reach(verdicts))
+        verdicts += ["abstain"] * beyond
         early = [
             _early(lower[:, rung], upper[:, rung], _times(at_one, radius), threshold, plan.failure)
             for rung, radius in enumerate(ladder)
@@ -291,8 +295,8 @@ def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, ge
         name=pictures.names[index],
         label=int(pictures.labels[index]),
         score=float(np.median(lower[:, 0], axis=1).mean()),
-        lower=tuple(low if math.isfinite(low) else None for low, _ in sides),
-        upper=tuple(high if math.isfinite(high) else None for _, high in sides),
+        lower=(*(low if math.isfinite(low) else None for low, _ in sides), *[None] * beyond),
+        upper=(*(high if math.isfinite(high) else None for _, high in sides), *[None] * beyond),
         verdicts=tuple(verdicts),
         early=tuple(verdict for verdict, _ in early),
         early_draws=tuple(used for _, used in early),
@@ -308,6 +312,12 @@ def _read(values: dict[str, Any], path: Path) -> Row:
         return Row(**plain)
     except TypeError as error:
         raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None
+
+
+def _within_reach(ladder: Sequence[float], at_one: Sequence[float], draws: int, failure: float) -> tuple[float, ...]:
+    """The radii of a rising ladder at which so many draws can bound anything; the rest need not be computed."""
+    share = failure / (2 * len(at_one))
+    return tuple(radius for radius in ladder if all(rank_below(draws, levels(s * radius).low, share) for s in at_one))
 
 
 def _times(shifts: Sequence[float], radius: float) -> list[float]:

@@ -260,6 +260,7 @@ def test_damaged_models_are_refused(cli: Cli, run: Path, tmp_path: Path, kind: s
     assert done.status == 2
     assert words in done.one_error_line()
     assert str(run) in done.err
+    assert cli("certify", run, tmp_path).one_error_line() == done.one_error_line()
 
 
 @pytest.mark.parametrize(("kind", "words"), DAMAGES)
@@ -304,6 +305,7 @@ def test_output_below_a_file(cli: Cli, widget_run: Path, widgets: Path, tmp_path
         ["predict", widget_run, picture, "-o", below],
         ["report", widget_run, widgets, "-o", below / "x.html"],
         ["evaluate", widget_run, widgets, "--scores", below / "x.jsonl"],
+        ["certify", widget_run, widgets, "--radius", 0.05, "-o", below],
         ["train", widgets, "-o", below],
         ["train", widgets, "-o", tmp_path / "file"],
         ["demo", "-o", below],
@@ -338,6 +340,7 @@ def test_a_disk_that_does_not_take_it(
         ["predict", run, picture, "-o", out],
         ["report", run, widgets, "-o", out / "x.html"],
         ["evaluate", run, widgets, "--save"],
+        ["certify", run, widgets, "--radius", 0.05],
         ["train", widgets, "-o", out / "new", "--steps", 1, "--size", 64],
     ):
         done = cli(*command)

@@ -26,7 +26,7 @@ def test_version(cli: Cli) -> None:
     assert (done.status, done.out.strip()) == (0, f"advrad {advrad.__version__}")
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "report", "info", "demo"])
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "report", "info", "demo", "certify"])
 def test_every_command_has_help(cli: Cli, command: str) -> None:
     done = cli(command, "--help")
     assert done.status == 0
@@ -218,6 +218,13 @@ def test_predict_does_not_judge_its_own_results(cli: Cli, widget_run: Path, tmp_
         assert len(done.out.splitlines()) == 1
 
 
+def test_predict_certifies_on_a_trained_model(cli: Cli, widgets: Path, widget_run: Path) -> None:
+    done = cli("predict", widget_run, widgets / "test" / "dent", "--certify", "--radius", 0.05, "--draws", 40)
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert done.status == 0 and len(rows) == 2 and "promises no false-alarm rate" in done.err
+    assert {row["certified"] for row in rows} <= {"certified anomalous", "certified normal", "abstain"}
+
+
 @pytest.mark.parametrize("names", [["-"], []])
 def test_predict_reads_paths_from_standard_input(
     cli: Cli, widgets: Path, widget_run: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]
@@ -334,6 +341,14 @@ def test_report(cli: Cli, widgets: Path, widget_run: Path, tmp_path: Path) -> No
     done = cli("report", widget_run, widgets, "-o", tmp_path)
     assert done.status == 2
     assert "is a folder" in done.one_error_line()
+
+
+def test_certify_on_a_trained_model(cli: Cli, widgets: Path, widget_run: Path, tmp_path: Path) -> None:
+    options = ("--radius", 0.05, "--draws", 40, "--limit", 2, "-o", tmp_path / "out")
+    done = cli("certify", widget_run, widgets, *options, "--json")
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert result["method"] == "two-path" and result["certified_auroc"]["0.05"] <= result["clean_auroc"]
 
 
 def test_info(cli: Cli, widget_run: Path) -> None:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from advrad.plots import histogram_plot, loss_plot, roc_plot
+from advrad.plots import certificate_plot, draw_certificates, histogram_plot, loss_plot, roc_plot
 
 LABELS = np.repeat([False, True], [12, 20])
 SCORES = np.exp(np.random.default_rng(0).normal(2 * LABELS))
+
+
+CERTIFICATES: dict[str, Any] = {
+    "curve": {
+        "radii": [0.0, 0.1, 0.2, 0.5],
+        "certified_auroc": [1.0, 0.9, 0.4, 0.0],
+        "certified_right": [0.8, 0.7, 0.1, 0.0],
+        "certified_wrong": [0.1, 0.0, 0.0, 0.0],
+    },
+    "certified_auroc": {"0.1": 0.9, "0.2": 0.4},
+    "attacked": [
+        {"attack": "pgd", "eps": 0.1, "robust_auroc": 0.95, "same_pictures": True},
+        {"attack": "apgd", "eps": 0.3, "robust_auroc": 0.8, "same_pictures": False},
+    ],
+}
 
 
 def drawn(markup: str) -> ElementTree.Element:
@@ -25,10 +42,12 @@ def drawings() -> dict[str, str]:
         "roc": roc_plot(LABELS, SCORES, 3.0),
         "histogram": histogram_plot(LABELS, SCORES, 3.0),
         "loss": loss_plot(steps, 2 / (1 + steps)),
+        "certificates": certificate_plot(CERTIFICATES, 0),
+        "more certificates": certificate_plot(CERTIFICATES, 1),
     }
 
 
-@pytest.mark.parametrize("name", ["roc", "histogram", "loss"])
+@pytest.mark.parametrize("name", ["roc", "histogram", "loss", "certificates"])
 def test_a_drawing_is_named_and_takes_the_style_of_the_page(name: str) -> None:
     markup = drawings()[name]
     root = drawn(markup)
@@ -75,6 +94,28 @@ def test_the_label_tells_what_the_curve_shows() -> None:
 def test_odd_scores(scores: np.ndarray, threshold: float | None) -> None:
     for plot in (roc_plot, histogram_plot):
         assert drawn(plot(LABELS, scores, threshold)).get("aria-label")
+
+
+def test_certificates_are_drawn_with_the_attacks_beside_them(tmp_path: Path) -> None:
+    markup = certificate_plot(CERTIFICATES, 0)
+    assert drawn(markup).get("aria-label") == "Certified AUROC over the l2 radius: 0.900 at 0.1, 0.400 at 0.2"
+    for words in (
+        "certified AUROC",
+        "verdicts certified right",
+        "left by attacks<",
+        "left by attacks on other pictures",
+    ):
+        assert words in markup, words
+    draw_certificates(tmp_path / "c.png", CERTIFICATES)
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_certified_and_no_verdicts_can_be_drawn(tmp_path: Path) -> None:
+    curve = {"radii": [0.0, 0.1], "certified_auroc": [0.0, 0.0]}
+    bare = {"curve": curve, "certified_auroc": {"0": 0.0}, "attacked": []}
+    markup = certificate_plot(bare, 0)
+    assert "verdicts" not in markup and "attacks" not in markup
+    draw_certificates(tmp_path / "c.png", bare)
 
 
 def test_one_class_alone_has_a_histogram() -> None:

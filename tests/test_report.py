@@ -145,6 +145,35 @@ def test_attacks_and_curves_are_shown_with_what_speaks_against_them(tmp_path: Pa
     assert "Nothing was attacked yet" in render(tmp_path / "b.html", content()).text
 
 
+CERTIFICATE = {
+    "method": "two-path", "sigma": None, "draws": 200, "n_good": 5, "n_defect": 7, "size": [256, 256],
+    "clean_auroc": 0.987, "certified_auroc": {"0.1": 0.876, "0.2": 0.543}, "median_radius": 0.1921, "attacked": [],
+    "verdicts": {
+        name: {"right": 0.321, "wrong": 0.012, "abstained": 0.667, "draws_saved": 0.75} for name in ("0.1", "0.2")
+    },
+    "curve": {"radii": [0.0, 0.1, 0.2], "certified_auroc": [0.9, 0.876, 0.543], "certified_right": [0.5, 0.4, 0.3]},
+    "meaning": ["All 12 pictures hold together.", "Mind the scale."], "notes": ["the threshold promises nothing"],
+    "warnings": ["more is certified than an attack left"],
+}  # fmt: skip
+
+
+def test_certificates_are_shown_with_what_they_mean(tmp_path: Path) -> None:
+    others = {"method": "percentile", "sigma": 0.25, "size": "own", "notes": [], "warnings": []}
+    bare = {name: value for name, value in CERTIFICATE.items() if name not in ("verdicts", "median_radius")} | others
+    page = render(tmp_path / "a.html", content(certificates=(CERTIFICATE, bare)))
+    for words in (
+        "two-path, 200 draws, 12 pictures of 256 px", "smoothed score 0.987", "median certified radius 0.1921",
+        "0.876", "0.543", "32.1 %", "1.2 %", "66.7 %", "75 %", "All 12 pictures hold together. Mind the scale.",
+        "Note: the threshold promises nothing.", "Distrust this. more is certified than an attack left.",
+        "percentile, noise 0.25", "12 pictures at their own sizes",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert sum("0.876 at 0.1, 0.543 at 0.2" in str(svg["aria-label"]) for svg in page.all("svg")) == 2
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    assert "Nothing was certified yet" in render(tmp_path / "b.html", content()).text
+
+
 def test_self_contained(tmp_path: Path) -> None:
     page = render(tmp_path / "report.html", content())
     source = (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -142,7 +142,7 @@ def chosen(records: Sequence[Record], limit: int | None, seed: int) -> tuple[Rec
     bad = [record for record in test if record.label]
     if not (good and bad):
         missing = "good" if not good else "defective"
-        raise DataError(f"there is no {missing} test picture; an attack needs both kinds, for it attacks both")
+        raise DataError(f"there is no {missing} test picture; both kinds are needed, good and defective")
     if limit is None or limit >= len(test):
         return tuple(test)
     shuffled = np.random.default_rng(seed_of(seed, "limit"))

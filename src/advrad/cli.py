@@ -165,6 +165,16 @@ def predict(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines also on a terminal.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on after a picture that cannot be read.")] = False,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Say of each verdict how far a picture may change, and it still holds.")
+    ] = False,
+    radius: Annotated[
+        float | None, typer.Option(help="With --certify: l2 radius that is wanted.  [default: 0.2]")
+    ] = None,
+    draws: Annotated[int | None, typer.Option(help="With --certify: noise draws at most.  [default: 1000]")] = None,
+    confidence: Annotated[
+        float | None, typer.Option(help="With --certify: of each certified verdict.  [default: 0.999]")
+    ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
@@ -172,10 +182,22 @@ def predict(
 
     The exit status is 0 also where defects are found.
     """
+    asked = {"radius": radius, "draws": draws, "confidence": confidence}
+    typed = {name: value for name, value in asked.items() if value is not None}
+    if typed and not certify:
+        raise ConfigError(f"--{next(iter(typed))}: goes with --certify, and only with it")
     from advrad import commands
+    from advrad.certificates import PromiseOptions
 
     commands.predict(
-        run, pictures or [], output, as_json=as_json, skip_bad=skip_bad, max_pixels=max_pixels, device=device
+        run,
+        pictures or [],
+        output,
+        as_json=as_json,
+        skip_bad=skip_bad,
+        max_pixels=max_pixels,
+        device=device,
+        certify=PromiseOptions.parse(typed, "options") if certify else None,
     )
 
 
@@ -403,6 +425,50 @@ def curve(
     options = _attack_options(context).model_copy(update={"attack": attack, "budget": budget})
     wanted = [value.strip() for value in values.split(",") if value.strip()]
     commands.curve(run, data, options, over, wanted, output, as_json=as_json, device=device)
+
+
+@app.command()
+def certify(
+    context: typer.Context,
+    run: AnyDetector,
+    data: Data,
+    radius: Annotated[
+        str | None,
+        typer.Option(
+            help="l2 radii for pixels in [0, 1], separated by commas.  [default: 0.1,0.2,0.5, those in reach]"
+        ),
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Noise draws per picture.")] = 200,
+    confidence: Annotated[float, typer.Option(help="Of the bounds of all pictures together.")] = 0.999,
+    method: Annotated[str, typer.Option(help="auto, percentile or two-path.")] = "auto",
+    sigma: Annotated[
+        float | None, typer.Option(help="Noise that percentile adds.  [default: the largest radius]")
+    ] = None,
+    limit: Limit = None,
+    size_px: Annotated[
+        int | None, typer.Option("--size", min=16, help="Pictures are given at this size.  [default: the detector's]")
+    ] = None,
+    own_size: Annotated[
+        bool, typer.Option("--own-size", help="Pictures are given at the size of their files.")
+    ] = False,
+    output: Results = None,
+    as_json: AsJson = False,
+    layout: Layout = "auto",
+    category: Category = None,
+    seed: Seed = 0,
+    max_pixels: MaxPixels = MAX_PIXELS,
+    device: Device = "auto",
+) -> None:
+    """Prove on test pictures what no change within a radius can break: AUROC, and each verdict.
+
+    The same command goes on where it was stopped.
+    """
+    _one_of("--method", method, ("auto", "percentile", "two-path"))
+    from advrad import commands
+    from advrad.certificates import CertifyOptions
+
+    options = CertifyOptions.parse(_typed(context, CertifyOptions.model_fields), "options")
+    commands.certify(run, data, options, output, as_json=as_json, device=device)
 
 
 def _attack_options(context: typer.Context) -> AttackOptions:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from advrad import audits
+from advrad import audits, certificates
 from advrad import demo as demonstration
 from advrad import run as runs
 from advrad.detector import AdvRAD
@@ -17,9 +17,9 @@ from advrad.evaluate import Evaluation, evaluate, load_detector
 from advrad.files import write_json
 from advrad.layouts import Dataset
 from advrad.plan import RunOptions, plan_path
-from advrad.plots import draw_curve
+from advrad.plots import draw_certificates, draw_curve
 from advrad.score import describe
-from advrad.screen import Screen, show_attack, show_checks, show_curve, show_figures
+from advrad.screen import Screen, show_attack, show_certificates, show_checks, show_curve, show_figures
 from advrad.status import INTERRUPTED
 from advrad.stream import Verdict, judge, pictures_of
 from advrad.terminal import is_first_process, open_page, paths_from_stdin, put, put_json, quoted, warn
@@ -92,6 +92,7 @@ def predict(
     skip_bad: bool,
     max_pixels: int,
     device: str,
+    certify: certificates.PromiseOptions | None = None,
 ) -> None:
     """Judge pictures, and print a line for each as it comes.
 
@@ -103,6 +104,7 @@ def predict(
         skip_bad: go on after a picture that cannot be read.
         max_pixels: bound on each picture file.
         device: of :func:`detector_on`.
+        certify: what is asked of a certificate for each picture; None for none.
 
     Raises:
         ConfigError: nothing is named, and standard input is a terminal.
@@ -113,12 +115,16 @@ def predict(
         raise ConfigError("PICTURE: none is named; name pictures or folders, or pipe their paths in, one per line")
     piped = names in ([], [Path("-")])
     detector = detector_on(folder, device)
+    plan = None
+    if certify is not None:
+        plan, warnings = certificates.promise_plan(detector, certify)
+        warn(warnings)
     # One at a time where somebody may wait for each answer, or where nothing is gained.
     batch_size = 8 if detector.device.type == "cuda" and not piped else 1
     plain = sys.stdout.isatty() and not as_json
     judged = skipped = 0
     sources = pictures_of(paths_from_stdin() if piped else names, out)
-    for result in judge(detector, sources, batch_size=batch_size, max_pixels=max_pixels, out=out):
+    for result in judge(detector, sources, batch_size=batch_size, max_pixels=max_pixels, out=out, plan=plan):
         if not isinstance(result, DataError):
             judged += 1
             put(_readable(result) if plain else json.dumps(result.as_json(), allow_nan=False))
@@ -141,7 +147,10 @@ def predict(
 
 def _readable(verdict: Verdict) -> str:
     words = "DEFECTIVE" if verdict.defective else "good     "
-    return f"{words}  score {verdict.score:9.4g}  threshold {verdict.threshold:9.4g}  {verdict.path}"
+    proof = ""
+    if (certificate := verdict.certificate) is not None:
+        proof = f"{certificate.verdict:19} radius {certificate.radius:6.4g}  "
+    return f"{words}  score {verdict.score:9.4g}  threshold {verdict.threshold:9.4g}  {proof}{verdict.path}"
 
 
 def evaluated(detector: AdvRAD, dataset: Dataset, *, skip_bad: bool, seed: int, max_pixels: int) -> Evaluation:
@@ -230,6 +239,32 @@ def curve(
     else:
         show_curve(result, f"{case.category}: {name}")
         print(home / f"curve-{over}.png")
+
+
+def certify(
+    name: str,
+    data: Path,
+    options: certificates.CertifyOptions,
+    folder: Path | None,
+    *,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Certify a detector and print what no attack can take; the arguments are those of :mod:`advrad.certificates`."""
+    case = certificates.case_of(audits.accused(name, device), data, options, folder)
+    with _interruptible("the same command goes on"), Screen() as screen:
+        screen.stage("Certifying")
+        result = certificates.certify(case, progress=screen.count)
+    if not is_first_process():
+        return
+    drawing = Path(result["folder"]) / "certificates.png"
+    draw_certificates(drawing, result)
+    if as_json:
+        put_json(result)
+        warn([*result["notes"], *result["warnings"]])
+    else:
+        show_certificates(result, f"{result['category']}: {name}")
+        print(drawing)
 
 
 def _case(name: str, data: Path, options: audits.AttackOptions, device: str) -> audits.Case:

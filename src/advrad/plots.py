@@ -176,6 +176,57 @@ def _curve(result: Mapping[str, Any], line: str, ink: str, muted: str) -> Figure
     return figure
 
 
+def certificate_plot(result: Mapping[str, Any], number_of: int) -> str:
+    """Certified AUROC and verdicts over the radius; see :func:`advrad.certificates.certify`.
+
+    Args:
+        result: of the certification.
+        number_of: the drawing on its page, so that several can stand there.
+    """
+    areas = [f"{number(area, '.3f')} at {radius}" for radius, area in result["certified_auroc"].items()]
+    label = f"Certified AUROC over the l2 radius: {', '.join(areas)}"
+    return _svg(_certificates(result, _GOOD, _DEFECT, _INK), f"certificates-{number_of}", label)
+
+
+def draw_certificates(path: Path, result: Mapping[str, Any]) -> None:
+    """The same as a PNG file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    figure = _certificates(result, "tab:blue", "tab:red", "black")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def _certificates(result: Mapping[str, Any], line: str, attacks: str, ink: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    curve = result["curve"]
+    shown = {"certified_auroc": ("certified AUROC", "-"), "certified_right": ("verdicts certified right", "--")}
+    curves = {name: np.array(curve[name], dtype=np.float64) for name in shown if name in curve}
+    radii = np.array(curve["radii"])
+    # Up to where nothing is left, but as far as anybody asked or attacked.
+    some = [radii[np.append(0, np.flatnonzero(values))[-1]] for values in curves.values()]
+    asked = [float(radius) for radius in result["certified_auroc"]] + [point["eps"] for point in result["attacked"]]
+    figure = Figure(figsize=(6.2, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    for name, values in curves.items():
+        label, style = shown[name]
+        # Between two radii holds what is certified for the larger.
+        axes.plot(radii, values, style, color=line, linewidth=2, drawstyle="steps-pre", label=label)
+    for same, fill in ((True, attacks), (False, "none")):
+        points = [point for point in result["attacked"] if point["same_pictures"] is same]
+        if points:
+            x, y = zip(*((point["eps"], point["robust_auroc"]) for point in points), strict=True)
+            label = "left by attacks" + ("" if same else " on other pictures")
+            axes.plot(x, y, "o", color=attacks, markerfacecolor=fill, markersize=6, linestyle="none", label=label)
+    axes.set(xlabel="l2 radius", ylabel="AUROC, share of pictures", ylim=(-0.02, 1.02))
+    axes.set_xlim(0, 1.1 * max(some + asked) or 1)
+    axes.legend(frameon=False, labelcolor=ink)
+    return figure
+
+
 def _svg(figure: Figure, name: str, label: str) -> str:
     """The figure as markup to stand inside the page, coloured by the page's own style."""
     import matplotlib

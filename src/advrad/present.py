@@ -71,8 +71,9 @@ def report_content(
         winner=winner if any(choice.name == winner for choice in shown) else None,
         choice_metric="AUROC of held-out good pictures against synthetic defects",
         choice_reason=str(config.training.get("reason", "")),
-        attacks=_results(run_folder, "*/result.json", evaluation.category),
-        curves=_results(run_folder, "curve-*.json", evaluation.category),
+        attacks=_results(run_folder, "attacks/*/result.json", evaluation.category),
+        curves=_results(run_folder, "attacks/curve-*.json", evaluation.category),
+        certificates=_results(run_folder, "certificates/*/result.json", evaluation.category),
         configuration=config.model_dump(
             mode="json", include={"denoiser", "size_px", "score", "noise_seed", "precision"}
         ),
@@ -81,19 +82,19 @@ def report_content(
 
 
 def _results(run_folder: Path | None, pattern: str, category: str) -> tuple[dict[str, Any], ...]:
-    """What audits of this product left in the model folder.
+    """What audits and certifications of this product left in the model folder.
 
     Raises:
         DataError: a result is damaged.
     """
     found = []
-    for path in sorted((run_folder / "attacks").glob(pattern)) if run_folder else ():
+    for path in sorted(run_folder.glob(pattern)) if run_folder else ():
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             if result["category"] == category:
                 found.append(result)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: is damaged ({error}); delete it, or run the attack again") from None
+            raise DataError(f"{path}: is damaged ({error}); delete it, or run its command again") from None
     return tuple(found)
 
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from advrad import metrics, overlay
 from advrad.errors import DataError
 from advrad.files import atomic_path
-from advrad.plots import curve_plot, histogram_plot, loss_plot, roc_plot
+from advrad.plots import certificate_plot, curve_plot, histogram_plot, loss_plot, roc_plot
 from advrad.png import to_levels
 from advrad.words import flat, number, percent
 
@@ -94,6 +94,7 @@ class ReportContent:
         choice_reason: one sentence: why the winner won.
         attacks: results of :func:`advrad.audits.attack`, each with its ``flags``.
         curves: results of :func:`advrad.audits.curve`.
+        certificates: results of :func:`advrad.certificates.certify`.
         configuration: options of the detector, may be nested.
         provenance: seed, versions, times, data: what is needed to make the result again.
     """
@@ -121,6 +122,7 @@ class ReportContent:
     choice_reason: str = ""
     attacks: Sequence[Mapping[str, Any]] = ()
     curves: Sequence[Mapping[str, Any]] = ()
+    certificates: Sequence[Mapping[str, Any]] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -216,6 +218,7 @@ def _render(content: ReportContent) -> str:
         training=_training(content.training),
         choices=_choices(content),
         curves=[curve_plot(curve) for curve in content.curves],
+        proofs=[certificate_plot(result, place) for place, result in enumerate(content.certificates)],
         configuration=list(flat(content.configuration, ", ")),
         provenance=list(flat(content.provenance, ", ")),
     )

@@ -245,6 +245,31 @@ def show_curve(result: Mapping[str, Any], title: str) -> None:
     show_warnings(f"{name}: {words}" for name, words in flags.items())
 
 
+def show_certificates(result: Mapping[str, Any], title: str) -> None:
+    """Print what :func:`advrad.certificates.certify` found."""
+    noise = "" if result["sigma"] is None else f", noise {result['sigma']:g}"
+    rows = [
+        ("method", f"{result['method']}{noise}; {result['draws']} draws; confidence {result['confidence']:g}"),
+        ("image AUROC, smoothed score", number(result["clean_auroc"])),
+        ("pictures", f"{result['n_good']} good, {result['n_defect']} defective"),
+        ("effort", f"{result['seconds']:.0f} s"),
+        ("results", result["folder"]),
+    ]
+    if "verdicts" in result:
+        rows.insert(2, ("median certified radius", f"{result['median_radius']:.4g}"))
+    rows += [("note", note) for note in result["notes"]]
+    show_table(title, rows)
+    listed = []
+    for radius, area in result["certified_auroc"].items():
+        verdicts = result.get("verdicts", {}).get(radius, {})
+        shares = [percent(verdicts.get(name)) for name in ("right", "wrong", "abstained", "draws_saved")]
+        listed.append((radius, number(area), *shares))
+    show_table("Certified", listed, ("l2 radius", "AUROC", "right", "wrong", "abstained", "draws saved"))
+    for sentence in result["meaning"]:
+        print(sentence)
+    show_warnings(result["warnings"])
+
+
 def show_facts(title: str, values: Mapping[str, Any]) -> None:
     """Print nested values as a table of dotted names."""
     show_table(title, flat(values, "\n"))

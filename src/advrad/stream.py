@@ -15,20 +15,53 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from advrad.audit import seed_of
+from advrad.certify import CertifyPlan, settle
 from advrad.detector import AdvRAD
-from advrad.errors import CheckpointError, DataError, PictureError
+from advrad.errors import CheckpointError, ConfigError, DataError, PictureError
 from advrad.files import make_folder
 from advrad.layouts import PICTURE_SUFFIXES
 from advrad.overlay import heat_overlay
 from advrad.pictures import REDUCE_ABOVE_PIXELS, read_picture, read_resized, resize, to_tensor
 from advrad.png import write_picture
+from advrad.ranks import draws_needed, looks
 from advrad.settings import Calibration
+from advrad.twopath import TwoPath
 from advrad.types import MAX_PIXELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _CLUTTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What is proven of one picture, and of every other within a radius of it.
+
+    Attributes:
+        verdict: ``certified anomalous``, ``certified normal`` or ``abstain``.
+        radius: up to which it holds, l2 in [0, 1] pixel units of the picture as given; 0 for an abstention.
+        threshold: of the smoothed score.
+        confidence: with which it holds.
+        draws: of the noise that it took.
+    """
+
+    verdict: str
+    radius: float
+    threshold: float
+    confidence: float
+    draws: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "certified": self.verdict,
+            "certified_radius": self.radius,
+            "certified_threshold": self.threshold,
+            "confidence": self.confidence,
+            "draws": self.draws,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +75,7 @@ class Verdict:
         defective: the verdict.
         overlay: the heat map that was written, if any.
         reconstruction: the reconstruction that was written, if any.
+        certificate: what is proven of it, if that was asked for.
     """
 
     path: Path
@@ -50,6 +84,7 @@ class Verdict:
     defective: bool
     overlay: Path | None = None
     reconstruction: Path | None = None
+    certificate: Certificate | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; ``overlay`` and ``reconstruction`` only where they were written."""
@@ -61,6 +96,8 @@ class Verdict:
         }
         if self.overlay is not None and self.reconstruction is not None:
             values |= {"overlay": str(self.overlay), "reconstruction": str(self.reconstruction)}
+        if self.certificate is not None:
+            values |= self.certificate.as_json()
         return values
 
 
@@ -105,6 +142,7 @@ def judge(
     batch_size: int = 1,
     max_pixels: int = MAX_PIXELS,
     out: Path | None = None,
+    plan: CertifyPlan | None = None,
 ) -> Iterator[Verdict | DataError]:
     """Score pictures and decide, in order.
 
@@ -114,6 +152,7 @@ def judge(
         batch_size: pictures at a time; does not change the verdicts.
         max_pixels: bound on each picture file.
         out: made if missing; heat maps and reconstructions go there.
+        plan: of certificates, with one radius and a threshold; None for none.
 
     Yields:
         A verdict for each picture, or the error that it met; all verdicts of earlier pictures come first.
@@ -122,8 +161,10 @@ def judge(
         NotCalibratedError: there is no threshold.
         OutputError: a result cannot be written.
         CheckpointError: a score is not a finite number.
+        ConfigError: the radius is out of reach of the plan's draws.
     """
     calibration = detector.calibration
+    certifier = None if plan is None else (TwoPath(detector), plan)
     if out is not None:
         make_folder(out)
     paths: list[Path] = []
@@ -137,12 +178,12 @@ def judge(
             except PictureError as met:
                 error = met
         if paths and (error is not None or len(paths) == batch_size):
-            yield from _judged(detector, calibration, paths, images, max_pixels, out)
+            yield from _judged(detector, calibration, paths, images, max_pixels, out, certifier)
             paths, images = [], []
         if error is not None:
             yield error
     if paths:
-        yield from _judged(detector, calibration, paths, images, max_pixels, out)
+        yield from _judged(detector, calibration, paths, images, max_pixels, out, certifier)
 
 
 def _judged(
@@ -152,22 +193,81 @@ def _judged(
     images: Sequence[Tensor],
     max_pixels: int,
     out: Path | None,
+    certifier: tuple[TwoPath, CertifyPlan] | None,
 ) -> Iterator[Verdict | DataError]:
     scores, maps, recons = detector.measure(torch.stack(list(images)))
     for path, image, value, score_map, recon in zip(paths, images, scores.tolist(), maps, recons, strict=True):
         if not math.isfinite(value):
             raise CheckpointError(f"{path}: its score is {value}; the model is damaged or diverged: train it again")
+        certificate = None
+        if certifier is not None:
+            try:
+                certificate = _certified(*certifier, path, max_pixels)
+            except PictureError as error:  # it went away or changed since it was scored
+                yield error
+                continue
         overlay = reconstruction = None
         if out is not None:
             overlay, reconstruction = _names(out, path)
             try:
                 picture = _whole(path, image, max_pixels)
-            except PictureError as error:  # it went away or changed since it was scored
+            except PictureError as error:
                 yield error
                 continue
             write_picture(overlay, heat(picture, score_map[0].numpy(), calibration))
             write_picture(reconstruction, recon.permute(1, 2, 0).numpy())
-        yield Verdict(path, value, calibration.threshold, value > calibration.threshold, overlay, reconstruction)
+        yield Verdict(
+            path, value, calibration.threshold, value > calibration.threshold, overlay, reconstruction, certificate
+        )
+
+
+def _certified(sampler: TwoPath, plan: CertifyPlan, path: Path, max_pixels: int) -> Certificate:
+    """Certify the picture at the size that it has in its file."""
+    assert plan.threshold is not None
+    (radius,), image = plan.radii, to_tensor(read_picture(path, max_pixels))
+    needed = draws_for(sampler, image.shape[1:], radius, plan.failure)
+    if needed > plan.draws:
+        raise ConfigError(
+            f"--radius {radius:g}: is out of reach of {plan.draws} draws at a confidence of {plan.confidence:g} in"
+            f" {path}; it takes at least --draws {needed}, or {sampler.largest}"
+        )
+    generator = torch.Generator().manual_seed(seed_of(plan.seed, path.name))
+    settled = settle(sampler, image, radius, plan.threshold, plan.draws, plan.failure, generator)
+    return Certificate(settled.verdict, settled.radius, plan.threshold, plan.confidence, settled.draws)
+
+
+def draws_for(sampler: TwoPath, sides: Sequence[int], radius: float, failure: float) -> int:
+    """Fewest draws with which :func:`advrad.certify.settle` can come to a verdict.
+
+    Args:
+        sampler: of the score.
+        sides: height and width of the picture.
+        radius: for which a verdict is wanted.
+        failure: probability that it is wrong.
+
+    Raises:
+        ConfigError: the radius is out of reach of any number.
+    """
+    shifts, draws = sampler.shifts(*sides), 1
+    while True:  # more draws are looked at more often, and share the probability among more looks
+        share = failure / (2 * len(looks(draws)) * len(shifts))
+        needed = max(draws_needed(shift * radius, share) for shift in shifts)
+        if needed <= draws:
+            return draws
+        draws = needed
+
+
+def certified_threshold(detector: AdvRAD) -> tuple[float | None, list[str]]:
+    """The threshold for the score that two-path certificates speak of, and what is to be said of it."""
+    config = detector.detector_config
+    if config.guarantee is not None:
+        return config.guarantee.threshold, []
+    if config.calibration is None:
+        return None, []
+    return config.calibration.threshold, [
+        "the threshold was set for plain scores; it promises no false-alarm rate for certified verdicts: set one that"
+        " does with 'advrad calibrate RUN DATA --radius R -o NEW'"
+    ]
 
 
 def heat(

@@ -131,6 +131,9 @@ def train(
         float, typer.Option(help="Share of good pictures that may be called defective.")
     ] = 0.05,
     score: Annotated[str, typer.Option(help="auto; robust, chosen under attack; or paper.")] = "auto",
+    optimise_for_radius: Annotated[
+        float | None, typer.Option(metavar="R", help="Choose the score for what can be certified within l2 radius R.")
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     layout: Layout = "auto",
     category: Category = None,
@@ -148,6 +151,43 @@ def train(
 
     options = RunOptions.parse(_typed(context, RunOptions.model_fields), "options")
     return commands.train(data, output, options, resume)
+
+
+@app.command()
+def calibrate(
+    context: typer.Context,
+    run: Run,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The pictures that RUN was trained with.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="NEW", help="Folder for the result.  [default: RUN]")
+    ] = None,
+    false_alarm_rate: Annotated[
+        float | None, typer.Option(help="Share of good pictures that may be called defective.  [default: as it was]")
+    ] = None,
+    radius: Annotated[
+        float | None,
+        typer.Option(metavar="R", help="Keep that rate also for good pictures moved by up to this l2 length."),
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option(help="Choose the score anew: auto; robust, chosen under attack; or paper.")
+    ] = None,
+    optimise_for_radius: Annotated[
+        float | None, typer.Option(metavar="R", help="Choose it anew, for what can be certified within l2 radius R.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=2, help="Noise draws that bound each score.")] = 64,
+    confidence: Annotated[float, typer.Option(help="Of each bound.")] = 0.999,
+) -> None:
+    """Set a detector's thresholds anew, or choose its score anew, without training it again.
+
+    It takes the good pictures that the training set aside; test pictures are not looked at.
+    """
+    if score is not None:
+        _one_of("--score", score, ("auto", "robust", "paper"))
+    from advrad import commands
+    from advrad.calibrate import CalibrateOptions
+
+    options = CalibrateOptions.parse(_typed(context, CalibrateOptions.model_fields), "options")
+    commands.calibrate(run, data, options, output)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from advrad import audits, certificates
+from advrad import calibrate as calibration
 from advrad import demo as demonstration
 from advrad import run as runs
 from advrad.detector import AdvRAD
@@ -40,16 +41,34 @@ def train(data: Path, folder: Path, options: RunOptions, resume: bool) -> int:
             return _interrupted(screen, folder, f"advrad train {quoted(data)} -o {quoted(folder)} --resume")
     if not is_first_process():
         return 0
-    config, calibration = detector.detector_config, detector.calibration
-    print(f"threshold  {calibration.threshold:.6g}")
-    print(f"           a good picture exceeds it with a probability of at most {calibration.false_alarm_rate:g}")
+    _tell(detector, folder, data)
+    return 0
+
+
+def calibrate(folder: Path, data: Path, options: calibration.CalibrateOptions, out: Path | None) -> None:
+    """Set thresholds anew, and say which; the arguments are those of :func:`advrad.calibrate.calibrate`."""
+    with _interruptible("the model is as it was"), Screen() as screen:
+        detector = calibration.calibrate(folder, data, options, out, watcher=screen)
+    _tell(detector, out or folder, data)
+
+
+def _tell(detector: AdvRAD, folder: Path, data: Path) -> None:
+    """Say how a detector decides, and what to type next."""
+    config, threshold = detector.detector_config, detector.calibration
+    print(f"threshold  {threshold.threshold:.6g}")
+    print(f"           a good picture exceeds it with a probability of at most {threshold.false_alarm_rate:g}")
+    if (promise := config.guarantee) is not None:
+        print(f"certified  {promise.threshold:.6g}")
+        print(
+            "           the smoothed score of a good picture exceeds it with a probability of at most"
+            f" {promise.false_alarm_rate:g}, also if the picture is moved by up to {promise.radius:g} in l2"
+        )
     print(f"score      {describe(config.score)}")
     if reason := config.training.get("reason"):
         print(f"           {reason}")
     print(f"model      {folder}")
     print(f"next       advrad evaluate {quoted(folder)} {quoted(data)}")
     print(f"           advrad predict {quoted(folder)} PICTURE -o heat-maps")
-    return 0
 
 
 def demo(folder: Path, options: RunOptions) -> int:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
+from lines import Floats, Line, OneByOne, number
 from torch import Tensor
 from toys import FAR, detector, generator
 
 from advrad import certify
+from advrad.audit import seed_of
 from advrad.certify import LADDER, CertifyPlan, Pictures, Row, Settled, check_reach, decided, run, settle
 from advrad.denoiser import scale_errors
 from advrad.errors import ConfigError, DataError, OutputError
@@ -25,42 +26,10 @@ from advrad.reconstruct import reconstruct
 from advrad.score import ScoreConfig, arrange, mean_filter, standardise
 from advrad.twopath import TwoPath
 
-Floats = npt.NDArray[np.float64]
-
-SIGMA = 0.2
-
-
-class Line:
-    """A picture is a number x; its score is ``shape(x + sigma eps) + slope * x``.
-
-    Where the shape is the number itself, the smoothed score is ``(1 + slope) x`` and moves by just ``(1 + slope) r``.
-    """
-
-    method, largest = "line", "more noise"
-
-    def __init__(self, shape: Callable[[Floats], Floats] = lambda z: z, slope: float = 1.0, sigma: float = SIGMA):
-        self.shape, self.slope, self.sigma, self.drawn = shape, slope, sigma, 0
-
-    def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
-        return (1 / self.sigma,)
-
-    def draw(
-        self, image: Tensor, radii: Sequence[float], count: int, generator: torch.Generator
-    ) -> tuple[Floats, Floats]:
-        self.drawn += count
-        x = float(image)
-        scores = self.shape(x + self.sigma * torch.randn(count, generator=generator).double().numpy())
-        lower, upper = ([scores + self.slope * (x + side * radius) for radius in radii] for side in (-1, 1))
-        return np.array([lower]), np.array([upper])
-
 
 def step(z: Floats) -> Floats:
     """1 above 0; smoothed, the verdict at threshold 0.5 stands as far as x is from 0."""
     return (z > 0).astype(float)
-
-
-def number(x: float) -> Tensor:
-    return torch.tensor(x, dtype=torch.float64).view(1, 1, 1)
 
 
 def numbers(values: Sequence[float], labels: Sequence[int] | None = None) -> Pictures:
@@ -181,6 +150,20 @@ def test_rows_hold_the_worst_case_and_what_follows_from_it(tmp_path: Path) -> No
     # For an easy picture a few draws will do; the larger radius takes no fewer.
     assert rows[0].early == ("certified normal",) * 2 and rows[4].early == ("certified anomalous",) * 2
     assert rows[0].early_draws[0] <= rows[0].early_draws[1] < 400
+
+
+def test_a_row_tells_what_stopping_early_would_have_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certify, "LADDER", ())
+    values, plan = np.linspace(-0.3, 0.3, 25).tolist(), plan_of(draws=300)
+    pictures, sampler = numbers(values), OneByOne()
+    used = set()
+    for index, row in enumerate(run(sampler, pictures, plan, tmp_path)):
+        for radius, verdict, draws in zip(plan.radii, row.early, row.early_draws, strict=True):
+            noise = generator(seed_of(plan.seed, pictures.names[index]))
+            settled = settle(sampler, pictures.load(index), radius, 0.0, plan.draws, plan.failure, noise)
+            assert (settled.verdict, settled.draws) == (verdict, draws)
+            used.add(draws)
+    assert len(used) > 3
 
 
 def test_without_a_threshold_there_are_bounds_alone(tmp_path: Path) -> None:

@@ -1,0 +1,52 @@
+"""A score whose smoothed worst case is known: pictures are numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Floats = npt.NDArray[np.float64]
+
+SIGMA = 0.2
+
+
+class Line:
+    """A picture is a number x; its score is ``shape(x + sigma eps) + slope * x``.
+
+    Where the shape is the number itself, the smoothed score is ``(1 + slope) x`` and moves by just ``(1 + slope) r``.
+    """
+
+    method, largest = "line", "more noise"
+
+    def __init__(self, shape: Callable[[Floats], Floats] = lambda z: z, slope: float = 1.0, sigma: float = SIGMA):
+        self.shape, self.slope, self.sigma, self.drawn = shape, slope, sigma, 0
+
+    def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
+        return (1 / self.sigma,)
+
+    def noise(self, count: int, generator: torch.Generator) -> Floats:
+        return torch.randn(count, generator=generator).double().numpy()
+
+    def draw(
+        self, image: Tensor, radii: Sequence[float], count: int, generator: torch.Generator
+    ) -> tuple[Floats, Floats]:
+        self.drawn += count
+        x = float(image)
+        scores = self.shape(x + self.sigma * self.noise(count, generator))
+        lower, upper = ([scores + self.slope * (x + side * radius) for radius in radii] for side in (-1, 1))
+        return np.array([lower]), np.array([upper])
+
+
+class OneByOne(Line):
+    """The same draws, however many are asked for at a time."""
+
+    def noise(self, count: int, generator: torch.Generator) -> Floats:
+        return np.array([float(torch.randn((), generator=generator)) for _ in range(count)])
+
+
+def number(x: float) -> Tensor:
+    return torch.tensor(x, dtype=torch.float64).view(1, 1, 1)

@@ -92,6 +92,11 @@ def test_the_draws_needed_are_the_fewest_that_bound_both_sides(shift: float, fai
     assert needed == 1 or not enough(needed - 1)
 
 
+def test_the_draws_that_docs_certificates_names() -> None:
+    needed = [draws_needed(shift, 0.001 / 200) for shift in (1, 1.5, 2, 2.5, 3)]
+    assert needed == [71, 177, 531, 1960, 9037]
+
+
 def test_a_shift_beyond_any_number_of_draws_is_refused() -> None:
     assert draws_needed(5, 1e-3) < 1e9
     for shift in (6.5, 40.0, math.inf):

@@ -474,18 +474,18 @@ def judged(done: Any) -> list[dict[str, Any]]:
 
 
 def test_predict_certifies_each_picture_and_repeats_itself(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
-    options, pictures = ("--certify", "--radius", 0.1, "--draws", 60), data / "test" / "scratch"
+    options, pictures = ("--certify", "--radius", 0.1, "--draws", 60, "--seed", 3), data / "test" / "scratch"
     done = cli("predict", run, pictures, *options)
     rows = judged(done)
     plain = judged(cli("predict", run, pictures))
-    extra = {"certified", "certified_radius", "certified_threshold", "confidence", "draws"}
+    extra = {"certified", "certified_radius", "certified_threshold", "confidence", "draws", "seed"}
     for certified, bare in zip(rows, plain, strict=True):
         assert set(certified) - set(bare) == extra
         assert {name: certified[name] for name in bare} == bare, "the plain verdict stays as it is"
         assert certified["certified"] in ("certified anomalous", "certified normal", "abstain")
         assert (certified["certified_radius"] >= 0.1) == (certified["certified"] != "abstain")
         assert certified["confidence"] == 0.999 and 16 <= certified["draws"] <= 60
-        assert certified["certified_threshold"] == certified["threshold"]
+        assert certified["certified_threshold"] == certified["threshold"] and certified["seed"] == 3
     (warning,) = done.err.splitlines()
     assert "promises no false-alarm rate for certified verdicts" in warning and "advrad calibrate" in warning
     # Whatever else is judged, and wherever it lies.
@@ -494,6 +494,12 @@ def test_predict_certifies_each_picture_and_repeats_itself(cli: Cli, run: Path, 
     shutil.copy(rows[2]["path"], moved)
     (again,) = judged(cli("predict", run, moved, *options))
     assert {name: again[name] for name in extra} == {name: rows[2][name] for name in extra}
+
+
+def test_nobody_can_foretell_the_noise_of_a_certified_verdict(cli: Cli, run: Path, data: Path) -> None:
+    picture = data / "test" / "good" / "000.png"
+    seeds = {judged(cli("predict", run, picture, "--certify", "--draws", 60))[0]["seed"] for _ in range(2)}
+    assert len(seeds) == 2
 
 
 @pytest.mark.parametrize(
@@ -558,7 +564,7 @@ def test_predict_on_a_terminal_says_how_far(cli: Cli, run: Path, data: Path, mon
         (("--certify", "--draws", "1"), "--draws 1: must be at least 2"),
         (("--certify", "--confidence", "1"), "--confidence 1: must lie strictly between 0 and 1"),
         (("--certify", "--confidence", "0"), "--confidence 0: must lie strictly between 0 and 1"),
-        (("--certify", "--radius", "9"), "cannot be certified by any number of draws"),
+        (("--certify", "--radius", "9"), "out of reach of any number of draws"),
     ],
 )
 def test_predict_options_that_make_no_sense(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,11 +82,14 @@ class PromiseOptions(Config):
         radius: for which a verdict is wanted; l2 in [0, 1] pixel units of the picture as given.
         draws: of its score, at most.
         confidence: of its verdict.
+        seed: of the noise; None for one that nobody can foretell. An adversary who knew it could choose a picture on
+            which these draws mislead, which the confidence does not cover.
     """
 
     radius: float = 0.2
     draws: int = 1000
     confidence: float = 0.999
+    seed: int | None = None
 
 
 def radii_of(typed: str) -> tuple[float, ...]:
@@ -148,7 +152,7 @@ def promise_plan(detector: AdvRAD, options: PromiseOptions) -> tuple[CertifyPlan
         draws=options.draws,
         confidence=options.confidence,
         threshold=detector.calibration.threshold if threshold is None else threshold,
-        seed=detector.detector_config.noise_seed,
+        seed=secrets.randbits(53) if options.seed is None else options.seed,
     )
     return plan, warnings
 

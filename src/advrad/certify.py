@@ -21,9 +21,9 @@ from torch import Tensor
 from advrad.audit import seed_of
 from advrad.config import Config
 from advrad.errors import ConfigError, DataError, OutputError
-from advrad.ranks import bounds, draws_needed, hopeless, levels, looks, rank_below
+from advrad.ranks import bounds, hopeless, levels, looks, rank_below
 from advrad.rows import Rows
-from advrad.smoothing import Sampler
+from advrad.smoothing import Sampler, draws_in_reach, refuse_too_few
 
 Floats = npt.NDArray[np.float64]
 Verdict = Literal["certified anomalous", "certified normal", "abstain"]
@@ -159,7 +159,7 @@ def settle(
         threshold: anomalous where score > threshold.
         draws: at most so many.
         failure: probability that a certified verdict, or its radius, is wrong.
-        generator: source of all noise.
+        generator: source of all noise, which nobody who chose the picture may foresee.
     """
     at_one, planned = sampler.shifts(*image.shape[1:]), looks(draws)
     ladder = _within_reach(sorted({radius, *LADDER}), at_one, draws, failure)
@@ -240,27 +240,11 @@ def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, pictu
     Raises:
         ConfigError: says how many it takes.
     """
-    at_one = sampler.shifts(*sides)
     for radius in plan.radii:
         if not 0 <= radius < math.inf:
             raise ConfigError(f"--radius {radius:g}: must be 0 or more")
-        failure = plan.failure / (2 * pictures * len(at_one))
-        needed = max(_needed(radius, shift * radius, failure, sampler) for shift in at_one)
-        if needed > plan.draws:
-            raise ConfigError(
-                f"--radius {radius:g}: is out of reach of {plan.draws} draws at a confidence of {plan.confidence:g};"
-                f" it takes at least --draws {needed}, or {sampler.largest}"
-            )
-
-
-def _needed(radius: float, shift: float, failure: float, sampler: Sampler) -> int:
-    try:
-        return draws_needed(shift, failure)
-    except ConfigError:
-        raise ConfigError(
-            f"--radius {radius:g}: is {shift:.3g} standard deviations of the noise, out of reach of any number of"
-            f" draws; choose a smaller one, or {sampler.largest}"
-        ) from None
+        needed = draws_in_reach(sampler, sides, radius, plan.failure / (2 * pictures))
+        refuse_too_few(needed, plan.draws, radius, plan.confidence, sampler)
 
 
 def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, generator: torch.Generator) -> Row:

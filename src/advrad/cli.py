@@ -215,6 +215,10 @@ def predict(
     confidence: Annotated[
         float | None, typer.Option(help="With --certify: of each certified verdict.  [default: 0.999]")
     ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="With --certify: of the noise, to repeat a verdict.  [default: unforeseeable]"),
+    ] = None,
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
@@ -222,7 +226,7 @@ def predict(
 
     The exit status is 0 also where defects are found.
     """
-    asked = {"radius": radius, "draws": draws, "confidence": confidence}
+    asked = {"radius": radius, "draws": draws, "confidence": confidence, "seed": seed}
     typed = {name: value for name, value in asked.items() if value is not None}
     if typed and not certify:
         raise ConfigError(f"--{next(iter(typed))}: goes with --certify, and only with it")

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from advrad.decide import conformal_threshold, normals_needed
 from advrad.errors import ConfigError
-from advrad.ranks import bounds, draws_needed
+from advrad.ranks import bounds
 from advrad.settings import Guarantee
-from advrad.smoothing import Sampler
+from advrad.smoothing import Sampler, draws_in_reach, refuse_too_few
 
 #: Draws that bound the score of each calibration picture.
 DRAWS = 64
@@ -47,12 +47,8 @@ def upper_bounds(
     for index, image in enumerate(normals):
         shifts = [shift * radius for shift in sampler.shifts(*image.shape[1:])]
         failure = 1 - confidence
-        needed = max(draws_needed(shift, failure / len(shifts)) for shift in shifts)
-        if needed > draws:
-            raise ConfigError(
-                f"--radius {radius:g}: is out of reach of {draws} draws at a confidence of {confidence:g}; it takes"
-                f" {needed}: give that many with --draws, or a smaller radius, or {sampler.largest}"
-            )
+        needed = draws_in_reach(sampler, image.shape[1:], radius, failure)
+        refuse_too_few(needed, draws, radius, confidence, sampler)
         lower, upper = sampler.draw(image, (radius,), draws, generator)
         found.append(bounds(lower[:, 0], upper[:, 0], shifts, failure)[1])
         if progress:
@@ -97,7 +93,7 @@ def guarantee(
     """The threshold that a normal picture's certified verdict passes with at most this probability, moved or not.
 
     It is the split-conformal quantile of the upper bounds. Normal pictures must be exchangeable with those of the
-    calibration; the attack may look at everything.
+    calibration; the attack may look at everything but the noise that the verdict will draw.
 
     Args:
         sampler: of the score.
@@ -105,7 +101,7 @@ def guarantee(
         false_alarm_rate: promised.
         radius: l2, in [0, 1] pixel units of these pictures.
         draws: of each score.
-        confidence: of each bound, and of the verdicts to come.
+        confidence: of each bound, and at least that of the verdicts to come.
         seed: of the noise.
         source: provenance, kept with the threshold.
         progress: told (pictures done, pictures in all).

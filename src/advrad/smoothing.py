@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from advrad.errors import ConfigError
+from advrad.ranks import draws_needed
 from advrad.target import Detector, judged
 
 Floats = npt.NDArray[np.float64]
@@ -57,6 +58,41 @@ class Sampler(Protocol):
             Lower and upper bound, (parts, radii, count): for the same noise no picture within the radius has a score
             outside. The smoothed score is the mean over parts of the quantile over draws.
         """
+
+
+def draws_in_reach(sampler: Sampler, sides: Sequence[int], radius: float, failure: float) -> int:
+    """Fewest draws that bound a smoothed score on both sides.
+
+    Args:
+        sampler: of the score.
+        sides: height and width of the picture as given.
+        radius: of the changes.
+        failure: probability that a side fails; the parts of the score share it.
+
+    Raises:
+        ConfigError: the radius is out of reach of any number of draws.
+    """
+    shifts = [shift * radius for shift in sampler.shifts(*sides)]
+    try:
+        return max(draws_needed(shift, failure / len(shifts)) for shift in shifts)
+    except ConfigError:
+        raise ConfigError(
+            f"--radius {radius:g}: is {max(shifts):.3g} standard deviations of the noise, out of reach of any number of"
+            f" draws; choose a smaller one, or {sampler.largest}"
+        ) from None
+
+
+def refuse_too_few(needed: int, draws: int, radius: float, confidence: float, sampler: Sampler) -> None:
+    """Refuse a radius that so many draws cannot reach, before any is made.
+
+    Raises:
+        ConfigError: says how many it takes.
+    """
+    if needed > draws:
+        raise ConfigError(
+            f"--radius {radius:g}: is out of reach of {draws} draws at a confidence of {confidence:g}; it takes at"
+            f" least --draws {needed}, or {sampler.largest}"
+        )
 
 
 class Percentile:

@@ -18,14 +18,15 @@ from torch import Tensor
 from advrad.audit import seed_of
 from advrad.certify import CertifyPlan, settle
 from advrad.detector import AdvRAD
-from advrad.errors import CheckpointError, ConfigError, DataError, PictureError
+from advrad.errors import CheckpointError, DataError, PictureError
 from advrad.files import make_folder
 from advrad.layouts import PICTURE_SUFFIXES
 from advrad.overlay import heat_overlay
 from advrad.pictures import REDUCE_ABOVE_PIXELS, read_picture, read_resized, resize, to_tensor
 from advrad.png import write_picture
-from advrad.ranks import draws_needed, looks
+from advrad.ranks import looks
 from advrad.settings import Calibration
+from advrad.smoothing import draws_in_reach, refuse_too_few
 from advrad.twopath import TwoPath
 from advrad.types import MAX_PIXELS
 
@@ -45,6 +46,7 @@ class Certificate:
         threshold: of the smoothed score.
         confidence: with which it holds.
         draws: of the noise that it took.
+        seed: that, with the picture's name, the noise followed from.
     """
 
     verdict: str
@@ -52,6 +54,7 @@ class Certificate:
     threshold: float
     confidence: float
     draws: int
+    seed: int
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -61,6 +64,7 @@ class Certificate:
             "certified_threshold": self.threshold,
             "confidence": self.confidence,
             "draws": self.draws,
+            "seed": self.seed,
         }
 
 
@@ -226,14 +230,10 @@ def _certified(sampler: TwoPath, plan: CertifyPlan, path: Path, max_pixels: int)
     assert plan.threshold is not None
     (radius,), image = plan.radii, to_tensor(read_picture(path, max_pixels))
     needed = draws_for(sampler, image.shape[1:], radius, plan.failure)
-    if needed > plan.draws:
-        raise ConfigError(
-            f"--radius {radius:g}: is out of reach of {plan.draws} draws at a confidence of {plan.confidence:g} in"
-            f" {path}; it takes at least --draws {needed}, or {sampler.largest}"
-        )
+    refuse_too_few(needed, plan.draws, radius, plan.confidence, sampler)
     generator = torch.Generator().manual_seed(seed_of(plan.seed, path.name))
     settled = settle(sampler, image, radius, plan.threshold, plan.draws, plan.failure, generator)
-    return Certificate(settled.verdict, settled.radius, plan.threshold, plan.confidence, settled.draws)
+    return Certificate(settled.verdict, settled.radius, plan.threshold, plan.confidence, settled.draws, plan.seed)
 
 
 def draws_for(sampler: TwoPath, sides: Sequence[int], radius: float, failure: float) -> int:
@@ -248,10 +248,9 @@ def draws_for(sampler: TwoPath, sides: Sequence[int], radius: float, failure: fl
     Raises:
         ConfigError: the radius is out of reach of any number.
     """
-    shifts, draws = sampler.shifts(*sides), 1
+    draws = 1
     while True:  # more draws are looked at more often, and share the probability among more looks
-        share = failure / (2 * len(looks(draws)) * len(shifts))
-        needed = max(draws_needed(shift * radius, share) for shift in shifts)
+        needed = draws_in_reach(sampler, sides, radius, failure / (2 * len(looks(draws))))
         if needed <= draws:
             return draws
         draws = needed

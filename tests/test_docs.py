@@ -96,7 +96,9 @@ def test_the_messages_of_the_troubleshooting_table_exist() -> None:
     assert [message for message in messages if not any(message in text for text in texts)] == []
 
 
-@pytest.mark.parametrize("document", (*DOCUMENTS, ROOT / "docs" / "method.md"), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "document", (*DOCUMENTS, ROOT / "docs" / "method.md", ROOT / "docs" / "certificates.md"), ids=lambda path: path.name
+)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
     local = [link for link in links if "://" not in link]

@@ -185,7 +185,8 @@ def sampler_for(accused: Accused, method: Method, sigma: float | None, largest: 
     if sigma is None and largest == 0:
         raise ConfigError("--sigma: is needed where the only radius is 0; say how much noise is added to the pictures")
     noise = largest if sigma is None else sigma
-    deterministic = not isinstance(detector, Exposed) and find_traits(detector, probe).deterministic
+    # It must say so itself, too: one saturated probe would show no noise.
+    deterministic = find_traits(detector, probe).deterministic and detector.deterministic
     return Percentile(detector, noise, deterministic)
 
 

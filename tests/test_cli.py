@@ -390,7 +390,7 @@ def test_demo_does_everything_and_keeps_what_is_finished(
     assert weights(run) == before
 
 
-@pytest.mark.parametrize(("typed", "minutes"), [((), 3.75), (("--minutes", 2), 2.0), (("--steps", 5), None)])
+@pytest.mark.parametrize(("typed", "minutes"), [((), 4.25), (("--minutes", 2), 2.0), (("--steps", 5), None)])
 def test_the_demo_has_a_budget_of_its_own(
     typed: tuple[object, ...], minutes: float | None, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

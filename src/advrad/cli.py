@@ -340,7 +340,7 @@ def demo(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FOLDER", help="For everything.")] = Path(
         "demo-run"
     ),
-    minutes: Annotated[float | None, typer.Option(help="Budget of the training.  [default: 3.75]")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget of the training.  [default: 4.25]")] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of minutes.")] = None,
     size_px: Annotated[int | None, typer.Option("--size", help="Input size in pixels.  [default: 256]")] = None,
     seed: Seed = 0,

@@ -91,6 +91,22 @@ class Accused:
     identity: str
     home: Path | None
 
+    def place(self, kind: str, label: str, told: list[object]) -> Path:
+        """A folder for results inside the model's, one of its own for everything that they depend on.
+
+        Args:
+            kind: of the results: the folder that holds all of them.
+            label: for people, before the digest.
+            told: what the results depend on, as plain JSON values.
+
+        Raises:
+            ConfigError: the detector has no folder.
+        """
+        if self.home is None:
+            raise ConfigError("-o: is needed, because this detector has no folder; name one for the results")
+        digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+        return self.home / kind / f"{label}-{digest}"
+
 
 def accused(name: str, device: str = "auto") -> Accused:
     """Find a detector.
@@ -290,12 +306,9 @@ def _versions() -> dict[str, str]:
 
 def _home(case: Case, options: AttackOptions, plan: AuditPlan) -> Path:
     """A folder of its own for every plan and choice of pictures."""
-    if case.accused.home is None:
-        raise ConfigError("-o: is needed, because this detector has no folder; name one for the results")
-    told = json.dumps([plan.model_dump(mode="json"), case.subjects.names, case.accused.identity])
-    digest = hashlib.sha256(told.encode()).hexdigest()[:8]
-    eps = options.eps.replace("/", "-")
-    return case.accused.home / "attacks" / f"{options.attack}-{options.norm}-{eps}-{digest}"
+    told: list[object] = [plan.model_dump(mode="json"), case.subjects.names, case.accused.identity]
+    label = f"{options.attack}-{options.norm}-{options.eps.replace('/', '-')}"
+    return case.accused.place("attacks", label, told)
 
 
 def check(

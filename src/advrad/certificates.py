@@ -292,7 +292,8 @@ def case_of(accused: Accused, data: Path, options: CertifyOptions, folder: Path 
     _check_reach(sampler, shown, plan)
     sigma = f" {sampler.sigma}" if isinstance(sampler, Percentile) else ""
     identity = f"{accused.identity} {sampler.method}{sigma}"
-    folder = folder or _home(accused, sampler.method, plan, shown.pictures, identity)
+    told: list[object] = [plan.model_dump(mode="json"), shown.pictures.names, shown.pictures.digest, identity]
+    folder = folder or accused.place("certificates", sampler.method, told)
     return Case(accused, shown, sampler, plan, folder, identity, tuple(notes), options.own_size)
 
 
@@ -403,12 +404,3 @@ def attacked(accused: Accused, shown: Given) -> list[dict[str, Any]]:
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a damaged neighbour is no reason to withhold this result
     return sorted(found, key=lambda point: float(point["eps"]))
-
-
-def _home(accused: Accused, method: str, plan: CertifyPlan, pictures: Pictures, identity: str) -> Path:
-    """A folder of its own for every plan and choice of pictures."""
-    if accused.home is None:
-        raise ConfigError("-o: is needed, because this detector has no folder; name one for the results")
-    told = json.dumps([plan.model_dump(mode="json"), pictures.names, pictures.digest, identity])
-    digest = hashlib.sha256(told.encode()).hexdigest()[:8]
-    return accused.home / "certificates" / f"{method}-{digest}"

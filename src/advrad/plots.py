@@ -152,9 +152,7 @@ def draw_curve(path: Path, result: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    figure = _curve(result, "tab:red", "black", "grey")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    _write(path, _curve(result, "tab:red", "black", "grey"))
 
 
 def _curve(result: Mapping[str, Any], line: str, ink: str, muted: str) -> Figure:
@@ -194,9 +192,7 @@ def draw_certificates(path: Path, result: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    figure = _certificates(result, "tab:blue", "tab:red", "black")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    _write(path, _certificates(result, "tab:blue", "tab:red", "black"))
 
 
 def _certificates(result: Mapping[str, Any], line: str, attacks: str, ink: str) -> Figure:
@@ -225,6 +221,11 @@ def _certificates(result: Mapping[str, Any], line: str, attacks: str, ink: str) 
     axes.set_xlim(0, 1.1 * max(some + asked) or 1)
     axes.legend(frameon=False, labelcolor=ink)
     return figure
+
+
+def _write(path: Path, figure: Figure) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:

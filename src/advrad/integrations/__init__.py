@@ -1,0 +1,1 @@
+"""Where advrad meets other libraries, one folder each."""

@@ -166,8 +166,8 @@ def test_after_a_short_training_coarse_defects_stand_out(noise: str) -> None:
     images = stack(16, seed=1).batch(slice(0, 16))
     detector = fit_anoddpm(lesson, options)
     assert not detector.training
-    noise = torch.cat([detector.draw(images, generator(seed)) for seed in range(16)])
-    trained, untrained = (one.loss(images, noise, generator(4)).detach() for one in (detector, AnoDDPM(32, options)))
+    drawn = torch.cat([detector.draw(images, generator(seed)) for seed in range(16)])
+    trained, untrained = (one.loss(images, drawn, generator(4)).detach() for one in (detector, AnoDDPM(32, options)))
     assert trained < 0.7 * untrained
     scores = torch.cat([detector.judge(part, generator(2)).scores for part in (images, with_defects(images))])
     assert auroc([0] * 16 + [1] * 16, scores.numpy()) > 0.95

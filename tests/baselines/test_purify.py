@@ -137,7 +137,7 @@ def test_straight_through_has_the_gradient_of_the_first_step(gaussian: bool) -> 
     if gaussian:  # here all steps of the reverse diffusion together have the gain of one
         torch.testing.assert_close(straight, exact)
     else:
-        assert float((straight - exact).norm() / exact.norm()) > 0.1
+        assert float((straight - exact).norm() / exact.norm()) > 0.02
 
 
 def test_hints_have_exact_gradients() -> None:
@@ -168,7 +168,7 @@ def test_the_dilemma() -> None:
 
     kept, rises, areas = [], [], []
     for sigma in (0.01, 0.1, 0.3):
-        system = purifier(judge, sigma=sigma, draws=4)
+        system = purifier(judge, sigma=sigma, draws=2)
         clean = system.purify(good, generator(3))
         kept.append(
             [

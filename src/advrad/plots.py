@@ -30,7 +30,7 @@ _SENTINELS = {
     "#010205": "var(--defect)",
     "#010206": "var(--muted)",
 }
-_INK, _GOOD, _DEFECT, _MUTED = _SENTINELS
+INK, GOOD, DEFECT, MUTED = _SENTINELS
 
 
 def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
@@ -46,13 +46,13 @@ def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
     fpr, tpr = metrics.roc_curve(labels, scores)
     figure = Figure(figsize=(4.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle=(0, (3, 3)))
-    axes.fill_between(fpr, tpr, color=_DEFECT, alpha=0.10, linewidth=0)
-    axes.plot(fpr, tpr, color=_DEFECT, linewidth=2, clip_on=False, solid_capstyle="round")
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+    axes.fill_between(fpr, tpr, color=DEFECT, alpha=0.10, linewidth=0)
+    axes.plot(fpr, tpr, color=DEFECT, linewidth=2, clip_on=False, solid_capstyle="round")
     label = f"ROC curve of {labels.size} test pictures"
     if threshold is not None:
         found, alarm = metrics.rates(labels, scores, threshold)
-        axes.plot([alarm], [found], "o", markersize=8, color=_INK, clip_on=False, zorder=5)
+        axes.plot([alarm], [found], "o", markersize=8, color=INK, clip_on=False, zorder=5)
         left = alarm < 0.6
         axes.annotate(
             "threshold",
@@ -60,11 +60,11 @@ def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
             xytext=(9 if left else -9, -14),
             textcoords="offset points",
             ha="left" if left else "right",
-            color=_INK,
+            color=INK,
         )
         label += f"; at the threshold {percent(found)} of defects found, {percent(alarm)} false alarms"
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="False alarms (FPR)", ylabel="Defects found (TPR)")
-    return _svg(figure, "roc", label)
+    return svg(figure, "roc", label)
 
 
 def histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str:
@@ -88,25 +88,25 @@ def histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str
     edges[0], edges[-1] = low, high
     figure = Figure(figsize=(6.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    for part, colour, name in ((scores[~labels], _GOOD, "good"), (scores[labels], _DEFECT, "defective")):
+    for part, colour, name in ((scores[~labels], GOOD, "good"), (scores[labels], DEFECT, "defective")):
         if part.size:
             share = 100.0 * np.histogram(part, edges)[0] / part.size
             axes.stairs(share, edges, fill=True, color=colour, alpha=0.30)
             axes.stairs(share, edges, color=colour, linewidth=1.6, label=f"{name} ({part.size})")
     if threshold is not None:
-        axes.axvline(threshold, color=_INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
+        axes.axvline(threshold, color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
     if logarithmic:
         axes.set_xscale("log")
     axes.set(xlabel="Score" + (" (logarithmic)" if logarithmic else ""), ylabel="Share of the class (%)")
     axes.set_xlim(low, high)
-    axes.legend(frameon=False, labelcolor=_INK)
+    axes.legend(frameon=False, labelcolor=INK)
     good, defective = scores[~labels], scores[labels]
     parts = [
         f"median of {name} {number(float(np.median(part)), '.4g')}"
         for name, part in (("good", good), ("defective", defective))
         if part.size
     ]
-    return _svg(figure, "histogram", "Histogram of the scores: " + ", ".join(parts))
+    return svg(figure, "histogram", "Histogram of the scores: " + ", ".join(parts))
 
 
 def loss_plot(steps: Array, losses: Array) -> str:
@@ -124,26 +124,26 @@ def loss_plot(steps: Array, losses: Array) -> str:
     x = np.array([steps[group].mean() for group in groups])
     y = np.array([losses[group].mean() for group in groups])
     width = max(1, len(y) // 25)
-    axes.plot(x, y, color=_GOOD, linewidth=1, alpha=0.45)
+    axes.plot(x, y, color=GOOD, linewidth=1, alpha=0.45)
     if width > 1:
         sums = np.concatenate([[0.0], np.cumsum(y)])
         position = np.arange(len(y))
         start, stop = np.maximum(position - width, 0), np.minimum(position + width + 1, len(y))
         smooth = (sums[stop] - sums[start]) / (stop - start)
-        axes.plot(x, smooth, color=_GOOD, linewidth=2)
+        axes.plot(x, smooth, color=GOOD, linewidth=2)
     if y.min() > 0.0 and y.max() / y.min() > 5.0:
         axes.set_yscale("log")
     axes.set(xlabel="Step", ylabel="Loss")
     axes.margins(x=0.01)
     first, last = (number(float(loss), ".4g") for loss in (losses[0], losses[-1]))
-    return _svg(figure, "loss", f"Training loss from {first} to {last} over {int(steps[-1])} steps")
+    return svg(figure, "loss", f"Training loss from {first} to {last} over {int(steps[-1])} steps")
 
 
 def curve_plot(result: Mapping[str, Any]) -> str:
     """Robust AUROC over one thing; see :func:`advrad.audits.curve`."""
     areas = [number(point["robust_auroc"], ".3f") for point in result["points"]]
     label = f"AUROC under {result['attack']} over {result['over']}, from {areas[0]} to {areas[-1]}"
-    return _svg(_curve(result, _DEFECT, _INK, _MUTED), f"curve-{result['over']}", label)
+    return svg(_curve(result, DEFECT, INK, MUTED), f"curve-{result['over']}", label)
 
 
 def draw_curve(path: Path, result: Mapping[str, Any]) -> None:
@@ -152,7 +152,7 @@ def draw_curve(path: Path, result: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    _write(path, _curve(result, "tab:red", "black", "grey"))
+    save(path, _curve(result, "tab:red", "black", "grey"))
 
 
 def _curve(result: Mapping[str, Any], line: str, ink: str, muted: str) -> Figure:
@@ -183,7 +183,7 @@ def certificate_plot(result: Mapping[str, Any], number_of: int) -> str:
     """
     areas = [f"{number(area, '.3f')} at {radius}" for radius, area in result["certified_auroc"].items()]
     label = f"Certified AUROC over the l2 radius: {', '.join(areas)}"
-    return _svg(_certificates(result, _GOOD, _DEFECT, _INK), f"certificates-{number_of}", label)
+    return svg(_certificates(result, GOOD, DEFECT, INK), f"certificates-{number_of}", label)
 
 
 def draw_certificates(path: Path, result: Mapping[str, Any]) -> None:
@@ -192,7 +192,7 @@ def draw_certificates(path: Path, result: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    _write(path, _certificates(result, "tab:blue", "tab:red", "black"))
+    save(path, _certificates(result, "tab:blue", "tab:red", "black"))
 
 
 def _certificates(result: Mapping[str, Any], line: str, attacks: str, ink: str) -> Figure:
@@ -223,25 +223,36 @@ def _certificates(result: Mapping[str, Any], line: str, attacks: str, ink: str) 
     return figure
 
 
-def _write(path: Path, figure: Figure) -> None:
+def save(path: Path, figure: Figure) -> None:
+    """Write a figure as a PNG file.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as markup to stand inside the page, coloured by the page's own style."""
+def svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as markup to stand inside the page, coloured by the page's own style.
+
+    Args:
+        figure: drawn with :data:`INK`, :data:`GOOD`, :data:`DEFECT` and :data:`MUTED`, which become the page's colours.
+        name: of the drawing, unique on its page; letters, digits and hyphens.
+        label: what it shows, for those who cannot see it.
+    """
     import matplotlib
     from markupsafe import Markup, escape
 
     for axes in figure.axes:
         axes.set_facecolor("none")
-        axes.tick_params(which="both", color=_MUTED, labelcolor=_INK)
-        axes.xaxis.label.set_color(_INK)
-        axes.yaxis.label.set_color(_INK)
-        axes.grid(True, color=_MUTED, alpha=0.25, linewidth=0.7)
+        axes.tick_params(which="both", color=MUTED, labelcolor=INK)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+        axes.grid(True, color=MUTED, alpha=0.25, linewidth=0.7)
         axes.set_axisbelow(True)
         for side, spine in axes.spines.items():
-            spine.set_color(_MUTED)
+            spine.set_color(MUTED)
             spine.set_visible(side in ("left", "bottom"))
     buffer = io.StringIO()
     # Text stays text and takes the page's font. The salt makes the file repeatable.

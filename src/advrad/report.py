@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,14 @@ from numpy.typing import ArrayLike, NDArray
 from advrad import metrics, overlay
 from advrad.errors import DataError
 from advrad.files import atomic_path
+from advrad.pages import page
 from advrad.plots import certificate_plot, curve_plot, histogram_plot, loss_plot, roc_plot
 from advrad.png import to_levels
-from advrad.words import flat, number, percent
+from advrad.words import flat
 
 Array = NDArray[Any]
 
 _SHOWN_PX = 256
-_NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -165,17 +164,13 @@ def write_report(path: Path, content: ReportContent) -> None:
         DataError: labels, scores, defects or a picture have a wrong shape or are not finite.
         OutputError: the file cannot be written.
     """
-    page = _render(content)
+    text = _render(content)
     with atomic_path(path) as temporary:
         # A file name that is not valid text (a lone surrogate) must not cost the report.
-        temporary.write_bytes(page.encode("utf-8", errors="backslashreplace"))
+        temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
 def _render(content: ReportContent) -> str:
-    from importlib.resources import files
-
-    from jinja2 import Environment, StrictUndefined
-
     labels, scores = np.asarray(content.labels), np.asarray(content.scores, dtype=np.float64)
     count = len(content.defects)
     if labels.shape != (count,) or scores.shape != (count,):
@@ -187,12 +182,9 @@ def _render(content: ReportContent) -> str:
         raise DataError("scores: a value is NaN or infinite; the model that made it has diverged")
     labels = labels.astype(bool)
     both = bool(labels.any() and not labels.all())
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = partial(number, form=".4g", missing=_NONE)
-    environment.filters["percent"] = partial(percent, missing=_NONE)
-    source = files("advrad").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
     threshold = content.threshold
-    return environment.from_string(source).render(
+    return page(
+        "report.html.j2",
         content=content,
         counts={"all": count, "defective": int(labels.sum()), "good": int((~labels).sum())},
         found=None if threshold is None else int((scores[labels] > threshold).sum()),

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,10 @@ from advrad.errors import ConfigError, DetectorError
 
 #: A score that an attacker may climb in place of the true one: (b, c, h, w) and a source of noise -> (b,).
 Hint = Callable[[Tensor, torch.Generator], Tensor]
+
+#: Classes of other libraries whose models need more than being called -> the module whose ``expose`` makes a detector
+#: of one. By name, so that no library is loaded before one of its models is met.
+_EXPOSERS = {("anomalib", "AnomalibModule"): "advrad.integrations.anomalib.exposed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +124,7 @@ def wrap(
             score, or a pair of both in any order, or an object or a mapping with ``pred_score`` and ``anomaly_map``. If
             it has a parameter ``generator``, it is given one; else its randomness, if any, must come from PyTorch's
             global source. A module is used in the mode it is in, and in evaluation mode if it is asked nothing else.
+            Or a model of anomalib, of which everything below is known; what is given goes before it.
         size_px: side of the square at which it takes pictures; None for any.
         deterministic: a promise, which an audit will test. Without it, noise is expected.
         differentiable: a promise, which an audit will test.
@@ -131,6 +137,16 @@ def wrap(
     """
     if not callable(call):
         raise ConfigError(f"wrap: {type(call).__name__} cannot be called; give a function or a module")
+    for base in type(call).__mro__:
+        if exposer := _EXPOSERS.get((base.__module__.partition(".")[0], base.__name__)):
+            known: Wrapped = import_module(exposer).expose(call)
+            given: dict[str, Any] = {
+                "size_px": size_px,
+                "threshold": threshold,
+                "noise_seed": noise_seed,
+                "hints": hints,
+            }
+            return replace(known, **{name: value for name, value in given.items() if value is not None})
     if isinstance(call, nn.Module):
         call.eval()
     try:
@@ -141,6 +157,12 @@ def wrap(
     return Wrapped(
         call, size_px, deterministic, differentiable, threshold, noise_seed, dict(hints or {}), takes_generator
     )
+
+
+def as_detector(found: Any) -> Detector:
+    """What somebody's file holds or their function made, as a detector: itself, or :func:`wrap` of it."""
+    detector: Detector = found if hasattr(found, "judge") else wrap(found)
+    return detector
 
 
 def _understood(answer: object, count: int) -> Judged:

@@ -36,6 +36,7 @@ _EXPECTED = (
     "Argument embeddings is deprecated",  # anomalib, of itself
     r"You called `self.log\(.*` but have no logger configured",
     r"The transform `ToTensor\(\)` is deprecated",  # anomalib's EfficientAd, of torchvision
+    "'pin_memory' argument is set as true but no accelerator is found",  # EfficientAd's own loader
     "Trying to infer the `batch_size` from an ambiguous collection",
 )
 

@@ -327,6 +327,16 @@ def test_resize_is_linear_keeps_constants_and_size() -> None:
     assert torch.equal(pictures.resize(square, 32), square)
 
 
+@pytest.mark.parametrize("sides", [(32, 32), (64, 32), (50, 70), (20, 33)])
+def test_resize_is_the_same_by_the_operations_that_all_exported_graphs_know(
+    sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(2, 3, *sides, generator=torch.Generator().manual_seed(0)).double()
+    usual = pictures.resize(images, 32)
+    monkeypatch.setattr("torch.onnx.is_in_onnx_export", lambda: True)
+    torch.testing.assert_close(pictures.resize(images, 32), usual)
+
+
 def test_resize_averages_and_has_gradients() -> None:
     # A fine checkerboard becomes even grey; without antialiasing it would stay black and white.
     board = ((torch.arange(64)[:, None] + torch.arange(64)[None, :]) % 2).float()[None, None]

@@ -13,7 +13,7 @@ from torch import Tensor
 from toys import Linear, assert_gradient, awake, generator, pictures
 
 from advrad.denoiser import Denoiser
-from advrad.reconstruct import draw_noise, noise_levels, reconstruct
+from advrad.reconstruct import StoredNoise, draw_noise, noise_levels, reconstruct
 
 
 def test_rows_share_one_draw_that_the_seed_decides() -> None:
@@ -37,6 +37,16 @@ def test_the_draw_does_not_depend_on_the_arithmetic() -> None:
     double = draw_noise(pictures(1, dtype=torch.float64), generator(4))
     assert double.dtype == torch.float64
     assert torch.equal(double.float(), draw_noise(pictures(1), generator(4)))
+
+
+def test_stored_noise_stands_in_for_the_generator_that_it_was_drawn_from() -> None:
+    denoiser, images, source = awake(), pictures(2), generator(4)
+    stored = [draw_noise(images, source) for _ in range(3)]
+    kept = StoredNoise(iter(stored))
+    again = reconstruct(denoiser, images, 0.3, kept, steps=3)
+    assert torch.equal(again, reconstruct(denoiser, images, 0.3, generator(4), steps=3))
+    with pytest.raises(StopIteration):
+        draw_noise(images, kept)
 
 
 @settings(deadline=None)

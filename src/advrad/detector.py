@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,9 +131,9 @@ class AdvRAD(
             raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
         config = self.detector_config.score
         images = resize(images, self.size_px)
-        scores = images.new_zeros(len(images))
+        scores = images.new_zeros(images.shape[0])
         score_map, recon = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
-        if not len(images):
+        if not images.shape[0]:
             return scores, score_map, recon  # networks take no empty batch
         count = len(config.map_sizes)
         for look in config.looks:
@@ -356,13 +356,25 @@ class AdvRAD(
         if not folder.exists():
             folder = hub.download(model_id, revision, cache_dir, force_download, local_files_only, token)
         values, tensors = load_folder(folder)
-        config = DetectorConfig.parse(values, str(folder / "config.json"))
-        count = len(config.score.map_sizes)
+        where = str(folder / "config.json")
+        return cls.assemble(DetectorConfig.parse(values, where), tensors, where).to(map_location).eval()
+
+    @classmethod
+    def assemble(cls, config: DetectorConfig, tensors: Mapping[str, Tensor], where: str) -> AdvRAD:
+        """Put a detector together from what was saved of it.
+
+        Args:
+            config: of the detector.
+            tensors: its ``state_dict``.
+            where: the configuration was saved, for messages.
+
+        Raises:
+            CheckpointError: configuration and tensors do not belong together.
+            ConfigError: the configuration contradicts itself.
+        """
         numbers = (config.locations, config.scales, config.ceilings)
-        if any(len(values) != count for values in numbers):
-            raise CheckpointError(
-                f"{folder / 'config.json'}: locations, scales or ceilings do not match the score's error maps"
-            )
+        if any(len(values) != len(config.score.map_sizes) for values in numbers):
+            raise CheckpointError(f"{where}: locations, scales or ceilings do not match the score's error maps")
         try:
             statistics = [
                 MapStatistics(tensors[f"mean_{i}"], tensors[f"spread_{i}"], *values)
@@ -371,12 +383,12 @@ class AdvRAD(
             detector = cls(build_denoiser(config.denoiser), config, statistics)
             detector.load_state_dict(tensors)
         except ConfigError as error:
-            raise ConfigError(f"{folder / 'config.json'}: {error}") from None
+            raise ConfigError(f"{where}: {error}") from None
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
-                f"{folder}: weights and configuration do not belong together ({str(error).splitlines()[0]}); retrain"
+                f"{where}: weights and configuration do not belong together ({str(error).splitlines()[0]}); retrain"
             ) from None
-        return detector.to(map_location).eval()
+        return detector
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
         """The model card, filled with the measured figures."""

@@ -110,7 +110,7 @@ class LeanDenoiser(Denoiser):
     def _usual(self, window: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
         """Mean and variance of the places in a window, (b, 3, height, width) each."""
         grid = positions(window, height, width).flip(1).permute(0, 2, 3, 1)
-        both = torch.cat([self.mean, self.variance], 1).expand(len(window), -1, -1, -1)
+        both = torch.cat([self.mean, self.variance], 1).expand(window.shape[0], -1, -1, -1)
         sampled = F.grid_sample(both, grid.to(both), mode="bilinear", padding_mode="border", align_corners=False)
         mean, variance = sampled.chunk(2, dim=1)
         return mean, variance

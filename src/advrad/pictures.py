@@ -247,8 +247,26 @@ def resize(images: Tensor, size_px: int) -> Tensor:
         (b, c, size_px, size_px).
     """
     from torch.nn.functional import interpolate
+    from torch.onnx import is_in_onnx_export
 
+    if is_in_onnx_export():  # OpenVINO, for one, takes no notice of antialiasing
+        height, width = images.shape[2:]
+        return _triangles(images, height, size_px) @ images @ _triangles(images, width, size_px).mT
     return interpolate(images, size=(size_px, size_px), mode="bilinear", align_corners=False, antialias=True)
+
+
+def _triangles(like: Tensor, length: int, size_px: int) -> Tensor:
+    """What :func:`resize` does along one side, as a matrix (size_px, length).
+
+    Each row is a triangle about the place of its result, as wide as two results are apart, at least two pixels.
+    """
+    import torch
+
+    places, results = (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5 for n in (length, size_px))
+    apart = length / size_px
+    reach: float = torch.sym_max(apart, 1.0)  # type: ignore[assignment]  # may be symbolic
+    weights = (1 - (places - results[:, None] * apart).abs() / reach).clamp_min(0)
+    return weights / weights.sum(1, keepdim=True)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -13,6 +14,27 @@ from advrad.denoiser import Denoiser
 
 #: How gradients flow back through a walk of many steps: all the way, or as if the first step had been the last.
 GradientPath = Literal["exact", "straight"]
+
+
+class StoredNoise(torch.Generator):
+    """A source of noise that was drawn before: for a graph that must not draw any.
+
+    It goes wherever noise is drawn by :func:`draw_noise`; of a generator's own state it makes no use.
+
+    Args:
+        draws: (1, c, h, w) each, in the order in which they will be asked for.
+    """
+
+    def __new__(cls, draws: Iterable[Tensor]) -> StoredNoise:
+        """Keep the draws from a generator's own, which takes a device."""
+        return super().__new__(cls)
+
+    def __init__(self, draws: Iterable[Tensor]) -> None:
+        self._draws = iter(draws)
+
+    def next(self) -> Tensor:
+        """The next draw."""
+        return next(self._draws)
 
 
 def draw_noise(images: Tensor, generator: torch.Generator, independent: bool = False) -> Tensor:
@@ -30,7 +52,10 @@ def draw_noise(images: Tensor, generator: torch.Generator, independent: bool = F
     Returns:
         (1, c, h, w), or (b, c, h, w) if independent.
     """
-    shape = (len(images) if independent else 1, *images.shape[1:])
+    if isinstance(generator, StoredNoise):
+        assert not independent
+        return generator.next().to(images)
+    shape = (images.shape[0] if independent else 1, *images.shape[1:])
     return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32).to(images)
 
 
@@ -89,7 +114,7 @@ def reconstruct(
     z = images + sigma * draw_noise(images, generator, independent)
 
     def denoise(z: Tensor, level: float) -> Tensor:
-        levels = z.new_full((len(z),), level)
+        levels = z.new_full((z.shape[0],), level)
         if steps == 1 or not torch.is_grad_enabled():
             return denoiser.denoise(z, levels)
         recon: Tensor = checkpoint(denoiser.denoise, z, levels, use_reentrant=False)

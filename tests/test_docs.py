@@ -17,7 +17,7 @@ from makers import make_folder, write_good
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide.md"
-DOCUMENTS = (GUIDE, ROOT / "README.md", ROOT / "docs" / "attacking.md")
+DOCUMENTS = (GUIDE, ROOT / "README.md", ROOT / "docs" / "attacking.md", ROOT / "docs" / "bench.md")
 
 #: The only place where what is run differs from what is shown: small networks, few steps.
 QUICKER = {
@@ -31,6 +31,13 @@ def blocks(document: Path) -> list[tuple[str, str]]:
     """Language and content of every fenced block."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", document.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     return [(language, content) for language, content in found]
+
+
+def files(document: Path) -> dict[str, str]:
+    """What the document shows as files: blocks that follow a line that ends in the file's name and a colon."""
+    text = document.read_text(encoding="utf-8")
+    found = re.findall(r"`(\w+\.\w+)`:\n\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return dict(found)
 
 
 def quicker(command: str) -> str:
@@ -56,7 +63,12 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
 def test_commands_and_code_run_in_order(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = [(language, content) for language, content in blocks(document) if language in ("console", "python")]
+    shown_files = files(document)
+    shown = [
+        (language, content)
+        for language, content in blocks(document)
+        if language in ("console", "python") and content not in shown_files.values()
+    ]
     trained.shrink(monkeypatch)
     monkeypatch.chdir(tmp_path)
     make_folder(tmp_path / "pictures", good=64, defects={"scratch": 3}, masks=True, size=trained.SIZE_PX)
@@ -66,6 +78,8 @@ def test_commands_and_code_run_in_order(
         from advrad.ddpm import PRESETS, build
 
         build(PRESETS["tiny"]).network.save_pretrained(tmp_path / "my-unet")
+    for name, content in shown_files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
     for language, content in shown:
         if language == "python":
             with contextlib.redirect_stdout(io.StringIO()):
@@ -74,6 +88,13 @@ def test_commands_and_code_run_in_order(
         for line in content.splitlines():
             assert line.startswith("$ "), f"not a command: {line}"
             run(quicker(line.removeprefix("$ ")), monkeypatch, capsys)
+
+
+def test_a_detector_of_ones_own_takes_under_20_lines() -> None:
+    shown = files(ROOT / "docs" / "bench.md")
+    assert set(shown) == {"grid.toml", "mine.py"}
+    entry = shown["grid.toml"].partition("[detectors.mine]\n")[2].partition("\n\n")[0]
+    assert len(shown["mine.py"].splitlines()) + len(entry.splitlines()) + 1 < 20
 
 
 def test_every_substitution_is_needed() -> None:

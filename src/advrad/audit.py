@@ -235,7 +235,7 @@ def run(
     digest = hashlib.sha256(subjects.images.cpu().numpy().tobytes()).hexdigest()
     files = Rows.claim(folder, plan, subjects.names, digest, identity)
     seed = _score_seed(detector, plan)
-    clean, clean_maps = _scored(detector, subjects.images, seed)
+    clean, clean_maps = scored(detector, subjects.images, seed)
     opposite = _reach(clean, subjects.labels, detector.threshold)
 
     share = range(process[0], len(subjects.names), process[1])
@@ -270,7 +270,7 @@ def _score_seed(detector: Detector, plan: AuditPlan) -> int:
     return seed_of(plan.seed, "known") if detector.noise_seed is None else detector.noise_seed
 
 
-def _scored(detector: Detector, images: Tensor, seed: int) -> tuple[Floats, npt.NDArray[np.float32] | None]:
+def scored(detector: Detector, images: Tensor, seed: int) -> tuple[Floats, npt.NDArray[np.float32] | None]:
     """Scores (n,) and maps (n, h, w), each picture on the same noise."""
     # One at a time on a CPU, where nothing is lost: kernels that depend on the batch size cannot show.
     at_once = 1 if images.device.type == "cpu" else BATCH
@@ -338,7 +338,7 @@ def _attacked(
             candidates = [found.images] if torch.equal(found.last, found.images) else [found.images, found.last]
             for candidate in candidates:
                 candidate = plan.threat.project(candidate.detach(), images[rows])
-                values, _ = _scored(detector, candidate, seed)
+                values, _ = scored(detector, candidate, seed)
                 queries[rows] += 1
                 for place, row in enumerate(rows):
                     gain = signs[row] * values[place]
@@ -347,8 +347,8 @@ def _attacked(
                     if gain > signs[row] * worst_scores[row]:
                         worst_scores[row], by[row] = values[place], member.name
                         worst[row] = candidate[place]
-    rounded, _ = _scored(detector, (worst * 255).round() / 255, seed)
-    _, maps = _scored(detector, worst, seed)
+    rounded, _ = scored(detector, (worst * 255).round() / 255, seed)
+    _, maps = scored(detector, worst, seed)
     distance = plan.threat.distance(images, worst).tolist()
     seconds = (time.perf_counter() - began) / count
     for place, index in enumerate(batch):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,16 +19,17 @@ from advrad.audit import AuditPlan, Member, Noise, Subjects, run, seed_of
 from advrad.checkpoint import CONFIG_NAME
 from advrad.config import Config
 from advrad.data import load_masks, load_pictures
-from advrad.errors import AdvradError, ConfigError, DataError
+from advrad.errors import ConfigError, DataError
 from advrad.evaluate import load_detector
 from advrad.exposed import Exposed
 from advrad.files import make_folder, write_json, write_text
 from advrad.layouts import find_records
 from advrad.objectives import climbable
 from advrad.robustness import figures
-from advrad.target import Detector, wrap
+from advrad.target import Detector, as_detector
 from advrad.threat import Threat
 from advrad.types import MAX_PIXELS, Record
+from advrad.userfile import is_file_name, load_name
 
 DEFAULT_STEPS = {"square": 1000}
 
@@ -120,31 +119,13 @@ def accused(name: str, device: str = "auto") -> Accused:
         CheckpointError: the folder is no model.
         ConfigError: the file cannot be run, or holds no such name.
     """
-    file, colon, attribute = name.rpartition(":")
-    if not (colon and file.endswith(".py")):
+    if not is_file_name(name):
         folder = Path(name)
         detector = load_detector(folder, device)
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         config.pop("figures", None)  # measuring a detector does not make it another one
         return Accused(Exposed(detector), hashlib.sha256(json.dumps(config).encode()).hexdigest(), folder)
-    path = Path(file)
-    if not path.is_file():
-        raise ConfigError(f"{file}: there is no such file; name a model folder, or FILE.py:NAME")
-    spec = importlib.util.spec_from_file_location("advrad_accused", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{file}: cannot be run; it must be a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except AdvradError:
-        raise
-    except Exception as error:  # whatever the user's own code raises
-        raise ConfigError(f"{file}: cannot be run ({type(error).__name__}: {error}); mend it first") from None
-    if not hasattr(module, attribute):
-        raise ConfigError(f"{file}: holds no '{attribute}'; define a detector, a function or a module of that name")
-    found = getattr(module, attribute)
-    return Accused(found if hasattr(found, "judge") else wrap(found), f"{path.name}:{attribute}", None)
+    return Accused(as_detector(load_name(name)), Path(name).name, None)
 
 
 def chosen(records: Sequence[Record], limit: int | None, seed: int) -> tuple[Record, ...]:

@@ -285,9 +285,12 @@ def evaluate(
 
 @app.command()
 def report(
-    run: Run,
-    data: Data,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The HTML file.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Model folder, or the folder of a bench.")],
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Folder of pictures; none for a bench.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="PATH", help="The HTML file; of a bench the folder.  [default: in it]"),
+    ] = None,
     layout: Layout = "auto",
     category: Category = None,
     skip_bad: SkipBad = False,
@@ -295,19 +298,41 @@ def report(
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
-    """Evaluate, and write one HTML page with figures, curves and pictures."""
+    """Evaluate a model and write one HTML page of it, or make the tables and plots of a bench."""
+    if data is None:
+        from advrad import benchcommands
+
+        benchcommands.report(run, output)
+        return
+    if output is None:
+        raise ConfigError("-o: is needed; name the HTML file")
     from advrad import commands
-    from advrad.layouts import find_records
-    from advrad.present import report_content
-    from advrad.report import write_report
 
     make_place(output)
-    dataset = find_records(data, layout, category)
-    detector = commands.detector_on(run, device)
-    evaluation = commands.evaluated(detector, dataset, skip_bad=skip_bad, seed=seed, max_pixels=max_pixels)
-    write_report(output, report_content(evaluation, detector, run, max_pixels=max_pixels))
-    print(output)
-    warn(evaluation.figures["warnings"])
+    commands.report(
+        run, data, output, layout, category, skip_bad=skip_bad, seed=seed, max_pixels=max_pixels, device=device
+    )
+
+
+@app.command()
+def bench(
+    grid: Annotated[Path, typer.Argument(metavar="GRID", help="TOML file: detectors, categories, attacks, seeds.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the results.")],
+    data: Annotated[Path, typer.Option("--data", metavar="DATA", help="Folder that the categories lie in.")] = Path(
+        "."
+    ),
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="LABEL", help="Work on this detector or category; may be repeated.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and for how long.")] = False,
+) -> int:
+    """Fit, attack and certify many detectors on many products; the same command goes on where it was stopped.
+
+    Several processes, also on other machines, may work in one folder at once.
+    """
+    from advrad import benchcommands
+
+    return benchcommands.run(grid, data, output, only or [], dry_run=dry_run)
 
 
 @app.command()

@@ -16,9 +16,11 @@ from advrad.detector import AdvRAD
 from advrad.errors import ConfigError, DataError, PictureError
 from advrad.evaluate import Evaluation, evaluate, load_detector
 from advrad.files import write_json
-from advrad.layouts import Dataset
+from advrad.layouts import Dataset, find_records
 from advrad.plan import RunOptions, plan_path
 from advrad.plots import draw_certificates, draw_curve
+from advrad.present import report_content
+from advrad.report import write_report
 from advrad.score import describe
 from advrad.screen import Screen, show_attack, show_certificates, show_checks, show_curve, show_figures
 from advrad.status import INTERRUPTED
@@ -321,3 +323,24 @@ def detector_on(folder: Path, device: str) -> AdvRAD:
             raise
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"--device {device}: cannot be used ({reason}); choose cpu, or auto") from None
+
+
+def report(
+    folder: Path,
+    data: Path,
+    output: Path,
+    layout: str,
+    category: str | None,
+    *,
+    skip_bad: bool,
+    seed: int,
+    max_pixels: int,
+    device: str,
+) -> None:
+    """Evaluate a model, and write a page of it; the arguments are those of the command."""
+    dataset = find_records(data, layout, category)
+    detector = detector_on(folder, device)
+    evaluation = evaluated(detector, dataset, skip_bad=skip_bad, seed=seed, max_pixels=max_pixels)
+    write_report(output, report_content(evaluation, detector, folder, max_pixels=max_pixels))
+    print(output)
+    warn(evaluation.figures["warnings"])

@@ -199,7 +199,7 @@ def aupro(masks: ArrayLike, maps: ArrayLike, fpr_limit: float = 0.3) -> float:
     ramp = np.minimum(reached, width)
     slope = np.divide(ramp, width, out=np.zeros_like(ramp), where=width > 0.0)
     area = 0.5 * slope * ramp + np.clip(fpr_limit - stop, 0.0, None)
-    return float(np.dot(weights, area) / fpr_limit)
+    return min(1.0, float(np.dot(weights, area) / fpr_limit))  # the sum of many shares may be a hair above 1
 
 
 def _area(good: Floats, defective: Floats) -> float:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+    from advrad.benchplan import Estimate
     from advrad.train import Progress
 
 _LINE_EVERY_S = 20.0
@@ -268,6 +269,24 @@ def show_certificates(result: Mapping[str, Any], title: str) -> None:
     for sentence in result["meaning"]:
         print(sentence)
     show_warnings(result["warnings"])
+
+
+def show_estimates(left: Sequence[Estimate], title: str) -> None:
+    """Print what a bench has left to do, detector by detector, and an estimate of the hours."""
+    if not left:
+        print("nothing is left to do")
+        return
+    by_label: dict[str, list[Estimate]] = {}
+    for part in left:
+        by_label.setdefault(part.label, []).append(part)
+    rows = [
+        (label, str(len(parts)), str(sum(part.cells for part in parts)), _clock(sum(part.seconds for part in parts)))
+        for label, parts in by_label.items()
+    ]
+    seconds = sum(part.seconds for part in left)
+    rows.append(("all", str(len(left)), str(sum(part.cells for part in left)), _clock(seconds)))
+    show_table(title, rows, ("detector", "fits", "cells", "time of one process"))
+    print(f"about {seconds / 3600:.1f} hours for one process; a hint, not a promise")
 
 
 def show_facts(title: str, values: Mapping[str, Any]) -> None:

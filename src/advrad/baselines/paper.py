@@ -1,0 +1,71 @@
+"""AdvRAD with the paper's own score at one noise level of one's choice, on a denoiser that is trained already.
+
+Beside the purifier at the same noise levels it shows what the noise costs and buys when the reconstruction is compared
+with the picture rather than handed on.
+
+Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model", section 3.3.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from advrad.baselines.base import Lesson
+from advrad.config import Config
+from advrad.data import split_normals
+from advrad.detector import AdvRAD
+from advrad.errors import ConfigError
+from advrad.exposed import Exposed
+from advrad.score import Look, paper_score
+from advrad.select import REFERENCES, forced
+
+
+class PaperOptions(Config):
+    """Options of the paper's score.
+
+    Attributes:
+        sigma: noise, in [0, 1] pixel units; 0.26 is step 150 of the linear schedule.
+        filter_px: odd width of the mean filter over the error map.
+        view_px: side at which the denoiser works; None for the largest that it was trained at as a whole picture.
+        steps: denoiser calls; 1 is one-shot.
+        draws: of noise, whose error maps are averaged.
+    """
+
+    sigma: float = Field(0.26, gt=0)
+    filter_px: int = Field(3, gt=0)
+    view_px: int | None = Field(None, ge=16)
+    steps: int = Field(1, ge=1)
+    draws: int = Field(1, ge=1)
+
+
+def fit_paper(lesson: Lesson, options: PaperOptions) -> Exposed:
+    """Give the lesson's trained denoiser the paper's score.
+
+    The mean error map is that of training pictures, location and scale those of pictures that the denoiser has not
+    seen, shared out as in its own training.
+
+    Args:
+        lesson: with a trained detector.
+        options: see there.
+
+    Raises:
+        ConfigError: the lesson has no trained detector.
+    """
+    if lesson.diffusion is None:
+        raise ConfigError("the paper's score needs a trained AdvRAD; the lesson has none")
+    trained = lesson.diffusion()
+    config = trained.detector_config
+    plan = config.training.get("plan", {})
+    views = plan.get("train", {}).get("views", [])
+    whole = [view["picture_px"] for view in views if view["picture_px"] == view["window_px"]]
+    side = options.view_px or max(whole, default=config.size_px)
+    score = paper_score(config.size_px, options.sigma, options.filter_px)
+    look = Look(view_px=side, sigma=options.sigma)
+    score = score.model_copy(update={"looks": (look,), "steps": options.steps, "draws": options.draws})
+    split = split_normals(lesson.good.records, lesson.seed)
+    rows = {record: index for index, record in enumerate(lesson.good.records)}
+    references = lesson.good.batch([rows[record] for record in split.train[:REFERENCES]])
+    normals = lesson.good.batch([rows[record] for record in split.selection])
+    selection = forced(trained.denoiser, references, normals, score, lesson.generator("paper"))
+    settings = config.model_copy(update={"score": score, "calibration": None, "guarantee": None})
+    return Exposed(AdvRAD(trained.denoiser, settings, selection.statistics).to(trained.device))

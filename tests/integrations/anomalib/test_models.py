@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from functools import cache
@@ -201,6 +203,21 @@ def test_unknown_options() -> None:
         AnomalibOptions.parse({"model": "patchcor"}, "grid")
     with pytest.raises(ConfigError, match="colour"):
         AnomalibOptions.parse({"model": "patchcore", "colour": 1}, "grid")
+
+
+def test_options_and_table_load_no_library() -> None:
+    code = (
+        "import sys, advrad.integrations.anomalib.models\n"
+        "print(sorted({'anomalib', 'lightning', 'timm', 'torchvision'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_anomalib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anomalib", None)
+    with pytest.raises(ConfigError, match=r"install advrad\[anomalib\]"):
+        build(options("padim"), 64)
 
 
 @pytest.mark.slow

@@ -146,6 +146,16 @@ def test_a_detector_of_ones_own(data: Path) -> None:
     assert {cell[0] for cell, key in before.items() if after[cell] != key} == {"plain", "clean"}
 
 
+def test_a_file_that_an_option_names_decides_too(data: Path) -> None:
+    weights = data / "weights.safetensors"
+    weights.write_bytes(b"one")
+    path = write(data, GRID.replace('kind = "autoencoder"\nsteps = 2', f'kind = "robust-knn"\nweights = "{weights}"'))
+    before = keys(jobs_of(read_grid(path), data))
+    weights.write_bytes(b"two")
+    after = keys(jobs_of(read_grid(path), data))
+    assert {cell[0] for cell, key in before.items() if after[cell] != key} == {"plain", "clean"}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

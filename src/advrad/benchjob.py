@@ -134,8 +134,7 @@ class Bench:
             diffusion=(lambda: self._trained(job)) if entry.trained is not None else None,
             progress=self.watcher.count,
         )
-        if entry.source is not None:
-            assert isinstance(entry.options, Own)
+        if isinstance(entry.options, Own):
             function = load_name(str(self.grid.parent / entry.kind))
             found = as_detector(function(lesson, **entry.options.arguments))
         else:

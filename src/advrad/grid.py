@@ -86,7 +86,7 @@ class Entry:
         options: of its kind.
         inner: the detector that it stands before.
         trained: the detector of ours whose training it uses.
-        source: digest of the file of one's own.
+        source: digest of the files that it rests on: one's own, or those that its options name.
     """
 
     label: str
@@ -246,8 +246,7 @@ def _detectors(path: Path, file: _File) -> dict[str, Entry]:
             source = path.parent / kind.rpartition(":")[0]
             if not source.is_file():
                 raise ConfigError(f"{where}: kind {kind}: there is no file {source}")
-            text = hashlib.sha256(source.read_bytes()).hexdigest()
-            made[label] = Entry(label, kind, Own(arguments=given), source=text)
+            made[label] = Entry(label, kind, Own(arguments=given), source=_file_digest([source]))
         elif kind in KINDS:
             row = KINDS[kind]
             inner = given.pop("inner", None) if row.holds else None
@@ -255,12 +254,15 @@ def _detectors(path: Path, file: _File) -> dict[str, Entry]:
                 raise ConfigError(f"{where}: inner: '{inner}' is no detector of this grid; name the one that judges")
             if row.diffusion and shared is None:
                 raise ConfigError(f"{where}: needs a trained diffusion model; add a detector of kind {OURS}")
+            parsed = row.options.parse(given, where)
+            named = [value for _, value in parsed if isinstance(value, Path) and value.is_file()]
             made[label] = Entry(
                 label,
                 kind,
-                row.options.parse(given, where),
+                parsed,
                 None if inner is None else make(inner, (*above, label)),
                 make(shared) if row.diffusion and shared is not None else None,
+                _file_digest(named) if named else None,
             )
         else:
             known = (OURS, *KINDS)
@@ -380,6 +382,10 @@ def _picture_digest(dataset: Dataset) -> str:
         for path in (record.path, record.mask):
             told.update((None if path is None else cache.digest(path)) or b"-")
     return told.hexdigest()
+
+
+def _file_digest(paths: Iterable[Path]) -> str:
+    return hashlib.sha256(b"".join(cache.digest(path) or b"-" for path in paths)).hexdigest()
 
 
 def _digest(values: object) -> str:

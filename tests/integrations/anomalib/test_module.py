@@ -1,0 +1,381 @@
+"""Our detector as a model of anomalib: what its own tests ask of every model, and that its scores are ours."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trained
+from makers import make_mvtec
+from PIL import Image
+from torch import Tensor
+
+from advrad.detector import AdvRAD
+from advrad.errors import CheckpointError, ConfigError, DataError, NotCalibratedError
+from advrad.metrics import auroc
+from advrad.plan import RunOptions
+from advrad.run import train
+
+pytestmark = [
+    pytest.mark.anomalib,
+    pytest.mark.filterwarnings("ignore:Importing from timm.models.layers:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The anomalib.models.components.dinov2 package:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # Lightning, of PyTorch
+    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # every engine has a folder of its own
+    pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning"),  # by anomalib, without a GPU
+]
+
+SIZE_PX = trained.SIZE_PX
+#: Of the pictures: they are resized, in training and in exported graphs.
+FILE_PX = 80
+OPTIONS = {"steps": 6, "size_px": SIZE_PX, "batch_size": 4, "false_alarm_rate": 0.2, "precision": "float32"}
+#: Nothing between our score and anomalib's answer.
+PLAIN = {"score": "paper", "post_processor": False, "evaluator": False}
+#: Between a score and that of an exported graph, relative: other runtimes sum in another order.
+CLOSE = 1e-4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        trained.shrink(patch)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO's cache goes where the test runs."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_mvtec(tmp_path_factory.mktemp("data"), train=24, good=4, defects={"dent": 4}, size=FILE_PX)
+
+
+def datamodule(product: Path, **changes: Any) -> Any:
+    from anomalib.data import Folder
+
+    values = {"normal_dir": "train/good", "abnormal_dir": "test/dent", "normal_test_dir": "test/good"}
+    values |= {
+        "seed": 0,
+        "mask_dir": "ground_truth/dent",
+        "train_batch_size": 5,
+        "eval_batch_size": 3,
+        "num_workers": 0,
+    }
+    return Folder(name="widget", root=product, **values | changes)
+
+
+def engine(folder: Path) -> Any:
+    from anomalib.engine import Engine
+
+    return Engine(default_root_dir=folder, logger=False, accelerator="cpu", enable_progress_bar=False)
+
+
+def module(**changes: Any) -> Any:
+    from advrad.integrations.anomalib import AdvRad
+
+    return AdvRad(**OPTIONS | changes)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Our model after anomalib trained and tested it.
+
+    Attributes:
+        product: folder of the pictures.
+        module: the model.
+        figures: anomalib's metrics.
+        checkpoint: what the engine saved.
+        images: (8, 3, h, w), the test pictures as in their files.
+        paths: of the test pictures.
+    """
+
+    product: Path
+    module: Any
+    figures: dict[str, float]
+    checkpoint: Path
+    images: Tensor
+    paths: list[Path]
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory: pytest.TempPathFactory, product: Path) -> Taught:
+    folder, model = tmp_path_factory.mktemp("anomalib"), module()
+    (figures,) = engine(folder).train(model=model, datamodule=datamodule(product))
+    (checkpoint,) = folder.rglob("model.ckpt")
+    paths = sorted(product.glob("test/*/*.png"))
+    values = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(np.float32) / 255
+    images = torch.from_numpy(values).permute(0, 3, 1, 2)
+    return Taught(product, model, figures, checkpoint, images, paths)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The same with a simple score, which anomalib neither normalises nor clamps.
+
+    Attributes:
+        detector: inside.
+        checkpoint: what the engine saved.
+        scores: of the test pictures.
+    """
+
+    detector: AdvRAD
+    checkpoint: Path
+    scores: dict[Path, float]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory, taught: Taught) -> Plain:
+    folder, model = tmp_path_factory.mktemp("plain"), module(**PLAIN)
+    engine(folder).fit(model=model, datamodule=datamodule(taught.product))
+    (checkpoint,) = folder.rglob("model.ckpt")
+    scores = model.detector.measure(taught.images)[0].tolist()
+    return Plain(model.detector, checkpoint, dict(zip(taught.paths, scores, strict=True)))
+
+
+# --- training and metrics ---
+
+
+def test_it_learns_what_advrad_train_learns(taught: Taught, tmp_path: Path) -> None:
+    usual = train(taught.product, tmp_path / "run", RunOptions(**OPTIONS))
+    detector = taught.module.detector
+    assert detector.detector_config.score == usual.detector_config.score
+    assert detector.calibration.n == usual.calibration.n
+    # Up to the last bits of the resized pictures, and what the training makes of them.
+    assert detector.calibration.threshold == pytest.approx(usual.calibration.threshold, rel=1e-3)
+    for name, tensor in usual.state_dict().items():
+        torch.testing.assert_close(detector.state_dict()[name], tensor, rtol=1e-2, atol=1e-3)
+    assert detector.detector_config.training["plan"]["layout"] == "datamodule"
+
+
+def test_anomalib_measures_the_scores_that_are_ours(taught: Taught) -> None:
+    labels = np.array([path.parent.name == "dent" for path in taught.paths])
+    scores = taught.module.detector.measure(taught.images)[0].numpy()
+    assert taught.figures["image_AUROC"] == pytest.approx(auroc(labels, scores), abs=1e-6)
+    assert set(taught.figures) == {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"}
+
+
+def test_the_graph_scores_a_batch_as_the_detector_scores_each_picture(taught: Taught) -> None:
+    images = taught.module.pre_processor(taught.images)
+    together = taught.module.model(images)
+    scores, maps, _ = taught.module.detector.measure(taught.images)
+    torch.testing.assert_close(together.pred_score, scores, rtol=CLOSE, atol=CLOSE)
+    torch.testing.assert_close(together.anomaly_map, maps, rtol=CLOSE, atol=CLOSE)
+
+
+def test_the_presets_of_diffusers_train_too(product: Path, tmp_path: Path) -> None:
+    model = module(preset="tiny", size_px=32, steps=2, score="paper")
+    engine(tmp_path).fit(model=model, datamodule=datamodule(product))
+    assert model.detector.detector_config.denoiser.kind == "ddpm"
+
+
+def test_more_batches_than_steps_and_more_steps_than_batches(product: Path, tmp_path: Path) -> None:
+    weights = []
+    for size in (2, 24):
+        model = module(steps=3)
+        engine(tmp_path).fit(model=model, datamodule=datamodule(product, train_batch_size=size))
+        weights.append(model.detector.state_dict())
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name])
+
+
+# --- the engine, from a checkpoint ---
+
+
+def test_test_validate_and_train_take_the_checkpoint(taught: Taught, tmp_path: Path) -> None:
+    data = datamodule(taught.product)
+    given = {"datamodule": data, "ckpt_path": taught.checkpoint}
+    assert engine(tmp_path).test(model=module(), **given) == [taught.figures]
+    assert len(engine(tmp_path).validate(model=module(), **given)) == 1
+    # A training that is finished is not begun again, and what it learnt stays.
+    again = module()
+    assert engine(tmp_path / "again").train(model=again, **given) == [taught.figures]
+    for name, tensor in taught.module.detector.state_dict().items():
+        assert torch.equal(again.detector.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("entrance", ["folder", "file", "dataset", "dataloader", "datamodule"])
+def test_predictions_are_the_same_by_every_entrance(
+    entrance: str, taught: Taught, plain: Plain, tmp_path: Path
+) -> None:
+    from anomalib.data import PredictDataset
+    from torch.utils.data import DataLoader
+
+    folder, dataset = taught.product / "test" / "dent", PredictDataset(taught.product / "test" / "dent")
+    given, count = {
+        "folder": ({"data_path": folder}, 4),
+        "file": ({"data_path": taught.paths[0]}, 1),
+        "dataset": ({"dataset": dataset}, 4),
+        "dataloader": ({"dataloaders": DataLoader(dataset, 3, collate_fn=dataset.collate_fn)}, 4),
+        "datamodule": ({"datamodule": datamodule(taught.product)}, 4),  # it validates on the other half
+    }[entrance]
+    batches = engine(tmp_path).predict(
+        model=module(**PLAIN), ckpt_path=plain.checkpoint, return_predictions=True, **given
+    )
+    found = {Path(path): float(s) for b in batches for path, s in zip(b.image_path, b.pred_score, strict=True)}
+    assert len(found) == count
+    assert found == pytest.approx({path: plain.scores[path] for path in found}, rel=CLOSE, abs=CLOSE)
+
+
+def test_predictions_need_not_be_returned(taught: Taught, tmp_path: Path) -> None:
+    given = {"datamodule": datamodule(taught.product), "ckpt_path": taught.checkpoint}
+    assert engine(tmp_path).predict(model=module(), return_predictions=False, **given) is None
+
+
+# --- checkpoints ---
+
+
+def test_a_checkpoint_holds_plain_values_and_brings_all_back(taught: Taught, plain: Plain) -> None:
+    from advrad.integrations.anomalib import AdvRad
+
+    assert torch.load(taught.checkpoint, weights_only=True)
+    again = AdvRad.load_from_checkpoint(taught.checkpoint).eval()
+    assert again.detector.detector_config == taught.module.detector.detector_config
+    torch.testing.assert_close(again(taught.images).pred_score, taught.module(taught.images).pred_score)
+    bare = AdvRad.load_from_checkpoint(plain.checkpoint).eval()
+    assert bare.post_processor is None
+    assert bare(taught.images).pred_score.tolist() == pytest.approx(list(plain.scores.values()), rel=CLOSE, abs=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "words"),
+    [
+        (lambda saved: saved["state_dict"].pop("model.detector.mean_0"), CheckpointError, "do not belong together"),
+        (lambda saved: saved["advrad_detector"].update(scales=[1.0, 2.0]), CheckpointError, "do not match the score"),
+        (lambda saved: saved["advrad_detector"].update(colour=1), ConfigError, "colour"),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused(
+    damage: Any, error: type[Exception], words: str, taught: Taught, tmp_path: Path
+) -> None:
+    from advrad.integrations.anomalib import AdvRad
+
+    saved = torch.load(taught.checkpoint, weights_only=True)
+    damage(saved)
+    torch.save(saved, tmp_path / "damaged.ckpt")
+    with pytest.raises(error, match=f"checkpoint.*{words}"):
+        AdvRad.load_from_checkpoint(tmp_path / "damaged.ckpt")
+
+
+def test_model_folders_go_both_ways(taught: Taught, tmp_path: Path) -> None:
+    from advrad.integrations.anomalib import AdvRad
+
+    taught.module.detector.save_pretrained(tmp_path / "model")
+    usual = AdvRAD.from_pretrained(tmp_path / "model")
+    assert torch.equal(usual.measure(taught.images)[0], taught.module.detector.measure(taught.images)[0])
+    back = AdvRad.from_folder(tmp_path / "model")
+    given = {"model": back, "datamodule": datamodule(taught.product)}
+    engine(tmp_path).validate(**given)  # sets anomalib's threshold
+    assert engine(tmp_path).test(**given) == [pytest.approx(taught.figures)]
+
+
+# --- exports ---
+
+
+@pytest.mark.parametrize(
+    ("kind", "side"), [("torch", None), ("onnx", FILE_PX), ("openvino", None)], ids=["torch", "onnx", "openvino"]
+)
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning")
+def test_exported_graphs_have_our_scores(
+    kind: str, side: int | None, plain: Plain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")  # anomalib's export for PyTorch is a pickle
+    given = {"export_root": tmp_path, "input_size": side and (side, side), "ckpt_path": plain.checkpoint}
+    file = engine(tmp_path).export(model=module(), export_type=kind, **given)
+    if kind == "torch":
+        inferencer = TorchInferencer(file, device="cpu")
+    else:
+        # Else it computes in bfloat16 where the processor can.
+        inferencer = OpenVINOInferencer(file, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
+    for path, score in plain.scores.items():
+        answer = inferencer.predict(path)
+        assert torch.as_tensor(answer.pred_score).item() == pytest.approx(score, rel=CLOSE, abs=CLOSE)
+    read = torch.from_numpy(np.asarray(Image.open(path)).astype(np.float32) / 255).permute(2, 0, 1)[None]
+    maps = plain.detector.measure(read)[1]
+    torch.testing.assert_close(torch.as_tensor(answer.anomaly_map).view_as(maps), maps, rtol=CLOSE, atol=CLOSE)
+
+
+def test_before_training_there_is_nothing_to_score_or_export(tmp_path: Path) -> None:
+    model = module()
+    with pytest.raises(NotCalibratedError, match="train it first"):
+        model(torch.rand(1, 3, FILE_PX, FILE_PX))
+    with pytest.raises(NotCalibratedError, match="train it first"):
+        model.detector.save_pretrained(tmp_path)
+    with pytest.raises(NotCalibratedError, match="train it first"):
+        model.to_onnx(tmp_path)
+
+
+# --- by name, and what is refused ---
+
+
+@pytest.mark.parametrize("name", ["adv_rad", "AdvRad"])
+def test_anomalib_knows_it_by_name_once_imported(name: str) -> None:
+    from anomalib.models import get_model, list_models
+
+    from advrad.integrations.anomalib import AdvRad
+
+    assert "adv_rad" in list_models()
+    model = get_model(name, steps=7)
+    assert type(model) is AdvRad and model.options.steps == 7
+
+
+def test_the_command_of_anomalib_trains_it_by_its_class_path(
+    product: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from anomalib.cli.cli import main
+
+    options = {f"model.{name}": value for name, value in (OPTIONS | {"steps": 2}).items()}
+    options |= {"data.name": "widget", "data.root": product, "data.num_workers": 0, "data.seed": 0}
+    options |= {"data.normal_dir": "train/good", "data.abnormal_dir": "test/dent", "data.normal_test_dir": "test/good"}
+    options |= {
+        "data.mask_dir": "ground_truth/dent",
+        "trainer.accelerator": "cpu",
+        "trainer.logger": "false",
+        "default_root_dir": tmp_path,
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    classes = ["--model", "advrad.integrations.anomalib.AdvRad", "--data", "anomalib.data.Folder"]
+    monkeypatch.setattr(sys, "argv", ["anomalib", "train", *classes, *words])
+    main()
+    (checkpoint,) = tmp_path.rglob("model.ckpt")
+    assert torch.load(checkpoint, weights_only=True)["hyper_parameters"]["steps"] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": 0}, "steps 0: must be at least 1"),
+        ({"preset": "huge"}, "huge.* is unknown"),
+        ({"score": "best"}, "score"),
+        ({"size_px": 70}, "70.* multiple of 32"),
+        ({"false_alarm_rate": 1.5}, "false_alarm_rate 1.5: must lie between 0 and 1"),
+        ({"batch_size": 0}, "batch_size"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        module(**options)
+
+
+def test_pictures_that_do_not_suit_are_refused(product: Path, tmp_path: Path) -> None:
+    from anomalib.models import Padim
+
+    shutil.copytree(product, tmp_path / "few")
+    for path in sorted((tmp_path / "few" / "train" / "good").iterdir())[5:]:
+        path.unlink()
+    with pytest.raises(DataError, match="5 good pictures to train on; at least 8"):
+        engine(tmp_path / "a").fit(model=module(), datamodule=datamodule(tmp_path / "few"))
+    normalising = Padim.configure_pre_processor((SIZE_PX, SIZE_PX))
+    with pytest.raises(DataError, match=r"000\.png: its values are not in \[0, 1\]"):
+        engine(tmp_path / "b").fit(model=module(pre_processor=normalising), datamodule=datamodule(product))

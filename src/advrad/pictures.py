@@ -264,9 +264,10 @@ def _triangles(like: Tensor, length: int, size_px: int) -> Tensor:
 
     places, results = (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5 for n in (length, size_px))
     apart = length / size_px
-    reach: float = torch.sym_max(apart, 1.0)  # type: ignore[assignment]  # may be symbolic
-    weights = (1 - (places - results[:, None] * apart).abs() / reach).clamp_min(0)
-    return weights / weights.sum(1, keepdim=True)
+    largest: Any = torch.sym_max  # of numbers that may be symbolic
+    reach = largest(apart, 1.0)
+    weights: Tensor = (1 - (places - results[:, None] * apart).abs() / reach).clamp_min(0)
+    return weights.div(weights.sum(1, keepdim=True))
 
 
 @contextmanager

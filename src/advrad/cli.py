@@ -35,7 +35,9 @@ app = typer.Typer(
 data_app = typer.Typer(help="Look at a folder of pictures.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 
-Data = Annotated[Path, typer.Argument(metavar="DATA", help="Folder of pictures.")]
+Data = Annotated[
+    Path, typer.Argument(metavar="DATA", help="Folder of pictures, or FILE.py:NAME for a datamodule (runs the file).")
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Model folder, as 'advrad train' made it.")]
 Layout = Annotated[str, typer.Option(help="auto, mvtec, visa, btad or folder.")]
 Category = Annotated[str | None, typer.Option(help="The product, where DATA holds several.")]

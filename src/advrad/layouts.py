@@ -7,6 +7,7 @@ Layouts, told apart by their folders or named:
 - ``visa``: split_csv/1cls.csv beside the category folders (VisA).
 - ``folder``: good pictures only; or good/ (also ok/ or normal/) beside one folder for each defect, with
   masks, if there are any, in masks/<defect>/ or ground_truth/<defect>/.
+- ``datamodule``: no folder, but ``FILE.py:NAME``, a datamodule of anomalib in a Python file.
 
 A plain folder with defects names no good pictures for testing. So that training and testing never share one,
 about a fifth of good/ is kept for testing, chosen by a hash of the file name alone: adding or removing
@@ -23,10 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from advrad.datamodules import read_datamodule
 from advrad.errors import ConfigError, DataError
 from advrad.types import Record
+from advrad.userfile import is_file_name
 
-Layout = Literal["mvtec", "visa", "btad", "folder"]
+Layout = Literal["mvtec", "visa", "btad", "folder", "datamodule"]
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
@@ -72,39 +75,66 @@ def find_records(root: Path, layout: str = "auto", category: str | None = None) 
     """List the pictures of one product, without opening any.
 
     Args:
-        root: the product's folder, or that of a data set with several products.
+        root: the product's folder, or that of a data set with several products; or ``FILE.py:NAME`` for a datamodule.
+            The file is run.
         layout: one of `LAYOUTS`, or ``auto`` to tell by the folders.
         category: the product, where root holds several.
 
     Raises:
-        ConfigError: no such layout.
+        ConfigError: no such layout, or the file holds no datamodule.
         DataError: the folder is missing, does not have this layout, or holds fewer than two good pictures to
             train on.
     """
     root = Path(root)
     if layout != "auto" and layout not in LAYOUTS:
         raise ConfigError(f"layout {layout!r} is unknown; choose auto, {', '.join(LAYOUTS)}")
+    found = _datamodule(str(root), layout, category) if is_file_name(str(root)) else _lying(root, layout, category)
+    normals = [record for record in found.records if record.split == "train"]
+    if len(normals) < 2:
+        count = "only one good picture" if normals else "no good picture"
+        where = {
+            "mvtec": " in train/good",
+            "btad": " in train/ok",
+            "visa": " in the table's train split",
+            "datamodule": " in its train_data",
+        }
+        place = root if found.layout == "datamodule" else found.root
+        raise DataError(
+            f"{place}: {count} to train on{where.get(found.layout, '')}; "
+            "put good pictures there, several dozen if possible"
+        )
+    return found
+
+
+def _datamodule(name: str, layout: str, category: str | None) -> Dataset:
+    """What a file's datamodule holds."""
+    if layout not in ("auto", "datamodule"):
+        raise ConfigError(f"--layout {layout}: is for folders, but {name} names a datamodule; leave it out")
+    contents = read_datamodule(name)
+    if category not in (None, contents.category):
+        raise DataError(f"{name}: has no category {category!r}; it holds: {contents.category}")
+    notes = _Notes()
+    for line in contents.notes:
+        notes.add(line)
+    return _dataset(contents.root, "datamodule", contents.category, contents.records, notes)
+
+
+def _lying(root: Path, layout: str, category: str | None) -> Dataset:
+    """What lies in a folder."""
+    if layout == "datamodule":
+        raise DataError(f"{root}: is no datamodule; name one as FILE.py:NAME")
     if not root.exists():
         raise DataError(f"{root}: there is no such folder; check the path")
     if not root.is_dir():
         raise DataError(f"{root}: is a file; name the folder that holds the pictures")
     found = _visa(root, category) if layout in ("auto", "visa") else None
-    if found is None and layout == "visa":
+    if found is not None:
+        return found
+    if layout == "visa":
         raise DataError(f"{root}: does not have the layout visa: {_TABLE.as_posix()} is missing here and one folder up")
-    if found is None:
-        wanted = None if layout == "auto" else cast(Layout, layout)
-        base, kind = _product(root, wanted, category)
-        name = base.resolve().name
-        found = _folder(base, name) if kind == "folder" else _train_test(base, kind, name)
-    normals = [record for record in found.records if record.split == "train"]
-    if len(normals) < 2:
-        count = "only one good picture" if normals else "no good picture"
-        where = {"mvtec": " in train/good", "btad": " in train/ok", "visa": " in the table's train split"}
-        raise DataError(
-            f"{found.root}: {count} to train on{where.get(found.layout, '')}; "
-            "put good pictures there, several dozen if possible"
-        )
-    return found
+    base, kind = _product(root, None if layout == "auto" else cast(Layout, layout), category)
+    name = base.resolve().name
+    return _folder(base, name) if kind == "folder" else _train_test(base, kind, name)
 
 
 def _product(root: Path, layout: Layout | None, category: str | None) -> tuple[Path, Layout]:

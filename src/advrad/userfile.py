@@ -1,4 +1,4 @@
-"""What a user's own Python file holds under a name: ``FILE.py:NAME`` stands wherever a detector of one's own may."""
+"""What a user's own Python file holds under a name: ``FILE.py:NAME`` stands wherever a detector or data of one's own may."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
             return
         datamodule = getattr(self.trainer, "datamodule", None)
         data, category = (str(getattr(datamodule, key, None) or "") for key in ("name", "category"))
-        self.model.install(course.settle(data, category))
+        self.model.install(course.settle(data, category or data))
         self._course = None
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:

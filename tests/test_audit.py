@@ -187,10 +187,15 @@ def test_members_that_need_maps_or_hints_are_left_out(tmp_path: Path) -> None:
 
 
 def test_suites_are_named_and_fixed() -> None:
-    assert members_of("quick") == SUITES["quick"]
+    with_parts = ("part noise 0.1",)
+    assert members_of("quick", with_parts) == SUITES["quick"]
+    plain = members_of("quick")
+    assert [member.surrogate for member in plain] == ["score", "score", "logsumexp", "score"]
+    assert [member.steps for member in plain] == [member.steps for member in SUITES["quick"]]
+    assert members_of("quick", ("unsaturated",)) == (*plain, Member(attack="pgd", surrogate="unsaturated", steps=20))
     assert members_of("standard", ("one shot",))[-1].surrogate == "one shot"
     assert len(members_of("full", ("scale 1/1", "part noise 0.1"))) == len(SUITES["full"]) + 2
-    assert members_of("quick", ("scale 1/1",)) == SUITES["quick"]
+    assert members_of("quick", ("scale 1/1", *with_parts)) == SUITES["quick"]
     with pytest.raises(ConfigError, match="--budget endless"):
         members_of("endless")
     for members in SUITES.values():

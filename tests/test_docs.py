@@ -19,6 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide.md"
 DOCUMENTS = (GUIDE, ROOT / "README.md", ROOT / "docs" / "attacking.md", ROOT / "docs" / "bench.md")
 
+#: Runs where anomalib is installed, and warns as much as anomalib does.
+ANOMALIB = ROOT / "docs" / "anomalib.md"
+WITH_ANOMALIB = pytest.param(
+    ANOMALIB, marks=(pytest.mark.anomalib, pytest.mark.filterwarnings("ignore::FutureWarning"))
+)
+
 #: The only place where what is run differs from what is shown: small networks, few steps.
 QUICKER = {
     "--preset paper --score paper --minutes 60": "--preset tiny --score paper --size 16 --steps 2",
@@ -59,7 +65,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     assert done.out, command
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", (*DOCUMENTS, WITH_ANOMALIB), ids=lambda path: path.name)
 def test_commands_and_code_run_in_order(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,7 +124,9 @@ def test_the_messages_of_the_troubleshooting_table_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", (*DOCUMENTS, ROOT / "docs" / "method.md", ROOT / "docs" / "certificates.md"), ids=lambda path: path.name
+    "document",
+    (*DOCUMENTS, ANOMALIB, ROOT / "docs" / "method.md", ROOT / "docs" / "certificates.md"),
+    ids=lambda path: path.name,
 )
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))

@@ -215,8 +215,9 @@ class DdpmDenoiser(Denoiser):
 
     def _step(self, level: Tensor) -> Tensor:
         """The step, counted from 0 and fractional, of noise levels (b,) in [-1, 1] units."""
-        wanted = level.to(self.log_levels.dtype).log().contiguous()
-        upper = torch.searchsorted(self.log_levels, wanted).clamp(1, len(self.log_levels) - 1)
+        wanted = level.to(self.log_levels.dtype).log()
+        # Counted rather than searched for, because ONNX knows no search.
+        upper = (self.log_levels < wanted[:, None]).sum(1).clamp(1, len(self.log_levels) - 1)
         low, high = self.log_levels[upper - 1], self.log_levels[upper]
         return upper - 1 + ((wanted - low) / (high - low)).clamp(0, 1)
 

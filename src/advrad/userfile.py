@@ -1,4 +1,4 @@
-"""What a user's own Python file holds under a name: ``FILE.py:NAME`` stands wherever a detector or data of one's own may."""
+"""What a user's own Python file holds under a name: ``FILE.py:NAME`` may stand for a detector, or for data."""
 
 from __future__ import annotations
 

@@ -91,7 +91,8 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
         done = {cell.key for cell in held_cells(folder, job) if cell.done}
         return tuple(task for task in job.tasks if task.place.key not in done | tried)
 
-    at_work = Bench(folder, grid.path, grid.size_px, watcher)
+    inner = frozenset(entry.inner.label for entry in grid.detectors.values() if entry.inner is not None)
+    at_work = Bench(folder, grid.path, grid.size_px, watcher, inner)
     pending = [job for job in jobs if job.dataset is not None and wanted(job)]
     total = sum(len(wanted(job)) for job in pending)
     while pending:

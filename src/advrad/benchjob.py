@@ -57,12 +57,14 @@ class Bench:
         grid: of the grid's file, which files of one's own are named from.
         size_px: side at which all detectors are given the pictures.
         watcher: hears of the progress.
+        inner: labels of detectors that others stand before; once fitted, they are kept for those.
     """
 
     folder: Path
     grid: Path
     size_px: int
     watcher: Watcher
+    inner: frozenset[str] = frozenset()
     _kept: dict[str, Any] = field(default_factory=dict)
     _kept_for: tuple[str, int] = ("", 0)
 
@@ -141,8 +143,8 @@ class Bench:
             row = KINDS[entry.kind]
             given = {"inner": inner} if row.holds else {}
             found = row.fit(lesson, entry.options, **given)
-        if inner is None and entry is not job.detector:
-            self._kept[entry.label] = found  # others may stand before it, too
+        if entry.label in self.inner:
+            self._kept[entry.label] = found
         return found
 
     def _trained(self, job: Job) -> AdvRAD:

@@ -76,7 +76,7 @@ def test_maps_are_averaged_in_units_of_their_spread() -> None:
     images = pictures(2)
     score = TWO_LOOKS.model_copy(update={"looks": (NEAR,)})
     parts = statistics(score)
-    config = DetectorConfig(denoiser=TINY, size_px=32, score=score)
+    config = DetectorConfig(denoiser=TINY, size_px=32, score=score, precision="float32")
     together = AdvRAD(awake(), config, parts).measure(images)[0]
     with torch.no_grad():
         errors = scale_errors(images, reconstruct(awake(), images, NEAR.sigma, generator(config.noise_seed)))

@@ -97,7 +97,7 @@ MODELS: dict[Name, Recipe] = {
     "padim": Recipe("Padim", builders.plainly, None, (1, 2, 3), arguments={"n_features": 100}),
     "cfa": Recipe("Cfa", builders.cfa, 100),
     "fastflow": Recipe("Fastflow", builders.fastflow, 150),
-    "cflow": Recipe("Cflow", builders.plainly, 60, (2, 3, 4), arguments={"fiber_batch_size": 256}),
+    "cflow": Recipe("Cflow", builders.plainly, 25, (2, 3, 4), arguments={"fiber_batch_size": 256}),
     "stfpm": Recipe("Stfpm", builders.plainly, 100, (1, 2, 3)),
     "reverse-distillation": Recipe("ReverseDistillation", builders.reverse_distillation, 80, batch_size=4),
     "draem": Recipe(

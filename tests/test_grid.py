@@ -131,7 +131,12 @@ def test_only_some(data: Path) -> None:
     jobs = jobs_of(grid, data, ["widget", "plain"])
     assert {(job.detector.label, job.category) for job in jobs if job.dataset} == {("plain", "widget")}
     assert len(jobs) == 12
-    with pytest.raises(ConfigError, match="--only thing: is neither a detector nor a category"):
+    jobs = jobs_of(grid, data, ["widget", "suite"])
+    meant = [
+        t.place.attack or t.place.certificate for j in jobs if j.dataset and j.seed == 0 for t in j.tasks if t.meant
+    ]
+    assert meant == [None, None, "suite", None]
+    with pytest.raises(ConfigError, match="--only thing: is no detector, category, attack or certificate"):
         jobs_of(grid, data, ["thing"])
 
 

@@ -68,7 +68,7 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
         grid: see :func:`advrad.grid.read_grid`.
         data: folder that its categories lie in.
         folder: of the results; made if missing.
-        only: labels of detectors and categories to work on.
+        only: labels of what is worked on, see :func:`advrad.grid.jobs_of`.
         watcher: hears of the progress.
 
     Raises:
@@ -89,7 +89,7 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
 
     def wanted(job: Job) -> tuple[Task, ...]:
         done = {cell.key for cell in held_cells(folder, job) if cell.done}
-        return tuple(task for task in job.tasks if task.place.key not in done | tried)
+        return tuple(task for task in job.tasks if task.meant and task.place.key not in done | tried)
 
     inner = frozenset(entry.inner.label for entry in grid.detectors.values() if entry.inner is not None)
     at_work = Bench(folder, grid.path, grid.size_px, watcher, inner)

@@ -64,7 +64,7 @@ def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
                 fits.setdefault(cell.detector, []).append(cell.fit_seconds or 0.0)
     found, trained = [], {job.model for job in jobs if (folder / "models" / job.model / "config.json").is_file()}
     for job in jobs:
-        tasks = [task for task in job.tasks if task.place.key not in done]
+        tasks = [task for task in job.tasks if task.meant and task.place.key not in done]
         if job.dataset is None or not tasks:
             continue
         seconds = 0.0

@@ -324,7 +324,8 @@ def bench(
         "."
     ),
     only: Annotated[
-        list[str] | None, typer.Option(metavar="LABEL", help="Work on this detector or category; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="LABEL", help="Work on this detector, category or test; may be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and for how long.")] = False,
 ) -> int:

@@ -10,7 +10,7 @@ import difflib
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -146,11 +146,19 @@ class Grid:
 
 @dataclass(frozen=True)
 class Task:
-    """One cell to be measured; without attack and certificate it is the clean one."""
+    """One cell to be measured; without attack and certificate it is the clean one, which always goes along.
+
+    Attributes:
+        place: in the grid.
+        attack: how it is attacked.
+        certificate: how it is certified.
+        meant: it is to be worked on.
+    """
 
     place: Place
     attack: AttackOptions | None = None
     certificate: CertifyOptions | None = None
+    meant: bool = True
 
 
 @dataclass(frozen=True)
@@ -314,7 +322,8 @@ def jobs_of(grid: Grid, data: Path, only: Iterable[str] = ()) -> tuple[Job, ...]
     Args:
         grid: see there.
         data: folder that the categories lie in.
-        only: labels of detectors and categories: of each kind of which some are named, no others are worked on.
+        only: labels of detectors, categories, attacks and certificates. Where detectors or categories are named, no
+            others are worked on; where attacks or certificates are, none of either kind but those.
 
     Returns:
         All jobs, category after category; those that are not to be worked on without pictures.
@@ -322,11 +331,13 @@ def jobs_of(grid: Grid, data: Path, only: Iterable[str] = ()) -> tuple[Job, ...]
     Raises:
         ConfigError: a label is unknown, or a category that is to be worked on cannot be found.
     """
-    wanted = set(only)
-    for label in sorted(wanted - set(grid.detectors) - set(grid.categories)):
-        raise ConfigError(f"--only {label}: is neither a detector nor a category of {grid.path}")
-    detectors = wanted & set(grid.detectors) or set(grid.detectors)
-    categories = wanted & set(grid.categories) or set(grid.categories)
+    named = set(only)
+    tests = {*grid.attacks, *grid.certificates}
+    for label in sorted(named - set(grid.detectors) - set(grid.categories) - tests):
+        raise ConfigError(f"--only {label}: is no detector, category, attack or certificate of {grid.path}")
+    detectors = named & set(grid.detectors) or set(grid.detectors)
+    categories = named & set(grid.categories) or set(grid.categories)
+    tests = named & tests or tests
     jobs = []
     for label, product in grid.categories.items():
         dataset, pictures = None, "absent"
@@ -342,11 +353,20 @@ def jobs_of(grid: Grid, data: Path, only: Iterable[str] = ()) -> tuple[Job, ...]
         for seed in grid.seeds:
             for entry in grid.detectors.values():
                 meant = label in categories and entry.label in detectors
-                jobs.append(_job(grid, entry, label, seed, data, dataset if meant else None, pictures))
+                jobs.append(_job(grid, entry, label, seed, data, dataset if meant else None, pictures, tests))
     return tuple(jobs)
 
 
-def _job(grid: Grid, entry: Entry, category: str, seed: int, data: Path, dataset: Dataset | None, pictures: str) -> Job:
+def _job(
+    grid: Grid,
+    entry: Entry,
+    category: str,
+    seed: int,
+    data: Path,
+    dataset: Dataset | None,
+    pictures: str,
+    tests: Container[str],
+) -> Job:
     product = grid.categories[category]
     told = {
         "format": _FORMAT,
@@ -364,12 +384,14 @@ def _job(grid: Grid, entry: Entry, category: str, seed: int, data: Path, dataset
         if entry.label in attack.detectors:
             threat = attack.options.model_copy(update=common | {"size_px": grid.size_px})
             key = _digest(told | {"attack": [label, threat.model_dump(mode="json")]})
-            tasks.append(Task(place.model_copy(update={"key": key, "attack": label}), attack=threat))
+            here = place.model_copy(update={"key": key, "attack": label})
+            tasks.append(Task(here, attack=threat, meant=label in tests))
     for label, certificate in grid.certificates.items():
         if entry.label in certificate.detectors:
             proof = certificate.options.model_copy(update=common)
             key = _digest(told | {"certificate": [label, proof.model_dump(mode="json")]})
-            tasks.append(Task(place.model_copy(update={"key": key, "certificate": label}), certificate=proof))
+            here = place.model_copy(update={"key": key, "certificate": label})
+            tasks.append(Task(here, certificate=proof, meant=label in tests))
     return Job(place.key, entry, category, seed, tuple(tasks), product, data / product.data, dataset, pictures)
 
 

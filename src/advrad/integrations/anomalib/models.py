@@ -93,7 +93,7 @@ class Recipe:
 #: Sized to train in a minute or two on two cores, at 256 px.
 MODELS: dict[Name, Recipe] = {
     # Every coreset point costs a pass over all patches, so the coreset is small.
-    "patchcore": Recipe("Patchcore", builders.plainly, None, (2, 3), arguments={"coreset_sampling_ratio": 0.005}),
+    "patchcore": Recipe("Patchcore", builders.plainly, None, (2, 3), arguments={"coreset_sampling_ratio": 0.002}),
     "padim": Recipe("Padim", builders.plainly, None, (1, 2, 3), arguments={"n_features": 100}),
     "cfa": Recipe("Cfa", builders.cfa, 100),
     "fastflow": Recipe("Fastflow", builders.fastflow, 150),

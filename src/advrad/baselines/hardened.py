@@ -58,10 +58,11 @@ def fit_hardened(lesson: Lesson, options: HardenedOptions, network: nn.Module | 
     network = frozen(imagenet(options.layers) if network is None else network)
     first = lesson.generator("hardened", options.model)
     system: Cfa | FastFlow
-    if options.model == "cfa":
-        system = Cfa(lesson.size_px, network, lesson.pictures(), first)
-    else:
-        system = FastFlow(lesson.size_px, network, first)
+    with torch.random.fork_rng(devices=[]):  # what PyTorch draws for new layers is drawn anew from `first`
+        if options.model == "cfa":
+            system = Cfa(lesson.size_px, network, lesson.pictures(), first)
+        else:
+            system = FastFlow(lesson.size_px, network, first)
 
     def loss(images: Tensor, generator: torch.Generator) -> Tensor:
         attacked = worst(system.losses, images, options.attack_eps, options.attack_steps, generator)

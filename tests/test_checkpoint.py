@@ -235,7 +235,10 @@ def test_the_search_for_unpickling_finds_it() -> None:
 def test_no_source_file_can_unpickle() -> None:
     sources = sorted(Path(advrad.__file__).parent.rglob("*.py"))
     assert len(sources) > 20
-    assert {path.name: found for path in sources if (found := unpickling(path.read_text(encoding="utf-8")))} == {}
+    # Weights that others publish, in this form only; with that option PyTorch builds tensors and nothing else.
+    tensors_only = ["torch.load", "weights_only=True"]
+    allowed = {"backbone.py": tensors_only, "builders.py": tensors_only}
+    assert {path.name: found for path in sources if (found := unpickling(path.read_text(encoding="utf-8")))} == allowed
 
 
 class Trap:

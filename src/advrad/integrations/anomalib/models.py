@@ -106,7 +106,7 @@ MODELS: dict[Name, Recipe] = {
         120,
         batch_size=4,
         size_px=128,
-        arguments={"base_width": 32, "dtd_dir": None},
+        arguments={"base_width": 16, "dtd_dir": None},
         backbone=False,
         normalise=False,
     ),

@@ -119,6 +119,7 @@ MODELS: dict[Name, Recipe] = {
         arguments={"n_features": 32},
         backbone=False,
     ),
+    # Its losses and rates are for hundreds of passes; after so few steps it tells little. More `steps` are worth it.
     "supersimplenet": Recipe("Supersimplenet", builders.plainly, 40, (2, 3), batch_size=4, least_px=128),
     "efficient-ad": Recipe(
         "EfficientAd",

@@ -15,7 +15,8 @@ blocks, by one weight. Logits stay logits in the score, where a sigmoid would sa
 while training are shorter and smaller than the paper's ten steps of 8/255, because figures here are for 2/255.
 
 Source: Nafez et al. 2025, "PatchGuard: Adversarially Robust Anomaly Detection and Localization through Vision
-Transformers and Pseudo Anomalies" (CVPR), section 4, and the code released with it.
+Transformers and Pseudo Anomalies" (CVPR). Written from its abstract and part of the code released with it; the full text
+was not at hand.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ class PatchGuard(System):
         super().__init__(size_px)
         self.options = options
         halvings = options.patch_px.bit_length() - 1
-        widths = [6, *(max(16, options.width // 2**left) for left in reversed(range(halvings)))]
+        # Groups of eight channels are normalised together.
+        widths = [6, *(max(16, options.width // 2**left // 8 * 8) for left in reversed(range(halvings)))]
         widths[-1] = options.width
         self.stem = nn.Sequential(
             *(

@@ -10,7 +10,8 @@ What the paper leaves open or differs: components are known up to sign and rotat
 towards the ones so far (orthogonal Procrustes) before they are averaged, and the average is brought back to the nearest
 orthonormal one; and the attack while training has fewer steps.
 
-Source: Lo, Oza, Patel 2022, "Adversarially Robust One-Class Novelty Detection" (IEEE TPAMI; PrincipaLS), section 4.
+Source: Lo, Oza, Patel 2022, "Adversarially Robust One-Class Novelty Detection" (IEEE TPAMI; PrincipaLS). Written
+from its abstract and what is commonly told of it; the full text was not at hand.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class PlsOptions(AutoencoderOptions):
     """Options of PLS; see :class:`AutoencoderOptions`.
 
     Attributes:
-        components: kept of the positions' numbers; the paper's 8. Of the channels one is kept, as in the paper.
+        components: kept of the positions' numbers. Of the channels one is kept, as in the paper.
         momentum: weight of each new batch in the moving averages.
         attack_eps: radius of the ``linf`` ball while training, in [0, 1] pixel units; 0 trains plainly.
         attack_steps: gradient steps of the attack on each batch.

@@ -15,8 +15,8 @@ blocks, by one weight. Logits stay logits in the score, where a sigmoid would sa
 while training are shorter and smaller than the paper's ten steps of 8/255, because figures here are for 2/255.
 
 Source: Nafez et al. 2025, "PatchGuard: Adversarially Robust Anomaly Detection and Localization through Vision
-Transformers and Pseudo Anomalies" (CVPR). Written from its abstract and part of the code released with it; the full text
-was not at hand.
+Transformers and Pseudo Anomalies" (CVPR). Written from its abstract and part of the code released with it; the full
+text was not at hand.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ from advrad.grid import OURS, Entry, Job, Task
 from advrad.plan import DEFAULT_MINUTES, RunOptions
 from advrad.suite import members_of
 
-#: Seconds on one core of the machine that ``docs/results.md`` names, at 256 px: of a training step of ours, and of one
-#: gradient of its score.
+#: Rough guesses for one core at 256 px, in seconds: of a training step of ours, and of one gradient of its score.
 _STEP_S, _GRADIENT_S = 0.6, 0.1
 #: A system of one's own is taken for one like these.
 _OWN_FIT_S, _OWN_GRADIENT_S = 60.0, 0.05
@@ -45,7 +44,7 @@ class Estimate:
 def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
     """Of every job that has cells to be measured.
 
-    What a cell of the same detector and test took in this folder counts; where there is none, typical times do. Both
+    What a cell of the same detector and test took in this folder counts; where there is none, rough guesses do. Both
     hold for a machine, a load and a number of threads: take them for a hint.
 
     Args:

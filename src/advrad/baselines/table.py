@@ -33,8 +33,8 @@ class Kind:
         diffusion: it asks the lesson for our own trained detector.
         holds: it stands before another detector of the grid.
         packages: whose versions its result depends on, besides PyTorch.
-        fit_s: seconds of a fit with its own options, on one core of the machine that ``docs/results.md`` names.
-        gradient_s: seconds of its score's gradient for one picture of 256 px there.
+        fit_s: a rough guess of the seconds of a fit with its own options on one core, for estimates.
+        gradient_s: the same of its score's gradient for one picture of 256 px.
     """
 
     options: type[Config]

@@ -166,6 +166,7 @@ def test_a_black_box_is_attacked_by_its_scores_and_it_is_said(
         (("--attack", "pgd", "--surrogate", "fog"), "--surrogate fog: is unknown here; choose score"),
         (("--budget", "endless"), "--budget endless: is unknown; choose quick"),
         (("--noise", "loud"), "noise"),
+        (("--gradients", "half"), "gradients"),
         (("--attack", "transfer"), "--from"),
         (("--attack", "pgd", "--from", "x"), "--from"),
     ],
@@ -175,6 +176,20 @@ def test_options_that_make_no_sense(arguments: tuple[str, ...], words: str, advr
     assert done.status == 2
     assert words in done.err.splitlines()[-1] and done.err.splitlines()[-1].startswith("advrad: error: ")
     assert not (run / "attacks").exists()
+
+
+def test_the_arithmetic_of_the_gradients_is_told_and_chosen(
+    advrad: Cli, run: Path, data: Path, others: Path, tmp_path: Path
+) -> None:
+    short = ("--attack", "pgd", "--steps", 1, "--limit", 2, "--json")
+    for choice in ("float32", "bfloat16"):
+        done = advrad("attack", run, data, *short, "--gradients", choice, "-o", tmp_path / choice)
+        assert done.status == 0, done.err
+        assert json.loads(done.out)["arithmetic"] == choice
+    done = advrad("attack", run, data, *short, "--gradients", "float32", "-o", tmp_path / "bfloat16")
+    assert done.status == 2 and "other arithmetic" in done.err, "rows of one are no rows of the other"
+    done = advrad("attack", f"{others}:sized", data, *short, "--gradients", "bfloat16", "-o", tmp_path / "theirs")
+    assert done.status == 2 and "only our own" in done.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

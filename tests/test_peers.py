@@ -93,3 +93,19 @@ def test_ours_is_never_weaker(
     # AUROC is coarse: the scores themselves must not be pushed any less.
     gained, theirs = (signs * (worst - clean)).mean(), (signs * (scores - clean)).mean()
     assert gained >= 0.97 * theirs
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.25)])
+def test_gradients_in_bfloat16_are_not_weaker(norm: Norm, eps: float, tmp_path: Path) -> None:
+    target, given = ours()
+    assert isinstance(target, Exposed)
+    gains, areas = [], []
+    for climbed in (target, target.in_arithmetic("bfloat16")):
+        members = (Member(attack="pgd", steps=STEPS),)
+        plan = AuditPlan(threat=Threat(norm=norm, eps=eps), members=members, arithmetic=climbed.gradients)
+        found = run(target, given, plan, tmp_path / climbed.gradients, climbed=climbed)
+        gains.append(np.mean([abs(row.worst - row.clean) for row in found.rows]))
+        areas.append(metrics.auroc(given.labels, np.array([row.worst for row in found.rows])))
+    assert gains[0] > 0
+    assert gains[1] >= 0.98 * gains[0]
+    assert areas[1] <= areas[0] + 0.005

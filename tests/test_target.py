@@ -156,3 +156,22 @@ def test_a_walk_of_many_steps_has_hints_of_its_own() -> None:
 
 def test_parameters_are_frozen_for_an_audit() -> None:
     assert not any(parameter.requires_grad for parameter in Exposed(detector()).detector.parameters())
+
+
+def test_gradients_in_bfloat16_point_where_those_in_float32_do() -> None:
+    exact, images = Exposed(detector()), pictures(4, 32)
+    rough = exact.in_arithmetic("bfloat16")
+    with torch.no_grad():
+        same = torch.equal(*(one.judge(images, generator(1)).scores for one in (exact, rough)))
+    assert same, "scores are in the arithmetic of use, whatever the gradients are in"
+
+    def gradient(one: Exposed, hint: str | None) -> torch.Tensor:
+        point = images.clone().requires_grad_()
+        scores = one.hints[hint](point, generator(1)) if hint else one.judge(point, generator(1)).scores
+        return torch.autograd.grad(scores.sum(), point)[0].flatten(1)
+
+    for hint in (None, *(name for name in exact.hints if name.startswith("part"))):
+        wanted, found = gradient(exact, hint), gradient(rough, hint)
+        assert not torch.equal(wanted, found), "bfloat16 was not used"
+        assert (torch.cosine_similarity(wanted, found) > 0.98).all()
+        torch.testing.assert_close(wanted.norm(dim=1), found.norm(dim=1), rtol=0.1, atol=0)

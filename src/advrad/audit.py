@@ -31,6 +31,7 @@ from advrad.target import Detector, Traits, find_traits, judged
 from advrad.threat import Threat
 
 Noise = Literal["unknown", "known"]
+Arithmetic = Literal["float32", "bfloat16"]
 Floats = npt.NDArray[np.float64]
 
 #: Pictures attacked side by side.
@@ -80,12 +81,15 @@ class AuditPlan(Config):
         seed: of all randomness.
         noise: ``unknown``: the attacker averages over noise, and is judged on noise nobody has seen; ``known``: the
             attacker knows the seed of the deployed detector's noise.
+        arithmetic: of the gradients, where the detector offers a choice. What they lead to is judged in the arithmetic
+            of use, whichever it is.
     """
 
     threat: Threat
     members: tuple[Member, ...] = Field(min_length=1)
     seed: int = Field(0, ge=0)
     noise: Noise = "unknown"
+    arithmetic: Arithmetic = "float32"
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +195,7 @@ def run(
     plan: AuditPlan,
     folder: Path,
     *,
+    climbed: Detector | None = None,
     source: Detector | None = None,
     identity: str = "",
     save_pictures: bool = False,
@@ -206,6 +211,7 @@ def run(
         subjects: the pictures.
         plan: of the audit.
         folder: of its rows; what an earlier run with the same plan finished there is kept.
+        climbed: the same detector in the plan's arithmetic, which members climb in its place; its own if None.
         source: the detector that members with ``transfer`` climb.
         identity: of the detector; an earlier run of another one is not continued.
         save_pictures: keep the worst pictures, too.
@@ -246,7 +252,7 @@ def run(
     for start in range(0, len(missing), batch_size):
         batch = missing[start : start + batch_size]
         for index, row, worst, worst_map in _attacked(
-            detector, source, subjects, batch, clean, opposite, members, plan, seed
+            detector, climbed or detector, source, subjects, batch, clean, opposite, members, plan, seed
         ):
             if worst_map is not None:
                 _write_map(files.path(index).with_suffix(".npy"), worst_map)
@@ -298,6 +304,7 @@ def _reach(clean: Floats, labels: npt.NDArray[np.int64], threshold: float | None
 
 def _attacked(
     detector: Detector,
+    climbed: Detector,
     source: Detector | None,
     subjects: Subjects,
     batch: list[int],
@@ -323,8 +330,8 @@ def _attacked(
                 break
             # Not of the number of restarts: five of them begin with the one.
             tag = (plan.seed, member.model_copy(update={"restarts": 1}).name, restart)
-            climbed = objective(
-                source if member.transfer and source is not None else detector,
+            goal = objective(
+                source if member.transfer and source is not None else climbed,
                 torch.from_numpy(signs[rows]),
                 member.surrogate,
                 torch.Generator().manual_seed(seed_of(*tag, "noise")),
@@ -332,7 +339,7 @@ def _attacked(
                 known_noise=seed if plan.noise == "known" else None,
             )
             own = [torch.Generator().manual_seed(seed_of(*tag, subjects.names[batch[row]])) for row in rows]
-            found = ATTACKS[member.attack](climbed, images[rows], plan.threat, own, member.steps)
+            found = ATTACKS[member.attack](goal, images[rows], plan.threat, own, member.steps)
             gradients[rows] += found.gradients * member.eot
             queries[rows] += found.queries * member.eot
             candidates = [found.images] if torch.equal(found.last, found.images) else [found.images, found.last]

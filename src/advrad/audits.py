@@ -25,6 +25,7 @@ from advrad.exposed import Exposed
 from advrad.files import make_folder, write_json, write_text
 from advrad.layouts import find_records
 from advrad.objectives import climbable
+from advrad.precision import Precision, takes_bfloat16
 from advrad.robustness import figures
 from advrad.target import Detector, as_detector
 from advrad.threat import Threat
@@ -49,6 +50,7 @@ class AttackOptions(Config):
         eot: of a single attack.
         surrogate: of a single attack.
         noise: known to the attacker, or not.
+        gradients: arithmetic of the gradients of our own detector; ``auto`` is bfloat16 where the processor has it.
         limit: attack only so many pictures, half of them good.
         seed: of everything.
         layout: of the data.
@@ -67,6 +69,7 @@ class AttackOptions(Config):
     eot: int = Field(1, gt=0)
     surrogate: str = "score"
     noise: Noise = "unknown"
+    gradients: Precision = "auto"
     limit: int | None = Field(None, ge=2)
     seed: int = Field(0, ge=0)
     layout: str = "auto"
@@ -236,11 +239,13 @@ def attack(
 
     state = PartialState()
     detector = case.accused.detector
+    climbed = _climbed(detector, options.gradients)
     plan = AuditPlan(
         threat=Threat.of(options.norm, options.eps),
         members=members_for(options, detector),
         seed=options.seed,
         noise=options.noise,
+        arithmetic="float32" if climbed is detector else "bfloat16",
     )
     folder = folder or _home(case, options, plan)
     make_folder(folder)
@@ -249,6 +254,7 @@ def attack(
         case.subjects,
         plan,
         folder,
+        climbed=climbed,
         source=source,
         identity=case.accused.identity,
         save_pictures=options.save_pictures,
@@ -277,6 +283,20 @@ def attack(
         write_text(folder / "rows.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in audit.rows))
         write_json(folder / "result.json", result)
     return result
+
+
+def _climbed(detector: Detector, gradients: Precision) -> Detector:
+    """The detector whose gradients an attack follows: itself, or the same in bfloat16.
+
+    Raises:
+        ConfigError: bfloat16 is asked of a detector that is not ours.
+    """
+    if isinstance(detector, Exposed):
+        bf16 = takes_bfloat16(gradients, detector.detector.device)
+        return detector.in_arithmetic("bfloat16") if bf16 else detector
+    if gradients == "bfloat16":
+        raise ConfigError("--gradients bfloat16: only our own detectors offer it; leave the option out")
+    return detector
 
 
 def _versions() -> dict[str, str]:

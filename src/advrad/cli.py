@@ -391,6 +391,7 @@ Eot = Annotated[int, typer.Option(min=1, help="Noise draws averaged in every eva
 Surrogate = Annotated[str, typer.Option(help="What a single attack climbs: score, logsumexp, top, sum, ...")]
 Budget = Annotated[str, typer.Option(help="Of the suite: quick, standard or full.")]
 Noise = Annotated[str, typer.Option(help="unknown, or known to the attacker.")]
+Gradients = Annotated[str, typer.Option(help="Arithmetic of our own detector's gradients: auto, float32 or bfloat16.")]
 Limit = Annotated[int | None, typer.Option(min=2, help="Only so many pictures, half of them good.")]
 GivenSize = Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")]
 Results = Annotated[
@@ -412,6 +413,7 @@ def attack(
     eot: Eot = 1,
     surrogate: Surrogate = "score",
     noise: Noise = "unknown",
+    gradients: Gradients = "auto",
     limit: Limit = None,
     source: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="Detector whose gradients a transfer attack follows.")
@@ -481,6 +483,7 @@ def curve(
     eot: Eot = 1,
     surrogate: Surrogate = "score",
     noise: Noise = "unknown",
+    gradients: Gradients = "auto",
     limit: Limit = None,
     output: Results = None,
     as_json: AsJson = False,

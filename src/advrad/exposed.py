@@ -10,6 +10,7 @@ from torch import Tensor
 
 from advrad.detector import AdvRAD
 from advrad.pictures import resize
+from advrad.precision import Precision, takes_bfloat16
 from advrad.reconstruct import GradientPath
 from advrad.score import Look, ScoreConfig
 from advrad.target import Hint, Judged
@@ -25,12 +26,15 @@ class Exposed:
     Args:
         detector: is put in evaluation mode, and its parameters are frozen: gradients for them would cost a third of an
             attack.
+        gradients: arithmetic of what is asked with gradients on; ``auto`` is bfloat16 where the processor has it.
+            Scores without gradients are always in the arithmetic of use.
     """
 
     deterministic = False
     differentiable = True
 
-    def __init__(self, detector: AdvRAD) -> None:
+    def __init__(self, detector: AdvRAD, gradients: Precision = "float32") -> None:
+        self.gradients = gradients
         self.detector = detector.eval().requires_grad_(False)
         calibration = detector.detector_config.calibration
         self.threshold = None if calibration is None else calibration.threshold
@@ -38,10 +42,20 @@ class Exposed:
         self.noise_seed: int = detector.detector_config.noise_seed
 
     def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.target.Detector`. Verdicts are made in the arithmetic of use, gradients in float32."""
-        with self.detector.arithmetic(enabled=not torch.is_grad_enabled()):
+        """See :class:`advrad.target.Detector`."""
+        with self._arithmetic():
             scores, maps, _ = self.detector.examine(images.to(self.detector.device), generator)
         return Judged(scores, maps)
+
+    def in_arithmetic(self, gradients: Precision) -> Exposed:
+        """The same detector, with gradients of another arithmetic."""
+        return Exposed(self.detector, gradients)
+
+    def _arithmetic(self) -> torch.autocast:
+        if not torch.is_grad_enabled():
+            return self.detector.arithmetic()
+        device = self.detector.device
+        return torch.autocast(device.type, torch.bfloat16, enabled=takes_bfloat16(self.gradients, device))
 
     @cached_property
     def hints(self) -> Mapping[str, Hint]:
@@ -73,7 +87,8 @@ class Exposed:
     ) -> Tensor:
         images = resize(images.to(self.detector.device), self.size_px)
         scores = []
-        for look in looks:
-            members, _ = self.detector.members(images, look, config, generator, path)
-            scores += [part for index, (part, _) in enumerate(members) if level in (None, index)]
+        with self._arithmetic():
+            for look in looks:
+                members, _ = self.detector.members(images, look, config, generator, path)
+                scores += [part for index, (part, _) in enumerate(members) if level in (None, index)]
         return torch.stack(scores).mean(0)

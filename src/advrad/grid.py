@@ -383,7 +383,9 @@ def _job(
     for label, attack in grid.attacks.items():
         if entry.label in attack.detectors:
             threat = attack.options.model_copy(update=common | {"size_px": grid.size_px})
-            key = _digest(told | {"attack": [label, threat.model_dump(mode="json")]})
+            # An option younger than the first results: left out, it names the cell that it named before.
+            later = {"gradients"} if threat.gradients == "auto" else set()
+            key = _digest(told | {"attack": [label, threat.model_dump(mode="json", exclude=later)]})
             here = place.model_copy(update={"key": key, "attack": label})
             tasks.append(Task(here, attack=threat, meant=label in tests))
     for label, certificate in grid.certificates.items():

@@ -51,6 +51,7 @@ def figures(audit: Audit, threshold: float | None, masks: Booleans | None, known
         "eps": audit.plan.threat.eps,
         "noise": audit.plan.noise,
         "seed": audit.plan.seed,
+        "arithmetic": audit.plan.arithmetic,
         "n_good": int((~bad).sum()),
         "n_defect": int(bad.sum()),
         "clean_auroc": area(clean),

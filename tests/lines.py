@@ -17,13 +17,19 @@ SIGMA = 0.2
 class Line:
     """A picture is a number x; its score is ``shape(x + sigma eps) + slope * x``.
 
-    Where the shape is the number itself, the smoothed score is ``(1 + slope) x`` and moves by just ``(1 + slope) r``.
+    Where the shape is the number itself, the median score is ``(1 + slope) x`` and moves by just ``(1 + slope) r``.
     """
 
     method, largest = "line", "more noise"
 
-    def __init__(self, shape: Callable[[Floats], Floats] = lambda z: z, slope: float = 1.0, sigma: float = SIGMA):
-        self.shape, self.slope, self.sigma, self.drawn = shape, slope, sigma, 0
+    def __init__(
+        self,
+        shape: Callable[[Floats], Floats] = lambda z: z,
+        slope: float = 1.0,
+        sigma: float = SIGMA,
+        quantile: float = 0.5,
+    ):
+        self.shape, self.slope, self.sigma, self.quantile, self.drawn = shape, slope, sigma, quantile, 0
 
     def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
         return (1 / self.sigma,)

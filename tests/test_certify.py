@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lines import Floats, Line, OneByOne, number
+from lines import SIGMA, Floats, Line, OneByOne, number
+from scipy.stats import norm
 from torch import Tensor
 from toys import FAR, detector, generator
 
@@ -105,6 +106,29 @@ def test_stopping_early_and_reaching_far_keeps_the_failure_at_the_boundary(
         assert 0 < wrong <= failure / 2 + 3 * math.sqrt(failure / 2 / runs)
         opposite = "certified anomalous" if sign < 0 else "certified normal"
         assert np.mean([s.verdict == opposite for s in settled]) <= 0.01
+
+
+@pytest.mark.parametrize("quantile", [0.3, 0.5, 0.7])
+def test_the_quantile_that_smooths_is_the_one_that_is_bounded_and_judged(quantile: float, tmp_path: Path) -> None:
+    """The score at which a picture's own quantile lies, and how far it moves, are known."""
+    at, radius, failure = SIGMA * float(norm.ppf(quantile)), 0.1, 0.1
+    sampler = Line(quantile=quantile)
+    values = np.random.default_rng(1).uniform(-1, 1, 40)
+    plan = plan_of(radii=(radius,), draws=400, confidence=1 - failure)
+    rows = run(sampler, numbers(values), plan, tmp_path)
+    rung = plan.ladder.index(radius)
+    for row, x in zip(rows, values, strict=True):
+        low, high = row.lower[rung], row.upper[rung]
+        assert low is not None and high is not None
+        # All hold together but for a probability of a tenth; the seed is fixed, and they do.
+        assert low <= 2 * (x - radius) + at and 2 * (x + radius) + at <= high
+        assert high - low < 4 * radius + 2 * SIGMA
+        assert row.score == pytest.approx(2 * x + at, abs=0.05)
+    # Far enough from the threshold a verdict comes, near it none, wherever the quantile has moved it to.
+    for x, wanted in ((0.2, "certified anomalous"), (-0.2, "certified normal"), (0.0, "abstain")):
+        assert settle(sampler, number(x), radius, 2 * 0.0 + at, 3000, failure, generator(3)).verdict == wanted
+        row = run(sampler, numbers([x, 9]), plan_of(radii=(radius,), draws=3000, threshold=at), tmp_path / f"{x}")[0]
+        assert row.verdicts[rung] == row.early[0] == wanted
 
 
 def test_looking_again_and_again_without_sharing_the_failure_would_break_it() -> None:

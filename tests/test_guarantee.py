@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lines import SIGMA, Line, number
+from scipy.stats import norm
 from toys import generator
 
 from advrad.certify import decided
@@ -69,6 +70,17 @@ def test_bounds_fail_as_rarely_as_promised() -> None:
     values = rng.normal(size=1500).tolist()
     found = upper_bounds(Line(), [number(x) for x in values], RADIUS, DRAWS, 1 - failure, generator())
     missed = np.mean([high < 2 * (x + RADIUS) for x, high in zip(values, found, strict=True)])
+    assert 0 < missed <= failure + 3 * math.sqrt(failure / len(values))
+
+
+@pytest.mark.parametrize("quantile", [0.35, 0.65])
+def test_bounds_are_those_of_the_quantile_that_smooths(quantile: float) -> None:
+    rng, failure = np.random.default_rng(2), 0.05
+    values = rng.normal(size=1500).tolist()
+    sampler = Line(quantile=quantile)
+    found = upper_bounds(sampler, [number(x) for x in values], RADIUS, DRAWS, 1 - failure, generator())
+    moved = SIGMA * float(norm.ppf(quantile))
+    missed = np.mean([high < 2 * (x + RADIUS) + moved for x, high in zip(values, found, strict=True)])
     assert 0 < missed <= failure + 3 * math.sqrt(failure / len(values))
 
 

@@ -305,7 +305,7 @@ def certify(case: Case, *, progress: Callable[[int, int], None] | None = None) -
         progress: told (pictures done, pictures in all).
 
     Returns:
-        As :func:`advrad.certainty.figures`, and ``method``, ``sigma``, ``category``, ``folder``; ``size``, of the
+        As :func:`advrad.certainty.figures`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``; ``size``, of the
         pictures as given; ``rounding_l2``, how far rounding such a picture to 8 bits moves it; ``attacked``, see
         :func:`attacked`; ``meaning``, what the figures say and what not, in sentences; ``notes``; ``warnings``, see
         :func:`advrad.certainty.above`. The same lies in ``result.json``, the rows in ``rows.jsonl``.
@@ -331,6 +331,7 @@ def certify(case: Case, *, progress: Callable[[int, int], None] | None = None) -
     result: dict[str, Any] = {
         "method": case.sampler.method,
         "sigma": case.sampler.sigma if isinstance(case.sampler, Percentile) else None,
+        "quantile": case.sampler.quantile,
         **figures(rows, plan),
         "size": "own" if case.own_size else list(shown.sides[0]),
         "rounding_l2": ROUNDING * (3 * pixels) ** 0.5,

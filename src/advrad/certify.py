@@ -21,7 +21,7 @@ from torch import Tensor
 from advrad.audit import seed_of
 from advrad.config import Config
 from advrad.errors import ConfigError, DataError, OutputError
-from advrad.ranks import bounds, hopeless, levels, looks, rank_below
+from advrad.ranks import bounds, hopeless, levels, looks, rank_above, rank_below
 from advrad.rows import Rows
 from advrad.smoothing import Sampler, draws_in_reach, refuse_too_few
 
@@ -121,7 +121,9 @@ class Row:
     seconds: float
 
 
-def decided(lower: Floats, upper: Floats, shifts: Sequence[float], threshold: float, failure: float) -> Verdict:
+def decided(
+    lower: Floats, upper: Floats, shifts: Sequence[float], threshold: float, failure: float, quantile: float = 0.5
+) -> Verdict:
     """The verdict that draws prove.
 
     Args:
@@ -130,9 +132,10 @@ def decided(lower: Floats, upper: Floats, shifts: Sequence[float], threshold: fl
         shifts: of the noise, for this radius.
         threshold: anomalous where score > threshold.
         failure: probability that a certified verdict is wrong.
+        quantile: that smooths.
     """
     # Where some pictures within the radius are anomalous and some are not, either verdict would be wrong.
-    low, high = bounds(lower, upper, shifts, failure / 2)
+    low, high = bounds(lower, upper, shifts, failure / 2, quantile)
     if low > threshold:
         return "certified anomalous"
     return "certified normal" if high <= threshold else "abstain"
@@ -161,8 +164,8 @@ def settle(
         failure: probability that a certified verdict, or its radius, is wrong.
         generator: source of all noise, which nobody who chose the picture may foresee.
     """
-    at_one, planned = sampler.shifts(*image.shape[1:]), looks(draws)
-    ladder = _within_reach(sorted({radius, *LADDER}), at_one, draws, failure)
+    at_one, planned, quantile = sampler.shifts(*image.shape[1:]), looks(draws), sampler.quantile
+    ladder = _within_reach(sorted({radius, *LADDER}), at_one, draws, failure, quantile)
     if radius not in ladder:
         return Settled("abstain", 0, 0.0)
     wanted = ladder.index(radius)
@@ -171,13 +174,13 @@ def settle(
         more = sampler.draw(image, ladder, look - lower.shape[2], generator)
         lower, upper = (np.concatenate([old, new], axis=2) for old, new in zip((lower, upper), more, strict=True))
         verdicts = [
-            decided(lower[:, rung], upper[:, rung], _times(at_one, here), threshold, failure / len(planned))
+            decided(lower[:, rung], upper[:, rung], _times(at_one, here), threshold, failure / len(planned), quantile)
             for rung, here in enumerate(ladder)
         ]
         reached = _reach(verdicts)
         if reached >= wanted:
             return Settled(verdicts[0], look, ladder[reached])
-        if hopeless(lower[:, wanted], upper[:, wanted], _times(at_one, radius), threshold):
+        if hopeless(lower[:, wanted], upper[:, wanted], _times(at_one, radius), threshold, quantile=quantile):
             break
     return Settled("abstain", lower.shape[2], 0.0)
 
@@ -251,13 +254,14 @@ def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, ge
     began = time.perf_counter()
     image, threshold = pictures.load(index), plan.threshold
     check_reach(sampler, image.shape[1:], plan, len(pictures.names))
-    at_one = sampler.shifts(*image.shape[1:])
-    ladder = _within_reach(plan.ladder, at_one, plan.draws, plan.failure)
+    at_one, quantile = sampler.shifts(*image.shape[1:]), sampler.quantile
+    ladder = _within_reach(plan.ladder, at_one, plan.draws, plan.failure, quantile)
     beyond = len(plan.ladder) - len(ladder)
     lower, upper = sampler.draw(image, ladder, plan.draws, generator)
     # Both sides of all pictures hold together.
+    failure = plan.failure / (2 * len(pictures.names))
     sides = [
-        bounds(lower[:, rung], upper[:, rung], _times(at_one, radius), plan.failure / (2 * len(pictures.names)))
+        bounds(lower[:, rung], upper[:, rung], _times(at_one, radius), failure, quantile)
         for rung, radius in enumerate(ladder)
     ]
     verdicts: list[Verdict] = []
@@ -265,20 +269,20 @@ def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, ge
     reached = 0
     if threshold is not None:
         verdicts = [
-            decided(lower[:, rung], upper[:, rung], _times(at_one, radius), threshold, plan.failure)
+            decided(lower[:, rung], upper[:, rung], _times(at_one, radius), threshold, plan.failure, quantile)
             for rung, radius in enumerate(ladder)
         ]
         reached = max(0, _reach(verdicts))
         verdicts += ["abstain"] * beyond
         early = [
-            _early(lower[:, rung], upper[:, rung], _times(at_one, radius), threshold, plan.failure)
+            _early(lower[:, rung], upper[:, rung], _times(at_one, radius), threshold, plan.failure, quantile)
             for rung, radius in enumerate(ladder)
             if radius in plan.radii
         ]
     return Row(
         name=pictures.names[index],
         label=int(pictures.labels[index]),
-        score=float(np.median(lower[:, 0], axis=1).mean()),
+        score=float(np.quantile(lower[:, 0], quantile, axis=1).mean()),
         lower=(*(low if math.isfinite(low) else None for low, _ in sides), *[None] * beyond),
         upper=(*(high if math.isfinite(high) else None for _, high in sides), *[None] * beyond),
         verdicts=tuple(verdicts),
@@ -298,10 +302,17 @@ def _read(values: dict[str, Any], path: Path) -> Row:
         raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None
 
 
-def _within_reach(ladder: Sequence[float], at_one: Sequence[float], draws: int, failure: float) -> tuple[float, ...]:
-    """The radii of a rising ladder at which so many draws can bound anything; the rest need not be computed."""
+def _within_reach(
+    ladder: Sequence[float], at_one: Sequence[float], draws: int, failure: float, quantile: float
+) -> tuple[float, ...]:
+    """The radii of a rising ladder at which so many draws can bound both sides; the rest need not be computed."""
     share = failure / (2 * len(at_one))
-    return tuple(radius for radius in ladder if all(rank_below(draws, levels(s * radius).low, share) for s in at_one))
+
+    def bounded(shift: float) -> bool:
+        at = levels(shift, quantile)
+        return rank_below(draws, at.low, share) is not None and rank_above(draws, at.high, share) is not None
+
+    return tuple(radius for radius in ladder if all(bounded(at * radius) for at in at_one))
 
 
 def _times(shifts: Sequence[float], radius: float) -> list[float]:
@@ -321,14 +332,14 @@ def _reach(verdicts: Sequence[Verdict]) -> int:
 
 
 def _early(
-    lower: Floats, upper: Floats, shifts: Sequence[float], threshold: float, failure: float
+    lower: Floats, upper: Floats, shifts: Sequence[float], threshold: float, failure: float, quantile: float
 ) -> tuple[Verdict, int]:
     """What :func:`settle` would have said of draws that are all there, and after how many of them."""
     planned = looks(lower.shape[1])
     for look in planned:
-        verdict = decided(lower[:, :look], upper[:, :look], shifts, threshold, failure / len(planned))
+        verdict = decided(lower[:, :look], upper[:, :look], shifts, threshold, failure / len(planned), quantile)
         if verdict != "abstain":
             return verdict, look
-        if hopeless(lower[:, :look], upper[:, :look], shifts, threshold):
+        if hopeless(lower[:, :look], upper[:, :look], shifts, threshold, quantile=quantile):
             return "abstain", look
     return "abstain", planned[-1]

@@ -50,7 +50,7 @@ def upper_bounds(
         needed = draws_in_reach(sampler, image.shape[1:], radius, failure)
         refuse_too_few(needed, draws, radius, confidence, sampler)
         lower, upper = sampler.draw(image, (radius,), draws, generator)
-        found.append(bounds(lower[:, 0], upper[:, 0], shifts, failure)[1])
+        found.append(bounds(lower[:, 0], upper[:, 0], shifts, failure, sampler.quantile)[1])
         if progress:
             progress(index + 1, len(normals))
     return found

@@ -56,6 +56,7 @@ class ScoreConfig(Config):
         pooling: share of the map's largest values that is averaged; 0 is the maximum alone.
         draws: independent noise draws whose error maps are averaged.
         steps: denoiser calls per reconstruction; 1 is one-shot.
+        quantile: of the score over its own noise, of which a certificate speaks. It changes no plain score.
         map_filter_px: odd width of the smoothing of the score map, in pixels of the detector's size; 1 leaves it as it
             is. It changes where a defect is shown, never the score.
     """
@@ -68,6 +69,7 @@ class ScoreConfig(Config):
     pooling: float = Field(0.0, ge=0, le=1)
     draws: int = Field(1, gt=0)
     steps: int = Field(1, gt=0)
+    quantile: float = Field(0.5, gt=0, lt=1)
     map_filter_px: int = Field(1, gt=0)
 
     @field_validator("filter_px", "map_filter_px")

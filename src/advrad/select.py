@@ -226,7 +226,9 @@ def choose(
                 areas = certified_aurocs(
                     denoiser, normals, defective, look, styles, radius or 0.0, noise_seed, autocast
                 )
-                robust |= zip(group, areas, strict=True)
+                for candidate, (area, quantile) in zip(group, areas, strict=True):
+                    robust[candidate] = area
+                    configs[candidate] = configs[candidate].model_copy(update={"quantile": quantile})
                 if progress:
                     progress(done + 1, len(looks))
         winner = max(robust, key=lambda candidate: (robust[candidate], merit[candidate]))

@@ -1,7 +1,7 @@
 """Draws of a score under noise, in the form that certificates need; and those of any detector at all.
 
-A certificate speaks of the smoothed score: a quantile (the median) of the detector's score over Gaussian noise, or the
-mean of such quantiles over parts of the score that have noise of their own.
+A certificate speaks of the smoothed score: a quantile (mostly the median) of the detector's score over Gaussian noise,
+or the mean of such quantiles over parts of the score that have noise of their own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,10 @@ class Sampler(Protocol):
     @property
     def method(self) -> str:
         """Name of the argument by which the bounds hold: ``percentile`` or ``two-path``."""
+
+    @property
+    def quantile(self) -> float:
+        """That smooths: of the score over its noise, strictly between 0 and 1."""
 
     @property
     def largest(self) -> str:
@@ -74,7 +78,7 @@ def draws_in_reach(sampler: Sampler, sides: Sequence[int], radius: float, failur
     """
     shifts = [shift * radius for shift in sampler.shifts(*sides)]
     try:
-        return max(draws_needed(shift, failure / len(shifts)) for shift in shifts)
+        return max(draws_needed(shift, failure / len(shifts), sampler.quantile) for shift in shifts)
     except ConfigError:
         raise ConfigError(
             f"--radius {radius:g}: is {max(shifts):.3g} standard deviations of the noise, out of reach of any number of"
@@ -110,6 +114,7 @@ class Percentile:
     """
 
     method = "percentile"
+    quantile = 0.5
     largest = "a larger --sigma"
 
     def __init__(self, detector: Detector, sigma: float, deterministic: bool) -> None:

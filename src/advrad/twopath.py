@@ -128,6 +128,7 @@ class TwoPath:
     def __init__(self, detector: AdvRAD) -> None:
         self.detector = detector.eval()
         self.config = detector.detector_config.score
+        self.quantile: float = self.config.quantile
 
     def _reaches(self, height_px: int, width_px: int) -> list[float]:
         """How far a change of length 1 can move the picture at each look's view."""

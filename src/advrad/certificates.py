@@ -305,10 +305,10 @@ def certify(case: Case, *, progress: Callable[[int, int], None] | None = None) -
         progress: told (pictures done, pictures in all).
 
     Returns:
-        As :func:`advrad.certainty.figures`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``; ``size``, of the
-        pictures as given; ``rounding_l2``, how far rounding such a picture to 8 bits moves it; ``attacked``, see
-        :func:`attacked`; ``meaning``, what the figures say and what not, in sentences; ``notes``; ``warnings``, see
-        :func:`advrad.certainty.above`. The same lies in ``result.json``, the rows in ``rows.jsonl``.
+        As :func:`advrad.certainty.figures`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``;
+        ``size``, of the pictures as given; ``rounding_l2``, how far rounding such a picture to 8 bits moves it;
+        ``attacked``, see :func:`attacked`; ``meaning``, what the figures say and what not, in sentences; ``notes``;
+        ``warnings``, see :func:`advrad.certainty.above`. The same lies in ``result.json``, the rows in ``rows.jsonl``.
 
     Raises:
         UserError: the folder cannot be written, or holds another run; a picture cannot be read.

@@ -128,6 +128,19 @@ def test_one_lesson_gives_one_detector(name: str) -> None:
     assert torch.equal(again.judge(images, generator()).scores, fitted(name).judge(images, generator()).scores)
 
 
+def test_only_so_many_pictures_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    from advrad.integrations.anomalib import training
+
+    seen = []
+    real = training.Pictures
+    monkeypatch.setattr(training, "Pictures", lambda images: seen.append(images) or real(images))
+    for pictures in (None, 3, 1000):
+        fit_anomalib(lesson(), AnomalibOptions(model="padim", pictures=pictures))
+    whole, few, all_of_them = seen
+    assert len(few) == 3 < len(whole) == len(all_of_them)
+    assert all(any(torch.equal(one, other) for other in whole) for one in few)
+
+
 def test_another_seed_gives_another() -> None:
     images = inputs("stfpm")
     other = fit_anomalib(lesson(seed=4), options("stfpm"))

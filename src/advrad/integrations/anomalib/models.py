@@ -49,6 +49,8 @@ class AnomalibOptions(Config):
         steps: batches to train on.
         batch_size: pictures in each.
         size_px: side at which the model works; pictures are resized inside the detector.
+        pictures: at most so many of the good ones are learnt from, drawn at random; None for all. What keeps a memory
+            of all patches grows with their square.
         arguments: for the model's class in anomalib, over those of its row.
     """
 
@@ -58,6 +60,7 @@ class AnomalibOptions(Config):
     steps: int | None = Field(None, ge=1)
     batch_size: int | None = Field(None, ge=1)
     size_px: int | None = Field(None, ge=32)
+    pictures: int | None = Field(None, ge=2)
     arguments: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -211,7 +214,14 @@ def fit_anomalib(lesson: Lesson, options: AnomalibOptions) -> Wrapped:
     with own_randomness(lesson.generator("anomalib", options.model)):
         model = build(options, side)
         try:
-            train(model, lesson, options.steps or recipe.steps, options.batch_size or recipe.batch_size, side)
+            train(
+                model,
+                lesson,
+                options.steps or recipe.steps,
+                options.batch_size or recipe.batch_size,
+                side,
+                options.pictures,
+            )
         except ValueError as error:
             raise ConfigError(f"{options.model}: anomalib cannot train it so ({error}); change the options") from error
     return replace(expose(model.requires_grad_(False)), size_px=lesson.size_px)

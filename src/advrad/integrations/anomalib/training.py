@@ -126,7 +126,14 @@ class _Steps(Callback):  # type: ignore[misc]
             trainer.should_stop = True
 
 
-def train(model: AnomalibModule, lesson: Lesson, steps: int | None, batch_size: int, size_px: int) -> None:
+def train(
+    model: AnomalibModule,
+    lesson: Lesson,
+    steps: int | None,
+    batch_size: int,
+    size_px: int,
+    pictures: int | None = None,
+) -> None:
     """Train a model in place.
 
     Args:
@@ -136,8 +143,11 @@ def train(model: AnomalibModule, lesson: Lesson, steps: int | None, batch_size: 
         batch_size: pictures in each.
         size_px: side at which the model works. Pictures are brought to it here too, as by its pre-processor, because
             some models read pictures past it.
+        pictures: at most so many of the good ones, drawn at random; None for all.
     """
     images = torch.cat([resize(batch, [size_px, size_px], antialias=True) for batch in lesson.pictures()])
+    if pictures is not None:
+        images = images[torch.randperm(len(images), generator=lesson.generator("anomalib", "pictures"))[:pictures]]
     datamodule = InMemory(Pictures(images), batch_size, lesson.generator("anomalib", "order"), whole=bool(steps))
     in_a_pass = len(datamodule.train_dataloader())
     steps = steps or in_a_pass

@@ -134,8 +134,8 @@ def test_only_so_many_pictures_are_learnt_from(monkeypatch: pytest.MonkeyPatch) 
     seen = []
     real = training.Pictures
     monkeypatch.setattr(training, "Pictures", lambda images: seen.append(images) or real(images))
-    for pictures in (None, 3, 1000):
-        fit_anomalib(lesson(), AnomalibOptions(model="padim", pictures=pictures))
+    for most in (None, 3, 1000):
+        fit_anomalib(lesson(), AnomalibOptions(model="padim", pictures=most))
     whole, few, all_of_them = seen
     assert len(few) == 3 < len(whole) == len(all_of_them)
     assert all(any(torch.equal(one, other) for other in whole) for one in few)

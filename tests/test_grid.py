@@ -151,6 +151,17 @@ def test_a_detector_of_ones_own(data: Path) -> None:
     assert {cell[0] for cell, key in before.items() if after[cell] != key} == {"plain", "clean"}
 
 
+def test_an_option_younger_than_the_published_results_names_another_cell_only_where_it_is_given(data: Path) -> None:
+    """The keys of docs/results were made without it."""
+    before = keys(jobs_of(read_grid(write(data)), data))
+    for value, changes in (("auto", False), ("float32", True)):
+        text = GRID.replace('attack = "pgd"', f'attack = "pgd"\ngradients = "{value}"')
+        after = keys(jobs_of(read_grid(write(data, text)), data))
+        other = {cell for cell, key in before.items() if after[cell] != key}
+        assert bool(other) is changes
+        assert {cell[2] for cell in other} <= {"pgd"}
+
+
 def test_a_file_that_an_option_names_decides_too(data: Path) -> None:
     weights = data / "weights.safetensors"
     weights.write_bytes(b"one")

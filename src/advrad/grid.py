@@ -25,6 +25,7 @@ from advrad.benchcells import Place
 from advrad.certificates import CertifyOptions, check_confidence, radii_of
 from advrad.config import Config
 from advrad.errors import ConfigError, UserError
+from advrad.integrations.anomalib.models import AnomalibOptions
 from advrad.layouts import Dataset, find_records
 from advrad.plan import RunOptions
 from advrad.suite import members_of
@@ -101,7 +102,7 @@ class Entry:
         """All that decides what is fitted, but pictures and seed, as plain JSON values."""
         return {
             "kind": self.kind,
-            "options": self.options.model_dump(mode="json"),
+            "options": _told(self.options),
             "inner": None if self.inner is None else self.inner.told,
             "trained": None if self.trained is None else self.trained.told,
             "source": self.source,
@@ -383,15 +384,13 @@ def _job(
     for label, attack in grid.attacks.items():
         if entry.label in attack.detectors:
             threat = attack.options.model_copy(update=common | {"size_px": grid.size_px})
-            # An option younger than the first results: left out, it names the cell that it named before.
-            later = {"gradients"} if threat.gradients == "auto" else set()
-            key = _digest(told | {"attack": [label, threat.model_dump(mode="json", exclude=later)]})
+            key = _digest(told | {"attack": [label, _told(threat)]})
             here = place.model_copy(update={"key": key, "attack": label})
             tasks.append(Task(here, attack=threat, meant=label in tests))
     for label, certificate in grid.certificates.items():
         if entry.label in certificate.detectors:
             proof = certificate.options.model_copy(update=common)
-            key = _digest(told | {"certificate": [label, proof.model_dump(mode="json")]})
+            key = _digest(told | {"certificate": [label, _told(proof)]})
             here = place.model_copy(update={"key": key, "certificate": label})
             tasks.append(Task(here, certificate=proof, meant=label in tests))
     return Job(place.key, entry, category, seed, tuple(tasks), product, data / product.data, dataset, pictures)
@@ -410,6 +409,20 @@ def _picture_digest(dataset: Dataset) -> str:
 
 def _file_digest(paths: Iterable[Path]) -> str:
     return hashlib.sha256(b"".join(cache.digest(path) or b"-" for path in paths)).hexdigest()
+
+
+#: Options younger than the first published results. Left out, they name the cell that was named before there were any.
+_YOUNGER: dict[type[Config], frozenset[str]] = {
+    AttackOptions: frozenset({"gradients"}),
+    AnomalibOptions: frozenset({"pictures"}),
+}
+
+
+def _told(options: Config) -> dict[str, Any]:
+    """All options that a result depends on, as plain JSON values."""
+    younger, fields = _YOUNGER.get(type(options), frozenset()), type(options).model_fields
+    left_out = {name for name in younger if getattr(options, name) == fields[name].default}
+    return options.model_dump(mode="json", exclude=left_out)
 
 
 def _digest(values: object) -> str:

@@ -166,7 +166,7 @@ def test_a_black_box_is_attacked_by_its_scores_and_it_is_said(
         (("--attack", "pgd", "--surrogate", "fog"), "--surrogate fog: is unknown here; choose score"),
         (("--budget", "endless"), "--budget endless: is unknown; choose quick"),
         (("--noise", "loud"), "noise"),
-        (("--gradients", "half"), "gradients"),
+        (("--gradients", "half"), "--gradients half: is unknown; choose auto, float32"),
         (("--attack", "transfer"), "--from"),
         (("--attack", "pgd", "--from", "x"), "--from"),
     ],

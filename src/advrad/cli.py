@@ -547,6 +547,8 @@ def certify(
 
 
 def _attack_options(context: typer.Context) -> AttackOptions:
+    if "gradients" in context.params:
+        _one_of("--gradients", context.params["gradients"], ("auto", "float32", "bfloat16"))
     from advrad.audits import AttackOptions
 
     return AttackOptions.parse(_typed(context, AttackOptions.model_fields), "options")

@@ -94,8 +94,32 @@ def test_calls_are_counted(name: str, norm: Norm) -> None:
         return quadratic(images)
 
     found = ATTACKS[name](counted, pictures(1, 12), threat(norm), generators(1, 1), STEPS[name])
-    assert found.queries == len(calls) and found.gradients == sum(calls)
-    assert found.gradients == (0 if name == "square" else STEPS[name])
+    assert found.queries.tolist() == [len(calls)] and found.gradients.tolist() == [sum(calls)]
+    assert found.gradients.item() == (0 if name == "square" else STEPS[name])
+
+
+@every
+def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, norm: Norm) -> None:
+    calls = []
+
+    def counted(images: Tensor) -> Tensor:
+        calls.append(len(images))
+        return quadratic(images)
+
+    images, steps = pictures(3, 12), 5 * STEPS[name]
+    whole = ATTACKS[name](quadratic, images, threat(norm), generators(3, 1), steps)
+    # Half way from the picture to what can be reached; the last row can never have enough.
+    enough = (quadratic(images) + whole.values) / 2
+    enough[2] = math.inf
+    mixed = ATTACKS[name](counted, images, threat(norm), generators(3, 1), steps, enough)
+    assert (mixed.values[:2] > enough[:2]).all(), "it ended before it had enough"
+    assert (mixed.queries[:2] < mixed.queries[2]).all() and mixed.queries[2] == len(calls) == whole.queries[2]
+    torch.testing.assert_close(mixed.images[2], whole.images[2], rtol=0, atol=1e-6)
+    assert torch.equal(mixed.last[:2], mixed.images[:2])
+    calls.clear()
+    alone = ATTACKS[name](counted, images[:1], threat(norm), generators(3, 1)[:1], steps, enough[:1])
+    assert alone.queries.item() == len(calls) == mixed.queries[0] and mixed.gradients[0] == alone.gradients.item()
+    torch.testing.assert_close(alone.images[0], mixed.images[0], rtol=0, atol=1e-6)
 
 
 @every

@@ -76,9 +76,9 @@ def test_the_seed_decides_and_the_batch_does_not(name: str, norm: Norm, tmp_path
 
 
 def test_an_attack_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def liar(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
+    def liar(objective: Objective, images: Tensor, threat: Threat, *_: object) -> Found:
         far = images + 0.5  # out of the ball and of the box
-        return Found(far, torch.full((len(images),), 1e9), far, 1, 1)
+        return Found(far, torch.full((len(images),), 1e9), far, *torch.ones(2, len(images), dtype=torch.long))
 
     monkeypatch.setitem(audits.ATTACKS, "pgd", liar)
     found = run(honest(), subjects(), plan(), tmp_path)
@@ -87,7 +87,7 @@ def test_an_attack_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_makes_nothing_worse_leaves_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def helper(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
+    def helper(objective: Objective, images: Tensor, threat: Threat, generators: Generators, *_: object) -> Found:
         found = ATTACKS["apgd"](lambda x: -objective(x), images, threat, generators, 8)
         return replace(found, last=found.images)
 
@@ -118,6 +118,19 @@ def test_known_noise_is_the_stronger_attack_and_judged_on_that_noise(tmp_path: P
         return float(np.mean([abs(row.worst - row.clean) for row in found.rows]))
 
     assert gained(known) > gained(unknown)
+
+
+def test_an_attack_ends_where_nothing_is_left_to_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, strong = subjects(8), plan(steps=30, eps=0.1)
+    early = run(honest(), given, strong, tmp_path / "early")
+    noisy = run(wrap(Noisy()), given, strong, tmp_path / "noisy")
+    monkeypatch.setattr(audits, "_SPARE", np.inf)
+    whole = run(honest(), given, strong, tmp_path / "whole")
+    areas = [figures(found, None, None, None)["robust_auroc"] for found in (early, whole)]
+    assert areas == [0.0, 0.0]
+    assert sum(row.gradients for row in early.rows) < 0.7 * sum(row.gradients for row in whole.rows)
+    # A lucky draw of a detector's noise ends nothing.
+    assert all(row.gradients == 30 for row in noisy.rows)
 
 
 def test_a_suite_is_never_weaker_than_its_members(tmp_path: Path) -> None:

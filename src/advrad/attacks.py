@@ -30,22 +30,28 @@ class Found:
         images: (b, c, h, w), for every row the picture of the largest objective met on the way.
         values: (b,) that objective, as it was at that call; a noisy objective is flattered by this maximum.
         last: (b, c, h, w), where the attack ended: under a noisy objective often better than what was lucky once.
-        gradients: gradient evaluations per row.
-        queries: objective evaluations per row, those with gradient included.
+        gradients: (b,) gradient evaluations that the row took.
+        queries: (b,) objective evaluations, those with gradient included.
     """
 
     images: Tensor
     values: Tensor
     last: Tensor
-    gradients: int
-    queries: int
+    gradients: Tensor
+    queries: Tensor
 
 
 class Attack(Protocol):
     """The form that every attack has."""
 
     def __call__(
-        self, objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int
+        self,
+        objective: Objective,
+        images: Tensor,
+        threat: Threat,
+        generators: Generators,
+        steps: int,
+        enough: Tensor | None = None,
     ) -> Found:
         """Climb.
 
@@ -55,22 +61,67 @@ class Attack(Protocol):
             threat: what is allowed.
             generators: one for each row, sources of the attack's own randomness.
             steps: the budget: gradient evaluations, or queries of an attack without gradients.
+            enough: (b,) a row whose objective is larger than this has nothing left to win, and ends there; None climbs
+                to the end. Only to be given for an objective without noise, or luck would end the search.
         """
 
 
-class _Best:
-    """The best picture of every row so far, the given one to begin with."""
+class _Search:
+    """The best picture of every row so far, the given one to begin with, and what finding it took.
 
-    def __init__(self, images: Tensor) -> None:
+    Attributes:
+        images: (b, c, h, w) the best pictures.
+        values: (b,) their objective.
+        better: (b,) bool, which rows the last call improved.
+    """
+
+    def __init__(self, objective: Objective, images: Tensor, enough: Tensor | None) -> None:
+        self.objective = objective
         self.images = images.clone()
         self.values = images.new_full((len(images),), -math.inf)
+        self.better = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        self._enough = torch.full_like(self.values, math.inf) if enough is None else enough.to(images)
+        self._gradients, self._queries = (torch.zeros(len(images), dtype=torch.long) for _ in range(2))
 
-    def offer(self, images: Tensor, values: Tensor) -> Tensor:
-        """Keep what is better; NaN never is. Returns which rows were, (b,) bool."""
-        better = values > self.values
-        self.values = torch.where(better, values, self.values)
-        self.images = torch.where(across(better), images, self.images)
-        return better
+    @property
+    def ended(self) -> bool:
+        """Whether every row has enough."""
+        return bool(self._done.all())
+
+    @property
+    def _done(self) -> Tensor:
+        return self.values > self._enough
+
+    def offer(self, images: Tensor, values: Tensor, gradients: int = 0) -> None:
+        """Keep what is better, except of a row that has enough: it must not depend on the others' needs. NaN never is.
+
+        Args:
+            images: (b, c, h, w) asked about.
+            values: (b,) their objective, one evaluation.
+            gradients: that came with it.
+        """
+        busy = ~self._done
+        self._queries += busy.cpu()
+        self._gradients += gradients * busy.cpu()
+        self.better = busy & (values > self.values)
+        self.values = torch.where(self.better, values, self.values)
+        self.images = torch.where(across(self.better), images, self.images)
+
+    def climb(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective (b,) of some pictures and its gradient (b, c, h, w)."""
+        values, gradient = value_and_gradient(self.objective, images)
+        self.offer(images, values, gradients=1)
+        return values, gradient
+
+    def ask(self, images: Tensor) -> None:
+        """Evaluate some pictures, without gradient."""
+        with torch.no_grad():
+            self.offer(images, self.objective(images))
+
+    def found(self, last: Tensor) -> Found:
+        """The result, of a search that ended at ``last``, (b, c, h, w)."""
+        last = torch.where(across(self._done), self.images, last)
+        return Found(self.images, self.values, last, self._gradients, self._queries)
 
 
 def value_and_gradient(objective: Objective, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +133,14 @@ def value_and_gradient(objective: Objective, images: Tensor) -> tuple[Tensor, Te
     return values.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
 
 
-def pgd(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
+def pgd(
+    objective: Objective,
+    images: Tensor,
+    threat: Threat,
+    generators: Generators,
+    steps: int,
+    enough: Tensor | None = None,
+) -> Found:
     """Projected gradient ascent from a random start.
 
     The step begins at a quarter of the diameter and falls to 0 as a cosine: large steps cross the ball, small ones
@@ -90,16 +148,16 @@ def pgd(objective: Objective, images: Tensor, threat: Threat, generators: Genera
 
     Source: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """
-    best = _Best(images)
+    search = _Search(objective, images, enough)
     now = threat.start(images, generators)
     for step in range(steps):
-        values, gradient = value_and_gradient(objective, now)
-        best.offer(now, values)
+        _, gradient = search.climb(now)
+        if search.ended:
+            return search.found(now)
         length = 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / steps))
         now = threat.project(now + length * threat.steepest(gradient), images)
-    with torch.no_grad():
-        best.offer(now, objective(now))
-    return Found(best.images, best.values, now, steps, steps + 1)
+    search.ask(now)
+    return search.found(now)
 
 
 #: APGD's constants, as published.
@@ -119,48 +177,61 @@ def checkpoints(steps: int) -> list[int]:
     return sorted({math.ceil(round(share * steps, 9)) for share in shares if share <= 1})
 
 
-def apgd(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
+def apgd(
+    objective: Objective,
+    images: Tensor,
+    threat: Threat,
+    generators: Generators,
+    steps: int,
+    enough: Tensor | None = None,
+) -> Found:
     """Auto-PGD: momentum, and a step that is halved, row by row, where it has stopped paying.
 
     Source: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks", algorithm 1.
     """
-    best = _Best(images)
+    search = _Search(objective, images, enough)
     before = threat.start(images, generators)
-    values, gradient = value_and_gradient(objective, before)
-    best.offer(before, values)
+    values, gradient = search.climb(before)
     best_gradient = gradient
     length = images.new_full((len(images),), 2 * threat.eps)
     now = threat.project(before + across(length) * threat.steepest(gradient), images)
 
     marks = checkpoints(steps)
     rises = torch.zeros(len(images), dtype=torch.long, device=images.device)
-    length_then, best_then, last = length.clone(), best.values.clone(), 0
+    length_then, best_then, last = length.clone(), search.values.clone(), 0
     for step in range(1, steps):
-        previous, (values, gradient) = values, value_and_gradient(objective, now)
+        previous, (values, gradient) = values, search.climb(now)
+        if search.ended:
+            return search.found(now)
         rises += values > previous
-        better = best.offer(now, values)
-        best_gradient = torch.where(across(better), gradient, best_gradient)
+        best_gradient = torch.where(across(search.better), gradient, best_gradient)
         if step in marks:
             seldom = rises < _RISES_WANTED * (step - last)
-            stuck = (length == length_then) & (best.values == best_then)
+            stuck = (length == length_then) & (search.values == best_then)
             halve = seldom | stuck
-            length_then, best_then, last = length.clone(), best.values.clone(), step
+            length_then, best_then, last = length.clone(), search.values.clone(), step
             rises.zero_()
             length = torch.where(halve, length / 2, length)
             # Begin again where it was best, with what was known there.
-            now = torch.where(across(halve), best.images, now)
+            now = torch.where(across(halve), search.images, now)
             gradient = torch.where(across(halve), best_gradient, gradient)
-            values = torch.where(halve, best.values, values)
+            values = torch.where(halve, search.values, values)
         ahead = threat.project(now + across(length) * threat.steepest(gradient), images)
         moved = now + _MOMENTUM * (ahead - now) + (1 - _MOMENTUM) * (now - before)
         before, now = now, threat.project(moved, images)
-    with torch.no_grad():
-        best.offer(now, objective(now))
-    return Found(best.images, best.values, now, steps, steps + 1)
+    search.ask(now)
+    return search.found(now)
 
 
-def square(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
+def square(
+    objective: Objective,
+    images: Tensor,
+    threat: Threat,
+    generators: Generators,
+    steps: int,
+    enough: Tensor | None = None,
+) -> Found:
     """Random search over squares; asks for scores only, never for gradients.
 
     ``linf``: each trial sets a square to plus or minus eps, per channel. ``l2``: each trial moves the budget of one
@@ -169,22 +240,21 @@ def square(objective: Objective, images: Tensor, threat: Threat, generators: Gen
     Source: Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random
     search".
     """
-    best = _Best(images)
+    search = _Search(objective, images, enough)
     begin = _stripes if threat.norm == "linf" else _pyramids
     change = torch.stack([begin(image, threat.eps, each) for image, each in zip(images, generators, strict=True)])
-    with torch.no_grad():
-        best.offer(images, objective(images))
-        first = threat.project(images + change, images)
-        best.offer(first, objective(first))
-        for query in range(2, steps):
-            side = _side(query, steps, *images.shape[-2:])
-            proposal = best.images - images
-            propose = _paint if threat.norm == "linf" else _shift
-            for row, generator in enumerate(generators):
-                proposal[row] = propose(proposal[row], side, threat.eps, generator)
-            candidates = threat.project(images + proposal, images)
-            best.offer(candidates, objective(candidates))
-    return Found(best.images, best.values, best.images, 0, max(2, steps))
+    search.ask(images)
+    search.ask(threat.project(images + change, images))
+    for query in range(2, steps):
+        if search.ended:
+            break
+        side = _side(query, steps, *images.shape[-2:])
+        proposal = search.images - images
+        propose = _paint if threat.norm == "linf" else _shift
+        for row, generator in enumerate(generators):
+            proposal[row] = propose(proposal[row], side, threat.eps, generator)
+        search.ask(threat.project(images + proposal, images))
+    return search.found(search.images)
 
 
 #: Square's share of changed pixels, and at which of 10,000 queries it is halved, as published.
@@ -280,7 +350,14 @@ def _shift(change: Tensor, side: int, eps: float, generator: torch.Generator) ->
 GRID_PX = 16
 
 
-def lowfrequency(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
+def lowfrequency(
+    objective: Objective,
+    images: Tensor,
+    threat: Threat,
+    generators: Generators,
+    steps: int,
+    enough: Tensor | None = None,
+) -> Found:
     """Projected gradient ascent among smooth changes: what a lamp, a lens or a film of dirt could do.
 
     The change is drawn on a grid of :data:`GRID_PX` pixels and enlarged bilinearly.
@@ -298,30 +375,38 @@ def lowfrequency(objective: Objective, images: Tensor, threat: Threat, generator
     unit = 1.0 if threat.norm == "linf" else 1 / GRID_PX
     grey = images.new_full((len(images), images.shape[1], *coarse_shape), 0.5)
     coarse = unit * (threat.start(grey, generators) - grey)
-    best = _Best(images)
+    search = _Search(objective, images, enough)
     for step in range(steps):
         point = coarse.detach().requires_grad_()
         with torch.enable_grad():
             candidates = threat.project(images + enlarged(point), images)
             values = objective(candidates)
             (gradient,) = torch.autograd.grad(values.sum(), point)
-        best.offer(candidates.detach(), values.detach())
+        search.offer(candidates.detach(), values.detach(), gradients=1)
+        if search.ended:
+            return search.found(candidates.detach())
         length = unit * 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / steps))
         coarse = coarse + length * threat.steepest(torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
         coarse = coarse * across(
             (threat.eps / threat.distance(0 * images, enlarged(coarse)).clamp_min(1e-30)).clamp_max(1)
         )
-    with torch.no_grad():
-        last = threat.project(images + enlarged(coarse), images)
-        best.offer(last, objective(last))
-    return Found(best.images, best.values, last, steps, steps + 1)
+    last = threat.project(images + enlarged(coarse), images)
+    search.ask(last)
+    return search.found(last)
 
 
-def patch(objective: Objective, images: Tensor, threat: Threat, generators: Generators, steps: int) -> Found:
+def patch(
+    objective: Objective,
+    images: Tensor,
+    threat: Threat,
+    generators: Generators,
+    steps: int,
+    enough: Tensor | None = None,
+) -> Found:
     """Projected gradient ascent inside one square, a quarter of the picture wide, where the gradient is largest."""
-    best = _Best(images)
+    search = _Search(objective, images, enough)
     side = max(1, min(images.shape[-2:]) // 4)
-    _, gradient = value_and_gradient(objective, images)
+    _, gradient = search.climb(images)
     strength = gradient.abs().sum(1, keepdim=True)
     inside = torch.zeros_like(images)
     sums = F.avg_pool2d(strength, side, stride=1)
@@ -330,13 +415,13 @@ def patch(objective: Objective, images: Tensor, threat: Threat, generators: Gene
         inside[row, :, top : top + side, left : left + side] = 1
     now = threat.project(images + inside * (threat.start(images, generators) - images), images)
     for step in range(steps - 1):
-        values, gradient = value_and_gradient(objective, now)
-        best.offer(now, values)
+        _, gradient = search.climb(now)
+        if search.ended:
+            return search.found(now)
         length = 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / steps))
         now = threat.project(now + length * threat.steepest(inside * gradient), images)
-    with torch.no_grad():
-        best.offer(now, objective(now))
-    return Found(best.images, best.values, now, steps, steps + 1)
+    search.ask(now)
+    return search.found(now)
 
 
 #: By name. The contract tests run over every row.

@@ -36,6 +36,9 @@ Floats = npt.NDArray[np.float64]
 
 #: Pictures attacked side by side.
 BATCH = 8
+#: By so much an attack goes on beyond the point from which nothing is left to win, as a share of the clean scores'
+#: span: a result on the edge would not outlast being rounded to 8 bits.
+_SPARE = 0.1
 
 
 class Member(Config):
@@ -243,6 +246,8 @@ def run(
     seed = _score_seed(detector, plan)
     clean, clean_maps = scored(detector, subjects.images, seed)
     opposite = _reach(clean, subjects.labels, detector.threshold)
+    climbed = climbed or detector
+    frank = traits.deterministic and climbed is detector
 
     share = range(process[0], len(subjects.names), process[1])
     missing = files.missing(share)
@@ -252,7 +257,7 @@ def run(
     for start in range(0, len(missing), batch_size):
         batch = missing[start : start + batch_size]
         for index, row, worst, worst_map in _attacked(
-            detector, climbed or detector, source, subjects, batch, clean, opposite, members, plan, seed
+            detector, climbed, source, subjects, batch, clean, opposite, members, plan, seed, frank
         ):
             if worst_map is not None:
                 _write_map(files.path(index).with_suffix(".npy"), worst_map)
@@ -313,8 +318,13 @@ def _attacked(
     members: Sequence[Member],
     plan: AuditPlan,
     seed: int,
+    frank: bool,
 ) -> Iterator[tuple[int, Row, Tensor, npt.NDArray[np.float32] | None]]:
-    """Attack pictures side by side, member after member."""
+    """Attack pictures side by side, member after member.
+
+    ``frank``: what an attack climbs, if it is the score, is what judges it, so that it may end where nothing is left to
+    win.
+    """
     began = time.perf_counter()
     count = len(batch)
     images, labels = subjects.images[batch], subjects.labels[batch]
@@ -322,6 +332,7 @@ def _attacked(
     worst, worst_scores = images.clone(), clean[batch].copy()
     scores: list[dict[str, float]] = [{} for _ in batch]
     by, gradients, queries = [""] * count, np.zeros(count, int), np.zeros(count, int)
+    spare = _SPARE * abs(opposite[0] - opposite[1])
     for member in members:
         for restart in range(member.restarts):
             beyond = np.where(labels == 0, worst_scores > opposite[0], worst_scores < opposite[1])
@@ -339,9 +350,11 @@ def _attacked(
                 known_noise=seed if plan.noise == "known" else None,
             )
             own = [torch.Generator().manual_seed(seed_of(*tag, subjects.names[batch[row]])) for row in rows]
-            found = ATTACKS[member.attack](goal, images[rows], plan.threat, own, member.steps)
-            gradients[rows] += found.gradients * member.eot
-            queries[rows] += found.queries * member.eot
+            told = frank and member.surrogate == "score" and not member.transfer
+            enough = torch.from_numpy((signs * np.where(labels == 0, *opposite) + spare)[rows]) if told else None
+            found = ATTACKS[member.attack](goal, images[rows], plan.threat, own, member.steps, enough)
+            gradients[rows] += found.gradients.numpy() * member.eot
+            queries[rows] += found.queries.numpy() * member.eot
             candidates = [found.images] if torch.equal(found.last, found.images) else [found.images, found.last]
             for candidate in candidates:
                 candidate = plan.threat.project(candidate.detach(), images[rows])

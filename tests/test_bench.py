@@ -107,7 +107,7 @@ def test_every_cell_is_measured_once_and_kept(home: Path) -> None:
     assert (attacked.figures.n_good, attacked.figures.n_defect) == (2, 2)
     assert attacked.figures.robust_auroc is not None and attacked.figures.clean_auroc is not None
     assert attacked.figures.robust_auroc <= attacked.figures.clean_auroc
-    assert attacked.gradients == attacked.figures.gradients == 2 * 4
+    assert attacked.gradients == attacked.figures.gradients == 2 * 4 and attacked.figures.arithmetic == "float32"
     assert attacked.options == {"arguments": {"weight": 2.0}}
     assert found["ours", None, "l2"].figures.certified_auroc.keys() == {"0.1"}
     for cell in found.values():

@@ -70,6 +70,7 @@ class Figures(_Stored):
     robust_auroc_8bit: Share | None = None
     norm: str | None = None
     eps: float | None = None
+    arithmetic: str | None = None
     certified_auroc: dict[str, Share | None] = Field(default_factory=dict)
     method: str | None = None
     draws: int | None = None

@@ -77,6 +77,7 @@ def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"learning_rate": 0.1}, "--learning-rate 0.1: the run in {} was begun with 0.001;"),
         ({"false_alarm_rate": 0.05}, "--false-alarm-rate 0.05: the run in {} was begun with 0.2;"),
         ({"score": "paper"}, "--score paper: the run in {} was begun with auto;"),
+        ({"harden": "1/2"}, "--harden 0.5: the run in {} was begun without it; leave --harden out"),
         ({"precision": "auto"}, "--precision auto: the run in {} was begun with float32;"),
         ({"layout": "mvtec"}, "--layout mvtec: the run in {} was begun with folder;"),
         ({"category": "other"}, "--category other: the run in {} was begun with product"),
@@ -92,6 +93,12 @@ def test_an_option_that_contradicts_the_interrupted_run_is_refused(
         train(data, interrupted, RunOptions(**changes), resume=True)
     assert words.format(interrupted) in str(caught.value)
     assert "\n" not in str(caught.value) and not (interrupted / "config.json").exists()
+
+
+@pytest.mark.parametrize(("typed", "words"), [("near", "a number or a fraction"), ("-1", "between 0 and 1"), (2, "1")])
+def test_a_radius_to_train_against_that_is_none_is_refused(typed: str | float, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"--harden {typed}: must be .*{words}"):
+        RunOptions.parse({"harden": typed}, "options")
 
 
 def stop_and_repeat(data: Path, folder: Path, options: RunOptions) -> AdvRAD:

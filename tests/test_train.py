@@ -25,7 +25,7 @@ from toy_training import STATE, TESTS, config, train, trainer
 from toys import generator, stack
 
 import advrad.train
-from advrad.batches import View
+from advrad.batches import View, make_batch, random_start
 from advrad.data import PictureStack
 from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
 from advrad.log import read_log
@@ -88,6 +88,33 @@ def test_seeds_repeat_bit_by_bit(tmp_path: Path) -> None:
     first, again, other = (state_in(tmp_path / name) for name in "abc")
     assert first == again
     assert first != other
+
+
+def test_an_adversary_moves_the_batch_within_its_radius_and_makes_it_harder() -> None:
+    made = trainer(config(harden=0.05))
+    harder = []
+    for step in range(6):
+        made.step = step
+        images, corrupted, *rest = make_batch(stack(), made.config, step, made.rows)
+        target, moved, *others = made._batch(stack())
+        assert torch.equal(target, images), "what it is to give back stays the picture as given"
+        assert all(torch.equal(mine, given) for mine, given in zip(others, rest, strict=True))
+        change = moved - corrupted
+        assert 0 < change.abs().max() <= 0.05 + 1e-6 and moved.min() >= 0 and moved.max() <= 1
+        start = (corrupted + random_start(made.config, step, made.rows, images)).clamp(0, 1)
+        with torch.no_grad():
+            before, after = (made.denoiser.training_loss(images, z, *rest).sum() for z in (start, moved))
+        harder.append(float(after - before))
+    assert min(harder) > 0
+
+
+def test_training_against_an_adversary_is_repeatable_and_another_training(tmp_path: Path) -> None:
+    first, again, plain = (
+        train(tmp_path / name, config(4, harden=radius)).average.state_dict()
+        for name, radius in (("first", 0.05), ("again", 0.05), ("plain", 0.0))
+    )
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], plain[name]) for name in first)
 
 
 def test_the_average_is_an_exponential_mean_of_the_weights() -> None:

@@ -53,6 +53,8 @@ class TrainConfig(Config):
         exposure: standard deviation of the logarithm of a random gain on each row, so that light which drifts from
             shift to shift is no anomaly; 0 leaves the pictures as they are.
         symmetry: mirror images and quarter turns under which the product stays normal.
+        harden: ``linf`` radius within which every batch is moved against the denoiser before it learns from it,
+            [0, 1] pixel units; 0 takes the pictures as they are.
         precision: arithmetic of the network; ``auto`` is bfloat16 where the processor has it.
     """
 
@@ -69,6 +71,7 @@ class TrainConfig(Config):
     restore: float = Field(0.6, ge=0, le=1)
     exposure: float = Field(0.1, ge=0)
     symmetry: Symmetry = "none"
+    harden: float = Field(0.0, ge=0, le=1)
     precision: Precision = "auto"
 
 
@@ -163,6 +166,27 @@ def make_batch(
         pasted, _ = paste_defects(images, cut(pictures.batch(donors.tolist())), seeds.tolist())
         corrupted = torch.where(restored[:, None, None, None], pasted, images)
     return images, corrupted, level, noise, windows
+
+
+#: Added to a step's number for the starts of its adversary, so that their draws are unrelated to the batch's.
+_ADVERSARY = 2**32
+
+
+def random_start(config: TrainConfig, step: int, rows: slice, images: Tensor) -> Tensor:
+    """Where the adversary of a step begins: changes uniform within ``config.harden``.
+
+    Args:
+        config: of the run.
+        step: 0-based.
+        rows: of the whole batch, of this process.
+        images: (b, 3, h, w), its pictures, for their shape.
+
+    Returns:
+        (b, 3, h, w).
+    """
+    generator = step_generator(config.seed, step + _ADVERSARY)
+    draws = torch.rand(config.batch_size, *images.shape[1:], generator=generator)[rows]
+    return config.harden * (2 * draws - 1)
 
 
 def whole_pictures(pictures: PictureStack, config: TrainConfig, count: int = 32) -> Iterator[Tensor]:

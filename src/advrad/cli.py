@@ -135,6 +135,10 @@ def train(
     optimise_for_radius: Annotated[
         float | None, typer.Option(metavar="R", help="Choose the score for what can be certified within l2 radius R.")
     ] = None,
+    harden: Annotated[
+        str | None,
+        typer.Option(metavar="EPS", help="Train against an adversary within this linf radius, such as 2/255."),
+    ] = None,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     layout: Layout = "auto",
     category: Category = None,

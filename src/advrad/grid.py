@@ -415,6 +415,7 @@ def _file_digest(paths: Iterable[Path]) -> str:
 _YOUNGER: dict[type[Config], frozenset[str]] = {
     AttackOptions: frozenset({"gradients"}),
     AnomalibOptions: frozenset({"pictures"}),
+    RunOptions: frozenset({"harden"}),
 }
 
 

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from advrad.batches import TrainConfig, View
 from advrad.config import Config
@@ -21,6 +21,7 @@ from advrad.files import make_folder, write_json
 from advrad.lean import LeanConfig
 from advrad.precision import Precision
 from advrad.settings import DenoiserConfig
+from advrad.threat import radius_of
 from advrad.types import MAX_PIXELS
 
 ScoreAim = Literal["auto", "robust", "paper"]
@@ -78,6 +79,7 @@ class RunOptions(Config):
         false_alarm_rate: of the threshold.
         score: ``auto``, ``robust`` or ``paper``.
         optimise_for_radius: instead of ``score``, the radius to choose the score for.
+        harden: ``linf`` radius of an adversary whom the denoiser is trained against, a number or a fraction.
         precision: arithmetic of the network.
         layout: of the data.
         category: product in the data.
@@ -96,11 +98,17 @@ class RunOptions(Config):
     false_alarm_rate: float = 0.05
     score: ScoreAim = "auto"
     optimise_for_radius: float | None = None
+    harden: float | None = None
     precision: Precision = "auto"
     layout: str = "auto"
     category: str | None = None
     skip_bad: bool = False
     max_pixels: int = MAX_PIXELS
+
+    @field_validator("harden", mode="before")
+    @classmethod
+    def _fraction(cls, value: str | float | None) -> float | None:
+        return None if value is None else radius_of(value, "linf", "--harden")
 
 
 #: Of a training that names neither minutes nor steps.
@@ -154,7 +162,7 @@ def train_config(options: RunOptions, denoiser: DenoiserConfig) -> TrainConfig:
     """
     given: dict[str, Any] = {
         name: value
-        for name in ("batch_size", "learning_rate", "steps")
+        for name in ("batch_size", "learning_rate", "steps", "harden")
         if (value := getattr(options, name)) is not None
     }
     common = {"seed": options.seed, "precision": options.precision, "steps": 0} | given
@@ -237,6 +245,7 @@ def options_of(plan: RunPlan) -> RunOptions:
         false_alarm_rate=plan.false_alarm_rate,
         score=plan.score,
         optimise_for_radius=plan.optimise_for_radius,
+        harden=plan.train.harden or None,
         precision=plan.train.precision,
         layout=plan.layout,
         category=plan.category,

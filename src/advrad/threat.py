@@ -22,6 +22,30 @@ NORMS: tuple[Norm, ...] = ("linf", "l2")
 _SHY = 1e-6
 
 
+def radius_of(typed: str | float, norm: str, option: str) -> float:
+    """A radius as a person types it.
+
+    Args:
+        typed: a number, or a fraction such as ``2/255``.
+        norm: a name from :data:`NORMS`.
+        option: it was typed for, named in the error.
+
+    Raises:
+        ConfigError: neither a number nor a fraction, or out of range.
+    """
+    try:
+        above, _, below = str(typed).partition("/")
+        radius = float(above) / float(below) if below else float(above)
+    except (ValueError, ZeroDivisionError):
+        radius = math.nan
+    if not math.isfinite(radius):
+        raise ConfigError(f"{option} {typed}: must be a number or a fraction, such as 2/255")
+    if radius < 0 or (norm == "linf" and radius > 1):
+        bound = "between 0 and 1" if norm == "linf" else "0 or more"
+        raise ConfigError(f"{option} {typed}: must be {bound}; it is in units in which pixels are in [0, 1]")
+    return radius
+
+
 class Threat(Config):
     """All pictures in [0, 1] within a radius of the picture as given.
 
@@ -52,17 +76,7 @@ class Threat(Config):
         """
         if norm not in NORMS:
             raise ConfigError(f"--norm {norm}: is unknown; choose {' or '.join(NORMS)}")
-        try:
-            above, _, below = str(eps).partition("/")
-            radius = float(above) / float(below) if below else float(above)
-        except (ValueError, ZeroDivisionError):
-            radius = math.nan
-        if not math.isfinite(radius):
-            raise ConfigError(f"--eps {eps}: must be a number or a fraction, such as 2/255")
-        if radius < 0 or (norm == "linf" and radius > 1):
-            bound = "between 0 and 1" if norm == "linf" else "0 or more"
-            raise ConfigError(f"--eps {eps}: must be {bound}; it is in units in which pixels are in [0, 1]")
-        return cls.parse({"norm": norm, "eps": radius}, "threat")
+        return cls.parse({"norm": norm, "eps": radius_of(eps, norm, "--eps")}, "threat")
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
         """Distance of each pair of pictures, (b, c, h, w) twice -> (b,)."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from advrad.batches import TrainConfig, make_batch
+from advrad.batches import TrainConfig, make_batch, random_start
 from advrad.checkpoint import write_tensors
 from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 SAVE_EVERY_S = 30.0
 #: Muon's step length over AdamW's rate: 0.02 beside 0.001.
 KERNEL_RATE = 20.0
+#: The adversary's one step, in radii. Longer than the radius: from a random start it shall reach the ball's edge.
+_STRIDE = 1.25
 _DIVERGED = 20.0  # times the loss of the first steps, when the network knows nothing yet
 
 
@@ -130,8 +132,8 @@ class Trainer:
         Raises:
             TrainingDivergedError: the loss is NaN, infinite or far above where it began.
         """
-        config, device = self.config, self.accelerator.device
-        batch = [part.to(device) for part in make_batch(pictures, config, self.step, self.rows)]
+        config = self.config
+        batch = self._batch(pictures)
         fraction = schedule(config, self.step)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -156,9 +158,27 @@ class Trainer:
     @torch.no_grad()
     def rehearse(self, pictures: PictureStack) -> None:
         """Pass over a step's batch without learning from it, for the time it takes: as long as scoring one does."""
-        batch = make_batch(pictures, self.config, self.step, self.rows)
+        batch = [part.to(self.accelerator.device) for part in make_batch(pictures, self.config, self.step, self.rows)]
         with self.accelerator.autocast():
-            self.objective(*[part.to(self.accelerator.device) for part in batch])
+            self.objective(*batch)
+
+    def _batch(self, pictures: PictureStack) -> list[Tensor]:
+        """What the step learns from: its batch, moved against the denoiser if that is wanted.
+
+        Source: Wong et al. 2020, "Fast is better than free: revisiting adversarial training": one signed step from a
+        random start. The target stays the picture as given, so that the denoiser learns to take the change away.
+        """
+        config, device = self.config, self.accelerator.device
+        batch = [part.to(device) for part in make_batch(pictures, config, self.step, self.rows)]
+        if not config.harden:
+            return batch
+        images, corrupted, *rest = batch
+        change = random_start(config, self.step, self.rows, images).to(device).requires_grad_()
+        with self.accelerator.autocast():
+            loss = self.denoiser.training_loss(images, corrupted + change, *rest).sum()
+        (gradient,) = torch.autograd.grad(loss, change)
+        change = (change.detach() + _STRIDE * config.harden * gradient.sign()).clamp(-config.harden, config.harden)
+        return [images, (corrupted + change).clamp(0, 1), *rest]
 
     def _check(self, loss: float) -> None:
         self.first_loss = loss if self.first_loss is None else self.first_loss

@@ -119,8 +119,14 @@ DEFAULT_MINUTES = 5.0
 CROPS_FROM = 1600
 
 
+#: Up to this size the lean denoiser looks at pictures as they are.
+_SMALL_PX = 128
+
+
 def lean_views(size_px: int, steps: int) -> tuple[View, ...]:
     """What the lean denoiser looks at: the whole at half size and, if there is time, crops at full size now and then.
+
+    A size that is small already is not halved: steps are cheap there, and defects few pixels wide.
 
     Args:
         size_px: side of the square at which pictures enter.
@@ -131,7 +137,7 @@ def lean_views(size_px: int, steps: int) -> tuple[View, ...]:
     """
     if size_px < 64 or size_px % 32:
         raise ConfigError(f"--size {size_px}: must be a multiple of 32 px, and at least 64")
-    half = size_px // 2 if size_px % 64 == 0 else size_px
+    half = size_px // 2 if size_px % 64 == 0 and size_px > _SMALL_PX else size_px
     whole = View(picture_px=half, window_px=half)
     if half == size_px or steps < CROPS_FROM:
         return (whole,)

@@ -132,8 +132,24 @@ def test_under_attack_single_looks_compete_and_what_is_left_counts(normals: Tens
     names, values = zip(*selection.attacked, strict=True)
     assert list(values) == sorted(values, reverse=True) and len(set(names)) == 6
     assert dict(selection.attacked)[selection.winner] == values[0]
-    assert f"AUROC {values[0]:.3f} under a quick attack, the most of 6" in selection.reason
+    assert (
+        f"AUROC {values[0]:.3f} under a quick attack, the most of the smallest view that is as good as the best of 6"
+        in selection.reason
+    )
     assert all(parameter.requires_grad for parameter in denoiser.parameters()), "they were frozen for a while only"
+
+
+def test_a_wider_view_must_withstand_more_for_certain() -> None:
+    near, far, other = (STYLE, (0,)), (STYLE, (1,)), (STYLE, (2,))
+    sizes = {near: 128, far: 256, other: 128}
+
+    def chosen(values: tuple[float, float, float]) -> object:
+        robust = dict(zip((near, far, other), values, strict=True))
+        return advrad.select._toughest(robust, dict.fromkeys(robust, 0.9), sizes, 100, 100)
+
+    assert chosen((0.88, 0.90, 0.60)) == near, "so few are attacked that 0.02 is no difference"
+    assert chosen((0.60, 0.90, 0.89)) == other, "of that view the best"
+    assert chosen((0.60, 0.90, 0.60)) == far
 
 
 def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:

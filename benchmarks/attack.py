@@ -26,6 +26,7 @@ from advrad.attacks import pgd
 from advrad.detector import AdvRAD
 from advrad.exposed import Exposed
 from advrad.objectives import climbable, objective
+from advrad.precision import takes_bfloat16
 from advrad.threat import Threat
 
 THREAT = Threat(norm="linf", eps=2 / 255)
@@ -47,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     labels = torch.arange(options.batch) % 2
     signs = 1.0 - 2.0 * labels
 
-    def ours(surrogate: str) -> Callable[[], object]:
+    def ours(surrogate: str, target: Exposed = target) -> Callable[[], object]:
         climbed = objective(target, signs, surrogate, torch.Generator().manual_seed(0))
         own = [torch.Generator().manual_seed(row) for row in range(options.batch)]
         return lambda: pgd(climbed, images, THREAT, own, options.steps)
@@ -56,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     contestants: dict[str, Callable[[], object]] = {"ours": ours("score"), "toolbox": theirs}
     if "in turn" in climbable(target):
         contestants["ours, parts in turn"] = ours("in turn")
+    if takes_bfloat16("auto", torch.device("cpu")):  # which advrad attack then chooses by itself
+        contestants["ours, bfloat16"] = ours("score", target.in_arithmetic("bfloat16"))
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for round_ in range(options.rounds + 1):
         for name, attack in contestants.items():
@@ -75,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for name, rate in rates.items():
         print(f"{name:24} {rate:8.2f} gradients/s")
     print(f"ratio to the toolbox     {result['ratio']:8.2f}")
+    if "ours, bfloat16" in rates:
+        result["ratio_bfloat16"] = round(rates["ours, bfloat16"] / rates["toolbox"], 2)
+        print(f"with bfloat16            {result['ratio_bfloat16']:8.2f}")
     print(json.dumps(result))
     return result
 

@@ -13,7 +13,7 @@ from toys import generator, pictures
 
 from advrad.errors import ConfigError, DetectorError
 from advrad.ranks import bounds
-from advrad.smoothing import BATCH, Percentile
+from advrad.smoothing import BATCH, Percentile, side_by_side
 from advrad.target import wrap
 
 IMAGE = pictures(1, 16, seed=4)[0]
@@ -124,3 +124,7 @@ def test_no_attack_on_the_smoothed_score_of_an_autoencoder_leaves_its_bounds() -
     assert low <= found[0] < clean < found[1] <= high
     # The attack comes some way towards the bounds, so neither is idle.
     assert found[1] - found[0] > 0.2 * (high - low)
+
+
+def test_a_gpu_is_given_more_at_once() -> None:
+    assert side_by_side(torch.device("cpu")) == BATCH < side_by_side(torch.device("cuda"))

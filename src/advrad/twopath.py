@@ -21,7 +21,7 @@ from advrad.norms import Kernel, kernels, resize_norm
 from advrad.pictures import resize
 from advrad.reconstruct import reconstruct
 from advrad.score import LEAST, Look, MapStatistics, ScoreConfig, arrange, mean_filter, normalise, pool, pooled_count
-from advrad.smoothing import BATCH
+from advrad.smoothing import side_by_side
 
 Floats = npt.NDArray[np.float64]
 
@@ -150,8 +150,9 @@ class TwoPath:
         reaches = self._reaches(*image.shape[1:])
         for part, (look, reach) in enumerate(zip(self.config.looks, reaches, strict=True)):
             view = resize(given, look.view_px)
-            for start in range(0, count, BATCH):
-                drawn = slice(start, min(start + BATCH, count))
+            at_once = side_by_side(view.device)
+            for start in range(0, count, at_once):
+                drawn = slice(start, min(start + at_once, count))
                 maps = self._maps(view.expand(drawn.stop - start, -1, -1, -1), look, generator)
                 for row, radius in enumerate(radii):
                     bounds = [self._bounded(m, look, index, radius * reach) for index, m in enumerate(maps)]

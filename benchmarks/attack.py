@@ -22,7 +22,7 @@ import torch
 from predict import fresh_detector
 from toolbox import toolbox_pgd
 
-from advrad.attacks import pgd
+from advrad.attacks import Task, pgd
 from advrad.detector import AdvRAD
 from advrad.exposed import Exposed
 from advrad.objectives import climbable, objective
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     def ours(surrogate: str, target: Exposed = target) -> Callable[[], object]:
         climbed = objective(target, signs, surrogate, torch.Generator().manual_seed(0))
         own = [torch.Generator().manual_seed(row) for row in range(options.batch)]
-        return lambda: pgd(climbed, images, THREAT, own, options.steps)
+        return lambda: pgd(Task(climbed, images, THREAT, own, options.steps))
 
     theirs = toolbox_pgd(target, images, labels, THREAT, options.steps)
     contestants: dict[str, Callable[[], object]] = {"ours": ours("score"), "toolbox": theirs}

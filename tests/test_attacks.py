@@ -11,7 +11,7 @@ from test_threat import threat
 from torch import Tensor
 from toys import assert_gradient, detector, generator, generators, pictures
 
-from advrad.attacks import ATTACKS, Objective, apgd, checkpoints, pgd, square, value_and_gradient
+from advrad.attacks import ATTACKS, Attack, Objective, Task, apgd, checkpoints, pgd, square, value_and_gradient
 from advrad.threat import NORMS, Norm, Threat
 
 every = pytest.mark.parametrize(("name", "norm"), list(itertools.product(ATTACKS, NORMS)))
@@ -30,7 +30,7 @@ def quadratic(images: Tensor) -> Tensor:
 def test_what_is_found_lies_in_ball_and_box_and_is_what_it_says(name: str, norm: Norm) -> None:
     images, model = pictures(3, 12), threat(norm)
     before = images.clone()
-    found = ATTACKS[name](quadratic, images, model, generators(len(images), 1), STEPS[name])
+    found = ATTACKS[name](Task(quadratic, images, model, generators(len(images), 1), STEPS[name]))
     assert torch.equal(images, before), "the input must stay untouched"
     assert (model.distance(images, found.images) <= model.eps + 1e-7).all()
     assert found.images.min() >= 0 and found.images.max() <= 1
@@ -41,7 +41,7 @@ def test_what_is_found_lies_in_ball_and_box_and_is_what_it_says(name: str, norm:
 @every
 def test_radius_zero_is_the_picture_itself(name: str, norm: Norm) -> None:
     images = pictures(2, 12)
-    found = ATTACKS[name](quadratic, images, threat(norm, 0.0), generators(len(images), 1), STEPS[name])
+    found = ATTACKS[name](Task(quadratic, images, threat(norm, 0.0), generators(len(images), 1), STEPS[name]))
     assert torch.equal(found.images, images)
 
 
@@ -49,7 +49,8 @@ def test_radius_zero_is_the_picture_itself(name: str, norm: Norm) -> None:
 def test_the_seed_decides(name: str, norm: Norm) -> None:
     # Few steps, or all end in the same corner.
     first, again, other = (
-        ATTACKS[name](quadratic, pictures(2, 12), threat(norm), generators(2, seed), 3).images for seed in (1, 1, 2)
+        ATTACKS[name](Task(quadratic, pictures(2, 12), threat(norm), generators(2, seed), 3)).images
+        for seed in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
@@ -61,7 +62,7 @@ def test_a_picture_without_a_number_keeps_its_picture_and_harms_no_other(name: s
         return torch.cat([values[:1] * math.nan, values[1:]])
 
     images = pictures(2, 12)
-    found = ATTACKS[name](broken, images, threat(norm), generators(len(images), 1), STEPS[name])
+    found = ATTACKS[name](Task(broken, images, threat(norm), generators(len(images), 1), STEPS[name]))
     assert torch.equal(found.images[0], images[0]) and found.values[0] == -math.inf
     assert torch.isfinite(found.images).all() and found.values[1] > quadratic(images)[1]
 
@@ -69,9 +70,9 @@ def test_a_picture_without_a_number_keeps_its_picture_and_harms_no_other(name: s
 @every
 def test_the_batch_does_not_matter(name: str, norm: Norm) -> None:
     images = pictures(3, 12)
-    together = ATTACKS[name](quadratic, images, threat(norm), generators(3, 1), STEPS[name])
+    together = ATTACKS[name](Task(quadratic, images, threat(norm), generators(3, 1), STEPS[name]))
     for row, own in enumerate(generators(3, 1)):
-        alone = ATTACKS[name](quadratic, images[row : row + 1], threat(norm), [own], STEPS[name])
+        alone = ATTACKS[name](Task(quadratic, images[row : row + 1], threat(norm), [own], STEPS[name]))
         torch.testing.assert_close(alone.images[0], together.images[row], rtol=0, atol=1e-6)
         torch.testing.assert_close(alone.last[0], together.last[row], rtol=0, atol=1e-6)
 
@@ -79,7 +80,7 @@ def test_the_batch_does_not_matter(name: str, norm: Norm) -> None:
 @every
 def test_where_it_ends_is_allowed_too(name: str, norm: Norm) -> None:
     images, model = pictures(2, 12), threat(norm)
-    last = ATTACKS[name](quadratic, images, model, generators(2, 1), STEPS[name]).last
+    last = ATTACKS[name](Task(quadratic, images, model, generators(2, 1), STEPS[name])).last
     assert (model.distance(images, last) <= model.eps + 1e-7).all()
     assert last.min() >= 0 and last.max() <= 1
     assert (quadratic(last) > quadratic(images)).all()
@@ -93,7 +94,7 @@ def test_calls_are_counted(name: str, norm: Norm) -> None:
         calls.append(images.requires_grad)
         return quadratic(images)
 
-    found = ATTACKS[name](counted, pictures(1, 12), threat(norm), generators(1, 1), STEPS[name])
+    found = ATTACKS[name](Task(counted, pictures(1, 12), threat(norm), generators(1, 1), STEPS[name]))
     assert found.queries.tolist() == [len(calls)] and found.gradients.tolist() == [sum(calls)]
     assert found.gradients.item() == (0 if name == "square" else STEPS[name])
 
@@ -107,17 +108,17 @@ def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, no
         return quadratic(images)
 
     images, steps = pictures(3, 12), 5 * STEPS[name]
-    whole = ATTACKS[name](quadratic, images, threat(norm), generators(3, 1), steps)
+    whole = ATTACKS[name](Task(quadratic, images, threat(norm), generators(3, 1), steps))
     # Half way from the picture to what can be reached; the last row can never have enough.
     enough = (quadratic(images) + whole.values) / 2
     enough[2] = math.inf
-    mixed = ATTACKS[name](counted, images, threat(norm), generators(3, 1), steps, enough)
+    mixed = ATTACKS[name](Task(counted, images, threat(norm), generators(3, 1), steps, enough))
     assert (mixed.values[:2] > enough[:2]).all(), "it ended before it had enough"
     assert (mixed.queries[:2] < mixed.queries[2]).all() and mixed.queries[2] == len(calls) == whole.queries[2]
     torch.testing.assert_close(mixed.images[2], whole.images[2], rtol=0, atol=1e-6)
     assert torch.equal(mixed.last[:2], mixed.images[:2])
     calls.clear()
-    alone = ATTACKS[name](counted, images[:1], threat(norm), generators(3, 1)[:1], steps, enough[:1])
+    alone = ATTACKS[name](Task(counted, images[:1], threat(norm), generators(3, 1)[:1], steps, enough[:1]))
     assert alone.queries.item() == len(calls) == mixed.queries[0] and mixed.gradients[0] == alone.gradients.item()
     torch.testing.assert_close(alone.images[0], mixed.images[0], rtol=0, atol=1e-6)
 
@@ -125,7 +126,7 @@ def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, no
 @every
 def test_more_steps_find_no_less(name: str, norm: Norm) -> None:
     few, many = (
-        ATTACKS[name](quadratic, pictures(3, 12), threat(norm), generators(3, 1), count * STEPS[name]).values
+        ATTACKS[name](Task(quadratic, pictures(3, 12), threat(norm), generators(3, 1), count * STEPS[name])).values
         for count in (1, 5)
     )
     assert (many >= few * (1 - 1e-3)).all()
@@ -136,12 +137,12 @@ def test_more_steps_find_no_less(name: str, norm: Norm) -> None:
 
 @pytest.mark.parametrize("attack", [pgd, apgd])
 @pytest.mark.parametrize("norm", NORMS)
-def test_gradients_reach_the_optimum_of_a_linear_objective(attack: object, norm: Norm) -> None:
+def test_gradients_reach_the_optimum_of_a_linear_objective(attack: Attack, norm: Norm) -> None:
     weights = torch.randn(3, 12, 12, generator=generator(5))
     images = torch.full((2, 3, 12, 12), 0.5)  # the box is out of reach
     model = threat(norm, 0.05)
     rise = 0.05 * (weights.abs().sum() if norm == "linf" else weights.norm())
-    found = attack(lambda x: (x * weights).flatten(1).sum(1), images, model, generators(len(images), 1), 30)  # type: ignore[operator]
+    found = attack(Task(lambda x: (x * weights).flatten(1).sum(1), images, model, generators(len(images), 1), 30))
     gained = found.values - (images * weights).flatten(1).sum(1)
     torch.testing.assert_close(gained, rise.expand(2), rtol=0.01, atol=0)
 
@@ -153,7 +154,7 @@ def test_squares_come_a_good_part_of_the_way(norm: Norm, part: float) -> None:
     weights[:, :, 6:] = -1
     images = torch.full((6, 3, 12, 12), 0.5)
     rise = 0.05 * (weights.abs().sum() if norm == "linf" else weights.norm())
-    found = square(lambda x: (x * weights).flatten(1).sum(1), images, threat(norm, 0.05), generators(6, 1), 600)
+    found = square(Task(lambda x: (x * weights).flatten(1).sum(1), images, threat(norm, 0.05), generators(6, 1), 600))
     gained = found.values - (images * weights).flatten(1).sum(1)
     assert gained.mean() > part * rise and (gained <= rise * 1.001).all()
 
@@ -175,7 +176,7 @@ def test_apgd_finds_a_peak_inside_the_ball_by_shortening_its_step(norm: Norm) ->
     def nearness(x: Tensor) -> Tensor:
         return -(x - peak).flatten(1).norm(dim=1)
 
-    found = apgd(nearness, images, model, generators(len(images), 1), 100)
+    found = apgd(Task(nearness, images, model, generators(len(images), 1), 100))
     assert (found.values > 0.05 * nearness(images)).all(), "19 parts of 20 of the way"
 
 
@@ -223,14 +224,14 @@ def test_momentum_and_halving_follow_the_algorithm_line_by_line() -> None:
         return top
 
     wanted = oracle(rugged)
-    got = apgd(rugged, images, model, generators(len(images), 9), steps)
+    got = apgd(Task(rugged, images, model, generators(len(images), 9), steps))
     torch.testing.assert_close(got.images, wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_patch_changes_one_square_only(norm: Norm) -> None:
     images = pictures(2, 16)
-    changed = ATTACKS["patch"](quadratic, images, threat(norm), generators(2, 1), 8).last != images
+    changed = ATTACKS["patch"](Task(quadratic, images, threat(norm), generators(2, 1), 8)).last != images
     for row in changed:
         rows, columns = row.any(0).any(1).nonzero(), row.any(0).any(0).nonzero()
         assert 1 < rows.max() - rows.min() + 1 <= 4 and 1 < columns.max() - columns.min() + 1 <= 4
@@ -241,7 +242,9 @@ def test_a_low_frequency_change_is_smooth_and_uses_its_radius(norm: Norm) -> Non
     images, model = torch.full((1, 3, 64, 64), 0.5), threat(norm, 0.05)
     weights = torch.ones(3, 64, 64)
     weights[:, :, 32:] = -1
-    last = ATTACKS["lowfrequency"](lambda x: (x * weights).flatten(1).sum(1), images, model, generators(1, 1), 40).last
+    last = ATTACKS["lowfrequency"](
+        Task(lambda x: (x * weights).flatten(1).sum(1), images, model, generators(1, 1), 40)
+    ).last
     change = last - images
     steps = change.diff(dim=2).abs().max()
     assert steps <= change.abs().max() / 4, "no sharper than its grid"
@@ -264,8 +267,8 @@ def test_gradients_beat_squares_on_the_real_score(norm: Norm) -> None:
 
     with torch.no_grad():
         clean = objective(images)
-    white = apgd(objective, images, model, generators(len(images), 2), 25).values - clean
-    black = square(objective, images, model, generators(len(images), 2), 50).values - clean
+    white = apgd(Task(objective, images, model, generators(len(images), 2), 25)).values - clean
+    black = square(Task(objective, images, model, generators(len(images), 2), 50)).values - clean
     assert (white > 0).all() and (white > black).all()
 
 

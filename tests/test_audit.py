@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 import torch
 from accused import Noisy, Reseeding, honest, subjects
-from torch import Tensor
 
 import advrad.audit as audits
-from advrad.attacks import ATTACKS, Found, Objective
+from advrad.attacks import ATTACKS, Found, Task
 from advrad.audit import Audit, AuditPlan, Member, Subjects, run
 from advrad.errors import ConfigError, DataError, DetectorError, OutputError
 from advrad.robustness import figures
 from advrad.suite import SUITES, members_of
 from advrad.target import Detector, wrap
-from advrad.threat import NORMS, Generators, Norm, Threat
+from advrad.threat import NORMS, Norm, Threat
 
 every = pytest.mark.parametrize(("name", "norm"), list(itertools.product(ATTACKS, NORMS)))
 EPS = {"linf": 0.02, "l2": 0.3}
@@ -76,9 +75,9 @@ def test_the_seed_decides_and_the_batch_does_not(name: str, norm: Norm, tmp_path
 
 
 def test_an_attack_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def liar(objective: Objective, images: Tensor, threat: Threat, *_: object) -> Found:
-        far = images + 0.5  # out of the ball and of the box
-        return Found(far, torch.full((len(images),), 1e9), far, *torch.ones(2, len(images), dtype=torch.long))
+    def liar(task: Task) -> Found:
+        far = task.images + 0.5  # out of the ball and of the box
+        return Found(far, torch.full((len(far),), 1e9), far, *torch.ones(2, len(far), dtype=torch.long))
 
     monkeypatch.setitem(audits.ATTACKS, "pgd", liar)
     found = run(honest(), subjects(), plan(), tmp_path)
@@ -87,8 +86,8 @@ def test_an_attack_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest
 
 
 def test_what_makes_nothing_worse_leaves_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def helper(objective: Objective, images: Tensor, threat: Threat, generators: Generators, *_: object) -> Found:
-        found = ATTACKS["apgd"](lambda x: -objective(x), images, threat, generators, 8)
+    def helper(task: Task) -> Found:
+        found = ATTACKS["apgd"](replace(task, objective=lambda x: -task.objective(x), enough=None))
         return replace(found, last=found.images)
 
     monkeypatch.setitem(audits.ATTACKS, "pgd", helper)

@@ -19,7 +19,7 @@ from toys import TWO_LOOKS, detector
 from trained import Cli
 
 from advrad import metrics
-from advrad.attacks import ATTACKS
+from advrad.attacks import ATTACKS, Task
 from advrad.audit import seed_of
 from advrad.audits import accused
 from advrad.certainty import certified_auroc, figures
@@ -352,7 +352,7 @@ def test_no_attack_within_the_radius_leaves_the_bounds(run: Path, data: Path, tm
     climbed = objective(case.detector, signs, "score", torch.Generator().manual_seed(1), eot=4)
     threat = Threat.of("l2", "0.1")
     own = [torch.Generator().manual_seed(index) for index in range(len(rows))]
-    found = threat.project(ATTACKS["pgd"](climbed, images, threat, own, 15).images.detach(), images)
+    found = threat.project(ATTACKS["pgd"](Task(climbed, images, threat, own, 15)).images.detach(), images)
     assert threat.distance(images, found).min() > 0.09, "the attack goes to the border"
     sampler = TwoPath(case.detector.detector)  # type: ignore[attr-defined]
 

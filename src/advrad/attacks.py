@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,28 @@ from torch import Tensor
 from advrad.threat import Generators, Threat, across
 
 Objective = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What an attack is given.
+
+    Attributes:
+        objective: to be made large.
+        images: (b, c, h, w) in [0, 1].
+        threat: what is allowed.
+        generators: one for each row, sources of the attack's own randomness.
+        steps: the budget: gradient evaluations, or queries of an attack without gradients.
+        enough: (b,) a row whose objective is larger than this has nothing left to win, and ends there; None climbs to
+            the end. Only to be given for an objective without noise, or luck would end the search.
+    """
+
+    objective: Objective
+    images: Tensor
+    threat: Threat
+    generators: Generators
+    steps: int
+    enough: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,29 +62,8 @@ class Found:
     queries: Tensor
 
 
-class Attack(Protocol):
-    """The form that every attack has."""
-
-    def __call__(
-        self,
-        objective: Objective,
-        images: Tensor,
-        threat: Threat,
-        generators: Generators,
-        steps: int,
-        enough: Tensor | None = None,
-    ) -> Found:
-        """Climb.
-
-        Args:
-            objective: to be made large.
-            images: (b, c, h, w) in [0, 1].
-            threat: what is allowed.
-            generators: one for each row, sources of the attack's own randomness.
-            steps: the budget: gradient evaluations, or queries of an attack without gradients.
-            enough: (b,) a row whose objective is larger than this has nothing left to win, and ends there; None climbs
-                to the end. Only to be given for an objective without noise, or luck would end the search.
-        """
+#: The form that every attack has.
+Attack = Callable[[Task], Found]
 
 
 class _Search:
@@ -75,12 +75,13 @@ class _Search:
         better: (b,) bool, which rows the last call improved.
     """
 
-    def __init__(self, objective: Objective, images: Tensor, enough: Tensor | None) -> None:
-        self.objective = objective
+    def __init__(self, task: Task) -> None:
+        images = task.images
+        self.objective = task.objective
         self.images = images.clone()
         self.values = images.new_full((len(images),), -math.inf)
         self.better = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        self._enough = torch.full_like(self.values, math.inf) if enough is None else enough.to(images)
+        self._enough = torch.full_like(self.values, math.inf) if task.enough is None else task.enough.to(images)
         self._gradients, self._queries = (torch.zeros(len(images), dtype=torch.long) for _ in range(2))
 
     @property
@@ -133,14 +134,7 @@ def value_and_gradient(objective: Objective, images: Tensor) -> tuple[Tensor, Te
     return values.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0)
 
 
-def pgd(
-    objective: Objective,
-    images: Tensor,
-    threat: Threat,
-    generators: Generators,
-    steps: int,
-    enough: Tensor | None = None,
-) -> Found:
+def pgd(task: Task) -> Found:
     """Projected gradient ascent from a random start.
 
     The step begins at a quarter of the diameter and falls to 0 as a cosine: large steps cross the ball, small ones
@@ -148,13 +142,13 @@ def pgd(
 
     Source: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """
-    search = _Search(objective, images, enough)
-    now = threat.start(images, generators)
-    for step in range(steps):
+    images, threat, search = task.images, task.threat, _Search(task)
+    now = threat.start(images, task.generators)
+    for step in range(task.steps):
         _, gradient = search.climb(now)
         if search.ended:
             return search.found(now)
-        length = 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / steps))
+        length = 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / task.steps))
         now = threat.project(now + length * threat.steepest(gradient), images)
     search.ask(now)
     return search.found(now)
@@ -177,30 +171,23 @@ def checkpoints(steps: int) -> list[int]:
     return sorted({math.ceil(round(share * steps, 9)) for share in shares if share <= 1})
 
 
-def apgd(
-    objective: Objective,
-    images: Tensor,
-    threat: Threat,
-    generators: Generators,
-    steps: int,
-    enough: Tensor | None = None,
-) -> Found:
+def apgd(task: Task) -> Found:
     """Auto-PGD: momentum, and a step that is halved, row by row, where it has stopped paying.
 
     Source: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks", algorithm 1.
     """
-    search = _Search(objective, images, enough)
-    before = threat.start(images, generators)
+    images, threat, search = task.images, task.threat, _Search(task)
+    before = threat.start(images, task.generators)
     values, gradient = search.climb(before)
     best_gradient = gradient
     length = images.new_full((len(images),), 2 * threat.eps)
     now = threat.project(before + across(length) * threat.steepest(gradient), images)
 
-    marks = checkpoints(steps)
+    marks = checkpoints(task.steps)
     rises = torch.zeros(len(images), dtype=torch.long, device=images.device)
     length_then, best_then, last = length.clone(), search.values.clone(), 0
-    for step in range(1, steps):
+    for step in range(1, task.steps):
         previous, (values, gradient) = values, search.climb(now)
         if search.ended:
             return search.found(now)
@@ -224,14 +211,7 @@ def apgd(
     return search.found(now)
 
 
-def square(
-    objective: Objective,
-    images: Tensor,
-    threat: Threat,
-    generators: Generators,
-    steps: int,
-    enough: Tensor | None = None,
-) -> Found:
+def square(task: Task) -> Found:
     """Random search over squares; asks for scores only, never for gradients.
 
     ``linf``: each trial sets a square to plus or minus eps, per channel. ``l2``: each trial moves the budget of one
@@ -240,18 +220,18 @@ def square(
     Source: Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random
     search".
     """
-    search = _Search(objective, images, enough)
+    images, threat, search = task.images, task.threat, _Search(task)
     begin = _stripes if threat.norm == "linf" else _pyramids
-    change = torch.stack([begin(image, threat.eps, each) for image, each in zip(images, generators, strict=True)])
+    change = torch.stack([begin(image, threat.eps, each) for image, each in zip(images, task.generators, strict=True)])
     search.ask(images)
     search.ask(threat.project(images + change, images))
-    for query in range(2, steps):
+    for query in range(2, task.steps):
         if search.ended:
             break
-        side = _side(query, steps, *images.shape[-2:])
+        side = _side(query, task.steps, *images.shape[-2:])
         proposal = search.images - images
         propose = _paint if threat.norm == "linf" else _shift
-        for row, generator in enumerate(generators):
+        for row, generator in enumerate(task.generators):
             proposal[row] = propose(proposal[row], side, threat.eps, generator)
         search.ask(threat.project(images + proposal, images))
     return search.found(search.images)
@@ -350,20 +330,14 @@ def _shift(change: Tensor, side: int, eps: float, generator: torch.Generator) ->
 GRID_PX = 16
 
 
-def lowfrequency(
-    objective: Objective,
-    images: Tensor,
-    threat: Threat,
-    generators: Generators,
-    steps: int,
-    enough: Tensor | None = None,
-) -> Found:
+def lowfrequency(task: Task) -> Found:
     """Projected gradient ascent among smooth changes: what a lamp, a lens or a film of dirt could do.
 
     The change is drawn on a grid of :data:`GRID_PX` pixels and enlarged bilinearly.
 
     Source: Guo et al. 2019, "Low Frequency Adversarial Perturbation".
     """
+    images, threat = task.images, task.threat
     height, width = images.shape[-2:]
     coarse_shape = (max(1, -(-height // GRID_PX)), max(1, -(-width // GRID_PX)))
 
@@ -374,18 +348,18 @@ def lowfrequency(
     # A change enlarged is longer by about the root of the enlargement in area, though no larger anywhere.
     unit = 1.0 if threat.norm == "linf" else 1 / GRID_PX
     grey = images.new_full((len(images), images.shape[1], *coarse_shape), 0.5)
-    coarse = unit * (threat.start(grey, generators) - grey)
-    search = _Search(objective, images, enough)
-    for step in range(steps):
+    coarse = unit * (threat.start(grey, task.generators) - grey)
+    search = _Search(task)
+    for step in range(task.steps):
         point = coarse.detach().requires_grad_()
         with torch.enable_grad():
             candidates = threat.project(images + enlarged(point), images)
-            values = objective(candidates)
+            values = task.objective(candidates)
             (gradient,) = torch.autograd.grad(values.sum(), point)
         search.offer(candidates.detach(), values.detach(), gradients=1)
         if search.ended:
             return search.found(candidates.detach())
-        length = unit * 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / steps))
+        length = unit * 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / task.steps))
         coarse = coarse + length * threat.steepest(torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
         coarse = coarse * across(
             (threat.eps / threat.distance(0 * images, enlarged(coarse)).clamp_min(1e-30)).clamp_max(1)
@@ -395,16 +369,9 @@ def lowfrequency(
     return search.found(last)
 
 
-def patch(
-    objective: Objective,
-    images: Tensor,
-    threat: Threat,
-    generators: Generators,
-    steps: int,
-    enough: Tensor | None = None,
-) -> Found:
+def patch(task: Task) -> Found:
     """Projected gradient ascent inside one square, a quarter of the picture wide, where the gradient is largest."""
-    search = _Search(objective, images, enough)
+    images, threat, search = task.images, task.threat, _Search(task)
     side = max(1, min(images.shape[-2:]) // 4)
     _, gradient = search.climb(images)
     strength = gradient.abs().sum(1, keepdim=True)
@@ -413,12 +380,12 @@ def patch(
     for row, place in enumerate(sums.flatten(1).argmax(1).tolist()):
         top, left = divmod(place, sums.shape[-1])
         inside[row, :, top : top + side, left : left + side] = 1
-    now = threat.project(images + inside * (threat.start(images, generators) - images), images)
-    for step in range(steps - 1):
+    now = threat.project(images + inside * (threat.start(images, task.generators) - images), images)
+    for step in range(task.steps - 1):
         _, gradient = search.climb(now)
         if search.ended:
             return search.found(now)
-        length = 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / steps))
+        length = 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / task.steps))
         now = threat.project(now + length * threat.steepest(inside * gradient), images)
     search.ask(now)
     return search.found(now)

@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from advrad.attacks import ATTACKS, WITHOUT_GRADIENTS
+from advrad.attacks import ATTACKS, WITHOUT_GRADIENTS, Task
 from advrad.config import Config
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.files import atomic_path, make_folder
@@ -352,7 +352,7 @@ def _attacked(
             own = [torch.Generator().manual_seed(seed_of(*tag, subjects.names[batch[row]])) for row in rows]
             told = frank and member.surrogate == "score" and not member.transfer
             enough = torch.from_numpy((signs * np.where(labels == 0, *opposite) + spare)[rows]) if told else None
-            found = ATTACKS[member.attack](goal, images[rows], plan.threat, own, member.steps, enough)
+            found = ATTACKS[member.attack](Task(goal, images[rows], plan.threat, own, member.steps, enough))
             gradients[rows] += found.gradients.numpy() * member.eot
             queries[rows] += found.queries.numpy() * member.eot
             candidates = [found.images] if torch.equal(found.last, found.images) else [found.images, found.last]

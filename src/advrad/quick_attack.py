@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advrad.attacks import apgd
+from advrad.attacks import Task, apgd
 from advrad.denoiser import Denoiser
 from advrad.metrics import auroc
 from advrad.score import MapStatistics, ScoreConfig, look_maps, standardise
@@ -69,7 +69,7 @@ def auroc_under_attack(
             def climbed(images: Tensor, sign: Tensor = sign, noise: torch.Generator = noise) -> Tensor:
                 return sign * scores(images, noise)
 
-            worst = apgd(climbed, part, THREAT, own, STEPS).images
+            worst = apgd(Task(climbed, part, THREAT, own, STEPS)).images
             with torch.no_grad():
                 found.append(scores(worst, torch.Generator().manual_seed(noise_seed)))
     finally:

@@ -10,7 +10,7 @@ import torch
 from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson, robust_auroc
 from toys import generator
 
-from advrad.attacks import pgd
+from advrad.attacks import Task, pgd
 from advrad.baselines.base import Lesson
 from advrad.baselines.cfa import Cfa
 from advrad.baselines.fastflow import FastFlow
@@ -55,7 +55,13 @@ def test_what_learned_from_attacks_is_moved_less_by_them(model: Model) -> None:
     for eps in (0.0, EPS):
         system = fitted(model, eps)
         attacked = pgd(
-            lambda x, system=system: system.judge(x, generator()).scores, good, Threat(norm="linf", eps=EPS), draws, 10
+            Task(
+                lambda x, system=system: system.judge(x, generator()).scores,
+                good,
+                Threat(norm="linf", eps=EPS),
+                draws,
+                10,
+            )
         ).images
         ratio = system.judge(attacked, generator()).scores.mean() / system.judge(good, generator()).scores.mean()
         rises[eps] = float(ratio)

@@ -11,7 +11,7 @@ from torch import Tensor
 from toy_features import ToyFeatures, assert_contract, lesson
 from toys import Linear, assert_gradient, awake, detector, generator, generators, pictures, stack
 
-from advrad.attacks import pgd
+from advrad.attacks import Task, pgd
 from advrad.baselines.base import Lesson
 from advrad.baselines.purify import Purified, PurifyOptions, fit_purified
 from advrad.baselines.spade import Spade, SpadeOptions, fit_spade
@@ -64,7 +64,7 @@ def scores(system: Detector, images: Tensor) -> Tensor:
 def climbed(system: Detector, images: Tensor) -> Tensor:
     """What PGD at 8/255 makes of pictures that it may raise the score of."""
     ball = Threat(norm="linf", eps=8 / 255)
-    return pgd(lambda x: scores(system, x), images, ball, generators(len(images)), 10).images
+    return pgd(Task(lambda x: scores(system, x), images, ball, generators(len(images)), 10)).images
 
 
 @pytest.mark.parametrize("options", [{}, {"draws": 2}, {"steps": 3}])

@@ -9,7 +9,7 @@ from toy_features import assert_contract, lesson, robust_auroc
 from toy_squares import good_and_squares
 from toys import generators, pictures
 
-from advrad.attacks import pgd
+from advrad.attacks import Task, pgd
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, fit_autoencoder
 from advrad.baselines.rae import RaeOptions, fit_rae, moved
 from advrad.threat import Threat
@@ -41,7 +41,9 @@ def shift(system: Autoencoder) -> float:
     """How far an attack moves the latents of fresh good pictures, relative to their spread."""
     good, _ = good_and_squares(12)
     place = system.encode(good)
-    attacked = pgd(lambda x: moved(system.encode(x), place), good, Threat(norm="linf", eps=EPS), generators(12), 10)
+    attacked = pgd(
+        Task(lambda x: moved(system.encode(x), place), good, Threat(norm="linf", eps=EPS), generators(12), 10)
+    )
     return float(attacked.values.mean())
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toys import assert_gradient, generator, pictures, stack
 
-from advrad.attacks import pgd
+from advrad.attacks import Task, pgd
 from advrad.baselines.base import Lesson, System
 from advrad.data import PictureStack
 from advrad.metrics import auroc
@@ -89,7 +89,9 @@ def robust_auroc(system: System, good: Tensor, bad: Tensor, eps: float, steps: i
     def attacked(images: Tensor, sign: float) -> list[float]:
         if eps > 0:
             draws = [generator(i) for i in range(len(images))]
-            images = pgd(lambda x: sign * system.judge(x, generator(1)).scores, images, threat, draws, steps).images
+            images = pgd(
+                Task(lambda x: sign * system.judge(x, generator(1)).scores, images, threat, draws, steps)
+            ).images
         return judged(system, images, generator(2)).scores.tolist()
 
     scores = attacked(good, 1.0) + attacked(bad, -1.0)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from advrad.attacks import pgd
+from advrad.attacks import Task, pgd
 from advrad.errors import ConfigError
 from advrad.threat import Threat
 
@@ -132,4 +132,4 @@ def worst(
         return images
     seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return pgd(objective, images, Threat(norm="linf", eps=eps), generators, steps).images
+    return pgd(Task(objective, images, Threat(norm="linf", eps=eps), generators, steps)).images

@@ -147,6 +147,16 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(home: Path) -> None:
     assert len(again.failed) == 4
 
 
+def test_what_stands_before_another_may_teach_it(home: Path) -> None:
+    told = "    with open(__file__ + '.told', 'a') as file: print(float(mean.std()), file=file)\n    return"
+    (home / "own.py").write_text(OWN.replace("    return", told), encoding="utf-8")
+    taught = '[detectors.taught]\nkind = "purified"\ninner = "bright"\nsigma = 0.2\nlearns = "purified"\n'
+    (home / "grid.toml").write_text(GRID + taught, encoding="utf-8")
+    assert measured(home, ("purified bright", "taught")).done == 4
+    given, purified = (home / "own.py.told").read_text(encoding="utf-8").split()
+    assert given != purified
+
+
 def test_a_changed_grid_keeps_old_results_and_says_so(home: Path) -> None:
     measured(home, ("bright",))
     before = cells(home)

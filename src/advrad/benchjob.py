@@ -30,7 +30,7 @@ from advrad.checkpoint import CONFIG_NAME
 from advrad.claims import claimed
 from advrad.data import PictureStack, load_masks, load_pictures
 from advrad.detector import AdvRAD
-from advrad.errors import AdvradError, DataError, OutputError
+from advrad.errors import AdvradError, ConfigError, DataError, OutputError
 from advrad.evaluate import load_detector, measure
 from advrad.exposed import Exposed
 from advrad.files import make_folder, write_json, write_text
@@ -121,31 +121,45 @@ class Bench:
         return Accused(detector, identity, None), fit_s
 
     def _fitted(self, job: Job, entry: Entry) -> Detector:
+        """A detector that learned from the job's pictures; one that others stand before is fitted once for all."""
         if entry.label in self._kept:
             held: Detector = self._kept[entry.label]
             return held
-        if entry.trained is not None:
-            self._trained(job)  # or be told at once that another process is at it
-        self.watcher.stage(f"{_label(job)}: fitting" + ("" if entry is job.detector else f" {entry.label}"))
-        inner = None if entry.inner is None else self._fitted(job, entry.inner)
-        if entry.kind == OURS:
-            return Exposed(self._trained(job))
         lesson = Lesson(
             self._pictures(job, "train"),
             job.seed,
             diffusion=(lambda: self._trained(job)) if entry.trained is not None else None,
             progress=self.watcher.count,
         )
-        if isinstance(entry.options, Own):
-            function = load_name(str(self.grid.parent / entry.kind))
-            found = as_detector(function(lesson, **entry.options.arguments))
-        else:
-            row = KINDS[entry.kind]
-            given = {"inner": inner} if row.holds else {}
-            found = row.fit(lesson, entry.options, **given)
+        found = self._fit(job, entry, lesson)
         if entry.label in self.inner:
             self._kept[entry.label] = found
         return found
+
+    def _fit(self, job: Job, entry: Entry, lesson: Lesson) -> Detector:
+        if entry.trained is not None:
+            self._trained(job)  # or be told at once that another process is at it
+        self.watcher.stage(f"{_label(job)}: fitting" + ("" if entry is job.detector else f" {entry.label}"))
+        if entry.kind == OURS:
+            return Exposed(self._trained(job))
+        if isinstance(entry.options, Own):
+            function = load_name(str(self.grid.parent / entry.kind))
+            return as_detector(function(lesson, **entry.options.arguments))
+        row = KINDS[entry.kind]
+        if not row.holds:
+            return row.fit(lesson, entry.options)
+        judge = entry.inner
+        assert judge is not None
+
+        def inner(taught: Lesson) -> Detector:
+            """The detector behind, fitted on what the one before it gives it to learn from."""
+            if taught is lesson:
+                return self._fitted(job, judge)
+            if judge.kind == OURS:
+                raise ConfigError(f"{entry.label}: its inner detector learns from pictures as given only")
+            return self._fit(job, judge, taught)
+
+        return row.fit(lesson, entry.options, inner=inner)
 
     def _trained(self, job: Job) -> AdvRAD:
         """Our own detector, trained once for the whole folder; kept and resumable there as any run."""

@@ -20,6 +20,7 @@ from pydantic import Field
 from advrad import cache
 from advrad.attacks import ATTACKS
 from advrad.audits import AttackOptions
+from advrad.baselines.purify import PurifyOptions
 from advrad.baselines.table import KINDS
 from advrad.benchcells import Place
 from advrad.certificates import CertifyOptions, check_confidence, radii_of
@@ -416,6 +417,7 @@ _YOUNGER: dict[type[Config], frozenset[str]] = {
     AttackOptions: frozenset({"gradients"}),
     AnomalibOptions: frozenset({"pictures"}),
     RunOptions: frozenset({"harden"}),
+    PurifyOptions: frozenset({"learns"}),
 }
 
 

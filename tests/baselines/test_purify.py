@@ -17,6 +17,7 @@ from advrad.baselines.purify import Purified, PurifyOptions, fit_purified
 from advrad.baselines.spade import Spade, SpadeOptions, fit_spade
 from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
+from advrad.detector import AdvRAD
 from advrad.errors import ConfigError
 from advrad.metrics import auroc
 from advrad.reconstruct import reconstruct
@@ -46,11 +47,18 @@ def smooth_pictures(count: int, seed: int) -> Tensor:
     return (0.5 + torch.fft.irfft2(spectrum(32).sqrt() * torch.fft.rfft2(white), s=(32, 32))).clamp(0, 1)
 
 
+def spade(taught: Lesson) -> Spade:
+    return fit_spade(taught, SpadeOptions(neighbours=5), ToyFeatures())
+
+
+def smooth_lesson(ours: AdvRAD | None = None) -> Lesson:
+    values = np.rint(smooth_pictures(40, 1).numpy() * 65535).astype(np.uint16)
+    return Lesson(PictureStack(values, stack(40).records), diffusion=None if ours is None else lambda: ours)
+
+
 def inner() -> Spade:
     """A detector that small changes fool, fitted on smooth pictures."""
-    values = np.rint(smooth_pictures(40, 1).numpy() * 65535).astype(np.uint16)
-    taught = Lesson(PictureStack(values, stack(40).records))
-    return fit_spade(taught, SpadeOptions(neighbours=5), ToyFeatures())
+    return spade(smooth_lesson())
 
 
 def purifier(judge: Detector | None = None, **options: object) -> Purified:
@@ -192,13 +200,47 @@ def test_the_dilemma() -> None:
 
 
 def test_fitting_takes_the_denoiser_of_the_lesson() -> None:
-    ours = detector()
+    ours, heard = detector(), []
     taught = Lesson(stack(), diffusion=lambda: ours)
     judge = fit_spade(lesson(), SpadeOptions(), ToyFeatures())
-    system = fit_purified(taught, PurifyOptions(), judge)
+
+    def fit(given: Lesson) -> Detector:
+        heard.append(given)
+        return judge
+
+    system = fit_purified(taught, PurifyOptions(), fit)
     assert system.denoiser is ours.denoiser and system.inner is judge and system.size_px == 32
+    assert len(heard) == 1 and heard[0] is taught
     with pytest.raises(ConfigError, match="diffusion"):
-        fit_purified(Lesson(stack()), PurifyOptions(), judge)
+        fit_purified(Lesson(stack()), PurifyOptions(), fit)
+
+
+def test_what_learns_from_purified_pictures_sees_each_once_with_noise_of_its_own() -> None:
+    ours, heard = detector(), []
+    ours.denoiser = Wiener()
+
+    def fit(given: Lesson) -> Detector:
+        heard.append(given.good)
+        return spade(given)
+
+    taught = smooth_lesson(ours)
+    fit_purified(taught, PurifyOptions(sigma=0.2, learns="purified"), fit)
+    fit_purified(taught, PurifyOptions(sigma=0.2, learns="purified"), fit)
+    assert np.array_equal(heard[0].values, heard[1].values)
+    assert heard[0].records == taught.good.records
+    noise = torch.randn(40, 3, 32, 32, generator=taught.generator("purified"))
+    expected = Wiener().denoise(taught.good.batch(slice(None)) + 0.2 * noise, torch.full((40,), 0.2)).clamp(0, 1)
+    torch.testing.assert_close(heard[0].batch(slice(None)), expected, atol=1e-4, rtol=0)
+
+
+def test_what_learns_from_purified_pictures_knows_what_the_purifier_leaves_behind() -> None:
+    ours = detector()
+    ours.denoiser = Linear(0.9, 0.2)
+    good, surprise = smooth_pictures(12, 2), {}
+    for learns in ("given", "purified"):
+        system = fit_purified(smooth_lesson(ours), PurifyOptions(sigma=0.02, learns=learns), spade)
+        surprise[learns] = float(scores(system, good).mean() / scores(inner(), good).mean())
+    assert surprise["given"] > 10 > 2 > surprise["purified"], surprise
 
 
 def test_pictures_of_a_wrong_size_are_refused() -> None:
@@ -208,7 +250,7 @@ def test_pictures_of_a_wrong_size_are_refused() -> None:
         Purified(wrap(torch.sum, size_px=64), Wiener(), PurifyOptions(), 32)
 
 
-@pytest.mark.parametrize("values", [{"sigma": 0}, {"steps": 0}, {"draws": 0}, {"noise": 1}])
+@pytest.mark.parametrize("values", [{"sigma": 0}, {"steps": 0}, {"draws": 0}, {"noise": 1}, {"learns": "nothing"}])
 def test_bad_options_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"grid.toml: {next(iter(values))}"):
         PurifyOptions.parse(values, "grid.toml")

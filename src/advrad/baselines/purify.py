@@ -1,21 +1,27 @@
 """Purify, then detect: noise a picture, take the noise away with a diffusion model, let any detector judge the rest.
 
-What the noise drowns is lost, an attacker's change and a small defect alike: the purifier's dilemma.
+What the noise drowns is lost, an attacker's change and a small defect alike: the purifier's dilemma. And whatever the
+purifier leaves behind in every picture is news to a detector that has learned from pictures as given; one that has
+learned from purified ones knows it.
 
 Source: Nie et al. 2022, "Diffusion Models for Adversarial Purification" (DiffPure).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
+from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from advrad.baselines.base import Lesson, System
 from advrad.config import Config
+from advrad.data import PictureStack
 from advrad.denoiser import Denoiser
 from advrad.errors import ConfigError
 from advrad.reconstruct import GradientPath, reconstruct
@@ -30,11 +36,13 @@ class PurifyOptions(Config):
             and 0.26.
         steps: calls of the denoiser. 1 is one shot; the paper walks all the way back, with some 100.
         draws: of noise; scores and maps are averaged.
+        learns: what the inner detector learns from: pictures as ``given``, as in the paper, or each ``purified`` once.
     """
 
     sigma: float = Field(0.17, gt=0)
     steps: int = Field(1, ge=1)
     draws: int = Field(1, ge=1)
+    learns: Literal["given", "purified"] = "given"
 
 
 class Purified(System):
@@ -116,8 +124,8 @@ class Purified(System):
         return score(self.purify(images, generator, steps, path), generator)
 
 
-def fit_purified(lesson: Lesson, options: PurifyOptions, inner: Detector) -> Purified:
-    """Put a purifier trained on the lesson's pictures before a detector that was fitted on the same.
+def fit_purified(lesson: Lesson, options: PurifyOptions, inner: Callable[[Lesson], Detector]) -> Purified:
+    """Put a purifier trained on the lesson's pictures before a detector that learns from the same.
 
     Our denoisers may have learned to undo synthetic defects besides noise; as a purifier such a one forgets defects
     sooner than one trained on noise alone.
@@ -125,11 +133,27 @@ def fit_purified(lesson: Lesson, options: PurifyOptions, inner: Detector) -> Pur
     Args:
         lesson: must have ``diffusion``.
         options: see there.
-        inner: any detector; the paper's is a classifier.
+        inner: fits any detector; the paper's is a classifier.
 
     Raises:
         ConfigError: the lesson has no diffusion model.
     """
     if lesson.diffusion is None:
         raise ConfigError("purify: needs a denoiser trained on the same pictures; give the lesson `diffusion`")
-    return Purified(inner, lesson.diffusion().denoiser, options, lesson.size_px)
+    denoiser = lesson.diffusion().denoiser
+    if options.learns == "purified":
+        lesson = replace(lesson, good=_purified(lesson, denoiser, options))
+    return Purified(inner(lesson), denoiser, options, lesson.size_px)
+
+
+def _purified(lesson: Lesson, denoiser: Denoiser, options: PurifyOptions) -> PictureStack:
+    """The good pictures, each purified once, with noise of its own."""
+    generator = lesson.generator("purified")
+    denoiser = denoiser.eval()
+    with torch.no_grad():
+        parts = [
+            reconstruct(denoiser, images, options.sigma, generator, steps=options.steps)
+            for images in lesson.pictures(batch_size=1)
+        ]
+    values = torch.cat(parts).clamp(0, 1).numpy() * np.float32(65535)
+    return PictureStack(np.rint(values).astype(np.uint16), lesson.good.records)

@@ -29,7 +29,7 @@ class Kind:
 
     Attributes:
         options: what can be asked of it.
-        fit: from a lesson and options to a detector; also given the fitted inner detector, where it ``holds`` one.
+        fit: from a lesson and options to a detector; where it ``holds`` another, also given what fits that to a lesson.
         diffusion: it asks the lesson for our own trained detector.
         holds: it stands before another detector of the grid.
         packages: whose versions its result depends on, besides PyTorch.

@@ -131,3 +131,10 @@ def test_attacks_beside_the_toolbox(capsys: pytest.CaptureFixture[str]) -> None:
     assert last_json(capsys) == result
     assert set(result["gradients_per_s"]) >= {"ours", "toolbox", "ours, parts in turn"} and result["ratio"] > 0
     assert ("ours, bfloat16" in result["gradients_per_s"]) == ("ratio_bfloat16" in result)
+
+
+def test_draws_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    result = load("certify").main(["--rounds", "1", "--draws", "8", "--size", "64"])
+    assert last_json(capsys) == result
+    assert list(result["draws_per_s"]) == ["1", "2", "4", "8"]
+    assert 0 < result["ratio_to_best"] <= 1

@@ -20,7 +20,7 @@ from advrad.target import Detector, judged
 
 Floats = npt.NDArray[np.float64]
 
-#: Draws that go through a network side by side: more gain nothing on a CPU.
+#: Draws that go through a network side by side: more gain next to nothing on a CPU (``benchmarks/certify.py``).
 BATCH = 8
 #: On anything else, which is idle with so few; never measured, for want of one.
 _BATCH_ELSEWHERE = 64

@@ -120,13 +120,15 @@ class TwoPath:
 
     Args:
         detector: trained; put in evaluation mode.
+        at_once: draws that go through the network side by side; None for what suits the device.
     """
 
     method = "two-path"
     largest = "a detector that looks through stronger noise (train or calibrate with --optimise-for-radius)"
 
-    def __init__(self, detector: AdvRAD) -> None:
+    def __init__(self, detector: AdvRAD, at_once: int | None = None) -> None:
         self.detector = detector.eval()
+        self.at_once = at_once or side_by_side(detector.device)
         self.config = detector.detector_config.score
         self.quantile: float = self.config.quantile
 
@@ -150,9 +152,8 @@ class TwoPath:
         reaches = self._reaches(*image.shape[1:])
         for part, (look, reach) in enumerate(zip(self.config.looks, reaches, strict=True)):
             view = resize(given, look.view_px)
-            at_once = side_by_side(view.device)
-            for start in range(0, count, at_once):
-                drawn = slice(start, min(start + at_once, count))
+            for start in range(0, count, self.at_once):
+                drawn = slice(start, min(start + self.at_once, count))
                 maps = self._maps(view.expand(drawn.stop - start, -1, -1, -1), look, generator)
                 for row, radius in enumerate(radii):
                     bounds = [self._bounded(m, look, index, radius * reach) for index, m in enumerate(maps)]

@@ -101,7 +101,8 @@ MODELS: dict[Name, Recipe] = {
     "cfa": Recipe("Cfa", builders.cfa, 100),
     "fastflow": Recipe("Fastflow", builders.fastflow, 150),
     "cflow": Recipe("Cflow", builders.plainly, 25, (2, 3, 4), arguments={"fiber_batch_size": 256}),
-    "stfpm": Recipe("Stfpm", builders.plainly, 100, (1, 2, 3)),
+    # After 100 steps it ranks toothbrushes the wrong way round (AUROC 0.21), after 400 at 0.76, after 1,200 at 0.94.
+    "stfpm": Recipe("Stfpm", builders.plainly, 400, (1, 2, 3)),
     "reverse-distillation": Recipe("ReverseDistillation", builders.reverse_distillation, 80, batch_size=4),
     "draem": Recipe(
         "Draem",

@@ -54,7 +54,7 @@ def lesson(seed: int = 0) -> Lesson:
 
 def fitted(name: str, seed: int = 0) -> Detector:
     row = KINDS[name]
-    given = {"inner": wrap(brightness, deterministic=True)} if row.holds else {}
+    given = {"inner": lambda _: wrap(brightness, deterministic=True)} if row.holds else {}
     return row.fit(lesson(seed), row.options.parse(QUICK[name], name), **given)
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from accused import Noisy, Reseeding, honest, subjects
+from accused import Noisy, Reseeding, VeryNoisy, honest, subjects
 
 import advrad.audit as audits
 from advrad.attacks import ATTACKS, Found, Task
-from advrad.audit import Audit, AuditPlan, Member, Subjects, run
+from advrad.audit import AGREEMENT, Audit, AuditPlan, Member, Subjects, run
 from advrad.errors import ConfigError, DataError, DetectorError, OutputError
 from advrad.robustness import figures
 from advrad.suite import SUITES, members_of
@@ -202,7 +202,7 @@ def test_suites_are_named_and_fixed() -> None:
     with_parts = ("part noise 0.1",)
     assert members_of("quick", with_parts) == SUITES["quick"]
     plain = members_of("quick")
-    assert [member.surrogate for member in plain] == ["score", "score", "logsumexp", "score"]
+    assert [member.surrogate for member in plain] == ["score", "score", "logsumexp", "score", "score"]
     assert [member.steps for member in plain] == [member.steps for member in SUITES["quick"]]
     assert members_of("quick", ("unsaturated",)) == (*plain, Member(attack="pgd", surrogate="unsaturated", steps=20))
     assert members_of("standard", ("one shot",))[-1].surrogate == "one shot"
@@ -212,6 +212,30 @@ def test_suites_are_named_and_fixed() -> None:
         members_of("endless")
     for members in SUITES.values():
         assert len({member.name for member in members}) == len(members)
+
+
+def test_the_suite_averages_over_noise_where_gradients_disagree(tmp_path: Path) -> None:
+    """And nowhere else: of a detector without noise, or with little, nothing would come of it."""
+    averaging = next(member for member in members_of("quick") if member.if_noisy)
+    members = (Member(attack="pgd", steps=4), averaging)
+    todo = AuditPlan(threat=Threat(norm="linf", eps=0.02), members=members)
+    wild = run(wrap(VeryNoisy()), subjects(4), todo, tmp_path / "wild")
+    assert not wild.left_out and wild.traits.agreement < AGREEMENT
+    assert all(averaging.name in row.scores for row in wild.rows)
+    assert all(row.gradients == 4 + averaging.steps * averaging.eot for row in wild.rows)
+    calm = run(wrap(Noisy()), subjects(4), todo, tmp_path / "calm")
+    assert "one says enough" in calm.left_out[averaging.name] and calm.traits.agreement >= AGREEMENT
+    still = run(honest(), subjects(4), todo, tmp_path / "still")
+    assert still.left_out == {averaging.name: "there is no noise to average over"}
+    known = run(wrap(VeryNoisy()), subjects(4), todo.model_copy(update={"noise": "known"}), tmp_path / "known")
+    assert known.left_out == {averaging.name: "the noise is known"}
+
+
+def test_a_detector_is_tried_on_pictures_of_both_kinds() -> None:
+    given = subjects(8)
+    torch.testing.assert_close(given.few, given.images[[0, 2, 1, 3]])
+    alone = Subjects(given.images[:1], given.labels[:1], given.names[:1])
+    torch.testing.assert_close(alone.few, given.images[:1])
 
 
 # --- interruptions, several processes, folders ---------------------------------------------------------------------

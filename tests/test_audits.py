@@ -105,7 +105,7 @@ def test_the_suite_names_its_version_and_budget(advrad: Cli, run: Path, data: Pa
     done = advrad("attack", run, data, "--budget", "quick", "--limit", 2, "--json")
     assert done.status == 0, done.err
     result = json.loads(done.out)
-    assert result["suite_version"] == 2 and result["budget"] == "quick"
+    assert result["suite_version"] == 3 and result["budget"] == "quick"
     assert list(result["robust_auroc_after"]) == result["members"] and len(result["members"]) == 4
 
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accused import Autoencoder, Noisy, honest, subjects
+from accused import Autoencoder, Noisy, VeryNoisy, honest, subjects
 from torch import Tensor
 from toys import detector, generator, pictures
 
@@ -104,6 +104,15 @@ def test_traits_are_found_out_not_believed() -> None:
     assert not find_traits(wrap(Noisy(), deterministic=False), images).deterministic
     blind = find_traits(wrap(lambda x: mean(x).detach()), images)
     assert not blind.differentiable and blind.why_not
+
+
+def test_how_far_gradients_of_two_noise_draws_agree_is_found_out() -> None:
+    images = subjects().images[:2]
+    assert find_traits(honest(), images).agreement == 1.0
+    assert 0.5 < find_traits(wrap(Noisy()), images).agreement < 1.0
+    assert abs(find_traits(wrap(VeryNoisy()), images).agreement) < 0.1
+    flat = wrap(lambda x: 0 * mean(x) + torch.randn(1))  # without a gradient there is nothing to compare
+    assert find_traits(flat, images).agreement == 1.0
 
 
 def test_wrap_is_part_of_the_front() -> None:

@@ -36,6 +36,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Pictures attacked side by side.
 BATCH = 8
+#: Gradients of two noise draws that agree less than this (cosine) call for averaging.
+AGREEMENT = 0.3
 #: By so much an attack goes on beyond the point from which nothing is left to win, as a share of the clean scores'
 #: span: a result on the edge would not outlast being rounded to 8 bits.
 _SPARE = 0.1
@@ -51,6 +53,7 @@ class Member(Config):
         restarts: how often it begins anew, each time from another random start.
         eot: calls of the detector averaged in every evaluation.
         transfer: climb another detector's score, given to the runner beside the one under audit.
+        if_noisy: only of a detector whose gradients change from one noise draw to the next; see :data:`AGREEMENT`.
     """
 
     attack: str
@@ -59,6 +62,7 @@ class Member(Config):
     restarts: int = Field(1, gt=0)
     eot: int = Field(1, gt=0)
     transfer: bool = False
+    if_noisy: bool = False
 
     @field_validator("attack")
     @classmethod
@@ -108,6 +112,11 @@ class Subjects:
     images: Tensor
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...]
+
+    @property
+    def few(self) -> Tensor:
+        """Two pictures of each kind, to try a detector on."""
+        return self.images[[*np.flatnonzero(self.labels == 0)[:2], *np.flatnonzero(self.labels == 1)[:2]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +194,12 @@ def fitting(plan: AuditPlan, detector: Detector, traits: Traits, maps: bool) -> 
             left_out[member.name] = f"the detector offers no '{member.surrogate}'"
         elif not maps and member.surrogate in NEED_MAPS:
             left_out[member.name] = "the detector gives no maps"
+        elif member.if_noisy and traits.deterministic:
+            left_out[member.name] = "there is no noise to average over"
+        elif member.if_noisy and traits.agreement >= AGREEMENT:
+            left_out[member.name] = f"gradients of two noise draws agree to {traits.agreement:.2f}: one says enough"
+        elif member.if_noisy and plan.noise == "known":
+            left_out[member.name] = "the noise is known"
         elif plan.noise == "known" and member.surrogate not in SURROGATES:
             left_out[member.name] = "it draws other noise than the score does"
         else:
@@ -234,7 +249,7 @@ def run(
     """
     if not len(subjects.names):
         raise DataError("there is no picture to attack; give test pictures, good and defective")
-    traits = find_traits(detector, subjects.images[:2])
+    traits = find_traits(detector, subjects.few)
     first = judged(detector, subjects.images[:1], torch.Generator().manual_seed(0))
     members, left_out = fitting(plan, detector, traits, first.maps is not None)
     if any(member.transfer for member in members) and source is None:

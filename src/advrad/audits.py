@@ -262,7 +262,7 @@ def attack(
         progress=progress,
         wait=state.wait_for_everyone,
     )
-    flags = checks.check_detector(detector, case.subjects.images[:2], options.seed, max(m.eot for m in plan.members))
+    flags = checks.check_detector(detector, case.subjects.few, options.seed, max(m.eot for m in audit.members))
     flags += checks.check_audit(audit)
     result: dict[str, Any] = {"attack": options.attack}
     if options.attack == "suite":
@@ -327,7 +327,7 @@ def check(
     if folder is None:
         plan = AuditPlan(threat=threat, members=(Member(attack="pgd"),), seed=options.seed)
         folder = _home(case, options.model_copy(update={"attack": "checks"}), plan)
-    flags = checks.check_detector(detector, case.subjects.images[:4], options.seed, options.eot)
+    flags = checks.check_detector(detector, case.subjects.few, options.seed, options.eot)
     more, areas = checks.check_ladder(
         detector,
         case.subjects,

@@ -113,4 +113,6 @@ def _gradients(task: Task, pictures: int) -> float:
 def _steps(options: AttackOptions) -> int:
     if options.attack != "suite":
         return (options.steps or 100) * options.restarts * options.eot
-    return sum(member.steps * member.restarts * member.eot for member in members_of(options.budget))
+    # Which detectors have noisy gradients shows only once one is there.
+    members = [member for member in members_of(options.budget) if not member.if_noisy]
+    return sum(member.steps * member.restarts * member.eot for member in members)

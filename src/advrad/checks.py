@@ -18,14 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from advrad import metrics
 from advrad.attacks import WITHOUT_GRADIENTS
-from advrad.audit import Audit, AuditPlan, Member, Subjects, run, seed_of
-from advrad.target import Detector, Traits, find_traits, judged
+from advrad.audit import AGREEMENT, Audit, AuditPlan, Member, Subjects, run, seed_of
+from advrad.target import Detector, Traits, find_traits, gradient_of, judged
 from advrad.threat import Threat
 
 #: Of a wrong gradient: the slopes that it promises and those that are there differ by more than this share.
 _MISMATCH = 0.2
-#: Gradients of two noise draws that agree less than this (cosine) call for averaging.
-_AGREEMENT = 0.3
 #: An attack of this size should leave nothing of any detector.
 _HUGE = 64 / 255
 _HUGE_AUROC = 0.1
@@ -84,7 +82,7 @@ def check_detector(detector: Detector, images: Tensor, seed: int = 0, eot: int =
         seed: of noise and directions.
         eot: calls of the detector that the attack averages.
     """
-    traits = find_traits(detector, images[:1])
+    traits = find_traits(detector, images)
     return [*_check_randomness(detector, images[:1], traits), *_check_gradients(detector, images, traits, seed, eot)]
 
 
@@ -121,8 +119,7 @@ def _check_gradients(detector: Detector, images: Tensor, traits: Traits, seed: i
     # In general position: where many values are equal, as in a flat or overexposed place, a maximum has kinks.
     draws = torch.Generator().manual_seed(seed_of(seed, "jitter"))
     images = (images * 253 + 2 * torch.rand(images.shape, generator=draws).to(images)) / 255
-    gradients = [_gradient(detector, images, seed_of(seed, "gradient", draw)) for draw in range(2)]
-    gradient = gradients[0]
+    gradient = gradient_of(detector, images, seed_of(seed, "gradient"))
     if not bool(torch.isfinite(gradient).all()):
         yield Flag("gradient is no number", "the gradient holds NaN or infinity: the attack goes nowhere from there")
         return
@@ -137,24 +134,13 @@ def _check_gradients(detector: Detector, images: Tensor, traits: Traits, seed: i
     if bool(alive.any()):
         yield from _check_slopes(detector, images[alive], gradient[alive], seed)
         yield from _check_rounding(detector, images[alive], gradient[alive], seed)
-        if not traits.deterministic:
-            one, other = (part[alive].flatten(1) for part in gradients)
-            agreement = float(torch.cosine_similarity(one, other, dim=1).mean())
-            if agreement * eot < _AGREEMENT:
-                yield Flag(
-                    "noisy gradient",
-                    f"gradients of two noise draws agree to {agreement:.2f} only (1 is the same direction), and"
-                    f" {eot} {'draw is' if eot == 1 else 'draws are'} averaged: the randomness is not covered; raise"
-                    " --eot until the figure stops falling",
-                )
-
-
-def _gradient(detector: Detector, images: Tensor, seed: int) -> Tensor:
-    point = images.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        scores = detector.judge(point, torch.Generator().manual_seed(seed)).scores
-        (gradient,) = torch.autograd.grad(scores.sum(), point)
-    return gradient.detach()
+        if traits.agreement * eot < AGREEMENT:
+            yield Flag(
+                "noisy gradient",
+                f"gradients of two noise draws agree to {traits.agreement:.2f} only (1 is the same direction), and"
+                f" {eot} {'draw is' if eot == 1 else 'draws are'} averaged: the randomness is not covered; raise"
+                " --eot until the figure stops falling",
+            )
 
 
 def _check_slopes(detector: Detector, images: Tensor, gradient: Tensor, seed: int) -> Iterator[Flag]:
@@ -162,7 +148,7 @@ def _check_slopes(detector: Detector, images: Tensor, gradient: Tensor, seed: in
 
     Of several lengths the one that fits best counts: short steps drown in rounding, long ones leave the tangent.
     """
-    noise = seed_of(seed, "gradient", 0)
+    noise = seed_of(seed, "gradient")
 
     def scores(at: Tensor) -> Tensor:
         # With gradients on: the arithmetic may be another one without.
@@ -194,7 +180,7 @@ def _check_slopes(detector: Detector, images: Tensor, gradient: Tensor, seed: in
 
 def _check_rounding(detector: Detector, images: Tensor, gradient: Tensor, seed: int) -> Iterator[Flag]:
     """Move single values, those that matter most, by far less than a level of 8 bits: the score must move, too."""
-    noise = seed_of(seed, "gradient", 0)
+    noise = seed_of(seed, "gradient")
     step, still, moved = 2e-4, 0, 0
     for image, slopes in zip(images, gradient, strict=True):
         places = slopes.flatten().abs().topk(8).indices

@@ -11,7 +11,7 @@ from advrad.audit import Member
 from advrad.errors import ConfigError
 from advrad.objectives import IN_TURN
 
-VERSION = 2
+VERSION = 3
 
 Budget = Literal["quick", "standard", "full"]
 
@@ -24,6 +24,7 @@ SUITES: dict[Budget, tuple[Member, ...]] = {
         Member(attack="pgd", surrogate=IN_TURN, steps=40),
         Member(attack="apgd", surrogate="score", steps=20),
         Member(attack="pgd", surrogate="logsumexp", steps=20),
+        Member(attack="pgd", surrogate="score", steps=40, eot=8, if_noisy=True),
         Member(attack="square", surrogate="score", steps=50),
     ),
     "standard": (
@@ -31,6 +32,7 @@ SUITES: dict[Budget, tuple[Member, ...]] = {
         Member(attack="apgd", surrogate="score", steps=100),
         Member(attack="pgd", surrogate="logsumexp", steps=100),
         Member(attack="pgd", surrogate="top", steps=50),
+        Member(attack="pgd", surrogate="score", steps=100, eot=8, if_noisy=True),
         Member(attack="square", surrogate="score", steps=500),
     ),
     "full": (
@@ -38,6 +40,7 @@ SUITES: dict[Budget, tuple[Member, ...]] = {
         Member(attack="apgd", surrogate="score", steps=100, restarts=5, eot=4),
         Member(attack="pgd", surrogate="logsumexp", steps=200, restarts=5, eot=4),
         Member(attack="pgd", surrogate="top", steps=100, restarts=5, eot=4),
+        Member(attack="pgd", surrogate="score", steps=200, eot=16, if_noisy=True),
         Member(attack="pgd", surrogate="maximum", steps=100),
         Member(attack="pgd", surrogate="sum", steps=100),
         Member(attack="square", surrogate="score", steps=5000),

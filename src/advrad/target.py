@@ -237,22 +237,39 @@ class Traits:
         deterministic: the same score under other noise.
         differentiable: a gradient reaches the pictures.
         why_not: why none does.
+        agreement: cosine between the gradients of two noise draws, the mean over pictures; 1 without noise, or without
+            a gradient to compare.
     """
 
     deterministic: bool
     differentiable: bool
     why_not: str = ""
+    agreement: float = 1.0
 
 
 def find_traits(detector: Detector, images: Tensor) -> Traits:
     """Try a detector on pictures, (b, c, h, w) in [0, 1]."""
     first, second = (judged(detector, images, torch.Generator().manual_seed(seed)).scores for seed in (1, 2))
-    reason = ""
-    point = images.detach().clone().requires_grad_()
+    deterministic = bool(torch.equal(first, second))
     try:
-        with torch.enable_grad():
-            scores = detector.judge(point, torch.Generator().manual_seed(1)).scores
-            torch.autograd.grad(scores.sum(), point)
+        one = gradient_of(detector, images, 1)
     except (RuntimeError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-    return Traits(bool(torch.equal(first, second)), not reason, reason)
+        return Traits(deterministic, False, str(error).strip().splitlines()[0])
+    other = one if deterministic else gradient_of(detector, images, 2)
+    one, other = (part.double().nan_to_num(0.0, 0.0, 0.0).flatten(1) for part in (one, other))
+    alive = (one != 0).any(1) & (other != 0).any(1)
+    agreement = torch.cosine_similarity(one[alive], other[alive], dim=1)
+    return Traits(deterministic, True, agreement=float(agreement.mean()) if bool(alive.any()) else 1.0)
+
+
+def gradient_of(detector: Detector, images: Tensor, seed: int) -> Tensor:
+    """Gradient of the score by the pictures, of their shape, on the noise of a seed.
+
+    Raises:
+        RuntimeError: none reaches the pictures.
+    """
+    point = images.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        scores = detector.judge(point, torch.Generator().manual_seed(seed)).scores
+        (gradient,) = torch.autograd.grad(scores.sum(), point)
+    return gradient.detach()

@@ -187,3 +187,17 @@ def test_a_family_keeps_its_place_for_what_failed(tmp_path: Path) -> None:
     ]
     found = tables(tmp_path, cells)
     assert [point.robust[0].state for point in found.families[0].points] == ["value", "failed"]
+
+
+def test_a_table_says_which_version_of_the_suite_attacked(tmp_path: Path) -> None:
+    def notes(folder: str, *versions: int | None) -> list[str]:
+        cells = [
+            attacked(name, 0.3, figures={"suite_version": version})
+            for name, version in zip("abc", versions, strict=False)
+        ]
+        found = tables(tmp_path / folder, [clean("a", 0.9), *cells]).robust[0].notes
+        return [note for note in found if "suite" in note]
+
+    assert notes("one", 3, 3) == ["Version of the suite: 3."]
+    assert notes("several", 3, 2, None) == ["Version of the suite: 2 and 3, others not recorded."]
+    assert notes("no suite", None, None) == []

@@ -71,6 +71,7 @@ class Figures(_Stored):
     norm: str | None = None
     eps: float | None = None
     arithmetic: str | None = None
+    suite_version: int | None = None
     certified_auroc: dict[str, Share | None] = Field(default_factory=dict)
     method: str | None = None
     draws: int | None = None

@@ -103,7 +103,7 @@ def _robust(results: Results, name: str, attack: str) -> Table:
     notes += dict.fromkeys(
         f"{cell.figures.note[:1].upper()}{cell.figures.note[1:]}." for cell in cells if cell.figures.note
     )
-    notes += [*_fewer(results, cells), *_distrust_notes(results, wanted)]
+    notes += [*_suite(cells), *_fewer(results, cells), *_distrust_notes(results, wanted)]
     title = f"Robust AUROC under {attack}"
     if cells and cells[0].figures.norm and cells[0].figures.eps is not None:
         threat = _threat(cells[0].figures.norm, cells[0].figures.eps)
@@ -144,6 +144,16 @@ def _method(cell: Cell) -> str:
     parts += [f"confidence {100 * found.confidence:g} %"] if found.confidence else []
     parts += [f"rounding to 8 bits moves a picture by an l2 of {found.rounding_l2:.2g}"] if found.rounding_l2 else []
     return ", ".join(parts)
+
+
+def _suite(cells: Iterable[Cell]) -> list[str]:
+    """Which version of the suite attacked."""
+    found = {cell.figures.suite_version for cell in cells}
+    known = sorted(version for version in found if version is not None)
+    if not known:
+        return []
+    told = " and ".join(f"{version}" for version in known) + (", others not recorded" if None in found else "")
+    return [f"Version of the suite: {told}."]
 
 
 def _fewer(results: Results, cells: Iterable[Cell]) -> list[str]:

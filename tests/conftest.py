@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trained
+import trained_run
 
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and so would the programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -42,26 +42,26 @@ def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def widgets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny product in the layout of MVTec AD; to be read only."""
-    from makers import make_mvtec
+    from toy_datasets import make_mvtec
 
     defects = {"dent": 2, "scratch": 3}
-    return make_mvtec(tmp_path_factory.mktemp("data"), train=48, good=6, defects=defects, size=trained.SIZE_PX)
+    return make_mvtec(tmp_path_factory.mktemp("data"), train=48, good=6, defects=defects, size=trained_run.SIZE_PX)
 
 
 @pytest.fixture(scope="session")
 def widget_run(tmp_path_factory: pytest.TempPathFactory, widgets: Path) -> Path:
     """A run trained on `widgets` for a few steps; to be read only."""
-    from advrad.plan import RunOptions
-    from advrad.run import train
+    from advrad.training.plan import RunOptions
+    from advrad.training.run import train
 
     folder = tmp_path_factory.mktemp("runs") / "widget"
     with pytest.MonkeyPatch.context() as patch:
-        trained.shrink(patch)
-        train(widgets, folder, RunOptions(steps=trained.STEPS, size_px=trained.SIZE_PX, score="paper"))
+        trained_run.shrink(patch)
+        train(widgets, folder, RunOptions(steps=trained_run.STEPS, size_px=trained_run.SIZE_PX, score="paper"))
     return folder
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> trained.Cli:
+def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> trained_run.Cli:
     """Runs `advrad ARGS` in this process."""
-    return trained.call(capsys, monkeypatch)
+    return trained_run.call(capsys, monkeypatch)

@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import trained
-from makers import make_folder, write_good
+import trained_run
+from toy_datasets import make_folder, write_good
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide.md"
@@ -29,7 +29,7 @@ WITH_ANOMALIB = pytest.param(
 QUICKER = {
     "--preset paper --score paper --minutes 60": "--preset tiny --score paper --size 16 --steps 2",
     "--denoiser my-unet --minutes 60": "--denoiser my-unet --size 16 --steps 2",
-    "--minutes 5": f"--steps 2 --size {trained.SIZE_PX}",
+    "--minutes 5": f"--steps 2 --size {trained_run.SIZE_PX}",
 }
 
 
@@ -60,7 +60,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     if before:
         piped = subprocess.run(shlex.split(before), stdout=subprocess.PIPE, check=True).stdout
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(piped)))
-    done = trained.call(capsys, monkeypatch)(*arguments)
+    done = trained_run.call(capsys, monkeypatch)(*arguments)
     assert done.status == 0, f"{command}\n{done.err}"
     assert done.out, command
 
@@ -75,13 +75,13 @@ def test_commands_and_code_run_in_order(
         for language, content in blocks(document)
         if language in ("console", "python") and content not in shown_files.values()
     ]
-    trained.shrink(monkeypatch)
+    trained_run.shrink(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    make_folder(tmp_path / "pictures", good=64, defects={"scratch": 3}, masks=True, size=trained.SIZE_PX)
+    make_folder(tmp_path / "pictures", good=64, defects={"scratch": 3}, masks=True, size=trained_run.SIZE_PX)
     for number in (1, 2):
-        write_good(tmp_path / f"part-000{number}.png", trained.SIZE_PX, number)
+        write_good(tmp_path / f"part-000{number}.png", trained_run.SIZE_PX, number)
     if any("my-unet" in content for _, content in shown):
-        from advrad.ddpm import PRESETS, build
+        from advrad.denoisers.ddpm import PRESETS, build
 
         build(PRESETS["tiny"]).network.save_pretrained(tmp_path / "my-unet")
     for name, content in shown_files.items():

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from golden_model import GOLDEN, write_images, write_model
-from trained import Cli
+from trained_run import Cli
 
 #: The options with which advrad 0.1.0 made the figures.
 COMMANDS = {

@@ -76,7 +76,7 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
     code = (
         "import contextlib, io, sys\n"
         "sys.argv = ['advrad', '--help']\n"
-        "from advrad.cli import main\n"
+        "from advrad.cli.main import main\n"
         "out = io.StringIO()\n"
         "with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):\n"
         "    main()\n"

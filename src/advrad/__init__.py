@@ -39,11 +39,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from advrad.detector import AdvRAD
-    from advrad.target import wrap
+    from advrad.detectors.advrad import AdvRAD
+    from advrad.detectors.wrappers import wrap
 else:
     # Hidden from type checkers, which would otherwise believe that every name exists.
-    _LAZY = {"AdvRAD": "advrad.detector", "wrap": "advrad.target"}
+    _LAZY = {"AdvRAD": "advrad.detectors.advrad", "wrap": "advrad.detectors.base"}
 
     def __getattr__(name: str) -> object:
         if name not in _LAZY:

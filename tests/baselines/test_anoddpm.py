@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from toys import assert_gradient, generator, pictures, stack
+from toy_models import assert_gradient, generator, pictures, stack
 
 from advrad.baselines import anoddpm
 from advrad.baselines.anoddpm import AnoDDPM, AnoDDPMOptions, fit_anoddpm, step_back
 from advrad.baselines.base import Lesson
-from advrad.ddpm import Schedule
+from advrad.denoisers.ddpm import Schedule
+from advrad.detectors.probing import find_traits
 from advrad.errors import ConfigError
 from advrad.metrics import auroc
-from advrad.target import find_traits
 
 SMALL = AnoDDPMOptions(work_px=32, channels=(8, 16), blocks=(1, 1), walk_steps=4, steps=3)
 KINDS = ["gaussian", "simplex"]

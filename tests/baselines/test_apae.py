@@ -8,8 +8,8 @@ from functools import cache
 
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
+from toy_models import assert_gradient, generator, pictures
 from toy_squares import good_and_squares
-from toys import assert_gradient, generator, pictures
 
 from advrad.baselines.apae import Apae, ApaeOptions, fit_apae
 from advrad.baselines.autoencoder import Autoencoder

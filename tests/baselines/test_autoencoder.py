@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
+from toy_models import generator, pictures, stack
 from toy_squares import good_and_squares
-from toys import generator, pictures, stack
 
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, begun, fit_autoencoder, shrunk
 from advrad.baselines.base import Lesson
+from advrad.data.transforms import resize
 from advrad.errors import ConfigError
-from advrad.pictures import resize
 
 SMALL = AutoencoderOptions(work_px=32, channels=(8, 16, 32), latent_channels=4, steps=2, batch_size=8)
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from toy_features import ToyFeatures, assert_contract, lesson
-from toys import assert_gradient, generator, pictures
+from toy_models import assert_gradient, generator, pictures
 
 from advrad.baselines.cfa import Cfa
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from toy_features import ToyFeatures, assert_contract
-from toys import assert_gradient, generator, pictures
+from toy_models import assert_gradient, generator, pictures
 
 from advrad.baselines.fastflow import Coupling, FastFlow
 

@@ -8,10 +8,10 @@ import torch
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 from toy_features import ToyFeatures
-from toys import assert_gradient, generator, pictures
+from toy_models import assert_gradient, generator, pictures
 
 from advrad.baselines.features import Radius, as_positions, blur, frozen, joined, nearest, worst
-from advrad.config import Config
+from advrad.utils.config import Config
 
 
 @pytest.mark.parametrize("count", [1, 3, 50])

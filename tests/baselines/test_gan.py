@@ -7,15 +7,15 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import assert_gradient, generator, pictures, stack
+from toy_models import assert_gradient, generator, pictures, stack
 
 from advrad.baselines import gan
 from advrad.baselines.base import Lesson
 from advrad.baselines.gan import GanOptions, ReconstructionGan, fit_gan
 from advrad.baselines.ocrgan import TwoBranches
 from advrad.baselines.skipgan import UNet
+from advrad.detectors.probing import find_traits
 from advrad.metrics import auroc
-from advrad.target import find_traits
 
 SMALL = GanOptions(work_px=32, channels=(8, 16), steps=3)
 Build = Callable[[tuple[int, ...]], nn.Module]

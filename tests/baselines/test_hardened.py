@@ -8,15 +8,16 @@ from typing import Literal
 import pytest
 import torch
 from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson, robust_auroc
-from toys import generator
+from toy_models import generator
 
-from advrad.attacks import Task, pgd
+from advrad.attacks.base import Task
+from advrad.attacks.projected_gradient import pgd
+from advrad.attacks.threat import Threat
 from advrad.baselines.base import Lesson
 from advrad.baselines.cfa import Cfa
 from advrad.baselines.fastflow import FastFlow
 from advrad.baselines.hardened import HardenedOptions, fit_hardened
 from advrad.errors import ConfigError
-from advrad.threat import Threat
 
 EPS = 8 / 255
 

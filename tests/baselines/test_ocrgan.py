@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from toys import generator, pictures, stack
+from toy_models import generator, pictures, stack
 
 from advrad.baselines.base import Lesson
 from advrad.baselines.ocrgan import ChannelSelection, OcrGanOptions, TwoBranches, decouple, fit_ocrgan

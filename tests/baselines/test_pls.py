@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
+from toy_models import generator, pictures
 from toy_squares import good_and_squares
-from toys import generator, pictures
 
 from advrad.baselines.autoencoder import AutoencoderOptions, fit_autoencoder
 from advrad.baselines.pls import Pls, PlsOptions, PrincipalComponents, fit_pls

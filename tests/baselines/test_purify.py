@@ -9,20 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 from toy_features import ToyFeatures, assert_contract, lesson
-from toys import Linear, assert_gradient, awake, detector, generator, generators, pictures, stack
+from toy_models import Linear, assert_gradient, awake, detector, generator, generators, pictures, stack
 
-from advrad.attacks import Task, pgd
+from advrad.attacks.base import Task
+from advrad.attacks.projected_gradient import pgd
+from advrad.attacks.threat import Threat
 from advrad.baselines.base import Lesson
 from advrad.baselines.purify import Purified, PurifyOptions, fit_purified
 from advrad.baselines.spade import Spade, SpadeOptions, fit_spade
-from advrad.data import PictureStack
-from advrad.denoiser import Denoiser
-from advrad.detector import AdvRAD
+from advrad.data.loading import PictureStack
+from advrad.denoisers.base import Denoiser
+from advrad.denoisers.sampling import reconstruct
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.base import Detector, Hint
+from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError
 from advrad.metrics import auroc
-from advrad.reconstruct import reconstruct
-from advrad.target import Detector, Hint, wrap
-from advrad.threat import Threat
 
 
 def spectrum(side: int) -> Tensor:

@@ -6,13 +6,14 @@ from functools import cache
 
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
+from toy_models import generators, pictures
 from toy_squares import good_and_squares
-from toys import generators, pictures
 
-from advrad.attacks import Task, pgd
+from advrad.attacks.base import Task
+from advrad.attacks.projected_gradient import pgd
+from advrad.attacks.threat import Threat
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, fit_autoencoder
 from advrad.baselines.rae import RaeOptions, fit_rae, moved
-from advrad.threat import Threat
 
 EPS = 8 / 255
 SMALL = RaeOptions(work_px=32, channels=(8, 16, 32), latent_channels=4, batch_size=8, latent_weight=1.0)

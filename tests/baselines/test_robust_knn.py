@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson
-from toys import generator, pictures
+from toy_models import generator, pictures
 
 from advrad.baselines.features import frozen, worst
 from advrad.baselines.robust_knn import RobustKnn, RobustKnnOptions, described, fit_robust_knn, harden, load_network
+from advrad.data.transforms import resize
 from advrad.errors import ConfigError
 from advrad.metrics import auroc
-from advrad.pictures import resize
 
 EPS = 8 / 255
 OPTIONS = RobustKnnOptions(view_px=32, attack_eps=EPS, steps=60, batch_size=8, learning_rate=1e-2)

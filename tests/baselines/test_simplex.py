@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from torch import Tensor
-from toys import generator
+from toy_models import generator
 
 from advrad.baselines.simplex import cut, simplex_noise
 

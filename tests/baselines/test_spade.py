@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson
-from toys import generator, pictures
+from toy_models import generator, pictures
 
 from advrad.baselines.spade import Spade, SpadeOptions, fit_spade
 from advrad.errors import ConfigError

@@ -25,14 +25,14 @@ from torch.utils.checkpoint import checkpoint
 
 from advrad.baselines.base import Lesson, System, descend
 from advrad.baselines.simplex import cut, simplex_noise
-from advrad.config import Config
-from advrad.ddpm import Schedule
-from advrad.lean import positions
-from advrad.pictures import resize
-from advrad.reconstruct import GradientPath, draw_noise
-from advrad.score import pool
-from advrad.target import Hint
-from advrad.unet import LeanUNet
+from advrad.data.transforms import resize
+from advrad.denoisers.ddpm import Schedule
+from advrad.denoisers.lean import positions
+from advrad.denoisers.sampling import GradientPath, draw_noise
+from advrad.denoisers.unet import LeanUNet
+from advrad.detectors.base import Hint
+from advrad.detectors.scoring import pool
+from advrad.utils.config import Config
 
 #: Standard deviation that a picture in [-1, 1] is taken to have before training.
 _DATA_STD = 0.5
@@ -194,7 +194,7 @@ class AnoDDPM(System):
             view: (b, 3, work_px, work_px) in [0, 1].
             generator: source of all noise; rows share each draw.
             walk_steps: calls of the network.
-            path: of the gradients, as in :func:`advrad.reconstruct.reconstruct`.
+            path: of the gradients, as in :func:`advrad.denoisers.sampling.reconstruct`.
 
         Returns:
             (b, 3, work_px, work_px), unclamped. Differentiable in ``view``.

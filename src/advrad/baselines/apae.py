@@ -26,9 +26,9 @@ from torch import Tensor
 
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, begun, finished, learn, shrunk
 from advrad.baselines.base import Lesson
-from advrad.pictures import resize
-from advrad.synthetic import paste_defects
-from advrad.target import Hint
+from advrad.data.synthetic import paste_defects
+from advrad.data.transforms import resize
+from advrad.detectors.base import Hint
 
 #: Step lengths to choose from.
 _RATES = tuple(2.0**-exponent for exponent in range(2, 16))

@@ -20,9 +20,9 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from advrad.baselines.base import Lesson, System, descend
-from advrad.config import Config
-from advrad.pictures import resize
-from advrad.score import pool
+from advrad.data.transforms import resize
+from advrad.detectors.scoring import pool
+from advrad.utils.config import Config
 
 _Network = TypeVar("_Network", bound=nn.Module)
 

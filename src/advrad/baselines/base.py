@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from advrad.data import PictureStack
-from advrad.detector import AdvRAD
-from advrad.target import Hint, Judged
+from advrad.data.loading import PictureStack
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.base import Hint, Judged
+from advrad.utils.seeding import seed_of
 
 Progress = Callable[[int, int], None]
 
@@ -40,8 +40,7 @@ class Lesson:
 
     def generator(self, *purpose: object) -> torch.Generator:
         """A source of randomness that belongs to the seed and the purpose."""
-        text = "/".join(map(str, (self.seed, *purpose))).encode()
-        return torch.Generator().manual_seed(int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big"))
+        return torch.Generator().manual_seed(seed_of(self.seed, *purpose))
 
     def pictures(self, batch_size: int = 8) -> Iterator[Tensor]:
         """Every good picture once, in order, as (b, 3, h, w) float32 in [0, 1]."""
@@ -71,7 +70,7 @@ class Lesson:
 
 
 class System(nn.Module):
-    """A fitted baseline: a :class:`advrad.target.Detector` that only has to say how it maps pictures.
+    """A fitted baseline: a :class:`advrad.detectors.base.Detector` that only has to say how it maps pictures.
 
     Subclasses implement :meth:`maps` and, where the score is not the map's maximum, :meth:`scores`. Gradients reach the
     pictures: nothing between picture and score is detached, rounded or clamped to saturation.
@@ -91,7 +90,7 @@ class System(nn.Module):
 
     @property
     def hints(self) -> Mapping[str, Hint]:
-        """See :class:`advrad.target.Detector`."""
+        """See :class:`advrad.detectors.base.Detector`."""
         return {}
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -111,7 +110,7 @@ class System(nn.Module):
         return maps.flatten(1).amax(1)
 
     def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.target.Detector`."""
+        """See :class:`advrad.detectors.base.Detector`."""
         maps = self.maps(images, generator)
         return Judged(self.scores(images, maps), maps)
 

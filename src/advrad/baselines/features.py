@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from advrad.attacks import Task, pgd
+from advrad.attacks.base import Task
+from advrad.attacks.projected_gradient import pgd
+from advrad.attacks.threat import Threat
 from advrad.errors import ConfigError
-from advrad.threat import Threat
 
 #: Queries whose distances to a whole bank are in memory at a time.
 _CHUNK = 256
@@ -42,7 +43,7 @@ def imagenet(layers: tuple[int, ...]) -> nn.Module:
     Returns:
         A network as the module's text says, frozen.
     """
-    from advrad.integrations.anomalib.backbone import features
+    from advrad.baselines.anomalib.backbone import features
 
     network: nn.Module = features(layers)
     return network

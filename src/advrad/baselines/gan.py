@@ -15,9 +15,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from advrad.baselines.base import Lesson, System
-from advrad.config import Config
-from advrad.pictures import resize
-from advrad.synthetic import paste_defects
+from advrad.data.synthetic import paste_defects
+from advrad.data.transforms import resize
+from advrad.utils.config import Config
 
 
 class GanOptions(Config):

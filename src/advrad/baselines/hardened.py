@@ -22,7 +22,7 @@ from advrad.baselines.base import Lesson, descend
 from advrad.baselines.cfa import Cfa
 from advrad.baselines.fastflow import FastFlow
 from advrad.baselines.features import Radius, frozen, imagenet, worst
-from advrad.config import Config
+from advrad.utils.config import Config
 
 
 class HardenedOptions(Config):

@@ -3,7 +3,7 @@
 Source: Liang, Zhang, Zhao, Wu, Liu, Pan 2023, "Omni-frequency channel-selection representations for unsupervised
 anomaly detection" (IEEE TIP). Frequency decoupling: section III-B; channel selection: section III-C; losses and score
 as in Skip-GANomaly with the weights 1, 50 and 1. As in the code released with the paper, the discriminator also sees
-pictures with a misplaced patch (CutPaste, Li et al. 2021); ours are of :mod:`advrad.synthetic`.
+pictures with a misplaced patch (CutPaste, Li et al. 2021); ours are of :mod:`advrad.data.synthetic`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from advrad.baselines.base import Lesson
 from advrad.baselines.gan import Decoder, GanOptions, ReconstructionGan, encoder_levels, fit_gan
-from advrad.pictures import resize
+from advrad.data.transforms import resize
 
 
 class OcrGanOptions(GanOptions):

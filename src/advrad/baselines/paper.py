@@ -11,13 +11,13 @@ from __future__ import annotations
 from pydantic import Field
 
 from advrad.baselines.base import Lesson
-from advrad.config import Config
-from advrad.data import split_normals
-from advrad.detector import AdvRAD
+from advrad.data.splits import split_normals
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.scoring import Look, paper_score
+from advrad.detectors.white_box import Exposed
 from advrad.errors import ConfigError
-from advrad.exposed import Exposed
-from advrad.score import Look, paper_score
-from advrad.select import REFERENCES, forced
+from advrad.training.score_selection import REFERENCES, forced
+from advrad.utils.config import Config
 
 
 class PaperOptions(Config):

@@ -9,8 +9,9 @@ divergence of each attention row from the uniform. A picture's score is the mean
 What differs from the paper: the transformer has two blocks behind a convolutional stem and starts from random weights;
 the paper's is a pretrained DINOv2 with another transformer behind it, which knows what minutes cannot teach. To make up
 for some of that, it is also shown the difference from the mean of the good pictures, and patches that hold some of a
-defect, which are few, weigh more in the loss. Defects are those of :mod:`advrad.synthetic`, kept to the foreground,
-which is found by colour (:func:`foreground`), not by Grad-CAM of a pretrained network. Attention is spread in all
+defect, which are few, weigh more in the loss. Defects are those of
+:mod:`advrad.data.synthetic`, kept to the foreground, which is found by colour (:func:`foreground`),
+not by Grad-CAM of a pretrained network. Attention is spread in all
 blocks, by one weight. Logits stay logits in the score, where a sigmoid would saturate. There is no dropout. Attacks
 while training are shorter and smaller than the paper's ten steps of 8/255, because figures here are for 2/255.
 
@@ -35,10 +36,10 @@ from torch import Tensor, nn
 from advrad.baselines.autoencoder import begun, finished, shrunk
 from advrad.baselines.base import Lesson, System, descend
 from advrad.baselines.features import Radius, enlarged, worst
-from advrad.config import Config
-from advrad.pictures import resize
-from advrad.synthetic import paste_defects
-from advrad.target import Judged
+from advrad.data.synthetic import paste_defects
+from advrad.data.transforms import resize
+from advrad.detectors.base import Judged
+from advrad.utils.config import Config
 
 #: Frame from which the background's colour is taken, as a share of the side.
 _FRAME = 1 / 16
@@ -169,7 +170,7 @@ class PatchGuard(System):
         return self.head(tokens).view(-1, 1, side, side), attentions
 
     def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.target.Detector`; maps are logits."""
+        """See :class:`advrad.detectors.base.Detector`; maps are logits."""
         logits, _ = self.examine(resize(images, self.options.work_px))
         worst_patches = logits.flatten(1).topk(self.options.top_patches, dim=1).values
         return Judged(worst_patches.mean(1), enlarged(logits, images))

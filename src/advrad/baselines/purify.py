@@ -20,12 +20,12 @@ from pydantic import Field
 from torch import Tensor
 
 from advrad.baselines.base import Lesson, System
-from advrad.config import Config
-from advrad.data import PictureStack
-from advrad.denoiser import Denoiser
+from advrad.data.loading import PictureStack
+from advrad.denoisers.base import Denoiser
+from advrad.denoisers.sampling import GradientPath, reconstruct
+from advrad.detectors.base import Detector, Hint, Judged
 from advrad.errors import ConfigError
-from advrad.reconstruct import GradientPath, reconstruct
-from advrad.target import Detector, Hint, Judged
+from advrad.utils.config import Config
 
 
 class PurifyOptions(Config):
@@ -87,7 +87,7 @@ class Purified(System):
             images: (b, 3, h, w) in [0, 1].
             generator: source of the noise, which the rows share.
             steps: another number of them than the options'.
-            path: of the gradients, see :func:`advrad.reconstruct.reconstruct`.
+            path: of the gradients, see :func:`advrad.denoisers.sampling.reconstruct`.
 
         Returns:
             (b, 3, h, w), unclamped.
@@ -96,7 +96,7 @@ class Purified(System):
         return reconstruct(self.denoiser, images, self.options.sigma, generator, steps=steps, path=path)
 
     def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.target.Detector`."""
+        """See :class:`advrad.detectors.base.Detector`."""
         said = [self.inner.judge(self.purify(images, generator), generator) for _ in range(self.options.draws)]
         maps = [part.maps for part in said if part.maps is not None]
         scores = torch.stack([part.scores for part in said]).mean(0)

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 
 from advrad.baselines.base import Lesson, System, descend
 from advrad.baselines.features import Radius, frozen, imagenet, nearest, worst
-from advrad.config import Config
+from advrad.data.synthetic import paste_defects
+from advrad.data.transforms import resize
+from advrad.detectors.base import Judged
 from advrad.errors import ConfigError
-from advrad.pictures import resize
-from advrad.synthetic import paste_defects
-from advrad.target import Judged
+from advrad.utils.config import Config
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: What training code puts before the names of a network's parameters.
@@ -77,7 +77,7 @@ class RobustKnn(System):
         self.register_buffer("bank", bank)
 
     def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.target.Detector`; the mean squared distance to the nearest good pictures."""
+        """See :class:`advrad.detectors.base.Detector`; the mean squared distance to the nearest good pictures."""
         features = described(self.network, resize(images, self.options.view_px))
         return Judged(nearest(features, self.bank, self.options.neighbours)[0].mean(1))
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from advrad.baselines.base import Lesson, System
 from advrad.baselines.features import as_positions, blur, enlarged, frozen, imagenet, joined, nearest
-from advrad.config import Config
-from advrad.target import Judged
+from advrad.detectors.base import Judged
+from advrad.utils.config import Config
 
 
 class SpadeOptions(Config):
@@ -59,7 +59,7 @@ class Spade(System):
         self.register_buffer("parts", parts)
 
     def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.target.Detector`; maps (b, 1, h, w) at the size of the pictures."""
+        """See :class:`advrad.detectors.base.Detector`; maps (b, 1, h, w) at the size of the pictures."""
         wholes, pyramid = _described(self.network, images)
         distances, rows = nearest(wholes, self.wholes, self.options.neighbours)
         height, width = pyramid.shape[-2:]

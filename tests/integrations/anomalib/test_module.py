@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import trained
-from makers import make_mvtec
+import trained_run
 from PIL import Image
 from torch import Tensor
+from toy_datasets import make_mvtec
 
-from advrad.detector import AdvRAD
+from advrad.detectors.advrad import AdvRAD
 from advrad.errors import CheckpointError, ConfigError, DataError, NotCalibratedError
 from advrad.metrics import auroc
-from advrad.plan import RunOptions
-from advrad.run import train
+from advrad.training.plan import RunOptions
+from advrad.training.run import train
 
 pytestmark = [
     pytest.mark.anomalib,
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning"),  # by anomalib, without a GPU
 ]
 
-SIZE_PX = trained.SIZE_PX
+SIZE_PX = trained_run.SIZE_PX
 #: Of the pictures: they are resized, in training and in exported graphs.
 FILE_PX = 80
 OPTIONS = {"steps": 6, "size_px": SIZE_PX, "batch_size": 4, "false_alarm_rate": 0.2, "precision": "float32"}
@@ -45,7 +45,7 @@ CLOSE = 1e-4
 @pytest.fixture(autouse=True, scope="module")
 def _small() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        trained.shrink(patch)
+        trained_run.shrink(patch)
         yield
 
 

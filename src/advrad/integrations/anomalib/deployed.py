@@ -7,10 +7,10 @@ from anomalib.data import InferenceBatch
 from anomalib.pre_processing import PreProcessor
 from torch import Tensor, nn
 
-from advrad.detector import AdvRAD
+from advrad.data.transforms import resize
+from advrad.denoisers.sampling import StoredNoise
+from advrad.detectors.advrad import AdvRAD
 from advrad.errors import NotCalibratedError
-from advrad.pictures import resize
-from advrad.reconstruct import StoredNoise
 
 
 class Deployed(nn.Module):

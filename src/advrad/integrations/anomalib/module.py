@@ -21,12 +21,12 @@ from anomalib.visualization import Visualizer
 from torch import Tensor
 from torchvision.transforms.v2 import Resize
 
-from advrad.detector import AdvRAD
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.config import DetectorConfig
 from advrad.errors import ConfigError, NotCalibratedError
-from advrad.integrations.anomalib.course import Course, Lightning, read_normals
 from advrad.integrations.anomalib.deployed import Deployed, SquarePreProcessor
-from advrad.plan import RunOptions, fresh_config, train_config
-from advrad.settings import DetectorConfig
+from advrad.integrations.anomalib.training import Course, Lightning, read_normals
+from advrad.training.plan import RunOptions, fresh_config, train_config
 
 #: Where the detector's configuration lies in a checkpoint, and its tensors among those of the module.
 _CONFIG, _TENSORS = "advrad_detector", "model.detector."

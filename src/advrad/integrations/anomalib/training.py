@@ -1,203 +1,182 @@
-"""Training a model of anomalib by its engine, from pictures in memory, without a trace on disk or in global state."""
+"""A training of our detector inside anomalib's: the same steps, and the same choice at the end, as ``advrad train``.
+
+Lightning lends its optimisers, its device and the pictures of its datamodule; all else is ours.
+"""
 
 from __future__ import annotations
 
 import logging
-import math
-import random
-import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partialmethod
-from typing import TYPE_CHECKING, Any
-from unittest import mock
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-import tqdm  # type: ignore[import-untyped]
-from anomalib.callbacks.checkpoint import ModelCheckpoint
-from anomalib.data import ImageBatch, ImageItem
-from anomalib.engine import Engine
-from anomalib.models.components.base import AnomalibModule
-from lightning.fabric.utilities.warnings import PossibleUserWarning
-from lightning.pytorch import Callback, LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2.functional import resize
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from advrad.baselines.base import Lesson, Progress
+from advrad.data.loading import PictureStack
+from advrad.data.records import Record
+from advrad.data.splits import rate_in_reach, split_normals
+from advrad.data.transforms import resize
+from advrad.denoisers.factory import DenoiserConfig, build_denoiser
+from advrad.detectors.advrad import AdvRAD
+from advrad.errors import DataError
+from advrad.training.batches import TrainConfig, find_symmetry, whole_pictures
+from advrad.training.finalize import Stacks, choose_score, set_thresholds, source_of
+from advrad.training.plan import RunOptions, RunPlan
+from advrad.training.trainer import Trainer
+from advrad.utils.precision import Precision, takes_bfloat16
 
-#: Warnings that a user can do nothing about.
-_EXPECTED = (
-    "`LightningModule.configure_optimizers` returned `None`",  # of models that are fitted in closed form
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning, of PyTorch
-    "Argument embeddings is deprecated",  # anomalib, of itself
-    r"You called `self.log\(.*` but have no logger configured",
-    r"The transform `ToTensor\(\)` is deprecated",  # anomalib's EfficientAd, of torchvision
-    "'pin_memory' argument is set as true but no accelerator is found",  # EfficientAd's own loader
-    "Trying to infer the `batch_size` from an ambiguous collection",
-)
+logger = logging.getLogger(__name__)
 
 
-class Pictures(Dataset[ImageItem]):
-    """Pictures in memory, as items of anomalib.
+@dataclass(frozen=True, eq=False)
+class Lightning:
+    """What our trainer needs of accelerate's ``Accelerator``, as a Lightning module offers it.
 
-    Args:
-        images: (n, 3, h, w) float32 in [0, 1].
-        labels: (n,) whether each is defective; None for all good.
+    Attributes:
+        module: a ``LightningModule`` with manual optimisation.
+        precision: arithmetic of the training.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
-        self.images = images
-        self.labels = torch.zeros(len(images), dtype=torch.bool) if labels is None else labels.bool()
+    module: Any
+    precision: Precision
+    num_processes: int = 1
+    process_index: int = 0
 
-    def __len__(self) -> int:
-        return len(self.images)
+    @property
+    def device(self) -> torch.device:
+        """Where Lightning put the module."""
+        device: torch.device = self.module.device
+        return device
 
-    def __getitem__(self, index: int) -> ImageItem:
-        return ImageItem(image=self.images[index], gt_label=self.labels[index])
+    def prepare(self, module: nn.Module) -> nn.Module:
+        """Leave a module as it is: there is one process."""
+        return module
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """The arithmetic of a step."""
+        bf16 = takes_bfloat16(self.precision, self.device)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+    def backward(self, loss: Tensor) -> None:
+        """Have Lightning compute gradients, so that its hooks are called."""
+        self.module.manual_backward(loss)
 
 
-class InMemory(LightningDataModule):  # type: ignore[misc]
-    """What anomalib's engine and models ask of a datamodule, over pictures in memory.
+class Course:
+    """One training, from fresh weights to a detector.
 
     Args:
-        train: good pictures.
-        batch_size: of training and testing.
-        generator: of the order of training.
-        whole: leave the last pictures of a pass out where they do not fill a batch.
-        test: pictures to validate and test on, as anomalib does with MVTec AD by default.
+        options: of the run.
+        denoiser: kind and shape.
+        config: of the loop.
+        lightning: lent by anomalib.
     """
-
-    name = "memory"
-    category = ""
 
     def __init__(
-        self,
-        train: Pictures,
-        batch_size: int,
-        generator: torch.Generator,
-        *,
-        whole: bool = False,
-        test: Pictures | None = None,
+        self, options: RunOptions, denoiser: DenoiserConfig, config: TrainConfig, lightning: Lightning
     ) -> None:
-        super().__init__()
-        self.train_data, self.test_data = train, test
-        self.train_batch_size = min(batch_size, len(train))
-        self.generator = generator
-        self.whole = whole
+        self.options, self.denoiser_config = options, denoiser
+        with torch.random.fork_rng():
+            torch.manual_seed(options.seed)
+            fresh = build_denoiser(denoiser)
+        self.trainer = Trainer(fresh, config, lightning)
+        self._began = time.perf_counter()
+        self._stacks: Stacks | None = None
 
-    def train_dataloader(self) -> DataLoader[ImageItem]:
-        """The good pictures once, in a new order each time."""
-        return DataLoader(
-            self.train_data,
-            self.train_batch_size,
-            shuffle=True,
-            collate_fn=ImageBatch.collate,
-            generator=self.generator,
-            drop_last=self.whole,
+    @property
+    def finished(self) -> bool:
+        """All steps were taken."""
+        return self.trainer.step == self.trainer.config.steps
+
+    def begin(self, pictures: PictureStack, optimisers: list[torch.optim.Optimizer]) -> None:
+        """Hold some pictures out to choose the score and the threshold by, and look at the others once.
+
+        Args:
+            pictures: normal ones, at the working size.
+            optimisers: those of the trainer, as Lightning wants them to be called.
+
+        Raises:
+            DataError: too few pictures.
+        """
+        split = split_normals(pictures.records, self.options.seed, false_alarm_rate=self.options.false_alarm_rate)
+        row = {record: index for index, record in enumerate(pictures.records)}
+        train, selection, calibration = (
+            PictureStack(pictures.values[[row[record] for record in part]], part)
+            for part in (split.train, split.selection, split.calibration)
         )
+        self._stacks = Stacks(train, selection, calibration)
+        trainer = self.trainer
+        trainer.config = trainer.config.model_copy(update={"symmetry": find_symmetry(train)})
+        trainer.denoiser.adapt(whole_pictures(train, trainer.config))
+        trainer.average.load_state_dict(trainer.denoiser.state_dict())
+        trainer.optimisers = optimisers
 
-    def val_dataloader(self) -> DataLoader[ImageItem]:
-        """The pictures to test on, in order."""
-        return self.test_dataloader()
+    def advance(self, step: int) -> list[float]:
+        """Go on to a step; the losses on the way."""
+        assert self._stacks is not None
+        return [self.trainer.advance(self._stacks.train) for _ in range(self.trainer.step, step)]
 
-    def test_dataloader(self) -> DataLoader[ImageItem]:
-        """The pictures to test on, in order."""
-        assert self.test_data is not None
-        return DataLoader(self.test_data, self.train_batch_size, collate_fn=ImageBatch.collate)
+    def settle(self, data: str, category: str) -> AdvRAD:
+        """Choose the score and set the threshold, on the normal pictures that were held out.
+
+        Args:
+            data: name of the data set, for the record.
+            category: product in it.
+        """
+        assert self._stacks is not None
+        stacks, trainer, asked = self._stacks, self.trainer, self.options.false_alarm_rate
+        rate = max(asked, rate_in_reach(len(stacks.calibration)))
+        if rate > asked:
+            logger.warning(
+                "advrad: %d pictures for its own threshold promise a false-alarm rate of %.3g, not %.3g",
+                len(stacks.calibration),
+                rate,
+                asked,
+            )
+        plan = RunPlan(
+            data=data,
+            layout="datamodule",
+            category=category,
+            # Exported graphs compute in float32, so that is the arithmetic for which the score is chosen.
+            train=trainer.config.model_copy(update={"precision": "float32"}),
+            denoiser=self.denoiser_config,
+            false_alarm_rate=rate,
+            score=self.options.score,
+            names=tuple(record.path.name for record in stacks.train.records),
+        )
+        trained_s = time.perf_counter() - self._began
+        device = trainer.accelerator.device
+        detector = choose_score(plan, trainer.average.eval(), stacks, device, trained_s, lambda done, total: None)
+        set_thresholds(detector, stacks.calibration, false_alarm_rate=rate, radius=None, source=source_of(plan))
+        return detector.eval()
 
 
-class _Steps(Callback):  # type: ignore[misc]
-    """Stops after so many batches, and tells how many are done."""
-
-    def __init__(self, steps: int, progress: Progress | None) -> None:
-        self.steps = steps
-        self.progress = progress
-        self.done = 0
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        self.done += 1
-        if self.progress:
-            self.progress(self.done, self.steps)
-        if self.done >= self.steps:
-            trainer.should_stop = True
-
-
-def train(
-    model: AnomalibModule,
-    lesson: Lesson,
-    steps: int | None,
-    batch_size: int,
-    size_px: int,
-    pictures: int | None = None,
-) -> None:
-    """Train a model in place.
+def read_normals(dataset: Any, pre_process: Callable[[Tensor], Tensor] | None, size_px: int) -> PictureStack:
+    """Take the normal pictures out of a data set of anomalib, as anomalib reads them.
 
     Args:
-        model: untrained.
-        lesson: gives good pictures, the order and the progress.
-        steps: batches; None for one pass over the pictures.
-        batch_size: pictures in each.
-        size_px: side at which the model works. Pictures are brought to it here too, as by its pre-processor, because
-            some models read pictures past it.
-        pictures: at most so many of the good ones, drawn at random; None for all.
+        dataset: whose items have ``image`` (3, h, w) in [0, 1], ``image_path`` and ``gt_label``.
+        pre_process: from (1, 3, h, w) to that, in [0, 1].
+        size_px: side of the square.
+
+    Raises:
+        DataError: there is none, or the values are not in [0, 1].
     """
-    images = torch.cat([resize(batch, [size_px, size_px], antialias=True) for batch in lesson.pictures()])
-    if pictures is not None:
-        images = images[torch.randperm(len(images), generator=lesson.generator("anomalib", "pictures"))[:pictures]]
-    datamodule = InMemory(Pictures(images), batch_size, lesson.generator("anomalib", "order"), whole=bool(steps))
-    in_a_pass = len(datamodule.train_dataloader())
-    steps = steps or in_a_pass
-    with tempfile.TemporaryDirectory() as folder, quiet():
-        engine = Engine(
-            callbacks=[ModelCheckpoint(save_top_k=0), _Steps(steps, lesson.progress)],
-            logger=False,
-            default_root_dir=folder,
-            max_epochs=math.ceil(steps / in_a_pass),
-            limit_val_batches=0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            devices=1,
-        )
-        engine.fit(model, datamodule=datamodule)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without logs below errors, progress bars, and warnings that nobody can act on."""
-    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] in _TALKERS]
-    levels = [logger.level for logger in loggers]
-    silent = partialmethod(tqdm.tqdm.__init__, disable=True)
-    with warnings.catch_warnings(), mock.patch.object(tqdm.tqdm, "__init__", silent):
-        warnings.simplefilter("ignore", PossibleUserWarning)  # Lightning's advice on loaders, for longer trainings
-        for message in _EXPECTED:
-            warnings.filterwarnings("ignore", message=message)
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-_TALKERS = frozenset({"anomalib", "lightning", "lightning_fabric", "pytorch_lightning"})
-
-
-@contextmanager
-def own_randomness(generator: torch.Generator) -> Iterator[None]:
-    """Global sources of randomness that follow the generator, and afterwards are as before."""
-    seed = int(torch.randint(2**32, (1,), generator=generator))
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+    values, records = [], []
+    for index in range(len(dataset)):
+        item = dataset[index]
+        if item.gt_label is not None and bool(item.gt_label):
+            continue
+        image = item.image[None] if pre_process is None else pre_process(item.image[None])
+        if float(image.min()) < 0 or float(image.max()) > 1:
+            raise DataError(f"{item.image_path}: its values are not in [0, 1]; use a pre-processor that leaves them so")
+        values.append(np.rint(resize(image, size_px)[0].clamp(0, 1).numpy() * 65535).astype(np.uint16))
+        records.append(Record(Path(item.image_path or f"{index:06}"), "train", 0, "good"))
+    if not records:
+        raise DataError("the datamodule has no normal picture to train on")
+    return PictureStack(np.stack(values), tuple(records))

@@ -1,0 +1,90 @@
+"""Gradient evaluations per second of our PGD, beside the Adversarial Robustness Toolbox's, on the same detector.
+
+Both follow the same score with the same number of steps on the same pictures, by turns in one run::
+
+    python performance/attack.py [--run RUN] [--rounds 3] [--steps 5] [--batch 4]
+
+ends with one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from predict import fresh_detector
+from toolbox import toolbox_pgd
+
+from advrad.attacks.base import Task
+from advrad.attacks.objectives import climbable, objective
+from advrad.attacks.projected_gradient import pgd
+from advrad.attacks.threat import Threat
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.white_box import Exposed
+from advrad.utils.precision import takes_bfloat16
+
+THREAT = Threat(norm="linf", eps=2 / 255)
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print, and return what was printed as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="a model folder; without it an untrained detector")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--size", type=int, default=256, help="of the untrained detector")
+    options = parser.parse_args(arguments)
+    detector = fresh_detector(options.size) if options.run is None else AdvRAD.from_pretrained(options.run)
+    target = Exposed(detector)
+    side = target.size_px
+    images = torch.rand(options.batch, 3, side, side, generator=torch.Generator().manual_seed(1))
+    labels = torch.arange(options.batch) % 2
+    signs = 1.0 - 2.0 * labels
+
+    def ours(surrogate: str, target: Exposed = target) -> Callable[[], object]:
+        climbed = objective(target, signs, surrogate, torch.Generator().manual_seed(0))
+        own = [torch.Generator().manual_seed(row) for row in range(options.batch)]
+        return lambda: pgd(Task(climbed, images, THREAT, own, options.steps))
+
+    theirs = toolbox_pgd(target, images, labels, THREAT, options.steps)
+    contestants: dict[str, Callable[[], object]] = {"ours": ours("score"), "toolbox": theirs}
+    if "in turn" in climbable(target):
+        contestants["ours, parts in turn"] = ours("in turn")
+    if takes_bfloat16("auto", torch.device("cpu")):  # which advrad attack then chooses by itself
+        contestants["ours, bfloat16"] = ours("score", target.in_arithmetic("bfloat16"))
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for round_ in range(options.rounds + 1):
+        for name, attack in contestants.items():
+            start = time.perf_counter()
+            attack()
+            if round_:  # the first is a warm-up
+                times[name].append(time.perf_counter() - start)
+    work = options.steps * options.batch
+    rates = {name: work / statistics.median(values) for name, values in times.items()}
+    result = {
+        "gradients_per_s": {name: round(rate, 2) for name, rate in rates.items()},
+        "ratio": round(rates["ours"] / rates["toolbox"], 2),
+        "size_px": side,
+        "batch": options.batch,
+        "steps": options.steps,
+    }
+    for name, rate in rates.items():
+        print(f"{name:24} {rate:8.2f} gradients/s")
+    print(f"ratio to the toolbox     {result['ratio']:8.2f}")
+    if "ours, bfloat16" in rates:
+        result["ratio_bfloat16"] = round(rates["ours, bfloat16"] / rates["toolbox"], 2)
+        print(f"with bfloat16            {result['ratio_bfloat16']:8.2f}")
+    print(json.dumps(result))
+    return result
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

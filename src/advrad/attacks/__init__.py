@@ -1,0 +1,1 @@
+"""Attacks on anomaly detectors, and the runner that measures what they leave."""

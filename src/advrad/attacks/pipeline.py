@@ -1,0 +1,335 @@
+"""Auditing from the command line: which pictures, which detector, which attacks; and what is written where."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from advrad.attacks import sanity_checks as checks
+from advrad.attacks import suite
+from advrad.attacks.evaluation import AuditPlan, Member, Noise, Subjects, run
+from advrad.attacks.objectives import climbable
+from advrad.attacks.registry import ATTACKS, CONFINED
+from advrad.attacks.summary import figures
+from advrad.attacks.threat import Threat
+from advrad.data.layouts import find_records
+from advrad.data.loading import load_masks, load_pictures
+from advrad.data.records import MAX_PIXELS
+from advrad.data.splits import chosen
+from advrad.detectors.base import Detector
+from advrad.detectors.loading import Accused
+from advrad.detectors.white_box import Exposed
+from advrad.errors import ConfigError
+from advrad.utils.config import Config
+from advrad.utils.environment import versions
+from advrad.utils.files import make_folder, write_json, write_text
+from advrad.utils.precision import Precision, takes_bfloat16
+
+DEFAULT_STEPS = {"square": 1000}
+
+Progress = Callable[[int, int], None]
+
+
+class AttackOptions(Config):
+    """What a caller may ask of an attack; None leaves the default.
+
+    Attributes:
+        attack: ``suite``, ``transfer`` (PGD on another detector), or a name from
+            :data:`advrad.attacks.registry.ATTACKS`.
+        norm: of the threat.
+        eps: radius, a number or a fraction such as ``2/255``.
+        budget: of the suite.
+        steps: of a single attack; 100, or 1000 queries of Square.
+        restarts: of a single attack.
+        eot: of a single attack.
+        surrogate: of a single attack.
+        noise: known to the attacker, or not.
+        gradients: arithmetic of the gradients of our own detector; ``auto`` is bfloat16 where the processor has it.
+        limit: attack only so many pictures, half of them good.
+        seed: of everything.
+        layout: of the data.
+        category: product in the data.
+        size_px: side at which pictures are given to a detector that takes any size.
+        max_pixels: bound on each picture file.
+        save_pictures: keep the adversarial pictures.
+    """
+
+    attack: str = "suite"
+    norm: str = "linf"
+    eps: str = "2/255"
+    budget: str = "standard"
+    steps: int | None = Field(None, gt=0)
+    restarts: int = Field(1, gt=0)
+    eot: int = Field(1, gt=0)
+    surrogate: str = "score"
+    noise: Noise = "unknown"
+    gradients: Precision = "auto"
+    limit: int | None = Field(None, ge=2)
+    seed: int = Field(0, ge=0)
+    layout: str = "auto"
+    category: str | None = None
+    size_px: int | None = Field(None, ge=16)
+    max_pixels: int = MAX_PIXELS
+    save_pictures: bool = False
+
+
+def members_for(options: AttackOptions, detector: Detector) -> tuple[Member, ...]:
+    """The attacks that are asked for.
+
+    Raises:
+        ConfigError: the attack, the budget or the surrogate is unknown.
+    """
+    name = options.attack
+    if name == "suite":
+        return suite.members_of(options.budget, tuple(detector.hints))
+    if name not in (*ATTACKS, "transfer"):
+        raise ConfigError(f"--attack {name}: is unknown; choose {', '.join((*ATTACKS, 'transfer', 'suite'))}")
+    if name != "transfer" and options.surrogate not in climbable(detector):
+        raise ConfigError(f"--surrogate {options.surrogate}: is unknown here; choose {', '.join(climbable(detector))}")
+    steps = options.steps or DEFAULT_STEPS.get(name, 100)
+    attack = "pgd" if name == "transfer" else name
+    values = {"attack": attack, "surrogate": options.surrogate, "steps": steps, "transfer": name == "transfer"}
+    return (Member.parse(values | {"restarts": options.restarts, "eot": options.eot}, "options"),)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """Pictures and detector, ready for attacks.
+
+    Attributes:
+        accused: the detector.
+        subjects: its pictures.
+        masks: (n, s, s) ground truth.
+        known: (n,) whether it is known.
+        category: the product.
+    """
+
+    accused: Accused
+    subjects: Subjects
+    masks: np.ndarray[Any, np.dtype[np.bool_]]
+    known: np.ndarray[Any, np.dtype[np.bool_]]
+    category: str
+
+
+def case_of(accused: Accused, data: Path, options: AttackOptions) -> Case:
+    """Load the pictures to attack, at the size at which the detector takes them.
+
+    Raises:
+        DataError: a picture cannot be read, or one kind is missing.
+    """
+    dataset = find_records(data, options.layout, options.category)
+    size_px = accused.detector.size_px or options.size_px or 256
+    records = chosen(dataset.records, options.limit, options.seed)
+    stack = load_pictures(records, size_px, max_pixels=options.max_pixels)
+    masks, known = load_masks(stack.records, size_px, max_pixels=options.max_pixels)
+    labels = np.array([record.label for record in stack.records], dtype=np.int64)
+    names = tuple(record.path.relative_to(dataset.root).as_posix() for record in stack.records)
+    subjects = Subjects(stack.batch(slice(None)), labels, names)
+    return Case(accused, subjects, masks, known, dataset.category)
+
+
+def attack(
+    case: Case,
+    options: AttackOptions,
+    folder: Path | None = None,
+    *,
+    source: Detector | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Attack, look for reasons to distrust the result, and write both down.
+
+    Args:
+        case: detector and pictures.
+        options: of the attack.
+        folder: of the rows and the result; None for one inside the model folder, whose name tells the plan.
+        source: the detector whose gradients a transfer attack follows.
+        progress: told (pictures done, pictures in all).
+
+    Returns:
+        As :func:`advrad.attacks.summary.figures`, and ``attack``, ``members``, ``flags``, ``folder``, ``category``;
+        with a suite its ``budget`` and ``suite_version``. The same lies in ``result.json``, and
+        the rows in ``rows.jsonl``.
+
+    Raises:
+        UserError: an option does not fit, the detector answers with no score, or the folder cannot be written.
+    """
+    from accelerate import PartialState
+
+    state = PartialState()
+    detector = case.accused.detector
+    climbed = _climbed(detector, options.gradients)
+    plan = AuditPlan(
+        threat=Threat.of(options.norm, options.eps),
+        members=members_for(options, detector),
+        seed=options.seed,
+        noise=options.noise,
+        arithmetic="float32" if climbed is detector else "bfloat16",
+    )
+    folder = folder or _home(case, options, plan)
+    make_folder(folder)
+    audit = run(
+        detector,
+        case.subjects,
+        plan,
+        folder,
+        climbed=climbed,
+        source=source,
+        identity=case.accused.identity,
+        save_pictures=options.save_pictures,
+        process=(state.process_index, state.num_processes),
+        progress=progress,
+        wait=state.wait_for_everyone,
+    )
+    flags = checks.check_detector(detector, case.subjects.few, options.seed, max(m.eot for m in audit.members))
+    flags += checks.check_audit(audit)
+    result: dict[str, Any] = {"attack": options.attack}
+    if options.attack == "suite":
+        result |= {"budget": options.budget, "suite_version": suite.VERSION}
+    if options.attack in CONFINED:
+        result["note"] = (
+            "confined to a part of the ball: says what such a change can do, not how robust the detector is"
+        )
+    result |= figures(audit, detector.threshold, case.masks, case.known)
+    result |= {
+        "members": [member.name for member in audit.members],
+        "flags": [asdict(flag) for flag in flags],
+        "category": case.category,
+        "folder": str(folder),
+        "versions": versions(),
+    }
+    if state.is_main_process:
+        write_text(folder / "rows.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in audit.rows))
+        write_json(folder / "result.json", result)
+    return result
+
+
+def _climbed(detector: Detector, gradients: Precision) -> Detector:
+    """The detector whose gradients an attack follows: itself, or the same in bfloat16.
+
+    Raises:
+        ConfigError: bfloat16 is asked of a detector that is not ours.
+    """
+    if isinstance(detector, Exposed):
+        bf16 = takes_bfloat16(gradients, detector.detector.device)
+        return detector.in_arithmetic("bfloat16") if bf16 else detector
+    if gradients == "bfloat16":
+        raise ConfigError("--gradients bfloat16: only our own detectors offer it; leave the option out")
+    return detector
+
+
+def _home(case: Case, options: AttackOptions, plan: AuditPlan) -> Path:
+    """A folder of its own for every plan and choice of pictures."""
+    told: list[object] = [plan.model_dump(mode="json"), case.subjects.names, case.accused.identity]
+    label = f"{options.attack}-{options.norm}-{options.eps.replace('/', '-')}"
+    return case.accused.place("attacks", label, told)
+
+
+def check(
+    case: Case, options: AttackOptions, folder: Path | None = None, *, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Make every check, also those that take attacks of their own.
+
+    Arguments as :func:`attack`; of the options only threat, eot, steps and seed matter.
+
+    Returns:
+        ``flags`` and ``auroc``, the AUROC that each rung of the ladder left.
+    """
+    threat = Threat.of(options.norm, options.eps)
+    detector = case.accused.detector
+    if folder is None:
+        plan = AuditPlan(threat=threat, members=(Member(attack="pgd"),), seed=options.seed)
+        folder = _home(case, options.model_copy(update={"attack": "checks"}), plan)
+    flags = checks.check_detector(detector, case.subjects.few, options.seed, options.eot)
+    more, areas = checks.check_ladder(
+        detector,
+        case.subjects,
+        threat,
+        folder,
+        seed=options.seed,
+        steps=options.steps or 20,
+        eot=options.eot,
+        identity=case.accused.identity,
+        progress=progress,
+    )
+    flags += [flag for flag in more if flag not in flags]
+    result = {"flags": [asdict(flag) for flag in flags], "auroc": areas, "pictures": len(case.subjects.names)}
+    write_json(folder / "checks.json", result)
+    return result
+
+
+Axis = Literal["eps", "steps", "eot", "restarts"]
+AXES: tuple[Axis, ...] = ("eps", "steps", "eot", "restarts")
+
+
+def curve(
+    case: Case,
+    options: AttackOptions,
+    over: str,
+    values: Sequence[str],
+    folder: Path | None = None,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Attack again and again with more of one thing.
+
+    Args:
+        case: detector and pictures.
+        options: of the attack; a suite has no steps, eot or restarts to vary.
+        over: a name from :data:`AXES`.
+        values: as typed.
+        folder: for all attacks; None for one inside the model folder.
+        progress: told (attacks done, attacks in all).
+
+    Returns:
+        ``over``, and ``points``: for each value the figures that matter.
+
+    Raises:
+        ConfigError: the axis or a value is unknown.
+    """
+    if over not in AXES:
+        raise ConfigError(f"--over {over}: is unknown; choose {', '.join(AXES)}")
+    if over != "eps" and options.attack == "suite":
+        raise ConfigError(f"--over {over}: a suite has none of its own; name an attack, such as --attack pgd")
+    variants = []
+    for value in values:  # all, before minutes are spent on the first
+        variants.append(AttackOptions.parse(options.model_dump() | {over: value}, f"--values {value}"))
+        try:
+            Threat.of(options.norm, variants[-1].eps)
+        except ConfigError as error:
+            raise ConfigError(str(error).replace("--eps", "--values", 1)) from None
+    points = []
+    for index, (value, varied) in enumerate(zip(values, variants, strict=True)):
+        place = None if folder is None else folder / f"{over}-{value.replace('/', '-')}"
+        result = attack(case, varied, place)
+        kept = (
+            "robust_auroc",
+            "robust_auroc_ci",
+            "robust_tpr",
+            "robust_fpr",
+            "gradients",
+            "seconds",
+            "flags",
+            "folder",
+        )
+        number = result["eps"] if over == "eps" else int(value)
+        points.append({"value": number, "typed": value, **{name: result[name] for name in kept}})
+        if progress:
+            progress(index + 1, len(values))
+    return {
+        "over": over,
+        "attack": options.attack,
+        "norm": options.norm,
+        "eps": options.eps,
+        "noise": options.noise,
+        "category": case.category,
+        "clean_auroc": result["clean_auroc"],
+        "n_good": result["n_good"],
+        "n_defect": result["n_defect"],
+        "points": points,
+    }

@@ -1,0 +1,125 @@
+"""Square attack: score queries only, no gradients."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from advrad.attacks.base import Found, Task, _Search
+
+
+def square(task: Task) -> Found:
+    """Random search over squares; asks for scores only, never for gradients.
+
+    ``linf``: each trial sets a square to plus or minus eps, per channel. ``l2``: each trial moves the budget of one
+    window, and what is unused, into another, shaped as a pyramid (of one step per ring; the paper's is steeper).
+
+    Source: Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random
+    search".
+    """
+    images, threat, search = task.images, task.threat, _Search(task)
+    begin = _stripes if threat.norm == "linf" else _pyramids
+    change = torch.stack([begin(image, threat.eps, each) for image, each in zip(images, task.generators, strict=True)])
+    search.ask(images)
+    search.ask(threat.project(images + change, images))
+    for query in range(2, task.steps):
+        if search.ended:
+            break
+        side = _side(query, task.steps, *images.shape[-2:])
+        proposal = search.images - images
+        propose = _paint if threat.norm == "linf" else _shift
+        for row, generator in enumerate(task.generators):
+            proposal[row] = propose(proposal[row], side, threat.eps, generator)
+        search.ask(threat.project(images + proposal, images))
+    return search.found(search.images)
+
+
+#: Square's share of changed pixels, and at which of 10,000 queries it is halved, as published.
+_FIRST_SHARE = 0.8
+_HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def _side(query: int, steps: int, height: int, width: int) -> int:
+    """Side of the square of one query, pixels."""
+    at = query / steps * 10_000
+    share = _FIRST_SHARE / 2 ** sum(at > mark for mark in _HALVINGS)
+    return int(min(max(1, round(math.sqrt(share * height * width))), height - 1, width - 1)) or 1
+
+
+def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return 2.0 * torch.randint(2, shape, generator=generator) - 1.0
+
+
+def _integer(below: int, generator: torch.Generator) -> int:
+    return int(torch.randint(max(1, below), (1,), generator=generator))
+
+
+def _stripes(image: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """Vertical stripes one pixel wide, plus or minus eps per channel, for a picture (c, h, w)."""
+    channels, _, width = image.shape
+    return (eps * _signs((channels, 1, width), generator)).to(image).expand_as(image)
+
+
+def _paint(change: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
+    """Set one square of a row's change, (c, h, w), to plus or minus eps, per channel."""
+    channels, height, width = change.shape
+    top, left = _integer(height - side + 1, generator), _integer(width - side + 1, generator)
+    out = change.clone()
+    out[:, top : top + side, left : left + side] = (eps * _signs((channels, 1, 1), generator)).to(change)
+    return out
+
+
+def _pyramid(height: int, width: int) -> Tensor:
+    """A bump of length 1, highest in its middle, (height, width)."""
+    y = torch.arange(height) - (height - 1) / 2
+    x = torch.arange(width) - (width - 1) / 2
+    rings = torch.maximum(y.abs()[:, None] / max(height, 1), x.abs()[None, :] / max(width, 1))
+    bump = 1 / (1 + torch.floor(rings * max(height, width)))
+    unit: Tensor = bump / bump.norm()
+    return unit
+
+
+def _twin(side: int, generator: torch.Generator) -> Tensor:
+    """Two pyramids of opposite sign side by side, turned at random, of length 1; (side, side)."""
+    if side == 1:
+        return torch.ones(1, 1)
+    half = side // 2
+    bump = torch.cat([_pyramid(half, side), -_pyramid(side - half, side)], dim=0)
+    unit: Tensor = bump / bump.norm()
+    return unit.T if _integer(2, generator) else unit
+
+
+def _pyramids(image: Tensor, eps: float, generator: torch.Generator) -> Tensor:
+    """The whole picture, (c, h, w), tiled with twin pyramids of random sign, of length eps."""
+    channels, height, width = image.shape
+    side = max(1, min(height, width) // 5)
+    change = torch.zeros(channels, height, width)
+    for top in range(0, height - side + 1, side):
+        for left in range(0, width - side + 1, side):
+            signs = _signs((channels, 1, 1), generator)
+            change[:, top : top + side, left : left + side] = signs * _twin(side, generator)
+    scaled: Tensor = eps * change / change.norm().clamp_min(1e-30)
+    return scaled.to(image)
+
+
+def _shift(change: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
+    """Move the budget of one window of a row's change, and what is unused, into another window; (c, h, w)."""
+    channels, height, width = change.shape
+    windows = []
+    for _ in range(2):
+        top, left = _integer(height - side + 1, generator), _integer(width - side + 1, generator)
+        windows.append((slice(None), slice(top, top + side), slice(left, left + side)))
+    into, out_of = windows
+    taken = torch.zeros_like(change, dtype=torch.bool)
+    taken[into] = True
+    taken[out_of] = True
+    unused = max(0.0, eps**2 - float(change.square().sum()))
+    budget = math.sqrt(float(change[taken].square().sum()) + unused)
+    old = change[into]
+    bump = _signs((channels, 1, 1), generator).to(change) * _twin(side, generator).to(change)
+    fresh = bump / math.sqrt(channels) + old / old.norm().clamp_min(1e-30)
+    result = torch.where(taken, torch.zeros_like(change), change)
+    result[into] = budget * fresh / fresh.norm().clamp_min(1e-30)
+    return result

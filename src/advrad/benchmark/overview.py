@@ -1,0 +1,238 @@
+"""The tables of a bench: which there are, and what to know of each."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from advrad.benchmark.cells import Cell, Place, Results
+from advrad.benchmark.noise_sweeps import Family, dilemma_table, families_of
+from advrad.benchmark.tables import Entry, Row, Table, figure_of, figure_table, mark_best, radius_of
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """All tables of a bench.
+
+    Attributes:
+        overview: means over categories; its columns are those of ``standard``, ``robust`` and ``certified``.
+        standard: AUROC without attack.
+        robust: AUROC under each attack.
+        certified: AUROC at each radius of each certificate.
+        pixels: pixel figures, as far as there are any.
+        families: detectors over their noise.
+        dilemma: the same as a table; None without families.
+        progress: cells by what became of them.
+        time: of fitting, attacking and certifying, and gradient evaluations.
+    """
+
+    overview: Table
+    standard: Table
+    robust: tuple[Table, ...]
+    certified: tuple[Table, ...]
+    pixels: tuple[Table, ...]
+    families: tuple[Family, ...]
+    dilemma: Table | None
+    progress: Table
+    time: Table
+
+    @property
+    def all(self) -> tuple[Table, ...]:
+        """Every table, in the order in which a reader wants them."""
+        dilemma = () if self.dilemma is None else (self.dilemma,)
+        figures = (self.standard, *self.robust, *self.certified, *self.pixels)
+        return (self.overview, *dilemma, *figures, self.progress, self.time)
+
+
+def make_tables(results: Results) -> Tables:
+    """Every table that the cells of a bench can fill."""
+    standard = figure_table(
+        results,
+        "standard",
+        "standard",
+        "Standard AUROC, no attack",
+        _clean,
+        figure_of("image_auroc", "image_auroc_ci"),
+        _distrust_notes(results, _clean),
+    )
+    attacks = results.order(lambda place: place.attack)
+    robust = tuple(_robust(results, f"robust-{number}", attack) for number, attack in enumerate(attacks, 1))
+    certified = _certified(results)
+    overview = _overview(results, (standard, *robust, *certified))
+    families = families_of(results, overview, len(robust))
+    asked = (("pixel_auroc", "pixel AUROC"), ("aupro", "AUPRO"))
+    return Tables(
+        overview=overview,
+        standard=standard,
+        robust=robust,
+        certified=certified,
+        pixels=tuple(
+            figure_table(
+                results,
+                name.replace("_", "-"),
+                short,
+                f"{short[0].upper()}{short[1:]}, no attack",
+                _clean,
+                figure_of(name),
+            )
+            for name, short in asked
+            if any(getattr(cell.figures, name) is not None for cell in results.done)
+        ),
+        families=families,
+        dilemma=dilemma_table(families, overview.columns) if families else None,
+        progress=_progress(results),
+        time=_time(results),
+    )
+
+
+def _clean(place: Place) -> bool:
+    return place.attack is None and place.certificate is None
+
+
+def _of(attack: str | None, certificate: str | None, place: Place) -> bool:
+    return (place.attack, place.certificate) == (attack, certificate)
+
+
+def _robust(results: Results, name: str, attack: str) -> Table:
+    wanted = partial(_of, attack, None)
+    cells = [cell for cell in results.done if wanted(cell)]
+    notes = ["Both classes are attacked. Each figure is an upper bound: a better attack may find worse."]
+    notes += dict.fromkeys(
+        f"{cell.figures.note[:1].upper()}{cell.figures.note[1:]}." for cell in cells if cell.figures.note
+    )
+    notes += [*_suite(cells), *_fewer(results, cells), *_distrust_notes(results, wanted)]
+    title = f"Robust AUROC under {attack}"
+    if cells and cells[0].figures.norm and cells[0].figures.eps is not None:
+        threat = _threat(cells[0].figures.norm, cells[0].figures.eps)
+        title += "" if threat in attack else f" ({threat})"
+    return figure_table(results, name, attack, title, wanted, figure_of("robust_auroc", "robust_auroc_ci"), notes)
+
+
+def _threat(norm: str, eps: float) -> str:
+    """A threat in words: linf in levels of 255 where it is one."""
+    levels = round(eps * 255, 2)
+    if norm == "linf" and math.isclose(eps * 255, levels, rel_tol=1e-6):
+        return f"{norm} {levels:g}/255"
+    return f"{norm} {eps:.4g}"
+
+
+def _certified(results: Results) -> tuple[Table, ...]:
+    """One table per certificate and radius; a certificate of which nothing is done yet has one without radius."""
+    tables: list[Table] = []
+    for certificate in results.order(lambda place: place.certificate):
+        wanted = partial(_of, None, certificate)
+        cells = [cell for cell in results.done if wanted(cell)]
+        notes = ["Proven: no change of the pictures within the radius leaves less, whatever attack finds it."]
+        notes += [f"Method: {how}." for how in dict.fromkeys(_method(cell) for cell in cells)]
+        notes += [*_fewer(results, cells), *_distrust_notes(results, wanted)]
+        radii = sorted({radius for cell in cells for radius in cell.figures.certified_auroc}, key=float)
+        for radius in radii or [""]:
+            label = f"{certificate} at {radius}" if radius else certificate
+            name = f"certified-{len(tables) + 1}"
+            title = f"Certified AUROC by {certificate}" + (f", l2 radius {radius}" if radius else "")
+            tables.append(figure_table(results, name, label, title, wanted, radius_of(radius), notes))
+    return tuple(tables)
+
+
+def _method(cell: Cell) -> str:
+    found = cell.figures
+    parts = [found.method or "not recorded"]
+    parts += [f"{found.draws} draws"] if found.draws else []
+    parts += [f"confidence {100 * found.confidence:g} %"] if found.confidence else []
+    parts += [f"rounding to 8 bits moves a picture by an l2 of {found.rounding_l2:.2g}"] if found.rounding_l2 else []
+    return ", ".join(parts)
+
+
+def _suite(cells: Iterable[Cell]) -> list[str]:
+    """Which version of the suite attacked."""
+    found = {cell.figures.suite_version for cell in cells}
+    known = sorted(version for version in found if version is not None)
+    if not known:
+        return []
+    told = " and ".join(f"{version}" for version in known) + (", others not recorded" if None in found else "")
+    return [f"Version of the suite: {told}."]
+
+
+def _fewer(results: Results, cells: Iterable[Cell]) -> list[str]:
+    """Say where figures are of fewer pictures than the standard one of the same category."""
+    whole = {cell.category: cell.figures.pictures for cell in results.done if _clean(cell)}
+    found = dict.fromkeys(
+        f"{cell.category} {cell.figures.pictures} of {whole[cell.category]}"
+        for cell in cells
+        if cell.figures.pictures and whole.get(cell.category) and cell.figures.pictures != whole[cell.category]
+    )
+    if not found:
+        return []
+    return [f"Of a part of the test pictures; clean_auroc in results.csv is of the same ones: {', '.join(found)}."]
+
+
+def _distrust_notes(results: Results, wanted: Callable[[Place], bool]) -> list[str]:
+    """Why audits distrust figures of some cells: each reason once, with the cells that it was raised for."""
+    found: dict[str, list[str]] = {}
+    for cell in results.done:
+        for reason in cell.reasons if wanted(cell) else ():
+            words = reason.name + (f": {reason.words.rstrip('.')}" if reason.words else "")
+            found.setdefault(words, []).append(f"{cell.detector} on {cell.category} (seed {cell.seed})")
+    return [f"\N{DAGGER} {'; '.join(where)}: {words}." for words, where in found.items()]
+
+
+def _overview(results: Results, tables: Sequence[Table]) -> Table:
+    """The means of all tables side by side."""
+    means = [{row.label: row.entries[-1] for row in table.rows} for table in tables]
+    rows = [
+        Row(detector, tuple(column.get(detector, Entry("unplanned")) for column in means))
+        for detector in results.order(lambda place: place.detector)
+    ]
+    title = "AUROC, mean over categories: standard, under attack, certified"
+    columns = tuple(table.short for table in tables)
+    return Table("overview", "overview", title, "Detector", columns, mark_best(rows))
+
+
+def _progress(results: Results) -> Table:
+    """What became of the cells of each detector."""
+    rows = []
+    for detector in results.order(lambda place: place.detector):
+        places = [place for place in results.places if place.detector == detector]
+        ended = results.ended(places)
+        done = [cell for cell in ended if cell.done]
+        distrusted = sum(bool(cell.reasons) for cell in done)
+        counts = (len(places), len(done), distrusted, len(ended) - len(done), len(places) - len(ended))
+        rows.append(Row(detector, tuple(Entry("value", float(count)) for count in counts)))
+    columns = ("planned", "done", "of these distrusted", "failed", "not run")
+    return Table("progress", "cells", "Cells", "Detector", columns, tuple(rows), decimals=0)
+
+
+def _time(results: Results) -> Table:
+    """Seconds and gradient evaluations: means over the cells that are done."""
+    tests = list(dict.fromkeys((place.attack, place.certificate) for place in results.places))
+    labels = [attack or certificate or "standard" for attack, certificate in tests]
+    columns = ["fit (s)", *(f"{label} (s)" for label in labels), *(f"{label} (gradients)" for label in labels)]
+    rows = []
+    for detector in results.order(lambda place: place.detector):
+        cells = [cell for cell in results.done if cell.detector == detector]
+        # Fitted once, told by every cell that rests on it.
+        fits = {(cell.category, cell.seed): cell.fit_seconds for cell in cells}
+        here = [[cell for cell in cells if _of(*test, cell)] for test in tests]
+        entries = [_average(fits.values())]
+        entries += [_average(cell.seconds for cell in some) for some in here]
+        entries += [_average(cell.gradients for cell in some) for some in here]
+        rows.append(Row(detector, tuple(entries)))
+    kept = [place for place in range(len(columns)) if any(row.entries[place].value is not None for row in rows)]
+    return Table(
+        "time",
+        "time",
+        "Time and gradient evaluations",
+        "Detector",
+        tuple(columns[place] for place in kept),
+        tuple(replace(row, entries=tuple(row.entries[place] for place in kept)) for row in rows),
+        ("Means over the cells that are done, each on the machine and with the load that it had.",),
+        decimals=0,
+    )
+
+
+def _average(values: Iterable[float | None]) -> Entry:
+    known = [value for value in values if value is not None]
+    return Entry("value", statistics.fmean(known)) if known else Entry("unmeasured")

@@ -1,0 +1,166 @@
+"""The report of a bench folder: its tables for people, for papers and for programs, with plots and origin."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from advrad.benchmark.cells import Cell, Results, read_bench
+from advrad.benchmark.formats import escape_markdown, latex, markdown, results_csv
+from advrad.benchmark.overview import Tables, make_tables
+from advrad.benchmark.plots import dilemma_plot, draw_dilemma, overview_plot
+from advrad.benchmark.tables import READING, Entry, entry_text
+from advrad.report.rendering import page
+from advrad.utils.files import atomic_path, make_folder
+from advrad.utils.formatting import quoted
+
+
+def bench_report(folder: Path, output: Path) -> list[Path]:
+    """Write the report of a bench, which may still be running.
+
+    ``index.html`` stands alone and holds everything; ``tables.md`` and ``tables.tex`` hold the tables, ``results.csv``
+    one row per cell, ``dilemma.png`` AUROC over noise, where the grid has detectors that differ in ``sigma`` only.
+
+    Args:
+        folder: of the bench.
+        output: folder for the files; made if missing. Each file replaces an older one once it is complete.
+
+    Returns:
+        The files, the page first.
+
+    Raises:
+        DataError: see :func:`advrad.benchmark.cells.read_bench`.
+        OutputError: a file cannot be written.
+    """
+    results = read_bench(folder)
+    tables = make_tables(results)
+    warnings, failures, origin = _warnings(results), _failures(results), _origin(results, folder)
+    made = {
+        "index.html": _page(results, tables, warnings, failures, origin),
+        "tables.md": _markdown(results, tables, warnings, failures, origin),
+        "results.csv": results_csv(results),
+        "tables.tex": latex(tables.all),
+    }
+    make_folder(output)
+    for name, text in made.items():
+        with atomic_path(output / name) as temporary:
+            # Words that are no valid text (a lone surrogate) must not cost the report.
+            temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
+    written = [output / name for name in made]
+    drawing = output / "dilemma.png"
+    if tables.families:
+        draw_dilemma(drawing, tables.families, [table.short for table in tables.robust])
+        written.append(drawing)
+    else:
+        with suppress(OSError):  # one of an earlier report would be taken for this one's
+            drawing.unlink()
+    return written
+
+
+def _page(
+    results: Results, tables: Tables, warnings: list[str], failures: list[str], origin: list[tuple[str, str]]
+) -> str:
+    plots = {"overview": overview_plot(tables.overview)}
+    if tables.families:
+        plots["dilemma"] = dilemma_plot(tables.families, [table.short for table in tables.robust])
+    return page(
+        "bench.html.j2",
+        results=results,
+        tables=tables,
+        plots=plots,
+        warnings=warnings,
+        failures=failures,
+        origin=origin,
+        reading=READING,
+        text=entry_text,
+        look=_look,
+    )
+
+
+def _look(entry: Entry) -> str:
+    """Style classes of a field."""
+    if entry.value is None:
+        return "lost" if entry.state == "failed" else "none"
+    return " ".join(name for name, holds in (("best", entry.best), ("distrusted", entry.distrusted)) if holds)
+
+
+def _markdown(
+    results: Results, tables: Tables, warnings: list[str], failures: list[str], origin: list[tuple[str, str]]
+) -> str:
+    parts = [f"# {escape_markdown(results.name)}\n"]
+    parts += [f"**Warning.** {escape_markdown(warning)}\n" for warning in warnings]
+    parts += map(markdown, tables.all)
+    parts.append("### How to read the tables\n\n" + _list(READING))
+    if failures:
+        parts.append("### Failed cells\n\n" + _list(failures))
+    parts.append("### Origin\n\n" + _list(f"{name}: {value}" for name, value in origin))
+    return "\n".join(parts)
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "".join(f"- {escape_markdown(line)}\n" for line in lines)
+
+
+def _warnings(results: Results) -> list[str]:
+    """What to know before any figure is believed."""
+    done, failed, planned = results.done, results.failed, len(results.places)
+    distrusted = sum(bool(cell.reasons) for cell in done)
+    found = []
+    if failed:
+        found.append(f"{len(failed)} of {planned} cells failed; advrad bench tries them again.")
+    if len(done) + len(failed) < planned:
+        found.append(f"{planned - len(done) - len(failed)} of {planned} cells were not run yet; advrad bench goes on.")
+    if distrusted:
+        found.append(f"Audits distrust {distrusted} of {len(done)} figures; the reasons stand below their tables.")
+    if results.strangers:
+        found.append(
+            f"{results.strangers} results in cells/ belong to no cell of this grid as it is now (a label, an option or"
+            " a picture changed); they are left out."
+        )
+    mixed: tuple[tuple[str, Collection[str], str], ...] = (
+        ("versions of our code", {cell.code for cell in done}, "their figures may differ for that reason alone"),
+        ("machines", {cell.machine.words for cell in done}, "times are not to be compared"),
+        *((f"versions of {package}", found, "see Origin") for package, found in _versions(done).items()),
+    )
+    for what, values, meaning in mixed:
+        if len(values) > 1:
+            found.append(f"The cells come from {len(values)} {what}: {meaning}.")
+    return found
+
+
+def _failures(results: Results) -> list[str]:
+    return [f"{_label(cell)}: {cell.error or 'no reason was recorded'}" for cell in results.failed]
+
+
+def _label(cell: Cell) -> str:
+    return f"{cell.detector} on {cell.category}, {cell.attack or cell.certificate or 'standard'}, seed {cell.seed}"
+
+
+def _origin(results: Results, folder: Path) -> list[tuple[str, str]]:
+    """What is needed to make the figures again."""
+    done = results.done
+    dates = sorted(cell.finished for cell in done if cell.finished)
+    return [
+        ("Command", f"advrad bench GRID --data DATA -o {quoted(folder)}"),
+        ("Report", f"advrad report {quoted(folder)}"),
+        ("Finished", f"{dates[0]} to {dates[-1]}" if dates else "not recorded"),
+        *_counted("Machine", [cell.machine.words for cell in done]),
+        *_counted("Digest of our code", [cell.code or "not recorded" for cell in done]),
+        ("Versions", ", ".join(f"{name} {' and '.join(found)}" for name, found in _versions(done).items())),
+    ]
+
+
+def _counted(name: str, values: list[str]) -> list[tuple[str, str]]:
+    counts = Counter(values).most_common()
+    return [(name, value if len(counts) == 1 else f"{value} ({count} cells)") for value, count in counts]
+
+
+def _versions(cells: Iterable[Cell]) -> dict[str, list[str]]:
+    """The versions of each package that cells were measured with; a cell names those that matter to it."""
+    found: dict[str, set[str]] = {}
+    for cell in cells:
+        for package, version in cell.versions.items():
+            found.setdefault(package, set()).add(version)
+    return {package: sorted(versions) for package, versions in sorted(found.items())}

@@ -1,0 +1,145 @@
+"""A threshold for smoothed scores that keeps its false-alarm rate while somebody moves every picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advrad.certify.order_statistics import bounds
+from advrad.certify.smoothing import Sampler, draws_in_reach, refuse_too_few
+from advrad.data.splits import normals_needed
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.config import Guarantee
+from advrad.detectors.conformal import conformal_threshold
+from advrad.errors import ConfigError
+
+#: Draws that bound the score of each calibration picture.
+DRAWS = 64
+CONFIDENCE = 0.999
+
+
+def upper_bounds(
+    sampler: Sampler,
+    normals: Sequence[Tensor],
+    radius: float,
+    draws: int,
+    confidence: float,
+    generator: torch.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[float]:
+    """For each picture a bound that its smoothed score does not exceed within the radius, with this confidence each.
+
+    Args:
+        sampler: of the score.
+        normals: (c, h, w) each, in [0, 1].
+        radius: l2, in [0, 1] pixel units of these pictures.
+        draws: of each score.
+        confidence: of each bound.
+        generator: source of all noise.
+        progress: told (pictures done, pictures in all).
+
+    Raises:
+        ConfigError: the radius is out of reach of so many draws.
+    """
+    found = []
+    for index, image in enumerate(normals):
+        shifts = [shift * radius for shift in sampler.shifts(*image.shape[1:])]
+        failure = 1 - confidence
+        needed = draws_in_reach(sampler, image.shape[1:], radius, failure)
+        refuse_too_few(needed, draws, radius, confidence, sampler)
+        lower, upper = sampler.draw(image, (radius,), draws, generator)
+        found.append(bounds(lower[:, 0], upper[:, 0], shifts, failure, sampler.quantile)[1])
+        if progress:
+            progress(index + 1, len(normals))
+    return found
+
+
+def promised_rate(false_alarm_rate: float, confidence: float) -> float:
+    """The rate to calibrate for, so that what a bound may miss is part of the promise.
+
+    A moved normal picture raises a false alarm only if its upper bound lies above the threshold, or if that bound
+    fails, or if the lower bound that the verdict rests on fails.
+
+    Raises:
+        ConfigError: the confidence leaves nothing of the rate.
+    """
+    left = false_alarm_rate - 2 * (1 - confidence)
+    if left <= 0:
+        raise ConfigError(
+            f"--false-alarm-rate {false_alarm_rate:g}: is used up by a confidence of {confidence:g}; raise either"
+        )
+    return left
+
+
+def least_rate(pictures: int, confidence: float) -> float:
+    """Lowest rate, rounded up to four digits, that so many calibration pictures can promise under attack."""
+    return math.ceil(1e4 * (1 / (pictures + 1) + 2 * (1 - confidence))) / 1e4
+
+
+def guarantee(
+    sampler: Sampler,
+    normals: Sequence[Tensor],
+    *,
+    false_alarm_rate: float,
+    radius: float,
+    draws: int = DRAWS,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
+    source: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Guarantee:
+    """The threshold that a normal picture's certified verdict passes with at most this probability, moved or not.
+
+    It is the split-conformal quantile of the upper bounds. Normal pictures must be exchangeable with those of the
+    calibration; the attack may look at everything but the noise that the verdict will draw.
+
+    Args:
+        sampler: of the score.
+        normals: pictures that nothing else was learnt from, (c, h, w) each, in [0, 1].
+        false_alarm_rate: promised.
+        radius: l2, in [0, 1] pixel units of these pictures.
+        draws: of each score.
+        confidence: of each bound, and at least that of the verdicts to come.
+        seed: of the noise.
+        source: provenance, kept with the threshold.
+        progress: told (pictures done, pictures in all).
+
+    Raises:
+        ConfigError: too few pictures for the rate, or the radius is out of reach of the draws.
+    """
+    rate = promised_rate(false_alarm_rate, confidence)
+    needed = normals_needed(rate)
+    if len(normals) < needed:
+        raise ConfigError(
+            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration pictures under attack, there are"
+            f" {len(normals)}; give more normal pictures, or accept a rate of"
+            f" {least_rate(len(normals), confidence):g} or more"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    values = upper_bounds(sampler, normals, radius, draws, confidence, generator, progress)
+    return Guarantee(
+        threshold=conformal_threshold(values, rate),
+        false_alarm_rate=false_alarm_rate,
+        radius=radius,
+        n=len(normals),
+        draws=draws,
+        confidence=confidence,
+        source=source or {},
+    )
+
+
+def certified_threshold(detector: AdvRAD) -> tuple[float | None, list[str]]:
+    """The threshold for the score that two-path certificates speak of, and what is to be said of it."""
+    config = detector.detector_config
+    if config.guarantee is not None:
+        return config.guarantee.threshold, []
+    if config.calibration is None:
+        return None, []
+    return config.calibration.threshold, [
+        "the threshold was set for plain scores; it promises no false-alarm rate for certified verdicts: set one that"
+        " does with 'advrad calibrate RUN DATA --radius R -o NEW'"
+    ]

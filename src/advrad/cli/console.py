@@ -1,0 +1,294 @@
+"""What a person sees: progress on standard error, tables on standard output."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from advrad.cli.terminal import is_first_process, printable
+from advrad.utils.formatting import flat, number, percent
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from advrad.benchmark.estimate import Estimate
+    from advrad.utils.progress import Progress
+
+_LINE_EVERY_S = 20.0
+
+
+class Screen(AbstractContextManager["Screen"]):
+    """A run's watcher: bars on a terminal, plain lines elsewhere. Everything goes to standard error.
+
+    Of several processes only the first speaks.
+    """
+
+    def __init__(self) -> None:
+        self.last_step: int | None = None
+        self._bars: Bars | None = None
+        self._task: TaskID | None = None
+        self._quiet = not is_first_process()
+        self._spoke = 0.0
+        #: How much was done, and when, at the first count of this stage.
+        self._counted: tuple[int, float] | None = None
+        if not self._quiet and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bars
+
+            self._bars = Bars(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[words]}", markup=False),
+                console=Console(stderr=True),
+                transient=True,
+            )
+            self._bars.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bars away; lines that are printed next stand alone."""
+        if self._bars is not None:
+            self._bars.stop()
+
+    def stage(self, words: str) -> None:
+        """A new stage begins."""
+        self._counted = None
+        if self._bars is not None:
+            if self._task is not None:
+                self._bars.remove_task(self._task)
+            self._task = self._bars.add_task(words, total=None, words="")
+        else:
+            self._say(words)
+            self._spoke = time.monotonic()
+
+    def count(self, done: int, total: int) -> None:
+        """Progress inside a stage."""
+        now = time.monotonic()
+        if self._counted is None or done < self._counted[0]:
+            self._counted = (done, now)
+        first, began = self._counted
+        left = f"  {_clock((now - began) / (done - first) * (total - done))} left" if done > first else ""
+        self._show(done, total, f"{done} of {total}{left}")
+
+    def step(self, progress: Progress) -> None:
+        """A training step was taken."""
+        self.last_step = progress.step
+        words = (
+            f"step {progress.step} of {progress.steps}  loss {progress.loss:.4g}"
+            f"  {progress.images_per_s:.1f} images/s  {_clock(progress.left_s)} left"
+        )
+        self._show(progress.step, progress.steps, words)
+
+    def note(self, words: str) -> None:
+        """Something worth telling."""
+        if self._bars is not None:
+            self._bars.console.print(words, style="dim", markup=False, highlight=False, soft_wrap=True)
+        else:
+            self._say(words)
+
+    def _show(self, done: int, total: int, words: str) -> None:
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done, total=total, words=words)
+        elif self._bars is None and time.monotonic() - self._spoke > _LINE_EVERY_S:
+            self._say(words)
+            self._spoke = time.monotonic()
+
+    def _say(self, words: str) -> None:
+        if not self._quiet:
+            print(words, file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+
+
+def show_table(title: str, rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> None:
+    """Print a table on standard output.
+
+    Args:
+        title: above it.
+        rows: of texts; the first column is the name.
+        heads: names of the columns, if they have any.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title), show_header=bool(heads), title_justify="left")
+    listed = [tuple(row) for row in rows]
+    for index in range(max([len(heads), *map(len, listed)])):
+        table.add_column(heads[index] if heads else "", overflow="fold", style="bold" if index == 0 else "")
+    for row in listed:
+        # Text, because file names may hold what rich takes for markup.
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    Console().print(table)
+
+
+def show_warnings(texts: Iterable[str]) -> None:
+    """Print warnings on standard output, each in a frame of its own."""
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.text import Text
+
+    for text in texts:
+        Console().print(Panel(Text(text), title="WARNING", style="bold", border_style="red"))
+
+
+def show_inspection(found: Mapping[str, Any]) -> None:
+    """Print what :func:`advrad.data.inspection.inspect` found."""
+    rows = [("folder", str(found["root"])), ("layout", found["layout"]), ("category", found["category"])]
+    for split, counts in found["counts"].items():
+        rows.append((f"{split} pictures", ", ".join(f"{name} {n}" for name, n in counts.items()) or "none"))
+    rows.append(("masks", ", ".join(f"{name} {n}" for name, n in found["masks"].items() if n) or "none"))
+    for side in ("width_px", "height_px"):
+        sizes = found[side]
+        if sizes is not None:
+            same = sizes["min"] == sizes["max"]
+            text = f"{sizes['min']} px" if same else f"{sizes['min']} to {sizes['max']} px, median {sizes['median']:g}"
+            rows.append((side.removesuffix("_px"), text))
+    rows.append(("pixels", ", ".join(f"{name} {n}" for name, n in found["kinds"].items()) or "none"))
+    if found["split"] is not None:
+        rows.append(("normals are used for", ", ".join(f"{name} {n}" for name, n in found["split"].items())))
+    rows += [("note", note) for note in found["notes"]]
+    rows += [("cannot be read", f"{bad['path']}: {bad['reason']}") for bad in found["broken"]]
+    show_table("Data", rows)
+    show_warnings(found["warnings"])
+
+
+def show_figures(figures: Mapping[str, Any], title: str) -> None:
+    """Print the figures of an evaluation."""
+    interval = figures["image_auroc_ci"]
+    area = number(figures["image_auroc"])
+    if interval:
+        area += f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+    rows = [
+        ("image AUROC", area),
+        ("pixel AUROC", number(figures["pixel_auroc"])),
+        ("AUPRO", number(figures["aupro"])),
+        ("defects found (TPR)", percent(figures["tpr"])),
+        ("false alarms (FPR)", percent(figures["fpr"])),
+        ("threshold", number(figures["threshold"], ".6g")),
+        ("test pictures", f"{figures['n_good']} good, {figures['n_defect']} defective"),
+    ]
+    show_table(title, rows)
+    per_defect = figures["per_defect"]
+    if per_defect:
+        listed = [(name, str(row["n"]), number(row["auroc"]), percent(row["tpr"])) for name, row in per_defect.items()]
+        show_table("By defect", listed, ("defect", "pictures", "AUROC", "found"))
+    show_warnings(figures["warnings"])
+
+
+def show_attack(result: Mapping[str, Any], title: str) -> None:
+    """Print what :func:`advrad.attacks.pipeline.attack` found."""
+    interval = result["robust_auroc_ci"]
+
+    def pair(name: str, form: Callable[[float | None], str]) -> str:
+        return f"{form(result[f'clean_{name}'])} -> {form(result[f'robust_{name}'])}"
+
+    suite = f" {result['budget']}, version {result['suite_version']}" if result["attack"] == "suite" else ""
+    rows = [
+        ("attack", f"{result['attack']}{suite}; {result['norm']} {result['eps']:.4g}; noise {result['noise']}"),
+        ("image AUROC", pair("auroc", number)),
+        ("95 % interval", f"{interval[0]:.4f} to {interval[1]:.4f}"),
+        ("only defective attacked", number(result["robust_auroc_anomalous_only"])),
+        ("only good attacked", number(result["robust_auroc_normal_only"])),
+        ("rounded to 8 bits", number(result["robust_auroc_8bit"])),
+        ("defects found (TPR)", pair("tpr", percent)),
+        ("false alarms (FPR)", pair("fpr", percent)),
+        ("pixel AUROC", pair("pixel_auroc", number)),
+        ("AUPRO", pair("aupro", number)),
+        ("pictures", f"{result['n_good']} good, {result['n_defect']} defective"),
+        ("effort", f"{result['gradients']} gradients, {result['queries']} evaluations, {result['seconds']:.0f} s"),
+        ("results", result["folder"]),
+    ]
+    if "note" in result:
+        rows.append(("note", result["note"]))
+    show_table(title, rows)
+    listed = [
+        (name, number(area), str(result["found_by"][name])) for name, area in result["robust_auroc_after"].items()
+    ]
+    show_table("By attack", listed, ("attack", "AUROC after it", "worst found"))
+    for name, reason in result["left_out"].items():
+        print(f"left out  {name}: {reason}")
+    show_warnings(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
+
+
+def show_checks(result: Mapping[str, Any], title: str) -> None:
+    """Print what :func:`advrad.attacks.pipeline.check` found."""
+    show_table(title, [(name, number(area)) for name, area in result["auroc"].items()], ("attack", "AUROC left"))
+    show_warnings(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
+    if not result["flags"]:
+        print("No reason for distrust was found. That is no proof.")
+
+
+def show_curve(result: Mapping[str, Any], title: str) -> None:
+    """Print what :func:`advrad.attacks.pipeline.curve` found."""
+    rows = [("clean", number(result["clean_auroc"]), "", "")]
+    for point in result["points"]:
+        low, high = point["robust_auroc_ci"]
+        rows.append(
+            (point["typed"], number(point["robust_auroc"]), f"{low:.3f} to {high:.3f}", str(point["gradients"]))
+        )
+    show_table(title, rows, (result["over"], "robust AUROC", "95 % interval", "gradients"))
+    flags = {flag["name"]: flag["words"] for point in result["points"] for flag in point["flags"]}
+    show_warnings(f"{name}: {words}" for name, words in flags.items())
+
+
+def show_certificates(result: Mapping[str, Any], title: str) -> None:
+    """Print what :func:`advrad.certify.pipeline.certify` found."""
+    noise = "" if result["sigma"] is None else f", noise {result['sigma']:g}"
+    rows = [
+        ("method", f"{result['method']}{noise}; {result['draws']} draws; confidence {result['confidence']:g}"),
+        ("image AUROC, smoothed score", number(result["clean_auroc"])),
+        ("pictures", f"{result['n_good']} good, {result['n_defect']} defective"),
+        ("effort", f"{result['seconds']:.0f} s"),
+        ("results", result["folder"]),
+    ]
+    if "verdicts" in result:
+        rows.insert(2, ("median certified radius", f"{result['median_radius']:.4g}"))
+    rows += [("note", note) for note in result["notes"]]
+    show_table(title, rows)
+    listed = []
+    for radius, area in result["certified_auroc"].items():
+        verdicts = result.get("verdicts", {}).get(radius, {})
+        shares = [percent(verdicts.get(name)) for name in ("right", "wrong", "abstained", "draws_saved")]
+        listed.append((radius, number(area), *shares))
+    show_table("Certified", listed, ("l2 radius", "AUROC", "right", "wrong", "abstained", "draws saved"))
+    for sentence in result["meaning"]:
+        print(sentence)
+    show_warnings(result["warnings"])
+
+
+def show_estimates(left: Sequence[Estimate], title: str) -> None:
+    """Print what a bench has left to do, detector by detector, and an estimate of the hours."""
+    if not left:
+        print("nothing is left to do")
+        return
+    by_label: dict[str, list[Estimate]] = {}
+    for part in left:
+        by_label.setdefault(part.label, []).append(part)
+    rows = [
+        (label, str(len(parts)), str(sum(part.cells for part in parts)), _clock(sum(part.seconds for part in parts)))
+        for label, parts in by_label.items()
+    ]
+    seconds = sum(part.seconds for part in left)
+    rows.append(("all", str(len(left)), str(sum(part.cells for part in left)), _clock(seconds)))
+    show_table(title, rows, ("detector", "fits", "cells", "time of one process"))
+    print(f"about {seconds / 3600:.1f} hours for one process; a hint, not a promise")
+
+
+def show_facts(title: str, values: Mapping[str, Any]) -> None:
+    """Print nested values as a table of dotted names."""
+    show_table(title, flat(values, "\n"))

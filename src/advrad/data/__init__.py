@@ -1,0 +1,1 @@
+"""Image folders, records, loading, splits and synthetic defects."""

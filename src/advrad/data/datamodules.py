@@ -1,0 +1,120 @@
+"""What a datamodule of anomalib holds: its pictures, as our records.
+
+The datamodule stands in a Python file of the user's, ``FILE.py:NAME``, so anomalib is loaded there and not here. Of it
+we ask what every one offers: ``setup()``, and data sets ``train_data`` and ``test_data`` with a table ``samples`` whose
+columns are ``image_path``, ``label_index`` (0 good, 1 defective, else unknown) and ``mask_path``. No picture is opened
+by it: ours are read from the same files, without the datamodule's augmentations.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from advrad.data.records import Record, Split
+from advrad.errors import AdvradError, ConfigError, DataError
+from advrad.utils.imports import load_name
+
+
+class Contents(NamedTuple):
+    """What was found.
+
+    Attributes:
+        root: the folder that all pictures lie below.
+        category: the product: the datamodule's category, or else its name.
+        records: in no order.
+        notes: what is worth telling.
+    """
+
+    root: Path
+    category: str
+    records: list[Record]
+    notes: list[str]
+
+
+def read_datamodule(name: str) -> Contents:
+    """Run a file, set up the datamodule in it, and list its pictures.
+
+    Nothing is downloaded: ``prepare_data`` is not called.
+
+    Args:
+        name: ``FILE.py:NAME``, where NAME is a datamodule, or a function or class that makes one when called without
+            arguments.
+
+    Raises:
+        ConfigError: the file cannot be run, holds no such name, or it is no datamodule.
+        DataError: the datamodule cannot be set up, or a sample names no picture.
+    """
+    datamodule = _made(name)
+    try:
+        datamodule.setup()
+        train, test = (getattr(datamodule, key, None) for key in ("train_data", "test_data"))
+        tables = {"train": _rows(train), "test": _rows(test)}
+    except AdvradError:
+        raise
+    except Exception as error:  # whatever the datamodule raises
+        raise DataError(f"{name}: the datamodule cannot be set up ({type(error).__name__}: {error})") from None
+    if tables["train"] is None:
+        raise ConfigError(
+            f"{name}: is no datamodule of anomalib: after its setup() there is no train_data with a table 'samples'"
+        )
+    records: list[Record] = []
+    splits: tuple[Split, ...] = ("train", "test")
+    left_out = {"without a label": 0, "defective, but meant for training": 0}
+    for split in splits:
+        for row in tables[split] or ():
+            label = row.get("label_index")
+            if label not in (0, 1):
+                left_out["without a label"] += 1
+            elif label == 1 and split == "train":
+                left_out["defective, but meant for training"] += 1
+            else:
+                records.append(_record(name, row, split))
+    notes = [f"pictures {what} are not used: {count}" for what, count in left_out.items() if count]
+    if getattr(datamodule, "seed", 0) is None:
+        notes.append(
+            "the datamodule has no seed: where it shares pictures out by chance, test pictures change each time"
+        )
+    folders = {record.path.parent for record in records}
+    root = Path(os.path.commonpath(folders)) if folders else Path(name).parent
+    category = getattr(datamodule, "category", None) or getattr(datamodule, "name", None) or root.name
+    return Contents(root, str(category), records, notes)
+
+
+def _made(name: str) -> Any:
+    """The datamodule under a name."""
+    found = load_name(name)
+    if callable(found) and (isinstance(found, type) or not hasattr(found, "setup")):
+        try:
+            found = found()
+        except AdvradError:
+            raise
+        except Exception as error:  # whatever the user's own code raises
+            raise ConfigError(f"{name}: cannot be called ({type(error).__name__}: {error}); mend it first") from None
+    if not callable(getattr(found, "setup", None)):
+        raise ConfigError(
+            f"{name}: is no datamodule but {type(found).__name__}; name one, or a function that makes one"
+        )
+    return found
+
+
+def _rows(dataset: Any) -> list[dict[str, Any]] | None:
+    """The rows of a data set's table, or None where it has none."""
+    table = getattr(dataset, "samples", None)
+    return None if table is None else list(table.to_dict("records"))
+
+
+def _record(name: str, row: Mapping[str, Any], split: Split) -> Record:
+    image, mask = row.get("image_path"), row.get("mask_path")
+    if not (isinstance(image, (str, Path)) and str(image)):
+        raise DataError(
+            f"{name}: a sample of {split}_data names no file (image_path {image!r}); pictures must be files"
+        )
+    path = Path(os.path.abspath(image))
+    if row["label_index"] == 0:
+        return Record(path, split, 0, "good")
+    # Where there is none, the column is empty, or no text at all.
+    masked = isinstance(mask, (str, Path)) and str(mask)
+    return Record(path, "test", 1, path.parent.name, Path(os.path.abspath(str(mask))) if masked else None)

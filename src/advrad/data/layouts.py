@@ -1,0 +1,340 @@
+"""What lies in a data folder: which pictures are good, which are for testing, where their masks are.
+
+Layouts, told apart by their folders or named:
+
+- ``mvtec``: train/good, test/good, test/<defect>, ground_truth/<defect>/<name>_mask.png (MVTec AD).
+- ``btad``: the same with train/ok, test/ok, test/ko, ground_truth/ko/<name>.png or .bmp (BTAD).
+- ``visa``: split_csv/1cls.csv beside the category folders (VisA).
+- ``folder``: good pictures only; or good/ (also ok/ or normal/) beside one folder for each defect, with
+  masks, if there are any, in masks/<defect>/ or ground_truth/<defect>/.
+- ``datamodule``: no folder, but ``FILE.py:NAME``, a datamodule of anomalib in a Python file.
+
+A plain folder with defects names no good pictures for testing. So that training and testing never share one,
+about a fifth of good/ is kept for testing, chosen by a hash of the file name alone: adding or removing
+pictures does not move the others, and every run on every machine agrees.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from advrad.data.datamodules import read_datamodule
+from advrad.data.records import Record
+from advrad.errors import ConfigError, DataError
+from advrad.utils.imports import is_file_name
+
+Layout = Literal["mvtec", "visa", "btad", "folder", "datamodule"]
+
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+# fmt: off
+PICTURE_SUFFIXES = frozenset({
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff", ".webp",
+    ".gif", ".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".psd",
+})
+# fmt: on
+"""Files with these endings are taken for pictures; all others are left alone."""
+
+HELD_OUT_FRACTION = 0.2
+"""Share of a plain folder's good pictures that is kept for testing, where there are defects to test on."""
+
+_GOOD_NAMES = ("good", "ok", "normal")
+_MASK_FOLDERS = ("ground_truth", "masks", "mask")
+_MASK_ENDINGS = ("_mask", "", "-mask", "_gt")
+CLUTTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
+_TABLE = Path("split_csv", "1cls.csv")
+_TABLE_COLUMNS = ("object", "split", "label", "image", "mask")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """The pictures of one product.
+
+    Attributes:
+        root: the product's folder (the data set's folder for VisA); all records lie below it.
+        layout: what its folders were understood as.
+        category: the product's name; the folder's name where the layout has no categories.
+        records: training pictures first, then by path.
+        notes: what is worth telling, such as pictures without masks; sentences without a full stop.
+    """
+
+    root: Path
+    layout: Layout
+    category: str
+    records: tuple[Record, ...]
+    notes: tuple[str, ...] = ()
+
+
+def find_records(root: Path, layout: str = "auto", category: str | None = None) -> Dataset:
+    """List the pictures of one product, without opening any.
+
+    Args:
+        root: the product's folder, or that of a data set with several products; or ``FILE.py:NAME`` for a datamodule.
+            The file is run.
+        layout: one of `LAYOUTS`, or ``auto`` to tell by the folders.
+        category: the product, where root holds several.
+
+    Raises:
+        ConfigError: no such layout, or the file holds no datamodule.
+        DataError: the folder is missing, does not have this layout, or holds fewer than two good pictures to
+            train on.
+    """
+    root = Path(root)
+    if layout != "auto" and layout not in LAYOUTS:
+        raise ConfigError(f"layout {layout!r} is unknown; choose auto, {', '.join(LAYOUTS)}")
+    found = _datamodule(str(root), layout, category) if is_file_name(str(root)) else _lying(root, layout, category)
+    normals = [record for record in found.records if record.split == "train"]
+    if len(normals) < 2:
+        count = "only one good picture" if normals else "no good picture"
+        where = {
+            "mvtec": " in train/good",
+            "btad": " in train/ok",
+            "visa": " in the table's train split",
+            "datamodule": " in its train_data",
+        }
+        place = root if found.layout == "datamodule" else found.root
+        raise DataError(
+            f"{place}: {count} to train on{where.get(found.layout, '')}; "
+            "put good pictures there, several dozen if possible"
+        )
+    return found
+
+
+def _datamodule(name: str, layout: str, category: str | None) -> Dataset:
+    """What a file's datamodule holds."""
+    if layout not in ("auto", "datamodule"):
+        raise ConfigError(f"--layout {layout}: is for folders, but {name} names a datamodule; leave it out")
+    contents = read_datamodule(name)
+    if category not in (None, contents.category):
+        raise DataError(f"{name}: has no category {category!r}; it holds: {contents.category}")
+    notes = _Notes()
+    for line in contents.notes:
+        notes.add(line)
+    return _dataset(contents.root, "datamodule", contents.category, contents.records, notes)
+
+
+def _lying(root: Path, layout: str, category: str | None) -> Dataset:
+    """What lies in a folder."""
+    if layout == "datamodule":
+        raise DataError(f"{root}: is no datamodule; name one as FILE.py:NAME")
+    if not root.exists():
+        raise DataError(f"{root}: there is no such folder; check the path")
+    if not root.is_dir():
+        raise DataError(f"{root}: is a file; name the folder that holds the pictures")
+    found = _visa(root, category) if layout in ("auto", "visa") else None
+    if found is not None:
+        return found
+    if layout == "visa":
+        raise DataError(f"{root}: does not have the layout visa: {_TABLE.as_posix()} is missing here and one folder up")
+    base, kind = _product(root, None if layout == "auto" else cast(Layout, layout), category)
+    name = base.resolve().name
+    return _folder(base, name) if kind == "folder" else _train_test(base, kind, name)
+
+
+def _product(root: Path, layout: Layout | None, category: str | None) -> tuple[Path, Layout]:
+    """The product's own folder and its layout."""
+    # A plain folder goes by its own name: found once, it must be found again under it, as when a run is resumed.
+    own_name = category == root.resolve().name and not (root / category).is_dir()
+    if layout == "folder" and (category is None or own_name):
+        return root, "folder"
+    own = _layout_of(root)
+    if own is not None and category in (None, root.resolve().name):
+        base = root
+    elif category is not None:
+        base = root / category
+        if not base.is_dir():
+            names = [path.name for path in _folders(root) if _layout_of(path)]
+            mend = f"it holds: {', '.join(names)}" if names else "name the product's folder itself"
+            raise DataError(f"{root}: has no category {category!r}; {mend}")
+        own = _layout_of(base)
+    else:
+        products = [path for path in _folders(root) if _layout_of(path)]
+        if len(products) > 1:
+            several = ", ".join(path.name for path in products)
+            raise DataError(
+                f"{root}: holds several categories ({several}); name one, as {products[0]} or with --category"
+            )
+        base = products[0] if products else root
+        own = _layout_of(base)
+    if layout in ("mvtec", "btad") and own != layout:
+        good = "train/good" if layout == "mvtec" else "train/ok"
+        raise DataError(f"{base}: does not have the layout {layout}: {good} is missing")
+    return base, layout or own or "folder"
+
+
+def _layout_of(base: Path) -> Layout | None:
+    if (base / "train" / "good").is_dir():
+        return "mvtec"
+    return "btad" if (base / "train" / "ok").is_dir() else None
+
+
+def _train_test(base: Path, layout: Layout, category: str) -> Dataset:
+    """MVTec AD and BTAD."""
+    good = "good" if layout == "mvtec" else "ok"
+    notes = _Notes()
+    records = [Record(path, "train", 0, "good") for path in _pictures(base / "train" / good, notes)]
+    for folder in _folders(base / "test") if (base / "test").is_dir() else []:
+        paths = _pictures(folder, notes)
+        if folder.name == good:
+            records += [Record(path, "test", 0, "good") for path in paths]
+        else:
+            masks = _masks([base / "ground_truth" / folder.name])
+            records += [_defect(path, folder.name, masks) for path in paths]
+    return _dataset(base, layout, category, records, notes)
+
+
+def _folder(base: Path, category: str) -> Dataset:
+    """A plain folder."""
+    notes = _Notes()
+    folders = [folder for folder in _folders(base) if folder.name.lower() not in _MASK_FOLDERS]
+    good = [folder for folder in folders if folder.name.lower() in _GOOD_NAMES]
+    names = ", ".join(folder.name for folder in folders)
+    if not good:
+        records = [Record(path, "train", 0, "good") for path in _pictures(base, notes)]
+        if not records:
+            if any(folder.name in ("train", "test") for folder in folders):
+                raise DataError(f"{base}: has {names}, but neither train/good (MVTec AD) nor train/ok (BTAD)")
+            mend = f"its folders are {names}: put the good pictures into one named good" if names else "check the path"
+            raise DataError(f"{base}: no good pictures; {mend}")
+        if folders:
+            notes.add(f"these folders are not used: {names}; good pictures beside defect folders belong in good/")
+        return _dataset(base, "folder", category, records, notes)
+    if loose := len(_pictures(base, _Notes())):
+        notes.add(f"pictures beside the folder {good[0].name}/ are not used: {loose}")
+    normals = [path for folder in good for path in _pictures(folder, notes)]
+    records = []
+    for folder in folders:
+        if folder not in good:
+            masks = _masks([base / name / folder.name for name in _MASK_FOLDERS])
+            records += [_defect(path, folder.name, masks) for path in _pictures(folder, notes)]
+    kept = _held_out(normals) if records else frozenset()
+    if records:
+        notes.add(f"{len(kept)} of {len(normals)} good pictures are kept for testing, chosen by their names")
+    records += [Record(path, "test" if path in kept else "train", 0, "good") for path in normals]
+    return _dataset(base, "folder", category, records, notes)
+
+
+def _held_out(paths: list[Path]) -> frozenset[Path]:
+    """The good pictures of a plain folder that training never sees."""
+    place = {
+        path: int.from_bytes(hashlib.blake2b(path.name.encode("utf-8", "replace"), digest_size=8).digest()) / 2**64
+        for path in paths
+    }
+    kept = frozenset(path for path in paths if place[path] < HELD_OUT_FRACTION)
+    if not kept and len(paths) >= 5:
+        kept = frozenset([min(paths, key=lambda path: place[path])])
+    # A handful that all fall on the testing side could not be trained on at all.
+    return kept if len(paths) - len(kept) >= 2 else frozenset()
+
+
+def _visa(root: Path, category: str | None) -> Dataset | None:
+    """VisA by its table, or None where there is no table."""
+    if (root / _TABLE).is_file():
+        base = root
+    elif (root.resolve().parent / _TABLE).is_file() and (root / "Data" / "Images").is_dir():
+        base, category = root.resolve().parent, category or root.resolve().name
+    else:
+        return None
+    table = base / _TABLE
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise DataError(f"{table}: cannot be read as a table ({error}); restore it from the data set") from None
+    if not rows or any(row.get(column) is None for row in rows for column in _TABLE_COLUMNS):
+        raise DataError(f"{table}: each row needs the columns {', '.join(_TABLE_COLUMNS)}")
+    names = sorted({row["object"] for row in rows})
+    if category is None and len(names) == 1:
+        category = names[0]
+    if category is None:
+        raise DataError(
+            f"{root}: holds several categories ({', '.join(names)}); name one, as {base / names[0]} or with --category"
+        )
+    if category not in names:
+        raise DataError(f"{table}: has no category {category!r}; it holds: {', '.join(names)}")
+    notes = _Notes()
+    records = []
+    for number, row in enumerate(rows, start=2):
+        if row["object"] != category:
+            continue
+        split, label = row["split"], row["label"]
+        if (
+            split not in ("train", "test")
+            or label not in ("normal", "anomaly")
+            or (split, label) == ("train", "anomaly")
+        ):
+            raise DataError(f"{table}: line {number}: split {split!r} with label {label!r} is not in the 1-class split")
+        path = base / row["image"]
+        if label == "normal":
+            records.append(Record(path, "train" if split == "train" else "test", 0, "good"))
+        else:
+            mask = base / row["mask"] if row["mask"] else None
+            records.append(Record(path, "test", 1, "anomaly", mask if mask and mask.is_file() else None))
+    return _dataset(base, "visa", category, records, notes)
+
+
+class _Notes:
+    """Notes in the making, with a count of the files that were passed over."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self.ignored: Counter[str] = Counter()
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+
+    def done(self, records: Iterable[Record]) -> tuple[str, ...]:
+        lines = list(self._lines)
+        if self.ignored:
+            endings = ", ".join(f"{count} {ending}" for ending, count in sorted(self.ignored.items()))
+            lines.append(f"files that are no pictures were passed over: {endings}")
+        bare = Counter(record.defect for record in records if record.label == 1 and record.mask is None)
+        if bare:
+            each = ", ".join(f"{name} {count}" for name, count in sorted(bare.items()))
+            lines.append(f"defect pictures without a mask: {bare.total()} ({each})")
+        return tuple(lines)
+
+
+def _dataset(root: Path, layout: Layout, category: str, records: list[Record], notes: _Notes) -> Dataset:
+    ordered = tuple(sorted(records, key=lambda record: (record.split != "train", record.path.as_posix())))
+    return Dataset(root, layout, category, ordered, notes.done(ordered))
+
+
+def _defect(path: Path, name: str, masks: dict[str, Path]) -> Record:
+    mask = next((masks[path.stem + ending] for ending in _MASK_ENDINGS if path.stem + ending in masks), None)
+    return Record(path, "test", 1, name, mask)
+
+
+def _masks(folders: list[Path]) -> dict[str, Path]:
+    """Masks by their names without the ending of the file."""
+    return {path.stem: path for folder in folders if folder.is_dir() for path in _pictures(folder, _Notes())}
+
+
+def _pictures(folder: Path, notes: _Notes) -> list[Path]:
+    pictures = []
+    for path in _listing(folder):
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            # A folder with such a name is listed too: reading it says what it is.
+            pictures.append(path)
+        elif not path.is_dir():
+            notes.ignored[path.suffix.lower() or path.name] += 1
+    return pictures
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in _listing(folder) if path.is_dir()]
+
+
+def _listing(folder: Path) -> list[Path]:
+    """What lies in a folder, by name; hidden files and those of file managers left out."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from None
+    return [path for path in paths if not path.name.startswith(".") and path.name not in CLUTTER]

@@ -1,0 +1,74 @@
+"""Writing pictures: from an array to the whole numbers that a file holds, and to a PNG file."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from advrad.utils.files import atomic_path
+
+
+def write_picture(path: Path, array: npt.NDArray[Any], bits: int = 8) -> None:
+    """Write a PNG, all of it or nothing.
+
+    Args:
+        path: ends in .png; its folder exists.
+        array: (h, w) grey or (h, w, 3) colour, float or bool; what lies outside [0, 1] is cut off.
+        bits: 8 or 16. Pillow, and so :func:`advrad.data.images.read_picture`, reads 16-bit colour as 8-bit;
+            other readers do not.
+
+    Raises:
+        OutputError: the file cannot be written.
+        ValueError: the array is no such picture, or the name ends in something else.
+    """
+    from PIL import Image
+
+    path = Path(path)
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"{path}: only .png can be written")
+    if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or array.size == 0:
+        raise ValueError(f"expected (h, w) or (h, w, 3), got {array.shape}")
+    if bits not in (8, 16):
+        raise ValueError("bits must be 8 or 16")
+    whole = to_levels(array, bits)
+    with atomic_path(path) as temporary:
+        if bits == 16 and array.ndim == 3:
+            temporary.write_bytes(_png_of_deep_colour(whole))
+        else:
+            Image.fromarray(whole).save(temporary, format="PNG")
+
+
+def _png_of_deep_colour(levels: npt.NDArray[Any]) -> bytes:
+    """A PNG file of 16-bit colour, (h, w, 3) uint16, which Pillow cannot write."""
+    height, width, _ = levels.shape
+    rows = levels.astype(">u2").reshape(height, -1).view(np.uint8)
+    filtered = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1)  # each row begins with its filter: none
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(filtered.tobytes())), chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def to_levels(array: npt.NDArray[Any], bits: int = 8) -> npt.NDArray[np.uint8 | np.uint16]:
+    """Round to the whole numbers that a file holds.
+
+    Args:
+        array: any shape, float or bool; what lies outside [0, 1] is cut off.
+        bits: 8 or 16.
+
+    Raises:
+        ValueError: the array holds NaN.
+    """
+    values = np.asarray(array, dtype=np.float64)
+    if np.isnan(values).any():
+        raise ValueError("the picture holds NaN")
+    levels = np.rint(np.clip(values, 0, 1) * (2**bits - 1))
+    return np.asarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)

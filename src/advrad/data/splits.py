@@ -1,0 +1,125 @@
+"""Splits of normal images, and random choices of test images."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from advrad.data.records import Record
+from advrad.errors import ConfigError, DataError
+from advrad.utils.seeding import seed_of
+
+
+def chosen(records: Sequence[Record], limit: int | None, seed: int) -> tuple[Record, ...]:
+    """Test pictures to attack: all, or half good and half defective ones, the kinds of defect taken in turn.
+
+    Raises:
+        DataError: pictures of one kind only.
+    """
+    test = [record for record in records if record.split == "test"]
+    good = [record for record in test if not record.label]
+    bad = [record for record in test if record.label]
+    if not (good and bad):
+        missing = "good" if not good else "defective"
+        raise DataError(f"there is no {missing} test picture; both kinds are needed, good and defective")
+    if limit is None or limit >= len(test):
+        return tuple(test)
+    shuffled = np.random.default_rng(seed_of(seed, "limit"))
+    good = [good[i] for i in shuffled.permutation(len(good))]
+    kinds: dict[str, list[Record]] = {}
+    for i in shuffled.permutation(len(bad)):
+        kinds.setdefault(bad[i].defect, []).append(bad[i])
+    turns = [kind[turn] for turn in range(len(bad)) for _, kind in sorted(kinds.items()) if turn < len(kind)]
+    defects = max(limit - len(good), min(limit - limit // 2, len(bad)))
+    wanted = {record.path for record in (*good[: limit - defects], *turns[:defects])}
+    return tuple(record for record in test if record.path in wanted)
+
+
+def normals_needed(false_alarm_rate: float) -> int:
+    """Fewest calibration pictures for which a threshold can promise ``false_alarm_rate``.
+
+    Raises:
+        ConfigError: the rate is not strictly between 0 and 1.
+    """
+    if not 0 < false_alarm_rate < 1:
+        raise ConfigError(f"--false-alarm-rate {false_alarm_rate:g}: must lie strictly between 0 and 1")
+    # The tiny allowance keeps 1 / 0.05 at 20 in floating point.
+    return math.ceil(1 / false_alarm_rate - 1e-9) - 1
+
+
+def rate_in_reach(normals: int) -> float:
+    """Lowest rate, rounded up to four digits, that a threshold from so many calibration pictures can promise."""
+    return math.ceil(1e4 / (normals + 1)) / 1e4
+
+
+MIN_NORMALS = 8
+"""Fewer normals cannot be split into training, selection and calibration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The normals of the train split in three parts that share no picture.
+
+    Attributes:
+        train: what the networks learn from.
+        selection: for choosing between scores.
+        calibration: for the threshold alone, so that its promise holds.
+    """
+
+    train: tuple[Record, ...]
+    selection: tuple[Record, ...]
+    calibration: tuple[Record, ...]
+
+
+def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: float = 0.05) -> Split:
+    """Divide the normals of the train split into training, selection and calibration.
+
+    Calibration gets a fifth, but at least what a conformal threshold at ``false_alarm_rate`` needs, which is
+    ``ceil(1 / rate) - 1`` (19 at 5 %). Selection gets a tenth, but at least 8. Training keeps at least half:
+    where the normals are too few, selection shrinks first, to 2, then calibration, also below what the rate
+    needs.
+
+    Who goes where follows from the seed and the file's path below the pictures' common folder, not from the
+    order of the records or where the data lie. Removing one picture moves only few others.
+
+    Args:
+        records: all or some records of a data set; those of the test split and defects are ignored.
+        seed: another seed, another split.
+        false_alarm_rate: in (0, 1).
+
+    Raises:
+        DataError: fewer than 8 normals.
+        ConfigError: the rate is outside (0, 1).
+    """
+    needed = normals_needed(false_alarm_rate)
+    normals = [record for record in records if record.split == "train" and record.label == 0]
+    n = len(normals)
+    if n < MIN_NORMALS:
+        raise DataError(
+            f"{n} good {'picture' if n == 1 else 'pictures'} to train on; at least {MIN_NORMALS} are needed, "
+            "and several dozen for a good detector: add good pictures"
+        )
+    spare = n // 2
+    calibration = max(math.ceil(n / 5), needed)
+    selection = max(2, min(max(round(n / 10), 8), spare - calibration))
+    calibration = min(calibration, spare - selection)
+    common = Path(os.path.commonpath([record.path.parent for record in normals]))
+
+    def place(record: Record) -> bytes:
+        name = record.path.relative_to(common).as_posix()
+        return hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+    normals.sort(key=place)
+    parts = (
+        normals[:calibration],
+        normals[calibration : calibration + selection],
+        normals[calibration + selection :],
+    )
+    held, chosen, train = (tuple(sorted(part, key=lambda record: record.path.as_posix())) for part in parts)
+    return Split(train, chosen, held)

@@ -1,0 +1,1 @@
+"""The demonstration: a synthetic product, trained, evaluated and reported on."""

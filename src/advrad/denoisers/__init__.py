@@ -1,0 +1,1 @@
+"""Denoisers: networks that remove noise of a known level from images."""

@@ -1,0 +1,1 @@
+"""Detectors: the interface, wrappers for foreign models, and AdvRAD itself."""

@@ -1,0 +1,178 @@
+"""The model card: what a detector is, what it promises, what was measured, and what it does not promise."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from advrad.detectors.scoring import describe
+from advrad.utils.formatting import number, percent
+
+if TYPE_CHECKING:
+    from advrad.detectors.config import DetectorConfig
+
+_HEAD = """\
+---
+library_name: advrad
+license: apache-2.0
+tags:
+- anomaly-detection
+- adversarial-robustness
+- diffusion
+- advrad
+---
+"""
+
+_LIMITS = """\
+## What it does not promise
+
+- It knows one product, photographed as in its training pictures. Another product, camera, light or framing
+  needs a training of its own.
+- The false-alarm rate holds on average for normal pictures like those of the calibration, not for each batch
+  of pictures, and not once the production or the camera has drifted.
+- Nothing is promised of defects: how many are found is measured, not guaranteed, and a kind of defect that
+  was not tested may be missed.
+- Reconstruction by diffusion is meant to make adversarial changes of the input harder. That is no proof: a
+  robustness that is not among the figures above was not measured.
+- Defects smaller than a few pixels at the input size are lost when the picture is resized.
+"""
+
+
+def render(config: DetectorConfig) -> str:
+    """Write the model card.
+
+    Args:
+        config: of the detector; ``figures`` are shown as measured, and where there are none the card says so.
+
+    Returns:
+        Markdown with a YAML head. It names no folder of the machine on which the detector was trained.
+    """
+    product = category_of(config)
+    title = f"AdvRAD detector for {_plain(product)}" if product else "AdvRAD detector"
+    parts = [
+        f"{_HEAD}\n# {title}\n",
+        "Finds defects in pictures of an industrial product, after seeing good pictures only: a diffusion\n"
+        "model reconstructs the picture as it would be without defects, and what differs is scored.\n",
+        _use(),
+        _decision(config),
+        _figures(config.figures),
+        _making(config),
+        _LIMITS,
+    ]
+    return "\n".join(parts)
+
+
+def category_of(config: DetectorConfig) -> str:
+    """Name of the product the detector was trained on; empty if it is not known."""
+    plan = config.training.get("plan")
+    name = plan.get("category") if isinstance(plan, Mapping) else None
+    return str(name) if name else ""
+
+
+def promise(config: DetectorConfig) -> str:
+    """Where the threshold comes from and what it promises, in one sentence."""
+    calibration = config.calibration
+    if calibration is None:
+        return "There is no threshold: the detector scores but does not decide."
+    return (
+        f"Set by the scores of {calibration.n} normal pictures that nothing else was learnt from; a normal"
+        " picture like them"
+        f" exceeds it with a probability of at most {percent(calibration.false_alarm_rate)}."
+    )
+
+
+def _use() -> str:
+    return """\
+## How to use it
+
+```python
+from advrad import AdvRAD
+
+detector = AdvRAD.from_pretrained("path/to/this/folder")
+for prediction in detector.predict(["picture.png"]):
+    print(prediction.score, prediction.defective)
+```
+
+Or in a shell: `advrad predict path/to/this/folder picture.png -o heat-maps`
+"""
+
+
+def _decision(config: DetectorConfig) -> str:
+    rows = []
+    if config.calibration is not None:
+        rows.append(("Threshold", f"{config.calibration.threshold:.6g}"))
+        rows.append(("Promised false-alarm rate", f"at most {percent(config.calibration.false_alarm_rate)}"))
+        rows.append(("Calibration pictures", str(config.calibration.n)))
+    rows.append(("Score", describe(config.score)))
+    reason = config.training.get("reason")
+    if reason:
+        rows.append(("Why this score", str(reason)))
+    words = "A picture is called defective where its score lies above the threshold. "
+    return f"## How it decides\n\n{words if config.calibration else ''}{promise(config)}\n\n{_table(rows)}"
+
+
+def _figures(figures: Mapping[str, Any]) -> str:
+    if not figures:
+        return (
+            "## Measured figures\n\nNot evaluated yet. `advrad evaluate path/to/this/folder DATA --save`"
+            " measures the detector\non test pictures and writes the figures here.\n"
+        )
+    interval = figures.get("image_auroc_ci")
+    area = number(figures.get("image_auroc"))
+    if interval:
+        area += f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+    rows = [
+        ("Image AUROC", area),
+        ("Pixel AUROC", number(figures.get("pixel_auroc"))),
+        ("AUPRO (false-positive rate up to 30 %)", number(figures.get("aupro"))),
+        ("Defects found at the threshold (TPR)", percent(figures.get("tpr"))),
+        ("False alarms at the threshold (FPR)", percent(figures.get("fpr"))),
+        ("Test pictures", f"{figures.get('n_good', 0)} good, {figures.get('n_defect', 0)} defective"),
+    ]
+    words = "On test pictures that were not used for training or calibration."
+    warnings = "".join(f"> **Warning.** {_plain(warning)}\n\n" for warning in figures.get("warnings", ()))
+    text = f"## Measured figures\n\n{words}\n\n{warnings}{_table(rows)}"
+    per_defect = figures.get("per_defect") or {}
+    if per_defect:
+        lines = ["", "| Defect | Pictures | AUROC | Found |", "|---|---:|---:|---:|"]
+        lines += [
+            f"| {_plain(name)} | {row['n']} | {number(row['auroc'])} | {percent(row['tpr'])} |"
+            for name, row in per_defect.items()
+        ]
+        text += "\n".join(lines) + "\n"
+    return text
+
+
+def _making(config: DetectorConfig) -> str:
+    training = config.training
+    rows = [("Denoiser", config.denoiser.kind), ("Input size", f"{config.size_px} x {config.size_px} px")]
+    product = category_of(config)
+    if product:
+        rows.insert(0, ("Product", product))
+    plan = training.get("plan")
+    loop = plan.get("train") if isinstance(plan, Mapping) else None
+    if isinstance(loop, Mapping):
+        rows += [("Steps", str(loop.get("steps"))), ("Batch size", str(loop.get("batch_size")))]
+        rows.append(("Seed", str(loop.get("seed"))))
+    pictures = training.get("pictures")
+    if isinstance(pictures, Mapping):
+        parts = ", ".join(f"{count} for {name}" for name, count in pictures.items())
+        rows.append(("Normal pictures", parts.replace("for train", "for training")))
+    if isinstance(training.get("seconds"), int | float):
+        rows.append(("Training time", f"{training['seconds'] / 60:.1f} min"))
+    versions = training.get("versions")
+    if isinstance(versions, Mapping):
+        rows.append(("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    return f"## How it was made\n\n{_table(rows)}"
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return "| | |\n|---|---|\n" + "".join(f"| {name} | {_plain(value)} |\n" for name, value in rows)
+
+
+def _plain(text: object) -> str:
+    """One line that Markdown takes for text and leaves inside its cell."""
+    line = " ".join(str(text).split())
+    for sign in ("\\", "|", "<", "`", "*", "["):
+        line = line.replace(sign, f"\\{sign}")
+    return line

@@ -1,0 +1,186 @@
+"""The model folder: ``config.json`` and ``model.safetensors``. Nothing is ever unpickled.
+
+The weights are written first and ``config.json`` last, with the digest of the weights in it; so a folder whose two
+files do not belong together, or one cut short, is recognised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advrad.detectors.config import DetectorConfig
+from advrad.detectors.model_card import render
+from advrad.errors import CheckpointError, OutputError
+from advrad.utils.files import atomic_path, make_folder, write_json, write_text
+
+FORMAT = "advrad"
+FORMAT_VERSION = 1
+CONFIG_NAME = "config.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
+    """Write a safetensors file, all of it or nothing.
+
+    Args:
+        path: of the file; its folder exists.
+        tensors: flat names to tensors; written in a fixed memory layout, so that the file does not depend on how
+            they happened to lie in memory.
+        notes: the file's metadata.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    packed = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        try:
+            save_file(packed, temporary, metadata=notes)
+        except SafetensorError as error:  # its words for a full disk, among others
+            raise OutputError(f"{path}: cannot be written ({error}); check the disk and the path") from None
+        temporary.chmod(mode)  # safetensors lets nobody but the owner read
+
+
+def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write a model folder.
+
+    Args:
+        folder: made if missing; files of these names are replaced.
+        config: JSON values.
+        tensors: flat names to tensors.
+
+    Raises:
+        OutputError: the folder cannot be written; an older model in it is then left whole or recognisably broken.
+    """
+    make_folder(folder)
+    write_tensors(folder / WEIGHTS_NAME, tensors, {"format": "pt"})
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": _digest(folder / WEIGHTS_NAME)}
+    write_json(folder / CONFIG_NAME, header | config)
+
+
+def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a model folder.
+
+    Args:
+        folder: as written by :func:`save_folder`.
+
+    Returns:
+        The configuration without its header, and the tensors.
+
+    Raises:
+        CheckpointError: missing, damaged, foreign, or of a newer format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such model folder; make one with 'advrad train DATA -o {folder}'")
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        unfinished = (folder / "training" / "plan.json").is_file()
+        mend = "finish the training with --resume" if unfinished else "name a folder that 'advrad train' made"
+        raise CheckpointError(f"{folder}: holds no model ({CONFIG_NAME} is missing); {mend}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is damaged ({error}); train again or copy the folder again") from None
+    if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+        raise CheckpointError(f"{path}: is not a model of advrad; name a folder that 'advrad train' made")
+    version = config.pop("format_version", None)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: has format {version}, this advrad reads up to {FORMAT_VERSION}; install a newer advrad"
+        )
+    weights = folder / WEIGHTS_NAME
+    digest = config.pop("weights_sha256", None)
+    try:
+        if _digest(weights) != digest:
+            raise CheckpointError(
+                f"{weights}: is not what {CONFIG_NAME} describes (cut short or replaced); copy it again"
+            )
+        return config, load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{weights}: cannot be read ({error}); train again or copy the folder again") from None
+
+
+def download(
+    model_id: str,
+    revision: str | None,
+    cache_dir: str | Path | None,
+    force_download: bool,
+    local_files_only: bool,
+    token: str | bool | None,
+) -> Path:
+    """Fetch a model folder: configuration and weights only.
+
+    The arguments are those of the hub client's ``snapshot_download``.
+
+    Returns:
+        The folder that holds them here.
+
+    Raises:
+        CheckpointError: there is no such model, or it is not to be had.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(
+            snapshot_download(
+                model_id,
+                revision=revision,
+                cache_dir=cache_dir,
+                force_download=force_download,
+                local_files_only=local_files_only,
+                token=token,
+                allow_patterns=[CONFIG_NAME, WEIGHTS_NAME],
+            )
+        )
+    except HFValidationError:
+        raise CheckpointError(
+            f"{model_id}: there is no such model folder, nor can it be a hub id; check the path"
+        ) from None
+    except Exception as error:  # the hub's clients raise many kinds for one cause: it is not to be had
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{model_id}: there is no such model folder, and the hub does not give it ({reason}); check the name"
+        ) from None
+
+
+CARD_NAME = "README.md"
+
+
+def save_figures(folder: Path, figures: dict[str, Any]) -> DetectorConfig:
+    """Put measured figures into a model folder: its ``config.json`` and its model card. The weights stay.
+
+    Returns:
+        The new configuration.
+
+    Raises:
+        CheckpointError: the configuration cannot be read.
+        OutputError: the folder cannot be written; nothing is half-written.
+    """
+    path = folder / CONFIG_NAME
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        header = {name: values.pop(name) for name in ("format", "format_version", "weights_sha256")}
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); train again or copy the folder again") from None
+    config = DetectorConfig.parse(values | {"figures": figures}, str(path))
+    write_json(path, header | config.model_dump(mode="json"))
+    write_text(folder / CARD_NAME, render(config))
+    return config

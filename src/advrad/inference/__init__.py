@@ -1,0 +1,1 @@
+"""Prediction, evaluation and heat maps with a finished detector."""

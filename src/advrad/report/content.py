@@ -1,0 +1,135 @@
+"""From an evaluation to the content of its report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from advrad.data.images import read_picture
+from advrad.data.records import MAX_PIXELS
+from advrad.data.transforms import to_tensor
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.model_card import category_of, promise
+from advrad.detectors.scoring import describe
+from advrad.errors import DataError
+from advrad.inference.evaluation import Evaluation
+from advrad.inference.heatmaps import heat
+from advrad.report.evaluation_report import Choice, GalleryItem, ReportContent, pick_gallery
+from advrad.training.log import read_log
+
+_SHOWN_CHOICES = 20
+
+
+def report_content(
+    evaluation: Evaluation,
+    detector: AdvRAD,
+    run_folder: Path | None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> ReportContent:
+    """Gather what a report shows.
+
+    Args:
+        evaluation: of ``detector``.
+        detector: scores the few pictures of the gallery again, for their reconstructions.
+        run_folder: its training log is read, if there is one.
+        max_pixels: bound on each picture file.
+
+    Raises:
+        PictureError: a picture went away since it was scored.
+        DataError: the training log is damaged.
+    """
+    config, figures = detector.detector_config, evaluation.figures
+    misses, alarms, finds = pick_gallery(evaluation.labels, evaluation.scores)
+    tried = [Choice(str(name), float(value)) for name, value in config.training.get("tried", [])]
+    winner = describe(config.score)
+    shown = tried[:_SHOWN_CHOICES]
+    shown += [choice for choice in tried[_SHOWN_CHOICES:] if choice.name == winner]
+    interval = figures["image_auroc_ci"]
+
+    def items(indices: Iterable[int]) -> tuple[GalleryItem, ...]:
+        return tuple(_item(evaluation, detector, index, max_pixels) for index in indices)
+
+    return ReportContent(
+        category=evaluation.category,
+        labels=evaluation.labels,
+        scores=evaluation.scores,
+        defects=evaluation.defects,
+        warnings=tuple(figures["warnings"]),
+        threshold=figures["threshold"],
+        threshold_source=promise(config),
+        image_auroc=figures["image_auroc"],
+        image_auroc_interval=None if interval is None else (interval[0], interval[1]),
+        pixel_auroc=figures["pixel_auroc"],
+        aupro=figures["aupro"],
+        misses=items(misses),
+        false_alarms=items(alarms),
+        finds=items(finds),
+        training=read_log(run_folder / "training") if run_folder else (),
+        choices=tuple(shown),
+        winner=winner if any(choice.name == winner for choice in shown) else None,
+        choice_metric="AUROC of held-out good pictures against synthetic defects",
+        choice_reason=str(config.training.get("reason", "")),
+        attacks=_results(run_folder, "attacks/*/result.json", evaluation.category),
+        curves=_results(run_folder, "attacks/curve-*.json", evaluation.category),
+        certificates=_results(run_folder, "certificates/*/result.json", evaluation.category),
+        configuration=config.model_dump(
+            mode="json", include={"denoiser", "size_px", "score", "noise_seed", "precision"}
+        ),
+        provenance=_provenance(detector),
+    )
+
+
+def _results(run_folder: Path | None, pattern: str, category: str) -> tuple[dict[str, Any], ...]:
+    """What audits and certifications of this product left in the model folder.
+
+    Raises:
+        DataError: a result is damaged.
+    """
+    found = []
+    for path in sorted(run_folder.glob(pattern)) if run_folder else ():
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if result["category"] == category:
+                found.append(result)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: is damaged ({error}); delete it, or run its command again") from None
+    return tuple(found)
+
+
+def _item(evaluation: Evaluation, detector: AdvRAD, index: int, max_pixels: int) -> GalleryItem:
+    record = evaluation.records[index]
+    picture = read_picture(record.path, max_pixels, at_least_px=detector.size_px)
+    # From the picture as it was scored, so that the panels belong together.
+    _, maps, recon = detector.measure(to_tensor(picture)[None])
+    calibration = detector.detector_config.calibration
+    return GalleryItem(
+        name="/".join(record.path.parts[-2:]),
+        label=int(evaluation.labels[index]),
+        defect=record.defect,
+        score=float(evaluation.scores[index]),
+        picture=picture,
+        heat=None if calibration is None else heat(picture, maps[0, 0].numpy(), calibration),
+        reconstruction=recon[0].clamp(0, 1).permute(1, 2, 0).numpy(),
+        mask=evaluation.masks[index] if evaluation.known[index] else None,
+    )
+
+
+def _provenance(detector: AdvRAD) -> dict[str, Any]:
+    config = detector.detector_config
+    plan = config.training.get("plan", {})
+    loop = plan.get("train", {}) if isinstance(plan, dict) else {}
+    known = {name: loop[name] for name in ("seed", "steps", "batch_size", "learning_rate") if name in loop}
+    rest: dict[str, Any] = {
+        name: config.training[name]
+        for name in ("pictures", "seconds", "candidates", "versions")
+        if name in config.training
+    }
+    if config.calibration is not None:
+        rest["calibration"] = {
+            "pictures": config.calibration.n,
+            "false_alarm_rate": config.calibration.false_alarm_rate,
+        }
+    return {"category": category_of(config), **known, **rest}

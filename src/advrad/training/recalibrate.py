@@ -1,0 +1,137 @@
+"""Setting a detector's thresholds anew, and choosing its score anew, from the good pictures it was trained with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from advrad.certify.threshold import CONFIDENCE, DRAWS
+from advrad.data.layouts import find_records
+from advrad.data.loading import load_pictures
+from advrad.data.splits import split_normals
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.loading import load_detector
+from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
+from advrad.training.finalize import Stacks, choose_score, set_thresholds, source_of
+from advrad.training.plan import RunPlan, ScoreAim, refuse_two_aims
+from advrad.utils.config import Config
+from advrad.utils.progress import Silent, Watcher
+
+
+class CalibrateOptions(Config):
+    """What a caller may ask for; None leaves what the detector has.
+
+    Attributes:
+        false_alarm_rate: of the thresholds.
+        radius: within which a threshold for certified verdicts shall keep that rate, l2 in [0, 1] pixel units of a
+            picture of the detector's size.
+        score: choose the score anew: ``auto``, ``robust`` or ``paper``.
+        optimise_for_radius: choose the score anew, for what can be certified within this radius.
+        draws: that bound each calibration picture's score.
+        confidence: of each such bound.
+    """
+
+    false_alarm_rate: float | None = None
+    radius: float | None = None
+    score: ScoreAim | None = None
+    optimise_for_radius: float | None = None
+    draws: int = Field(DRAWS, ge=2)
+    confidence: float = Field(CONFIDENCE, gt=0, lt=1)
+
+
+def calibrate(
+    folder: Path, data: Path, options: CalibrateOptions, out: Path | None = None, *, watcher: Watcher | None = None
+) -> AdvRAD:
+    """Set thresholds anew, and save the detector.
+
+    Args:
+        folder: of the model.
+        data: the pictures that it was trained with; test pictures in it are not looked at.
+        options: what is asked for.
+        out: folder for the result; None to change the model in place, which a new score is too much for.
+        watcher: hears of the progress.
+
+    Returns:
+        The detector.
+
+    Raises:
+        CheckpointError: the model does not tell how it was trained.
+        ConfigError: an option does not fit, or the pictures are too few for the rate.
+        DataError: the good pictures are not those of the training.
+        OutputError: the folder cannot be written, or holds something already.
+    """
+    watcher = watcher or Silent()
+    rechosen = options.score is not None or options.optimise_for_radius is not None
+    refuse_two_aims(options.score or "auto", options.optimise_for_radius)
+    if options.radius is not None and not 0 < options.radius < float("inf"):
+        raise ConfigError(f"--radius {options.radius:g}: must be above 0")
+    if rechosen and out is None:
+        raise ConfigError("-o: is needed, because a new score makes another model; name a folder for it")
+    if out is not None and ((out / "config.json").exists() or (out.exists() and not out.is_dir())):
+        raise OutputError(f"{out}: holds a model, or is a file; name another folder with -o")
+    detector = load_detector(folder)
+    plan, counts = _plan_of(detector, folder, data)
+    stacks = _stacks_of(plan, counts, data, watcher)
+    if rechosen:
+        plan = plan.model_copy(
+            update={"score": options.score or "auto", "optimise_for_radius": options.optimise_for_radius}
+        )
+        watcher.stage("Choosing the score")
+        trained_s = float(detector.detector_config.training["seconds"])
+        detector = choose_score(plan, detector.denoiser, stacks, detector.device, trained_s, watcher.count)
+    # Figures that were measured with other thresholds no longer hold.
+    detector.detector_config = detector.detector_config.model_copy(update={"figures": {}, "guarantee": None})
+    watcher.stage("Calibrating")
+    set_thresholds(
+        detector,
+        stacks.calibration,
+        false_alarm_rate=options.false_alarm_rate or plan.false_alarm_rate,
+        radius=options.radius or options.optimise_for_radius,
+        source=source_of(plan),
+        draws=options.draws,
+        confidence=options.confidence,
+        progress=watcher.count,
+    )
+    detector.save_pretrained(out or folder)
+    return detector
+
+
+def _plan_of(detector: AdvRAD, folder: Path, data: Path) -> tuple[RunPlan, dict[str, int]]:
+    """How a detector was trained, and with how many pictures of each sort."""
+    training: dict[str, Any] = detector.detector_config.training
+    try:
+        values = training["plan"] | {"data": str(data.resolve()), "names": ()}
+        return RunPlan.parse(values, str(folder / "config.json")), dict(training["pictures"])
+    except (KeyError, TypeError):
+        raise CheckpointError(
+            f"{folder}: does not tell how it was trained, so its good pictures cannot be shared out again; train anew"
+        ) from None
+
+
+def _stacks_of(plan: RunPlan, counts: dict[str, int], data: Path, watcher: Watcher) -> Stacks:
+    """The good pictures, shared out as in training."""
+    dataset = find_records(data, plan.layout, plan.category)
+    split = split_normals(dataset.records, plan.train.seed, false_alarm_rate=plan.false_alarm_rate)
+    watcher.stage("Reading pictures")
+    parts = (split.train, split.selection, split.calibration)
+    stacks = Stacks(
+        *(
+            load_pictures(
+                part, plan.train.size_px, skip_bad=plan.skip_bad, max_pixels=plan.max_pixels, progress=watcher.count
+            )
+            for part in parts
+        )
+    )
+    found = {
+        "train": len(stacks.train),
+        "selection": len(stacks.selection),
+        "calibration": len(stacks.calibration),
+    }
+    if found != counts:
+        raise DataError(
+            f"{data}: the good pictures are not those of the training ({sum(found.values())} now,"
+            f" {sum(counts.values())} then); calibrating on pictures that it was trained with would break the promise"
+        )
+    return stacks

@@ -1,0 +1,113 @@
+"""Our PGD against that of foolbox and of the Adversarial Robustness Toolbox: never weaker, same steps and radius.
+
+All three follow the same score, and what they find is judged by the same score on the same noise.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from broken_detectors import honest, subjects
+from toolbox import TwoLogits, toolbox_pgd
+from torch import Tensor, nn
+from toy_models import TWO_LOOKS, detector
+
+from advrad import metrics
+from advrad.attacks.evaluation import AuditPlan, Member, Subjects, run
+from advrad.attacks.threat import Norm, Threat
+from advrad.detectors.base import Detector
+from advrad.detectors.probing import judged
+from advrad.detectors.white_box import Exposed
+from advrad.utils.seeding import seed_of
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # theirs, of their own dependencies
+    import foolbox
+
+STEPS = 40
+SEED = 3
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def with_foolbox(target: Detector, given: Subjects, threat: Threat) -> Tensor:
+    def loss(self: Any, model: Any, labels: Any) -> Callable[[Any], Any]:
+        def value(inputs: Any) -> Any:
+            own = -model(inputs).raw.gather(1, labels.raw[:, None]).sum()
+            return foolbox.attacks.base.ep.astensor(own)
+
+        return value
+
+    base = foolbox.attacks.LinfPGD if threat.norm == "linf" else foolbox.attacks.L2PGD
+    attack = type("Signed", (base,), {"get_loss_fn": loss})(steps=STEPS, random_start=True)
+    model = foolbox.PyTorchModel(TwoLogits(target).eval(), bounds=(0, 1), device="cpu")
+    torch.manual_seed(SEED)
+    _, clipped, _ = attack(model, given.images, torch.from_numpy(given.labels), epsilons=threat.eps)
+    return clipped
+
+
+def with_toolbox(target: Detector, given: Subjects, threat: Threat) -> Tensor:
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+    return toolbox_pgd(target, given.images, torch.from_numpy(given.labels), threat, STEPS)()
+
+
+def ours() -> tuple[Detector, Subjects]:
+    """Our detector, and pictures that it tells apart."""
+    given = subjects(24)
+    images = nn.functional.interpolate(given.images, size=(32, 32), mode="nearest")
+    return Exposed(detector(TWO_LOOKS)), Subjects(images, given.labels, given.names)
+
+
+def autoencoder() -> tuple[Detector, Subjects]:
+    return honest(), subjects(24)
+
+
+@pytest.mark.parametrize("peer", [with_foolbox, with_toolbox])
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.25)])
+@pytest.mark.parametrize("case", [ours, autoencoder])
+def test_ours_is_never_weaker(
+    case: Callable[[], tuple[Detector, Subjects]],
+    norm: Norm,
+    eps: float,
+    peer: Callable[[Detector, Subjects, Threat], Tensor],
+    tmp_path: Path,
+) -> None:
+    target, given = case()
+    threat = Threat(norm=norm, eps=eps)
+    plan = AuditPlan(threat=threat, members=(Member(attack="pgd", steps=STEPS),), seed=1)
+    mine = run(target, given, plan, tmp_path)
+    found = peer(target, given, threat)
+    assert (threat.distance(given.images, found) <= eps * 1.001).all(), "the peer must not cheat"
+    noise = torch.Generator().manual_seed(seed_of(1, "score"))
+    scores = judged(target, found, noise).scores.numpy()
+    clean = np.array([row.clean for row in mine.rows])
+    signs = np.where(given.labels == 0, 1, -1)
+    assert (signs * (scores - clean)).mean() > 0, "the peer must attack in earnest"
+    worst = np.array([row.worst for row in mine.rows])
+    assert metrics.auroc(given.labels, scores) >= metrics.auroc(given.labels, worst) - 0.005
+    # AUROC is coarse: the scores themselves must not be pushed any less.
+    gained, theirs = (signs * (worst - clean)).mean(), (signs * (scores - clean)).mean()
+    assert gained >= 0.97 * theirs
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.25)])
+def test_gradients_in_bfloat16_are_not_weaker(norm: Norm, eps: float, tmp_path: Path) -> None:
+    target, given = ours()
+    assert isinstance(target, Exposed)
+    gains, areas = [], []
+    for climbed in (target, target.in_arithmetic("bfloat16")):
+        members = (Member(attack="pgd", steps=STEPS),)
+        plan = AuditPlan(threat=Threat(norm=norm, eps=eps), members=members, arithmetic=climbed.gradients)
+        found = run(target, given, plan, tmp_path / climbed.gradients, climbed=climbed)
+        gains.append(np.mean([abs(row.worst - row.clean) for row in found.rows]))
+        areas.append(metrics.auroc(given.labels, np.array([row.worst for row in found.rows])))
+    assert gains[0] > 0
+    assert gains[1] >= 0.98 * gains[0]
+    assert areas[1] <= areas[0] + 0.005

@@ -1,0 +1,169 @@
+"""Each known way of fooling an attacker is caught, and an honest detector is left in peace."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from broken_detectors import (
+    Autoencoder,
+    Detached,
+    HardRounding,
+    HiddenReseeding,
+    Noisy,
+    Reseeding,
+    Rounding,
+    Saturated,
+    VeryNoisy,
+    Wild,
+    honest,
+    subjects,
+)
+from torch import Tensor
+from toy_models import detector
+
+from advrad.attacks import sanity_checks as checks
+from advrad.attacks.evaluation import Audit, AuditPlan, Member, run
+from advrad.attacks.sanity_checks import Flag, check_audit, check_detector, check_ladder
+from advrad.attacks.threat import Threat
+from advrad.detectors.white_box import Exposed
+from advrad.detectors.wrappers import wrap
+
+THREAT = Threat(norm="linf", eps=0.02)
+
+
+def names(flags: list[Flag]) -> set[str]:
+    assert all(flag.words and not flag.words.endswith(".") for flag in flags)
+    return {flag.name for flag in flags}
+
+
+@pytest.mark.parametrize(
+    "target",
+    [honest(), wrap(Autoencoder()), wrap(Noisy()), wrap(lambda images: images.square().mean((1, 2, 3)))],
+    ids=["deterministic", "says nothing", "noisy", "function"],
+)
+def test_honest_detectors_are_left_in_peace(target: object) -> None:
+    assert check_detector(target, subjects().images[:4]) == []  # type: ignore[arg-type]
+
+
+def test_our_detector_is_left_in_peace() -> None:
+    assert (
+        check_detector(Exposed(detector()), torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)), eot=2)
+        == []
+    )
+
+
+@pytest.mark.parametrize(
+    ("planted", "flag"),
+    [
+        (Detached, "gradient mismatch"),
+        (Rounding, "rounded inside"),
+        (HardRounding, "zero gradient"),
+        (Saturated, "zero gradient"),
+        (Reseeding, "reseeded inside"),
+        (HiddenReseeding, "reseeded inside"),
+        (Wild, "randomness of its own"),
+        (VeryNoisy, "noisy gradient"),
+    ],
+)
+def test_a_planted_fault_is_caught(planted: type[Autoencoder], flag: str) -> None:
+    found = check_detector(wrap(planted()), subjects().images[:4])
+    assert flag in names(found), found
+
+
+def test_rounding_fools_nobody_in_the_small() -> None:
+    """A straight-through gradient is right over long steps: it is the short ones that give it away."""
+    found = check_detector(wrap(Rounding()), subjects().images[:4])
+    assert names(found) == {"rounded inside"}
+
+
+def test_randomness_that_is_not_declared() -> None:
+    target = wrap(
+        lambda images, generator: images.mean((1, 2, 3)) + torch.rand((), generator=generator), deterministic=True
+    )
+    assert "undeclared randomness" in names(check_detector(target, subjects().images[:2]))
+
+
+def test_no_gradient_and_gradients_without_a_number() -> None:
+    blind = wrap(lambda images: images.mean((1, 2, 3)).detach())
+    assert names(check_detector(blind, subjects().images[:2])) == {"no gradient"}
+
+    def cliff(images: Tensor) -> Tensor:
+        return (images - images.detach()).square().sum((1, 2, 3)).sqrt() + 1
+
+    assert "gradient is no number" in names(check_detector(wrap(cliff), subjects().images[:2]))
+
+
+def test_averaging_more_draws_settles_a_noisy_gradient() -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    flagged = [names(check_detector(Exposed(detector()), images, eot=eot)) for eot in (1, 2)]
+    assert flagged == [{"noisy gradient"}, set()]
+
+
+# --- what an audit's rows tell -------------------------------------------------------------------------------------
+
+
+def audited(tmp_path: Path, *members: Member, eps: float = 0.02) -> Audit:
+    plan = AuditPlan(threat=Threat(norm="linf", eps=eps), members=members or (Member(attack="pgd", steps=10),))
+    return run(honest(), subjects(), plan, tmp_path)
+
+
+def test_an_honest_audit_raises_no_flag(tmp_path: Path) -> None:
+    assert check_audit(audited(tmp_path, Member(attack="pgd", steps=20), Member(attack="square", steps=20))) == []
+
+
+def test_pictures_outside_the_ball(tmp_path: Path) -> None:
+    audit = audited(tmp_path)
+    rows = (replace(audit.rows[0], distance=0.03), *audit.rows[1:])
+    assert names(check_audit(replace(audit, rows=rows))) == {"outside the ball"}
+
+
+def test_eps_0_that_is_not_clean(tmp_path: Path) -> None:
+    audit = audited(tmp_path, eps=0.0)
+    assert check_audit(audit) == []
+    rows = tuple(replace(row, worst=row.clean + 0.1) for row in audit.rows)
+    assert names(check_audit(replace(audit, rows=rows))) == {"eps 0 is not clean"}
+
+
+def test_square_that_beats_gradients(tmp_path: Path) -> None:
+    """With gradients that point the wrong way, and nothing else amiss, this is what gives them away."""
+
+    class Wrong(Autoencoder):
+        def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+            scores, maps = super().forward(images)
+            return 2 * scores.detach() - scores, maps
+
+    members = (Member(attack="pgd", steps=10), Member(attack="square", steps=60))
+    audit = run(wrap(Wrong()), subjects(), AuditPlan(threat=THREAT, members=members), tmp_path)
+    assert "black box wins" in names(check_audit(audit))
+
+
+# --- the ladder ----------------------------------------------------------------------------------------------------
+
+
+def test_the_ladder_leaves_an_honest_detector_in_peace(tmp_path: Path) -> None:
+    flags, areas = check_ladder(honest(), subjects(), THREAT, tmp_path, steps=10)
+    assert flags == []
+    assert areas["eps 0"] == areas["clean"] and areas["eps 64/255"] <= 0.1
+    assert areas["eps, 4 x the steps"] <= areas["eps"] + 0.01
+
+
+def test_a_detector_that_survives_the_impossible_is_named(tmp_path: Path) -> None:
+    """Its score looks at the labels' trace, a pixel that no gradient shows."""
+
+    def stubborn(images: Tensor) -> Tensor:
+        spot = images[:, :, 4:8, 4:8].mean((1, 2, 3)) - images.mean((1, 2, 3))
+        return (spot > 0.05).float() + 0 * images.mean((1, 2, 3))
+
+    flags, areas = check_ladder(wrap(stubborn), subjects(), THREAT, tmp_path, steps=5)
+    assert "survives the impossible" in names(flags) and areas["eps 64/255"] > 0.1
+
+
+def test_more_that_helps_the_defender_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    areas = iter([1.0, 1.0, 0.5, 0.9, 0.8, 0.0, 0.5])  # clean, then rung by rung
+    monkeypatch.setattr(checks, "_area", lambda *_: next(areas))
+    flags, _ = check_ladder(honest(), subjects(), THREAT, tmp_path, steps=2)
+    assert names(flags) == {"more helps the defender"}
+    assert len(flags) == 2

@@ -1,0 +1,324 @@
+"""A bench: every cell once, whoever works, whatever fails, wherever it stops."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trained_run
+from test_grid import write
+
+from advrad.benchmark import job as benchjob
+from advrad.benchmark import run as benches
+from advrad.benchmark.cells import read_bench
+from advrad.benchmark.estimate import estimates
+from advrad.benchmark.grid import jobs_of, read_grid
+from advrad.benchmark.run import Outcome, bench, standing
+from advrad.demo.flange.render import write_product
+from advrad.errors import DataError, OutputError
+from advrad.utils.locks import claimed
+from advrad.utils.progress import Silent
+
+GRID = """
+size_px = 64
+limit = 4
+[categories]
+widget = "widget"
+[detectors.ours]
+kind = "advrad"
+steps = 4
+score = "paper"
+[detectors."paper 0.2"]
+kind = "paper"
+sigma = 0.2
+[detectors.bright]
+kind = "own.py:fit"
+weight = 2.0
+[detectors."purified bright"]
+kind = "purified"
+inner = "bright"
+sigma = 0.2
+[attacks.pgd]
+attack = "pgd"
+steps = 2
+[certificates.l2]
+radius = "0.1"
+draws = 40
+confidence = 0.9
+detectors = ["ours"]
+"""
+
+OWN = """
+def fit(lesson, weight):
+    mean = lesson.good.batch(slice(None)).mean(0)
+    return lambda images: weight * (images - mean).square().mean(1)
+"""
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, words: str) -> None:
+        self.notes.append(words)
+
+
+@pytest.fixture
+def home(tmp_path: Path, widgets: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with data, a grid and a detector of one's own."""
+    trained_run.shrink(monkeypatch)
+    (tmp_path / "data").mkdir()
+    shutil.copytree(widgets, tmp_path / "data" / "widget")
+    (tmp_path / "own.py").write_text(OWN, encoding="utf-8")
+    write(tmp_path, GRID)
+    return tmp_path
+
+
+def measured(home: Path, only: tuple[str, ...] = (), watcher: Silent | None = None) -> Outcome:
+    return bench(read_grid(home / "grid.toml"), home / "data", home / "out", only=only, watcher=watcher)
+
+
+def cells(home: Path) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in sorted((home / "out" / "cells").glob("*.json"))}
+
+
+def test_every_cell_is_measured_once_and_kept(home: Path) -> None:
+    first = measured(home)
+    assert first == Outcome(planned=9, done=9, failed=(), elsewhere=0)
+    before = cells(home)
+    listener = Listener()
+    assert measured(home, watcher=listener) == first
+    assert cells(home) == before
+    assert listener.notes == ["9 cells are measured already and stay as they are"]
+    assert not any((home / "out" / "work").iterdir())
+    assert not any((home / "out" / "claims").iterdir())
+
+    found = {(cell.detector, cell.attack, cell.certificate): cell for cell in read_bench(home / "out").done}
+    assert len(found) == 9
+    clean = found["bright", None, None]
+    assert (clean.figures.n_good, clean.figures.n_defect) == (6, 5)
+    assert clean.figures.image_auroc is not None and clean.figures.pixel_auroc is not None
+    attacked = found["bright", "pgd", None]
+    assert (attacked.figures.n_good, attacked.figures.n_defect) == (2, 2)
+    assert attacked.figures.robust_auroc is not None and attacked.figures.clean_auroc is not None
+    assert attacked.figures.robust_auroc <= attacked.figures.clean_auroc
+    assert attacked.gradients == attacked.figures.gradients == 2 * 4 and attacked.figures.arithmetic == "float32"
+    assert attacked.options == {"arguments": {"weight": 2.0}}
+    assert found["ours", None, "l2"].figures.certified_auroc.keys() == {"0.1"}
+    for cell in found.values():
+        assert cell.code == benchjob.code_digest()
+        assert cell.versions.keys() >= {"advrad", "torch", "python"}
+        rows = (home / "out" / "rows" / f"{cell.key}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert len(rows) == cell.figures.pictures
+        assert all("name" in json.loads(row) for row in rows)
+
+
+def test_the_clean_figures_are_those_of_the_audit_on_the_same_pictures(home: Path) -> None:
+    (home / "grid.toml").write_text(GRID.replace("limit = 4\n", ""), encoding="utf-8")
+    measured(home)
+    found = {(cell.detector, cell.attack): cell for cell in read_bench(home / "out").done if not cell.certificate}
+    for label in ("ours", "paper 0.2", "bright"):
+        clean, attacked = found[label, None].figures, found[label, "pgd"].figures
+        # An audit draws noise that nobody has seen; without noise the two are one.
+        if label == "bright":
+            assert clean.image_auroc == attacked.clean_auroc
+        assert clean.pictures == attacked.pictures == 11
+
+
+def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(home: Path) -> None:
+    (home / "own.py").write_text("def fit(lesson, weight): return 1 / 0", encoding="utf-8")
+    outcome = measured(home)
+    assert outcome.done == 5
+    assert len(outcome.failed) == 4
+    assert "bright on widget, clean: ZeroDivisionError: division by zero" in outcome.failed
+    failed = read_bench(home / "out").failed
+    assert {(cell.detector, cell.error) for cell in failed} == {
+        ("bright", "ZeroDivisionError: division by zero"),
+        ("purified bright", "ZeroDivisionError: division by zero"),
+    }
+    listener = Listener()
+    again = measured(home, watcher=listener)
+    assert "4 cells failed before and are tried again" in listener.notes
+    assert len(again.failed) == 4
+
+
+def test_what_stands_before_another_may_teach_it(home: Path) -> None:
+    told = "    with open(__file__ + '.told', 'a') as file: print(float(mean.std()), file=file)\n    return"
+    (home / "own.py").write_text(OWN.replace("    return", told), encoding="utf-8")
+    taught = '[detectors.taught]\nkind = "purified"\ninner = "bright"\nsigma = 0.2\nlearns = "purified"\n'
+    (home / "grid.toml").write_text(GRID + taught, encoding="utf-8")
+    assert measured(home, ("purified bright", "taught")).done == 4
+    given, purified = (home / "own.py.told").read_text(encoding="utf-8").split()
+    assert given != purified
+
+
+def test_a_changed_grid_keeps_old_results_and_says_so(home: Path) -> None:
+    measured(home, ("bright",))
+    before = cells(home)
+    assert len(before) == 2
+    (home / "grid.toml").write_text(GRID.replace("weight = 2.0", "weight = 3.0"), encoding="utf-8")
+    listener = Listener()
+    measured(home, ("bright",), listener)
+    assert any("2 results in cells/ belong to no cell of this grid" in note for note in listener.notes)
+    after = cells(home)
+    assert len(after) == 4
+    assert {key: after[key] for key in before} == before
+    assert {cell.options["arguments"]["weight"] for cell in read_bench(home / "out").done} == {3.0}
+
+
+def test_results_of_other_code_are_kept_and_named(home: Path) -> None:
+    measured(home, ("bright",))
+    path = sorted((home / "out" / "cells").glob("*.json"))[0]
+    path.write_text(path.read_text(encoding="utf-8").replace(benchjob.code_digest(), "0123456789ab"), encoding="utf-8")
+    listener = Listener()
+    measured(home, ("bright",), listener)
+    assert any("1 of the measured cells were made by another version of the code" in note for note in listener.notes)
+
+
+def test_a_damaged_result_stops_the_bench_and_is_named(home: Path) -> None:
+    measured(home, ("bright",))
+    path = sorted((home / "out" / "cells").glob("*.json"))[0]
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=f"{path.name}: is damaged"):
+        measured(home, ("bright",))
+
+
+def test_another_grid_at_work_in_the_folder_is_refused(home: Path) -> None:
+    measured(home, ("bright",))
+    other = write(home, GRID.replace("weight = 2.0", "weight = 4.0"), "other.toml")
+    before = cells(home)
+    with claimed(home / "out" / "claims", "job-of-somebody"):
+        with pytest.raises(OutputError, match=r"another process measures another grid here.*name\s+another folder"):
+            bench(read_grid(other), home / "data", home / "out", only=("bright",))
+        assert measured(home, ("bright",)).done == 2  # the same grid is welcome
+    assert cells(home) == before
+
+
+def test_what_others_are_at_is_left_to_them(home: Path) -> None:
+    jobs = {job.detector.label: job for job in jobs_of(read_grid(home / "grid.toml"), home / "data", ("bright",))}
+    with claimed(home / "out" / "claims", f"job-{jobs['bright'].name}"):
+        outcome = measured(home, ("bright",))
+    assert (outcome.done, outcome.elsewhere) == (0, 2)
+    assert measured(home, ("bright",)).done == 2
+
+
+def test_a_training_that_another_process_is_at_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = next(job.model for job in jobs_of(read_grid(home / "grid.toml"), home / "data", ("ours",)) if job.model)
+    claim = claimed(home / "out" / "claims", f"model-{model}")
+    claim.__enter__()
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        claim.__exit__(None, None, None)
+
+    monkeypatch.setattr(benches.time, "sleep", sleep)
+    assert measured(home, ("paper 0.2",)).done == 2
+    assert len(waited) == 1
+
+
+def test_an_error_of_ours_while_writing_ends_the_bench(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, values: object) -> None:
+        raise OutputError(f"{path}: cannot be written: the disk is full")
+
+    monkeypatch.setattr(benchjob, "write_json", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        measured(home, ("bright",))
+    assert cells(home) == {}
+
+
+def test_standing_and_estimates_write_nothing(home: Path) -> None:
+    jobs = jobs_of(read_grid(home / "grid.toml"), home / "data")
+    assert standing(home / "out", jobs).done == frozenset()
+    left = {part.label: part for part in estimates(jobs, home / "out")}
+    assert {label: part.cells for label, part in left.items()} == {
+        "ours": 3,
+        "paper 0.2": 2,
+        "bright": 2,
+        "purified bright": 2,
+    }
+    assert all(part.seconds > 0 for part in left.values())
+    assert not (home / "out").exists()
+
+
+def test_the_commands(home: Path, cli: trained_run.Cli) -> None:
+    arguments = (home / "grid.toml", "-o", home / "out", "--data", home / "data", "--only", "bright")
+    plan = cli("bench", *arguments, "--dry-run")
+    assert plan.status == 0
+    assert "bright" in plan.out and "hours" in plan.out
+    assert not (home / "out").exists()
+    done = cli("bench", *arguments)
+    assert done.status == 0, done.err
+    assert "2 of 9 cells" in done.out
+    assert f"advrad report {home / 'out'}" in done.out
+    assert "nothing is left to do" in cli("bench", *arguments, "--dry-run").out
+    report = cli("report", home / "out")
+    assert report.status == 0, report.err
+    assert (home / "out" / "report" / "index.html").is_file()
+    assert "a.toml: there is no such file" in cli("bench", home / "a.toml", "-o", home / "out").one_error_line()
+    missing = cli("bench", home / "grid.toml", "-o", home / "out", "--data", home / "none")
+    assert missing.status == 2
+    assert "categories.widget" in missing.err.splitlines()[-1]
+    (home / "own.py").write_text("def fit(lesson, weight): return 1 / 0", encoding="utf-8")
+    failed = cli("bench", *arguments)
+    assert failed.status == 1
+    assert "ZeroDivisionError" in failed.err
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import advrad.benchjob as job
+from advrad.cli import main
+write = job.write_json
+def slow(path, values):
+    write(path, values)
+    print("written", flush=True)
+    time.sleep(60)
+job.write_json = slow
+main()
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_bench_that_is_stopped_goes_on(home: Path, how: signal.Signals) -> None:
+    arguments = ["bench", "grid.toml", "-o", "out", "--data", "data", "--only", "bright"]
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, *arguments],
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "written"
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted; the same command goes on where it stopped" in err
+    before = cells(home)
+    assert len(before) == 1
+    assert measured(home, ("bright",)).done == 2  # a dead owner's claim is void at once
+    after = cells(home)
+    assert {key: after[key] for key in before} == before
+
+
+def test_the_smoke_grid_runs(tmp_path: Path, cli: trained_run.Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_run.shrink(monkeypatch)
+    product = write_product(tmp_path / "product", 0, 48, 4, 1, 64)
+    grid = Path(__file__).parents[2] / "grids" / "smoke.toml"
+    done = cli("bench", grid, "-o", tmp_path / "out", "--data", product)
+    assert done.status == 0, done.err
+    report = cli("report", tmp_path / "out")
+    assert report.status == 0, report.err
+    bench = read_bench(tmp_path / "out")
+    assert len(bench.done) == len(bench.places)
+    table = (tmp_path / "out" / "report" / "tables.md").read_text(encoding="utf-8")
+    for place in bench.places:
+        assert place.detector in table

@@ -1,0 +1,291 @@
+"""What draws prove of a quantile: ranks against exact sums, the lemma against exact shifts, radii against ART."""
+
+from __future__ import annotations
+
+import math
+import sys
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest, norm
+
+from advrad.certify.order_statistics import (
+    FIRST_LOOK,
+    binary_radius,
+    bounds,
+    draws_needed,
+    hopeless,
+    levels,
+    looks,
+    rank_above,
+    rank_below,
+)
+from advrad.errors import ConfigError
+
+Floats = npt.NDArray[np.float64]
+
+# --- ranks ----------------------------------------------------------------------------------------------------------
+
+
+def at_most(draws: int, level: float) -> list[Fraction]:
+    """P(Bin(draws, level) <= k) for k = 0, ..., draws, exactly."""
+    p = Fraction(level)
+    return list(accumulate(math.comb(draws, k) * p**k * (1 - p) ** (draws - k) for k in range(draws + 1)))
+
+
+@pytest.mark.parametrize("level", [0.021, 0.158, 0.5, 0.77, 0.999])
+def test_ranks_are_those_of_exact_sums_for_every_number_of_draws(level: float) -> None:
+    for draws in range(1, 61):
+        tails = at_most(draws, level)
+        for failure in (1e-6, 1e-3, 0.02, 0.3):
+            # The k-th smallest lies above the quantile with P(Bin <= k - 1), and below it with P(Bin >= k).
+            good_below = [k for k in range(1, draws + 1) if tails[k - 1] <= failure]
+            good_above = [k for k in range(1, draws + 1) if 1 - tails[k - 1] <= failure]
+            assert rank_below(draws, level, failure) == max(good_below, default=None), (draws, failure)
+            assert rank_above(draws, level, failure) == min(good_above, default=None), (draws, failure)
+            # The ranks that will do have no gaps, so one further is one too far.
+            assert good_below == list(range(1, len(good_below) + 1))
+            assert good_above == list(range(draws + 1 - len(good_above), draws + 1))
+
+
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("off", [0, 1])
+def test_a_side_fails_as_rarely_as_promised_and_more_often_one_rank_further(discrete: bool, off: int) -> None:
+    draws, level, failure, runs = 40, 0.3, 0.05, 20_000
+    scores = np.random.default_rng(0).random((runs, draws))
+    low, high = level, level  # the quantile of even draws
+    if discrete:
+        # Two values that tie; a quantile is the smallest value reached with this probability, so it is 0 up to 0.3.
+        scores = (scores > level).astype(float)
+        low = high = 0.0
+    below, above = rank_below(draws, level, failure), rank_above(draws, level, failure)
+    assert below is not None and above is not None
+    scores.sort(1)
+    too_high = np.mean(scores[:, below + off - 1] > low)
+    too_low = np.mean(scores[:, above - off - 1] < high)
+    noise = 4 * math.sqrt(failure / runs)
+    np.testing.assert_allclose(too_high, binom.cdf(below + off - 1, draws, level), atol=noise)
+    if discrete:
+        assert too_low == 0  # nothing lies below the smallest value
+    else:
+        np.testing.assert_allclose(too_low, binom.sf(above - off - 1, draws, level), atol=noise)
+    worst = max(too_high, too_low)
+    assert worst <= failure + noise if off == 0 else worst > failure + noise
+
+
+@settings(max_examples=60, deadline=None)
+@given(shift=st.floats(0, 3.5), failure=st.floats(1e-9, 0.4), quantile=st.floats(0.2, 0.8))
+def test_the_draws_needed_are_the_fewest_that_bound_both_sides(shift: float, failure: float, quantile: float) -> None:
+    at = levels(shift, quantile)
+
+    def enough(draws: int) -> bool:
+        return None not in (rank_below(draws, at.low, failure), rank_above(draws, at.high, failure))
+
+    needed = draws_needed(shift, failure, quantile)
+    assert enough(needed)
+    assert needed == 1 or not enough(needed - 1)
+
+
+def test_the_draws_that_docs_certificates_names() -> None:
+    needed = [draws_needed(shift, 0.001 / 200) for shift in (1, 1.5, 2, 2.5, 3)]
+    assert needed == [71, 177, 531, 1960, 9037]
+
+
+def test_a_shift_beyond_any_number_of_draws_is_refused() -> None:
+    assert draws_needed(5, 1e-3) < 1e9
+    for shift in (6.5, 40.0, math.inf):
+        with pytest.raises(ConfigError, match="cannot be certified by any number of draws"):
+            draws_needed(shift, 1e-3)
+
+
+# --- the lemma ------------------------------------------------------------------------------------------------------
+
+
+def quantile_of(edges: Floats, values: Floats, centre: float, level: float) -> float:
+    """Smallest value that a step function of normal noise about ``centre`` reaches with this probability."""
+    cuts = norm.cdf(np.concatenate([[-np.inf], edges, [np.inf]]) - centre)
+    order = np.argsort(values)
+    reached = np.cumsum(np.diff(cuts)[order])
+    return float(values[order][np.argmax(reached >= level - 1e-12)])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    edges=st.lists(st.floats(-4, 4), min_size=1, max_size=8, unique=True),
+    seed=st.integers(0, 10**6),
+    shift=st.floats(0, 2.5),
+    share=st.floats(-1, 1),
+    quantile=st.floats(0.1, 0.9),
+)
+def test_no_move_takes_a_quantile_of_any_step_function_out_of_its_bounds(
+    edges: list[float], seed: int, shift: float, share: float, quantile: float
+) -> None:
+    ordered = np.sort(edges)
+    # Few values, so that there are ties.
+    values = np.random.default_rng(seed).integers(0, 4, len(edges) + 1).astype(float)
+    at = levels(shift, quantile)
+    moved = quantile_of(ordered, values, share * shift, quantile)
+    # Where a quantile jumps at this very level, rounding decides; a hair's breadth lets both sides count.
+    hair = 1e-9
+    assert moved >= quantile_of(ordered, values, 0, at.low - hair)
+    assert moved <= quantile_of(ordered, values, 0, min(at.high + hair, 1))
+
+
+@pytest.mark.parametrize("quantile", [0.3, 0.5, 0.9])
+def test_a_half_space_attains_the_levels(quantile: float) -> None:
+    # The score is the noised number itself, so its quantile moves by as much as the number does.
+    at = levels(1.3, quantile)
+    assert norm.ppf(at.low) == pytest.approx(norm.ppf(quantile) - 1.3)
+    assert norm.ppf(at.high) == pytest.approx(norm.ppf(quantile) + 1.3)
+    assert levels(0, quantile).low == levels(0, quantile).high == pytest.approx(quantile)
+
+
+# --- bounds ---------------------------------------------------------------------------------------------------------
+
+
+def test_bounds_of_a_number_in_noise_are_tight_and_fail_as_rarely_as_promised() -> None:
+    # Score: the noised number 2 + 0.5 eps. The worst smoothed scores within 0.4 are 1.6 and 2.4, known exactly.
+    rng, shift, failure, draws, runs = np.random.default_rng(1), 0.4 / 0.5, 0.05, 60, 3000
+    scores = 2 + 0.5 * rng.normal(size=(runs, 1, draws))
+    found = np.array([bounds(row, row, [shift], failure) for row in scores])
+    missed = np.mean(found[:, 0] > 1.6), np.mean(found[:, 1] < 2.4)
+    rank = rank_below(draws, levels(shift).low, failure)
+    exact = binom.cdf(rank - 1, draws, levels(shift).low)
+    assert exact <= failure
+    np.testing.assert_allclose(missed, exact, atol=4 * math.sqrt(failure / runs))
+    many = 2 + 0.5 * rng.normal(size=(1, 200_000))
+    np.testing.assert_allclose(bounds(many, many, [shift], 1e-3), (1.6, 2.4), rtol=0.01)
+
+
+def test_bounds_of_a_distance_in_a_plane_hold_for_its_worst_direction() -> None:
+    # Score: distance of a noised point of the plane from the origin; nearest and farthest centre are the worst.
+    rng, sigma, radius = np.random.default_rng(2), 0.7, 0.5
+    x = np.array([1.2, -0.9])
+    away = radius * x / np.linalg.norm(x)
+
+    def draw(centre: Floats, count: int) -> Floats:
+        return np.linalg.norm(centre + sigma * rng.normal(size=(count, 2)), axis=1)[None]
+
+    least, most = (float(np.median(draw(x + side * away, 400_000))) for side in (-1, 1))
+    missed = [0, 0]
+    for _ in range(300):
+        scores = draw(x, 200)
+        low, high = bounds(scores, scores, [radius / sigma], 0.05)
+        missed[0] += low > least
+        missed[1] += high < most
+    assert max(missed) <= 300 * 0.05 + 4 * math.sqrt(300 * 0.05)
+
+
+def test_parts_are_averaged_and_share_the_failure() -> None:
+    scores = np.random.default_rng(3).normal(size=(2, 300))
+    wider = scores + 0.5
+    low, high = bounds(scores, wider, [0.3, 0.9], 0.02)
+    parts = [bounds(scores[part, None], wider[part, None], [shift], 0.01) for part, shift in enumerate([0.3, 0.9])]
+    assert (low, high) == tuple(np.mean(parts, axis=0))
+
+
+def test_one_part_with_too_few_draws_leaves_nothing_bounded() -> None:
+    scores = np.random.default_rng(4).normal(size=(2, 50))
+    assert bounds(scores, scores, [0.1, 3.0], 0.01) == (-math.inf, math.inf)
+    low, high = bounds(scores, scores, [0.1, 0.1], 0.01)
+    assert math.isfinite(low) and math.isfinite(high)
+
+
+def test_bounds_widen_with_the_shift_and_narrow_with_the_draws() -> None:
+    def width(shift: float, draws: int) -> float:
+        scores = norm.ppf((np.arange(draws) + 0.5) / draws)[None]  # ideal draws, without luck
+        low, high = bounds(scores, scores, [shift], 1e-3)
+        return high - low
+
+    shifts = [width(shift, 500) for shift in (0, 0.2, 0.5, 1.0, 2.0)]
+    assert all(one < next for one, next in pairwise(shifts))
+    draws = [width(0.5, count) for count in (40, 100, 400, 3000, 50_000)]
+    assert all(one > next for one, next in pairwise(draws))
+    assert width(0.5, 50_000) > 2 * 0.5  # never narrower than the truth
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def art_radius(monkeypatch: pytest.MonkeyPatch, count: int, draws: int, sigma: float, failure: float) -> float:
+    """What ART's randomised smoothing certifies when ``count`` of its draws give one class."""
+    # ART leaves the Clopper-Pearson interval to statsmodels, which is not needed for anything else; here SciPy's.
+    proportion = ModuleType("statsmodels.stats.proportion")
+
+    def proportion_confint(found: int, all_draws: int, alpha: float, method: str) -> tuple[float, float]:
+        assert method == "beta"
+        interval = binomtest(found, all_draws).proportion_ci(1 - alpha, method="exact")
+        return interval.low, interval.high
+
+    proportion.proportion_confint = proportion_confint  # type: ignore[attr-defined]
+    for name, module in {"statsmodels": None, "statsmodels.stats": None, proportion.__name__: proportion}.items():
+        monkeypatch.setitem(sys.modules, name, module or ModuleType(name))
+    from art.estimators.certification.randomized_smoothing import randomized_smoothing as art
+
+    class Counting(art.RandomizedSmoothingMixin):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.sample_size, self.scale, self.alpha = 1, sigma, failure
+
+        def _fit_classifier(self, *_: object, **__: object) -> None:
+            raise NotImplementedError
+
+        def _predict_classifier(self, *_: object, **__: object) -> Floats:
+            raise NotImplementedError
+
+        def _prediction_counts(self, x: Floats, n: int, batch_size: int) -> Floats:
+            return np.array([n - count, count]) if n == draws else np.array([0, 1])
+
+    (chosen,), (radius,) = Counting().certify(np.zeros((1, 1)), n=draws)
+    return float(radius) if chosen == 1 else 0.0
+
+
+@pytest.mark.parametrize("draws", [20, 100, 1000])
+def test_the_radius_of_a_majority_is_that_of_art(monkeypatch: pytest.MonkeyPatch, draws: int) -> None:
+    for count in np.linspace(0, draws, 11).round().astype(int).tolist():
+        for failure in (0.001, 0.05):
+            ours = binary_radius(count, draws, 0.25, failure)
+            assert ours == pytest.approx(art_radius(monkeypatch, count, draws, 0.25, failure), abs=1e-9), count
+
+
+@settings(max_examples=60, deadline=None)
+@given(draws=st.integers(5, 300), share=st.floats(0.5, 1), failure=st.floats(1e-4, 0.2), sigma=st.floats(0.1, 2))
+def test_the_radius_of_a_majority_is_the_largest_that_bounds_certify(
+    draws: int, share: float, failure: float, sigma: float
+) -> None:
+    count = round(share * draws)
+    radius = binary_radius(count, draws, sigma, failure)
+    assume(radius > 0.01 * sigma)
+    scores = (np.arange(draws) < count).astype(float)[None]
+    assert bounds(scores, scores, [radius * 0.999 / sigma], failure)[0] == 1
+    assert bounds(scores, scores, [radius * 1.001 / sigma], failure)[0] != 1
+    # The other verdict, seen in a mirror.
+    assert bounds(1 - scores, 1 - scores, [radius * 0.999 / sigma], failure)[1] == 0
+    assert bounds(1 - scores, 1 - scores, [radius * 1.001 / sigma], failure)[1] != 0
+
+
+def test_no_majority_has_no_radius() -> None:
+    assert [binary_radius(count, 100, 1.0, 0.01) for count in (0, 30, 50, 60)] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("draws", [1, 5, FIRST_LOOK, FIRST_LOOK + 1, 100, 200, 5000])
+def test_looks_grow_to_all_draws(draws: int) -> None:
+    planned = looks(draws)
+    assert planned[-1] == draws
+    assert planned[0] == min(FIRST_LOOK, draws)
+    assert all(one < next for one, next in pairwise(planned))
+    assert len(planned) <= 2 + math.log(max(draws / FIRST_LOOK, 1), 1.4)
+
+
+def test_hope_ends_only_when_neither_verdict_can_be_expected() -> None:
+    scores = np.random.default_rng(5).normal(size=(1, 400))
+    assert hopeless(scores, scores, [1.0], 0.0)  # the median itself is the threshold
+    assert not hopeless(scores, scores, [1.0], 3.0)  # certainly normal
+    assert not hopeless(scores, scores, [1.0], -3.0)  # certainly anomalous
+    assert not hopeless(scores[:, :4], scores[:, :4], [1.0], 0.0)  # too early to tell
+    assert not hopeless(scores, scores, [0.0], 0.0)  # within no distance a verdict may yet come

@@ -1,0 +1,584 @@
+"""The command that certifies, as it is typed, and the figures that it reckons up."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toy_datasets import make_mvtec, write_defect, write_good
+from toy_models import TWO_LOOKS, detector
+from trained_run import Cli
+
+from advrad import metrics
+from advrad.attacks.base import Task
+from advrad.attacks.objectives import objective
+from advrad.attacks.registry import ATTACKS
+from advrad.attacks.threat import Threat
+from advrad.certify.evaluation import CertifyPlan, Row
+from advrad.certify.pipeline import CertifyOptions, case_of, certify, given, radii_of
+from advrad.certify.summary import certified_auroc, figures
+from advrad.certify.two_path import TwoPath
+from advrad.detectors.config import Guarantee
+from advrad.detectors.loading import accused, load_detector
+from advrad.errors import ConfigError
+from advrad.utils.seeding import seed_of
+
+#: Detectors of somebody else, in a file of theirs.
+OTHERS = """
+import torch
+from advrad import wrap
+
+def brightness(images):
+    return images.flatten(1).topk(60, dim=1).values.mean(1)
+
+def noisy(images):
+    return brightness(images) + 0.01 * torch.randn(len(images))
+
+def broken(images):
+    return images.mean()
+
+sized = wrap(brightness, size_px=32, deterministic=True, threshold=0.9)
+"""
+
+QUICK = ("--radius", "0.02,0.05", "--draws", 64, "--limit", 4)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return make_mvtec(tmp_path, good=4, defects={"scratch": 3, "dent": 2})
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Path:
+    path = tmp_path / "others.py"
+    path.write_text(OTHERS)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    detector(TWO_LOOKS).save_pretrained(folder)
+    return folder
+
+
+def guaranteed(folder: Path, threshold: float) -> None:
+    """Give a saved detector a threshold for certified verdicts."""
+    held = load_detector(folder)
+    promise = Guarantee(threshold=threshold, false_alarm_rate=0.1, radius=0.1, n=19, draws=64, confidence=0.999)
+    held.detector_config = held.detector_config.model_copy(update={"guarantee": promise})
+    held.save_pretrained(folder)
+
+
+def rows_of(folder: Path) -> dict[Path, int]:
+    """When each row was written."""
+    return {path: path.stat().st_mtime_ns for path in (folder / "rows").iterdir()}
+
+
+def last(done: Any) -> str:
+    """The last line on standard error, which must be an error; before it there may be warnings and progress."""
+    line = str(done.err.splitlines()[-1])
+    assert line.startswith("advrad: error: "), done.err
+    return line
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_certify_prints_one_object_and_keeps_rows_that_a_second_call_takes_up(cli: Cli, run: Path, data: Path) -> None:
+    done = cli("certify", run, data, *QUICK, "--json")
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert result["method"] == "two-path" and result["sigma"] is None and result["size"] == [32, 32]
+    assert (result["n_good"], result["n_defect"]) == (2, 2)
+    assert list(result["certified_auroc"]) == list(result["verdicts"]) == ["0.02", "0.05"]
+    assert result["certified_auroc"]["0.05"] <= result["certified_auroc"]["0.02"] <= result["clean_auroc"]
+    shares = result["verdicts"]["0.05"]
+    assert shares["right"] + shares["wrong"] + shares["abstained"] == pytest.approx(1)
+    assert 0 <= shares["draws_saved"] < 1 and result["median_radius"] >= 0
+    np.testing.assert_allclose(result["rounding_l2"], (3 * 32 * 32 / 12) ** 0.5 / 255)
+    assert "all 4 pictures hold together with a confidence of 99.9 %" in result["meaning"][0]
+    assert "rounding a whole picture of this size to 8 bits changes it by an l2 of about 0.063" in result["meaning"][-1]
+    folder = Path(result["folder"])
+    assert folder.parent == run / "certificates" and folder.name.startswith("two-path-")
+    assert json.loads((folder / "result.json").read_text()) == result
+    assert (folder / "certificates.png").stat().st_size > 1000
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    assert [row["label"] for row in rows].count(1) == 2 and all(row["name"].startswith("test/") for row in rows)
+    written = rows_of(folder)
+    shown = cli("certify", run, data, *QUICK)
+    assert shown.status == 0 and rows_of(folder) == written
+    for words in ("Certified", "abstained", "draws saved", "median certified radius", "hold together", "8 bits"):
+        assert words in shown.out, words
+    assert shown.out.splitlines()[-1] == str(folder / "certificates.png")
+
+
+def test_an_interrupted_certification_goes_on_and_ends_in_the_same(
+    cli: Cli, run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from advrad.cli.console import Screen
+
+    whole = json.loads(cli("certify", run, data, *QUICK, "--json", "-o", tmp_path / "whole").out)
+    count = Screen.count
+
+    def interrupted(self: Screen, done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Screen, "count", interrupted)
+    stopped = cli("certify", run, data, *QUICK, "-o", tmp_path / "out")
+    assert stopped.status == 130 and stopped.out == ""
+    assert stopped.err.splitlines()[-1] == "interrupted; what was finished is kept, and the same command goes on", (
+        stopped.err
+    )
+    written = rows_of(tmp_path / "out")
+    assert len(written) == 2
+    monkeypatch.setattr(Screen, "count", count)
+    result = json.loads(cli("certify", run, data, *QUICK, "--json", "-o", tmp_path / "out").out)
+    assert written.items() <= rows_of(tmp_path / "out").items()
+    other = ("folder", "seconds")
+    assert {n: v for n, v in result.items() if n not in other} == {n: v for n, v in whole.items() if n not in other}
+
+
+def test_two_processes_share_a_certification(others: Path, data: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    advrad = str(Path(sys.executable).parent / "advrad")
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", str(port)]
+    command = [advrad, "certify", f"{others}:sized", str(data), "--radius", "0.1", "--draws", "60", "--json"]
+    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+
+    def result(*before: str, out: str) -> dict[str, object]:
+        done = subprocess.run(
+            [*before, *command, "-o", str(tmp_path / out)], env=env, capture_output=True, text=True, timeout=180
+        )
+        assert done.returncode == 0, done.stderr
+        return dict(json.loads(done.stdout))
+
+    two, one = result(*launch, out="two"), result(out="one")
+    same = ("certified_auroc", "clean_auroc", "curve", "verdicts", "n_good", "n_defect")
+    assert {name: two[name] for name in same} == {name: one[name] for name in same}
+
+
+def test_any_detector_in_a_python_file_is_certified_by_percentile_and_it_is_said(
+    cli: Cli, others: Path, data: Path, tmp_path: Path
+) -> None:
+    done = cli("certify", f"{others}:sized", data, "--radius", "0.1,0.3", "-o", tmp_path / "out")
+    assert done.status == 0, done.err
+    assert "percentile; " not in done.out and "percentile, noise 0.3" in done.out
+    assert "so percentile is used" in " ".join(done.out.replace("│", " ").split())
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["certified_auroc"]["0.1"] == 1 and result["sigma"] == 0.3
+    assert any("promises no false-alarm rate" in note for note in result["notes"])
+
+
+def test_a_detector_without_a_threshold_has_no_verdicts(cli: Cli, others: Path, data: Path, tmp_path: Path) -> None:
+    options = ("--radius", 0.1, "--draws", 60, "--size", 24, "-o", tmp_path / "out")
+    done = cli("certify", f"{others}:noisy", data, *options, "--json")
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert "verdicts" not in result and result["size"] == [24, 24]
+    assert "there are no verdicts to certify" in done.err and len(result["meaning"]) == 2
+    shown = cli("certify", f"{others}:noisy", data, *options)
+    assert shown.status == 0 and "median certified radius" not in shown.out and "not measured" in shown.out
+
+
+def test_our_own_score_by_percentile_too(cli: Cli, run: Path, data: Path) -> None:
+    options = ("--method", "percentile", "--radius", 0.1, "--sigma", 0.2, "--draws", 30, "--limit", 2, "--json")
+    done = cli("certify", run, data, *options)
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert (result["method"], result["sigma"]) == ("percentile", 0.2)
+    assert "adds a second noise" in done.err and "calibrate" not in done.err
+
+
+def test_radii_that_nobody_typed_are_left_out_where_the_draws_do_not_reach(cli: Cli, run: Path, data: Path) -> None:
+    done = cli("certify", run, data, "--limit", 2, "--json")
+    assert done.status == 0, done.err
+    result = json.loads(done.out)
+    assert list(result["certified_auroc"]) == ["0.1", "0.2"]
+    assert any(note.startswith("--radius 0.5: is out of reach of 200 draws") for note in result["notes"])
+    assert "--radius 0.5: is out of reach" in done.err
+    few = cli("certify", run, data, "--limit", 2, "--draws", 3)
+    assert few.status == 2 and "--radius 0.1: is out of reach of 3 draws" in last(few)
+
+
+def test_as_many_draws_as_an_error_names_are_enough(cli: Cli, run: Path, data: Path) -> None:
+    done = cli("certify", run, data, "--limit", 2, "--radius", 0.3, "--draws", 20)
+    needed = int(last(done).partition("--draws ")[2].split(",")[0])
+    assert done.status == 2 and needed > 20
+    assert not (run / "certificates").exists(), "nothing is left that another number of draws would contradict"
+    assert cli("certify", run, data, "--limit", 2, "--radius", 0.3, "--draws", needed).status == 0
+
+
+def test_a_larger_picture_bears_a_larger_change(cli: Cli, run: Path, tmp_path: Path) -> None:
+    data = make_mvtec(tmp_path, "large", good=1, defects={"scratch": 1}, size=96)
+    write_good(data / "test" / "good" / "wide.png", 128, 5)
+    options = ("--radius", 0.3, "--draws", 40, "--json")
+    assert "out of reach" in last(cli("certify", run, data, *options))
+    own = json.loads(cli("certify", run, data, *options, "--own-size").out)
+    assert own["size"] == "own"
+    np.testing.assert_allclose(own["rounding_l2"], (3 * 96 * 96 / 12) ** 0.5 / 255)
+    sized = json.loads(cli("certify", run, data, *options, "--size", 96).out)
+    assert sized["size"] == [96, 96] and sized["folder"] != own["folder"]
+    write_defect(data / "test" / "scratch" / "small.png", None, 32, 7)
+    assert "out of reach" in last(cli("certify", run, data, *options, "--own-size")), "of the smallest picture"
+
+
+@pytest.mark.parametrize("threshold", [-1e6, 1e6])
+def test_the_threshold_that_holds_under_attack_is_used(cli: Cli, run: Path, data: Path, threshold: float) -> None:
+    guaranteed(run, threshold)
+    result = json.loads(cli("certify", run, data, *QUICK, "--json").out)
+    assert result["threshold"] == threshold and result["notes"] == []
+    assert result["verdicts"]["0.05"]["right"] == result["verdicts"]["0.05"]["wrong"] == 0.5
+    # A wrong verdict counts as none, however far it holds.
+    rows = [json.loads(line) for line in (Path(result["folder"]) / "rows.jsonl").read_text().splitlines()]
+    reached = [row["radius"] * ((threshold < 0) == row["label"]) for row in rows]
+    assert min(row["radius"] for row in rows) >= 0.05 and result["median_radius"] == np.median(reached)
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--radius", "-0.1"), "--radius -0.1: must be 0 or more"),
+        (("--radius", "inf"), "--radius inf: must be 0 or more"),
+        (("--radius", "nan"), "--radius nan: must be 0 or more"),
+        (("--radius", "0.1,some"), "--radius 0.1,some: 'some' is no number"),
+        (("--radius", ""), "is no number"),
+        (("--radius", "2", "--draws", "50"), "--radius 2: is 10 standard deviations of the noise"),
+        (("--radius", "0.4", "--draws", "50"), "--radius 0.4: is out of reach of 50 draws"),
+        (("--draws", "1"), "--draws 1: must be at least 2"),
+        (("--draws", "-5"), "--draws -5: must be at least 2"),
+        (("--confidence", "1"), "--confidence 1: must lie strictly between 0 and 1"),
+        (("--confidence", "0"), "--confidence 0: must lie strictly between 0 and 1"),
+        (("--confidence", "nan"), "confidence"),
+        (("--method", "guess"), "--method guess: is unknown; choose auto, percentile, two-path"),
+        (("--sigma", "0.2"), "--sigma: goes with --method percentile"),
+        (("--method", "two-path", "--sigma", "0"), "--sigma: goes with --method percentile"),
+        (("--method", "percentile", "--sigma", "0"), "--sigma 0: must be above 0"),
+        (("--method", "percentile", "--sigma", "-1"), "--sigma -1: must be above 0"),
+        (("--method", "percentile", "--radius", "0"), "--sigma: is needed where the only radius is 0"),
+        (("--size", "64", "--own-size"), "give one of them"),
+        (("--limit", "1"), "--limit"),
+    ],
+)
+def test_options_that_make_no_sense(arguments: tuple[str, ...], words: str, cli: Cli, run: Path, data: Path) -> None:
+    done = cli("certify", run, data, *arguments)
+    assert done.status == 2 and words in done.one_error_line(), done.err
+    assert not (run / "certificates").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("sized", ("--method", "two-path"), "--method two-path: bounds the score of a model folder only"),
+        ("sized", ("--size", "64"), "--size 64: this detector takes pictures of 32 px only"),
+        ("sized", ("--own-size",), "--own-size: this detector takes pictures of 32 px only"),
+        ("broken", ("--size", "32"), "scores of shape"),
+        ("missing", (), "holds no 'missing'"),
+    ],
+)
+def test_what_other_detectors_cannot_do(
+    name: str, arguments: tuple[str, ...], words: str, cli: Cli, others: Path, data: Path, tmp_path: Path
+) -> None:
+    done = cli("certify", f"{others}:{name}", data, *arguments, "-o", tmp_path / "out")
+    assert done.status == 2 and words in done.one_error_line(), done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_detector_needs_a_place_for_its_results(cli: Cli, others: Path, data: Path) -> None:
+    done = cli("certify", f"{others}:sized", data)
+    assert done.status == 2 and "-o: is needed" in done.one_error_line()
+
+
+def test_missing_folders_and_one_class_are_refused(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
+    done = cli("certify", tmp_path / "none", data)
+    assert done.status == 2 and "no such model folder" in done.one_error_line()
+    done = cli("certify", run, tmp_path / "none")
+    assert done.status == 2 and "there is no such folder" in done.one_error_line()
+    one = make_mvtec(tmp_path, "one", defects={})
+    done = cli("certify", run, one)
+    assert done.status == 2 and "there is no defective test picture; both kinds are needed" in done.one_error_line()
+
+
+def test_a_folder_that_holds_another_run_is_left_alone(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert cli("certify", run, data, *QUICK, "-o", out).status == 0
+    written = rows_of(out)
+    for changed, words in ((("--draws", 80), "plan"), (("--seed", 1), "plan"), (("--limit", 6), "names")):
+        done = cli("certify", run, data, *QUICK, *changed, "-o", out)
+        assert done.status == 2 and "holds a run with other" in last(done), words
+    done = cli("certify", run, data, *QUICK, "--method", "percentile", "-o", out)
+    assert done.status == 2 and "holds a run with other detector" in last(done)
+    assert rows_of(out) == written
+
+
+def test_a_broken_picture_is_named(cli: Cli, run: Path, data: Path) -> None:
+    path = data / "test" / "scratch" / "001.png"
+    path.write_bytes(path.read_bytes()[:200])
+    for options in ((), ("--own-size",)):
+        done = cli("certify", run, data, "--radius", 0.02, "--draws", 30, *options)
+        assert done.status == 2 and "001.png: is cut short" in done.one_error_line()
+
+
+# --- against attacks -------------------------------------------------------------------------------------------------
+
+
+def test_no_attack_within_the_radius_leaves_the_bounds(run: Path, data: Path, tmp_path: Path) -> None:
+    """PGD at exactly the radius, on every picture: bounds, verdicts and AUROC of the smoothed score hold."""
+    guaranteed(run, 0.0)
+    options = CertifyOptions(radius="0.1", draws=100, limit=6)
+    case = accused(str(run))
+    result = certify(case_of(case, data, options, tmp_path / "out"))
+    rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
+    shown = given(case, data, options).pictures
+    images = torch.stack([shown.load(index) for index in range(len(rows))])
+    signs = torch.where(torch.from_numpy(shown.labels) == 0, 1.0, -1.0)
+    climbed = objective(case.detector, signs, "score", torch.Generator().manual_seed(1), eot=4)
+    threat = Threat.of("l2", "0.1")
+    own = [torch.Generator().manual_seed(index) for index in range(len(rows))]
+    found = threat.project(ATTACKS["pgd"](Task(climbed, images, threat, own, 15)).images.detach(), images)
+    assert threat.distance(images, found).min() > 0.09, "the attack goes to the border"
+    sampler = TwoPath(case.detector.detector)  # type: ignore[attr-defined]
+
+    def smoothed(image: torch.Tensor, seed: int) -> float:
+        drawn = sampler.draw(image, (0.0,), 400, torch.Generator().manual_seed(seed))[0]
+        return float(np.median(drawn[:, 0], axis=1).mean())
+
+    rung = result["curve"]["radii"].index(0.1)
+    scores = np.array([smoothed(image, index) for index, image in enumerate(found)])
+    harm = np.array([sign * (score - row["score"]) for sign, score, row in zip(signs, scores, rows, strict=True)])
+    assert (harm > 0).mean() > 0.7, "the attack does harm"
+    for row, score in zip(rows, scores, strict=True):
+        assert row["lower"][rung] <= score <= row["upper"][rung]
+        if row["verdicts"][rung] != "abstain":
+            assert row["verdicts"][rung] == ("certified anomalous" if score > 0 else "certified normal")
+    assert result["certified_auroc"]["0.1"] <= metrics.auroc(shown.labels, scores)
+
+
+def test_attacks_stand_beside_and_one_that_leaves_less_is_a_warning(cli: Cli, run: Path, data: Path) -> None:
+    for eps, limit in ((0.05, 4), (0.05, 2)):
+        options = ("--attack", "pgd", "--norm", "l2", "--eps", eps, "--steps", 2, "--limit", limit)
+        assert cli("attack", run, data, *options).status == 0
+    assert cli("attack", run, data, "--attack", "pgd", "--steps", 2, "--limit", 4).status == 0
+    damaged = run / "attacks" / "damaged" / "result.json"
+    damaged.parent.mkdir()
+    damaged.write_text("{")
+    result = json.loads(cli("certify", run, data, *QUICK, "--json").out)
+    points = result["attacked"]
+    assert [(point["eps"], point["attack"]) for point in points] == [(0.05, "pgd")] * 2, "in l2 only"
+    assert sorted(point["same_pictures"] for point in points) == [False, True]
+    for path in (run / "attacks").glob("pgd-l2-*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"robust_auroc": -0.1}))
+    done = cli("certify", run, data, *QUICK, "--json")
+    (warning,) = json.loads(done.out)["warnings"]
+    assert "certified at radius 0.05, but pgd at l2 0.05 left -0.1000 of the same pictures" in warning
+    assert f"advrad: warning: {warning}" in done.err
+    assert "WARNING" in cli("certify", run, data, *QUICK).out
+    larger = json.loads(cli("certify", run, data, *QUICK, "--size", 48, "--json").out)
+    assert larger["attacked"] == larger["warnings"] == [], "a length means something else there"
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_shows_certificates_of_its_product(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    assert cli("report", run, data, "-o", page).status == 0
+    assert "Nothing was certified yet" in page.read_text()
+    folder = Path(json.loads(cli("certify", run, data, *QUICK, "--json").out)["folder"])
+    assert cli("report", run, data, "-o", page).status == 0
+    assert "Nothing was certified yet" not in page.read_text() and "two-path, 64 draws, 4 pictures" in page.read_text()
+    path = folder / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"category": "another"}))
+    assert cli("report", run, data, "-o", page).status == 0
+    assert "Nothing was certified yet" in page.read_text()
+    path.write_text("{")
+    done = cli("report", run, data, "-o", page)
+    assert done.status == 2 and "result.json: is damaged" in last(done)
+
+
+# --- the figures -----------------------------------------------------------------------------------------------------
+
+
+def row(label: int, lower: float | None, upper: float | None, verdict: str, radius: float, draws: int = 16) -> Row:
+    """A row whose bounds and verdict are the same at every rung."""
+    rungs = len(CertifyPlan(radii=(0.1,)).ladder)
+    return Row(
+        name=f"{label}-{lower}-{upper}",
+        label=label,
+        score=lower or 0.0,
+        lower=(lower,) * rungs,
+        upper=(upper,) * rungs,
+        verdicts=(verdict,) * rungs,
+        early=(verdict,),
+        early_draws=(draws,),
+        radius=radius,
+        seconds=0.5,
+    )
+
+
+def test_a_tie_and_a_missing_bound_certify_nothing() -> None:
+    good = [row(0, 0, 1.0, "abstain", 0), row(0, 0, 2.0, "abstain", 0), row(0, 0, None, "abstain", 0)]
+    bad = [row(1, 1.0, 9, "abstain", 0), row(1, 3.0, 9, "abstain", 0), row(1, None, 9, "abstain", 0)]
+    # Of nine pairs only 3 > 1 and 3 > 2.
+    assert certified_auroc((*good, *bad), 0) == pytest.approx(2 / 9)
+    assert certified_auroc(tuple(good), 0) is None
+
+
+def test_shares_draws_and_radii() -> None:
+    plan = CertifyPlan(radii=(0.1,), draws=64, threshold=0.0)
+    rows = (
+        row(1, 1, 2, "certified anomalous", 0.4),
+        row(0, 1, 2, "certified anomalous", 0.9),  # certified, and wrong
+        row(0, -2, -1, "certified normal", 0.2),
+        row(1, -1, 1, "abstain", 0.0, draws=64),
+    )
+    found = figures(rows, plan)
+    shares = found["verdicts"]["0.1"]
+    assert (shares["right"], shares["wrong"], shares["abstained"]) == (0.5, 0.25, 0.25)
+    assert shares["certified"] == shares["early_certified"] == 0.75
+    assert shares["draws_saved"] == 1 - (16 + 16 + 16 + 64) / 4 / 64
+    assert found["median_radius"] == np.median([0.4, 0, 0.2, 0])
+    assert found["seconds"] == 2.0 and found["clean_auroc"] is not None
+    assert {"certified_right", "certified_wrong"} <= set(found["curve"])
+
+
+def test_radii_as_they_are_typed() -> None:
+    assert radii_of("0.2, 0.1,0.2") == (0.2, 0.1)
+    with pytest.raises(ConfigError, match="'' is no number"):
+        radii_of("0.1,")
+
+
+# --- predict ---------------------------------------------------------------------------------------------------------
+
+
+def judged(done: Any) -> list[dict[str, Any]]:
+    assert done.status == 0, done.err
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def test_predict_certifies_each_picture_and_repeats_itself(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
+    options, pictures = ("--certify", "--radius", 0.1, "--draws", 60, "--seed", 3), data / "test" / "scratch"
+    done = cli("predict", run, pictures, *options)
+    rows = judged(done)
+    plain = judged(cli("predict", run, pictures))
+    extra = {"certified", "certified_radius", "certified_threshold", "confidence", "draws", "seed"}
+    for certified, bare in zip(rows, plain, strict=True):
+        assert set(certified) - set(bare) == extra
+        assert {name: certified[name] for name in bare} == bare, "the plain verdict stays as it is"
+        assert certified["certified"] in ("certified anomalous", "certified normal", "abstain")
+        assert (certified["certified_radius"] >= 0.1) == (certified["certified"] != "abstain")
+        assert certified["confidence"] == 0.999 and 16 <= certified["draws"] <= 60
+        assert certified["certified_threshold"] == certified["threshold"] and certified["seed"] == 3
+    (warning,) = done.err.splitlines()
+    assert "promises no false-alarm rate for certified verdicts" in warning and "advrad calibrate" in warning
+    # Whatever else is judged, and wherever it lies.
+    moved = tmp_path / "elsewhere" / Path(rows[2]["path"]).name
+    moved.parent.mkdir()
+    shutil.copy(rows[2]["path"], moved)
+    (again,) = judged(cli("predict", run, moved, *options))
+    assert {name: again[name] for name in extra} == {name: rows[2][name] for name in extra}
+
+
+def test_nobody_can_foretell_the_noise_of_a_certified_verdict(cli: Cli, run: Path, data: Path) -> None:
+    picture = data / "test" / "good" / "000.png"
+    seeds = {judged(cli("predict", run, picture, "--certify", "--draws", 60))[0]["seed"] for _ in range(2)}
+    assert len(seeds) == 2
+
+
+@pytest.mark.parametrize(
+    ("threshold", "verdict"), [(-1e6, "certified anomalous"), (1e6, "certified normal"), (None, "abstain")]
+)
+def test_predict_takes_the_threshold_that_holds_under_attack(
+    cli: Cli, run: Path, data: Path, threshold: float | None, verdict: str
+) -> None:
+    picture = data / "test" / "good" / "000.png"
+    if threshold is None:  # the score itself, on the noise that it is certified on: nothing can be told
+        held = load_detector(run)
+        image = given(accused(str(run)), data, CertifyOptions()).pictures.load(0)
+        drawn = TwoPath(held).draw(image, (0.0,), 500, torch.Generator().manual_seed(seed_of("other")))[0]
+        threshold = float(np.median(drawn[:, 0], axis=1).mean())
+    guaranteed(run, threshold)
+    done = cli("predict", run, picture, "--certify", "--radius", 0.1)
+    (found,) = judged(done)
+    assert (found["certified"], found["certified_threshold"], done.err) == (verdict, threshold, "")
+    assert found["verdict"] in ("good", "defective")
+    low = cli("predict", run, picture, "--certify", "--radius", 0.1, "--confidence", 0.9)
+    assert "--confidence 0.9: the false-alarm rate of certified verdicts is promised for 0.999 or more" in low.err
+
+
+def test_predict_states_the_radius_at_the_size_of_the_file(cli: Cli, run: Path, tmp_path: Path) -> None:
+    guaranteed(run, 1e6)
+    small, large = write_good(tmp_path / "small.png", 32, 1), write_good(tmp_path / "large.png", 128, 1)
+    options = ("--certify", "--radius", 0.1, "--draws", 60)
+    (near,), (far,) = (judged(cli("predict", run, path, *options)) for path in (small, large))
+    assert far["draws"] <= near["draws"] and far["certified_radius"] > 0
+    done = cli("predict", run, small, "--certify", "--radius", 0.3, "--draws", 60)
+    assert done.status == 2 and "--radius 0.3: is out of reach of 60 draws" in last(done)
+    assert judged(cli("predict", run, large, "--certify", "--radius", 0.3, "--draws", 60))
+
+
+def test_as_many_draws_as_predict_names_are_enough(cli: Cli, run: Path, tmp_path: Path) -> None:
+    guaranteed(run, 1e6)
+    picture = write_good(tmp_path / "part.png", 32, 1)
+    options = ("predict", run, picture, "--certify", "--radius", 0.35, "-o", tmp_path / "out")
+    done = cli(*options, "--draws", 20)
+    needed = int(last(done).partition("--draws ")[2].split(",")[0])
+    assert done.status == 2 and done.out == "" and not list((tmp_path / "out").iterdir())
+    assert cli(*options, "--draws", needed - 1).status == 2
+    assert judged(cli(*options, "--draws", needed))[0]["certified"] == "certified normal"
+
+
+def test_predict_on_a_terminal_says_how_far(cli: Cli, run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guaranteed(run, 1e6)
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
+    done = cli("predict", run, data / "test" / "good" / "000.png", "--certify", "--radius", 0.1)
+    assert "certified normal" in done.out and "radius    0.1" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--radius", "0.1"), "--radius: goes with --certify, and only with it"),
+        (("--draws", "50"), "--draws: goes with --certify, and only with it"),
+        (("--confidence", "0.9"), "--confidence: goes with --certify, and only with it"),
+        (("--certify", "--radius", "-1"), "--radius -1: must be 0 or more"),
+        (("--certify", "--radius", "nan"), "radius"),
+        (("--certify", "--radius", "some"), "--radius"),
+        (("--certify", "--draws", "1"), "--draws 1: must be at least 2"),
+        (("--certify", "--confidence", "1"), "--confidence 1: must lie strictly between 0 and 1"),
+        (("--certify", "--confidence", "0"), "--confidence 0: must lie strictly between 0 and 1"),
+        (("--certify", "--radius", "9"), "out of reach of any number of draws"),
+    ],
+)
+def test_predict_options_that_make_no_sense(
+    arguments: tuple[str, ...], words: str, cli: Cli, run: Path, data: Path
+) -> None:
+    done = cli("predict", run, data / "test" / "good" / "000.png", *arguments)
+    assert done.status == 2 and words in last(done), done.err
+    assert done.out == ""
+
+
+def test_a_broken_picture_costs_no_certificate_of_another(cli: Cli, run: Path, tmp_path: Path) -> None:
+    guaranteed(run, 1e6)
+    for name in "ac":
+        write_good(tmp_path / "in" / f"{name}.png", 32, 1)
+    (tmp_path / "in" / "b.png").write_text("no picture")
+    rows = judged(cli("predict", run, tmp_path / "in", "--certify", "--radius", 0.1, "--skip-bad"))
+    assert ["certified" in row for row in rows] == [True, False, True]

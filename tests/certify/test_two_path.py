@@ -1,0 +1,276 @@
+"""The two-path certificate against searches for what it excludes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from toy_models import FAR, NEAR, TINY, Linear, detector, generator, pictures, statistics
+
+from advrad.certify import two_path as twopath
+from advrad.certify.operator_norms import Kernel, kernels, resize_norm
+from advrad.certify.two_path import TwoPath, bounded
+from advrad.data.transforms import resize
+from advrad.denoisers.sampling import reconstruct
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.config import DetectorConfig
+from advrad.detectors.scoring import Look, MapStatistics, ScoreConfig, arrange, mean_filter, scale_errors, standardise
+
+Score = Callable[[Tensor], Tensor]
+
+
+def maps_of(views: Tensor, recon: Tensor, config: ScoreConfig) -> list[Tensor]:
+    return [mean_filter(m, config.filter_px) for m in arrange(scale_errors(views, recon), config.scales)]
+
+
+def score_of(judge: AdvRAD, look: Look, views: Tensor, recon: Tensor) -> Tensor:
+    """A look's part of the detector's score, (b,), for a reconstruction that stays as it is, (1, c, h, w)."""
+    config = judge.detector_config.score
+    maps = maps_of(views, recon.expand_as(views), config)
+    return torch.stack([standardise(m, judge.normal(look, i), config)[0] for i, m in enumerate(maps)]).mean(0)
+
+
+def searched(score: Score, at: Tensor, start: Tensor, radius: float, sign: int, steps: int = 14) -> float:
+    """Worst score found at exactly this distance: ascent from the start and from random directions.
+
+    Args:
+        score: pictures (b, c, h, w) -> (b,).
+        at: (1, c, h, w).
+        start: (1, c, h, w) a direction.
+        radius: l2.
+        sign: 1 for the largest score, -1 for the smallest.
+        steps: of the ascent.
+    """
+    draws = generator(7)
+    moves = torch.cat([sign * start, *(torch.randn(at.shape, generator=draws, dtype=at.dtype) for _ in range(2))])
+    best = -torch.inf
+    for step in range(steps + 1):
+        moves = (moves * (radius / moves.flatten(1).norm(dim=1).view(-1, 1, 1, 1))).detach().requires_grad_()
+        scores = sign * score(at + moves)
+        best = max(best, float(scores.detach().max()))
+        (slope,) = torch.autograd.grad(scores.sum(), moves)
+        size = radius * (1.0 if step < steps // 2 else 0.3)
+        with torch.no_grad():
+            moves = moves + size * slope / slope.flatten(1).norm(dim=1).clamp_min(1e-30).view(-1, 1, 1, 1)
+    return sign * best
+
+
+@pytest.mark.parametrize("level", ["absolute", "relative"])
+@pytest.mark.parametrize("scales", ["averaged", "apart"])
+def test_no_change_that_is_found_leaves_the_interval_and_some_leave_that_of_halved_norms(
+    scales: str, level: str
+) -> None:
+    left = {"cells": 0, "sums": 0}
+    ways, poolings = ("none", "mean", "spread", "tolerant"), (0.0, 0.05, 1.0)
+    for number, (way, pooling) in enumerate(itertools.product(ways, poolings)):
+        look, filter_px = (NEAR, FAR)[number % 2], (1, 3, 7)[number // 2 % 3]
+        config = ScoreConfig(
+            looks=(look,), scales=scales, level=level, normalisation=way, filter_px=filter_px, pooling=pooling
+        )
+        judge = detector(config, calibrated=False)
+        index = number % len(config.map_sizes)
+        kernel, normal = kernels(look, config)[index], judge.normal(look, index)
+        view = 0.3 + 0.3 * pictures(1, look.view_px, seed=number)
+        with torch.no_grad():
+            recon = reconstruct(judge.denoiser, view, look.sigma, generator(number)).double()
+        view = view.double()  # so that rounding has no say
+        false = {
+            "cells": replace(kernel, cells=kernel.cells / 2),
+            "sums": replace(kernel, share=kernel.share / 4),
+        }
+
+        def score(
+            views: Tensor,
+            config: ScoreConfig = config,
+            index: int = index,
+            normal: MapStatistics = normal,
+            recon: Tensor = recon,
+        ) -> Tensor:
+            return standardise(maps_of(views, recon.expand_as(views), config)[index], normal, config)[0]
+
+        for radius in (0.1, 1.0):
+            low, high = (searched(score, view, view - recon, radius, sign) for sign in (-1, 1))
+            maps = maps_of(view, recon, config)[index]
+            lower, upper = bounded(maps, kernel, normal, config, radius)
+            assert float(lower) <= low <= high <= float(upper), (way, pooling, radius)
+            for name, wrong in false.items():
+                lower, upper = bounded(maps, wrong, normal, config, radius)
+                left[name] += bool(low < float(lower) or high > float(upper))
+    assert min(left.values()) > 1, f"the search is too weak to find a wrong norm: {left}"
+
+
+def one_map(filter_px: int, pooling: float, seed: int = 0) -> tuple[Tensor, Kernel, ScoreConfig, MapStatistics]:
+    """Differences at the finest scale alone, (1, 3, 16, 16), and what goes with them."""
+    config = ScoreConfig(looks=(FAR,), scales="apart", filter_px=filter_px, pooling=pooling)
+    difference = 0.3 * torch.randn(1, 3, 16, 16, generator=generator(seed), dtype=torch.float64)
+    plain = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
+    return difference, kernels(FAR, config)[0], config, MapStatistics(plain, plain + 1)
+
+
+@pytest.mark.parametrize("radius", [0.1, 2.0])
+def test_the_bounds_of_a_mean_are_attained(radius: float) -> None:
+    difference, kernel, config, normal = one_map(filter_px=1, pooling=1.0)
+
+    def mean(difference: Tensor) -> float:
+        return float(difference.square().mean())
+
+    lower, upper = bounded(difference.square().mean(1, keepdim=True), kernel, normal, config, radius)
+    along = radius * difference / difference.norm()
+    assert float(lower) == pytest.approx(mean(difference - along), rel=1e-5)
+    assert float(upper) == pytest.approx(mean(difference + along), rel=1e-5)
+
+
+def test_the_upper_bound_of_a_maximum_is_attained() -> None:
+    difference, kernel, config, normal = one_map(filter_px=3, pooling=0.0)
+
+    def maps(difference: Tensor) -> Tensor:
+        return mean_filter(difference.square().mean(1, keepdim=True), 3)
+
+    _, upper = bounded(maps(difference), kernel, normal, config, 0.8)
+    worst = (maps(difference).sqrt() + 0.8 * kernel.cells.double()).flatten().argmax()
+    y, x = divmod(int(worst), 16)
+    window = torch.zeros_like(difference)
+    window[..., max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = 1
+    along = difference * window
+    found = maps(difference + 0.8 * along / along.norm()).max()
+    assert float(upper) == pytest.approx(float(found), rel=1e-5)
+
+
+def test_the_interval_of_a_pictures_own_mean_is_attained() -> None:
+    difference, kernel, config, _ = one_map(filter_px=1, pooling=0.0)
+    # Cells that cannot move, and a map that is only divided by its mean, show what is divided by.
+    config = config.model_copy(update={"level": "relative", "normalisation": "mean"})
+    still = replace(kernel, cells=0 * kernel.cells)
+    maps = difference.square().mean(1, keepdim=True)
+    along = 3.0 * difference / difference.norm()
+    for ceiling in (1.0, float(maps.mean()), 1e-3):
+        normal = MapStatistics(torch.zeros_like(maps), torch.ones_like(maps), ceiling=ceiling)
+        lower, upper = bounded(maps, still, normal, config, 3.0)
+        least, most = (min(float((difference + side * along).square().mean()), ceiling) for side in (-1, 1))
+        assert float(lower) == pytest.approx(float(maps.max()) / most, rel=1e-5)
+        assert float(upper) == pytest.approx(float(maps.max()) / least, rel=1e-5)
+
+
+def test_without_a_change_both_bounds_are_the_score() -> None:
+    config = ScoreConfig(
+        looks=(NEAR,), scales="apart", level="relative", normalisation="spread", filter_px=3, pooling=0.05
+    )
+    judge = detector(config, calibrated=False)
+    view, recon = pictures(2, 32), pictures(2, 32, seed=1)
+    for index, maps in enumerate(maps_of(view, recon, config)):
+        normal = judge.normal(NEAR, index)
+        lower, upper = bounded(maps, kernels(NEAR, config)[index], normal, config, 0.0)
+        assert torch.equal(lower, upper)
+        torch.testing.assert_close(lower, standardise(maps, normal, config)[0])
+
+
+@pytest.mark.parametrize("level", ["absolute", "relative"])
+@pytest.mark.parametrize("way", ["none", "mean", "spread"])
+def test_a_larger_radius_never_narrows_the_interval(level: str, way: str) -> None:
+    config = ScoreConfig(looks=(NEAR,), level=level, normalisation=way, pooling=0.05)
+    judge = detector(config, calibrated=False)
+    (maps,) = maps_of(pictures(1, 32).double(), pictures(1, 32, seed=1).double(), config)
+    (kernel,), normal = kernels(NEAR, config), judge.normal(NEAR, 0)
+    found = [bounded(maps, kernel, normal, config, reach) for reach in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
+    for one, next in itertools.pairwise(found):
+        assert float(next[0]) <= float(one[0]) <= float(one[1]) <= float(next[1])
+
+
+@pytest.mark.parametrize("way", ["none", "mean", "spread"])
+def test_a_perfect_reconstruction_has_bounds_that_are_numbers(way: str) -> None:
+    # No error at all, and normal pictures that never have any: everything that is divided by is at its least.
+    config = ScoreConfig(looks=(FAR,), level="relative", normalisation=way, pooling=0.05)
+    flat = torch.zeros(1, 1, 16, 16)
+    normal = MapStatistics(flat, flat + 1e-12, ceiling=1e-12)
+    for reach in (0.0, 0.1):
+        lower, upper = bounded(flat, kernels(FAR, config)[0], normal, config, reach)
+        assert torch.isfinite(torch.stack([lower, upper])).all()
+        assert float(lower) <= 0 <= float(upper)
+        assert float(upper) > 0 or reach == 0
+
+
+# --- the whole way from the picture as given ------------------------------------------------------------------------
+
+BOTH = ScoreConfig(
+    looks=(NEAR, FAR), scales="apart", level="relative", normalisation="spread", filter_px=3, pooling=0.05, steps=2
+)
+
+
+@pytest.fixture
+def recons(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """All reconstructions that the sampler makes, in order."""
+    made: list[Tensor] = []
+
+    def remembered(*arguments: object, **options: object) -> Tensor:
+        made.append(reconstruct(*arguments, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(twopath, "reconstruct", remembered)
+    return made
+
+
+@pytest.mark.parametrize("sides", [(40, 52), (16, 16)])  # the larger are shrunk, the smaller enlarged
+@pytest.mark.parametrize(
+    "config",
+    [
+        BOTH,
+        BOTH.model_copy(update={"scales": "averaged", "level": "absolute", "normalisation": "none", "pooling": 0.0}),
+    ],
+)
+def test_every_draw_bounds_the_score_of_every_picture_in_reach_as_given(
+    config: ScoreConfig, sides: tuple[int, int], recons: list[Tensor]
+) -> None:
+    judge = detector(config, calibrated=False)
+    image = 0.3 + 0.3 * torch.rand(3, *sides, generator=generator(3))
+    radii, count = (0.0, 0.1, 0.5), 3
+    lower, upper = TwoPath(judge).draw(image, radii, count, generator(1))
+    assert lower.shape == upper.shape == (2, 3, count)
+    assert (lower[:, 0] == upper[:, 0]).all()
+    for part, look in enumerate(config.looks):
+        for draw in range(count):
+            recon = recons[part][draw, None]
+
+            def score(images: Tensor, recon: Tensor = recon, look: Look = look) -> Tensor:
+                return score_of(judge, look, resize(resize(images, judge.size_px), look.view_px), recon)
+
+            with torch.no_grad():
+                clean = float(score(image[None]))
+            assert clean == pytest.approx(lower[part, 0, draw], rel=1e-5)
+            for row, radius in enumerate(radii[1:], 1):
+                start = torch.randn(image[None].shape, generator=generator(draw))
+                low, high = (searched(score, image[None], start, radius, sign, steps=6) for sign in (-1, 1))
+                rounding = 1e-5 * max(abs(low), abs(high), 1)
+                assert lower[part, row, draw] <= low + rounding
+                assert high - rounding <= upper[part, row, draw]
+                assert low < clean < high, "the search has moved nothing"
+
+
+def test_every_draw_has_noise_of_its_own_in_every_step() -> None:
+    denoiser = Linear(0.5, 0.2)
+    config = BOTH.model_copy(update={"looks": (FAR,)})
+    settings = DetectorConfig(denoiser=TINY, size_px=32, score=config, precision="float32")
+    sampler = TwoPath(AdvRAD(denoiser, settings, statistics(config)))
+    image = pictures(1, 32)[0]
+    lower, _ = sampler.draw(image, (0.0,), 10, generator())
+    assert [len(z) for z, _ in denoiser.asked] == [8, 8, 2, 2]  # two walks of two steps
+    for step in (0, 1):
+        noised = torch.cat([z for z, _ in denoiser.asked[step::2]])
+        noise = (noised - noised.mean(0)).flatten(1)
+        correlation = torch.corrcoef(noise) - torch.eye(10)
+        assert float(correlation.abs().max()) < 0.35  # that of ten draws about their mean is about -1/9
+    assert len(set(lower[0, 0])) == 10
+    again, _ = sampler.draw(image, (0.0,), 10, generator())
+    other, _ = sampler.draw(image, (0.0,), 10, generator(1))
+    assert (again == lower).all() and not (other == lower).any()
+
+
+def test_the_shifts_are_those_of_the_picture_as_given() -> None:
+    sampler = TwoPath(detector(BOTH, calibrated=False))
+    for height_px, width_px in ((32, 32), (40, 52), (16, 16)):
+        expected = [resize_norm(height_px, width_px, 32, look.view_px) / look.sigma for look in (NEAR, FAR)]
+        assert sampler.shifts(height_px, width_px) == pytest.approx(expected)
+    assert sampler.shifts(64, 64)[0] < sampler.shifts(32, 32)[0] < sampler.shifts(16, 16)[0]

@@ -1,0 +1,162 @@
+"""The cache: an entry comes back whole or not at all, is found by its contents alone, and makes room for others."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import pytest
+
+from advrad.data import cache
+from advrad.errors import OutputError
+
+
+def entry(count: int = 4, seed: int = 0, bad: dict[int, str] | None = None) -> cache.Entry:
+    values = np.random.default_rng(seed).integers(0, 65536, (count, 3, 16, 16)).astype(np.uint16)
+    return values, bad or {}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Of an entry that is not there yet, nor is its folder."""
+    return tmp_path / "cache" / "deep" / "0123.npy"
+
+
+# --- finding
+
+
+def test_a_digest_is_of_the_content_alone(tmp_path: Path) -> None:
+    first, other = tmp_path / "a.png", tmp_path / "b.png"
+    first.write_bytes(b"content")
+    before = cache.digest(first)
+    assert before is not None
+    os.utime(first, (1, 1))
+    shutil.move(first, other)
+    assert cache.digest(other) == before
+    facts = other.stat()
+    other.write_bytes(b"kontent")
+    os.utime(other, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert cache.digest(other) != before
+    assert cache.digest(first) is None
+    assert cache.digest(tmp_path) is None
+
+
+def test_the_name_follows_all_that_decides_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = b"a" * 16, b"b" * 16
+    first = cache.entry_path(tmp_path, [a, b], 16, 1000)
+    assert first is not None and first.parent == tmp_path
+    assert cache.entry_path(tmp_path, iter([a, b]), 16, 1000) == first
+    names = {
+        first,
+        cache.entry_path(tmp_path, [b, a], 16, 1000),
+        cache.entry_path(tmp_path, [a], 16, 1000),
+        cache.entry_path(tmp_path, [a, b], 24, 1000),
+        cache.entry_path(tmp_path, [a, b], 16, 1001),
+    }
+    monkeypatch.setattr(PIL, "__version__", "0.1")
+    names.add(cache.entry_path(tmp_path, [a, b], 16, 1000))
+    monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
+    names.add(cache.entry_path(tmp_path, [a, b], 16, 1000))
+    assert len(names) == 7
+    assert cache.entry_path(tmp_path, [a, None], 16, 1000) is None
+
+
+def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ADVRAD_CACHE", str(tmp_path / "named"))
+    assert cache.default_folder() == tmp_path / "named"
+    monkeypatch.delenv("ADVRAD_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert cache.default_folder() == tmp_path / ".cache" / "advrad"
+
+    def homeless(self: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    assert cache.default_folder() is None
+
+
+# --- keeping
+
+
+def test_an_entry_comes_back_and_cannot_be_changed(path: Path) -> None:
+    values, bad = entry(bad={1: "is empty", 4: "holds text"})
+    assert cache.take(path, 6, 16) is None
+    cache.keep(path, (values, bad))
+    taken = cache.take(path, 6, 16)
+    assert taken is not None
+    np.testing.assert_array_equal(taken[0], values)
+    assert isinstance(taken[0], np.memmap) and not taken[0].flags.writeable
+    assert taken[1] == bad
+    # For other pictures than it was made of it would be wrong.
+    assert cache.take(path, 5, 16) is None
+    assert cache.take(path, 6, 24) is None
+
+
+def flip(path: Path) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[-7] ^= 4
+    path.write_bytes(whole)
+
+
+HARMS: dict[str, Callable[[Path], Any]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "flip": flip,
+    "empty": lambda path: path.write_bytes(b""),
+    "text": lambda path: path.write_text("not an array"),
+    "json": lambda path: path.with_suffix(".json").write_text('{"bad": 3}'),
+    "nojson": lambda path: path.with_suffix(".json").unlink(),
+    "other": lambda path: np.save(path, entry(3)[0]),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_entry_is_not_taken_and_can_be_made_anew(path: Path, harm: str) -> None:
+    made = entry()
+    cache.keep(path, made)
+    HARMS[harm](path)
+    assert cache.take(path, 4, 16) is None
+    cache.keep(path, made)
+    again = cache.take(path, 4, 16)
+    assert again is not None
+    np.testing.assert_array_equal(again[0], made[0])
+    assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
+
+
+def test_a_full_disk_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(OutputError, match="the disk is full"):
+        cache.keep(path, entry())
+    assert list(path.parent.iterdir()) == []
+
+
+def test_the_least_recently_used_make_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, third = (path.with_name(f"{name}.npy") for name in ("first", "second", "third"))
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 2 * (4 * 3 * 16 * 16 * 2 + 128))
+    for age, place in enumerate((first, second)):
+        cache.keep(place, entry(seed=age))
+        os.utime(place, (1000 + age, 1000 + age))
+    assert cache.take(first, 4, 16) is not None  # used again, so the second is now the oldest
+    mapped = cache.take(second, 4, 16)
+    assert mapped is not None
+    os.utime(second, (1001, 1001))
+    stale, fresh = path.with_name(".0123.part.npy"), path.with_name(".4567.part.npy")
+    for part in (stale, fresh):
+        part.write_text("of a run that crashed, or of one that is still writing")
+    os.utime(stale, (1, 1))
+    cache.keep(third, entry(seed=3))
+    kept = {first, third}
+    assert set(path.parent.iterdir()) == {fresh, *kept, *(place.with_suffix(".json") for place in kept)}
+    # What was mapped stays readable although its file is gone.
+    np.testing.assert_array_equal(mapped[0], entry(seed=1)[0])
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 1)
+    cache.keep(second, entry(seed=1))
+    assert list(path.parent.glob("[!.]*.npy")) == [second]

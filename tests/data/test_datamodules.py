@@ -1,0 +1,218 @@
+"""Datamodules in place of a folder: the same pictures, the same answers, and clear words where something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trained_run
+from toy_datasets import make_mvtec
+from trained_run import Cli
+
+from advrad.data.layouts import Dataset, find_records
+from advrad.errors import AdvradError, ConfigError, DataError
+
+#: A stand-in that offers what every datamodule of anomalib does.
+FAKE = """
+from pathlib import Path
+
+class Table:
+    def __init__(self, rows):
+        self.rows = rows
+    def to_dict(self, orient):
+        assert orient == "records"
+        return self.rows
+
+class Part:
+    def __init__(self, rows):
+        self.samples = Table(rows)
+
+def row(image, label, mask):
+    return {"image_path": str(image), "label_index": label, "mask_path": mask}
+
+class Fake:
+    name, category, seed = "Fake", "widget", 0
+    def __init__(self, train, test):
+        self.parts = train, test
+    def setup(self, stage=None):
+        self.train_data, self.test_data = map(Part, self.parts)
+
+BASE = Path(%r)
+
+def rows(part):
+    for image in sorted(BASE.glob(f"{part}/*/*.png")):
+        kind = image.parent.name
+        mask = BASE / "ground_truth" / kind / f"{image.stem}_mask.png"
+        yield row(image, int(kind != "good"), str(mask) if mask.is_file() else "")
+
+def made():
+    return Fake(list(rows("train")), list(rows("test")))
+
+widget = made()
+"""
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_mvtec(
+        tmp_path_factory.mktemp("data"), train=48, defects={"dent": 2, "scratch": 2}, size=trained_run.SIZE_PX
+    )
+
+
+def written(folder: Path, product: Path, more: str = "") -> Path:
+    path = folder / "mine.py"
+    path.write_text(FAKE % str(product) + more)
+    return path
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory, product: Path) -> Path:
+    return written(tmp_path_factory.mktemp("file"), product)
+
+
+def found(name: str, **options: Any) -> Dataset:
+    return find_records(Path(name), **options)
+
+
+def refused(name: str, error: type[AdvradError], **options: Any) -> str:
+    with pytest.raises(error) as caught:
+        found(name, **options)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["widget", "made"])
+def test_its_records_are_those_of_the_folder(name: str, file: Path, product: Path) -> None:
+    dataset, folder = found(f"{file}:{name}"), find_records(product)
+    assert dataset.records == folder.records
+    assert (dataset.root, dataset.layout, dataset.category) == (product, "datamodule", "widget")
+    assert dataset.notes == ()
+
+
+def test_what_a_class_makes_and_a_category_that_is_not_told(tmp_path: Path, product: Path) -> None:
+    more = (
+        "class Own(Fake):\n    category = None\n    def __init__(self):\n        super().__init__(rows('train'), [])\n"
+    )
+    file = written(tmp_path, product, more)
+    assert found(f"{file}:Own").category == "Fake"
+    (tmp_path / "mine.py").write_text(file.read_text() + "    name = None\n")
+    assert found(f"{file}:Own").category == "good"
+
+
+def test_what_is_left_out_is_told(tmp_path: Path, product: Path) -> None:
+    more = """
+train, test = list(rows("train")), list(rows("test"))
+train[0]["label_index"], train[1]["label_index"] = 1, -1
+test[0]["mask_path"] = float("nan")
+odd = Fake(train, test)
+odd.seed = None
+"""
+    dataset = found(f"{written(tmp_path, product, more)}:odd")
+    assert len(dataset.records) == 48 - 2 + 8
+    assert dataset.notes == (
+        "pictures without a label are not used: 1",
+        "pictures defective, but meant for training are not used: 1",
+        "the datamodule has no seed: where it shares pictures out by chance, test pictures change each time",
+        "defect pictures without a mask: 1 (dent 1)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("nothing", ConfigError, "holds no 'nothing'"),
+        ("BASE", ConfigError, "is no datamodule but PosixPath; name one, or a function that makes one"),
+        ("three", ConfigError, "is no datamodule but int"),
+        ("Fake", ConfigError, r"cannot be called (TypeError: "),
+        ("failing", ConfigError, "cannot be called (ZeroDivisionError: division by zero)"),
+        ("unready", DataError, "the datamodule cannot be set up (FileNotFoundError: download it first)"),
+        ("bare", ConfigError, "after its setup() there is no train_data with a table 'samples'"),
+        ("pathless", DataError, "a sample of test_data names no file (image_path None); pictures must be files"),
+        ("empty", DataError, "no good picture to train on in its train_data"),
+        ("single", DataError, "only one good picture to train on in its train_data"),
+    ],
+)
+def test_what_is_wrong_is_said(name: str, error: type[AdvradError], words: str, tmp_path: Path, product: Path) -> None:
+    more = """
+def three():
+    return 3
+def failing():
+    return 1 / 0
+class Unready(Fake):
+    def setup(self, stage=None):
+        raise FileNotFoundError("download it first")
+class Bare(Fake):
+    def setup(self, stage=None):
+        self.train_data = [1, 2, 3]
+unready, bare = Unready([], []), Bare([], [])
+pathless = Fake(list(rows("train")), [row(BASE, 0, "") | {"image_path": None}])
+empty, single = Fake([], list(rows("test"))), Fake(list(rows("train"))[:1], [])
+"""
+    file = written(tmp_path, product, more)
+    message = refused(f"{file}:{name}", error)
+    assert words in message
+    assert str(file) in message
+
+
+def test_a_file_that_is_not_there_and_options_that_contradict(tmp_path: Path, file: Path, product: Path) -> None:
+    assert "there is no such file" in refused(f"{tmp_path}/none.py:widget", ConfigError)
+    assert "is for folders" in refused(f"{file}:widget", ConfigError, layout="mvtec")
+    assert "it holds: widget" in refused(f"{file}:widget", DataError, category="gadget")
+    assert found(f"{file}:widget", layout="datamodule", category="widget").records
+    assert "name one as FILE.py:NAME" in refused(str(product), DataError, layout="datamodule")
+
+
+def test_every_command_takes_it(
+    file: Path, product: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_run.shrink(monkeypatch)
+    name, run = f"{file}:widget", tmp_path / "run"
+    options = ("--steps", 2, "--size", trained_run.SIZE_PX, "--score", "paper")
+    assert cli("train", name, "-o", run, *options).status == 0
+    assert cli("train", name, "-o", run, "--resume").status == 0
+    assert cli("calibrate", run, name, "-o", tmp_path / "anew").status == 0
+    answers = []
+    for data in (name, product):
+        attack = ("--attack", "pgd", "--steps", 1, "--limit", 2, "-o", tmp_path / f"attack{len(answers)}")
+        certify = ("--draws", 60, "--radius", 0.02, "--limit", 2, "-o", tmp_path / f"certify{len(answers)}")
+        told = [cli("evaluate", run, data, "--json"), cli("attack", run, data, *attack, "--json")]
+        told += [cli("certify", run, data, *certify, "--json"), cli("data", "inspect", data, "--json")]
+        assert [done.status for done in told] == [0] * 4, [done.err for done in told]
+        answers.append([json.loads(done.out) for done in told])
+    for ours, folders in zip(*answers, strict=True):
+        for changing in ("folder", "layout", "seconds", "time"):
+            ours.pop(changing, None), folders.pop(changing, None)
+        assert ours == folders
+
+
+@pytest.mark.anomalib
+@pytest.mark.filterwarnings("ignore:Importing from timm.models.layers:FutureWarning")
+@pytest.mark.filterwarnings("ignore:The anomalib.models.components.dinov2 package:FutureWarning")
+def test_datamodules_of_anomalib(tmp_path: Path, product: Path) -> None:
+    text = f"""
+from anomalib.data import Folder, MVTecAD
+
+def folder(**more):
+    return Folder(
+        name="parts", root={str(product)!r}, normal_dir="train/good", normal_test_dir="test/good",
+        abnormal_dir=["test/dent", "test/scratch"], mask_dir=["ground_truth/dent", "ground_truth/scratch"], **more
+    )
+
+whole = folder(val_split_mode="same_as_test", seed=0)
+half = folder()
+mvtec = MVTecAD(root={str(product.parent)!r}, category="widget", val_split_mode="same_as_test", seed=0)
+"""
+    file = tmp_path / "theirs.py"
+    file.write_text(text)
+    wanted = find_records(product).records
+    whole = found(f"{file}:whole")
+    assert whole.records == wanted
+    assert whole.category == "parts"
+    mvtec = found(f"{file}:mvtec")
+    assert mvtec.records == wanted
+    assert (mvtec.category, mvtec.root) == ("widget", product)
+    half = found(f"{file}:half")  # it validates on the other half
+    assert set(half.records) < set(wanted)
+    assert sum(record.split == "test" for record in half.records) == 4
+    assert any("has no seed" in note for note in half.notes)

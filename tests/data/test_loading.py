@@ -1,0 +1,434 @@
+"""The split keeps its promises; the cache is right or absent; masks and the summary say what is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import toy_datasets
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from advrad.data import images as pictures
+from advrad.data import loading as data
+from advrad.data.layouts import find_records
+from advrad.data.records import Record
+from advrad.errors import ConfigError, DataError, PictureError
+
+
+def _normals(n: int, root: str = "data/train/good") -> list[Record]:
+    return [Record(Path(root, f"{i:04}.png"), "train", 0, "good") for i in range(n)]
+
+
+def _others() -> list[Record]:
+    return [
+        Record(Path("data/test/good/0001.png"), "test", 0, "good"),
+        Record(Path("data/test/rust/0001.png"), "test", 1, "rust"),
+    ]
+
+
+def _sizes(n: int, rate: float = 0.05) -> tuple[int, int, int]:
+    split = data.split_normals(_normals(n), 0, false_alarm_rate=rate)
+    return len(split.train), len(split.selection), len(split.calibration)
+
+
+# --- splitting
+
+
+@settings(deadline=None)
+@given(
+    n=st.integers(8, 300),
+    seed=st.integers(0, 2**40),
+    rate=st.floats(0.001, 0.9),
+    shuffle=st.randoms(use_true_random=False),
+)
+def test_the_parts_are_disjoint_complete_and_repeatable(n: int, seed: int, rate: float, shuffle: random.Random) -> None:
+    records = _normals(n)
+    split = data.split_normals(records, seed, false_alarm_rate=rate)
+    together = [*split.train, *split.selection, *split.calibration]
+    assert sorted(r.path for r in together) == [r.path for r in records]
+    assert len(set(together)) == n
+    assert len(split.train) >= n / 2
+    assert len(split.selection) >= 2
+    assert len(split.calibration) >= 2
+    mixed = [*records, *_others()]
+    shuffle.shuffle(mixed)
+    assert data.split_normals(mixed, seed, false_alarm_rate=rate) == split
+
+
+def test_the_split_follows_the_seed_and_not_the_place() -> None:
+    here = data.split_normals(_normals(100), 0)
+    there = data.split_normals(_normals(100, "/elsewhere/x/train/good"), 0)
+    assert [r.path.name for r in here.calibration] == [r.path.name for r in there.calibration]
+    assert data.split_normals(_normals(100), 1) != here
+
+
+def test_removing_one_picture_moves_few() -> None:
+    before = data.split_normals(_normals(200), 0)
+    after = data.split_normals(_normals(200)[:-1], 0)
+    assert len(set(after.train) - set(before.train)) <= 2
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [
+        (8, (4, 2, 2)),
+        (20, (10, 2, 8)),
+        (41, (21, 2, 18)),
+        (42, (21, 2, 19)),
+        (48, (24, 5, 19)),
+        (209, (146, 21, 42)),
+        (756, (528, 76, 152)),
+    ],
+)
+def test_sizes_of_the_parts(n: int, sizes: tuple[int, int, int]) -> None:
+    assert _sizes(n) == sizes
+
+
+def test_calibration_gets_what_the_rate_needs() -> None:
+    assert _sizes(209, 0.01)[2] == 99
+    assert _sizes(209, 0.01)[1] == 5
+    assert _sizes(400, 0.1)[2] == 80
+    # With 19 calibration pictures the conformal quantile at 5 % is the largest score, and no fewer will do.
+    for rate in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01):
+        calibration = _sizes(1000, rate)[2]
+        assert np.ceil((calibration + 1) * (1 - rate) - 1e-9) <= calibration
+
+
+def test_too_few_normals_and_a_wrong_rate() -> None:
+    for n, words in [(0, "0 good pictures"), (1, "1 good picture to"), (7, "7 good pictures")]:
+        with pytest.raises(DataError, match=f"{words}.*at least 8 are needed"):
+            data.split_normals([*_normals(n), *_others()], 0)
+    for rate in (0.0, 1.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match="false_alarm_rate"):
+            data.split_normals(_normals(20), 0, false_alarm_rate=rate)
+
+
+# --- loading
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> tuple[Record, ...]:
+    return find_records(toy_datasets.make_mvtec(tmp_path / "set", train=6, good=2)).records
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache" / "deep"
+
+
+@pytest.fixture
+def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The pictures decoded so far."""
+    done: list[Path] = []
+
+    def counted(path: Path, *args: Any, **options: Any) -> Any:
+        done.append(path)
+        return pictures.read_picture(path, *args, **options)
+
+    monkeypatch.setattr(data, "read_picture", counted)
+    return done
+
+
+def test_the_stack_holds_what_read_resized_gives(records: tuple[Record, ...], cache: Path) -> None:
+    for place in (cache, cache, False):
+        stack = data.load_pictures(records, 16, cache_dir=place)  # type: ignore[arg-type]
+        assert len(stack) == len(records) == len(stack.values)
+        assert stack.records == records
+        assert stack.skipped == stack.notes == ()
+        assert stack.values.dtype == np.uint16
+        assert not stack.values.flags.writeable
+        assert isinstance(stack.values, np.memmap) == (place is not False)
+        want = torch.stack([pictures.read_resized(record.path, 16) for record in records])
+        got = stack.batch(range(len(records)))
+        assert got.dtype == torch.float32
+        assert (got - want).abs().max() < 1e-5
+
+
+def test_batches_by_any_index(records: tuple[Record, ...]) -> None:
+    stack = data.load_pictures(records, 16, cache_dir=False)
+    whole = stack.batch(slice(None))
+    for index in ([3, 1, 1], np.array([3, 1, 1]), torch.tensor([3, 1, 1])):
+        assert torch.equal(stack.batch(index), whole[[3, 1, 1]])
+    assert stack.batch([]).shape == (0, 3, 16, 16)
+    stack.batch([0]).zero_()
+    assert torch.equal(stack.batch([0]), whole[:1])
+
+
+def test_white_is_one_and_black_is_nought(tmp_path: Path) -> None:
+    Image.new("L", (40, 30), 255).save(tmp_path / "a.png")
+    Image.new("L", (40, 30), 0).save(tmp_path / "b.png")
+    stack = data.load_pictures(
+        [Record(tmp_path / name, "test", 0, "good") for name in ("a.png", "b.png")], 16, cache_dir=False
+    )
+    assert torch.equal(stack.batch([0, 1]), torch.tensor([1.0, 0.0])[:, None, None, None].expand(2, 3, 16, 16))
+
+
+def test_the_cache_is_used_and_follows_the_content(
+    tmp_path: Path, records: tuple[Record, ...], cache: Path, decodings: list[Path]
+) -> None:
+    n = len(records)
+
+    def load(wanted: tuple[Record, ...] = records, size_px: int = 16) -> np.ndarray:
+        return np.array(data.load_pictures(wanted, size_px, cache_dir=cache).values)
+
+    first = load()
+    assert len(decodings) == n
+    np.testing.assert_array_equal(load(), first)
+    assert len(decodings) == n
+    # Touched or moved, nothing is decoded anew.
+    os.utime(records[0].path, (1, 1))
+    load()
+    moved = tmp_path / "moved"
+    shutil.copytree(tmp_path / "set", moved)
+    load(tuple(replace(r, path=moved / r.path.relative_to(tmp_path / "set")) for r in records))
+    assert len(decodings) == n
+    # Other contents, another order or another size are other entries.
+    np.testing.assert_array_equal(load(records[::-1]), first[::-1])
+    assert len(decodings) == 2 * n
+    load(size_px=24)
+    assert len(decodings) == 3 * n
+    before = os.stat(records[0].path)
+    toy_datasets.write_good(records[0].path, seed=99)
+    os.utime(records[0].path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    changed = load()
+    assert len(decodings) == 4 * n
+    assert not np.array_equal(changed[0], first[0])
+    np.testing.assert_array_equal(changed[1:], first[1:])
+
+
+def test_a_damaged_entry_is_made_anew(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:
+    first = np.array(data.load_pictures(records, 16, cache_dir=cache).values)
+    (entry,) = cache.glob("*.npy")
+    entry.write_bytes(entry.read_bytes()[:-100])
+    for _ in range(2):
+        np.testing.assert_array_equal(data.load_pictures(records, 16, cache_dir=cache).values, first)
+        assert len(decodings) == 2 * len(records)
+
+
+def test_the_cache_lies_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]
+) -> None:
+    monkeypatch.setenv("ADVRAD_CACHE", str(tmp_path / "named"))
+    data.load_pictures(records, 16)
+    assert len(list((tmp_path / "named").glob("*.npy"))) == 1
+
+
+def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]) -> None:
+    monkeypatch.setattr("advrad.data.cache.default_folder", lambda: None)
+    stack = data.load_pictures(records, 16)
+    assert len(stack) == len(records)
+    assert not isinstance(stack.values, np.memmap)
+
+
+def test_a_full_disk_does_not_stop_the_work(
+    records: tuple[Record, ...], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    stack = data.load_pictures(records, 16, cache_dir=cache)
+    assert len(stack) == len(records)
+    assert "not kept for the next run" in stack.notes[0]
+    assert "the disk is full" in stack.notes[0]
+    assert list(cache.iterdir()) == []
+
+
+def test_a_cache_that_is_a_file(records: tuple[Record, ...], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("x")
+    stack = data.load_pictures(records, 16, cache_dir=tmp_path / "taken")
+    assert len(stack) == len(records)
+    assert str(tmp_path / "taken") in stack.notes[0]
+
+
+def test_broken_pictures_are_named_or_skipped(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:
+    records[2].path.write_text("no picture")
+    records[5].path.write_bytes(records[5].path.read_bytes()[:200])
+    seen: list[tuple[int, int]] = []
+    for _ in range(2):
+        with pytest.raises(PictureError, match="holds text") as caught:
+            data.load_pictures(records, 16, cache_dir=cache)
+        assert caught.value.path == records[2].path
+    decodings.clear()
+    for _ in range(2):
+        stack = data.load_pictures(
+            records,
+            16,
+            skip_bad=True,
+            cache_dir=cache,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+        assert [error.path for error in stack.skipped] == [records[2].path, records[5].path]
+        assert stack.records == tuple(r for i, r in enumerate(records) if i not in (2, 5))
+        want = torch.stack([pictures.read_resized(record.path, 16) for record in stack.records])
+        assert (stack.batch(slice(None)) - want).abs().max() < 1e-5
+    assert len(decodings) == len(records)
+    n = len(records)
+    assert seen == [*((i + 1, n) for i in range(n)), (n, n)]
+    # What the cache knows to be broken is still an error without skip_bad.
+    with pytest.raises(PictureError, match="holds text"):
+        data.load_pictures(records, 16, cache_dir=cache)
+
+
+def test_a_missing_file_is_not_remembered(records: tuple[Record, ...], cache: Path) -> None:
+    whole = records[0].path.read_bytes()
+    records[0].path.unlink()
+    stack = data.load_pictures(records, 16, skip_bad=True, cache_dir=cache)
+    assert [error.reason for error in stack.skipped] == ["there is no such file"]
+    assert not cache.exists()
+    records[0].path.write_bytes(whole)
+    assert len(data.load_pictures(records, 16, cache_dir=cache)) == len(records)
+
+
+def test_nothing_to_load(records: tuple[Record, ...]) -> None:
+    with pytest.raises(DataError, match="the list is empty"):
+        data.load_pictures([], 16)
+    for record in records:
+        record.path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of the 11 pictures can be read.*0 bytes"):
+        data.load_pictures(records, 16, skip_bad=True, cache_dir=False)
+
+
+def test_mixed_sizes_and_kinds_become_one_size(tmp_path: Path) -> None:
+    images = {
+        "a.png": Image.new("L", (100, 40), 51),
+        "b.jpg": Image.new("CMYK", (33, 77)),
+        "c.png": Image.fromarray(np.full((20, 20), 13107, np.uint16)),
+        "d.png": Image.new("RGBA", (16, 300), (51, 51, 51, 255)),
+        "e.gif": Image.new("P", (64, 64)),
+    }
+    for name, image in images.items():
+        image.save(tmp_path / name)
+    stack = data.load_pictures([Record(tmp_path / name, "test", 0, "good") for name in images], 32, cache_dir=False)
+    values = stack.batch(slice(None))
+    assert values.shape == (5, 3, 32, 32)
+    for i in (0, 2, 3):
+        assert (values[i] - 0.2).abs().max() < 1e-5
+
+
+# --- masks
+
+
+def test_masks_at_the_working_size(tmp_path: Path) -> None:
+    base = toy_datasets.make_mvtec(tmp_path, train=2, good=1, defects={"scratch": 3}, size=64)
+    (base / "ground_truth" / "scratch" / "001_mask.png").unlink()
+    Image.new("L", (64, 64)).save(base / "ground_truth" / "scratch" / "002_mask.png")
+    test = [record for record in find_records(base).records if record.split == "test"]
+    masks, known = data.load_masks(test, 32)
+    assert masks.shape == (4, 32, 32)
+    assert masks.dtype == known.dtype == np.bool_
+    assert known.tolist() == [True, True, False, True]
+    assert masks.any(axis=(1, 2)).tolist() == [False, True, False, False]
+    assert abs(masks[1].mean() - 1 / 16) < 0.02
+
+
+@pytest.mark.parametrize("width", [1, 2, 5, 40])
+def test_no_defect_vanishes_or_grows_much(width: int) -> None:
+    mask = np.zeros((256, 256), bool)
+    mask[:, 101 : 101 + width] = True
+    small = data._shrunk(mask, 32)
+    assert small.any(axis=1).all()
+    assert small.any(axis=0).sum() <= np.ceil(width / 8) + 1
+    assert not data._shrunk(np.zeros((50, 60), bool), 32).any()
+    assert data._shrunk(np.ones((50, 60), bool), 32).all()
+    assert data._shrunk(np.eye(16, dtype=bool), 32).sum() == 64
+
+
+def test_a_mask_of_another_size(tmp_path: Path) -> None:
+    base = toy_datasets.make_mvtec(tmp_path, train=2, good=0, defects={"scratch": 2})
+    wrong = base / "ground_truth" / "scratch" / "001_mask.png"
+    Image.new("L", (30, 20)).save(wrong)
+    test = [record for record in find_records(base).records if record.label]
+    with pytest.raises(PictureError, match=r"is 30 x 20 px, but its picture 001.png is 32 x 32 px") as caught:
+        data.load_masks(test, 16)
+    assert caught.value.path == wrong
+    assert data.load_masks(test, 16, skip_bad=True)[1].tolist() == [True, False]
+    wrong.write_bytes(b"")
+    with pytest.raises(PictureError, match="0 bytes"):
+        data.load_masks(test, 16)
+
+
+def test_the_mask_of_a_turned_picture(tmp_path: Path) -> None:
+    note = Image.Exif()
+    note[0x0112] = 6
+    Image.new("L", (60, 40)).save(tmp_path / "a.jpg", exif=note)
+    Image.new("L", (40, 60)).save(tmp_path / "m.png")
+    record = Record(tmp_path / "a.jpg", "test", 1, "rust", tmp_path / "m.png")
+    assert data.load_masks([record], 16)[1].tolist() == [True]
+
+
+# --- summary
+
+
+def test_inspect(tmp_path: Path) -> None:
+    base = toy_datasets.make_mvtec(tmp_path, train=50, good=3, defects={"scratch": 4, "dent": 1})
+    (base / "ground_truth" / "scratch" / "000_mask.png").unlink()
+    Image.new("L", (32, 32)).save(base / "ground_truth" / "scratch" / "001_mask.png")
+    Image.new("L", (30, 20)).save(base / "ground_truth" / "scratch" / "002_mask.png")
+    (base / "train" / "good" / "049.png").write_bytes(b"")
+    shutil.copy(base / "train" / "good" / "000.png", base / "test" / "good" / "000.png")
+    Image.new("L", (64, 32)).save(base / "train" / "good" / "048.png")
+    seen: list[int] = []
+    got = data.inspect(find_records(base), progress=lambda done, total: seen.append(done))
+    assert seen == list(range(1, 59))
+    assert json.loads(json.dumps(got)) == got
+    assert (got["layout"], got["category"], got["root"]) == ("mvtec", "widget", str(base))
+    assert got["counts"] == {"train": {"good": 50}, "test": {"dent": 1, "good": 3, "scratch": 4}}
+    assert got["masks"] == {"usable": 2, "empty": 1, "missing": 1, "broken": 1}
+    assert got["width_px"] == {"min": 32, "median": 32, "max": 64}
+    assert got["height_px"] == {"min": 32, "median": 32, "max": 32}
+    assert got["kinds"] == {"8-bit colour": 56, "8-bit grey": 1}
+    assert [Path(entry["path"]).name for entry in got["broken"]] == ["049.png", "002_mask.png"]
+    assert got["split"] == {"train": 25, "selection": 5, "calibration": 19}
+    assert any("both train and test" in note for note in got["notes"])
+    assert any("differ in shape" in note for note in got["notes"])
+
+
+def test_inspect_of_too_few(tmp_path: Path) -> None:
+    got = data.inspect(find_records(toy_datasets.make_folder(tmp_path, 3)))
+    assert got["split"] is None
+    assert "at least 8 are needed" in got["notes"][0]
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    got = data.inspect(find_records(tmp_path))
+    assert got["width_px"] is None
+    assert got["shortcuts"] == got["conditions"] == {}
+    assert got["warnings"] == []
+
+
+# --- real pictures
+
+
+@pytest.mark.real
+def test_real_pictures(shared_data: Path, tmp_path: Path) -> None:
+    found = find_records(shared_data / "mvtec_ad" / "toothbrush")
+    stack = data.load_pictures(found.records, 64, cache_dir=tmp_path)
+    assert stack.values.shape == (90, 3, 64, 64)
+    values = stack.batch(slice(None))
+    assert 0.05 < values.mean() < 0.95
+    masks, known = data.load_masks(stack.records, 64)
+    assert known.all()
+    assert masks.any(axis=(1, 2)).sum() == 30
+    split = data.split_normals(found.records, 0)
+    assert [len(split.train), len(split.selection), len(split.calibration)] == [24, 5, 19]
+
+
+@pytest.mark.real
+def test_real_masks_of_tiles(shared_data: Path) -> None:
+    found = find_records(shared_data / "mtd" / "magnetic_tile")
+    cracks = [record for record in found.records if record.defect == "crack"]
+    masks, known = data.load_masks(cracks, 64)
+    assert known.all()
+    # Thin cracks survive; a mask may be empty in the file itself.
+    empty = [not pictures.read_mask(record.mask).any() for record in cracks if record.mask]
+    assert (~masks.any(axis=(1, 2))).tolist() == empty

@@ -1,0 +1,485 @@
+"""The detector: exact gradients, scores of each picture alone, deciding, and the model folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy_datasets import write_good
+from toy_models import NEAR, TINY, TWO_LOOKS, assert_gradient, awake, detector, generator, pictures, statistics
+
+import advrad.utils.precision
+from advrad.data.images import read_resized
+from advrad.data.transforms import resize
+from advrad.denoisers.lean import LeanDenoiser
+from advrad.denoisers.sampling import reconstruct
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.config import DetectorConfig
+from advrad.detectors.conformal import conformal_threshold
+from advrad.detectors.model_folder import load_folder, save_folder
+from advrad.detectors.scoring import (
+    MapStatistics,
+    ScoreConfig,
+    error_map,
+    mean_filter,
+    paper_score,
+    pool,
+    relate,
+    scale_errors,
+    smooth,
+)
+from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, PictureError
+from advrad.utils.precision import bfloat16_is_native
+
+# --- scoring -------------------------------------------------------------------------------------------------------
+
+
+def test_shapes() -> None:
+    made = detector()
+    with torch.no_grad():
+        scores, maps, recon = made.examine(pictures(3, 48), generator(1))
+        assert scores.shape == (3,) and maps.shape == (3, 1, 32, 32) and recon.shape == (3, 3, 32, 32)
+        assert torch.equal(made.score(pictures(3, 48), generator(1)), scores)
+        assert torch.equal(made(pictures(3, 48), generator(1)), scores)
+        assert torch.equal(made.error_map(pictures(3, 48), generator(1)), maps)
+        assert torch.equal(made.reconstruct(pictures(3, 48), generator(1)), recon)
+
+
+def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None:
+    config = paper_score(32, sigma=0.26)
+    mean = 0.02 * torch.rand(1, 1, 32, 32, generator=generator(3))
+    made = AdvRAD(
+        awake(),
+        DetectorConfig(denoiser=TINY, size_px=32, score=config),
+        [MapStatistics(mean, torch.ones_like(mean))],
+    ).eval()
+    images = pictures(4)
+    with torch.no_grad():
+        recon = reconstruct(awake(), images, 0.26, generator(1))
+        got, maps, given = made.examine(images, generator(1))
+    wanted = (error_map(images, recon, 3) - mean).abs()
+    torch.testing.assert_close(got, wanted.amax((1, 2, 3)))
+    torch.testing.assert_close(maps, wanted)
+    torch.testing.assert_close(given, recon)
+
+
+def test_looks_are_averaged_in_units_of_their_spread() -> None:
+    images = pictures(2)
+    parts = statistics(TWO_LOOKS)
+    with torch.no_grad():
+        together = detector(calibrated=False).score(images, generator(1))
+        # One generator serves the looks in turn; so each look alone is asked after the draws before it.
+        draws, total = generator(1), torch.zeros(2)
+        for look in TWO_LOOKS.looks:
+            score = TWO_LOOKS.model_copy(update={"looks": (look,)})
+            own, parts = parts[:4], parts[4:]
+            alone = AdvRAD(awake(), DetectorConfig(denoiser=TINY, size_px=32, score=score), own)
+            total += alone.score(images, draws) / 2
+    torch.testing.assert_close(together, total)
+
+
+def test_maps_are_averaged_in_units_of_their_spread() -> None:
+    images = pictures(2)
+    score = TWO_LOOKS.model_copy(update={"looks": (NEAR,)})
+    parts = statistics(score)
+    config = DetectorConfig(denoiser=TINY, size_px=32, score=score, precision="float32")
+    together = AdvRAD(awake(), config, parts).measure(images)[0]
+    with torch.no_grad():
+        errors = scale_errors(images, reconstruct(awake(), images, NEAR.sigma, generator(config.noise_seed)))
+    total = torch.zeros(2)
+    for error, part in zip(errors, parts, strict=True):
+        values = pool(
+            (relate(mean_filter(error, 3), "relative", part.ceiling) - part.mean) / part.spread, score.pooling
+        )
+        total += (values - part.location) / part.scale / 4
+    torch.testing.assert_close(together, total)
+
+
+def test_smoothing_changes_the_map_and_never_the_score() -> None:
+    images = pictures(2)
+    plain = detector().measure(images)
+    smoothed = detector(TWO_LOOKS.model_copy(update={"map_filter_px": 9})).measure(images)
+    assert torch.equal(smoothed[0], plain[0]) and torch.equal(smoothed[2], plain[2])
+    torch.testing.assert_close(smoothed[1], smooth(plain[1], 9))
+    assert float((smoothed[1] - plain[1]).abs().max()) > 1e-3
+
+
+def test_each_look_costs_one_call_at_its_own_size() -> None:
+    made = detector()
+    calls = []
+    handle = made.denoiser.network.register_forward_pre_hook(lambda module, given: calls.append(given[0].shape[-1]))
+    made.measure(pictures(1))
+    handle.remove()
+    assert calls == [32, 16]
+
+
+def test_no_pictures_give_no_results_of_the_right_shape() -> None:
+    made = detector()
+    none = torch.zeros(0, 3, 48, 40)
+    with torch.no_grad():
+        results = [made.measure(none), made.examine(none, generator(1))]
+    for scores, maps, recon in results:
+        assert scores.shape == (0,) and maps.shape == (0, 1, 32, 32) and recon.shape == (0, 3, 32, 32)
+    assert list(made.predict(none)) == list(made.predict([])) == []
+    with pytest.raises(ConfigError, match=r"expected \(b, 3, h, w\)"):
+        made.measure(torch.zeros(0))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 32, 32, 3), (2, 4, 32, 32)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigError, match=r"expected \(b, 3, h, w\)"):
+        detector(calibrated=False).score(torch.rand(shape), generator())
+
+
+def test_a_score_depends_on_its_own_picture_only() -> None:
+    made = detector(calibrated=False).double()
+    images = pictures(4, dtype=torch.float64)
+    with torch.no_grad():
+        together = made.examine(images, generator(1))
+        for i in range(4):
+            for row, rows in zip(made.examine(images[i : i + 1], generator(1)), together, strict=True):
+                torch.testing.assert_close(row[0], rows[i], rtol=0, atol=1e-9)
+        images[1:] = 7.0
+        assert torch.equal(made.score(images, generator(1))[0], together[0][0])
+
+
+# --- gradients -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("size_px", [32, 40])
+def test_gradient_of_the_whole_score_is_exact(steps: int, size_px: int) -> None:
+    made = detector(TWO_LOOKS.model_copy(update={"steps": steps, "draws": 2}), calibrated=False).double()
+    assert_gradient(lambda x: made.score(x, generator(1)), pictures(2, size_px, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("pooling", [0.0, 0.01])
+@pytest.mark.parametrize("normalisation", ["none", "mean", "spread"])
+def test_gradient_of_every_style_is_exact(normalisation: str, pooling: float) -> None:
+    score = ScoreConfig(looks=(NEAR,), normalisation=normalisation, pooling=pooling, map_filter_px=5)  # type: ignore[arg-type]
+    made = detector(score, calibrated=False).double()
+    # Black, white and all between: no pixel is too dark or bright to have a gradient.
+    images = (1.5 * pictures(1, 32, dtype=torch.float64) - 0.25).clamp(0, 1)
+    assert_gradient(lambda x: made.score(x, generator(1)), images)
+    assert_gradient(lambda x: made.error_map(x, generator(1)), images)
+
+
+class Stopping(LeanDenoiser):
+    """A denoiser with a planted fault: its answer has no gradient."""
+
+    def denoise(self, *arguments: torch.Tensor) -> torch.Tensor:
+        return super().denoise(*arguments).detach()
+
+
+class Clamping(LeanDenoiser):
+    """A denoiser with a planted fault: its answer is kept in the range of pictures."""
+
+    def denoise(self, *arguments: torch.Tensor) -> torch.Tensor:
+        return super().denoise(*arguments).clamp(0, 1)
+
+
+def test_a_detached_reconstruction_is_caught() -> None:
+    """The explicit picture in the error still has a gradient, so only finite differences notice."""
+    made = detector(calibrated=False).double()
+    made.denoiser.__class__ = Stopping
+    with pytest.raises(AssertionError, match="finite difference"):
+        assert_gradient(lambda x: made.score(x, generator(1)), pictures(2, dtype=torch.float64))
+
+
+def test_nothing_is_clamped() -> None:
+    made = detector(calibrated=False)
+    with torch.no_grad():
+        recon = made.reconstruct(4 * pictures(2) - 1.5, generator(1))
+        assert recon.min() < -0.1 and recon.max() > 1.1
+        made.denoiser.__class__ = Clamping
+        clamped = made.reconstruct(4 * pictures(2) - 1.5, generator(1))
+        assert clamped.min() >= 0 and clamped.max() <= 1, "the planted fault does not show"
+
+
+def test_the_caller_decides_on_gradients_and_mode() -> None:
+    made = detector(calibrated=False)
+    for training in (True, False):
+        made.train(training)
+        assert made.score(pictures(1), generator(1)).requires_grad
+        assert made.training is training and made.denoiser.training is training
+
+
+# --- deciding ------------------------------------------------------------------------------------------------------
+
+
+def test_without_threshold_nothing_is_decided() -> None:
+    made = detector(calibrated=False)
+    with pytest.raises(NotCalibratedError, match="calibrate"):
+        list(made.predict(pictures(1)))
+    with pytest.raises(NotCalibratedError):
+        made.calibration  # noqa: B018
+    made.measure(pictures(1))  # scoring needs no threshold
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_batch_size_changes_nothing(batch_size: int) -> None:
+    made, images = detector(), pictures(10)
+    wanted = list(made.predict(images, batch_size=10))
+    got = list(made.predict(images, batch_size=batch_size))
+    assert len(got) == 10
+    for one, other in zip(got, wanted, strict=True):
+        assert one.score == pytest.approx(other.score, rel=1e-5, abs=1e-5)
+        assert one.defective == other.defective
+        np.testing.assert_allclose(one.score_map, other.score_map, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(one.recon, other.recon, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not bfloat16_is_native(torch.device("cpu")), reason="the processor has no bfloat16")
+def test_batch_size_changes_little_in_bfloat16() -> None:
+    made, images = detector(precision="bfloat16"), pictures(8)
+    wanted = made.measure(images)[0]
+    got = torch.cat([made.measure(images[i : i + 1])[0] for i in range(8)])
+    # Processors sum in an order that depends on the batch, and what is then rounded is coarse.
+    assert float((got - wanted).abs().max()) < 0.02 * float(wanted.std())
+    assert not torch.equal(wanted, detector().measure(images)[0]), "bfloat16 was not used"
+
+
+def test_measure_repeats_bit_by_bit() -> None:
+    made, images = detector(), pictures(3)
+    torch.manual_seed(1)
+    first = made.measure(images)
+    torch.manual_seed(2)  # the noise is the detector's own
+    for one, other in zip(first, made.measure(images), strict=True):
+        assert torch.equal(one, other)
+    other_noise = AdvRAD(
+        made.denoiser, made.detector_config.model_copy(update={"noise_seed": 5}), statistics(TWO_LOOKS)
+    )
+    assert not torch.equal(other_noise.measure(images)[0], first[0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_state_is_restored_after_predicting(training: bool) -> None:
+    made = detector().train(training)
+    seen = []
+    handle = made.denoiser.register_forward_pre_hook(lambda *_: None)
+    made.denoiser.network.register_forward_pre_hook(
+        lambda module, given: seen.append((module.training, torch.is_grad_enabled()))
+    )
+    predictions = made.predict(pictures(3), batch_size=1)
+    next(predictions)
+    assert made.training is training and torch.is_grad_enabled(), "between two pictures the caller is at home"
+    list(predictions)
+    assert made.training is training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+    assert set(seen) == {(False, False)}
+    with pytest.raises(ConfigError):
+        made.measure(torch.rand(1, 1, 8, 8))
+    assert made.training is training and torch.is_grad_enabled()
+    handle.remove()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    return [write_good(tmp_path / f"part{i}.png", 40 + 4 * i, i) for i in range(5)]
+
+
+def test_paths_are_predicted_in_order_like_their_pixels(files: list[Path]) -> None:
+    made = detector()
+    shuffled = [files[i] for i in (3, 0, 4, 1, 2)]
+    got = list(made.predict(iter(shuffled), batch_size=2))
+    assert [prediction.path for prediction in got] == shuffled
+    images = torch.stack([read_resized(path, 32) for path in shuffled])
+    for prediction, wanted in zip(got, made.predict(images), strict=True):
+        assert prediction.score == pytest.approx(wanted.score, rel=1e-5, abs=1e-5)
+        assert wanted.path is None
+    assert len({prediction.score for prediction in got}) == 5
+
+
+def test_one_path_will_do(files: list[Path]) -> None:
+    made = detector()
+    (as_path,), (as_text,) = made.predict(files[0]), made.predict(str(files[0]))
+    assert as_path.score == as_text.score and as_text.path == files[0]
+    assert as_path.score_map.shape == (32, 32) and as_path.recon.shape == (32, 32, 3)
+    assert as_path.score_map.dtype == as_path.recon.dtype == np.float32
+
+
+def test_an_unreadable_picture_is_named(files: list[Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(files[0].read_bytes()[:100])
+    predictions = detector().predict([files[0], broken], batch_size=1)
+    next(predictions)
+    with pytest.raises(PictureError, match=r"broken\.png"):
+        next(predictions)
+
+
+def test_verdict_is_score_above_threshold() -> None:
+    made = detector()
+    predictions = list(made.predict(pictures(20, seed=7)))
+    assert all(p.threshold == made.calibration.threshold for p in predictions)
+    assert all(p.defective is (p.score > p.threshold) for p in predictions)
+    at_threshold = made.calibration.model_copy(update={"threshold": predictions[0].score})
+    made.detector_config = made.detector_config.model_copy(update={"calibration": at_threshold})
+    assert not next(made.predict(pictures(20, seed=7))).defective
+
+
+def test_calibration_is_conformal_and_remembers() -> None:
+    made = detector(calibrated=False)
+    batches = [pictures(7, seed=1), pictures(6, seed=2), pictures(7, seed=3)]
+    scores = torch.cat([made.measure(batch)[0] for batch in batches]).tolist()
+    made.calibrate(iter(batches), 0.05, {"data": "here"})
+    calibration = made.calibration
+    assert calibration.threshold == conformal_threshold(scores, 0.05) == max(scores)
+    assert (calibration.n, calibration.false_alarm_rate, calibration.source) == (20, 0.05, {"data": "here"})
+    assert calibration.heat_low < calibration.heat_high
+    made.calibrate(batches, 0.3)
+    assert made.calibration.threshold < calibration.threshold
+
+
+def test_too_few_calibration_pictures_leave_it_uncalibrated() -> None:
+    made = detector(calibrated=False)
+    with pytest.raises(ConfigError, match="needs 19 calibration pictures, there are 5"):
+        made.calibrate([pictures(5)])
+    assert made.detector_config.calibration is None
+
+
+def test_looks_and_statistics_must_match() -> None:
+    config = DetectorConfig(denoiser=TINY, size_px=32, score=TWO_LOOKS)
+    with pytest.raises(ConfigError, match="8 error maps but 1 statistics"):
+        AdvRAD(awake(), config, statistics(TWO_LOOKS)[:1])
+
+
+# --- the model folder ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    detector().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_saved_detector_scores_alike_bit_by_bit(saved: Path) -> None:
+    images = pictures(4)
+    made = detector()
+    for where in (saved, str(saved)):
+        loaded = AdvRAD.from_pretrained(where)
+        assert not loaded.training
+        assert loaded.detector_config == made.detector_config
+        for one, other in zip(loaded.measure(images), made.measure(images), strict=True):
+            assert torch.equal(one, other)
+    assert [p.defective for p in loaded.predict(images)] == [p.defective for p in made.predict(images)]
+
+
+def test_a_saved_detector_saves_the_same_files(saved: Path, tmp_path: Path) -> None:
+    AdvRAD.from_pretrained(saved).save_pretrained(tmp_path / "again")
+    names = sorted(path.name for path in saved.iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    for name in names:
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_an_uncalibrated_detector_stays_so(tmp_path: Path) -> None:
+    detector(calibrated=False).save_pretrained(tmp_path)
+    with pytest.raises(NotCalibratedError):
+        list(AdvRAD.from_pretrained(tmp_path).predict(pictures(1)))
+
+
+def test_the_folder_holds_no_path_of_this_machine(saved: Path, tmp_path: Path) -> None:
+    for path in saved.iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes()
+
+
+def change(folder: Path, edit: Callable[[dict], object]) -> None:
+    path = folder / "config.json"
+    values = json.loads(path.read_text())
+    edit(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("edit", "named"),
+    [
+        (lambda values: values.update(colour=1), "colour"),
+        (lambda values: values["score"].update(squash=True), "score.squash"),
+        (lambda values: values["denoiser"].update(kind="other"), "denoiser"),
+        (lambda values: values["calibration"].update(false_alarm_rate=2), "calibration.false_alarm_rate"),
+        (lambda values: values.pop("size_px"), "size_px"),
+        (lambda values: values.update(size_px="big"), "size_px"),
+    ],
+)
+def test_unknown_missing_and_nonsensical_keys_are_named(
+    saved: Path, edit: Callable[[dict], object], named: str
+) -> None:
+    change(saved, edit)
+    with pytest.raises(ConfigError, match=rf"config\.json: {named}") as caught:
+        AdvRAD.from_pretrained(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda values: values["denoiser"].update(channels=[8, 24]),
+        lambda values: values["denoiser"].update(blocks=[2, 1]),
+        lambda values: values.update(locations=values["locations"][:1]),
+        lambda values: values["score"]["looks"].pop(),
+        lambda values: values["score"]["looks"].append(values["score"]["looks"][0]),
+    ],
+)
+def test_a_config_of_another_model_is_refused(saved: Path, edit: Callable[[dict], object]) -> None:
+    change(saved, edit)
+    with pytest.raises(CheckpointError) as caught:
+        AdvRAD.from_pretrained(saved)
+    assert "\n" not in str(caught.value) and str(saved) in str(caught.value)
+
+
+def test_statistics_of_another_size_are_refused(saved: Path) -> None:
+    values, tensors = load_folder(saved)
+    tensors["mean_0"] = tensors["mean_0"][:, :, ::2, ::2].contiguous()
+    save_folder(saved, values, tensors)
+    with pytest.raises(
+        ConfigError, match=r"config\.json: score: the statistics of an error map of 32 px have another size"
+    ):
+        AdvRAD.from_pretrained(saved)
+
+
+@pytest.mark.parametrize("view_px", [4, 33, 36])
+def test_a_look_that_does_not_suit_the_network_is_refused(view_px: int, saved: Path) -> None:
+    values, tensors = load_folder(saved)
+    values["score"]["looks"][0]["view_px"] = view_px
+    for name in ("mean_0", "spread_0"):
+        tensors[name] = torch.ones(1, 1, view_px, view_px)
+    save_folder(saved, values, tensors)
+    words = rf"config\.json: score: a look at {view_px} px does not suit the denoiser; it must be a multiple of 8 px"
+    with pytest.raises(ConfigError, match=words):
+        AdvRAD.from_pretrained(saved)
+
+
+def test_options_that_do_not_exist_are_refused(saved: Path) -> None:
+    with pytest.raises(ConfigError, match="colour is not known"):
+        AdvRAD.from_pretrained(saved, colour=1)
+
+
+def test_saving_again_renews_the_model_card(tmp_path: Path) -> None:
+    made = detector()
+    made.save_pretrained(tmp_path)
+    before = (tmp_path / "README.md").read_text(encoding="utf-8")
+    made.calibrate([pictures(50, seed=5)], 0.02)
+    made.save_pretrained(tmp_path)
+    after = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert after != before and "50" in after
+
+
+def test_pictures_are_resized_differentiably_first() -> None:
+    made = detector(calibrated=False)
+    images = pictures(2, 64)
+    with torch.no_grad():
+        assert torch.equal(made.score(images, generator(1)), made.score(resize(images, 32), generator(1)))
+
+
+def test_bfloat16_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    made = detector(precision="auto")
+    made.denoiser.network.stem.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(advrad.utils.precision, "bfloat16_is_native", lambda device, native=native: native)
+        seen.clear()
+        made.measure(pictures(1))
+        assert set(seen) == {dtype}

@@ -1,0 +1,131 @@
+"""Gradients through models that hide them, with every value as before."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor
+from toy_models import assert_gradient, generator, pictures
+
+import advrad
+from advrad.detectors.anomalib import WholeGraph, expose
+from advrad.detectors.probing import find_traits, judged
+from advrad.detectors.wrappers import Wrapped
+from advrad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from toy_anomalib import Toy
+
+pytestmark = [
+    pytest.mark.anomalib,
+    pytest.mark.filterwarnings("ignore:Importing from timm.models.layers:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The anomalib.models.components.dinov2 package:FutureWarning"),
+]
+
+
+def toy(**options: Any) -> Toy:
+    from toy_anomalib import Toy
+
+    return Toy(**options)
+
+
+def scores(detector: Wrapped, images: Tensor) -> Tensor:
+    return detector.judge(images, generator()).scores
+
+
+def test_scores_and_maps_are_the_models_own() -> None:
+    model, images = toy(), pictures(3, 16)
+    answer = judged(expose(model), images, generator())
+    assert answer.maps is not None
+    for row in range(3):
+        plain = model.model(model.pre_processor.transform(images[row : row + 1]))
+        assert torch.equal(answer.scores[row : row + 1], plain.pred_score[0])
+        assert torch.equal(answer.maps[row : row + 1], plain.anomaly_map)
+        assert not plain.pred_score.requires_grad
+
+
+def test_the_gradient_is_that_of_the_score() -> None:
+    model = toy().double()
+    assert not find_traits(advrad.wrap(lambda x: model.model(x)), pictures(2, 16).double()).differentiable
+    assert find_traits(expose(model), pictures(2, 16).double()).differentiable
+    assert_gradient(lambda x: scores(expose(model), x), pictures(2, 16).double())
+    assert_gradient(lambda x: scores(expose(model), x), pictures(2, 24).double())  # resized on the way
+
+
+def test_a_distance_of_zero_has_no_bad_gradient() -> None:
+    model, images = toy(), pictures(1, 16)
+    with torch.no_grad():
+        stored = model.model.features(model.pre_processor.transform(images))[0]
+        model.model.memory.copy_(stored[:5])  # five of its own patches
+    point = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(scores(expose(model), point).sum(), point)
+    assert torch.isfinite(gradient).all() and gradient.any()
+
+
+def test_rows_do_not_meet_in_a_model_that_mixes_them() -> None:
+    model, images = toy(mixes=True), pictures(3, 16)
+    detector = expose(model)
+    together = judged(detector, images, generator())
+    for index in range(3):
+        alone = judged(detector, images[index : index + 1], generator())
+        assert torch.equal(alone.scores, together.scores[index : index + 1])
+        assert together.maps is not None and together.maps.shape[1] == 1
+    assert not torch.equal(model.model(model.pre_processor.transform(images)).pred_score.flatten(), together.scores)
+
+
+def test_the_callers_choice_to_record_no_gradient_stands() -> None:
+    images = pictures(2, 16).requires_grad_()
+    detector = expose(toy())
+    with torch.no_grad():
+        assert not scores(detector, images).requires_grad
+        assert not torch.is_grad_enabled()
+    assert scores(detector, images).requires_grad
+    assert torch.is_grad_enabled()
+
+
+def test_it_acts_on_one_thread_alone() -> None:
+    point = torch.ones(1, requires_grad=True)
+    with WholeGraph(), ThreadPoolExecutor(1) as pool:
+        assert point.detach().requires_grad
+        assert not pool.submit(lambda: point.detach().requires_grad).result()
+    assert not point.detach().requires_grad
+
+
+def test_what_it_is_known_to_be() -> None:
+    detector = expose(toy())
+    assert (detector.size_px, detector.deterministic, detector.threshold) == (16, True, None)
+    assert expose(toy(size=(16, 24))).size_px is None
+    assert not detector.hints
+
+
+@pytest.mark.parametrize("sensitivity", [0.5, 0.7])
+def test_its_threshold_decides_as_anomalib_does(sensitivity: float) -> None:
+    model, images = toy(), pictures(16, 16)
+    raw = judged(expose(model), images, generator()).scores
+    post = model.post_processor
+    post.image_sensitivity = sensitivity
+    post._image_threshold.copy_(raw.quantile(0.6))
+    post.image_min.copy_(raw.min())
+    post.image_max.copy_(raw.max())
+    theirs = model(images).pred_label.flatten()
+    threshold = expose(model).threshold
+    assert threshold is not None
+    assert torch.equal(raw > threshold, theirs)
+    assert 0 < int(theirs.sum()) < 16
+
+
+def test_wrap_knows_models_of_anomalib() -> None:
+    model, images = toy(), pictures(2, 16)
+    assert torch.equal(scores(advrad.wrap(model), images), scores(expose(model), images))
+    assert advrad.wrap(model, threshold=3.0).threshold == 3.0
+    assert advrad.wrap(model).size_px == 16
+
+
+def test_a_frame_without_a_network() -> None:
+    model = toy()
+    del model.model
+    with pytest.raises(ConfigError, match="model"):
+        expose(model)

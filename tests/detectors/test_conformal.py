@@ -1,0 +1,109 @@
+"""The threshold's promise: false alarms on exchangeable pictures."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advrad.data.splits import normals_needed
+from advrad.detectors.conformal import conformal_threshold
+from advrad.errors import ConfigError
+
+REPETITIONS = 1000
+
+
+def false_alarms(n: int, alpha: float, rule: str, seed: int = 0) -> tuple[float, float]:
+    """Mean false-alarm rate over calibration sets, and its Monte-Carlo error.
+
+    The scores of a set hang together (each set has its own centre and width), which exchangeability allows.
+    """
+    rng = np.random.default_rng(seed)
+    rates = []
+    for _ in range(REPETITIONS):
+        scores = rng.normal() + rng.uniform(0.5, 2) * rng.standard_gamma(0.7, n + 200)
+        known, new = scores[:n], scores[n:]
+        if rule == "conformal":
+            threshold = conformal_threshold(known.tolist(), alpha)
+        else:
+            threshold = float(np.quantile(known, 1 - alpha))
+        rates.append(float((new > threshold).mean()))
+    return float(np.mean(rates)), float(np.std(rates) / math.sqrt(REPETITIONS))
+
+
+@pytest.mark.parametrize(("n", "alpha"), [(19, 0.05), (25, 0.05), (60, 0.05), (9, 0.1), (99, 0.01), (4, 0.3)])
+def test_the_promise_is_kept(n: int, alpha: float) -> None:
+    rate, error = false_alarms(n, alpha, "conformal")
+    rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)
+    exact = (n + 1 - rank) / (n + 1)
+    assert exact <= alpha + 1e-12
+    assert rate <= alpha + 3 * error
+    assert abs(rate - exact) <= 4 * error
+
+
+@pytest.mark.parametrize("n", [19, 25])
+def test_the_plain_quantile_breaks_it(n: int) -> None:
+    rate, error = false_alarms(n, 0.05, "quantile")
+    assert rate > 0.05 + 5 * error
+
+
+@settings(max_examples=100)
+@given(
+    scores=st.lists(st.integers(0, 6).map(float), min_size=1, max_size=60),
+    alpha=st.floats(0.02, 0.98),
+)
+def test_leaving_one_out_never_alarms_too_often(scores: list[float], alpha: float) -> None:
+    """The promise without probability: each of n + 1 scores in turn is new; ties are welcome."""
+    if len(scores) - 1 < normals_needed(alpha):
+        return
+    alarms = sum(score > conformal_threshold(scores[:i] + scores[i + 1 :], alpha) for i, score in enumerate(scores))
+    assert alarms <= alpha * len(scores) + 1e-9
+
+
+def test_the_threshold_is_one_of_the_scores() -> None:
+    scores = [float(value) for value in np.random.default_rng(0).permutation(100)]
+    assert conformal_threshold(scores, 0.05) == 95.0  # the 96th smallest: ceil(101 * 0.95)
+    assert conformal_threshold(scores[:19], 0.05) == max(scores[:19])
+    assert conformal_threshold(scores[::-1], 0.05) == 95.0
+
+
+def test_ties_alarm_less_not_more() -> None:
+    assert conformal_threshold([1.0] * 40) == 1.0  # a score equal to the threshold is no alarm
+    assert conformal_threshold([0.0] * 30 + [1.0] * 10) == 1.0
+
+
+@pytest.mark.parametrize(("alpha", "needed"), [(0.05, 19), (0.1, 9), (0.01, 99), (0.5, 1), (0.3, 3), (0.001, 999)])
+def test_how_many_are_needed(alpha: float, needed: int) -> None:
+    assert normals_needed(alpha) == needed
+    conformal_threshold(list(range(needed)), alpha)
+    if needed > 1:
+        with pytest.raises(ConfigError, match=rf"needs {needed} calibration pictures, there are {needed - 1}"):
+            conformal_threshold(list(range(needed - 1)), alpha)
+
+
+def test_the_rate_offered_instead_can_be_had() -> None:
+    for count in range(1, 300):
+        with pytest.raises(ConfigError) as caught:
+            conformal_threshold([0.0] * count, 1e-4)
+        offered = re.search(r"a rate of ([\d.]+) or more", str(caught.value))
+        assert offered is not None
+        assert conformal_threshold([0.0] * count, float(offered[1])) == 0.0, count
+        assert normals_needed(float(offered[1]) * 0.95) > count * 0.95, "an offer should not be too modest"
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_no_numbers_are_refused(wrong: float) -> None:
+    with pytest.raises(ConfigError, match="not a finite number"):
+        conformal_threshold([0.0] * 30 + [wrong])
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 2.0, math.nan])
+def test_rates_outside_nothing_and_all_are_refused(alpha: float) -> None:
+    with pytest.raises(ConfigError, match="strictly between 0 and 1"):
+        conformal_threshold([0.0] * 30, alpha)
+    with pytest.raises(ConfigError, match="strictly between 0 and 1"):
+        normals_needed(alpha)

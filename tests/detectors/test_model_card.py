@@ -1,0 +1,124 @@
+"""The model card."""
+
+from __future__ import annotations
+
+import yaml
+
+from advrad.denoisers.lean import LeanConfig
+from advrad.detectors.config import Calibration, DetectorConfig
+from advrad.detectors.model_card import category_of, promise, render
+from advrad.detectors.scoring import Look, ScoreConfig, describe
+
+FIGURES = {
+    "image_auroc": 0.98765,
+    "image_auroc_ci": [0.91, 0.999],
+    "pixel_auroc": None,
+    "aupro": 0.5,
+    "tpr": 0.75,
+    "fpr": 0.04,
+    "threshold": 1.25,
+    "n_good": 10,
+    "n_defect": 4,
+    "per_defect": {"scr|atch": {"n": 4, "auroc": 0.98765, "tpr": 0.75}},
+}
+
+
+def config(**changes: object) -> DetectorConfig:
+    values: dict[str, object] = {
+        "denoiser": LeanConfig(),
+        "size_px": 64,
+        "score": ScoreConfig(looks=(Look(view_px=64, sigma=0.2),)),
+        "calibration": Calibration(threshold=1.25, false_alarm_rate=0.05, n=19, heat_low=0.5, heat_high=1.5),
+        "training": {
+            "plan": {
+                "category": "widget",
+                "data": "/home/someone/secret",
+                "train": {"steps": 40, "batch_size": 8, "seed": 3},
+            },
+            "reason": "best of all",
+            "pictures": {"train": 30, "selection": 5, "calibration": 19},
+            "seconds": 90.0,
+            "versions": {"advrad": "0.1.0"},
+        },
+    }
+    return DetectorConfig.model_validate(values | changes)
+
+
+def head_and_body(text: str) -> tuple[dict[str, object], str]:
+    _, head, body = text.split("---\n", 2)
+    return yaml.safe_load(head), body
+
+
+def test_the_head_is_what_the_hub_reads() -> None:
+    head, body = head_and_body(render(config()))
+    assert head["library_name"] == "advrad"
+    assert head["license"] == "apache-2.0"
+    assert "anomaly-detection" in head["tags"]
+    assert body.lstrip().startswith("# AdvRAD detector for widget\n")
+
+
+def test_says_when_nothing_was_measured() -> None:
+    text = render(config())
+    assert "Not evaluated yet" in text
+    assert "AUROC" not in text
+
+
+def test_shows_the_measured_figures_and_what_was_not_measured() -> None:
+    text = render(config(figures=FIGURES))
+    assert "Not evaluated yet" not in text
+    assert "| Image AUROC | 0.9877 (95 % interval 0.9100 to 0.9990) |" in text
+    assert "| Pixel AUROC | not measured |" in text
+    assert "| Defects found at the threshold (TPR) | 75 % |" in text
+    assert "| scr\\|atch | 4 | 0.9877 | 75 % |" in text
+    assert "10 good, 4 defective" in text
+    assert "Warning" not in text
+
+
+def test_warns_above_the_figures() -> None:
+    text = render(config(figures=FIGURES | {"warnings": ["Brightness alone <b>tells."]}))
+    assert text.index("> **Warning.** Brightness alone \\<b>tells.\n") < text.index("| Image AUROC")
+
+
+def test_tells_threshold_promise_and_training() -> None:
+    text = render(config())
+    assert "| Threshold | 1.25 |" in text
+    assert "19 normal pictures" in text
+    assert "at most 5 %" in text
+    assert "30 for training" in text
+    assert "best of all" in text
+    assert 'AdvRAD.from_pretrained("' in text
+
+
+def test_says_what_it_does_not_promise() -> None:
+    text = render(config())
+    assert "## What it does not promise" in text
+    assert "Nothing is promised of defects" in text
+
+
+def test_names_no_folder_of_the_training_machine() -> None:
+    assert "/home" not in render(config())
+
+
+def test_a_detector_without_threshold_or_history_has_a_card_too() -> None:
+    bare = config(calibration=None, training={})
+    text = render(bare)
+    assert "does not decide" in promise(bare)
+    assert "| Threshold" not in text
+    assert category_of(bare) == ""
+    assert "# AdvRAD detector\n" in text
+
+
+def test_a_category_cannot_break_the_page() -> None:
+    odd = config(training={"plan": {"category": "a|b\n# <script>"}})
+    text = render(odd)
+    assert "<script>" not in text.replace("\\<script>", "")
+    assert "| Product | a\\|b # \\<script> |" in text
+
+
+def test_the_score_is_described_in_one_line() -> None:
+    looks = [Look(view_px=64, sigma=0.2), Look(view_px=32, sigma=0.1)]
+    score = ScoreConfig(looks=tuple(looks), pooling=0.002)
+    assert describe(score) == (
+        "scales averaged, level absolute, normalisation none, filter 3 px, mean of the top 0.2%; 32+64 px;"
+        " noise 0.1, 0.2"
+    )

@@ -1,0 +1,123 @@
+"""Detectors to audit: an honest one, and some that fool whoever attacks them in one known way each."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advrad.attacks.evaluation import Subjects
+from advrad.detectors.wrappers import Wrapped, wrap
+
+SIZE_PX = 16
+
+
+class Autoencoder(nn.Module):
+    """A small convolutional autoencoder; the map is its squared error, the score the mean of the map's largest."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.down = nn.Conv2d(3, 6, 4, stride=4)
+            self.up = nn.ConvTranspose2d(6, 3, 4, stride=4)
+        for layer in (self.down, self.up):
+            layer.weight.data *= 3  # so that what is reconstructed follows the picture
+
+    def recon(self, images: Tensor) -> Tensor:
+        return self.up(torch.tanh(self.down(images - 0.4)))
+
+    def maps(self, images: Tensor, recon: Tensor) -> Tensor:
+        return (images - recon).square().mean(1, keepdim=True)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.maps(images, self.recon(images))
+        return maps.flatten(1).topk(8, dim=1).values.mean(1), maps
+
+
+class Detached(Autoencoder):
+    """The reconstruction is computed without gradients; the score still has one, which is wrong."""
+
+    def recon(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().recon(images) * 1.0
+
+
+class Rounding(Autoencoder):
+    """Works on 8-bit pictures, with a gradient passed straight through."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(images + ((images * 255).round() / 255 - images).detach())
+
+
+class HardRounding(Autoencoder):
+    """Works on 8-bit pictures; the rounding has a gradient of 0."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward((images * 255).round() / 255)
+
+
+class Saturated(Autoencoder):
+    """Squashes a score that is large for every picture into [0, 1], where float32 ends."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        scores, maps = super().forward(images)
+        return torch.sigmoid(1e4 * (scores + 0.1)), maps
+
+
+class Noisy(Autoencoder):
+    """Adds noise from PyTorch's global source."""
+
+    std = 0.05
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return super().forward(images + self.std * torch.randn(images.shape[1:]))
+
+
+class Reseeding(Noisy):
+    """Seeds the global source inside the score."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(0)
+        return super().forward(images)
+
+
+class HiddenReseeding(Autoencoder):
+    """Seeds a source of its own inside the score."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(0))
+        return super().forward(images + 0.05 * noise)
+
+
+class Wild(Autoencoder):
+    """Draws from a source that nobody can seed."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        noise = torch.from_numpy(np.random.default_rng().normal(size=images.shape[1:])).float()
+        return super().forward(images + 0.05 * noise)
+
+
+class VeryNoisy(Noisy):
+    """So noisy that one draw's gradient says nothing of the mean."""
+
+    std = 3.0
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = torch.sin(40 * (images + self.std * torch.randn(images.shape[1:]))).mean(1, keepdim=True)
+        return maps.mean((1, 2, 3)), maps
+
+
+def honest(seed: int = 0) -> Wrapped:
+    return wrap(Autoencoder(seed), size_px=SIZE_PX, deterministic=True, threshold=0.5)
+
+
+def subjects(count: int = 8, seed: int = 0) -> Subjects:
+    """Pictures of both kinds: smooth ones, and such with a bright spot."""
+    draws = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=draws)
+    images = 0.3 + 0.2 * F.interpolate(coarse, size=(SIZE_PX, SIZE_PX), mode="bilinear")
+    labels = np.arange(count) % 2
+    images[1::2, :, 4:8, 4:8] += 0.25
+    return Subjects(images.clamp(0, 1), labels.astype(np.int64), tuple(f"test/{i:03}.png" for i in range(count)))

@@ -1,0 +1,53 @@
+"""Runs of a few steps, and one that stops on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+import trained_run
+
+from advrad.training.plan import RunOptions
+from advrad.utils.progress import Progress, Silent
+
+
+def replace(options: RunOptions, **changes: object) -> RunOptions:
+    return options.model_copy(update=changes)
+
+
+LEAN = RunOptions(steps=6, size_px=64, false_alarm_rate=0.2, precision="float32", batch_size=4)
+TINY = RunOptions(steps=2, preset="tiny", false_alarm_rate=0.2, precision="float32", batch_size=4)
+
+
+@contextmanager
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiny networks on one thread: several would add in another order, and wait for each other."""
+    trained_run.shrink(monkeypatch)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+class StopAt(Silent):
+    """Interrupts a run after a step, or when a stage begins."""
+
+    def __init__(self, step: int | None = None, stage: str | None = None) -> None:
+        self.last, self.words = step, stage
+
+    def step(self, progress: Progress) -> None:
+        if progress.step == self.last:
+            raise KeyboardInterrupt
+
+    def stage(self, words: str) -> None:
+        if words == self.words:
+            raise KeyboardInterrupt

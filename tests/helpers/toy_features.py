@@ -1,0 +1,99 @@
+"""A small network of features, what every baseline must keep, and attacks on small baselines."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from toy_models import assert_gradient, generator, pictures, stack
+
+from advrad.attacks.base import Task
+from advrad.attacks.projected_gradient import pgd
+from advrad.attacks.threat import Threat
+from advrad.baselines.base import Lesson, System
+from advrad.data.loading import PictureStack
+from advrad.data.synthetic import paste_defects
+from advrad.detectors.probing import find_traits, judged
+from advrad.metrics import auroc
+
+
+class ToyFeatures(nn.Module):
+    """Three maps, at 1/2, 1/4 and 1/8 of the picture's side, of 6, 8 and 10 channels; random weights, smooth."""
+
+    def __init__(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        channels = (3, 6, 8, 10)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(channels[i], channels[i + 1], 3, stride=2, padding=1, dtype=dtype) for i in range(3)
+        )
+        draws = generator(seed)
+        with torch.no_grad():
+            for layer in self.layers:
+                layer.weight.copy_(
+                    torch.randn(layer.weight.shape, generator=draws) * (2 / layer.weight[0].numel() ** 0.5)
+                )
+                layer.bias.copy_(0.2 * torch.randn(layer.bias.shape, generator=draws))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps, features = [], images
+        for layer in self.layers:
+            features = F.silu(layer(features))
+            maps.append(features)
+        return maps
+
+
+def lesson(count: int = 12, size_px: int = 32, seed: int = 0) -> Lesson:
+    return Lesson(stack(count, size_px), seed=seed)
+
+
+def good_and_bad(count: int, size_px: int = 32, seed: int = 50) -> tuple[Tensor, Tensor]:
+    """Pictures that the lesson does not show, and others with a large synthetic defect each."""
+    fresh: PictureStack = stack(2 * count, size_px, seed)
+    images = fresh.batch(slice(None))
+    bad, _ = paste_defects(images[count:], images[:count], range(count), kinds=("texture",))
+    return images[:count], bad
+
+
+def assert_contract(system: System, size_px: int = 32, maps: bool = True) -> None:
+    """Assert that a system is the detector that it says it is: shapes, rows, noise, and exact gradients."""
+    images = pictures(5, size_px, seed=3)
+    said = judged(system, images, generator(4))
+    if maps:
+        assert said.maps is not None and said.maps.shape == (5, 1, size_px, size_px)
+    else:
+        assert said.maps is None
+    assert said.scores.unique().numel() == 5
+
+    # A row depends on itself only: alone, in another batch, in another place.
+    for chosen in ([2], [4, 0], [1, 2, 3]):
+        part = judged(system, images[chosen], generator(4))
+        torch.testing.assert_close(part.scores, said.scores[chosen], rtol=1e-4, atol=1e-6)
+        if maps:
+            torch.testing.assert_close(part.maps, said.maps[chosen], rtol=1e-4, atol=1e-6)
+
+    torch.testing.assert_close(judged(system, images, generator(4)).scores, said.scores, rtol=0, atol=0)
+    traits = find_traits(system, images)
+    assert traits.deterministic == system.deterministic
+    assert traits.differentiable == system.differentiable
+
+    exact = copy.deepcopy(system).double()
+    point = pictures(2, size_px, seed=6, dtype=torch.float64)
+    assert_gradient(lambda x: exact.judge(x, generator(7)).scores, point, directions=4)
+
+
+def robust_auroc(system: System, good: Tensor, bad: Tensor, eps: float, steps: int = 10) -> float:
+    """AUROC after PGD moved scores of good pictures up and of bad ones down; ``eps`` 0 for none."""
+    threat = Threat(norm="linf", eps=eps)
+
+    def attacked(images: Tensor, sign: float) -> list[float]:
+        if eps > 0:
+            draws = [generator(i) for i in range(len(images))]
+            images = pgd(
+                Task(lambda x: sign * system.judge(x, generator(1)).scores, images, threat, draws, steps)
+            ).images
+        return judged(system, images, generator(2)).scores.tolist()
+
+    scores = attacked(good, 1.0) + attacked(bad, -1.0)
+    return auroc([0] * len(good) + [1] * len(bad), scores)

@@ -1,0 +1,59 @@
+"""A training of a second or two; also a program, to be killed or run in several processes.
+
+python toy_training.py FOLDER STEPS PAUSE_S
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from toy_models import TINY, stack
+
+import advrad.training.trainer
+from advrad.denoisers.lean import LeanDenoiser
+from advrad.training.batches import TrainConfig, View
+from advrad.training.trainer import Trainer, fit, make_accelerator
+from advrad.utils.progress import Progress
+
+TESTS = Path(__file__).resolve().parents[1]
+STATE = "state.safetensors"
+
+
+def config(steps: int = 12, **changes: object) -> TrainConfig:
+    values = {
+        "steps": steps,
+        "size_px": 32,
+        "views": (View(picture_px=32, window_px=16), View(picture_px=16, window_px=16)),
+        "batch_size": 4,
+        "precision": "float32",
+    }
+    return TrainConfig(**values | changes)
+
+
+def trainer(settings: TrainConfig | None = None, seed: int = 0) -> Trainer:
+    """A run at its first step."""
+    torch.manual_seed(seed)
+    settings = settings or config()
+    return Trainer(LeanDenoiser(TINY), settings, make_accelerator(settings.precision))
+
+
+def train(
+    folder: Path, settings: TrainConfig | None = None, report: Callable[[Progress], None] | None = None
+) -> Trainer:
+    """Train to the end, taking up the state in the folder if there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = trainer(settings)
+    if (folder / STATE).exists():
+        made.load(folder / STATE)
+    fit(made, stack(), folder, report)
+    return made
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    advrad.training.trainer.SAVE_EVERY_S = 0.0
+    train(Path(sys.argv[1]), config(int(sys.argv[2])), lambda progress: time.sleep(float(sys.argv[3])))

@@ -1,0 +1,99 @@
+"""Heat overlays, outlines and strips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advrad.errors import ConfigError, DataError
+from advrad.inference.heatmaps import _HEAT, _resize, heat_overlay, outline, side_by_side
+
+GREY = np.full((24, 32, 3), 0.5, dtype=np.float32)
+
+
+def test_good_picture_is_untouched() -> None:
+    picture = np.random.default_rng(0).random((24, 32, 3), dtype=np.float32)
+    score_map = np.random.default_rng(1).random((12, 16))
+    np.testing.assert_array_equal(heat_overlay(picture, score_map, 1.0, 2.0), picture)
+
+
+def test_scale_is_fixed_and_rising() -> None:
+    changes = []
+    for level in (0.1, 0.4, 0.7, 1.0):
+        result = heat_overlay(GREY, np.full((6, 8), level), 0.0, 1.0)
+        assert result.shape == GREY.shape and result.dtype == np.float32
+        assert result.min() >= 0.0 and result.max() <= 1.0
+        assert np.ptp(result[..., 0]) == 0.0
+        changes.append(np.abs(result - GREY).sum())
+    assert changes == sorted(changes) and changes[0] > 0.0
+    # A map beyond the scale looks like one at its end, apart from the outline, which a full map does not
+    # have.
+    np.testing.assert_array_equal(heat_overlay(GREY, np.full((6, 8), 9.0), 0.0, 1.0), result)
+    lightness = _HEAT @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness) > 0.05).all()
+
+
+def test_outline_where_the_map_passes_high() -> None:
+    score_map = np.zeros((24, 32))
+    score_map[8:16, 8:16] = 2.0
+    result = heat_overlay(GREY, score_map, 0.0, 1.0)
+    np.testing.assert_array_equal(result[8, 8:16], 1.0)
+    np.testing.assert_array_equal(result[8:16, 15], 1.0)
+    assert (result[7, 8:16] < 0.1).all()
+    assert result[12, 12, 0] != 1.0
+    np.testing.assert_array_equal(result[:6], 0.5)
+
+
+def test_outline_resizes_and_leaves_the_edge_open() -> None:
+    mask = np.zeros((12, 16), dtype=bool)
+    mask[:, 8:] = True
+    result = outline(GREY, mask, (1.0, 0.0, 0.0))
+    np.testing.assert_array_equal(result[:, 16], np.tile(np.float32([1.0, 0.0, 0.0]), (24, 1)))
+    assert (result[:, 15] < 0.1).all()
+    np.testing.assert_array_equal(result[:, 17:], 0.5)
+    np.testing.assert_array_equal(outline(GREY, mask & False), GREY)
+    large = outline(np.zeros((600, 600, 3)), mask)
+    assert (large[300] != 0).any(axis=1).sum() == 4  # two pixels inside, two outside
+    assert (GREY == 0.5).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4), st.integers(1, 4))
+def test_resize_equals_torch(height: int, width: int, rows: int, columns: int) -> None:
+    values = np.random.default_rng(height).random((height, width))
+    size = (height * rows, width * columns)
+    expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], size=size, mode="bilinear")
+    np.testing.assert_allclose(_resize(values, *size), expected[0, 0].numpy(), atol=1e-12)
+
+
+def test_side_by_side() -> None:
+    strip = side_by_side([GREY, 2 * GREY[:, :10], 0 * GREY], gap_px=4)
+    assert strip.shape == (24, 32 + 4 + 10 + 4 + 32, 3)
+    np.testing.assert_array_equal(strip[0, :, 0], np.repeat([0.5, 1, 1, 1, 0], [32, 4, 10, 4, 32]))
+    np.testing.assert_array_equal(side_by_side([GREY]), GREY)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: heat_overlay(GREY[..., 0], np.ones((2, 2)), 0, 1), DataError, r"shape \(h, w, 3\)"),
+        (lambda: heat_overlay(GREY * np.nan, np.ones((2, 2)), 0, 1), DataError, "picture: a value is NaN"),
+        (lambda: heat_overlay(GREY, np.ones((1, 2, 2)), 0, 1), DataError, "score_map"),
+        (lambda: heat_overlay(GREY, np.ones((0, 2)), 0, 1), DataError, "score_map"),
+        (lambda: heat_overlay(GREY, np.full((2, 2), np.inf), 0, 1), DataError, "score_map"),
+        (lambda: heat_overlay(GREY, np.ones((2, 2)), 1, 1), ConfigError, "low must be below high"),
+        (lambda: heat_overlay(GREY, np.ones((2, 2)), 0, np.nan), ConfigError, "low must be below high"),
+        (lambda: outline(GREY, np.ones((2, 2, 1))), DataError, "mask"),
+        (lambda: side_by_side([]), DataError, "one height"),
+        (lambda: side_by_side([GREY, GREY[:3]]), DataError, "one height"),
+        (lambda: side_by_side([GREY], gap_px=-1), ConfigError, "gap_px"),
+    ],
+)
+def test_refusals(call: Callable[[], object], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call()

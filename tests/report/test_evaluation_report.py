@@ -1,0 +1,310 @@
+"""The report: complete, self-contained, safe against hostile names, and honest about what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from advrad.errors import DataError, OutputError
+from advrad.report.evaluation_report import Choice, GalleryItem, ReportContent, pick_gallery, write_report
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced, and keeps tags, identifiers and visible text."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(source)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def item(name: str = "scratch/004.png", label: int = 1, size: int = 48, **changes: Any) -> GalleryItem:
+    generator = np.random.default_rng(len(name))
+    mask = np.zeros((size, size), dtype=bool)
+    mask[size // 4 : size // 2, size // 4 : size // 2] = True
+    values: dict[str, Any] = {
+        "name": name,
+        "label": label,
+        "defect": "scratch" if label else "good",
+        "score": 0.9,
+        "picture": generator.random((size, size, 3)),
+        "heat": generator.random((size, size, 3)),
+        "reconstruction": generator.random((size, size, 3)),
+        "mask": mask if label else None,
+    }
+    return GalleryItem(**(values | changes))
+
+
+def content(**changes: Any) -> ReportContent:
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [12, 20])
+    values: dict[str, Any] = {
+        "category": "bottle",
+        "labels": labels,
+        "scores": np.exp(generator.normal(2 * labels)),
+        "defects": ("good",) * 12 + ("scratch", "dent") * 10,
+        "threshold": 3.0,
+        "threshold_source": "Quantile of 40 held-out normal pictures.",
+        "image_auroc": 0.98765,
+        "image_auroc_interval": (0.9512, 0.9991),
+        "pixel_auroc": 0.91234,
+        "aupro": 0.87654,
+        "misses": (item("scratch/001.png", score=0.5),),
+        "false_alarms": (item("good/002.png", 0, score=7.0),),
+        "finds": (item("scratch/003.png", score=8.0),),
+        "training": tuple(
+            {"step": step, "loss": 2.0 / (1 + step), "images_per_s": 40.0, "elapsed_s": step * 0.6}
+            for step in range(0, 1001, 10)
+        ),
+        "choices": (Choice("plain", 0.81), Choice("normalised", 0.93), Choice("failed", None)),
+        "winner": "normalised",
+        "choice_reason": "It leads on every kind of synthetic defect.",
+        "configuration": {
+            "denoiser": {"kind": "lean", "widths": [32, 64]},
+            "ema": True,
+            "sigma": 0.2,
+            "cap": None,
+        },
+        "provenance": {"seed": 7, "torch": "2.13.0"},
+    }
+    return ReportContent(**(values | changes))
+
+
+def render(path: Path, report: ReportContent) -> Page:
+    write_report(path, report)
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_full_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    page = render(path, content())
+    for words in (
+        "bottle", "0.988", "0.951 to 0.999", "0.912", "0.877", "Quantile of 40 held-out normal pictures.",
+        "scratch", "dent", "missed", "false alarm", "found", "normalised (taken)", "It leads on every kind",
+        "denoiser.widths", "32, 64", "1000 steps in 10.0 minutes", "40 pictures per second", "2.13.0",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert len(page.all("img")) == 9 and all(image["alt"] for image in page.all("img"))
+    drawings = [svg for svg in page.all("svg")]
+    assert len(drawings) == 3 and all(svg["role"] == "img" and svg["aria-label"] for svg in drawings)
+    assert len(page.all("caption")) == len(page.all("table")) == 4
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+ATTACK = {
+    "attack": "suite", "budget": "quick", "norm": "linf", "eps": 2 / 255, "noise": "unknown", "n_good": 5,
+    "n_defect": 7, "clean_auroc": 0.987, "robust_auroc": 0.654, "robust_tpr": 0.432, "robust_fpr": None,
+    "flags": [{"name": "black box wins", "words": "gradients mislead"}],
+}  # fmt: skip
+CURVE = {
+    "over": "eps", "attack": "pgd", "norm": "linf", "clean_auroc": 0.98,
+    "points": [
+        {"value": 0.0, "robust_auroc": 0.98, "robust_auroc_ci": [0.9, 1.0]},
+        {"value": 2 / 255, "robust_auroc": 0.61, "robust_auroc_ci": [0.5, 0.7]},
+    ],
+}  # fmt: skip
+
+
+def test_attacks_and_curves_are_shown_with_what_speaks_against_them(tmp_path: Path) -> None:
+    page = render(tmp_path / "a.html", content(attacks=(ATTACK,), curves=(CURVE,)))
+    for words in ("suite quick, linf 0.007843", "0.987", "0.654", "43.2 %", "black box wins", "gradients mislead"):
+        assert words in page.text, words
+    assert any("from 0.980 to 0.610" in svg["aria-label"] for svg in page.all("svg"))
+    assert "Nothing was attacked yet" in render(tmp_path / "b.html", content()).text
+
+
+CERTIFICATE = {
+    "method": "two-path", "sigma": None, "draws": 200, "n_good": 5, "n_defect": 7, "size": [256, 256],
+    "clean_auroc": 0.987, "certified_auroc": {"0.1": 0.876, "0.2": 0.543}, "median_radius": 0.1921, "attacked": [],
+    "verdicts": {
+        name: {"right": 0.321, "wrong": 0.012, "abstained": 0.667, "draws_saved": 0.75} for name in ("0.1", "0.2")
+    },
+    "curve": {"radii": [0.0, 0.1, 0.2], "certified_auroc": [0.9, 0.876, 0.543], "certified_right": [0.5, 0.4, 0.3]},
+    "meaning": ["All 12 pictures hold together.", "Mind the scale."], "notes": ["the threshold promises nothing"],
+    "warnings": ["more is certified than an attack left"],
+}  # fmt: skip
+
+
+def test_certificates_are_shown_with_what_they_mean(tmp_path: Path) -> None:
+    others = {"method": "percentile", "sigma": 0.25, "size": "own", "notes": [], "warnings": []}
+    bare = {name: value for name, value in CERTIFICATE.items() if name not in ("verdicts", "median_radius")} | others
+    page = render(tmp_path / "a.html", content(certificates=(CERTIFICATE, bare)))
+    for words in (
+        "two-path, 200 draws, 12 pictures of 256 px", "smoothed score 0.987", "median certified radius 0.1921",
+        "0.876", "0.543", "32.1 %", "1.2 %", "66.7 %", "75 %", "All 12 pictures hold together. Mind the scale.",
+        "Note: the threshold promises nothing.", "Distrust this. more is certified than an attack left.",
+        "percentile, noise 0.25", "12 pictures at their own sizes",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert sum("0.876 at 0.1, 0.543 at 0.2" in str(svg["aria-label"]) for svg in page.all("svg")) == 2
+    identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    assert "Nothing was certified yet" in render(tmp_path / "b.html", content()).text
+
+
+def test_self_contained(tmp_path: Path) -> None:
+    page = render(tmp_path / "report.html", content())
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            if name in {"src", "href", "xlink:href", "data", "poster", "srcset", "action"}:
+                assert value is not None and value.startswith(("data:image/", "#")), (tag, name, value)
+            assert not name.startswith("on"), (tag, name)
+    assert "@import" not in source
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", source))
+    assert "default-src 'none'" in source
+    # Colours come from the page, so that both of its looks apply to the plots too.
+    assert "prefers-color-scheme: dark" in source and "#0102" not in source and "var(--defect)" in source
+
+
+def test_warnings_stand_above_the_figures(tmp_path: Path) -> None:
+    assert render(tmp_path / "report.html", content()).all("aside") == []
+    page = render(tmp_path / "report.html", content(warnings=("Beware & look.", "Twice.")))
+    assert len(page.all("aside")) == 2
+    assert (
+        page.text.index("Warning. Beware & look.") < page.text.index("Warning. Twice.") < page.text.index("Image AUROC")
+    )
+
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}\u202egnp.\udcff.png"
+
+
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
+    report = content(
+        category=HOSTILE,
+        defects=("good",) * 12 + (HOSTILE,) * 20,
+        misses=(item(HOSTILE, defect=HOSTILE),),
+        threshold_source=HOSTILE,
+        choices=(Choice(HOSTILE, 0.5),),
+        winner=HOSTILE,
+        choice_metric=HOSTILE,
+        choice_reason=HOSTILE,
+        configuration={HOSTILE: HOSTILE, "nested": {HOSTILE: [HOSTILE]}},
+        provenance={HOSTILE: HOSTILE},
+    )
+    page = render(tmp_path / "report.html", report)
+    assert page.text.count("<img src=x onerror=alert(1)>") >= 10  # as text, never as a tag
+    assert all(image["src"] != "x" and "onerror" not in image for image in page.all("img"))
+    assert "49" not in re.findall(r"alert\(1\)>\"'&(.{2})", page.text)
+
+
+def test_missing_parts_are_named(tmp_path: Path) -> None:
+    page = render(tmp_path / "report.html", ReportContent("nut", [0, 0, 0], [0.1, 0.2, 0.2], ("good",) * 3))
+    for words in (
+        "needs good and defective pictures", "needs ground-truth masks", "holds no threshold", "no ROC curve",
+        "hold no defect", "No pictures were kept", "No alternatives were compared", "no training log",
+        "Neither was recorded",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert len(page.all("svg")) == 1
+    assert "There are no test pictures." in render(tmp_path / "b.html", ReportContent("nut", [], [], ())).text
+    only = render(tmp_path / "c.html", ReportContent("nut", [1], [0.5], ("dent",), threshold=0.5))
+    assert "all defective" in only.text and "0 of 1 at the threshold" in only.text
+
+
+def test_missing_panels(tmp_path: Path) -> None:
+    bare = item(heat=None, reconstruction=None, mask=None)
+    page = render(tmp_path / "report.html", content(misses=(bare,), false_alarms=(), finds=()))
+    assert len(page.all("img")) == 1
+    page = render(tmp_path / "b.html", content(misses=(item(heat=None),), false_alarms=(), finds=()))
+    assert "true defect outlined" in str(page.all("img")[0]["alt"])
+
+
+def test_kinds_of_defects(tmp_path: Path) -> None:
+    report = ReportContent(
+        "nut",
+        [0, 0, 1, 1, 1],
+        [0.1, 0.4, 0.9, 0.2, 0.3],
+        ("good", "good", "hole", "dent", "dent"),
+        threshold=0.35,
+    )
+    rows = re.sub(r"\s+", " ", render(tmp_path / "report.html", report).text).replace("\N{EN DASH}", "-")
+    # The hardest first; a rate of each; good pictures last.
+    assert "dent20.500 0 (0 %) 0.20.250.3 hole11.000 1 (100 %) 0.90.90.9 good2- 1 (50 %) 0.10.250.4" in rows
+
+
+def test_size_and_repeatability(tmp_path: Path) -> None:
+    noisy = tuple(item(f"scratch/{number:03d}.png", size=640) for number in range(4))
+    report = content(misses=noisy, false_alarms=noisy, finds=noisy)
+    write_report(tmp_path / "a.html", report)
+    write_report(tmp_path / "b.html", report)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert (tmp_path / "a.html").stat().st_size < 5_000_000
+
+
+def test_short_training_logs(tmp_path: Path) -> None:
+    one = ({"step": 1, "loss": 2.0},)
+    assert "no training log" in render(tmp_path / "a.html", content(training=one)).text
+    two = (*one, {"step": 2, "loss": -1.5})
+    assert "2 steps; loss 2 at the start, -1.5 at the end" in render(tmp_path / "b.html", content(training=two)).text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"scores": np.zeros(3)}, "do not match"),
+        ({"defects": ()}, "do not match"),
+        ({"labels": np.full(32, 2)}, "neither 0 nor 1"),
+        ({"scores": np.full(32, np.nan)}, "NaN or infinite"),
+        ({"misses": (item(picture=np.zeros((4, 4))),)}, "not a colour picture"),
+        ({"misses": (item(reconstruction=np.full((4, 4, 3), np.nan)),)}, "NaN or infinite"),
+    ],
+)
+def test_refusals(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        write_report(tmp_path / "report.html", content(**changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_place(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError):
+        write_report(tmp_path / "file" / "report.html", content())
+
+
+def test_content_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        content().category = "other"  # type: ignore[misc]
+
+
+def test_pick_gallery() -> None:
+    labels, scores = [0, 1, 0, 1, 1, 0, 1], [0.3, 0.9, 0.1, 0.2, 0.5, 0.8, 0.7]
+    assert pick_gallery(labels, scores, 2) == ((3, 4), (5, 0), (1, 6))
+    assert pick_gallery(labels, scores, 9) == ((3, 4), (5, 0, 2), (1, 6))  # never one picture twice
+    assert pick_gallery([1], [0.5]) == ((0,), (), ())
+    assert pick_gallery([0, 0], [0.5, 0.5]) == ((), (0, 1), ())
+    assert pick_gallery([], []) == ((), (), ())

@@ -1,0 +1,157 @@
+"""The plan of a run: what is in it, what may be asked for beside it, and where it must not be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trained_run
+from short_runs import LEAN, TINY, StopAt, replace, small, weights
+from toy_datasets import make_folder
+
+from advrad.data.layouts import find_records
+from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
+from advrad.denoisers.ddpm import DdpmConfig, build
+from advrad.denoisers.lean import LeanConfig, LeanDenoiser
+from advrad.detectors.advrad import AdvRAD
+from advrad.errors import CheckpointError, ConfigError, OutputError
+from advrad.training.plan import RunOptions, RunPlan, lean_views
+from advrad.training.run import train
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with small(monkeypatch):
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("product"), good=20, size=64)
+
+
+@pytest.mark.parametrize("size_px", [64, 96, 128, 160, 256])
+def test_the_views_of_every_size_suit_the_network(size_px: int) -> None:
+    multiple = LeanDenoiser(LeanConfig()).multiple_px
+    views = lean_views(size_px, 10**6)
+    assert max(view.picture_px for view in views) == size_px
+    assert {view.picture_px for view in lean_views(size_px, 10)} == {min(view.picture_px for view in views)}
+    for view in views:
+        assert view.window_px <= view.picture_px and view.window_px % multiple == 0 and view.picture_px % multiple == 0
+
+
+def test_the_plan_roundtrips(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path, TINY)
+    values = json.loads((tmp_path / "training" / "plan.json").read_text())
+    plan = RunPlan.parse(values, "plan")
+    assert isinstance(plan.denoiser, DdpmConfig)
+    assert plan.model_dump(mode="json") == values
+    assert len(plan.names) + 1 < len(find_records(data).records)
+
+
+# --- options given again -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `LEAN`, stopped before its first step; to be read only."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        trained_run.shrink(patch)
+        train(data, folder, LEAN, watcher=StopAt(stage="Training"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"minutes": 5.0}, "--minutes 5.0: the run in {} was begun without it; leave --minutes out"),
+        ({"steps": 7}, "--steps 7: the run in {} was begun with 6; leave --steps out"),
+        ({"preset": "tiny"}, "--preset tiny: the run in {} was begun with lean;"),
+        ({"source": "unet"}, "--denoiser unet: the run in {} was begun without it; leave --denoiser out"),
+        ({"size_px": 128}, "--size 128: the run in {} was begun with 64; leave --size out"),
+        ({"seed": 1}, "--seed 1: the run in {} was begun with 0; leave --seed out"),
+        ({"batch_size": 8}, "--batch-size 8: the run in {} was begun with 4;"),
+        ({"learning_rate": 0.1}, "--learning-rate 0.1: the run in {} was begun with 0.001;"),
+        ({"false_alarm_rate": 0.05}, "--false-alarm-rate 0.05: the run in {} was begun with 0.2;"),
+        ({"score": "paper"}, "--score paper: the run in {} was begun with auto;"),
+        ({"harden": "1/2"}, "--harden 0.5: the run in {} was begun without it; leave --harden out"),
+        ({"precision": "auto"}, "--precision auto: the run in {} was begun with float32;"),
+        ({"layout": "mvtec"}, "--layout mvtec: the run in {} was begun with folder;"),
+        ({"category": "other"}, "--category other: the run in {} was begun with product"),
+        ({"skip_bad": True}, "--skip-bad: the run in {} was begun without it;"),
+        ({"max_pixels": 1000}, "--max-pixels 1000: the run in {} was begun with 200000000;"),
+    ],
+    ids=lambda part: next(iter(part)) if isinstance(part, dict) else "",
+)
+def test_an_option_that_contradicts_the_interrupted_run_is_refused(
+    changes: dict[str, object], words: str, data: Path, interrupted: Path
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        train(data, interrupted, RunOptions(**changes), resume=True)
+    assert words.format(interrupted) in str(caught.value)
+    assert "\n" not in str(caught.value) and not (interrupted / "config.json").exists()
+
+
+@pytest.mark.parametrize(("typed", "words"), [("near", "a number or a fraction"), ("-1", "between 0 and 1"), (2, "1")])
+def test_a_radius_to_train_against_that_is_none_is_refused(typed: str | float, words: str) -> None:
+    with pytest.raises(ConfigError, match=f"--harden {typed}: must be .*{words}"):
+        RunOptions.parse({"harden": typed}, "options")
+
+
+def stop_and_repeat(data: Path, folder: Path, options: RunOptions) -> AdvRAD:
+    """Interrupt a run, and finish it with the same options."""
+    with pytest.raises(KeyboardInterrupt):
+        train(data, folder, options, watcher=StopAt(stage="Training"))
+    return train(data, folder, options, resume=True)
+
+
+def test_the_same_options_may_be_given_again(data: Path, tmp_path: Path) -> None:
+    more = {"preset": "lean", "seed": 3, "learning_rate": 0.002, "score": "paper", "layout": "auto", "minutes": None}
+    made = stop_and_repeat(data, tmp_path / "lean", replace(LEAN, **more))
+    assert made.detector_config.noise_seed == 3
+    build(DDPM_PRESETS["tiny"]).network.save_pretrained(tmp_path / "unet")
+    for name, options in {
+        "preset": TINY,
+        "size": replace(TINY, size_px=32),
+        "checkpoint": replace(TINY, preset="lean", source=str(tmp_path / "unet"), size_px=16),
+    }.items():
+        assert stop_and_repeat(data, tmp_path / name, options).size_px == (options.size_px or 16)
+
+
+def test_a_budget_may_be_given_again_but_no_other(data: Path, tmp_path: Path) -> None:
+    options = replace(LEAN, steps=None, minutes=0.02)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path, options, watcher=StopAt(stage="Training"))
+    with pytest.raises(ConfigError, match=r"--minutes 1\.0: the run in .* was begun with 0\.02;"):
+        train(data, tmp_path, RunOptions(minutes=1.0), resume=True)
+    assert train(data, tmp_path, options, resume=True).detector_config.training["plan"]["budget_minutes"] == 0.02
+
+
+# --- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_an_earlier_run_is_not_overwritten(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path, replace(TINY, steps=1))
+    before = weights(tmp_path)
+    with pytest.raises(OutputError, match="--resume"):
+        train(data, tmp_path, TINY)
+    assert weights(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"data": 1}', "null"])
+def test_a_damaged_plan_is_named(data: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "plan.json").write_text(text)
+    with pytest.raises((CheckpointError, ConfigError), match=r"plan\.json") as caught:
+        train(data, tmp_path, LEAN, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_no_folder(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for resume in (True, False):
+        with pytest.raises(OutputError, match="is a file"):
+            train(data, tmp_path / "file", LEAN, resume=resume)

@@ -1,0 +1,359 @@
+"""A whole run: data to calibrated detector, for every preset, repeatable and resumable."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import trained_run
+from safetensors.torch import load_file
+from short_runs import LEAN, TINY, StopAt, replace, small, weights
+from toy_datasets import make_folder, make_mvtec, write_good
+from toy_models import generator, pictures
+
+import advrad.training.run
+from advrad.data.layouts import find_records
+from advrad.data.loading import load_pictures
+from advrad.data.splits import split_normals
+from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
+from advrad.denoisers.ddpm import DdpmDenoiser, build
+from advrad.denoisers.lean import LeanDenoiser
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.scoring import paper_score
+from advrad.errors import CheckpointError, ConfigError, DataError
+from advrad.training.plan import RunOptions, RunPlan
+from advrad.training.run import train
+from advrad.training.score_selection import fit_statistics
+from advrad.utils.progress import Progress, Silent
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with small(monkeypatch):
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("product"), good=20, size=64)
+
+
+class Listener(Silent):
+    """Remembers what a run said."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.notes: list[str] = []
+        self.steps: list[int] = []
+
+    def stage(self, words: str) -> None:
+        self.stages.append(words)
+
+    def note(self, words: str) -> None:
+        self.notes.append(words)
+
+    def step(self, progress: Progress) -> None:
+        self.steps.append(progress.step)
+
+
+# --- end to end ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "size_px"), [(TINY, DdpmDenoiser, 16), (LEAN, LeanDenoiser, 64)], ids=["tiny", "lean"]
+)
+def test_a_preset_trains_calibrates_and_predicts(
+    options: RunOptions, kind: type, size_px: int, data: Path, tmp_path: Path
+) -> None:
+    made = train(data, tmp_path, options)
+    assert isinstance(made.denoiser, kind) and made.size_px == size_px
+    calibration = made.calibration
+    assert calibration.n >= 4 and calibration.false_alarm_rate == 0.2
+    loaded = AdvRAD.from_pretrained(tmp_path)
+    files = sorted(data.rglob("*.png"))[:3]
+    got = list(loaded.predict(files))
+    assert [prediction.path for prediction in got] == files
+    assert [p.score for p in got] == [p.score for p in made.predict(files)]
+    assert all(p.score_map.shape == (size_px, size_px) for p in got)
+    images = pictures(2, size_px).requires_grad_()
+    (gradient,) = torch.autograd.grad(loaded.score(images, generator(1)).sum(), images)
+    assert gradient.abs().max() > 0
+
+
+def test_lean_learns_what_is_usual_before_its_first_step(data: Path, tmp_path: Path) -> None:
+    made = train(data, tmp_path, replace(LEAN, steps=1))
+    assert isinstance(made.denoiser, LeanDenoiser)
+    split = split_normals(find_records(data).records, 0, false_alarm_rate=0.2)
+    pictures = load_pictures(split.train, 64, cache_dir=False).batch(slice(None))
+    usual = (made.denoiser.mean + 1) / 2
+    # Also with what mirroring and light do to the training pictures.
+    assert float((usual.mean() - pictures.mean()).abs()) < 0.05
+    assert float(made.denoiser.variance.mean()) < 0.9 * 0.25
+
+
+@pytest.mark.parametrize("options", [TINY, LEAN], ids=["tiny", "lean"])
+def test_one_shot_and_arbitrary_shot_go_through_the_same_reconstruct(
+    options: RunOptions, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = train(data, tmp_path, options)
+    asked: list[float] = []
+    real = made.denoiser.denoise
+
+    def spy(z: torch.Tensor, sigma: torch.Tensor, window: torch.Tensor | None = None) -> torch.Tensor:
+        asked.append(round(float(sigma[0]), 6))
+        return real(z, sigma, window)
+
+    monkeypatch.setattr(made.denoiser, "denoise", spy)
+    walks = {}
+    sigma = 0.4
+    for steps in (1, 3):
+        asked.clear()
+        score = paper_score(made.size_px, sigma).model_copy(update={"steps": steps})
+        config = made.detector_config.model_copy(update={"score": score})
+        statistics = fit_statistics(
+            made.denoiser, pictures(4, made.size_px), pictures(4, made.size_px), paper_score(made.size_px), 0
+        )
+        asked.clear()
+        walks[steps] = AdvRAD(made.denoiser, config, statistics).measure(pictures(1, made.size_px))[2]
+        assert len(asked) == steps and asked[0] == sigma and asked == sorted(asked, reverse=True)
+    assert (walks[1] - walks[3]).abs().max() > 1e-3
+
+
+def test_what_a_run_leaves_behind(data: Path, tmp_path: Path) -> None:
+    listener = Listener()
+    train(data, tmp_path, LEAN, watcher=listener)
+    assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors", "training"}
+    kept = {path.name for path in (tmp_path / "training").iterdir()}
+    assert {"plan.json", "state.safetensors", "log.jsonl"} <= kept
+    assert listener.steps == [1, 2, 3, 4, 5, 6]
+    assert listener.stages == ["Reading pictures", "Training", "Choosing the score", "Calibrating"]
+    values = json.loads((tmp_path / "config.json").read_text())
+    plan = RunPlan.parse(json.loads((tmp_path / "training" / "plan.json").read_text()), "plan")
+    assert plan.train.steps == 6 and len(plan.names) == values["training"]["pictures"]["train"]
+    assert sum(values["training"]["pictures"].values()) == 20
+    tried = values["training"]["tried"]
+    assert tried == sorted(tried, key=lambda row: -row[1]) and len(tried) > 10
+
+
+def test_a_score_for_attacks_can_be_asked_for(data: Path, tmp_path: Path) -> None:
+    made = train(data, tmp_path, replace(LEAN, score="robust", steps=1))
+    config = made.detector_config
+    assert config.score.normalisation == "tolerant" and len(config.score.looks) == 1
+    assert len(config.training["attacked"]) == 6 and "under a quick attack" in config.training["reason"]
+
+
+def test_the_papers_score_can_be_asked_for(data: Path, tmp_path: Path) -> None:
+    made = train(data, tmp_path, replace(LEAN, score="paper", steps=1))
+    assert made.detector_config.score == paper_score(64)
+
+
+def test_minutes_are_turned_into_steps_and_kept(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path, replace(LEAN, steps=None, minutes=0.02))
+    plan = RunPlan.parse(json.loads((tmp_path / "training" / "plan.json").read_text()), "plan")
+    assert plan.train.steps >= 1 and plan.budget_minutes == 0.02
+
+
+def test_test_pictures_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_mvtec(tmp_path / "data", train=20, good=3, defects={"dent": 3}, size=64)
+    opened: list[Path] = []
+    real = advrad.training.run.load_pictures
+
+    def spy(records: tuple, *arguments: object, **options: object) -> object:
+        opened.extend(record.path for record in records)
+        return real(records, *arguments, **options)
+
+    monkeypatch.setattr(advrad.training.run, "load_pictures", spy)
+    train(root, tmp_path / "run", replace(LEAN, steps=1))
+    assert len(opened) == len(set(opened)) == 20, "each good picture is used once, for one purpose"
+    assert all("train" in path.parts for path in opened)
+
+
+# --- the same again ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [TINY, LEAN], ids=["tiny", "lean"])
+def test_seeds_repeat_bit_by_bit(options: RunOptions, data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path / "a", options)
+    torch.rand(5)
+    train(data, tmp_path / "b", options)
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    configs = [json.loads((tmp_path / name / "config.json").read_text()) for name in "ab"]
+    for config in configs:
+        config["training"].pop("seconds")
+    assert configs[0] == configs[1]
+    train(data, tmp_path / "c", replace(options, seed=1))
+    assert weights(tmp_path / "c") != weights(tmp_path / "a")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    with pytest.MonkeyPatch.context() as patch:
+        trained_run.shrink(patch)
+        torch.set_num_threads(1)
+        train(data, folder, LEAN)
+    return weights(folder)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        StopAt(stage="Reading pictures"),
+        StopAt(stage="Training"),
+        StopAt(step=1),
+        StopAt(step=4),
+        StopAt(step=6),
+        StopAt(stage="Choosing the score"),
+        StopAt(stage="Calibrating"),
+    ],
+    ids=lambda stop: stop.words or f"step {stop.last}",
+)
+def test_stopped_at_any_stage_it_resumes_to_the_same_model(
+    stop: StopAt, data: Path, tmp_path: Path, uninterrupted: bytes
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path, LEAN, watcher=stop)
+    assert not (tmp_path / "config.json").exists()
+    with pytest.raises(CheckpointError):
+        AdvRAD.from_pretrained(tmp_path)
+    # The plan knows; only where it was not yet written must the options be given again.
+    options = LEAN if stop.words == "Reading pictures" else RunOptions()
+    made = train(data, tmp_path, options, resume=True)
+    assert made.detector_config.precision == "float32"
+    assert weights(tmp_path) == uninterrupted
+
+
+@pytest.mark.parametrize("stop", [StopAt(stage="Training"), StopAt(step=1)], ids=["before", "within"])
+def test_a_run_from_a_checkpoint_resumes_to_the_same_model(stop: StopAt, data: Path, tmp_path: Path) -> None:
+    build(DDPM_PRESETS["tiny"]).network.save_pretrained(tmp_path / "unet")
+    options = replace(TINY, preset="lean", source=str(tmp_path / "unet"), size_px=16)
+    train(data, tmp_path / "whole", options)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path / "cut", options, watcher=stop)
+    train(data, tmp_path / "cut", RunOptions(), resume=True)
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import pytest, torch, trained
+import advrad.train
+from advrad.plan import RunOptions
+from advrad.run import Silent, train
+torch.set_num_threads(1)
+trained_run.shrink(pytest.MonkeyPatch())
+advrad.training.trainer.SAVE_EVERY_S = 0.0
+class Slow(Silent):
+    def step(self, progress):
+        time.sleep(0.2)
+train(Path(sys.argv[1]), Path(sys.argv[2]), RunOptions(**eval(sys.argv[3])), watcher=Slow())
+"""
+
+
+def test_really_killed_it_resumes_to_the_same_model(data: Path, tmp_path: Path, uninterrupted: bytes) -> None:
+    tests = Path(__file__).resolve().parents[1]
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tests.parent / "src"), str(tests / "helpers")]),
+        "OMP_NUM_THREADS": "1",
+    }
+    options = {"steps": 6, "size_px": 64, "false_alarm_rate": 0.2, "precision": "float32", "batch_size": 4}
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(data), str(tmp_path), repr(options)], env=env)
+    state = tmp_path / "training" / "state.safetensors"
+    deadline = time.monotonic() + 120
+    while not state.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait(60)
+    assert process.returncode == -signal.SIGKILL
+    assert load_file(state) and not (tmp_path / "config.json").exists()
+    train(data, tmp_path, RunOptions(), resume=True)
+    assert weights(tmp_path) == uninterrupted
+
+
+def test_a_finished_run_can_be_resumed_in_vain(data: Path, tmp_path: Path, uninterrupted: bytes) -> None:
+    train(data, tmp_path, LEAN)
+    listener = Listener()
+    train(data, tmp_path, RunOptions(), resume=True, watcher=listener)
+    assert listener.steps == [] and weights(tmp_path) == uninterrupted
+
+
+# --- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data", good=20, size=64)
+    with pytest.raises(KeyboardInterrupt):
+        train(root, tmp_path / "run", LEAN, watcher=StopAt(step=2))
+    for i in range(4):
+        write_good(root / f"more{i}.png", 64, 100 + i)
+    with pytest.raises(DataError, match="not those the run began with"):
+        train(root, tmp_path / "run", LEAN, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"minutes": 1.0}, "--minutes and --steps"),
+        ({"steps": None, "minutes": 0.0}, "--minutes 0"),
+        ({"steps": None, "minutes": float("nan")}, "--minutes nan"),
+        ({"false_alarm_rate": 0.0}, "--false-alarm-rate 0"),
+        ({"false_alarm_rate": 0.001}, "needs 999 good pictures"),
+        ({"preset": "huge"}, "--preset huge"),
+        ({"size_px": 50}, "--size 50"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"learning_rate": -1.0}, "learning_rate"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_options_that_cannot_be_are_named_before_anything_is_done(
+    changes: dict[str, object], words: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        train(data, tmp_path / "run", replace(LEAN, **changes))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "training" / "plan.json").exists()
+
+
+def test_the_rate_offered_can_be_had(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="accept a rate of") as caught:
+        train(data, tmp_path / "a", replace(TINY, false_alarm_rate=0.01))
+    offered = float(str(caught.value).split("accept a rate of ")[1].split()[0])
+    assert train(data, tmp_path / "b", replace(TINY, false_alarm_rate=offered)).calibration.false_alarm_rate == offered
+
+
+def test_as_many_pictures_as_the_message_asks_for_suffice(tmp_path: Path) -> None:
+    few = make_folder(tmp_path / "few", good=15, size=64)
+    with pytest.raises(ConfigError, match="give at least") as caught:
+        train(few, tmp_path / "a", replace(TINY, false_alarm_rate=0.1))
+    asked = int(str(caught.value).split("give at least ")[1].split()[0])
+    enough = make_folder(tmp_path / "enough", good=asked, size=64)
+    assert train(enough, tmp_path / "b", replace(TINY, false_alarm_rate=0.1)).calibration.n >= 9
+
+
+def test_pictures_left_out_are_missed_before_training(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data", good=22, size=64)
+    split = split_normals(find_records(root).records, 0, false_alarm_rate=0.1)
+    assert len(split.calibration) == 9
+    split.calibration[0].path.write_bytes(b"broken")
+    listener = Listener()
+    with pytest.raises(ConfigError, match="only 8 of the 21 can be spared"):
+        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, skip_bad=True), watcher=listener)
+    assert listener.stages == ["Reading pictures"] and len(listener.notes) == 1
+
+
+def test_a_selection_left_out_is_missed_before_training(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "data", good=22, size=64)
+    split = split_normals(find_records(root).records, 0, false_alarm_rate=0.1)
+    assert len(split.selection) == 2
+    split.selection[0].path.write_bytes(b"broken")
+    with pytest.raises(DataError, match="1 of the 21 good pictures are left to choose the score by"):
+        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, skip_bad=True))

@@ -1,0 +1,320 @@
+"""The choice of the score: statistics that leave out, the right winner, determinism."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from toy_models import Linear, awake, generator, pictures, stack
+
+import advrad.training.score_selection
+from advrad.data.synthetic import SELECTION
+from advrad.denoisers.base import Denoiser
+from advrad.denoisers.sampling import reconstruct
+from advrad.detectors.scoring import Look, ScoreConfig, error_map, map_statistics, normalise, paper_score, pool
+from advrad.metrics import auroc, auroc_standard_error
+from advrad.training.score_selection import choose, fit_statistics, forced
+
+SIZE_PX = 32
+
+
+@pytest.fixture(autouse=True)
+def _few_defects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advrad.training.score_selection, "DEFECTS_PER_SELECTION", 48)
+
+
+# --- the winner ----------------------------------------------------------------------------------------------------
+
+
+class Prototype(Denoiser):
+    """Gives back one fixed picture, whatever it is shown."""
+
+    def __init__(self, picture: Tensor) -> None:
+        super().__init__()
+        self.picture = nn.Parameter(picture)
+
+    def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
+        return self.picture.expand_as(z)
+
+
+def squares(rise: float, left: int = 0) -> object:
+    """A stand-in for the synthetic defects: a square a little brighter, right of a column."""
+
+    def paste(images: Tensor, donors: Tensor, seeds: list[int], kinds: object) -> tuple[Tensor, Tensor]:
+        out, masks = images.clone(), torch.zeros(len(images), 1, SIZE_PX, SIZE_PX, dtype=torch.bool)
+        for i, seed in enumerate(seeds):
+            y, x = np.random.default_rng(seed).integers((0, left), SIZE_PX - 6)
+            masks[i, 0, y : y + 6, x : x + 6] = True
+        return torch.where(masks, out + rise, out), masks
+
+    return paste
+
+
+def test_unavoidable_error_at_a_fixed_place_asks_for_the_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the product is restless, differently in each picture: there, errors mean nothing."""
+    prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
+    restless = torch.full((SIZE_PX, SIZE_PX), 0.01)
+    restless[:, : SIZE_PX // 2] = 0.25
+    noise = torch.randn(24, 3, SIZE_PX, SIZE_PX, generator=generator(1))
+    normals = (prototype + restless * noise).clamp(0, 1)
+    monkeypatch.setattr(advrad.training.score_selection, "paste_defects", squares(0.04, left=SIZE_PX // 2))
+    selection = choose(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1])
+    assert selection.config.normalisation == "spread"
+    merit = best_by(selection.tried)
+    assert merit["spread"] > 0.95 and merit["none"] < 0.8 and merit["mean"] < 0.8
+
+
+def best_by(tried: tuple[tuple[str, float], ...]) -> dict[str, float]:
+    return {
+        way: max(value for name, value in tried if f"normalisation {way}," in name)
+        for way in ("none", "mean", "spread")
+    }
+
+
+STYLE = advrad.training.score_selection._Style("apart", "relative", "spread", 3, 0.01)
+
+
+def test_all_looks_are_the_safe_bet_but_not_at_the_price_of_a_much_better_one() -> None:
+    merit = {(STYLE, (0,)): 0.99, (STYLE, (1,)): 0.6, (STYLE, (0, 1)): 0.8}
+    winner, reason = advrad.training.score_selection._winner(merit, 50, 64)
+    assert winner == (STYLE, (0,))
+    assert reason.startswith("AUROC 0.990, the safest of the candidates within 0.010 of the best (0.990)")
+
+
+def test_relative_errors_are_the_safe_bet_but_not_at_the_price_of_much_better_absolute_ones() -> None:
+    absolute = advrad.training.score_selection._Style("averaged", "absolute", "none", 3, 0.01)
+    merit = {(absolute, (0, 1)): 0.90, (STYLE, (0,)): 0.88}
+    assert advrad.training.score_selection._winner(merit, 8, 64)[0] == (STYLE, (0,))
+    assert advrad.training.score_selection._winner(merit, 5000, 6400)[0] == (absolute, (0, 1))
+
+
+def test_the_fewer_normals_the_less_their_verdict_counts() -> None:
+    merit = {(STYLE, (0,)): 0.90, (STYLE, (0, 1)): 0.86, (STYLE, (0, 2)): 0.87, (STYLE, (0, 1, 2)): 0.70}
+    assert advrad.training.score_selection._winner(merit, 500, 640)[0] == (STYLE, (0,))
+    winner, reason = advrad.training.score_selection._winner(merit, 8, 64)
+    assert winner == (STYLE, (0, 2)), "of those with equally many looks the best"
+    margin = auroc_standard_error(0.90, 8, 64)
+    assert margin > 0.04 and f"within {margin:.3f} of the best (0.900)" in reason
+
+
+def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
+    prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
+    normals = prototype + 0.01 * torch.randn(16, 3, SIZE_PX, SIZE_PX, generator=generator(1))
+    # The prototype does not look at the noise, so all noise levels are equally good.
+    selection = choose(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
+    assert [look.sigma for look in selection.config.looks] == [0.1, 0.2]
+    assert "the safest of" in selection.reason
+    assert selection.winner in dict(selection.tried)
+
+
+# --- the aim to withstand attacks ----------------------------------------------------------------------------------
+
+
+def test_under_attack_single_looks_compete_and_what_is_left_counts(normals: Tensor) -> None:
+    told = []
+    denoiser = awake()
+    selection = choose(
+        denoiser, normals, normals, [SIZE_PX], generator(0), aim="attack", progress=lambda *x: told.append(x)
+    )
+    config = selection.config
+    assert len(config.looks) == 1 and config.looks[0].sigma in advrad.training.score_selection.FIELDS["attack"].sigmas
+    assert (config.level, config.normalisation) == ("absolute", "tolerant")
+    assert told == [(1, 3), (2, 3), (3, 3), *((i, 6) for i in range(1, 7))], "three looks, then six finalists"
+    names, values = zip(*selection.attacked, strict=True)
+    assert list(values) == sorted(values, reverse=True) and len(set(names)) == 6
+    assert dict(selection.attacked)[selection.winner] == values[0]
+    assert (
+        f"AUROC {values[0]:.3f} under a quick attack, the most of the smallest view that is as good as the best of 6"
+        in selection.reason
+    )
+    assert all(parameter.requires_grad for parameter in denoiser.parameters()), "they were frozen for a while only"
+
+
+def test_a_wider_view_must_withstand_more_for_certain() -> None:
+    near, far, other = (STYLE, (0,)), (STYLE, (1,)), (STYLE, (2,))
+    sizes = {near: 128, far: 256, other: 128}
+
+    def chosen(values: tuple[float, float, float]) -> object:
+        robust = dict(zip((near, far, other), values, strict=True))
+        return advrad.training.score_selection._toughest(robust, dict.fromkeys(robust, 0.9), sizes, 100, 100)
+
+    assert chosen((0.88, 0.90, 0.60)) == near, "so few are attacked that 0.02 is no difference"
+    assert chosen((0.60, 0.90, 0.89)) == other, "of that view the best"
+    assert chosen((0.60, 0.90, 0.60)) == far
+
+
+def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
+    told = []
+    denoiser = awake()
+
+    def chosen(radius: float) -> advrad.training.score_selection.Selection:
+        return choose(
+            denoiser,
+            normals,
+            normals,
+            [SIZE_PX, 16],
+            generator(0),
+            aim="radius",
+            radius=radius,
+            progress=lambda *x: told.append(x),
+        )
+
+    selection = chosen(0.01)
+    config = selection.config
+    assert len(config.looks) == 1 and config.looks[0].view_px == 16, "the smallest view: shrinking shortens a change"
+    assert (config.level, config.normalisation) == ("absolute", "tolerant")
+    assert told == [(1, 3), (2, 3), (3, 3)] * 2, "each look once for errors, once for bounds"
+    values = [value for _, value in selection.attacked]
+    field = advrad.training.score_selection.FIELDS["radius"]
+    styles = sum(len(filters) for _, _, filters in field.kinds) * len(field.poolings)
+    assert len(values) == styles * len(field.sigmas), "every style of every single look is bounded"
+    assert f"AUROC {values[0]:.3f} as it could be certified within 0.01" in selection.reason
+    far = chosen(1.0)
+    assert dict(far.attacked)[far.winner] < values[0]
+    for name, value in far.attacked:
+        assert value <= dict(selection.attacked)[name], "the further an adversary may go, the less can be certified"
+
+
+def test_in_peace_nothing_is_attacked(normals: Tensor) -> None:
+    assert choose(awake(), normals, normals, [SIZE_PX], generator(0), sigmas=[0.2]).attacked == ()
+
+
+# --- what is recorded, and what it depends on ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def normals() -> Tensor:
+    return stack(9, SIZE_PX).batch(range(9))
+
+
+def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
+    told = []
+    selection = choose(
+        awake(), normals, normals, [16, SIZE_PX], generator(0), sigmas=[0.1, 0.3], progress=lambda *x: told.append(x)
+    )
+    names, values = zip(*selection.tried, strict=True)
+    assert list(values) == sorted(values, reverse=True)
+    assert len(set(names)) == len(names)
+    assert all(0 <= value <= 1 for value in values)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    field = advrad.training.score_selection.FIELDS["peace"]
+    styles = len(field.ways) * sum(len(filters) for _, _, filters in field.kinds) * len(field.poolings)
+    assert len(names) == styles * 3 * 3, "every style on every set of views and every run of noise levels"
+    assert len(selection.statistics) == len(selection.config.map_sizes)
+    assert {look.view_px for look in selection.config.looks} <= {16, SIZE_PX}
+
+
+def test_the_seed_decides(normals: Tensor) -> None:
+    first, again, other = (
+        choose(awake(), normals, normals, [SIZE_PX], generator(seed), sigmas=[0.2]) for seed in (0, 0, 1)
+    )
+    assert first.config == again.config and first.tried == again.tried and first.reason == again.reason
+    for a, b in zip(first.statistics, again.statistics, strict=True):
+        assert torch.equal(a.mean, b.mean) and torch.equal(a.spread, b.spread)
+        assert (a.location, a.scale) == (b.location, b.scale)
+    assert first.tried != other.tried
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_few_normals_suffice(count: int) -> None:
+    few = stack(count, SIZE_PX).batch(range(count))
+    selection = choose(awake(), few, few, [SIZE_PX], generator(0), sigmas=[0.2])
+    assert all(np.isfinite(value) for _, value in selection.tried)
+    assert all(part.scale > 0 for part in selection.statistics)
+
+
+def test_defects_are_of_families_that_training_never_shows(normals: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = advrad.training.score_selection.paste_defects
+
+    def spy(images: Tensor, donors: Tensor, seeds: list[int], kinds: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        asked.append((len(images), len(set(seeds)), kinds))
+        return real(images, donors, seeds, kinds)
+
+    monkeypatch.setattr(advrad.training.score_selection, "paste_defects", spy)
+    choose(Linear(), normals, normals, [SIZE_PX], generator(0), sigmas=[0.2])
+    assert asked == [(48, 48, tuple(SELECTION))]
+
+
+# --- statistics ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["none", "mean", "spread", "tolerant"])
+def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(normals: Tensor, how: str) -> None:
+    denoiser, look = awake(), Look(view_px=SIZE_PX, sigma=0.2)
+    references = stack(7, SIZE_PX, seed=8).batch(range(7))
+    config = ScoreConfig(looks=(look,), normalisation=how, filter_px=3, pooling=0.01)  # type: ignore[arg-type]
+    (got,) = fit_statistics(denoiser, references, normals, config, 77)
+    draws = generator(77)
+    maps = []
+    with torch.no_grad():  # eight pictures at a time, as the noise is drawn
+        for part in torch.split(torch.cat([references, normals]), 8):
+            recon = reconstruct(denoiser, part, 0.2, draws, independent=True)
+            maps.append(error_map(part, recon, 3))
+    every = torch.cat(maps)
+    mean, spread = map_statistics(every[:7], how)  # type: ignore[arg-type]
+    torch.testing.assert_close(got.mean, mean)
+    torch.testing.assert_close(got.spread, spread)
+    scores = pool(normalise(every[7:], mean, spread, how), 0.01)  # type: ignore[arg-type]
+    assert got.location == pytest.approx(float(scores.mean()), rel=1e-3)
+    assert got.scale == pytest.approx(float(scores.std()), rel=1e-3)
+    assert got.ceiling == pytest.approx(1.2 * float(every[:7].mean((1, 2, 3)).max()))
+
+
+def test_maps_do_not_depend_on_the_batches(normals: Tensor) -> None:
+    look, denoiser = Look(view_px=16, sigma=0.3), awake()
+    together = advrad.training.score_selection._errors(denoiser, normals, look, 5, None)
+    singly = advrad.training.score_selection._errors(denoiser, normals, look, 5, None, batch=1)
+    assert [level.shape for level in together] == [(9, 1, px, px) for px in (16, 8, 4, 2)]
+    for one, other in zip(singly, together, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_statistics_hold_for_any_noise(normals: Tensor) -> None:
+    """Every normal has its own draw: the mean map must not carry the pattern of one draw."""
+    same = normals[:1].expand(64, -1, -1, -1)
+    config = ScoreConfig(looks=(Look(view_px=SIZE_PX, sigma=0.3),), filter_px=1)
+    (got,) = fit_statistics(Linear(0.5), same, same, config, 5)
+    assert got.spread.min() > 0.1 * got.mean.mean(), "equal pictures differ by their noise alone"
+    (other,) = fit_statistics(Linear(0.5), same, same, config, 6)
+    assert float((got.mean - other.mean).abs().mean() / got.mean.mean()) < 0.2
+
+
+def test_autocast_of_the_caller_is_used(normals: Tensor) -> None:
+    config = paper_score(SIZE_PX)
+    seen = []
+    denoiser = awake()
+    handle = denoiser.network.stem.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    fit_statistics(denoiser, normals, normals, config, 0, lambda: torch.autocast("cpu", torch.bfloat16))
+    assert set(seen) == {torch.bfloat16}
+    seen.clear()
+    (exact,) = fit_statistics(denoiser, normals, normals, config, 0)
+    assert set(seen) == {torch.float32}
+    assert exact.mean.dtype == torch.float32
+    handle.remove()
+
+
+def test_a_score_asked_for_by_name_is_taken_as_it_is(normals: Tensor) -> None:
+    config = paper_score(SIZE_PX)
+    first, again = (forced(awake(), normals, normals, config, generator(3)) for _ in range(2))
+    assert first.config == config and first.tried == () and first.reason == "asked for by name"
+    assert torch.equal(first.statistics[0].mean, again.statistics[0].mean)
+
+
+def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tensor) -> None:
+    """Candidates whose every picture scores alike are worth one half."""
+
+    class Perfect(Linear):
+        def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
+            return torch.zeros_like(z) + self.a * 0
+
+    flat = torch.zeros(6, 3, SIZE_PX, SIZE_PX)
+    selection = choose(Perfect(), flat, flat, [SIZE_PX], generator(0), sigmas=[0.2])
+    assert all(0.5 <= value <= 1 for _, value in selection.tried)
+    assert auroc(np.array([0, 0, 1, 1]), np.zeros(4)) == 0.5
+
+
+def test_pictures_larger_than_every_view_are_shrunk(normals: Tensor) -> None:
+    selection = choose(awake(), pictures(4, 64), pictures(4, 64), [16], generator(0), sigmas=[0.2])
+    assert selection.statistics[0].mean.shape == (1, 1, 16, 16)

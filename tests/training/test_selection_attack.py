@@ -1,0 +1,28 @@
+"""The quick attack is one in earnest, within its radius."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy_models import awake, generator, stack
+
+import advrad.training.score_selection
+import advrad.training.selection_attack
+from advrad.attacks.threat import Threat
+from advrad.training.score_selection import choose
+
+SIZE_PX = 32
+
+
+def test_it_hurts_and_hurts_more_with_a_larger_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advrad.training.score_selection, "DEFECTS_PER_SELECTION", 48)
+    normals = stack(9, SIZE_PX).batch(range(9))
+
+    def left(eps: float) -> float:
+        monkeypatch.setattr(advrad.training.selection_attack, "THREAT", Threat(norm="linf", eps=eps))
+        selection = choose(awake(), normals, normals, [SIZE_PX], generator(0), aim="attack", sigmas=[0.2])
+        return float(np.mean([value for _, value in selection.attacked]))
+
+    peace, small, large = (left(eps) for eps in (0.0, 4 / 255, 64 / 255))
+    assert peace > small > large
+    assert large < 0.2

@@ -1,0 +1,86 @@
+"""Rows of a run: claimed once, written whole, read back in order or refused in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from advrad.errors import OutputError
+from advrad.utils.config import Config
+from advrad.utils.result_store import Rows
+
+NAMES = ("a.png", "b.png", "c.png")
+
+
+class Plan(Config):
+    radii: tuple[float, ...] = (0.1, 1 / 3)
+    seed: int = 0
+
+
+def claim(folder: Path, **other: object) -> Rows:
+    values = {"plan": Plan(), "names": NAMES, "digest": "1", "identity": "mine"} | other
+    return Rows.claim(folder, **values)  # type: ignore[arg-type]
+
+
+def test_rows_come_back_in_order_whoever_wrote_them(tmp_path: Path) -> None:
+    rows = claim(tmp_path)
+    for index in (2, 0, 1):
+        rows.write(index, {"name": NAMES[index], "score": index / 3})
+    assert claim(tmp_path).read_all() == [{"name": name, "score": index / 3} for index, name in enumerate(NAMES)]
+
+
+def test_what_is_missing_is_told_for_a_share(tmp_path: Path) -> None:
+    rows = claim(tmp_path)
+    rows.write(1, {})
+    assert rows.missing(range(3)) == [0, 2]
+    assert rows.missing(range(1, 3)) == [2]
+
+
+@pytest.mark.parametrize(
+    ("other", "word"),
+    [
+        ({"plan": Plan(seed=1)}, "seed"),
+        ({"plan": Plan(radii=(0.1, 0.3))}, "radii"),
+        ({"names": ("a.png", "c.png", "b.png")}, "names"),
+        ({"digest": "2"}, "pictures"),
+        ({"identity": "another"}, "detector"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused(tmp_path: Path, other: dict[str, object], word: str) -> None:
+    claim(tmp_path)
+    with pytest.raises(OutputError, match=f"holds a run with other {word}; name another folder"):
+        claim(tmp_path, **other)
+    claim(tmp_path)
+
+
+def test_a_damaged_plan_is_refused(tmp_path: Path) -> None:
+    claim(tmp_path)
+    (tmp_path / "plan.json").write_text('{"radii": [0.1')
+    with pytest.raises(OutputError, match="is damaged"):
+        claim(tmp_path)
+    (tmp_path / "plan.json").write_text("[]")
+    with pytest.raises(OutputError, match="holds a run with other"):
+        claim(tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, "", '{"score": 0.', "3"])
+def test_a_missing_or_damaged_row_is_named(tmp_path: Path, content: str | None) -> None:
+    rows = claim(tmp_path)
+    for index in range(3):
+        rows.write(index, {})
+    rows.path(1).unlink()
+    if content is not None:
+        rows.path(1).write_text(content)
+    with pytest.raises(OutputError, match=r"00001.json: a row is damaged .* delete it and run the same command again"):
+        rows.read_all()
+
+
+def test_a_number_that_json_does_not_know_leaves_no_half_a_row(tmp_path: Path) -> None:
+    rows = claim(tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        rows.write(0, {"upper": float("inf")})
+    assert rows.missing(range(1)) == [0]
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["plan.json"]
+    assert json.loads((tmp_path / "plan.json").read_text())["radii"] == [0.1, 1 / 3]

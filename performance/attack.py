@@ -22,12 +22,12 @@ import torch
 from predict import fresh_detector
 from toolbox import toolbox_pgd
 
-from advrad.attacks.base import Task
-from advrad.attacks.objectives import climbable, objective
+from advrad.attacks.base import AttackInput
+from advrad.attacks.objectives import available_objectives, objective
 from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.threat import Threat
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.white_box import Exposed
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.utils.precision import takes_bfloat16
 
 THREAT = Threat(norm="linf", eps=2 / 255)
@@ -43,20 +43,20 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--size", type=int, default=256, help="of the untrained detector")
     options = parser.parse_args(arguments)
     detector = fresh_detector(options.size) if options.run is None else AdvRAD.from_pretrained(options.run)
-    target = Exposed(detector)
+    target = WhiteBoxAdvRAD(detector)
     side = target.size_px
     images = torch.rand(options.batch, 3, side, side, generator=torch.Generator().manual_seed(1))
     labels = torch.arange(options.batch) % 2
     signs = 1.0 - 2.0 * labels
 
-    def ours(surrogate: str, target: Exposed = target) -> Callable[[], object]:
+    def ours(surrogate: str, target: WhiteBoxAdvRAD = target) -> Callable[[], object]:
         climbed = objective(target, signs, surrogate, torch.Generator().manual_seed(0))
         own = [torch.Generator().manual_seed(row) for row in range(options.batch)]
-        return lambda: pgd(Task(climbed, images, THREAT, own, options.steps))
+        return lambda: pgd(AttackInput(climbed, images, THREAT, own, options.steps))
 
     theirs = toolbox_pgd(target, images, labels, THREAT, options.steps)
     contestants: dict[str, Callable[[], object]] = {"ours": ours("score"), "toolbox": theirs}
-    if "in turn" in climbable(target):
+    if "in turn" in available_objectives(target):
         contestants["ours, parts in turn"] = ours("in turn")
     if takes_bfloat16("auto", torch.device("cpu")):  # which advrad attack then chooses by itself
         contestants["ours, bfloat16"] = ours("score", target.in_arithmetic("bfloat16"))

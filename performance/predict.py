@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from advrad.denoisers.lean import LeanConfig, LeanDenoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
-from advrad.detectors.scoring import Look, MapStatistics, ScoreConfig
+from advrad.detectors.scoring import MapStatistics, NoiseView, ScoreConfig
 from advrad.utils.precision import bfloat16_is_native
 
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
@@ -35,7 +35,7 @@ SIGMAS = (0.05, 0.1, 0.2, 0.4)
 
 def fresh_detector(size_px: int = 256, denoiser: LeanConfig | None = None) -> AdvRAD:
     """An untrained lean detector, scored as after minutes of training: the whole at half size, four noise levels."""
-    looks = tuple(Look(view_px=size_px // 2, sigma=sigma) for sigma in SIGMAS)
+    looks = tuple(NoiseView(view_px=size_px // 2, sigma=sigma) for sigma in SIGMAS)
     score = ScoreConfig(looks=looks, scales="apart", level="relative", normalisation="spread", pooling=0.002, draws=2)
     shapes = [(1, 1, side, side) for side in score.map_sizes]
     normal = [MapStatistics(torch.zeros(shape), torch.ones(shape)) for shape in shapes]

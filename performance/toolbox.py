@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from advrad.attacks.threat import Threat
-from advrad.detectors.base import Detector
+from advrad.detectors.base import AnomalyDetector
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # theirs, of their own dependencies
@@ -21,18 +21,20 @@ with warnings.catch_warnings():
 class TwoLogits(nn.Module):
     """A detector as a classifier: good, defective. Every call has new noise."""
 
-    def __init__(self, target: Detector) -> None:
+    def __init__(self, target: AnomalyDetector) -> None:
         super().__init__()
         self.target = target
         self.generator = torch.Generator().manual_seed(5)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (b, 2), the score and its negative."""
-        scores = self.target.judge(images, self.generator).scores
+        scores = self.target.infer(images, self.generator).scores
         return torch.stack([-scores, scores], dim=1)
 
 
-def toolbox_pgd(target: Detector, images: Tensor, labels: Tensor, threat: Threat, steps: int) -> Callable[[], Tensor]:
+def toolbox_pgd(
+    target: AnomalyDetector, images: Tensor, labels: Tensor, threat: Threat, steps: int
+) -> Callable[[], Tensor]:
     """The toolbox's PGD, ready to be called: it gives back the attacked pictures.
 
     Args:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from advrad.data.layouts import find_records
-from advrad.data.loading import PictureStack, load_pictures
+from advrad.data.loading import ImageStack, load_pictures
 from advrad.data.splits import split_normals
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.ddpm import DdpmConfig, build
@@ -80,9 +80,9 @@ class _Bfloat16(nn.Module):
         return loss
 
 
-def _noise_pictures(count: int, size_px: int) -> PictureStack:
+def _noise_pictures(count: int, size_px: int) -> ImageStack:
     values = np.random.default_rng(0).integers(0, 65536, (count, 3, size_px, size_px), dtype=np.uint16)
-    return PictureStack(values, (None,) * count)  # type: ignore[arg-type]  # nobody asks where they come from
+    return ImageStack(values, (None,) * count)  # type: ignore[arg-type]  # nobody asks where they come from
 
 
 def _trainer(denoiser: Denoiser, window: int, batch: int, restore: float, accelerator: Accelerator) -> Trainer:
@@ -308,7 +308,7 @@ def compare_optimisers(
     }
 
 
-def _product_pictures(data: Path | None, size_px: int) -> tuple[PictureStack, Tensor]:
+def _product_pictures(data: Path | None, size_px: int) -> tuple[ImageStack, Tensor]:
     """Training pictures, and held-out ones as a tensor."""
     with tempfile.TemporaryDirectory() as scratch:
         if data is None:

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from toy_models import TWO_LOOKS, detector
 
 from advrad import metrics
-from advrad.attacks.evaluation import AuditPlan, Member, Subjects, run
+from advrad.attacks.evaluation import AttackPlan, AttackSpec, ImageSet, evaluate_robustness
 from advrad.attacks.threat import Norm, Threat
-from advrad.detectors.base import Detector
-from advrad.detectors.probing import judged
-from advrad.detectors.white_box import Exposed
+from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.probing import validated_output
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.utils.seeding import seed_of
 
 with warnings.catch_warnings():
@@ -36,7 +36,7 @@ SEED = 3
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def with_foolbox(target: Detector, given: Subjects, threat: Threat) -> Tensor:
+def with_foolbox(target: AnomalyDetector, given: ImageSet, threat: Threat) -> Tensor:
     def loss(self: Any, model: Any, labels: Any) -> Callable[[Any], Any]:
         def value(inputs: Any) -> Any:
             own = -model(inputs).raw.gather(1, labels.raw[:, None]).sum()
@@ -52,20 +52,20 @@ def with_foolbox(target: Detector, given: Subjects, threat: Threat) -> Tensor:
     return clipped
 
 
-def with_toolbox(target: Detector, given: Subjects, threat: Threat) -> Tensor:
+def with_toolbox(target: AnomalyDetector, given: ImageSet, threat: Threat) -> Tensor:
     np.random.seed(SEED)
     torch.manual_seed(SEED)
     return toolbox_pgd(target, given.images, torch.from_numpy(given.labels), threat, STEPS)()
 
 
-def ours() -> tuple[Detector, Subjects]:
+def ours() -> tuple[AnomalyDetector, ImageSet]:
     """Our detector, and pictures that it tells apart."""
     given = subjects(24)
     images = nn.functional.interpolate(given.images, size=(32, 32), mode="nearest")
-    return Exposed(detector(TWO_LOOKS)), Subjects(images, given.labels, given.names)
+    return WhiteBoxAdvRAD(detector(TWO_LOOKS)), ImageSet(images, given.labels, given.names)
 
 
-def autoencoder() -> tuple[Detector, Subjects]:
+def autoencoder() -> tuple[AnomalyDetector, ImageSet]:
     return honest(), subjects(24)
 
 
@@ -73,20 +73,20 @@ def autoencoder() -> tuple[Detector, Subjects]:
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.25)])
 @pytest.mark.parametrize("case", [ours, autoencoder])
 def test_ours_is_never_weaker(
-    case: Callable[[], tuple[Detector, Subjects]],
+    case: Callable[[], tuple[AnomalyDetector, ImageSet]],
     norm: Norm,
     eps: float,
-    peer: Callable[[Detector, Subjects, Threat], Tensor],
+    peer: Callable[[AnomalyDetector, ImageSet, Threat], Tensor],
     tmp_path: Path,
 ) -> None:
     target, given = case()
     threat = Threat(norm=norm, eps=eps)
-    plan = AuditPlan(threat=threat, members=(Member(attack="pgd", steps=STEPS),), seed=1)
-    mine = run(target, given, plan, tmp_path)
+    plan = AttackPlan(threat=threat, members=(AttackSpec(attack="pgd", steps=STEPS),), seed=1)
+    mine = evaluate_robustness(target, given, plan, tmp_path)
     found = peer(target, given, threat)
     assert (threat.distance(given.images, found) <= eps * 1.001).all(), "the peer must not cheat"
     noise = torch.Generator().manual_seed(seed_of(1, "score"))
-    scores = judged(target, found, noise).scores.numpy()
+    scores = validated_output(target, found, noise).scores.numpy()
     clean = np.array([row.clean for row in mine.rows])
     signs = np.where(given.labels == 0, 1, -1)
     assert (signs * (scores - clean)).mean() > 0, "the peer must attack in earnest"
@@ -100,12 +100,12 @@ def test_ours_is_never_weaker(
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.25)])
 def test_gradients_in_bfloat16_are_not_weaker(norm: Norm, eps: float, tmp_path: Path) -> None:
     target, given = ours()
-    assert isinstance(target, Exposed)
+    assert isinstance(target, WhiteBoxAdvRAD)
     gains, areas = [], []
     for climbed in (target, target.in_arithmetic("bfloat16")):
-        members = (Member(attack="pgd", steps=STEPS),)
-        plan = AuditPlan(threat=Threat(norm=norm, eps=eps), members=members, arithmetic=climbed.gradients)
-        found = run(target, given, plan, tmp_path / climbed.gradients, climbed=climbed)
+        members = (AttackSpec(attack="pgd", steps=STEPS),)
+        plan = AttackPlan(threat=Threat(norm=norm, eps=eps), members=members, arithmetic=climbed.gradients)
+        found = evaluate_robustness(target, given, plan, tmp_path / climbed.gradients, climbed=climbed)
         gains.append(np.mean([abs(row.worst - row.clean) for row in found.rows]))
         areas.append(metrics.auroc(given.labels, np.array([row.worst for row in found.rows])))
     assert gains[0] > 0

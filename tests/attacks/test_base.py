@@ -12,7 +12,7 @@ from torch import Tensor
 from toy_models import assert_gradient, detector, generator, generators, pictures
 
 from advrad.attacks.auto_pgd import apgd, checkpoints
-from advrad.attacks.base import Attack, Objective, Task, value_and_gradient
+from advrad.attacks.base import Attack, AttackInput, Objective, value_and_gradient
 from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.registry import ATTACKS
 from advrad.attacks.square_attack import square
@@ -34,7 +34,7 @@ def quadratic(images: Tensor) -> Tensor:
 def test_what_is_found_lies_in_ball_and_box_and_is_what_it_says(name: str, norm: Norm) -> None:
     images, model = pictures(3, 12), threat(norm)
     before = images.clone()
-    found = ATTACKS[name](Task(quadratic, images, model, generators(len(images), 1), STEPS[name]))
+    found = ATTACKS[name](AttackInput(quadratic, images, model, generators(len(images), 1), STEPS[name]))
     assert torch.equal(images, before), "the input must stay untouched"
     assert (model.distance(images, found.images) <= model.eps + 1e-7).all()
     assert found.images.min() >= 0 and found.images.max() <= 1
@@ -45,7 +45,7 @@ def test_what_is_found_lies_in_ball_and_box_and_is_what_it_says(name: str, norm:
 @every
 def test_radius_zero_is_the_picture_itself(name: str, norm: Norm) -> None:
     images = pictures(2, 12)
-    found = ATTACKS[name](Task(quadratic, images, threat(norm, 0.0), generators(len(images), 1), STEPS[name]))
+    found = ATTACKS[name](AttackInput(quadratic, images, threat(norm, 0.0), generators(len(images), 1), STEPS[name]))
     assert torch.equal(found.images, images)
 
 
@@ -53,7 +53,7 @@ def test_radius_zero_is_the_picture_itself(name: str, norm: Norm) -> None:
 def test_the_seed_decides(name: str, norm: Norm) -> None:
     # Few steps, or all end in the same corner.
     first, again, other = (
-        ATTACKS[name](Task(quadratic, pictures(2, 12), threat(norm), generators(2, seed), 3)).images
+        ATTACKS[name](AttackInput(quadratic, pictures(2, 12), threat(norm), generators(2, seed), 3)).images
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -66,7 +66,7 @@ def test_a_picture_without_a_number_keeps_its_picture_and_harms_no_other(name: s
         return torch.cat([values[:1] * math.nan, values[1:]])
 
     images = pictures(2, 12)
-    found = ATTACKS[name](Task(broken, images, threat(norm), generators(len(images), 1), STEPS[name]))
+    found = ATTACKS[name](AttackInput(broken, images, threat(norm), generators(len(images), 1), STEPS[name]))
     assert torch.equal(found.images[0], images[0]) and found.values[0] == -math.inf
     assert torch.isfinite(found.images).all() and found.values[1] > quadratic(images)[1]
 
@@ -74,9 +74,9 @@ def test_a_picture_without_a_number_keeps_its_picture_and_harms_no_other(name: s
 @every
 def test_the_batch_does_not_matter(name: str, norm: Norm) -> None:
     images = pictures(3, 12)
-    together = ATTACKS[name](Task(quadratic, images, threat(norm), generators(3, 1), STEPS[name]))
+    together = ATTACKS[name](AttackInput(quadratic, images, threat(norm), generators(3, 1), STEPS[name]))
     for row, own in enumerate(generators(3, 1)):
-        alone = ATTACKS[name](Task(quadratic, images[row : row + 1], threat(norm), [own], STEPS[name]))
+        alone = ATTACKS[name](AttackInput(quadratic, images[row : row + 1], threat(norm), [own], STEPS[name]))
         torch.testing.assert_close(alone.images[0], together.images[row], rtol=0, atol=1e-6)
         torch.testing.assert_close(alone.last[0], together.last[row], rtol=0, atol=1e-6)
 
@@ -84,7 +84,7 @@ def test_the_batch_does_not_matter(name: str, norm: Norm) -> None:
 @every
 def test_where_it_ends_is_allowed_too(name: str, norm: Norm) -> None:
     images, model = pictures(2, 12), threat(norm)
-    last = ATTACKS[name](Task(quadratic, images, model, generators(2, 1), STEPS[name])).last
+    last = ATTACKS[name](AttackInput(quadratic, images, model, generators(2, 1), STEPS[name])).last
     assert (model.distance(images, last) <= model.eps + 1e-7).all()
     assert last.min() >= 0 and last.max() <= 1
     assert (quadratic(last) > quadratic(images)).all()
@@ -98,7 +98,7 @@ def test_calls_are_counted(name: str, norm: Norm) -> None:
         calls.append(images.requires_grad)
         return quadratic(images)
 
-    found = ATTACKS[name](Task(counted, pictures(1, 12), threat(norm), generators(1, 1), STEPS[name]))
+    found = ATTACKS[name](AttackInput(counted, pictures(1, 12), threat(norm), generators(1, 1), STEPS[name]))
     assert found.queries.tolist() == [len(calls)] and found.gradients.tolist() == [sum(calls)]
     assert found.gradients.item() == (0 if name == "square" else STEPS[name])
 
@@ -112,17 +112,17 @@ def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, no
         return quadratic(images)
 
     images, steps = pictures(3, 12), 5 * STEPS[name]
-    whole = ATTACKS[name](Task(quadratic, images, threat(norm), generators(3, 1), steps))
+    whole = ATTACKS[name](AttackInput(quadratic, images, threat(norm), generators(3, 1), steps))
     # Half way from the picture to what can be reached; the last row can never have enough.
     enough = (quadratic(images) + whole.values) / 2
     enough[2] = math.inf
-    mixed = ATTACKS[name](Task(counted, images, threat(norm), generators(3, 1), steps, enough))
+    mixed = ATTACKS[name](AttackInput(counted, images, threat(norm), generators(3, 1), steps, enough))
     assert (mixed.values[:2] > enough[:2]).all(), "it ended before it had enough"
     assert (mixed.queries[:2] < mixed.queries[2]).all() and mixed.queries[2] == len(calls) == whole.queries[2]
     torch.testing.assert_close(mixed.images[2], whole.images[2], rtol=0, atol=1e-6)
     assert torch.equal(mixed.last[:2], mixed.images[:2])
     calls.clear()
-    alone = ATTACKS[name](Task(counted, images[:1], threat(norm), generators(3, 1)[:1], steps, enough[:1]))
+    alone = ATTACKS[name](AttackInput(counted, images[:1], threat(norm), generators(3, 1)[:1], steps, enough[:1]))
     assert alone.queries.item() == len(calls) == mixed.queries[0] and mixed.gradients[0] == alone.gradients.item()
     torch.testing.assert_close(alone.images[0], mixed.images[0], rtol=0, atol=1e-6)
 
@@ -130,7 +130,9 @@ def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, no
 @every
 def test_more_steps_find_no_less(name: str, norm: Norm) -> None:
     few, many = (
-        ATTACKS[name](Task(quadratic, pictures(3, 12), threat(norm), generators(3, 1), count * STEPS[name])).values
+        ATTACKS[name](
+            AttackInput(quadratic, pictures(3, 12), threat(norm), generators(3, 1), count * STEPS[name])
+        ).values
         for count in (1, 5)
     )
     assert (many >= few * (1 - 1e-3)).all()
@@ -146,7 +148,9 @@ def test_gradients_reach_the_optimum_of_a_linear_objective(attack: Attack, norm:
     images = torch.full((2, 3, 12, 12), 0.5)  # the box is out of reach
     model = threat(norm, 0.05)
     rise = 0.05 * (weights.abs().sum() if norm == "linf" else weights.norm())
-    found = attack(Task(lambda x: (x * weights).flatten(1).sum(1), images, model, generators(len(images), 1), 30))
+    found = attack(
+        AttackInput(lambda x: (x * weights).flatten(1).sum(1), images, model, generators(len(images), 1), 30)
+    )
     gained = found.values - (images * weights).flatten(1).sum(1)
     torch.testing.assert_close(gained, rise.expand(2), rtol=0.01, atol=0)
 
@@ -158,7 +162,9 @@ def test_squares_come_a_good_part_of_the_way(norm: Norm, part: float) -> None:
     weights[:, :, 6:] = -1
     images = torch.full((6, 3, 12, 12), 0.5)
     rise = 0.05 * (weights.abs().sum() if norm == "linf" else weights.norm())
-    found = square(Task(lambda x: (x * weights).flatten(1).sum(1), images, threat(norm, 0.05), generators(6, 1), 600))
+    found = square(
+        AttackInput(lambda x: (x * weights).flatten(1).sum(1), images, threat(norm, 0.05), generators(6, 1), 600)
+    )
     gained = found.values - (images * weights).flatten(1).sum(1)
     assert gained.mean() > part * rise and (gained <= rise * 1.001).all()
 
@@ -180,7 +186,7 @@ def test_apgd_finds_a_peak_inside_the_ball_by_shortening_its_step(norm: Norm) ->
     def nearness(x: Tensor) -> Tensor:
         return -(x - peak).flatten(1).norm(dim=1)
 
-    found = apgd(Task(nearness, images, model, generators(len(images), 1), 100))
+    found = apgd(AttackInput(nearness, images, model, generators(len(images), 1), 100))
     assert (found.values > 0.05 * nearness(images)).all(), "19 parts of 20 of the way"
 
 
@@ -228,14 +234,14 @@ def test_momentum_and_halving_follow_the_algorithm_line_by_line() -> None:
         return top
 
     wanted = oracle(rugged)
-    got = apgd(Task(rugged, images, model, generators(len(images), 9), steps))
+    got = apgd(AttackInput(rugged, images, model, generators(len(images), 9), steps))
     torch.testing.assert_close(got.images, wanted, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_patch_changes_one_square_only(norm: Norm) -> None:
     images = pictures(2, 16)
-    changed = ATTACKS["patch"](Task(quadratic, images, threat(norm), generators(2, 1), 8)).last != images
+    changed = ATTACKS["patch"](AttackInput(quadratic, images, threat(norm), generators(2, 1), 8)).last != images
     for row in changed:
         rows, columns = row.any(0).any(1).nonzero(), row.any(0).any(0).nonzero()
         assert 1 < rows.max() - rows.min() + 1 <= 4 and 1 < columns.max() - columns.min() + 1 <= 4
@@ -247,7 +253,7 @@ def test_a_low_frequency_change_is_smooth_and_uses_its_radius(norm: Norm) -> Non
     weights = torch.ones(3, 64, 64)
     weights[:, :, 32:] = -1
     last = ATTACKS["lowfrequency"](
-        Task(lambda x: (x * weights).flatten(1).sum(1), images, model, generators(1, 1), 40)
+        AttackInput(lambda x: (x * weights).flatten(1).sum(1), images, model, generators(1, 1), 40)
     ).last
     change = last - images
     steps = change.diff(dim=2).abs().max()
@@ -271,8 +277,8 @@ def test_gradients_beat_squares_on_the_real_score(norm: Norm) -> None:
 
     with torch.no_grad():
         clean = objective(images)
-    white = apgd(Task(objective, images, model, generators(len(images), 2), 25)).values - clean
-    black = square(Task(objective, images, model, generators(len(images), 2), 50)).values - clean
+    white = apgd(AttackInput(objective, images, model, generators(len(images), 2), 25)).values - clean
+    black = square(AttackInput(objective, images, model, generators(len(images), 2), 50)).values - clean
     assert (white > 0).all() and (white > black).all()
 
 

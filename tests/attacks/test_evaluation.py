@@ -14,13 +14,13 @@ import torch
 from broken_detectors import Noisy, Reseeding, VeryNoisy, honest, subjects
 
 import advrad.attacks.evaluation as audits
-from advrad.attacks.base import Found, Task
-from advrad.attacks.evaluation import AGREEMENT, Audit, AuditPlan, Member, Subjects, run
+from advrad.attacks.base import AttackInput, AttackOutput
+from advrad.attacks.evaluation import AGREEMENT, AttackPlan, AttackSpec, ImageSet, RobustnessResult, evaluate_robustness
 from advrad.attacks.registry import ATTACKS
 from advrad.attacks.suite import SUITES, members_of
-from advrad.attacks.summary import figures
+from advrad.attacks.summary import summarize
 from advrad.attacks.threat import NORMS, Norm, Threat
-from advrad.detectors.base import Detector
+from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError, DataError, DetectorError, OutputError
 
@@ -30,16 +30,16 @@ EPS = {"linf": 0.02, "l2": 0.3}
 
 def plan(
     norm: Norm = "linf", name: str = "pgd", steps: int = 8, eps: float | None = None, **values: object
-) -> AuditPlan:
+) -> AttackPlan:
     member = {key: values.pop(key) for key in ("restarts", "surrogate", "eot", "transfer") if key in values}
-    return AuditPlan(
+    return AttackPlan(
         threat=Threat(norm=norm, eps=EPS[norm] if eps is None else eps),
-        members=(Member(attack=name, steps=steps, **member),),
+        members=(AttackSpec(attack=name, steps=steps, **member),),
         **values,
     )
 
 
-def scores_of(found: Audit) -> np.ndarray:
+def scores_of(found: RobustnessResult) -> np.ndarray:
     return np.array([row.worst for row in found.rows])
 
 
@@ -47,7 +47,9 @@ def scores_of(found: Audit) -> np.ndarray:
 def test_the_worst_is_in_ball_and_box_and_its_score_is_recomputed(name: str, norm: Norm, tmp_path: Path) -> None:
     target, given = honest(), subjects()
     before = given.images.clone()
-    found = run(target, given, plan(norm, name, steps=60 if name == "square" else 8), tmp_path, save_pictures=True)
+    found = evaluate_robustness(
+        target, given, plan(norm, name, steps=60 if name == "square" else 8), tmp_path, save_pictures=True
+    )
     assert torch.equal(given.images, before)
     for row, sign in zip(found.rows, np.where(given.labels == 0, 1, -1), strict=True):
         assert row.distance <= EPS[norm] + 1e-7
@@ -61,7 +63,7 @@ def test_the_worst_is_in_ball_and_box_and_its_score_is_recomputed(name: str, nor
 
 @every
 def test_radius_zero_is_clean(name: str, norm: Norm, tmp_path: Path) -> None:
-    found = run(wrap(Noisy()), subjects(4), plan(norm, name, eps=0.0), tmp_path)
+    found = evaluate_robustness(wrap(Noisy()), subjects(4), plan(norm, name, eps=0.0), tmp_path)
     assert all(row.worst == row.clean and row.by == "" and row.distance == 0 for row in found.rows)
 
 
@@ -69,7 +71,9 @@ def test_radius_zero_is_clean(name: str, norm: Norm, tmp_path: Path) -> None:
 def test_the_seed_decides_and_the_batch_does_not(name: str, norm: Norm, tmp_path: Path) -> None:
     target, given = wrap(Noisy()), subjects(5)
     first, again, other = (
-        scores_of(run(target, given, plan(norm, name, steps=4, seed=seed), tmp_path / f"{i}", batch_size=size))
+        scores_of(
+            evaluate_robustness(target, given, plan(norm, name, steps=4, seed=seed), tmp_path / f"{i}", batch_size=size)
+        )
         for i, (seed, size) in enumerate([(1, 5), (1, 2), (2, 5)])
     )
     np.testing.assert_allclose(first, again, rtol=1e-4)
@@ -77,23 +81,23 @@ def test_the_seed_decides_and_the_batch_does_not(name: str, norm: Norm, tmp_path
 
 
 def test_an_attack_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def liar(task: Task) -> Found:
+    def liar(task: AttackInput) -> AttackOutput:
         far = task.images + 0.5  # out of the ball and of the box
-        return Found(far, torch.full((len(far),), 1e9), far, *torch.ones(2, len(far), dtype=torch.long))
+        return AttackOutput(far, torch.full((len(far),), 1e9), far, *torch.ones(2, len(far), dtype=torch.long))
 
     monkeypatch.setitem(audits.ATTACKS, "pgd", liar)
-    found = run(honest(), subjects(), plan(), tmp_path)
+    found = evaluate_robustness(honest(), subjects(), plan(), tmp_path)
     assert all(row.distance <= EPS["linf"] + 1e-7 for row in found.rows)
     assert all(abs(row.worst) < 10 for row in found.rows)
 
 
 def test_what_makes_nothing_worse_leaves_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def helper(task: Task) -> Found:
+    def helper(task: AttackInput) -> AttackOutput:
         found = ATTACKS["apgd"](replace(task, objective=lambda x: -task.objective(x), enough=None))
         return replace(found, last=found.images)
 
     monkeypatch.setitem(audits.ATTACKS, "pgd", helper)
-    found = run(honest(), subjects(), plan(), tmp_path)
+    found = evaluate_robustness(honest(), subjects(), plan(), tmp_path)
     assert all(row.worst == row.clean and row.by == "" for row in found.rows)
 
 
@@ -103,19 +107,19 @@ def test_a_nan_from_an_attack_harms_nobody(tmp_path: Path, monkeypatch: pytest.M
         "objective",
         lambda *args, **kwargs: lambda images: images.sum((1, 2, 3)) * torch.nan,
     )
-    found = run(honest(), subjects(), plan(), tmp_path)
+    found = evaluate_robustness(honest(), subjects(), plan(), tmp_path)
     assert np.isfinite(scores_of(found)).all()
 
 
 def test_known_noise_is_the_stronger_attack_and_judged_on_that_noise(tmp_path: Path) -> None:
     noisy = wrap(Noisy(), noise_seed=11)
     given = subjects()
-    known = run(noisy, given, plan(steps=20, noise="known"), tmp_path / "known")
-    clean = noisy.judge(given.images[:1], torch.Generator().manual_seed(11)).scores.detach()
+    known = evaluate_robustness(noisy, given, plan(steps=20, noise="known"), tmp_path / "known")
+    clean = noisy.infer(given.images[:1], torch.Generator().manual_seed(11)).scores.detach()
     assert known.rows[0].clean == pytest.approx(float(clean))
-    unknown = run(noisy, given, plan(steps=20), tmp_path / "unknown")
+    unknown = evaluate_robustness(noisy, given, plan(steps=20), tmp_path / "unknown")
 
-    def gained(found: Audit) -> float:
+    def gained(found: RobustnessResult) -> float:
         return float(np.mean([abs(row.worst - row.clean) for row in found.rows]))
 
     assert gained(known) > gained(unknown)
@@ -123,11 +127,11 @@ def test_known_noise_is_the_stronger_attack_and_judged_on_that_noise(tmp_path: P
 
 def test_an_attack_ends_where_nothing_is_left_to_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given, strong = subjects(8), plan(steps=30, eps=0.1)
-    early = run(honest(), given, strong, tmp_path / "early")
-    noisy = run(wrap(Noisy()), given, strong, tmp_path / "noisy")
+    early = evaluate_robustness(honest(), given, strong, tmp_path / "early")
+    noisy = evaluate_robustness(wrap(Noisy()), given, strong, tmp_path / "noisy")
     monkeypatch.setattr(audits, "_SPARE", np.inf)
-    whole = run(honest(), given, strong, tmp_path / "whole")
-    areas = [figures(found, None, None, None)["robust_auroc"] for found in (early, whole)]
+    whole = evaluate_robustness(honest(), given, strong, tmp_path / "whole")
+    areas = [summarize(found, None, None, None)["robust_auroc"] for found in (early, whole)]
     assert areas == [0.0, 0.0]
     assert sum(row.gradients for row in early.rows) < 0.7 * sum(row.gradients for row in whole.rows)
     # A lucky draw of a detector's noise ends nothing.
@@ -137,13 +141,13 @@ def test_an_attack_ends_where_nothing_is_left_to_win(tmp_path: Path, monkeypatch
 def test_a_suite_is_never_weaker_than_its_members(tmp_path: Path) -> None:
     target, given = wrap(Noisy(), threshold=0.1), subjects(8)
     threat = Threat(norm="linf", eps=0.02)
-    members = tuple(Member(attack=m.attack, surrogate=m.surrogate, steps=10) for m in SUITES["standard"][1:])
-    whole = run(target, given, AuditPlan(threat=threat, members=members), tmp_path / "suite")
-    area = figures(whole, 0.1, None, None)["robust_auroc"]
+    members = tuple(AttackSpec(attack=m.attack, surrogate=m.surrogate, steps=10) for m in SUITES["standard"][1:])
+    whole = evaluate_robustness(target, given, AttackPlan(threat=threat, members=members), tmp_path / "suite")
+    area = summarize(whole, 0.1, None, None)["robust_auroc"]
     for index, member in enumerate(members):
-        alone = run(target, given, AuditPlan(threat=threat, members=(member,)), tmp_path / f"{index}")
-        assert area <= figures(alone, 0.1, None, None)["robust_auroc"]
-    after = list(figures(whole, 0.1, None, None)["robust_auroc_after"].values())
+        alone = evaluate_robustness(target, given, AttackPlan(threat=threat, members=(member,)), tmp_path / f"{index}")
+        assert area <= summarize(alone, 0.1, None, None)["robust_auroc"]
+    after = list(summarize(whole, 0.1, None, None)["robust_auroc_after"].values())
     assert after == sorted(after, reverse=True) and after[-1] == area
 
 
@@ -152,19 +156,19 @@ def test_what_is_beyond_repair_is_left_alone_and_costs_no_auroc(
 ) -> None:
     target, given = honest(), subjects()
     threat = Threat(norm="linf", eps=0.4)
-    members = (Member(attack="pgd", steps=20), Member(attack="apgd", steps=20))
-    saving = run(target, given, AuditPlan(threat=threat, members=members), tmp_path / "saving")
+    members = (AttackSpec(attack="pgd", steps=20), AttackSpec(attack="apgd", steps=20))
+    saving = evaluate_robustness(target, given, AttackPlan(threat=threat, members=members), tmp_path / "saving")
     monkeypatch.setattr(audits, "_reach", lambda *_: (np.inf, -np.inf))
-    sparing_nothing = run(target, given, AuditPlan(threat=threat, members=members), tmp_path / "all")
+    sparing_nothing = evaluate_robustness(target, given, AttackPlan(threat=threat, members=members), tmp_path / "all")
     assert sum(row.gradients for row in saving.rows) < sum(row.gradients for row in sparing_nothing.rows)
-    first, second = (figures(each, 0.5, None, None)["robust_auroc"] for each in (saving, sparing_nothing))
+    first, second = (summarize(each, 0.5, None, None)["robust_auroc"] for each in (saving, sparing_nothing))
     assert first == second
 
 
 def test_restarts_find_no_less(tmp_path: Path) -> None:
     target, given = honest(), subjects()
-    one = run(target, given, plan(steps=3), tmp_path / "1")
-    five = run(target, given, plan(steps=3, restarts=5), tmp_path / "5")
+    one = evaluate_robustness(target, given, plan(steps=3), tmp_path / "1")
+    five = evaluate_robustness(target, given, plan(steps=3, restarts=5), tmp_path / "5")
     signs = np.where(given.labels == 0, 1, -1)
     assert (signs * scores_of(five) >= signs * scores_of(one)).all()
     assert sum(row.gradients for row in five.rows) > 3 * sum(row.gradients for row in one.rows)
@@ -172,12 +176,12 @@ def test_restarts_find_no_less(tmp_path: Path) -> None:
 
 def test_transfer_climbs_another_detector_and_is_judged_by_this_one(tmp_path: Path) -> None:
     target, other, given = honest(0), honest(3), subjects()
-    direct = run(target, given, plan(steps=10), tmp_path / "direct")
-    moved = run(target, given, plan(steps=10, transfer=True), tmp_path / "moved", source=other)
+    direct = evaluate_robustness(target, given, plan(steps=10), tmp_path / "direct")
+    moved = evaluate_robustness(target, given, plan(steps=10, transfer=True), tmp_path / "moved", source=other)
     signs = np.where(given.labels == 0, 1, -1)
     assert (signs * scores_of(moved)).mean() < (signs * scores_of(direct)).mean()
     with pytest.raises(ConfigError, match="--from"):
-        run(target, given, plan(transfer=True), tmp_path / "none")
+        evaluate_robustness(target, given, plan(transfer=True), tmp_path / "none")
 
 
 # --- members that do not fit ---------------------------------------------------------------------------------------
@@ -185,18 +189,24 @@ def test_transfer_climbs_another_detector_and_is_judged_by_this_one(tmp_path: Pa
 
 def test_without_gradients_square_is_left_and_it_is_said(tmp_path: Path) -> None:
     blind = wrap(lambda images: images.square().mean((1, 2, 3)).detach())
-    found = run(blind, subjects(4), plan(), tmp_path)
+    found = evaluate_robustness(blind, subjects(4), plan(), tmp_path)
     assert "no gradient" in found.left_out["pgd, score, 8 steps"]
     assert all(row.gradients == 0 and row.queries > 0 for row in found.rows)
     assert all(name.startswith("square") for row in found.rows for name in row.scores)
-    result = figures(found, None, None, None)
+    result = summarize(found, None, None, None)
     assert list(result["robust_auroc_after"].values()) == [result["robust_auroc"]], "what was done is what is shown"
 
 
 def test_members_that_need_maps_or_hints_are_left_out(tmp_path: Path) -> None:
     bare = wrap(lambda images: images.square().mean((1, 2, 3)))
-    members = (Member(attack="pgd", steps=2), Member(attack="pgd", surrogate="top", steps=2), *SUITES["quick"][:1])
-    found = run(bare, subjects(4), AuditPlan(threat=Threat(norm="l2", eps=0.1), members=members), tmp_path)
+    members = (
+        AttackSpec(attack="pgd", steps=2),
+        AttackSpec(attack="pgd", surrogate="top", steps=2),
+        *SUITES["quick"][:1],
+    )
+    found = evaluate_robustness(
+        bare, subjects(4), AttackPlan(threat=Threat(norm="l2", eps=0.1), members=members), tmp_path
+    )
     assert set(found.left_out) == {members[1].name, members[2].name}
 
 
@@ -206,7 +216,10 @@ def test_suites_are_named_and_fixed() -> None:
     plain = members_of("quick")
     assert [member.surrogate for member in plain] == ["score", "score", "logsumexp", "score", "score"]
     assert [member.steps for member in plain] == [member.steps for member in SUITES["quick"]]
-    assert members_of("quick", ("unsaturated",)) == (*plain, Member(attack="pgd", surrogate="unsaturated", steps=20))
+    assert members_of("quick", ("unsaturated",)) == (
+        *plain,
+        AttackSpec(attack="pgd", surrogate="unsaturated", steps=20),
+    )
     assert members_of("standard", ("one shot",))[-1].surrogate == "one shot"
     assert len(members_of("full", ("scale 1/1", "part noise 0.1"))) == len(SUITES["full"]) + 2
     assert members_of("quick", ("scale 1/1", *with_parts)) == SUITES["quick"]
@@ -219,24 +232,26 @@ def test_suites_are_named_and_fixed() -> None:
 def test_the_suite_averages_over_noise_where_gradients_disagree(tmp_path: Path) -> None:
     """And nowhere else: of a detector without noise, or with little, nothing would come of it."""
     averaging = next(member for member in members_of("quick") if member.if_noisy)
-    members = (Member(attack="pgd", steps=4), averaging)
-    todo = AuditPlan(threat=Threat(norm="linf", eps=0.02), members=members)
-    wild = run(wrap(VeryNoisy()), subjects(4), todo, tmp_path / "wild")
+    members = (AttackSpec(attack="pgd", steps=4), averaging)
+    todo = AttackPlan(threat=Threat(norm="linf", eps=0.02), members=members)
+    wild = evaluate_robustness(wrap(VeryNoisy()), subjects(4), todo, tmp_path / "wild")
     assert not wild.left_out and wild.traits.agreement < AGREEMENT
     assert all(averaging.name in row.scores for row in wild.rows)
     assert all(row.gradients == 4 + averaging.steps * averaging.eot for row in wild.rows)
-    calm = run(wrap(Noisy()), subjects(4), todo, tmp_path / "calm")
+    calm = evaluate_robustness(wrap(Noisy()), subjects(4), todo, tmp_path / "calm")
     assert "one says enough" in calm.left_out[averaging.name] and calm.traits.agreement >= AGREEMENT
-    still = run(honest(), subjects(4), todo, tmp_path / "still")
+    still = evaluate_robustness(honest(), subjects(4), todo, tmp_path / "still")
     assert still.left_out == {averaging.name: "there is no noise to average over"}
-    known = run(wrap(VeryNoisy()), subjects(4), todo.model_copy(update={"noise": "known"}), tmp_path / "known")
+    known = evaluate_robustness(
+        wrap(VeryNoisy()), subjects(4), todo.model_copy(update={"noise": "known"}), tmp_path / "known"
+    )
     assert known.left_out == {averaging.name: "the noise is known"}
 
 
 def test_a_detector_is_tried_on_pictures_of_both_kinds() -> None:
     given = subjects(8)
     torch.testing.assert_close(given.few, given.images[[0, 2, 1, 3]])
-    alone = Subjects(given.images[:1], given.labels[:1], given.names[:1])
+    alone = ImageSet(given.images[:1], given.labels[:1], given.names[:1])
     torch.testing.assert_close(alone.few, given.images[:1])
 
 
@@ -245,7 +260,7 @@ def test_a_detector_is_tried_on_pictures_of_both_kinds() -> None:
 
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target, given = wrap(Noisy()), subjects(6)
-    whole = run(target, given, plan(), tmp_path / "whole", batch_size=2)
+    whole = evaluate_robustness(target, given, plan(), tmp_path / "whole", batch_size=2)
     calls = []
 
     def stopping(done: int, total: int) -> None:
@@ -254,10 +269,12 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(target, given, plan(), tmp_path / "part", batch_size=2, progress=stopping)
+        evaluate_robustness(target, given, plan(), tmp_path / "part", batch_size=2, progress=stopping)
     assert len(list((tmp_path / "part" / "rows").glob("*.json"))) == 4
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "part" / "rows").glob("*.json")}
-    rest = run(target, given, plan(), tmp_path / "part", batch_size=2, progress=lambda done, _: calls.append(done))
+    rest = evaluate_robustness(
+        target, given, plan(), tmp_path / "part", batch_size=2, progress=lambda done, _: calls.append(done)
+    )
     assert calls == [0, 2, 4, 4, 6]
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
     np.testing.assert_allclose(scores_of(rest), scores_of(whole), rtol=1e-5)
@@ -265,11 +282,11 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, monkey
 
 def test_processes_share_the_pictures(tmp_path: Path) -> None:
     target, given = honest(), subjects(5)
-    whole = run(target, given, plan(), tmp_path / "whole")
+    whole = evaluate_robustness(target, given, plan(), tmp_path / "whole")
     with pytest.raises(OutputError, match="a row is damaged"):
-        run(target, given, plan(), tmp_path / "two", process=(1, 2))  # the other one has not come
+        evaluate_robustness(target, given, plan(), tmp_path / "two", process=(1, 2))  # the other one has not come
     assert len(list((tmp_path / "two" / "rows").glob("*.json"))) == 2
-    together = run(target, given, plan(), tmp_path / "two", process=(0, 2))
+    together = evaluate_robustness(target, given, plan(), tmp_path / "two", process=(0, 2))
     np.testing.assert_allclose(scores_of(together), scores_of(whole), rtol=1e-5)
 
 
@@ -286,31 +303,33 @@ def test_a_folder_of_another_audit_is_refused(
     change: Callable[[], dict[str, object]], word: str, tmp_path: Path
 ) -> None:
     values: dict[str, object] = {"subjects": subjects(), "plan": plan(), "identity": "one"}
-    detector: Detector = honest()
-    run(detector, folder=tmp_path, **values)  # type: ignore[arg-type]
+    detector: AnomalyDetector = honest()
+    evaluate_robustness(detector, folder=tmp_path, **values)  # type: ignore[arg-type]
     with pytest.raises(OutputError, match=f"with other {word}.*name another folder with -o"):
-        run(detector, folder=tmp_path, **values | change())  # type: ignore[arg-type]
+        evaluate_robustness(detector, folder=tmp_path, **values | change())  # type: ignore[arg-type]
 
 
 def test_a_damaged_row_or_plan_is_named(tmp_path: Path) -> None:
-    run(honest(), subjects(4), plan(), tmp_path)
+    evaluate_robustness(honest(), subjects(4), plan(), tmp_path)
     (tmp_path / "rows" / "00002.json").write_text("{")
     with pytest.raises(OutputError, match=r"00002\.json: a row is damaged"):
-        run(honest(), subjects(4), plan(), tmp_path)
+        evaluate_robustness(honest(), subjects(4), plan(), tmp_path)
     (tmp_path / "plan.json").write_text("nonsense")
     with pytest.raises(OutputError, match=r"plan\.json: is damaged"):
-        run(honest(), subjects(4), plan(), tmp_path)
+        evaluate_robustness(honest(), subjects(4), plan(), tmp_path)
 
 
 def test_no_pictures_no_audit(tmp_path: Path) -> None:
-    nothing = Subjects(torch.zeros(0, 3, 16, 16), np.zeros(0, np.int64), ())
+    nothing = ImageSet(torch.zeros(0, 3, 16, 16), np.zeros(0, np.int64), ())
     with pytest.raises(DataError, match="no picture"):
-        run(honest(), nothing, plan(), tmp_path)
+        evaluate_robustness(honest(), nothing, plan(), tmp_path)
 
 
 def test_a_detector_without_an_answer_is_named_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match="no finite number"):
-        run(wrap(lambda images: images.mean((1, 2, 3)) * torch.nan), subjects(), plan(), tmp_path / "out")
+        evaluate_robustness(
+            wrap(lambda images: images.mean((1, 2, 3)) * torch.nan), subjects(), plan(), tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -319,10 +338,10 @@ def test_a_detector_without_an_answer_is_named_before_anything_is_written(tmp_pa
 
 def test_the_figures_follow_from_the_rows(tmp_path: Path) -> None:
     given = subjects(8)
-    found = run(honest(), given, plan(steps=12, eps=0.06), tmp_path)
+    found = evaluate_robustness(honest(), given, plan(steps=12, eps=0.06), tmp_path)
     masks = np.zeros((8, 16, 16), bool)
     masks[1::2, 4:8, 4:8] = True
-    result = figures(found, 0.06, masks, np.ones(8, bool))
+    result = summarize(found, 0.06, masks, np.ones(8, bool))
     json.dumps(result, allow_nan=False)
     clean, worst = np.array([row.clean for row in found.rows]), scores_of(found)
     bad = given.labels == 1
@@ -345,13 +364,13 @@ def test_the_figures_follow_from_the_rows(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_measured_is_none(tmp_path: Path) -> None:
-    found = run(wrap(lambda images: images.square().mean((1, 2, 3))), subjects(4), plan(), tmp_path)
-    result = figures(found, None, None, None)
+    found = evaluate_robustness(wrap(lambda images: images.square().mean((1, 2, 3))), subjects(4), plan(), tmp_path)
+    result = summarize(found, None, None, None)
     assert result["robust_pixel_auroc"] is None and result["robust_tpr"] is None
     assert result["robust_auroc"] is not None
 
 
 def test_the_reseeding_detector_is_not_told_apart_by_the_runner(tmp_path: Path) -> None:
     """Its figure looks fine; it is the checks that must object. This pins why they are needed."""
-    found = run(wrap(Reseeding()), subjects(4), plan(), tmp_path)
+    found = evaluate_robustness(wrap(Reseeding()), subjects(4), plan(), tmp_path)
     assert found.traits.deterministic

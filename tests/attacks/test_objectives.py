@@ -9,9 +9,9 @@ import torch
 from broken_detectors import Noisy, honest
 from toy_models import assert_gradient, detector, generator, pictures
 
-from advrad.attacks.objectives import IN_TURN, SURROGATES, climbable, objective
-from advrad.detectors.base import Judged
-from advrad.detectors.white_box import Exposed
+from advrad.attacks.objectives import IN_TURN, SURROGATES, available_objectives, objective
+from advrad.detectors.base import DetectorOutput
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError
 
@@ -21,37 +21,37 @@ SIGNS = torch.tensor([1.0, -1.0])
 def test_the_sign_says_which_way_is_up() -> None:
     images, target = pictures(2, 16), honest()
     climbed = objective(target, SIGNS, "score", generator())(images)
-    torch.testing.assert_close(climbed, SIGNS * target.judge(images, generator()).scores)
+    torch.testing.assert_close(climbed, SIGNS * target.infer(images, generator()).scores)
 
 
 @pytest.mark.parametrize("name", SURROGATES)
 def test_every_surrogate_rises_with_the_largest_values_of_the_map(name: str) -> None:
     maps = pictures(2, 12)[:, :1]
-    judged = Judged(maps.amax((1, 2, 3)), maps)
-    higher = Judged(judged.scores + 1, maps + (maps >= maps.amax((1, 2, 3), keepdim=True)))
+    judged = DetectorOutput(maps.amax((1, 2, 3)), maps)
+    higher = DetectorOutput(judged.scores + 1, maps + (maps >= maps.amax((1, 2, 3), keepdim=True)))
     assert (SURROGATES[name](higher) > SURROGATES[name](judged)).all()
 
 
 def test_the_soft_maximum_lies_above_the_maximum_and_moves_with_it() -> None:
     maps = pictures(3, 12)[:, :1]
-    value = SURROGATES["logsumexp"](Judged(maps.amax((1, 2, 3)), maps))
+    value = SURROGATES["logsumexp"](DetectorOutput(maps.amax((1, 2, 3)), maps))
     heat = 0.5 * maps.flatten(1).std(1)
     top = maps.amax((1, 2, 3))
     assert (value > top).all() and (value <= top + heat * math.log(144)).all()
-    torch.testing.assert_close(SURROGATES["logsumexp"](Judged(top, 7 * maps)), 7 * value)
+    torch.testing.assert_close(SURROGATES["logsumexp"](DetectorOutput(top, 7 * maps)), 7 * value)
 
 
 def test_without_maps_surrogates_fall_back_on_the_score() -> None:
     scores = torch.rand(3)
     for surrogate in SURROGATES.values():
-        torch.testing.assert_close(surrogate(Judged(scores)), scores)
+        torch.testing.assert_close(surrogate(DetectorOutput(scores)), scores)
 
 
 def test_gradients_of_the_real_detector_are_exact_for_every_surrogate_and_hint() -> None:
     made = detector(calibrated=False)
-    ours = Exposed(made.double())
+    ours = WhiteBoxAdvRAD(made.double())
     images = pictures(1, 32, dtype=torch.float64)
-    for name in (*SURROGATES, *ours.hints):
+    for name in (*SURROGATES, *ours.surrogates):
         if name == "logsumexp":
             continue  # its temperature is a constant by intent
         assert_gradient(
@@ -75,19 +75,19 @@ def test_an_attacker_who_knows_the_noise_sees_the_same_score_every_time() -> Non
     target, images = wrap(Noisy()), pictures(2, 16)
     known = objective(target, SIGNS, "score", generator(), known_noise=7)
     assert torch.equal(known(images), known(images))
-    torch.testing.assert_close(known(images), SIGNS * target.judge(images, generator(7)).scores)
+    torch.testing.assert_close(known(images), SIGNS * target.infer(images, generator(7)).scores)
 
 
 def test_parts_are_taken_in_turn() -> None:
-    ours, images = Exposed(detector()), pictures(2, 32)
-    names = [name for name in ours.hints if name.startswith("part")]
+    ours, images = WhiteBoxAdvRAD(detector()), pictures(2, 32)
+    names = [name for name in ours.surrogates if name.startswith("part")]
     climbed = objective(ours, torch.ones(2), IN_TURN, generator(4))
     source = generator(4)
-    expected = [ours.hints[names[turn % 2]](images, source) for turn in (1, 2, 3)]
+    expected = [ours.surrogates[names[turn % 2]](images, source) for turn in (1, 2, 3)]
     torch.testing.assert_close([climbed(images) for _ in range(3)], expected)
 
 
 def test_an_unknown_surrogate_is_named_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="--surrogate fog: is unknown here; choose score, "):
         objective(honest(), SIGNS, "fog", generator())
-    assert IN_TURN not in climbable(honest())
+    assert IN_TURN not in available_objectives(honest())

@@ -15,7 +15,7 @@ from toy_models import TWO_LOOKS, detector
 from trained_run import Cli, call
 
 from advrad.data.records import Record
-from advrad.data.splits import chosen
+from advrad.data.splits import sample_test_records
 from advrad.errors import DataError
 
 #: A detector of somebody else, in a file of theirs.
@@ -305,18 +305,18 @@ def records(good: int, **defects: int) -> list[Record]:
 
 def test_a_limit_takes_half_good_ones_and_every_kind_of_defect() -> None:
     all_of_them = records(20, dent=9, scratch=2, rust=1)
-    some = chosen(all_of_them, 12, 0)
+    some = sample_test_records(all_of_them, 12, 0)
     kinds = [record.defect for record in some]
     assert kinds.count("good") == 6 and kinds.count("rust") == 1 and kinds.count("scratch") == 2
-    assert some == chosen(all_of_them, 12, 0) != chosen(all_of_them, 12, 1)
-    assert chosen(all_of_them, None, 0) == tuple(all_of_them) == chosen(all_of_them, 99, 0)
+    assert some == sample_test_records(all_of_them, 12, 0) != sample_test_records(all_of_them, 12, 1)
+    assert sample_test_records(all_of_them, None, 0) == tuple(all_of_them) == sample_test_records(all_of_them, 99, 0)
 
 
 def test_a_limit_is_filled_up_where_one_kind_is_scarce() -> None:
-    assert len(chosen(records(2, dent=30), 12, 0)) == 12
-    assert len(chosen(records(30, dent=2), 12, 0)) == 12
+    assert len(sample_test_records(records(2, dent=30), 12, 0)) == 12
+    assert len(sample_test_records(records(30, dent=2), 12, 0)) == 12
 
 
 def test_both_kinds_must_be_there() -> None:
     with pytest.raises(DataError, match="no good test picture"):
-        chosen(records(0, dent=3), None, 0)
+        sample_test_records(records(0, dent=3), None, 0)

@@ -25,10 +25,10 @@ from torch import Tensor
 from toy_models import detector
 
 from advrad.attacks import sanity_checks as checks
-from advrad.attacks.evaluation import Audit, AuditPlan, Member, run
+from advrad.attacks.evaluation import AttackPlan, AttackSpec, RobustnessResult, evaluate_robustness
 from advrad.attacks.sanity_checks import Flag, check_audit, check_detector, check_ladder
 from advrad.attacks.threat import Threat
-from advrad.detectors.white_box import Exposed
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import wrap
 
 THREAT = Threat(norm="linf", eps=0.02)
@@ -50,7 +50,9 @@ def test_honest_detectors_are_left_in_peace(target: object) -> None:
 
 def test_our_detector_is_left_in_peace() -> None:
     assert (
-        check_detector(Exposed(detector()), torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)), eot=2)
+        check_detector(
+            WhiteBoxAdvRAD(detector()), torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)), eot=2
+        )
         == []
     )
 
@@ -98,20 +100,22 @@ def test_no_gradient_and_gradients_without_a_number() -> None:
 
 def test_averaging_more_draws_settles_a_noisy_gradient() -> None:
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
-    flagged = [names(check_detector(Exposed(detector()), images, eot=eot)) for eot in (1, 2)]
+    flagged = [names(check_detector(WhiteBoxAdvRAD(detector()), images, eot=eot)) for eot in (1, 2)]
     assert flagged == [{"noisy gradient"}, set()]
 
 
 # --- what an audit's rows tell -------------------------------------------------------------------------------------
 
 
-def audited(tmp_path: Path, *members: Member, eps: float = 0.02) -> Audit:
-    plan = AuditPlan(threat=Threat(norm="linf", eps=eps), members=members or (Member(attack="pgd", steps=10),))
-    return run(honest(), subjects(), plan, tmp_path)
+def audited(tmp_path: Path, *members: AttackSpec, eps: float = 0.02) -> RobustnessResult:
+    plan = AttackPlan(threat=Threat(norm="linf", eps=eps), members=members or (AttackSpec(attack="pgd", steps=10),))
+    return evaluate_robustness(honest(), subjects(), plan, tmp_path)
 
 
 def test_an_honest_audit_raises_no_flag(tmp_path: Path) -> None:
-    assert check_audit(audited(tmp_path, Member(attack="pgd", steps=20), Member(attack="square", steps=20))) == []
+    assert (
+        check_audit(audited(tmp_path, AttackSpec(attack="pgd", steps=20), AttackSpec(attack="square", steps=20))) == []
+    )
 
 
 def test_pictures_outside_the_ball(tmp_path: Path) -> None:
@@ -135,8 +139,8 @@ def test_square_that_beats_gradients(tmp_path: Path) -> None:
             scores, maps = super().forward(images)
             return 2 * scores.detach() - scores, maps
 
-    members = (Member(attack="pgd", steps=10), Member(attack="square", steps=60))
-    audit = run(wrap(Wrong()), subjects(), AuditPlan(threat=THREAT, members=members), tmp_path)
+    members = (AttackSpec(attack="pgd", steps=10), AttackSpec(attack="square", steps=60))
+    audit = evaluate_robustness(wrap(Wrong()), subjects(), AttackPlan(threat=THREAT, members=members), tmp_path)
     assert "black box wins" in names(check_audit(audit))
 
 

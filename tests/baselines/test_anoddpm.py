@@ -9,9 +9,9 @@ from toy_models import assert_gradient, generator, pictures, stack
 
 from advrad.baselines import anoddpm
 from advrad.baselines.anoddpm import AnoDDPM, AnoDDPMOptions, fit_anoddpm, step_back
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.denoisers.ddpm import Schedule
-from advrad.detectors.probing import find_traits
+from advrad.detectors.probing import probe
 from advrad.errors import ConfigError
 from advrad.metrics import auroc
 
@@ -41,12 +41,12 @@ def with_defects(images: Tensor) -> Tensor:
 @pytest.mark.parametrize("noise", KINDS)
 def test_a_score_depends_on_its_own_picture_only(noise: str) -> None:
     detector, images = system(48, noise=noise), pictures(5, 48)
-    together = detector.judge(images, generator(1))
+    together = detector.infer(images, generator(1))
     assert together.scores.shape == (5,)
     assert together.maps is not None
     assert together.maps.shape == (5, 1, 48, 48)
     for row in range(5):
-        alone = detector.judge(images[row : row + 1], generator(1))
+        alone = detector.infer(images[row : row + 1], generator(1))
         assert torch.allclose(alone.scores, together.scores[row : row + 1], rtol=1e-4)
         assert alone.maps is not None
         assert torch.allclose(alone.maps[0], together.maps[row], rtol=1e-3, atol=1e-5)
@@ -55,9 +55,9 @@ def test_a_score_depends_on_its_own_picture_only(noise: str) -> None:
 @pytest.mark.parametrize("noise", KINDS)
 def test_its_noise_is_the_generators(noise: str) -> None:
     detector, images = system(noise=noise), pictures(2)
-    traits = find_traits(detector, images)
+    traits = probe(detector, images)
     assert (traits.deterministic, traits.differentiable) == (detector.deterministic, detector.differentiable)
-    assert torch.equal(detector.judge(images, generator(1)).scores, detector.judge(images, generator(1)).scores)
+    assert torch.equal(detector.infer(images, generator(1)).scores, detector.infer(images, generator(1)).scores)
 
 
 def test_the_score_is_the_mean_of_the_largest_squared_differences() -> None:
@@ -65,7 +65,7 @@ def test_the_score_is_the_mean_of_the_largest_squared_differences() -> None:
     recon = detector.reconstruct(images, generator(3), SMALL.walk_steps)
     error = (images - recon).square().mean(1).flatten(1)
     expected = error.sort(1, descending=True).values[:, : 32 * 32 // 4].mean(1)
-    assert torch.allclose(detector.judge(images, generator(3)).scores, expected)
+    assert torch.allclose(detector.infer(images, generator(3)).scores, expected)
 
 
 @pytest.mark.parametrize("noise", KINDS)
@@ -73,7 +73,7 @@ def test_the_score_is_the_mean_of_the_largest_squared_differences() -> None:
 def test_gradients_are_exact_through_the_whole_walk(noise: str, walk_steps: int) -> None:
     detector = system(48, noise=noise, walk_steps=walk_steps).double()
     images = pictures(2, 48, dtype=torch.float64)
-    assert_gradient(lambda x: detector.judge(x, generator(3)).scores, images)
+    assert_gradient(lambda x: detector.infer(x, generator(3)).scores, images)
 
 
 def test_checkpointing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def test_checkpointing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def gradient() -> Tensor:
         images = pictures(2, dtype=torch.float64).requires_grad_()
-        (found,) = torch.autograd.grad(detector.judge(images, generator(3)).scores.sum(), images)
+        (found,) = torch.autograd.grad(detector.infer(images, generator(3)).scores.sum(), images)
         return found
 
     checkpointed = gradient()
@@ -97,17 +97,17 @@ def test_checkpointing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_hints_of_a_walk() -> None:
     detector, images = system().double(), pictures(2, dtype=torch.float64)
-    assert not system(walk_steps=1).hints
-    assert set(detector.hints) == {"one shot", "straight through"}
+    assert not system(walk_steps=1).surrogates
+    assert set(detector.surrogates) == {"one shot", "straight through"}
     one_shot = system(walk_steps=1).double()
-    expected = one_shot.judge(images, generator(3)).scores
-    assert torch.allclose(detector.hints["one shot"](images, generator(3)), expected)
+    expected = one_shot.infer(images, generator(3)).scores
+    assert torch.allclose(detector.surrogates["one shot"](images, generator(3)), expected)
 
     point = images.clone().requires_grad_()
-    straight = detector.hints["straight through"](point, generator(3))
-    assert torch.allclose(straight, detector.judge(images, generator(3)).scores)
+    straight = detector.surrogates["straight through"](point, generator(3))
+    assert torch.allclose(straight, detector.infer(images, generator(3)).scores)
     (shortcut,) = torch.autograd.grad(straight.sum(), point)
-    (exact,) = torch.autograd.grad(detector.judge(point, generator(3)).scores.sum(), point)
+    (exact,) = torch.autograd.grad(detector.infer(point, generator(3)).scores.sum(), point)
     assert float(shortcut.norm()) > 0
     assert not torch.allclose(shortcut, exact, rtol=0.01)
 
@@ -162,20 +162,20 @@ def test_the_untrained_network_guesses_linearly() -> None:
 @pytest.mark.parametrize("noise", KINDS)
 def test_after_a_short_training_coarse_defects_stand_out(noise: str) -> None:
     options = SMALL.model_copy(update={"noise": noise, "steps": 150, "batch_size": 8, "learning_rate": 3e-3})
-    lesson = Lesson(stack(24))
+    lesson = FitContext(stack(24))
     images = stack(16, seed=1).batch(slice(0, 16))
     detector = fit_anoddpm(lesson, options)
     assert not detector.training
     drawn = torch.cat([detector.draw(images, generator(seed)) for seed in range(16)])
     trained, untrained = (one.loss(images, drawn, generator(4)).detach() for one in (detector, AnoDDPM(32, options)))
     assert trained < 0.7 * untrained
-    scores = torch.cat([detector.judge(part, generator(2)).scores for part in (images, with_defects(images))])
+    scores = torch.cat([detector.infer(part, generator(2)).scores for part in (images, with_defects(images))])
     assert auroc([0] * 16 + [1] * 16, scores.numpy()) > 0.95
 
 
 def test_the_seed_decides_the_weights() -> None:
     before = torch.random.get_rng_state()
-    one, same, other = (fit_anoddpm(Lesson(stack(), seed=seed), SMALL).state_dict() for seed in (1, 1, 2))
+    one, same, other = (fit_anoddpm(FitContext(stack(), seed=seed), SMALL).state_dict() for seed in (1, 1, 2))
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(value, same[name]) for name, value in one.items())
     assert not torch.equal(one["network.stem.weight"], other["network.stem.weight"])

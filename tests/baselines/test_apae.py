@@ -69,10 +69,10 @@ def test_gradients_pass_through_the_search() -> None:
 def test_callers_without_gradients_get_the_same_and_no_graph() -> None:
     system, images = fitted(), pictures(2)
     with torch.no_grad():
-        silent = system.judge(images, generator()).scores
-    loud = system.judge(images.clone().requires_grad_(), generator()).scores
+        silent = system.infer(images, generator()).scores
+    loud = system.infer(images.clone().requires_grad_(), generator()).scores
     assert loud.requires_grad and not silent.requires_grad
-    assert not system.judge(images, generator()).scores.requires_grad
+    assert not system.infer(images, generator()).scores.requires_grad
     assert torch.equal(silent, loud)
 
 
@@ -85,10 +85,10 @@ def test_weights_are_the_medians_of_good_pictures() -> None:
     images = pictures(2)
     plain = (images - system.reconstruct(images)).square()
     expected = (plain / (usual + 1e-3)).mean(1, keepdim=True)
-    answer = system.judge(images, generator())
+    answer = system.infer(images, generator())
     assert answer.maps is not None
     torch.testing.assert_close(answer.maps, expected, rtol=1e-3, atol=1e-5)
-    unweighted = fitted(weighted=False).judge(images, generator()).maps
+    unweighted = fitted(weighted=False).infer(images, generator()).maps
     assert unweighted is not None
     torch.testing.assert_close(unweighted, plain.mean(1, keepdim=True))
 
@@ -97,10 +97,10 @@ def test_the_hint_is_the_score_without_the_search() -> None:
     system, images = fitted(), pictures(2)
     short = copy.copy(system)
     short.options = system.options.model_copy(update={"projection_steps": 0})
-    expected = short.judge(images, generator()).scores
-    torch.testing.assert_close(system.hints["without projection"](images, generator()), expected)
-    assert not torch.allclose(expected, system.judge(images, generator()).scores, rtol=1e-2)
-    assert short.hints == {}
+    expected = short.infer(images, generator()).scores
+    torch.testing.assert_close(system.surrogates["without projection"](images, generator()), expected)
+    assert not torch.allclose(expected, system.infer(images, generator()).scores, rtol=1e-2)
+    assert short.surrogates == {}
 
 
 def test_the_step_is_the_longest_that_descends() -> None:

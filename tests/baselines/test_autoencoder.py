@@ -9,7 +9,7 @@ from toy_models import generator, pictures, stack
 from toy_squares import good_and_squares
 
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, begun, fit_autoencoder, shrunk
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.data.transforms import resize
 from advrad.errors import ConfigError
 
@@ -32,7 +32,7 @@ def test_contract() -> None:
 def test_map_and_score_are_the_squared_error() -> None:
     system, images = fitted(), pictures(2)
     error = (images - (system.decoder(system.encoder(2 * images - 1)) + 1) / 2).square().mean(1, keepdim=True)
-    answer = system.judge(images, generator())
+    answer = system.infer(images, generator())
     assert answer.maps is not None
     torch.testing.assert_close(answer.maps, error)
     ten = error.flatten(1).sort(1, descending=True).values[:, :10].mean(1)  # 1 % of 1024
@@ -40,7 +40,7 @@ def test_map_and_score_are_the_squared_error() -> None:
     torch.testing.assert_close(system.losses(images), error.mean((1, 2, 3)))
     whole = Autoencoder(32, SMALL.model_copy(update={"pooling": 1.0}))
     whole.load_state_dict(system.state_dict())
-    torch.testing.assert_close(whole.judge(images, generator()).scores, error.mean((1, 2, 3)))
+    torch.testing.assert_close(whole.infer(images, generator()).scores, error.mean((1, 2, 3)))
 
 
 def test_the_latent_is_as_small_as_the_options_say() -> None:
@@ -78,9 +78,9 @@ def test_training_pictures_stay_in_range() -> None:
 
 
 def test_good_pictures_at_another_size_than_the_network() -> None:
-    system = fit_autoencoder(Lesson(stack(8, 48)), SMALL)
+    system = fit_autoencoder(FitContext(stack(8, 48)), SMALL)
     assert system.size_px == 48
-    answer = system.judge(pictures(1, 48), generator())
+    answer = system.infer(pictures(1, 48), generator())
     assert answer.maps is not None and answer.maps.shape == (1, 1, 48, 48)
 
 

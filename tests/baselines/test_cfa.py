@@ -54,7 +54,7 @@ def test_loss_and_map_are_the_papers() -> None:
     errors = torch.from_numpy((weights * distances)[..., 0].reshape(2, 1, 16, 16))
     large = F.interpolate(errors, size=(32, 32), mode="bilinear")[:, 0].numpy()
     expected = [gaussian_filter(one, 1.5, mode="nearest", truncate=3) for one in large]
-    answer = system.judge(images, generator())
+    answer = system.infer(images, generator())
     assert answer.maps is not None
     np.testing.assert_allclose(answer.maps[:, 0].detach(), np.stack(expected), rtol=1e-3)
     np.testing.assert_allclose(answer.scores.detach(), np.stack(expected).max((1, 2)), rtol=1e-3)

@@ -98,7 +98,7 @@ def test_loss_is_the_negative_log_likelihood_of_normalised_features() -> None:
         large = F.interpolate(latent.square().mean(1, keepdim=True) / 2, size=(32, 32), mode="bilinear")
         squares.append(large)
     torch.testing.assert_close(system.losses(images), total)
-    answer = system.judge(images, generator())
+    answer = system.infer(images, generator())
     torch.testing.assert_close(answer.maps, sum(squares) / 3)
     torch.testing.assert_close(answer.scores, (sum(squares) / 3).amax((1, 2, 3)))
 

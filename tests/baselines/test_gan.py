@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from toy_models import assert_gradient, generator, pictures, stack
 
 from advrad.baselines import gan
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.baselines.gan import GanOptions, ReconstructionGan, fit_gan
 from advrad.baselines.ocrgan import TwoBranches
 from advrad.baselines.skipgan import UNet
-from advrad.detectors.probing import find_traits
+from advrad.detectors.probing import probe
 from advrad.metrics import auroc
 
 SMALL = GanOptions(work_px=32, channels=(8, 16), steps=3)
@@ -24,7 +24,7 @@ BUILDS: list[Build] = [UNet, TwoBranches]
 
 def fitted(build: Build, seed: int = 0, **changes: object) -> ReconstructionGan:
     options = SMALL.model_copy(update=changes)
-    return fit_gan(Lesson(stack(24), seed=seed), options, lambda: build(options.channels), "toy")
+    return fit_gan(FitContext(stack(24), seed=seed), options, lambda: build(options.channels), "toy")
 
 
 def with_defects(images: Tensor) -> Tensor:
@@ -40,12 +40,12 @@ def test_a_score_depends_on_its_own_picture_only(build: Build) -> None:
     detector = fitted(build)
     detector.size_px = 48
     images = pictures(5, 48)
-    together = detector.judge(images, generator())
+    together = detector.infer(images, generator())
     assert together.scores.shape == (5,)
     assert together.maps is not None
     assert together.maps.shape == (5, 1, 48, 48)
     for row in range(5):
-        alone = detector.judge(images[row : row + 1], generator())
+        alone = detector.infer(images[row : row + 1], generator())
         assert torch.allclose(alone.scores, together.scores[row : row + 1], rtol=1e-4)
         assert alone.maps is not None
         assert torch.allclose(alone.maps[0], together.maps[row], rtol=1e-3, atol=1e-6)
@@ -54,7 +54,7 @@ def test_a_score_depends_on_its_own_picture_only(build: Build) -> None:
 @pytest.mark.parametrize("build", BUILDS)
 def test_it_is_what_it_says(build: Build) -> None:
     detector = fitted(build)
-    traits = find_traits(detector, pictures(2))
+    traits = probe(detector, pictures(2))
     assert (traits.deterministic, traits.differentiable) == (True, True)
     assert (detector.deterministic, detector.differentiable) == (True, True)
     assert not detector.training
@@ -65,7 +65,7 @@ def test_gradients_are_exact(build: Build) -> None:
     detector = fitted(build, latent_weight=5.0, score_weight=0.5).double()
     images = pictures(2, 48, dtype=torch.float64)
     # So small a step that no rectifier turns within it.
-    assert_gradient(lambda x: detector.judge(x, generator()).scores, images, step=1e-8)
+    assert_gradient(lambda x: detector.infer(x, generator()).scores, images, step=1e-8)
 
 
 class Brighter(nn.Module):
@@ -79,7 +79,7 @@ def test_the_score_weighs_error_and_change_of_features() -> None:
     def scores(generator_: nn.Module, score_weight: float) -> Tensor:
         torch.manual_seed(3)
         options = SMALL.model_copy(update={"score_weight": score_weight})
-        return ReconstructionGan(32, options, generator_).eval().judge(images, generator()).scores
+        return ReconstructionGan(32, options, generator_).eval().infer(images, generator()).scores
 
     assert torch.equal(scores(nn.Identity(), 0.9), torch.zeros(3))
     assert torch.allclose(scores(Brighter(), 1.0), torch.full((3,), 0.04))
@@ -95,7 +95,7 @@ def test_after_a_short_training_defects_are_reconstructed_worse(build: Build) ->
     signed = 2 * images - 1
     good = (detector.generator(signed) - signed).abs().mean()
     assert good < 0.25 * (signed - signed.mean((2, 3), keepdim=True)).abs().mean()
-    scores = torch.cat([detector.judge(part, generator()).scores for part in (images, with_defects(images))])
+    scores = torch.cat([detector.infer(part, generator()).scores for part in (images, with_defects(images))])
     assert auroc([0] * 16 + [1] * 16, scores.numpy()) > 0.95
 
 
@@ -129,8 +129,8 @@ def test_the_seed_decides_the_weights(build: Build, negatives: bool) -> None:
 
 def test_good_pictures_at_another_size_than_the_networks() -> None:
     options = SMALL.model_copy(update={"work_px": 16})
-    detector = fit_gan(Lesson(stack(8, 48)), options, lambda: UNet(options.channels), "toy")
+    detector = fit_gan(FitContext(stack(8, 48)), options, lambda: UNet(options.channels), "toy")
     assert detector.size_px == 48
-    judged = detector.judge(pictures(1, 48), generator())
+    judged = detector.infer(pictures(1, 48), generator())
     assert judged.maps is not None
     assert judged.maps.shape == (1, 1, 48, 48)

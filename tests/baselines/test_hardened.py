@@ -10,10 +10,10 @@ import torch
 from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson, robust_auroc
 from toy_models import generator
 
-from advrad.attacks.base import Task
+from advrad.attacks.base import AttackInput
 from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.threat import Threat
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.baselines.cfa import Cfa
 from advrad.baselines.fastflow import FastFlow
 from advrad.baselines.hardened import HardenedOptions, fit_hardened
@@ -56,15 +56,15 @@ def test_what_learned_from_attacks_is_moved_less_by_them(model: Model) -> None:
     for eps in (0.0, EPS):
         system = fitted(model, eps)
         attacked = pgd(
-            Task(
-                lambda x, system=system: system.judge(x, generator()).scores,
+            AttackInput(
+                lambda x, system=system: system.infer(x, generator()).scores,
                 good,
                 Threat(norm="linf", eps=EPS),
                 draws,
                 10,
             )
         ).images
-        ratio = system.judge(attacked, generator()).scores.mean() / system.judge(good, generator()).scores.mean()
+        ratio = system.infer(attacked, generator()).scores.mean() / system.infer(good, generator()).scores.mean()
         rises[eps] = float(ratio)
     assert rises[0.0] > 5
     assert rises[EPS] < 0.5 * rises[0.0]
@@ -92,7 +92,7 @@ def test_the_seed_decides(model: Model) -> None:
 
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
-    taught = Lesson(lesson().good, progress=lambda done, whole: told.append((done, whole)))
+    taught = FitContext(lesson().good, progress=lambda done, whole: told.append((done, whole)))
     fit_hardened(taught, HardenedOptions(steps=3, attack_eps=0), ToyFeatures())
     assert told == [(1, 3), (2, 3), (3, 3)]
 

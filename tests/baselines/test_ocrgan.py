@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from toy_models import generator, pictures, stack
 
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.baselines.ocrgan import ChannelSelection, OcrGanOptions, TwoBranches, decouple, fit_ocrgan
 
 
@@ -56,6 +56,6 @@ def test_fit() -> None:
     options = OcrGanOptions(work_px=32, channels=(8, 16), steps=2)
     assert options.negatives
     assert (options.adversarial_weight, options.context_weight, options.latent_weight) == (1, 50, 1)
-    detector = fit_ocrgan(Lesson(stack()), options)
+    detector = fit_ocrgan(FitContext(stack()), options)
     assert isinstance(detector.generator, TwoBranches)
-    assert bool(torch.isfinite(detector.judge(pictures(2), generator()).scores).all())
+    assert bool(torch.isfinite(detector.infer(pictures(2), generator()).scores).all())

@@ -108,7 +108,7 @@ def test_losses_and_score_are_those_of_the_logits() -> None:
     for weight in (1.0, 5.0):
         expected = -(weight * touched * p.log() + (1 - touched) * (1 - p).log()).mean((1, 2, 3))
         torch.testing.assert_close(entropies(logits, touched, weight), expected)
-    answer = system.judge(view, generator())
+    answer = system.infer(view, generator())
     torch.testing.assert_close(answer.scores, logits.flatten(1).sort(1, descending=True).values[:, :3].mean(1))
     assert answer.maps is not None and answer.maps.shape == (3, 1, 32, 32)
 
@@ -128,7 +128,7 @@ def test_after_a_short_training_pasted_defects_stand_out_and_are_found() -> None
     good, bad = good_and_squares()
     assert robust_auroc(system, good, bad, 0.0) > 0.95
     spoilt, masks = paste_on_foreground(good, generator(9))
-    maps = system.judge(spoilt, generator()).maps
+    maps = system.infer(spoilt, generator()).maps
     assert maps is not None
     assert float(maps[masks].mean()) > float(maps[~masks].mean()) + 1
 

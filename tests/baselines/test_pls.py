@@ -97,7 +97,7 @@ def test_the_analyses_are_the_trained_ones_and_stay() -> None:
     system = fitted(steps=2)
     assert bool(system.channels.seen) and bool(system.positions.seen)
     before = {name: value.clone() for name, value in system.state_dict().items()}
-    system.judge(pictures(3), generator())
+    system.infer(pictures(3), generator())
     assert all(torch.equal(value, before[name]) for name, value in system.state_dict().items())
 
 

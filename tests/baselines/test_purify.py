@@ -11,17 +11,17 @@ from torch import Tensor
 from toy_features import ToyFeatures, assert_contract, lesson
 from toy_models import Linear, assert_gradient, awake, detector, generator, generators, pictures, stack
 
-from advrad.attacks.base import Task
+from advrad.attacks.base import AttackInput
 from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.threat import Threat
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.baselines.purify import Purified, PurifyOptions, fit_purified
 from advrad.baselines.spade import Spade, SpadeOptions, fit_spade
-from advrad.data.loading import PictureStack
+from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.base import Detector, Hint
+from advrad.detectors.base import AnomalyDetector, SurrogateLoss
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError
 from advrad.metrics import auroc
@@ -49,13 +49,13 @@ def smooth_pictures(count: int, seed: int) -> Tensor:
     return (0.5 + torch.fft.irfft2(spectrum(32).sqrt() * torch.fft.rfft2(white), s=(32, 32))).clamp(0, 1)
 
 
-def spade(taught: Lesson) -> Spade:
+def spade(taught: FitContext) -> Spade:
     return fit_spade(taught, SpadeOptions(neighbours=5), ToyFeatures())
 
 
-def smooth_lesson(ours: AdvRAD | None = None) -> Lesson:
+def smooth_lesson(ours: AdvRAD | None = None) -> FitContext:
     values = np.rint(smooth_pictures(40, 1).numpy() * 65535).astype(np.uint16)
-    return Lesson(PictureStack(values, stack(40).records), diffusion=None if ours is None else lambda: ours)
+    return FitContext(ImageStack(values, stack(40).records), diffusion=None if ours is None else lambda: ours)
 
 
 def inner() -> Spade:
@@ -63,18 +63,18 @@ def inner() -> Spade:
     return spade(smooth_lesson())
 
 
-def purifier(judge: Detector | None = None, **options: object) -> Purified:
+def purifier(judge: AnomalyDetector | None = None, **options: object) -> Purified:
     return Purified(judge or inner(), Wiener(), PurifyOptions(**options), 32)
 
 
-def scores(system: Detector, images: Tensor) -> Tensor:
-    return system.judge(images, generator(5)).scores
+def scores(system: AnomalyDetector, images: Tensor) -> Tensor:
+    return system.infer(images, generator(5)).scores
 
 
-def climbed(system: Detector, images: Tensor) -> Tensor:
+def climbed(system: AnomalyDetector, images: Tensor) -> Tensor:
     """What PGD at 8/255 makes of pictures that it may raise the score of."""
     ball = Threat(norm="linf", eps=8 / 255)
-    return pgd(Task(lambda x: scores(system, x), images, ball, generators(len(images)), 10)).images
+    return pgd(AttackInput(lambda x: scores(system, x), images, ball, generators(len(images)), 10)).images
 
 
 @pytest.mark.parametrize("options", [{}, {"draws": 2}, {"steps": 3}])
@@ -107,8 +107,8 @@ def test_what_is_purified_is_handed_on_unclamped() -> None:
 def test_draws_are_averaged() -> None:
     system, images = purifier(draws=3), pictures(2)
     source = generator(5)
-    said = [system.inner.judge(system.purify(images, source), source) for _ in range(3)]
-    answer = system.judge(images, generator(5))
+    said = [system.inner.infer(system.purify(images, source), source) for _ in range(3)]
+    answer = system.infer(images, generator(5))
     torch.testing.assert_close(answer.scores, sum(part.scores for part in said) / 3)
     torch.testing.assert_close(answer.maps, sum(part.maps for part in said) / 3)
 
@@ -116,38 +116,38 @@ def test_draws_are_averaged() -> None:
 def test_a_walk_of_many_steps_is_the_reverse_diffusion() -> None:
     system, images = purifier(steps=4, sigma=0.3), pictures(2)
     expected = reconstruct(Wiener(), images, 0.3, generator(5), steps=4)
-    torch.testing.assert_close(scores(system, images), system.inner.judge(expected, generator()).scores)
+    torch.testing.assert_close(scores(system, images), system.inner.infer(expected, generator()).scores)
 
 
 def test_hints_are_what_they_say() -> None:
-    assert not purifier().hints
-    noisy = wrap(lambda x: x.mean((1, 2, 3)), hints={"blind": lambda x, generator: x.amax((1, 2, 3))})
+    assert not purifier().surrogates
+    noisy = wrap(lambda x: x.mean((1, 2, 3)), surrogates={"blind": lambda x, generator: x.amax((1, 2, 3))})
     system, images = purifier(noisy, draws=2, steps=3), pictures(2)
-    hints = system.hints
-    assert set(hints) == {"part one draw", "one shot", "straight through", "blind"}
+    surrogates = system.surrogates
+    assert set(surrogates) == {"part one draw", "one shot", "straight through", "blind"}
 
     source = generator(5)
-    parts = [hints["part one draw"](images, source) for _ in range(2)]
+    parts = [surrogates["part one draw"](images, source) for _ in range(2)]
     torch.testing.assert_close((parts[0] + parts[1]) / 2, scores(system, images))
     one_shot = purifier(noisy)
-    torch.testing.assert_close(hints["one shot"](images, generator(5)), scores(one_shot, images))
+    torch.testing.assert_close(surrogates["one shot"](images, generator(5)), scores(one_shot, images))
     single = purifier(noisy, steps=3)
-    torch.testing.assert_close(hints["straight through"](images, generator(5)), scores(single, images))
+    torch.testing.assert_close(surrogates["straight through"](images, generator(5)), scores(single, images))
     purified = single.purify(images, generator(5))
-    torch.testing.assert_close(hints["blind"](images, generator(5)), purified.amax((1, 2, 3)))
+    torch.testing.assert_close(surrogates["blind"](images, generator(5)), purified.amax((1, 2, 3)))
 
 
 @pytest.mark.parametrize("gaussian", [True, False])
 def test_straight_through_has_the_gradient_of_the_first_step(gaussian: bool) -> None:
-    def gradient(climb: Hint) -> Tensor:
+    def gradient(climb: SurrogateLoss) -> Tensor:
         point = pictures(2).requires_grad_()
         return torch.autograd.grad(climb(point, generator(5)).sum(), point)[0]
 
     weights = torch.randn(3, 32, 32, generator=generator(8))
     projection = wrap(lambda x: (weights * x).sum((1, 2, 3)))
     system = Purified(projection, Wiener() if gaussian else awake(), PurifyOptions(steps=3), 32)
-    straight, exact = gradient(system.hints["straight through"]), gradient(lambda x, g: system.judge(x, g).scores)
-    torch.testing.assert_close(straight, gradient(system.hints["one shot"]))
+    straight, exact = gradient(system.surrogates["straight through"]), gradient(lambda x, g: system.infer(x, g).scores)
+    torch.testing.assert_close(straight, gradient(system.surrogates["one shot"]))
     if gaussian:  # here all steps of the reverse diffusion together have the gain of one
         torch.testing.assert_close(straight, exact)
     else:
@@ -158,7 +158,7 @@ def test_hints_have_exact_gradients() -> None:
     system = purifier(steps=3, draws=2).double()
     point = pictures(1, seed=2, dtype=torch.float64)
     for name in ("part one draw", "one shot"):
-        hint = system.hints[name]
+        hint = system.surrogates[name]
         assert_gradient(lambda x, hint=hint: hint(x, generator(5)), point, directions=2)
 
 
@@ -177,7 +177,7 @@ def test_the_dilemma() -> None:
     attacked = climbed(judge, good)
     undefended = float((scores(judge, attacked) - scores(judge, good)).mean())
 
-    def area(system: Detector, bad: Tensor) -> float:
+    def area(system: AnomalyDetector, bad: Tensor) -> float:
         return auroc([0] * 12 + [1] * 12, [*scores(system, good).tolist(), *scores(system, bad).tolist()])
 
     kept, rises, areas = [], [], []
@@ -203,10 +203,10 @@ def test_the_dilemma() -> None:
 
 def test_fitting_takes_the_denoiser_of_the_lesson() -> None:
     ours, heard = detector(), []
-    taught = Lesson(stack(), diffusion=lambda: ours)
+    taught = FitContext(stack(), diffusion=lambda: ours)
     judge = fit_spade(lesson(), SpadeOptions(), ToyFeatures())
 
-    def fit(given: Lesson) -> Detector:
+    def fit(given: FitContext) -> AnomalyDetector:
         heard.append(given)
         return judge
 
@@ -214,14 +214,14 @@ def test_fitting_takes_the_denoiser_of_the_lesson() -> None:
     assert system.denoiser is ours.denoiser and system.inner is judge and system.size_px == 32
     assert len(heard) == 1 and heard[0] is taught
     with pytest.raises(ConfigError, match="diffusion"):
-        fit_purified(Lesson(stack()), PurifyOptions(), fit)
+        fit_purified(FitContext(stack()), PurifyOptions(), fit)
 
 
 def test_what_learns_from_purified_pictures_sees_each_once_with_noise_of_its_own() -> None:
     ours, heard = detector(), []
     ours.denoiser = Wiener()
 
-    def fit(given: Lesson) -> Detector:
+    def fit(given: FitContext) -> AnomalyDetector:
         heard.append(given.good)
         return spade(given)
 

@@ -9,7 +9,7 @@ from toy_features import assert_contract, lesson, robust_auroc
 from toy_models import generators, pictures
 from toy_squares import good_and_squares
 
-from advrad.attacks.base import Task
+from advrad.attacks.base import AttackInput
 from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.threat import Threat
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, fit_autoencoder
@@ -43,7 +43,7 @@ def shift(system: Autoencoder) -> float:
     good, _ = good_and_squares(12)
     place = system.encode(good)
     attacked = pgd(
-        Task(lambda x: moved(system.encode(x), place), good, Threat(norm="linf", eps=EPS), generators(12), 10)
+        AttackInput(lambda x: moved(system.encode(x), place), good, Threat(norm="linf", eps=EPS), generators(12), 10)
     )
     return float(attacked.values.mean())
 

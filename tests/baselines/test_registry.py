@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from toy_models import detector, generator, pictures, stack
 
-from advrad.baselines.base import Lesson
-from advrad.baselines.registry import KINDS
-from advrad.detectors.base import Detector
-from advrad.detectors.probing import judged
+from advrad.baselines.base import FitContext
+from advrad.baselines.registry import BASELINES
+from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.probing import validated_output
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError
 
@@ -39,29 +39,29 @@ QUICK: dict[str, dict[str, Any]] = {
 
 
 def test_every_row_is_tried() -> None:
-    assert set(QUICK) == set(KINDS)
+    assert set(QUICK) == set(BASELINES)
 
 
 def rows() -> list[Any]:
-    return [pytest.param(name, marks=[pytest.mark.anomalib] * bool(row.packages)) for name, row in KINDS.items()]
+    return [pytest.param(name, marks=[pytest.mark.anomalib] * bool(row.packages)) for name, row in BASELINES.items()]
 
 
 #: Made once, so that it moves no source of randomness later.
 ours = functools.cache(detector)
 
 
-def lesson(seed: int = 0) -> Lesson:
-    return Lesson(stack(24, SIDE), seed, diffusion=ours)
+def lesson(seed: int = 0) -> FitContext:
+    return FitContext(stack(24, SIDE), seed, diffusion=ours)
 
 
-def fitted(name: str, seed: int = 0) -> Detector:
-    row = KINDS[name]
+def fitted(name: str, seed: int = 0) -> AnomalyDetector:
+    row = BASELINES[name]
     given = {"inner": lambda _: wrap(brightness, deterministic=True)} if row.holds else {}
     return row.fit(lesson(seed), row.options.parse(QUICK[name], name), **given)
 
 
 @functools.cache
-def once(name: str) -> Detector:
+def once(name: str) -> AnomalyDetector:
     return fitted(name)
 
 
@@ -77,7 +77,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 def test_scores_and_maps_have_their_shapes(name: str) -> None:
     found = once(name)
     images = pictures(3, found.size_px or SIDE)
-    answer = judged(found, images, generator())
+    answer = validated_output(found, images, generator())
     assert answer.scores.shape == (3,)
     assert answer.maps is None or answer.maps.shape[:2] == (3, 1)
     assert found.size_px in (None, SIDE, 32)  # the toy that stands for ours has 32 px
@@ -87,9 +87,9 @@ def test_scores_and_maps_have_their_shapes(name: str) -> None:
 def test_a_score_depends_on_its_own_picture_only(name: str) -> None:
     found = once(name)
     images = pictures(4, found.size_px or SIDE)
-    together = judged(found, images, generator()).scores
-    turned = judged(found, images.flip(0), generator()).scores.flip(0)
-    alone = torch.cat([judged(found, images[i : i + 1], generator()).scores for i in range(4)])
+    together = validated_output(found, images, generator()).scores
+    turned = validated_output(found, images.flip(0), generator()).scores.flip(0)
+    alone = torch.cat([validated_output(found, images[i : i + 1], generator()).scores for i in range(4)])
     scale = float(together.abs().max())
     assert torch.allclose(together, alone, rtol=1e-4, atol=1e-5 * scale)
     assert torch.allclose(together, turned, rtol=1e-4, atol=1e-5 * scale)
@@ -100,7 +100,7 @@ def test_a_score_depends_on_its_own_picture_only(name: str) -> None:
 def test_it_draws_noise_if_and_only_if_it_says_so(name: str) -> None:
     found = once(name)
     images = pictures(2, found.size_px or SIDE)
-    first, again, other = (judged(found, images, generator(seed)).scores for seed in (0, 0, 1))
+    first, again, other = (validated_output(found, images, generator(seed)).scores for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert torch.equal(first, other) == found.deterministic
 
@@ -111,7 +111,7 @@ def test_the_score_rises_along_its_gradient_as_the_gradient_says(name: str) -> N
     assert found.differentiable
     images = stack(2, found.size_px or SIDE, seed=7).batch(slice(None))
     point = images.clone().requires_grad_()
-    scores = found.judge(point, generator()).scores
+    scores = found.infer(point, generator()).scores
     (gradient,) = torch.autograd.grad(scores.sum(), point)
     assert torch.isfinite(gradient).all()
     length = gradient.flatten(1).norm(dim=1)
@@ -121,8 +121,8 @@ def test_the_score_rises_along_its_gradient_as_the_gradient_says(name: str) -> N
     for step in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1):
         move = step * gradient / length[:, None, None, None]
         with torch.no_grad():
-            above = found.judge(images + move, generator()).scores.double()
-            below = found.judge(images - move, generator()).scores.double()
+            above = found.infer(images + move, generator()).scores.double()
+            below = found.infer(images - move, generator()).scores.double()
         slope = (above - below) / (2 * step)
         misses.append(float(((slope - length) / length).abs().max()))
     assert min(misses) < 0.05, misses
@@ -132,12 +132,12 @@ def test_the_score_rises_along_its_gradient_as_the_gradient_says(name: str) -> N
 def test_the_seed_decides_the_fit(name: str) -> None:
     images = pictures(2, once(name).size_px or SIDE)
     state = torch.random.get_rng_state()
-    again = judged(fitted(name), images, generator()).scores
+    again = validated_output(fitted(name), images, generator()).scores
     assert torch.equal(torch.random.get_rng_state(), state), "the fit moved the global source of randomness"
-    assert torch.allclose(again, judged(once(name), images, generator()).scores, rtol=1e-5)
+    assert torch.allclose(again, validated_output(once(name), images, generator()).scores, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(KINDS))
+@pytest.mark.parametrize("name", sorted(BASELINES))
 def test_an_unknown_option_is_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match="nonsense"):
-        KINDS[name].options.parse(QUICK[name] | {"nonsense": 1}, name)
+        BASELINES[name].options.parse(QUICK[name] | {"nonsense": 1}, name)

@@ -53,7 +53,7 @@ def test_the_score_is_the_mean_squared_distance_to_the_nearest_good_pictures() -
         return ToyFeatures()(resize(images, 32))[-1].mean((2, 3)).detach()
 
     good = features(lesson(size_px=64).good.batch(slice(None)))
-    for feature, score in zip(features(images), system.judge(images, generator()).scores, strict=True):
+    for feature, score in zip(features(images), system.infer(images, generator()).scores, strict=True):
         nearest = sorted(float((feature - other).square().sum()) for other in good)[:3]
         assert float(score) == pytest.approx(sum(nearest) / 3, rel=1e-4)
 
@@ -94,7 +94,7 @@ def test_a_defect_is_found() -> None:
     good, _ = good_and_bad(10)
     bad = good.clone()
     bad[:, :, 4:12, 18:26] = 1.0
-    scores = [*system.judge(good, generator()).scores.tolist(), *system.judge(bad, generator()).scores.tolist()]
+    scores = [*system.infer(good, generator()).scores.tolist(), *system.infer(bad, generator()).scores.tolist()]
     assert auroc([0] * 10 + [1] * 10, scores) > 0.9
 
 

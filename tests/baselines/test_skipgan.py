@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from toy_models import generator, pictures, stack
 
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.baselines.gan import Decoder
 from advrad.baselines.skipgan import SkipGanOptions, UNet, fit_skipgan
 
@@ -32,6 +32,6 @@ def test_fit() -> None:
     options = SkipGanOptions(work_px=32, channels=(8, 16), steps=2)
     assert not options.negatives
     assert (options.adversarial_weight, options.context_weight, options.latent_weight) == (1, 40, 1)
-    detector = fit_skipgan(Lesson(stack()), options)
+    detector = fit_skipgan(FitContext(stack()), options)
     assert isinstance(detector.generator, UNet)
-    assert bool(torch.isfinite(detector.judge(pictures(2), generator()).scores).all())
+    assert bool(torch.isfinite(detector.infer(pictures(2), generator()).scores).all())

@@ -34,7 +34,7 @@ def test_scores_and_maps_are_the_papers_equations() -> None:
         return coarse[0].mean((1, 2)).double().numpy(), torch.cat([fine, middle], 1)[0].double().numpy()
 
     memory = [described(image) for image in good]
-    answer = system.judge(images, generator())
+    answer = system.infer(images, generator())
     assert answer.maps is not None
     for image, score, error_map in zip(images, answer.scores, answer.maps, strict=True):
         whole, parts = described(image)
@@ -54,7 +54,7 @@ def test_scores_and_maps_are_the_papers_equations() -> None:
 
 def test_a_remembered_picture_is_at_no_distance() -> None:
     system = fitted(neighbours=1, gallery_positions=None)
-    answer = system.judge(lesson().good.batch([3]), generator())
+    answer = system.infer(lesson().good.batch([3]), generator())
     assert answer.maps is not None
     assert float(answer.scores) < 1e-10
     assert float(answer.maps.max()) < 1e-10
@@ -65,9 +65,9 @@ def test_a_defect_is_found_and_localised() -> None:
     good, _ = good_and_bad(10)
     bad = good.clone()
     bad[:, :, 4:10, 20:26] = 1.0
-    scores = [*system.judge(good, generator()).scores.tolist(), *system.judge(bad, generator()).scores.tolist()]
+    scores = [*system.infer(good, generator()).scores.tolist(), *system.infer(bad, generator()).scores.tolist()]
     assert auroc([0] * 10 + [1] * 10, scores) > 0.9
-    maps = system.judge(bad, generator()).maps
+    maps = system.infer(bad, generator()).maps
     assert maps is not None
     for place in maps.flatten(1).argmax(1).tolist():
         row, column = divmod(place, 32)

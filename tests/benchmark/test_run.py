@@ -18,10 +18,10 @@ from advrad.benchmark import run as benches
 from advrad.benchmark.cells import read_bench
 from advrad.benchmark.estimate import estimates
 from advrad.benchmark.grid import jobs_of, read_grid
-from advrad.benchmark.run import Outcome, bench, standing
+from advrad.benchmark.run import Outcome, bench, progress
 from advrad.demo.flange.render import write_product
 from advrad.errors import DataError, OutputError
-from advrad.utils.locks import claimed
+from advrad.utils.locks import lease
 from advrad.utils.progress import Silent
 
 GRID = """
@@ -192,7 +192,7 @@ def test_another_grid_at_work_in_the_folder_is_refused(home: Path) -> None:
     measured(home, ("bright",))
     other = write(home, GRID.replace("weight = 2.0", "weight = 4.0"), "other.toml")
     before = cells(home)
-    with claimed(home / "out" / "claims", "job-of-somebody"):
+    with lease(home / "out" / "claims", "job-of-somebody"):
         with pytest.raises(OutputError, match=r"another process measures another grid here.*name\s+another folder"):
             bench(read_grid(other), home / "data", home / "out", only=("bright",))
         assert measured(home, ("bright",)).done == 2  # the same grid is welcome
@@ -201,7 +201,7 @@ def test_another_grid_at_work_in_the_folder_is_refused(home: Path) -> None:
 
 def test_what_others_are_at_is_left_to_them(home: Path) -> None:
     jobs = {job.detector.label: job for job in jobs_of(read_grid(home / "grid.toml"), home / "data", ("bright",))}
-    with claimed(home / "out" / "claims", f"job-{jobs['bright'].name}"):
+    with lease(home / "out" / "claims", f"job-{jobs['bright'].name}"):
         outcome = measured(home, ("bright",))
     assert (outcome.done, outcome.elsewhere) == (0, 2)
     assert measured(home, ("bright",)).done == 2
@@ -209,7 +209,7 @@ def test_what_others_are_at_is_left_to_them(home: Path) -> None:
 
 def test_a_training_that_another_process_is_at_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = next(job.model for job in jobs_of(read_grid(home / "grid.toml"), home / "data", ("ours",)) if job.model)
-    claim = claimed(home / "out" / "claims", f"model-{model}")
+    claim = lease(home / "out" / "claims", f"model-{model}")
     claim.__enter__()
     waited = []
 
@@ -234,7 +234,7 @@ def test_an_error_of_ours_while_writing_ends_the_bench(home: Path, monkeypatch: 
 
 def test_standing_and_estimates_write_nothing(home: Path) -> None:
     jobs = jobs_of(read_grid(home / "grid.toml"), home / "data")
-    assert standing(home / "out", jobs).done == frozenset()
+    assert progress(home / "out", jobs).done == frozenset()
     left = {part.label: part for part in estimates(jobs, home / "out")}
     assert {label: part.cells for label, part in left.items()} == {
         "ours": 3,

@@ -18,12 +18,22 @@ from torch import Tensor
 from toy_models import FAR, detector, generator
 
 from advrad.certify import evaluation as certify
-from advrad.certify.evaluation import LADDER, CertifyPlan, Pictures, Row, Settled, check_reach, decided, run, settle
-from advrad.certify.order_statistics import bounds, looks
+from advrad.certify.evaluation import (
+    RADIUS_GRID,
+    CertifiedImages,
+    CertifiedPrediction,
+    CertifyPlan,
+    ImageCertificate,
+    certified_decision,
+    certify_sequential,
+    check_reach,
+    evaluate_certificates,
+)
+from advrad.certify.order_statistics import bounds, interim_sizes
 from advrad.certify.two_path import TwoPath
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
-from advrad.detectors.scoring import ScoreConfig, arrange, mean_filter, scale_errors, standardise
+from advrad.detectors.scoring import ScoreConfig, combine_scales, mean_filter, scale_errors, standardise
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.seeding import seed_of
 
@@ -33,16 +43,18 @@ def step(z: Floats) -> Floats:
     return (z > 0).astype(float)
 
 
-def numbers(values: Sequence[float], labels: Sequence[int] | None = None) -> Pictures:
+def numbers(values: Sequence[float], labels: Sequence[int] | None = None) -> CertifiedImages:
     labelled = np.array(labels if labels is not None else [x > 0 for x in values], dtype=np.int64)
-    return Pictures(lambda i: number(values[i]), labelled, tuple(f"{i}.png" for i in range(len(values))), "numbers")
+    return CertifiedImages(
+        lambda i: number(values[i]), labelled, tuple(f"{i}.png" for i in range(len(values))), "numbers"
+    )
 
 
 def plan_of(**values: object) -> CertifyPlan:
     return CertifyPlan(**{"radii": (0.1, 0.2), "draws": 60, "threshold": 0.0, "confidence": 0.99} | values)
 
 
-def without_time(rows: Sequence[Row]) -> list[dict[str, object]]:
+def without_time(rows: Sequence[ImageCertificate]) -> list[dict[str, object]]:
     return [{name: value for name, value in asdict(row).items() if name != "seconds"} for row in rows]
 
 
@@ -53,52 +65,55 @@ def test_verdicts_follow_from_the_bounds_each_with_half_of_the_failure() -> None
     scores = np.random.default_rng(0).normal(size=(1, 300))
     low, high = bounds(scores, scores, [0.5], 0.01)
     hair = 1e-9
-    assert decided(scores, scores, [0.5], low - hair, 0.02) == "certified anomalous"
-    assert decided(scores, scores, [0.5], low, 0.02) == "abstain"  # anomalous is above the threshold
-    assert decided(scores, scores, [0.5], high - hair, 0.02) == "abstain"
-    assert decided(scores, scores, [0.5], high, 0.02) == "certified normal"
+    assert certified_decision(scores, scores, [0.5], low - hair, 0.02) == "certified anomalous"
+    assert certified_decision(scores, scores, [0.5], low, 0.02) == "abstain"  # anomalous is above the threshold
+    assert certified_decision(scores, scores, [0.5], high - hair, 0.02) == "abstain"
+    assert certified_decision(scores, scores, [0.5], high, 0.02) == "certified normal"
 
 
 @pytest.mark.parametrize(("x", "verdict"), [(4.0, "certified anomalous"), (-4.0, "certified normal")])
 def test_an_easy_verdict_stops_at_the_first_look_and_reaches_further(x: float, verdict: str) -> None:
     sampler = Line()
-    settled = settle(sampler, number(x), 0.05, 0.0, 1000, 0.01, generator())
+    settled = certify_sequential(sampler, number(x), 0.05, 0.0, 1000, 0.01, generator())
     assert settled.verdict == verdict
-    assert settled.draws == sampler.drawn == looks(1000)[0]
+    assert settled.draws == sampler.drawn == interim_sizes(1000)[0]
     assert settled.radius >= 0.05
-    further = settle(sampler, number(x), 0.3, 0.0, 1000, 0.01, generator())
+    further = certify_sequential(sampler, number(x), 0.3, 0.0, 1000, 0.01, generator())
     assert further.verdict == verdict and further.draws > settled.draws and further.radius >= 0.3
 
 
 def test_a_hopeless_verdict_is_given_up() -> None:
     # Half of the pictures within reach are anomalous.
-    settled = [settle(Line(), number(0.0), 0.2, 0.0, 2000, 0.01, generator(seed)) for seed in range(20)]
+    settled = [certify_sequential(Line(), number(0.0), 0.2, 0.0, 2000, 0.01, generator(seed)) for seed in range(20)]
     assert all((s.verdict, s.radius) == ("abstain", 0) for s in settled)
     assert np.mean([s.draws for s in settled]) < 200
 
 
 def test_what_no_draws_could_settle_draws_none() -> None:
     sampler = Line()
-    assert settle(sampler, number(4.0), 0.6, 0.0, 60, 0.01, generator()) == Settled("abstain", 0, 0.0)
+    assert certify_sequential(sampler, number(4.0), 0.6, 0.0, 60, 0.01, generator()) == CertifiedPrediction(
+        "abstain", 0, 0.0
+    )
     assert sampler.drawn == 0
 
 
 def test_a_verdict_that_more_draws_would_bring_is_hardly_ever_given_up() -> None:
-    settled = [settle(Line(), number(0.25), 0.2, 0.0, 3000, 0.01, generator(seed)) for seed in range(200)]
+    settled = [certify_sequential(Line(), number(0.25), 0.2, 0.0, 3000, 0.01, generator(seed)) for seed in range(200)]
     assert np.mean([s.verdict == "certified anomalous" for s in settled]) > 0.9
 
 
-@pytest.mark.parametrize("wanted", [LADDER[0], LADDER[3]])
+@pytest.mark.parametrize("wanted", [RADIUS_GRID[0], RADIUS_GRID[3]])
 def test_stopping_early_and_reaching_far_keeps_the_failure_at_the_boundary(
     wanted: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(certify, "LADDER", (LADDER[0], LADDER[3], LADDER[4]))
+    monkeypatch.setattr(certify, "RADIUS_GRID", (RADIUS_GRID[0], RADIUS_GRID[3], RADIUS_GRID[4]))
     # The truth ends just below a rung, so a claim that includes it is wrong.
-    truth, failure, runs = LADDER[3] * (1 - 1e-9), 0.2, 1000
+    truth, failure, runs = RADIUS_GRID[3] * (1 - 1e-9), 0.2, 1000
     sampler = Line(shape=step, slope=0)
     for sign in (-1, 1):
         settled = [
-            settle(sampler, number(sign * truth), wanted, 0.5, 120, failure, generator(seed)) for seed in range(runs)
+            certify_sequential(sampler, number(sign * truth), wanted, 0.5, 120, failure, generator(seed))
+            for seed in range(runs)
         ]
         wrong = np.mean([s.radius > truth for s in settled])
         # One side is all that can fail here, and it has half of the failure.
@@ -114,7 +129,7 @@ def test_the_quantile_that_smooths_is_the_one_that_is_bounded_and_judged(quantil
     sampler = Line(quantile=quantile)
     values = np.random.default_rng(1).uniform(-1, 1, 40)
     plan = plan_of(radii=(radius,), draws=400, confidence=1 - failure)
-    rows = run(sampler, numbers(values), plan, tmp_path)
+    rows = evaluate_certificates(sampler, numbers(values), plan, tmp_path)
     rung = plan.ladder.index(radius)
     for row, x in zip(rows, values, strict=True):
         low, high = row.lower[rung], row.upper[rung]
@@ -125,8 +140,12 @@ def test_the_quantile_that_smooths_is_the_one_that_is_bounded_and_judged(quantil
         assert row.score == pytest.approx(2 * x + at, abs=0.05)
     # Far enough from the threshold a verdict comes, near it none, wherever the quantile has moved it to.
     for x, wanted in ((0.2, "certified anomalous"), (-0.2, "certified normal"), (0.0, "abstain")):
-        assert settle(sampler, number(x), radius, 2 * 0.0 + at, 3000, failure, generator(3)).verdict == wanted
-        row = run(sampler, numbers([x, 9]), plan_of(radii=(radius,), draws=3000, threshold=at), tmp_path / f"{x}")[0]
+        assert (
+            certify_sequential(sampler, number(x), radius, 2 * 0.0 + at, 3000, failure, generator(3)).verdict == wanted
+        )
+        row = evaluate_certificates(
+            sampler, numbers([x, 9]), plan_of(radii=(radius,), draws=3000, threshold=at), tmp_path / f"{x}"
+        )[0]
         assert row.verdicts[rung] == row.early[0] == wanted
 
 
@@ -138,7 +157,8 @@ def test_looking_again_and_again_without_sharing_the_failure_would_break_it() ->
     for _ in range(runs):
         scores = step(0.1 + 0.2 * rng.normal(size=(1, draws)))
         wrong += any(
-            decided(scores[:, :look], scores[:, :look], [0.1 / 0.2], 0.5, failure) != "abstain" for look in looks(draws)
+            certified_decision(scores[:, :look], scores[:, :look], [0.1 / 0.2], 0.5, failure) != "abstain"
+            for look in interim_sizes(draws)
         )
     assert wrong / runs > failure / 2 + 3 * math.sqrt(failure / 2 / runs)
 
@@ -149,9 +169,9 @@ def test_looking_again_and_again_without_sharing_the_failure_would_break_it() ->
 def test_rows_hold_the_worst_case_and_what_follows_from_it(tmp_path: Path) -> None:
     values = [-1.0, -0.3, 0.02, 0.3, 1.0]
     plan = plan_of(draws=400, radii=(0.2, 0.1))
-    rows = run(Line(), numbers(values), plan, tmp_path)
+    rows = evaluate_certificates(Line(), numbers(values), plan, tmp_path)
     ladder = plan.ladder
-    assert ladder[0] == 0 and {0.1, 0.2, *LADDER} < set(ladder)
+    assert ladder[0] == 0 and {0.1, 0.2, *RADIUS_GRID} < set(ladder)
     for x, row in zip(values, rows, strict=True):
         assert row.label == (x > 0)
         assert row.score == pytest.approx(2 * x, abs=0.1)
@@ -169,7 +189,7 @@ def test_rows_hold_the_worst_case_and_what_follows_from_it(tmp_path: Path) -> No
             assert set(row.verdicts[: reached + 1]) == {"certified anomalous" if x > 0 else "certified normal"}
         assert set(row.verdicts[reached + 1 :]) <= {"abstain"}
         assert len(row.early) == len(row.early_draws) == 2
-        assert set(row.early_draws) <= set(looks(400))
+        assert set(row.early_draws) <= set(interim_sizes(400))
     assert [row.radius > 0 for row in rows] == [True, True, False, True, True]
     # For an easy picture a few draws will do; the larger radius takes no fewer.
     assert rows[0].early == ("certified normal",) * 2 and rows[4].early == ("certified anomalous",) * 2
@@ -177,32 +197,32 @@ def test_rows_hold_the_worst_case_and_what_follows_from_it(tmp_path: Path) -> No
 
 
 def test_a_row_tells_what_stopping_early_would_have_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certify, "LADDER", ())
+    monkeypatch.setattr(certify, "RADIUS_GRID", ())
     values, plan = np.linspace(-0.3, 0.3, 25).tolist(), plan_of(draws=300)
     pictures, sampler = numbers(values), OneByOne()
     used = set()
-    for index, row in enumerate(run(sampler, pictures, plan, tmp_path)):
+    for index, row in enumerate(evaluate_certificates(sampler, pictures, plan, tmp_path)):
         for radius, verdict, draws in zip(plan.radii, row.early, row.early_draws, strict=True):
             noise = generator(seed_of(plan.seed, pictures.names[index]))
-            settled = settle(sampler, pictures.load(index), radius, 0.0, plan.draws, plan.failure, noise)
+            settled = certify_sequential(sampler, pictures.load(index), radius, 0.0, plan.draws, plan.failure, noise)
             assert (settled.verdict, settled.draws) == (verdict, draws)
             used.add(draws)
     assert len(used) > 3
 
 
 def test_without_a_threshold_there_are_bounds_alone(tmp_path: Path) -> None:
-    (row,) = run(Line(), numbers([1.0]), plan_of(threshold=None), tmp_path)
+    (row,) = evaluate_certificates(Line(), numbers([1.0]), plan_of(threshold=None), tmp_path)
     assert row.verdicts == row.early == row.early_draws == () and row.radius == 0
     assert row.lower[0] is not None
 
 
 def test_bounds_of_all_pictures_hold_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certify, "LADDER", ())
+    monkeypatch.setattr(certify, "RADIUS_GRID", ())
     values, failure, runs = np.linspace(-1, 1, 10).tolist(), 0.3, 120
     missed = 0
     for seed in range(runs):
         plan = plan_of(radii=(0.1,), confidence=1 - failure, seed=seed, threshold=None)
-        rows = run(Line(), numbers(values), plan, tmp_path / str(seed))
+        rows = evaluate_certificates(Line(), numbers(values), plan, tmp_path / str(seed))
         missed += any(
             row.lower[1] > 2 * (x - 0.1) or row.upper[1] < 2 * (x + 0.1) for x, row in zip(values, rows, strict=True)
         )
@@ -212,7 +232,7 @@ def test_bounds_of_all_pictures_hold_together(tmp_path: Path, monkeypatch: pytes
 def test_more_draws_certify_more_and_more_pictures_cost_little(tmp_path: Path) -> None:
     def width(draws: int, pictures: int) -> float:
         plan = plan_of(draws=draws, threshold=None)
-        rows = run(Line(), numbers([0.5] * pictures), plan, tmp_path / f"{draws}-{pictures}")
+        rows = evaluate_certificates(Line(), numbers([0.5] * pictures), plan, tmp_path / f"{draws}-{pictures}")
         rung = plan.ladder.index(0.1)
         return float(np.mean([row.upper[rung] - row.lower[rung] for row in rows]))
 
@@ -223,16 +243,18 @@ def test_more_draws_certify_more_and_more_pictures_cost_little(tmp_path: Path) -
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     values = [-1.0, -0.4, 0.3, 1.0]
-    whole = run(Line(), numbers(values), plan_of(), tmp_path)
+    whole = evaluate_certificates(Line(), numbers(values), plan_of(), tmp_path)
     for index in (1, 2):
         (tmp_path / "rows" / f"{index:05}.json").unlink()
     sampler, told = Line(), list[tuple[int, int]]()
-    again = run(sampler, numbers(values), plan_of(), tmp_path, progress=lambda *done: told.append(done))
+    again = evaluate_certificates(
+        sampler, numbers(values), plan_of(), tmp_path, progress=lambda *done: told.append(done)
+    )
     assert without_time(again) == without_time(whole)
     assert sampler.drawn == 2 * 60
     assert told == [(2, 4), (3, 4), (4, 4)]
     finished = Line()
-    assert run(finished, numbers(values), plan_of(), tmp_path) == again
+    assert evaluate_certificates(finished, numbers(values), plan_of(), tmp_path) == again
     assert finished.drawn == 0
 
 
@@ -248,42 +270,44 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_another_run_is_not_continued(
     tmp_path: Path, plan: CertifyPlan, identity: str, values: list[float], word: str
 ) -> None:
-    run(Line(), numbers([1.0]), plan_of(), tmp_path)
+    evaluate_certificates(Line(), numbers([1.0]), plan_of(), tmp_path)
     with pytest.raises(OutputError, match=f"other {word}"):
-        run(Line(), numbers(values), plan, tmp_path, identity=identity)
+        evaluate_certificates(Line(), numbers(values), plan, tmp_path, identity=identity)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"name": "0.png"', "[1]"])
 def test_a_damaged_row_is_named(tmp_path: Path, content: str) -> None:
-    run(Line(), numbers([1.0]), plan_of(), tmp_path)
+    evaluate_certificates(Line(), numbers([1.0]), plan_of(), tmp_path)
     (tmp_path / "rows" / "00000.json").write_text(content)
     with pytest.raises(OutputError, match=r"00000.json: a row is damaged .* delete it and run the same command again"):
-        run(Line(), numbers([1.0]), plan_of(), tmp_path)
+        evaluate_certificates(Line(), numbers([1.0]), plan_of(), tmp_path)
 
 
 def test_processes_that_share_the_pictures_make_the_same_rows(tmp_path: Path) -> None:
     values = [-1.0, -0.4, 0.1, 0.3, 1.0]
-    alone = run(Line(), numbers(values), plan_of(), tmp_path / "alone")
+    alone = evaluate_certificates(Line(), numbers(values), plan_of(), tmp_path / "alone")
     samplers = [Line(), Line()]
 
     def other() -> None:
-        run(samplers[1], numbers(values), plan_of(), tmp_path / "shared", process=(1, 2))
+        evaluate_certificates(samplers[1], numbers(values), plan_of(), tmp_path / "shared", process=(1, 2))
 
-    together = run(samplers[0], numbers(values), plan_of(), tmp_path / "shared", process=(0, 2), wait=other)
+    together = evaluate_certificates(
+        samplers[0], numbers(values), plan_of(), tmp_path / "shared", process=(0, 2), wait=other
+    )
     assert without_time(together) == without_time(alone)
     assert [sampler.drawn for sampler in samplers] == [3 * 60, 2 * 60]
 
 
 def test_a_process_that_does_not_wait_finds_rows_missing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"00001\.json"):
-        run(Line(), numbers([1.0, 2.0]), plan_of(), tmp_path, process=(0, 2))
+        evaluate_certificates(Line(), numbers([1.0, 2.0]), plan_of(), tmp_path, process=(0, 2))
 
 
 def test_the_seed_and_the_name_decide_a_pictures_draws(tmp_path: Path) -> None:
-    first, second = run(Line(), numbers([1.0, 1.0]), plan_of(), tmp_path / "a")
-    again, _ = run(Line(), numbers([1.0, 1.0]), plan_of(), tmp_path / "b")
-    other, _ = run(Line(), numbers([1.0, 1.0]), plan_of(seed=1), tmp_path / "c")
-    (alone,) = run(Line(), numbers([1.0]), plan_of(), tmp_path / "d")
+    first, second = evaluate_certificates(Line(), numbers([1.0, 1.0]), plan_of(), tmp_path / "a")
+    again, _ = evaluate_certificates(Line(), numbers([1.0, 1.0]), plan_of(), tmp_path / "b")
+    other, _ = evaluate_certificates(Line(), numbers([1.0, 1.0]), plan_of(seed=1), tmp_path / "c")
+    (alone,) = evaluate_certificates(Line(), numbers([1.0]), plan_of(), tmp_path / "d")
     assert without_time([first]) == without_time([again])
     assert len({first.score, second.score, other.score}) == 3  # each noise its own
     assert alone.score == first.score  # whatever other pictures there are
@@ -291,21 +315,21 @@ def test_the_seed_and_the_name_decide_a_pictures_draws(tmp_path: Path) -> None:
 
 def test_no_picture_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no picture to certify"):
-        run(Line(), numbers([]), plan_of(), tmp_path)
+        evaluate_certificates(Line(), numbers([]), plan_of(), tmp_path)
 
 
 def test_a_radius_out_of_reach_is_refused_with_the_draws_that_it_takes(tmp_path: Path) -> None:
     pictures = numbers([1.0, -1.0, 0.5])
     sampler = Line()
     with pytest.raises(ConfigError, match=r"--radius 0.4: is out of reach of 60 draws .* or more noise") as refused:
-        run(sampler, pictures, plan_of(radii=(0.1, 0.4)), tmp_path / "few")
+        evaluate_certificates(sampler, pictures, plan_of(radii=(0.1, 0.4)), tmp_path / "few")
     assert sampler.drawn == 0
     needed = int(re.findall(r"--draws (\d+)", str(refused.value))[0])
     with pytest.raises(ConfigError, match="out of reach"):
         check_reach(sampler, (1, 1), plan_of(radii=(0.4,), draws=needed - 1), 3)
     enough = plan_of(radii=(0.1, 0.4), draws=needed)
     rung = enough.ladder.index(0.4)
-    for row in run(sampler, pictures, enough, tmp_path / "enough"):
+    for row in evaluate_certificates(sampler, pictures, enough, tmp_path / "enough"):
         assert row.lower[rung] is not None and row.upper[rung] is not None
 
 
@@ -331,9 +355,9 @@ def test_parts_of_a_score_share_the_failure_when_draws_are_counted() -> None:
 
 
 def test_the_ladder_covers_what_is_asked_for_once() -> None:
-    ladder = plan_of(radii=(0.0, 0.1, LADDER[2])).ladder
+    ladder = plan_of(radii=(0.0, 0.1, RADIUS_GRID[2])).ladder
     assert all(one < next for one, next in pairwise(ladder))
-    assert {0.0, 0.1, *LADDER} == set(ladder)
+    assert {0.0, 0.1, *RADIUS_GRID} == set(ladder)
 
 
 # --- no attack does better than the certificate says ----------------------------------------------------------------
@@ -347,22 +371,22 @@ def area(lower: Sequence[float], upper: Sequence[float]) -> float:
 def test_an_attack_on_the_smoothed_score_leaves_no_less_than_was_certified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(certify, "LADDER", ())
+    monkeypatch.setattr(certify, "RADIUS_GRID", ())
     config = ScoreConfig(looks=(FAR,), normalisation="tolerant", filter_px=3, pooling=0.1)
     judge = detector(config, calibrated=False)
     each, radius = 5, 0.3
     images = 0.5 + 0.02 * torch.randn(2 * each, 3, 32, 32, generator=generator())
     images[each:, :, 8:20, 8:20] += torch.linspace(0.1, 0.4, each).view(-1, 1, 1, 1)
     labels = np.arange(2 * each) // each
-    pictures = Pictures(images.__getitem__, labels, tuple(f"{i}.png" for i in range(2 * each)), "")
-    rows = run(TwoPath(judge), pictures, plan_of(radii=(radius,), draws=64, threshold=None), tmp_path)
+    pictures = CertifiedImages(images.__getitem__, labels, tuple(f"{i}.png" for i in range(2 * each)), "")
+    rows = evaluate_certificates(TwoPath(judge), pictures, plan_of(radii=(radius,), draws=64, threshold=None), tmp_path)
     certified = area([row.lower[1] for row in rows[each:]], [row.upper[1] for row in rows[:each]])
     clean = area([row.score for row in rows[each:]], [row.score for row in rows[:each]])
 
     def smoothed(image: Tensor, seed: int, draws: int) -> Tensor:
         view = resize(image[None], FAR.view_px).expand(draws, -1, -1, -1)
         recon = reconstruct(judge.denoiser, view, FAR.sigma, generator(seed), independent=True)
-        maps = mean_filter(arrange(scale_errors(view, recon), config.scales)[0], config.filter_px)
+        maps = mean_filter(combine_scales(scale_errors(view, recon), config.scales)[0], config.filter_px)
         return standardise(maps, judge.normal(FAR, 0), config)[0].median()
 
     attacked = []

@@ -14,14 +14,14 @@ from toy_models import generator
 
 from advrad.certify.operator_norms import kernels, resize_matrix, resize_norm
 from advrad.data.transforms import resize
-from advrad.detectors.scoring import Look, ScoreConfig, arrange, mean_filter, scale_errors
+from advrad.detectors.scoring import NoiseView, ScoreConfig, combine_scales, mean_filter, scale_errors
 
 SIZE = 24
 
 
 def kernels_and_maps(scales: str, filter_px: int, size: int = SIZE) -> tuple[tuple, Callable[[Tensor], list[Tensor]]]:
     """The kernels of a look, and its error maps as a function of one channel of a difference, (size * size,)."""
-    look = Look(view_px=size, sigma=0.2)
+    look = NoiseView(view_px=size, sigma=0.2)
     config = ScoreConfig(looks=(look,), scales=scales, filter_px=filter_px)
 
     def maps(difference: Tensor) -> list[Tensor]:
@@ -29,7 +29,9 @@ def kernels_and_maps(scales: str, filter_px: int, size: int = SIZE) -> tuple[tup
         picture = torch.zeros(1, 3, size, size, dtype=torch.float64).index_add(
             1, torch.tensor([1]), difference.view(1, 1, size, size)
         )
-        return [mean_filter(m, filter_px) for m in arrange(scale_errors(picture, torch.zeros_like(picture)), scales)]
+        return [
+            mean_filter(m, filter_px) for m in combine_scales(scale_errors(picture, torch.zeros_like(picture)), scales)
+        ]
 
     return kernels(look, config), maps
 

@@ -20,9 +20,9 @@ from advrad.certify.order_statistics import (
     binary_radius,
     bounds,
     draws_needed,
-    hopeless,
+    futility,
+    interim_sizes,
     levels,
-    looks,
     rank_above,
     rank_below,
 )
@@ -275,7 +275,7 @@ def test_no_majority_has_no_radius() -> None:
 
 @pytest.mark.parametrize("draws", [1, 5, FIRST_LOOK, FIRST_LOOK + 1, 100, 200, 5000])
 def test_looks_grow_to_all_draws(draws: int) -> None:
-    planned = looks(draws)
+    planned = interim_sizes(draws)
     assert planned[-1] == draws
     assert planned[0] == min(FIRST_LOOK, draws)
     assert all(one < next for one, next in pairwise(planned))
@@ -284,8 +284,8 @@ def test_looks_grow_to_all_draws(draws: int) -> None:
 
 def test_hope_ends_only_when_neither_verdict_can_be_expected() -> None:
     scores = np.random.default_rng(5).normal(size=(1, 400))
-    assert hopeless(scores, scores, [1.0], 0.0)  # the median itself is the threshold
-    assert not hopeless(scores, scores, [1.0], 3.0)  # certainly normal
-    assert not hopeless(scores, scores, [1.0], -3.0)  # certainly anomalous
-    assert not hopeless(scores[:, :4], scores[:, :4], [1.0], 0.0)  # too early to tell
-    assert not hopeless(scores, scores, [0.0], 0.0)  # within no distance a verdict may yet come
+    assert futility(scores, scores, [1.0], 0.0)  # the median itself is the threshold
+    assert not futility(scores, scores, [1.0], 3.0)  # certainly normal
+    assert not futility(scores, scores, [1.0], -3.0)  # certainly anomalous
+    assert not futility(scores[:, :4], scores[:, :4], [1.0], 0.0)  # too early to tell
+    assert not futility(scores, scores, [0.0], 0.0)  # within no distance a verdict may yet come

@@ -19,16 +19,16 @@ from toy_models import TWO_LOOKS, detector
 from trained_run import Cli
 
 from advrad import metrics
-from advrad.attacks.base import Task
+from advrad.attacks.base import AttackInput
 from advrad.attacks.objectives import objective
 from advrad.attacks.registry import ATTACKS
 from advrad.attacks.threat import Threat
-from advrad.certify.evaluation import CertifyPlan, Row
-from advrad.certify.pipeline import CertifyOptions, case_of, certify, given, radii_of
-from advrad.certify.summary import certified_auroc, figures
+from advrad.certify.evaluation import CertifyPlan, ImageCertificate
+from advrad.certify.pipeline import CertifyOptions, certify, load_test_images, prepare, radii_of
+from advrad.certify.summary import certified_auroc, summarize
 from advrad.certify.two_path import TwoPath
-from advrad.detectors.config import Guarantee
-from advrad.detectors.loading import accused, load_detector
+from advrad.detectors.config import RobustCalibration
+from advrad.detectors.loading import load_detector, load_target
 from advrad.errors import ConfigError
 from advrad.utils.seeding import seed_of
 
@@ -74,7 +74,7 @@ def run(tmp_path: Path) -> Path:
 def guaranteed(folder: Path, threshold: float) -> None:
     """Give a saved detector a threshold for certified verdicts."""
     held = load_detector(folder)
-    promise = Guarantee(threshold=threshold, false_alarm_rate=0.1, radius=0.1, n=19, draws=64, confidence=0.999)
+    promise = RobustCalibration(threshold=threshold, false_alarm_rate=0.1, radius=0.1, n=19, draws=64, confidence=0.999)
     held.detector_config = held.detector_config.model_copy(update={"guarantee": promise})
     held.save_pretrained(folder)
 
@@ -343,16 +343,16 @@ def test_no_attack_within_the_radius_leaves_the_bounds(run: Path, data: Path, tm
     """PGD at exactly the radius, on every picture: bounds, verdicts and AUROC of the smoothed score hold."""
     guaranteed(run, 0.0)
     options = CertifyOptions(radius="0.1", draws=100, limit=6)
-    case = accused(str(run))
-    result = certify(case_of(case, data, options, tmp_path / "out"))
+    case = load_target(str(run))
+    result = certify(prepare(case, data, options, tmp_path / "out"))
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
-    shown = given(case, data, options).pictures
+    shown = load_test_images(case, data, options).pictures
     images = torch.stack([shown.load(index) for index in range(len(rows))])
     signs = torch.where(torch.from_numpy(shown.labels) == 0, 1.0, -1.0)
     climbed = objective(case.detector, signs, "score", torch.Generator().manual_seed(1), eot=4)
     threat = Threat.of("l2", "0.1")
     own = [torch.Generator().manual_seed(index) for index in range(len(rows))]
-    found = threat.project(ATTACKS["pgd"](Task(climbed, images, threat, own, 15)).images.detach(), images)
+    found = threat.project(ATTACKS["pgd"](AttackInput(climbed, images, threat, own, 15)).images.detach(), images)
     assert threat.distance(images, found).min() > 0.09, "the attack goes to the border"
     sampler = TwoPath(case.detector.detector)  # type: ignore[attr-defined]
 
@@ -416,10 +416,12 @@ def test_the_report_shows_certificates_of_its_product(cli: Cli, run: Path, data:
 # --- the figures -----------------------------------------------------------------------------------------------------
 
 
-def row(label: int, lower: float | None, upper: float | None, verdict: str, radius: float, draws: int = 16) -> Row:
+def row(
+    label: int, lower: float | None, upper: float | None, verdict: str, radius: float, draws: int = 16
+) -> ImageCertificate:
     """A row whose bounds and verdict are the same at every rung."""
     rungs = len(CertifyPlan(radii=(0.1,)).ladder)
-    return Row(
+    return ImageCertificate(
         name=f"{label}-{lower}-{upper}",
         label=label,
         score=lower or 0.0,
@@ -449,7 +451,7 @@ def test_shares_draws_and_radii() -> None:
         row(0, -2, -1, "certified normal", 0.2),
         row(1, -1, 1, "abstain", 0.0, draws=64),
     )
-    found = figures(rows, plan)
+    found = summarize(rows, plan)
     shares = found["verdicts"]["0.1"]
     assert (shares["right"], shares["wrong"], shares["abstained"]) == (0.5, 0.25, 0.25)
     assert shares["certified"] == shares["early_certified"] == 0.75
@@ -511,7 +513,7 @@ def test_predict_takes_the_threshold_that_holds_under_attack(
     picture = data / "test" / "good" / "000.png"
     if threshold is None:  # the score itself, on the noise that it is certified on: nothing can be told
         held = load_detector(run)
-        image = given(accused(str(run)), data, CertifyOptions()).pictures.load(0)
+        image = load_test_images(load_target(str(run)), data, CertifyOptions()).pictures.load(0)
         drawn = TwoPath(held).draw(image, (0.0,), 500, torch.Generator().manual_seed(seed_of("other")))[0]
         threshold = float(np.median(drawn[:, 0], axis=1).mean())
     guaranteed(run, threshold)

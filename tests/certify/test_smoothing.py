@@ -108,7 +108,7 @@ def test_no_attack_on_the_smoothed_score_of_an_autoencoder_leaves_its_bounds() -
 
     def smoothed(image: Tensor, seed: int, draws: int = 64) -> Tensor:
         noise = sigma * torch.randn(draws, *image.shape, generator=generator(seed))
-        return detector.judge(image + noise, generator()).scores.median()
+        return detector.infer(image + noise, generator()).scores.median()
 
     found = []
     for sign in (-1, 1):

@@ -12,8 +12,8 @@ from analytic_scores import SIGMA, Line, number
 from scipy.stats import norm
 from toy_models import generator
 
-from advrad.certify.evaluation import decided
-from advrad.certify.threshold import guarantee, least_rate, promised_rate, upper_bounds
+from advrad.certify.evaluation import certified_decision
+from advrad.certify.threshold import calibrate_robust_threshold, least_rate, promised_rate, upper_bounds
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
 
@@ -24,7 +24,7 @@ def alarm(x: float, threshold: float, noise: torch.Generator) -> bool:
     """Whether a picture is certified anomalous."""
     sampler = Line()
     lower, upper = sampler.draw(number(x), (0.0,), DRAWS, noise)
-    return decided(lower[:, 0], upper[:, 0], [0.0], threshold, 1 - CONFIDENCE) == "certified anomalous"
+    return certified_decision(lower[:, 0], upper[:, 0], [0.0], threshold, 1 - CONFIDENCE) == "certified anomalous"
 
 
 def test_the_promise_is_kept_under_attack_and_a_threshold_from_plain_scores_breaks_it() -> None:
@@ -33,7 +33,7 @@ def test_the_promise_is_kept_under_attack_and_a_threshold_from_plain_scores_brea
     for run in range(runs):
         # Nine pictures of one kind to calibrate with, and a tenth that is attacked as badly as can be.
         *normals, new = rng.normal(scale=0.1, size=10)
-        promise = guarantee(
+        promise = calibrate_robust_threshold(
             Line(),
             [number(x) for x in normals],
             false_alarm_rate=RATE,
@@ -53,7 +53,7 @@ def test_the_promise_is_kept_under_attack_and_a_threshold_from_plain_scores_brea
 def test_the_promise_is_not_kept_by_being_useless() -> None:
     # A defect that lies further away than an attack on both sides, and what is unsure of the bounds, can hide.
     normals = np.random.default_rng(1).normal(scale=0.1, size=9)
-    promise = guarantee(
+    promise = calibrate_robust_threshold(
         Line(),
         [number(x) for x in normals],
         false_alarm_rate=RATE,
@@ -87,7 +87,7 @@ def test_bounds_are_those_of_the_quantile_that_smooths(quantile: float) -> None:
 def test_the_threshold_is_the_quantile_of_the_bounds_at_what_is_left_of_the_rate() -> None:
     normals = [number(x) for x in np.random.default_rng(3).normal(size=40)]
     told: list[tuple[int, int]] = []
-    promise = guarantee(
+    promise = calibrate_robust_threshold(
         Line(),
         normals,
         false_alarm_rate=0.1,
@@ -111,7 +111,7 @@ def test_a_larger_radius_takes_a_higher_threshold() -> None:
     normals = [number(x) for x in np.random.default_rng(4).normal(size=20)]
 
     def threshold(radius: float) -> float:
-        return guarantee(Line(), normals, false_alarm_rate=0.1, radius=radius, draws=200).threshold
+        return calibrate_robust_threshold(Line(), normals, false_alarm_rate=0.1, radius=radius, draws=200).threshold
 
     thresholds = [threshold(radius) for radius in (0.0, 0.05, 0.2, 0.3)]
     assert thresholds == sorted(set(thresholds))
@@ -120,10 +120,10 @@ def test_a_larger_radius_takes_a_higher_threshold() -> None:
 def test_too_few_pictures_are_refused_with_how_many_and_which_rate_will_do() -> None:
     normals = [number(x) for x in np.random.default_rng(5).normal(size=20)]
     with pytest.raises(ConfigError, match=r"needs 20 calibration pictures under attack, there are 19; .* 0\.052") as no:
-        guarantee(Line(), normals[:19], false_alarm_rate=0.05, radius=RADIUS, draws=200)
-    assert guarantee(Line(), normals, false_alarm_rate=0.05, radius=RADIUS, draws=200).n == 20
+        calibrate_robust_threshold(Line(), normals[:19], false_alarm_rate=0.05, radius=RADIUS, draws=200)
+    assert calibrate_robust_threshold(Line(), normals, false_alarm_rate=0.05, radius=RADIUS, draws=200).n == 20
     accepted = float(str(no.value).rpartition("a rate of ")[2].partition(" ")[0])
-    assert guarantee(Line(), normals[:19], false_alarm_rate=accepted, radius=RADIUS, draws=200).n == 19
+    assert calibrate_robust_threshold(Line(), normals[:19], false_alarm_rate=accepted, radius=RADIUS, draws=200).n == 19
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.99, 0.999])
@@ -138,7 +138,7 @@ def test_the_least_rate_is_one_that_is_accepted(confidence: float) -> None:
 
 def test_a_rate_that_the_confidence_uses_up_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"is used up by a confidence of 0\.95"):
-        guarantee(Line(), [number(0.0)] * 100, false_alarm_rate=0.1, radius=RADIUS, confidence=0.95)
+        calibrate_robust_threshold(Line(), [number(0.0)] * 100, false_alarm_rate=0.1, radius=RADIUS, confidence=0.95)
 
 
 def test_a_radius_out_of_reach_is_refused_with_the_draws_that_it_takes() -> None:

@@ -18,16 +18,24 @@ from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
-from advrad.detectors.scoring import Look, MapStatistics, ScoreConfig, arrange, mean_filter, scale_errors, standardise
+from advrad.detectors.scoring import (
+    MapStatistics,
+    NoiseView,
+    ScoreConfig,
+    combine_scales,
+    mean_filter,
+    scale_errors,
+    standardise,
+)
 
 Score = Callable[[Tensor], Tensor]
 
 
 def maps_of(views: Tensor, recon: Tensor, config: ScoreConfig) -> list[Tensor]:
-    return [mean_filter(m, config.filter_px) for m in arrange(scale_errors(views, recon), config.scales)]
+    return [mean_filter(m, config.filter_px) for m in combine_scales(scale_errors(views, recon), config.scales)]
 
 
-def score_of(judge: AdvRAD, look: Look, views: Tensor, recon: Tensor) -> Tensor:
+def score_of(judge: AdvRAD, look: NoiseView, views: Tensor, recon: Tensor) -> Tensor:
     """A look's part of the detector's score, (b,), for a reconstruction that stays as it is, (1, c, h, w)."""
     config = judge.detector_config.score
     maps = maps_of(views, recon.expand_as(views), config)
@@ -234,7 +242,7 @@ def test_every_draw_bounds_the_score_of_every_picture_in_reach_as_given(
         for draw in range(count):
             recon = recons[part][draw, None]
 
-            def score(images: Tensor, recon: Tensor = recon, look: Look = look) -> Tensor:
+            def score(images: Tensor, recon: Tensor = recon, look: NoiseView = look) -> Tensor:
                 return score_of(judge, look, resize(resize(images, judge.size_px), look.view_px), recon)
 
             with torch.no_grad():

@@ -24,11 +24,11 @@ from advrad.detectors.model_folder import load_folder, save_folder
 from advrad.detectors.scoring import (
     MapStatistics,
     ScoreConfig,
+    divide_by_image_mean,
     error_map,
     mean_filter,
     paper_score,
     pool,
-    relate,
     scale_errors,
     smooth,
 )
@@ -93,7 +93,8 @@ def test_maps_are_averaged_in_units_of_their_spread() -> None:
     total = torch.zeros(2)
     for error, part in zip(errors, parts, strict=True):
         values = pool(
-            (relate(mean_filter(error, 3), "relative", part.ceiling) - part.mean) / part.spread, score.pooling
+            (divide_by_image_mean(mean_filter(error, 3), "relative", part.ceiling) - part.mean) / part.spread,
+            score.pooling,
         )
         total += (values - part.location) / part.scale / 4
     torch.testing.assert_close(together, total)

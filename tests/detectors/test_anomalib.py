@@ -12,8 +12,8 @@ from toy_models import assert_gradient, generator, pictures
 
 import advrad
 from advrad.detectors.anomalib import WholeGraph, expose
-from advrad.detectors.probing import find_traits, judged
-from advrad.detectors.wrappers import Wrapped
+from advrad.detectors.probing import probe, validated_output
+from advrad.detectors.wrappers import CallableDetector
 from advrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ def toy(**options: Any) -> Toy:
     return Toy(**options)
 
 
-def scores(detector: Wrapped, images: Tensor) -> Tensor:
-    return detector.judge(images, generator()).scores
+def scores(detector: CallableDetector, images: Tensor) -> Tensor:
+    return detector.infer(images, generator()).scores
 
 
 def test_scores_and_maps_are_the_models_own() -> None:
     model, images = toy(), pictures(3, 16)
-    answer = judged(expose(model), images, generator())
+    answer = validated_output(expose(model), images, generator())
     assert answer.maps is not None
     for row in range(3):
         plain = model.model(model.pre_processor.transform(images[row : row + 1]))
@@ -49,8 +49,8 @@ def test_scores_and_maps_are_the_models_own() -> None:
 
 def test_the_gradient_is_that_of_the_score() -> None:
     model = toy().double()
-    assert not find_traits(advrad.wrap(lambda x: model.model(x)), pictures(2, 16).double()).differentiable
-    assert find_traits(expose(model), pictures(2, 16).double()).differentiable
+    assert not probe(advrad.wrap(lambda x: model.model(x)), pictures(2, 16).double()).differentiable
+    assert probe(expose(model), pictures(2, 16).double()).differentiable
     assert_gradient(lambda x: scores(expose(model), x), pictures(2, 16).double())
     assert_gradient(lambda x: scores(expose(model), x), pictures(2, 24).double())  # resized on the way
 
@@ -68,9 +68,9 @@ def test_a_distance_of_zero_has_no_bad_gradient() -> None:
 def test_rows_do_not_meet_in_a_model_that_mixes_them() -> None:
     model, images = toy(mixes=True), pictures(3, 16)
     detector = expose(model)
-    together = judged(detector, images, generator())
+    together = validated_output(detector, images, generator())
     for index in range(3):
-        alone = judged(detector, images[index : index + 1], generator())
+        alone = validated_output(detector, images[index : index + 1], generator())
         assert torch.equal(alone.scores, together.scores[index : index + 1])
         assert together.maps is not None and together.maps.shape[1] == 1
     assert not torch.equal(model.model(model.pre_processor.transform(images)).pred_score.flatten(), together.scores)
@@ -98,13 +98,13 @@ def test_what_it_is_known_to_be() -> None:
     detector = expose(toy())
     assert (detector.size_px, detector.deterministic, detector.threshold) == (16, True, None)
     assert expose(toy(size=(16, 24))).size_px is None
-    assert not detector.hints
+    assert not detector.surrogates
 
 
 @pytest.mark.parametrize("sensitivity", [0.5, 0.7])
 def test_its_threshold_decides_as_anomalib_does(sensitivity: float) -> None:
     model, images = toy(), pictures(16, 16)
-    raw = judged(expose(model), images, generator()).scores
+    raw = validated_output(expose(model), images, generator()).scores
     post = model.post_processor
     post.image_sensitivity = sensitivity
     post._image_threshold.copy_(raw.quantile(0.6))

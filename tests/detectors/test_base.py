@@ -12,9 +12,9 @@ from torch import Tensor
 from toy_models import detector, generator, pictures
 
 import advrad
-from advrad.detectors.base import Detector
-from advrad.detectors.probing import find_traits, judged
-from advrad.detectors.white_box import Exposed
+from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.probing import probe, validated_output
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError, DetectorError
 
@@ -38,7 +38,7 @@ def square_maps(images: Tensor) -> Tensor:
 )
 def test_scores_and_maps_are_found_in_many_kinds_of_answer(call: object) -> None:
     images = pictures(3, 8)
-    answer = judged(wrap(call), images, generator())  # type: ignore[arg-type]
+    answer = validated_output(wrap(call), images, generator())  # type: ignore[arg-type]
     torch.testing.assert_close(answer.scores, mean(images))
     assert answer.maps is not None
     torch.testing.assert_close(answer.maps, square_maps(images))
@@ -46,12 +46,12 @@ def test_scores_and_maps_are_found_in_many_kinds_of_answer(call: object) -> None
 
 def test_the_score_of_a_map_is_its_maximum() -> None:
     images = pictures(3, 8)
-    answer = judged(wrap(square_maps), images, generator())
+    answer = validated_output(wrap(square_maps), images, generator())
     torch.testing.assert_close(answer.scores, square_maps(images).amax((1, 2, 3)))
 
 
 def test_scores_alone_are_enough() -> None:
-    assert judged(wrap(mean), pictures(3, 8), generator()).maps is None
+    assert validated_output(wrap(mean), pictures(3, 8), generator()).maps is None
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_scores_alone_are_enough() -> None:
 )
 def test_an_answer_that_is_none_is_named(call: object, words: str) -> None:
     with pytest.raises(DetectorError, match=words):
-        judged(wrap(call), pictures(3, 8), generator())  # type: ignore[arg-type]
+        validated_output(wrap(call), pictures(3, 8), generator())  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_called_is_refused() -> None:
@@ -80,7 +80,7 @@ def test_what_cannot_be_called_is_refused() -> None:
 def test_noise_from_the_global_source_follows_the_generator_and_leaves_it_alone() -> None:
     noisy, images = wrap(Noisy()), pictures(2, 16)
     before = torch.get_rng_state()
-    first, again, other = (noisy.judge(images, generator(seed)).scores for seed in (1, 1, 2))
+    first, again, other = (noisy.infer(images, generator(seed)).scores for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -90,7 +90,7 @@ def test_a_callable_that_takes_a_generator_gets_it() -> None:
         return mean(images) + torch.rand((), generator=generator)
 
     detector = wrap(call)
-    first, again, other = (detector.judge(pictures(1, 8), generator(seed)).scores for seed in (1, 1, 2))
+    first, again, other = (detector.infer(pictures(1, 8), generator(seed)).scores for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -102,19 +102,19 @@ def test_a_module_is_put_in_evaluation_mode() -> None:
 
 def test_traits_are_found_out_not_believed() -> None:
     images = subjects().images[:1]
-    assert find_traits(honest(), images).deterministic and find_traits(honest(), images).differentiable
-    assert not find_traits(wrap(Noisy(), deterministic=False), images).deterministic
-    blind = find_traits(wrap(lambda x: mean(x).detach()), images)
+    assert probe(honest(), images).deterministic and probe(honest(), images).differentiable
+    assert not probe(wrap(Noisy(), deterministic=False), images).deterministic
+    blind = probe(wrap(lambda x: mean(x).detach()), images)
     assert not blind.differentiable and blind.why_not
 
 
 def test_how_far_gradients_of_two_noise_draws_agree_is_found_out() -> None:
     images = subjects().images[:2]
-    assert find_traits(honest(), images).agreement == 1.0
-    assert 0.5 < find_traits(wrap(Noisy()), images).agreement < 1.0
-    assert abs(find_traits(wrap(VeryNoisy()), images).agreement) < 0.1
+    assert probe(honest(), images).agreement == 1.0
+    assert 0.5 < probe(wrap(Noisy()), images).agreement < 1.0
+    assert abs(probe(wrap(VeryNoisy()), images).agreement) < 0.1
     flat = wrap(lambda x: 0 * mean(x) + torch.randn(1))  # without a gradient there is nothing to compare
-    assert find_traits(flat, images).agreement == 1.0
+    assert probe(flat, images).agreement == 1.0
 
 
 def test_wrap_is_part_of_the_front() -> None:
@@ -122,9 +122,9 @@ def test_wrap_is_part_of_the_front() -> None:
 
 
 def test_our_detector_is_one_too() -> None:
-    ours: Detector = Exposed(detector())
+    ours: AnomalyDetector = WhiteBoxAdvRAD(detector())
     images = pictures(2, 32)
-    answer = judged(ours, images, generator(3))
+    answer = validated_output(ours, images, generator(3))
     wanted, maps, _ = detector().examine(images, generator(3))
     torch.testing.assert_close(answer.scores, wanted)
     assert answer.maps is not None
@@ -134,54 +134,54 @@ def test_our_detector_is_one_too() -> None:
 
 def test_the_parts_of_our_score_have_its_mean() -> None:
     """Over many draws of noise; the attacker may take them in turn."""
-    ours, images = Exposed(detector()), pictures(2, 32)
-    parts = [hint for name, hint in ours.hints.items() if name.startswith("part")]
+    ours, images = WhiteBoxAdvRAD(detector()), pictures(2, 32)
+    parts = [hint for name, hint in ours.surrogates.items() if name.startswith("part")]
     assert len(parts) == 2
     with torch.no_grad():
         mean_of_parts = torch.stack([hint(images, generator(seed)) for seed in range(100) for hint in parts]).mean(0)
-        whole = torch.stack([ours.judge(images, generator(seed)).scores for seed in range(100)])
+        whole = torch.stack([ours.infer(images, generator(seed)).scores for seed in range(100)])
     error = 4 * whole.std(0) / 10
     assert ((mean_of_parts - whole.mean(0)).abs() < error).all()
 
 
 def test_scales_of_our_score_together_are_the_score() -> None:
-    ours, images = Exposed(detector()), pictures(2, 32)
-    scales = [hint(images, generator(1)) for name, hint in ours.hints.items() if name.startswith("scale")]
+    ours, images = WhiteBoxAdvRAD(detector()), pictures(2, 32)
+    scales = [hint(images, generator(1)) for name, hint in ours.surrogates.items() if name.startswith("scale")]
     assert len(scales) == 4
-    torch.testing.assert_close(torch.stack(scales).mean(0), ours.judge(images, generator(1)).scores)
+    torch.testing.assert_close(torch.stack(scales).mean(0), ours.infer(images, generator(1)).scores)
 
 
 def test_a_walk_of_many_steps_has_hints_of_its_own() -> None:
     from toy_models import TWO_LOOKS
 
-    ours = Exposed(detector(TWO_LOOKS.model_copy(update={"steps": 3})))
+    ours = WhiteBoxAdvRAD(detector(TWO_LOOKS.model_copy(update={"steps": 3})))
     images = pictures(1, 32).requires_grad_()
-    assert {"one shot", "straight through"} <= set(ours.hints)
-    straight = ours.hints["straight through"](images, generator(1))
+    assert {"one shot", "straight through"} <= set(ours.surrogates)
+    straight = ours.surrogates["straight through"](images, generator(1))
     with torch.no_grad():
-        assert torch.equal(straight, ours.judge(images, generator(1)).scores), "the value is the score's"
+        assert torch.equal(straight, ours.infer(images, generator(1)).scores), "the value is the score's"
     (gradient,) = torch.autograd.grad(straight.sum(), images)
-    (exact,) = torch.autograd.grad(ours.judge(images, generator(1)).scores.sum(), images)
+    (exact,) = torch.autograd.grad(ours.infer(images, generator(1)).scores.sum(), images)
     assert gradient.abs().sum() > 0 and not torch.allclose(gradient, exact)
 
 
 def test_parameters_are_frozen_for_an_audit() -> None:
-    assert not any(parameter.requires_grad for parameter in Exposed(detector()).detector.parameters())
+    assert not any(parameter.requires_grad for parameter in WhiteBoxAdvRAD(detector()).detector.parameters())
 
 
 def test_gradients_in_bfloat16_point_where_those_in_float32_do() -> None:
-    exact, images = Exposed(detector()), pictures(4, 32)
+    exact, images = WhiteBoxAdvRAD(detector()), pictures(4, 32)
     rough = exact.in_arithmetic("bfloat16")
     with torch.no_grad():
-        same = torch.equal(*(one.judge(images, generator(1)).scores for one in (exact, rough)))
+        same = torch.equal(*(one.infer(images, generator(1)).scores for one in (exact, rough)))
     assert same, "scores are in the arithmetic of use, whatever the gradients are in"
 
-    def gradient(one: Exposed, hint: str | None) -> torch.Tensor:
+    def gradient(one: WhiteBoxAdvRAD, hint: str | None) -> torch.Tensor:
         point = images.clone().requires_grad_()
-        scores = one.hints[hint](point, generator(1)) if hint else one.judge(point, generator(1)).scores
+        scores = one.surrogates[hint](point, generator(1)) if hint else one.infer(point, generator(1)).scores
         return torch.autograd.grad(scores.sum(), point)[0].flatten(1)
 
-    for hint in (None, *(name for name in exact.hints if name.startswith("part"))):
+    for hint in (None, *(name for name in exact.surrogates if name.startswith("part"))):
         wanted, found = gradient(exact, hint), gradient(rough, hint)
         assert not torch.equal(wanted, found), "bfloat16 was not used"
         assert (torch.cosine_similarity(wanted, found) > 0.98).all()

@@ -7,7 +7,7 @@ import yaml
 from advrad.denoisers.lean import LeanConfig
 from advrad.detectors.config import Calibration, DetectorConfig
 from advrad.detectors.model_card import category_of, promise, render
-from advrad.detectors.scoring import Look, ScoreConfig, describe
+from advrad.detectors.scoring import NoiseView, ScoreConfig, describe
 
 FIGURES = {
     "image_auroc": 0.98765,
@@ -27,7 +27,7 @@ def config(**changes: object) -> DetectorConfig:
     values: dict[str, object] = {
         "denoiser": LeanConfig(),
         "size_px": 64,
-        "score": ScoreConfig(looks=(Look(view_px=64, sigma=0.2),)),
+        "score": ScoreConfig(looks=(NoiseView(view_px=64, sigma=0.2),)),
         "calibration": Calibration(threshold=1.25, false_alarm_rate=0.05, n=19, heat_low=0.5, heat_high=1.5),
         "training": {
             "plan": {
@@ -116,7 +116,7 @@ def test_a_category_cannot_break_the_page() -> None:
 
 
 def test_the_score_is_described_in_one_line() -> None:
-    looks = [Look(view_px=64, sigma=0.2), Look(view_px=32, sigma=0.1)]
+    looks = [NoiseView(view_px=64, sigma=0.2), NoiseView(view_px=32, sigma=0.1)]
     score = ScoreConfig(looks=tuple(looks), pooling=0.002)
     assert describe(score) == (
         "scales averaged, level absolute, normalisation none, filter 3 px, mean of the top 0.2%; 32+64 px;"

@@ -19,9 +19,10 @@ from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.scoring import (
     HARMLESS,
     SPREAD_FLOOR,
-    Look,
+    NoiseView,
     ScoreConfig,
     ceiling_of,
+    divide_by_image_mean,
     error_map,
     look_maps,
     map_filter_px,
@@ -30,7 +31,6 @@ from advrad.detectors.scoring import (
     normalise,
     paper_score,
     pool,
-    relate,
     scale_errors,
     smooth,
 )
@@ -273,10 +273,10 @@ def test_scales_are_averaged_into_one_map_or_stay_apart() -> None:
 @given(seed=st.integers(0, 10**6), gain=st.floats(0.01, 100))
 def test_relative_maps_do_not_know_how_rough_a_picture_is(seed: int, gain: float) -> None:
     maps = torch.rand(3, 1, 6, 5, generator=generator(seed), dtype=torch.float64)
-    got = relate(maps, "relative", 1e9)
-    torch.testing.assert_close(relate(gain * maps, "relative", 1e9), got)
+    got = divide_by_image_mean(maps, "relative", 1e9)
+    torch.testing.assert_close(divide_by_image_mean(gain * maps, "relative", 1e9), got)
     torch.testing.assert_close(got.mean((1, 2, 3)), torch.ones(3, dtype=torch.float64))
-    assert torch.equal(relate(maps, "absolute", 1e-9), maps)
+    assert torch.equal(divide_by_image_mean(maps, "absolute", 1e-9), maps)
 
 
 def test_error_all_over_is_large_above_the_ceiling() -> None:
@@ -284,14 +284,14 @@ def test_error_all_over_is_large_above_the_ceiling() -> None:
     normals = 0.01 + 0.01 * torch.rand(8, 1, 16, 16, generator=generator(0), dtype=torch.float64)
     ceiling = ceiling_of(normals)
     assert ceiling == pytest.approx(1.2 * float(normals.mean((1, 2, 3)).max()))
-    wrong = relate(100 * normals, "relative", ceiling)
-    assert wrong.mean() > 20 and relate(normals, "relative", ceiling).max() < 3
+    wrong = divide_by_image_mean(100 * normals, "relative", ceiling)
+    assert wrong.mean() > 20 and divide_by_image_mean(normals, "relative", ceiling).max() < 3
     nothing = torch.zeros(1, 1, 4, 4)
-    assert torch.equal(relate(nothing, "relative", ceiling), nothing)
+    assert torch.equal(divide_by_image_mean(nothing, "relative", ceiling), nothing)
 
 
 def test_the_sizes_of_the_maps_are_told() -> None:
-    looks = (Look(view_px=32, sigma=0.1), Look(view_px=64, sigma=0.1))
+    looks = (NoiseView(view_px=32, sigma=0.1), NoiseView(view_px=64, sigma=0.1))
     assert ScoreConfig(looks=looks).map_sizes == (32, 64)
     assert ScoreConfig(looks=looks, scales="apart").map_sizes == (32, 16, 8, 4, 64, 32, 16, 8)
 
@@ -305,7 +305,7 @@ def test_a_look_takes_as_many_steps_as_told() -> None:
 def test_paper_score_is_the_papers() -> None:
     config = paper_score(128)
     assert config == ScoreConfig(
-        looks=(Look(view_px=128, sigma=0.26),),
+        looks=(NoiseView(view_px=128, sigma=0.26),),
         scales="averaged",
         level="absolute",
         normalisation="mean",

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advrad.attacks.evaluation import Subjects
-from advrad.detectors.wrappers import Wrapped, wrap
+from advrad.attacks.evaluation import ImageSet
+from advrad.detectors.wrappers import CallableDetector, wrap
 
 SIZE_PX = 16
 
@@ -109,15 +109,15 @@ class VeryNoisy(Noisy):
         return maps.mean((1, 2, 3)), maps
 
 
-def honest(seed: int = 0) -> Wrapped:
+def honest(seed: int = 0) -> CallableDetector:
     return wrap(Autoencoder(seed), size_px=SIZE_PX, deterministic=True, threshold=0.5)
 
 
-def subjects(count: int = 8, seed: int = 0) -> Subjects:
+def subjects(count: int = 8, seed: int = 0) -> ImageSet:
     """Pictures of both kinds: smooth ones, and such with a bright spot."""
     draws = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=draws)
     images = 0.3 + 0.2 * F.interpolate(coarse, size=(SIZE_PX, SIZE_PX), mode="bilinear")
     labels = np.arange(count) % 2
     images[1::2, :, 4:8, 4:8] += 0.25
-    return Subjects(images.clamp(0, 1), labels.astype(np.int64), tuple(f"test/{i:03}.png" for i in range(count)))
+    return ImageSet(images.clamp(0, 1), labels.astype(np.int64), tuple(f"test/{i:03}.png" for i in range(count)))

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toy_models import assert_gradient, generator, pictures, stack
 
-from advrad.attacks.base import Task
+from advrad.attacks.base import AttackInput
 from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.threat import Threat
-from advrad.baselines.base import Lesson, System
-from advrad.data.loading import PictureStack
+from advrad.baselines.base import BaselineDetector, FitContext
+from advrad.data.loading import ImageStack
 from advrad.data.synthetic import paste_defects
-from advrad.detectors.probing import find_traits, judged
+from advrad.detectors.probing import probe, validated_output
 from advrad.metrics import auroc
 
 
@@ -44,22 +44,22 @@ class ToyFeatures(nn.Module):
         return maps
 
 
-def lesson(count: int = 12, size_px: int = 32, seed: int = 0) -> Lesson:
-    return Lesson(stack(count, size_px), seed=seed)
+def lesson(count: int = 12, size_px: int = 32, seed: int = 0) -> FitContext:
+    return FitContext(stack(count, size_px), seed=seed)
 
 
 def good_and_bad(count: int, size_px: int = 32, seed: int = 50) -> tuple[Tensor, Tensor]:
     """Pictures that the lesson does not show, and others with a large synthetic defect each."""
-    fresh: PictureStack = stack(2 * count, size_px, seed)
+    fresh: ImageStack = stack(2 * count, size_px, seed)
     images = fresh.batch(slice(None))
     bad, _ = paste_defects(images[count:], images[:count], range(count), kinds=("texture",))
     return images[:count], bad
 
 
-def assert_contract(system: System, size_px: int = 32, maps: bool = True) -> None:
+def assert_contract(system: BaselineDetector, size_px: int = 32, maps: bool = True) -> None:
     """Assert that a system is the detector that it says it is: shapes, rows, noise, and exact gradients."""
     images = pictures(5, size_px, seed=3)
-    said = judged(system, images, generator(4))
+    said = validated_output(system, images, generator(4))
     if maps:
         assert said.maps is not None and said.maps.shape == (5, 1, size_px, size_px)
     else:
@@ -68,22 +68,22 @@ def assert_contract(system: System, size_px: int = 32, maps: bool = True) -> Non
 
     # A row depends on itself only: alone, in another batch, in another place.
     for chosen in ([2], [4, 0], [1, 2, 3]):
-        part = judged(system, images[chosen], generator(4))
+        part = validated_output(system, images[chosen], generator(4))
         torch.testing.assert_close(part.scores, said.scores[chosen], rtol=1e-4, atol=1e-6)
         if maps:
             torch.testing.assert_close(part.maps, said.maps[chosen], rtol=1e-4, atol=1e-6)
 
-    torch.testing.assert_close(judged(system, images, generator(4)).scores, said.scores, rtol=0, atol=0)
-    traits = find_traits(system, images)
+    torch.testing.assert_close(validated_output(system, images, generator(4)).scores, said.scores, rtol=0, atol=0)
+    traits = probe(system, images)
     assert traits.deterministic == system.deterministic
     assert traits.differentiable == system.differentiable
 
     exact = copy.deepcopy(system).double()
     point = pictures(2, size_px, seed=6, dtype=torch.float64)
-    assert_gradient(lambda x: exact.judge(x, generator(7)).scores, point, directions=4)
+    assert_gradient(lambda x: exact.infer(x, generator(7)).scores, point, directions=4)
 
 
-def robust_auroc(system: System, good: Tensor, bad: Tensor, eps: float, steps: int = 10) -> float:
+def robust_auroc(system: BaselineDetector, good: Tensor, bad: Tensor, eps: float, steps: int = 10) -> float:
     """AUROC after PGD moved scores of good pictures up and of bad ones down; ``eps`` 0 for none."""
     threat = Threat(norm="linf", eps=eps)
 
@@ -91,9 +91,9 @@ def robust_auroc(system: System, good: Tensor, bad: Tensor, eps: float, steps: i
         if eps > 0:
             draws = [generator(i) for i in range(len(images))]
             images = pgd(
-                Task(lambda x: sign * system.judge(x, generator(1)).scores, images, threat, draws, steps)
+                AttackInput(lambda x: sign * system.infer(x, generator(1)).scores, images, threat, draws, steps)
             ).images
-        return judged(system, images, generator(2)).scores.tolist()
+        return validated_output(system, images, generator(2)).scores.tolist()
 
     scores = attacked(good, 1.0) + attacked(bad, -1.0)
     return auroc([0] * len(good) + [1] * len(bad), scores)

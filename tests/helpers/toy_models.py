@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advrad.data.loading import PictureStack
+from advrad.data.loading import ImageStack
 from advrad.data.records import Record
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.lean import LeanConfig, LeanDenoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
-from advrad.detectors.scoring import Look, MapStatistics, ScoreConfig
+from advrad.detectors.scoring import MapStatistics, NoiseView, ScoreConfig
 
 TINY = LeanConfig(channels=(8, 16), blocks=(1, 1))
 
@@ -33,7 +33,7 @@ def pictures(count: int, size_px: int = 32, seed: int = 0, dtype: torch.dtype = 
     return torch.rand(count, 3, size_px, size_px, generator=generator(seed), dtype=dtype)
 
 
-def stack(count: int = 12, size_px: int = 32, seed: int = 0) -> PictureStack:
+def stack(count: int = 12, size_px: int = 32, seed: int = 0) -> ImageStack:
     """Pictures of one product: a bright disc on a ramp, a little different each time."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size_px, :size_px] / size_px
@@ -42,7 +42,7 @@ def stack(count: int = 12, size_px: int = 32, seed: int = 0) -> PictureStack:
         disc = (y - 0.5) ** 2 + (x - 0.5) ** 2 < rng.uniform(0.08, 0.1)
         values[i] = 0.2 + 0.2 * y + 0.4 * disc + rng.normal(0, 0.02, (3, size_px, size_px))
     records = tuple(Record(Path(f"{i:03}.png"), "train", 0, "good", None) for i in range(count))
-    return PictureStack(np.rint(values.clip(0, 1) * 65535).astype(np.uint16), records)
+    return ImageStack(np.rint(values.clip(0, 1) * 65535).astype(np.uint16), records)
 
 
 def awake(config: LeanConfig = TINY, seed: int = 0) -> LeanDenoiser:
@@ -69,7 +69,7 @@ class Linear(Denoiser):
         return self.a * z + self.b
 
 
-NEAR, FAR = Look(view_px=32, sigma=0.2), Look(view_px=16, sigma=0.4)
+NEAR, FAR = NoiseView(view_px=32, sigma=0.2), NoiseView(view_px=16, sigma=0.4)
 
 #: Two looks, and scales, a normalisation and a pooling that use everything.
 TWO_LOOKS = ScoreConfig(

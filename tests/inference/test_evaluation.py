@@ -17,7 +17,7 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import save_figures
 from advrad.errors import CheckpointError, DataError, PictureError
-from advrad.inference.evaluation import Evaluation, evaluate, measure, write_scores
+from advrad.inference.evaluation import EvaluationResult, evaluate, measure, write_scores
 from advrad.report.content import report_content
 from advrad.report.evaluation_report import write_report
 
@@ -43,7 +43,7 @@ def detector(widget_run: Path) -> AdvRAD:
 
 
 @pytest.fixture(scope="module")
-def evaluation(detector: AdvRAD, widgets: Path) -> Evaluation:
+def evaluation(detector: AdvRAD, widgets: Path) -> EvaluationResult:
     return evaluate(detector, find_records(widgets))
 
 
@@ -51,14 +51,14 @@ def only(dataset: Dataset, keep: Callable[[Any], bool]) -> Dataset:
     return replace(dataset, records=tuple(record for record in dataset.records if keep(record)))
 
 
-def test_measures_the_test_pictures_only(evaluation: Evaluation) -> None:
+def test_measures_the_test_pictures_only(evaluation: EvaluationResult) -> None:
     assert all(record.split == "test" for record in evaluation.records)
     assert len(evaluation.labels) == 11
     assert evaluation.maps.shape == evaluation.masks.shape == (11, 64, 64)
     assert evaluation.maps.dtype == np.float32
 
 
-def test_gives_every_figure_as_plain_json(evaluation: Evaluation, detector: AdvRAD) -> None:
+def test_gives_every_figure_as_plain_json(evaluation: EvaluationResult, detector: AdvRAD) -> None:
     figures = json.loads(json.dumps(evaluation.figures, allow_nan=False))
     assert set(figures) == KEYS
     assert figures["n_good"] == 6
@@ -73,14 +73,14 @@ def test_gives_every_figure_as_plain_json(evaluation: Evaluation, detector: AdvR
     assert figures["warnings"][0].startswith("Brightness alone tells good from defective")
 
 
-def test_scores_are_those_of_predict(evaluation: Evaluation, detector: AdvRAD) -> None:
+def test_scores_are_those_of_predict(evaluation: EvaluationResult, detector: AdvRAD) -> None:
     paths = [record.path for record in evaluation.records]
     scores = [prediction.score for prediction in detector.predict(paths)]
     # The cache rounds pictures to 16 bits.
     np.testing.assert_allclose(evaluation.scores, scores, rtol=2e-2, atol=2e-2)
 
 
-def test_batches_and_progress_change_nothing(detector: AdvRAD, widgets: Path, evaluation: Evaluation) -> None:
+def test_batches_and_progress_change_nothing(detector: AdvRAD, widgets: Path, evaluation: EvaluationResult) -> None:
     told: list[tuple[int, int]] = []
     again = evaluate(
         detector, find_records(widgets), batch_size=3, progress=lambda done, total: told.append((done, total))
@@ -137,7 +137,7 @@ def test_no_test_pictures_is_an_error(detector: AdvRAD, widgets: Path) -> None:
 
 
 def test_pictures_without_masks_are_left_out_of_the_pixel_figures(
-    detector: AdvRAD, widgets: Path, evaluation: Evaluation
+    detector: AdvRAD, widgets: Path, evaluation: EvaluationResult
 ) -> None:
     dataset = find_records(widgets)
     bare = replace(dataset, records=tuple(replace(r, mask=None) for r in dataset.records))
@@ -160,7 +160,7 @@ def test_a_broken_picture_stops_or_is_left_out(detector: AdvRAD, widgets: Path, 
 
 
 def test_saved_figures_reach_the_configuration_and_the_card(
-    widget_run: Path, evaluation: Evaluation, tmp_path: Path
+    widget_run: Path, evaluation: EvaluationResult, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(widget_run, run)
@@ -182,7 +182,7 @@ def test_saving_figures_needs_a_model(tmp_path: Path) -> None:
         save_figures(tmp_path, {})
 
 
-def test_scores_as_json_lines(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_scores_as_json_lines(evaluation: EvaluationResult, tmp_path: Path) -> None:
     write_scores(tmp_path / "scores.jsonl", evaluation)
     rows = [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
     assert [row["score"] for row in rows] == evaluation.scores.tolist()
@@ -190,7 +190,7 @@ def test_scores_as_json_lines(evaluation: Evaluation, tmp_path: Path) -> None:
 
 
 def test_the_report_shows_the_evaluation(
-    evaluation: Evaluation, detector: AdvRAD, widget_run: Path, tmp_path: Path
+    evaluation: EvaluationResult, detector: AdvRAD, widget_run: Path, tmp_path: Path
 ) -> None:
     content = report_content(evaluation, detector, widget_run)
     assert content.image_auroc == evaluation.figures["image_auroc"]

@@ -11,15 +11,15 @@ from pydantic import ValidationError
 from toy_models import stack
 from toy_training import config
 
-from advrad.data.loading import PictureStack
+from advrad.data.loading import ImageStack
 from advrad.data.records import Record
 from advrad.training.batches import TrainConfig, View, find_symmetry, make_batch, whole_pictures
 from advrad.utils.seeding import step_generator
 
 
-def stacked(values: np.ndarray) -> PictureStack:
+def stacked(values: np.ndarray) -> ImageStack:
     records = tuple(Record(Path(f"{i}.png"), "train", 0, "good", None) for i in range(len(values)))
-    return PictureStack(np.rint(values.clip(0, 1) * 65535).astype(np.uint16), records)
+    return ImageStack(np.rint(values.clip(0, 1) * 65535).astype(np.uint16), records)
 
 
 def test_configs_out_of_range_are_refused() -> None:
@@ -157,7 +157,7 @@ def test_mirror_images_are_those_allowed(symmetry: str, expected: int) -> None:
 # --- symmetry of the product ---------------------------------------------------------------------------------------
 
 
-def product(template: np.ndarray, count: int = 24) -> PictureStack:
+def product(template: np.ndarray, count: int = 24) -> ImageStack:
     rng = np.random.default_rng(0)
     return stacked(template + rng.normal(0, 0.02, (count, 3, 32, 32)))
 

@@ -12,7 +12,7 @@ import advrad.training.score_selection
 from advrad.data.synthetic import SELECTION
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import reconstruct
-from advrad.detectors.scoring import Look, ScoreConfig, error_map, map_statistics, normalise, paper_score, pool
+from advrad.detectors.scoring import NoiseView, ScoreConfig, error_map, map_statistics, normalise, paper_score, pool
 from advrad.metrics import auroc, auroc_standard_error
 from advrad.training.score_selection import choose, fit_statistics, forced
 
@@ -242,7 +242,7 @@ def test_defects_are_of_families_that_training_never_shows(normals: Tensor, monk
 
 @pytest.mark.parametrize("how", ["none", "mean", "spread", "tolerant"])
 def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(normals: Tensor, how: str) -> None:
-    denoiser, look = awake(), Look(view_px=SIZE_PX, sigma=0.2)
+    denoiser, look = awake(), NoiseView(view_px=SIZE_PX, sigma=0.2)
     references = stack(7, SIZE_PX, seed=8).batch(range(7))
     config = ScoreConfig(looks=(look,), normalisation=how, filter_px=3, pooling=0.01)  # type: ignore[arg-type]
     (got,) = fit_statistics(denoiser, references, normals, config, 77)
@@ -263,7 +263,7 @@ def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(
 
 
 def test_maps_do_not_depend_on_the_batches(normals: Tensor) -> None:
-    look, denoiser = Look(view_px=16, sigma=0.3), awake()
+    look, denoiser = NoiseView(view_px=16, sigma=0.3), awake()
     together = advrad.training.score_selection._errors(denoiser, normals, look, 5, None)
     singly = advrad.training.score_selection._errors(denoiser, normals, look, 5, None, batch=1)
     assert [level.shape for level in together] == [(9, 1, px, px) for px in (16, 8, 4, 2)]
@@ -274,7 +274,7 @@ def test_maps_do_not_depend_on_the_batches(normals: Tensor) -> None:
 def test_statistics_hold_for_any_noise(normals: Tensor) -> None:
     """Every normal has its own draw: the mean map must not carry the pattern of one draw."""
     same = normals[:1].expand(64, -1, -1, -1)
-    config = ScoreConfig(looks=(Look(view_px=SIZE_PX, sigma=0.3),), filter_px=1)
+    config = ScoreConfig(looks=(NoiseView(view_px=SIZE_PX, sigma=0.3),), filter_px=1)
     (got,) = fit_statistics(Linear(0.5), same, same, config, 5)
     assert got.spread.min() > 0.1 * got.mean.mean(), "equal pictures differ by their noise alone"
     (other,) = fit_statistics(Linear(0.5), same, same, config, 6)

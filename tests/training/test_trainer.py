@@ -25,7 +25,7 @@ from toy_models import generator, stack
 from toy_training import STATE, TESTS, config, train, trainer
 
 import advrad.training.trainer
-from advrad.data.loading import PictureStack
+from advrad.data.loading import ImageStack
 from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
 from advrad.training.batches import View, make_batch, random_start
 from advrad.training.budget import steps_for
@@ -378,12 +378,12 @@ class Clock:
         monkeypatch.setattr(advrad.training.trainer, "time", SimpleNamespace(perf_counter=lambda: self.now))
         self.steps = 0
 
-        def advance(run: Trainer, pictures: PictureStack) -> float:
+        def advance(run: Trainer, pictures: ImageStack) -> float:
             self.now += per_step_s
             self.steps += 1
             return 0.0
 
-        def rehearse(run: Trainer, pictures: PictureStack) -> None:
+        def rehearse(run: Trainer, pictures: ImageStack) -> None:
             self.now += per_pass_s
 
         monkeypatch.setattr(Trainer, "advance", advance)

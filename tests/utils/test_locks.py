@@ -12,11 +12,11 @@ import pytest
 
 from advrad.errors import OutputError
 from advrad.utils import locks as claims
-from advrad.utils.locks import claimed, live
+from advrad.utils.locks import lease, live
 
 
 def test_only_one_owns_a_claim_at_a_time(tmp_path: Path) -> None:
-    with claimed(tmp_path, "a") as first, claimed(tmp_path, "a") as second, claimed(tmp_path, "b") as other:
+    with lease(tmp_path, "a") as first, lease(tmp_path, "a") as second, lease(tmp_path, "b") as other:
         assert (first, second, other) == (True, False, True)
         assert live(tmp_path) == ("a", "b")
     assert live(tmp_path) == ()
@@ -24,15 +24,15 @@ def test_only_one_owns_a_claim_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_claim_is_given_back_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), claimed(tmp_path, "a"):
+    with pytest.raises(ZeroDivisionError), lease(tmp_path, "a"):
         _ = 1 / 0
-    with claimed(tmp_path, "a") as mine:
+    with lease(tmp_path, "a") as mine:
         assert mine
 
 
 def test_a_claim_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
-    with claimed(tmp_path, "a"):
-        with claimed(tmp_path, "a") as mine:
+    with lease(tmp_path, "a"):
+        with lease(tmp_path, "a") as mine:
             assert not mine
         assert live(tmp_path) == ("a",)
 
@@ -46,35 +46,35 @@ def test_the_claim_of_a_killed_process_is_void(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9
     assert (tmp_path / "a.claim").is_file()
     assert live(tmp_path) == ()
-    with claimed(tmp_path, "a") as mine:
+    with lease(tmp_path, "a") as mine:
         assert mine
 
 
 def test_a_claim_from_elsewhere_is_void_only_after_silence(tmp_path: Path) -> None:
     path = tmp_path / "a.claim"
     path.write_text(json.dumps({"home": "another machine", "process": os.getpid()}), encoding="utf-8")
-    with claimed(tmp_path, "a") as mine:
+    with lease(tmp_path, "a") as mine:
         assert not mine
     past = path.stat().st_mtime - claims.VOID_S - 1
     os.utime(path, (past, past))
-    with claimed(tmp_path, "a") as mine:
+    with lease(tmp_path, "a") as mine:
         assert mine
 
 
 def test_an_unreadable_claim_is_void_only_after_silence(tmp_path: Path) -> None:
     path = tmp_path / "a.claim"
     path.write_text("", encoding="utf-8")
-    with claimed(tmp_path, "a") as mine:
+    with lease(tmp_path, "a") as mine:
         assert not mine
     past = path.stat().st_mtime - claims.VOID_S - 1
     os.utime(path, (past, past))
-    with claimed(tmp_path, "a") as mine:
+    with lease(tmp_path, "a") as mine:
         assert mine
 
 
 def test_an_owner_at_work_keeps_its_claim_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "BEAT_S", 0.02)
-    with claimed(tmp_path, "a"):
+    with lease(tmp_path, "a"):
         path = tmp_path / "a.claim"
         past = path.stat().st_mtime - 1000
         os.utime(path, (past, past))
@@ -87,5 +87,5 @@ def test_an_owner_at_work_keeps_its_claim_fresh(tmp_path: Path, monkeypatch: pyt
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(OutputError, match="file"), claimed(tmp_path / "file" / "claims", "a"):
+    with pytest.raises(OutputError, match="file"), lease(tmp_path / "file" / "claims", "a"):
         pass

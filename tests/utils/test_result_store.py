@@ -9,7 +9,7 @@ import pytest
 
 from advrad.errors import OutputError
 from advrad.utils.config import Config
-from advrad.utils.result_store import Rows
+from advrad.utils.result_store import ResultStore
 
 NAMES = ("a.png", "b.png", "c.png")
 
@@ -19,9 +19,9 @@ class Plan(Config):
     seed: int = 0
 
 
-def claim(folder: Path, **other: object) -> Rows:
+def claim(folder: Path, **other: object) -> ResultStore:
     values = {"plan": Plan(), "names": NAMES, "digest": "1", "identity": "mine"} | other
-    return Rows.claim(folder, **values)  # type: ignore[arg-type]
+    return ResultStore.claim(folder, **values)  # type: ignore[arg-type]
 
 
 def test_rows_come_back_in_order_whoever_wrote_them(tmp_path: Path) -> None:

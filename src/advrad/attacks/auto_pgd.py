@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from advrad.attacks.base import Found, Task, _Search
-from advrad.attacks.threat import across
+from advrad.attacks.base import AttackInput, AttackOutput, BestSoFar
+from advrad.attacks.threat import expand_batch
 
 #: APGD's constants, as published.
 _MOMENTUM = 0.75
@@ -26,18 +26,18 @@ def checkpoints(steps: int) -> list[int]:
     return sorted({math.ceil(round(share * steps, 9)) for share in shares if share <= 1})
 
 
-def apgd(task: Task) -> Found:
+def apgd(task: AttackInput) -> AttackOutput:
     """Auto-PGD: momentum, and a step that is halved, row by row, where it has stopped paying.
 
     Source: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks", algorithm 1.
     """
-    images, threat, search = task.images, task.threat, _Search(task)
+    images, threat, search = task.images, task.threat, BestSoFar(task)
     before = threat.start(images, task.generators)
     values, gradient = search.climb(before)
     best_gradient = gradient
     length = images.new_full((len(images),), 2 * threat.eps)
-    now = threat.project(before + across(length) * threat.steepest(gradient), images)
+    now = threat.project(before + expand_batch(length) * threat.steepest(gradient), images)
 
     marks = checkpoints(task.steps)
     rises = torch.zeros(len(images), dtype=torch.long, device=images.device)
@@ -47,7 +47,7 @@ def apgd(task: Task) -> Found:
         if search.ended:
             return search.found(now)
         rises += values > previous
-        best_gradient = torch.where(across(search.better), gradient, best_gradient)
+        best_gradient = torch.where(expand_batch(search.better), gradient, best_gradient)
         if step in marks:
             seldom = rises < _RISES_WANTED * (step - last)
             stuck = (length == length_then) & (search.values == best_then)
@@ -56,10 +56,10 @@ def apgd(task: Task) -> Found:
             rises.zero_()
             length = torch.where(halve, length / 2, length)
             # Begin again where it was best, with what was known there.
-            now = torch.where(across(halve), search.images, now)
-            gradient = torch.where(across(halve), best_gradient, gradient)
+            now = torch.where(expand_batch(halve), search.images, now)
+            gradient = torch.where(expand_batch(halve), best_gradient, gradient)
             values = torch.where(halve, search.values, values)
-        ahead = threat.project(now + across(length) * threat.steepest(gradient), images)
+        ahead = threat.project(now + expand_batch(length) * threat.steepest(gradient), images)
         moved = now + _MOMENTUM * (ahead - now) + (1 - _MOMENTUM) * (now - before)
         before, now = now, threat.project(moved, images)
     search.ask(now)

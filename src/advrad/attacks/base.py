@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advrad.attacks.threat import Generators, Threat, across
+from advrad.attacks.threat import Generators, Threat, expand_batch
 
 Objective = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class AttackInput:
     """What an attack is given.
 
     Attributes:
@@ -43,7 +43,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class AttackOutput:
     """What an attack found.
 
     Attributes:
@@ -62,10 +62,10 @@ class Found:
 
 
 #: The form that every attack has.
-Attack = Callable[[Task], Found]
+Attack = Callable[[AttackInput], AttackOutput]
 
 
-class _Search:
+class BestSoFar:
     """The best picture of every row so far, the given one to begin with, and what finding it took.
 
     Attributes:
@@ -74,7 +74,7 @@ class _Search:
         better: (b,) bool, which rows the last call improved.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: AttackInput) -> None:
         images = task.images
         self.objective = task.objective
         self.images = images.clone()
@@ -105,7 +105,7 @@ class _Search:
         self._gradients += gradients * busy.cpu()
         self.better = busy & (values > self.values)
         self.values = torch.where(self.better, values, self.values)
-        self.images = torch.where(across(self.better), images, self.images)
+        self.images = torch.where(expand_batch(self.better), images, self.images)
 
     def climb(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Objective (b,) of some pictures and its gradient (b, c, h, w)."""
@@ -118,10 +118,10 @@ class _Search:
         with torch.no_grad():
             self.offer(images, self.objective(images))
 
-    def found(self, last: Tensor) -> Found:
+    def found(self, last: Tensor) -> AttackOutput:
         """The result, of a search that ended at ``last``, (b, c, h, w)."""
-        last = torch.where(across(self._done), self.images, last)
-        return Found(self.images, self.values, last, self._gradients, self._queries)
+        last = torch.where(expand_batch(self._done), self.images, last)
+        return AttackOutput(self.images, self.values, last, self._gradients, self._queries)
 
 
 def value_and_gradient(objective: Objective, images: Tensor) -> tuple[Tensor, Tensor]:

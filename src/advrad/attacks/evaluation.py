@@ -20,17 +20,17 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
-from advrad.attacks.base import Task
-from advrad.attacks.objectives import NEED_MAPS, SURROGATES, climbable, objective
+from advrad.attacks.base import AttackInput
+from advrad.attacks.objectives import NEED_MAPS, SURROGATES, available_objectives, objective
 from advrad.attacks.registry import ATTACKS, WITHOUT_GRADIENTS
 from advrad.attacks.threat import Threat
 from advrad.data.png import write_picture
-from advrad.detectors.base import Detector
-from advrad.detectors.probing import Traits, find_traits, judged
+from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.probing import ProbedProperties, probe, validated_output
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.config import Config
 from advrad.utils.files import atomic_path, make_folder
-from advrad.utils.result_store import Rows
+from advrad.utils.result_store import ResultStore
 from advrad.utils.seeding import seed_of
 
 Noise = Literal["unknown", "known"]
@@ -46,7 +46,7 @@ AGREEMENT = 0.3
 _SPARE = 0.1
 
 
-class Member(Config):
+class AttackSpec(Config):
     """One attack of an audit.
 
     Attributes:
@@ -82,7 +82,7 @@ class Member(Config):
         return ", ".join(parts + ["transfer"] * self.transfer)
 
 
-class AuditPlan(Config):
+class AttackPlan(Config):
     """All that decides the result of an audit, but the detector and the pictures.
 
     Attributes:
@@ -96,14 +96,14 @@ class AuditPlan(Config):
     """
 
     threat: Threat
-    members: tuple[Member, ...] = Field(min_length=1)
+    members: tuple[AttackSpec, ...] = Field(min_length=1)
     seed: int = Field(0, ge=0)
     noise: Noise = "unknown"
     arithmetic: Arithmetic = "float32"
 
 
 @dataclass(frozen=True, eq=False)
-class Subjects:
+class ImageSet:
     """The pictures under attack.
 
     Attributes:
@@ -123,7 +123,7 @@ class Subjects:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ImageAttackResult:
     """What was found of one picture.
 
     Attributes:
@@ -154,7 +154,7 @@ class Row:
 
 
 @dataclass(frozen=True, eq=False)
-class Audit:
+class RobustnessResult:
     """A finished audit.
 
     Attributes:
@@ -168,26 +168,28 @@ class Audit:
         pictures: folder of the worst pictures, as 16-bit PNG.
     """
 
-    plan: AuditPlan
-    members: tuple[Member, ...]
-    rows: tuple[Row, ...]
+    plan: AttackPlan
+    members: tuple[AttackSpec, ...]
+    rows: tuple[ImageAttackResult, ...]
     clean_maps: npt.NDArray[np.float32] | None
     worst_maps: npt.NDArray[np.float32] | None
-    traits: Traits
+    traits: ProbedProperties
     left_out: dict[str, str]
     pictures: Path | None
 
 
-def fitting(plan: AuditPlan, detector: Detector, traits: Traits, maps: bool) -> tuple[list[Member], dict[str, str]]:
+def applicable_attacks(
+    plan: AttackPlan, detector: AnomalyDetector, traits: ProbedProperties, maps: bool
+) -> tuple[list[AttackSpec], dict[str, str]]:
     """Those members that a detector can be attacked with, and why the others cannot."""
-    kept: list[Member] = []
+    kept: list[AttackSpec] = []
     left_out: dict[str, str] = {}
     for member in plan.members:
         if member.transfer:
             kept.append(member)
         elif not traits.differentiable and member.attack not in WITHOUT_GRADIENTS:
             left_out[member.name] = f"no gradient reaches the picture: {traits.why_not}"
-        elif member.surrogate not in climbable(detector):
+        elif member.surrogate not in available_objectives(detector):
             left_out[member.name] = f"the detector offers no '{member.surrogate}'"
         elif not maps and member.surrogate in NEED_MAPS:
             left_out[member.name] = "the detector gives no maps"
@@ -204,21 +206,21 @@ def fitting(plan: AuditPlan, detector: Detector, traits: Traits, maps: bool) -> 
     return kept, left_out
 
 
-def run(
-    detector: Detector,
-    subjects: Subjects,
-    plan: AuditPlan,
+def evaluate_robustness(
+    detector: AnomalyDetector,
+    subjects: ImageSet,
+    plan: AttackPlan,
     folder: Path,
     *,
-    climbed: Detector | None = None,
-    source: Detector | None = None,
+    climbed: AnomalyDetector | None = None,
+    source: AnomalyDetector | None = None,
     identity: str = "",
     save_pictures: bool = False,
     process: tuple[int, int] = (0, 1),
     progress: Callable[[int, int], None] | None = None,
     wait: Callable[[], None] | None = None,
     batch_size: int = BATCH,
-) -> Audit:
+) -> RobustnessResult:
     """Attack every picture.
 
     Args:
@@ -246,15 +248,15 @@ def run(
     """
     if not len(subjects.names):
         raise DataError("there is no picture to attack; give test pictures, good and defective")
-    traits = find_traits(detector, subjects.few)
-    first = judged(detector, subjects.images[:1], torch.Generator().manual_seed(0))
-    members, left_out = fitting(plan, detector, traits, first.maps is not None)
+    traits = probe(detector, subjects.few)
+    first = validated_output(detector, subjects.images[:1], torch.Generator().manual_seed(0))
+    members, left_out = applicable_attacks(plan, detector, traits, first.maps is not None)
     if any(member.transfer for member in members) and source is None:
         raise ConfigError("--attack transfer: needs another detector to climb; name its folder with --from")
     if not members:  # nothing but its scores is left
-        members = [Member(attack="square", steps=max(member.steps for member in plan.members))]
+        members = [AttackSpec(attack="square", steps=max(member.steps for member in plan.members))]
     digest = hashlib.sha256(subjects.images.cpu().numpy().tobytes()).hexdigest()
-    files = Rows.claim(folder, plan, subjects.names, digest, identity)
+    files = ResultStore.claim(folder, plan, subjects.names, digest, identity)
     seed = _score_seed(detector, plan)
     clean, clean_maps = scored(detector, subjects.images, seed)
     opposite = _reach(clean, subjects.labels, detector.threshold)
@@ -283,21 +285,23 @@ def run(
         wait()
     rows, worst_maps = _collected(files, clean_maps is not None)
     pictures = folder / "pictures" if save_pictures else None
-    return Audit(plan, tuple(members), rows, clean_maps, worst_maps, traits, left_out, pictures)
+    return RobustnessResult(plan, tuple(members), rows, clean_maps, worst_maps, traits, left_out, pictures)
 
 
-def _score_seed(detector: Detector, plan: AuditPlan) -> int:
+def _score_seed(detector: AnomalyDetector, plan: AttackPlan) -> int:
     """Of the noise on which everything is judged."""
     if plan.noise == "unknown":
         return seed_of(plan.seed, "score")
     return seed_of(plan.seed, "known") if detector.noise_seed is None else detector.noise_seed
 
 
-def scored(detector: Detector, images: Tensor, seed: int) -> tuple[Floats, npt.NDArray[np.float32] | None]:
+def scored(detector: AnomalyDetector, images: Tensor, seed: int) -> tuple[Floats, npt.NDArray[np.float32] | None]:
     """Scores (n,) and maps (n, h, w), each picture on the same noise."""
     # One at a time on a CPU, where nothing is lost: kernels that depend on the batch size cannot show.
     at_once = 1 if images.device.type == "cpu" else BATCH
-    answers = [judged(detector, part, torch.Generator().manual_seed(seed)) for part in torch.split(images, at_once)]
+    answers = [
+        validated_output(detector, part, torch.Generator().manual_seed(seed)) for part in torch.split(images, at_once)
+    ]
     scores = torch.cat([answer.scores for answer in answers]).double().numpy()
     if answers[0].maps is None:
         return scores, None
@@ -320,18 +324,18 @@ def _reach(clean: Floats, labels: npt.NDArray[np.int64], threshold: float | None
 
 
 def _attacked(
-    detector: Detector,
-    climbed: Detector,
-    source: Detector | None,
-    subjects: Subjects,
+    detector: AnomalyDetector,
+    climbed: AnomalyDetector,
+    source: AnomalyDetector | None,
+    subjects: ImageSet,
     batch: list[int],
     clean: Floats,
     opposite: tuple[float, float],
-    members: Sequence[Member],
-    plan: AuditPlan,
+    members: Sequence[AttackSpec],
+    plan: AttackPlan,
     seed: int,
     frank: bool,
-) -> Iterator[tuple[int, Row, Tensor, npt.NDArray[np.float32] | None]]:
+) -> Iterator[tuple[int, ImageAttackResult, Tensor, npt.NDArray[np.float32] | None]]:
     """Attack pictures side by side, member after member.
 
     ``frank``: what an attack climbs, if it is the score, is what judges it, so that it may end where nothing is left to
@@ -364,7 +368,7 @@ def _attacked(
             own = [torch.Generator().manual_seed(seed_of(*tag, subjects.names[batch[row]])) for row in rows]
             told = frank and member.surrogate == "score" and not member.transfer
             enough = torch.from_numpy((signs * np.where(labels == 0, *opposite) + spare)[rows]) if told else None
-            found = ATTACKS[member.attack](Task(goal, images[rows], plan.threat, own, member.steps, enough))
+            found = ATTACKS[member.attack](AttackInput(goal, images[rows], plan.threat, own, member.steps, enough))
             gradients[rows] += found.gradients.numpy() * member.eot
             queries[rows] += found.queries.numpy() * member.eot
             candidates = [found.images] if torch.equal(found.last, found.images) else [found.images, found.last]
@@ -384,7 +388,7 @@ def _attacked(
     distance = plan.threat.distance(images, worst).tolist()
     seconds = (time.perf_counter() - began) / count
     for place, index in enumerate(batch):
-        row_of = Row(
+        row_of = ImageAttackResult(
             name=subjects.names[index],
             label=int(labels[place]),
             clean=float(clean[index]),
@@ -412,9 +416,9 @@ def _write_worst(folder: Path, name: str, picture: Tensor) -> None:
     write_picture(path, values[..., 0] if values.shape[2] == 1 else values, bits=16)
 
 
-def _collected(rows: Rows, maps: bool) -> tuple[tuple[Row, ...], npt.NDArray[np.float32] | None]:
+def _collected(rows: ResultStore, maps: bool) -> tuple[tuple[ImageAttackResult, ...], npt.NDArray[np.float32] | None]:
     try:
-        found = tuple(Row(**values) for values in rows.read_all())
+        found = tuple(ImageAttackResult(**values) for values in rows.read_all())
     except TypeError as error:
         raise OutputError(f"{rows.folder}: a row is of another version ({error}); name another folder") from None
     worst_maps = []

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from advrad.attacks.base import Found, Task, _Search
-from advrad.attacks.threat import across
+from advrad.attacks.base import AttackInput, AttackOutput, BestSoFar
+from advrad.attacks.threat import expand_batch
 
 #: Cells of the low-frequency attack.
 GRID_PX = 16
 
 
-def lowfrequency(task: Task) -> Found:
+def lowfrequency(task: AttackInput) -> AttackOutput:
     """Projected gradient ascent among smooth changes: what a lamp, a lens or a film of dirt could do.
 
     The change is drawn on a grid of :data:`GRID_PX` pixels and enlarged bilinearly.
@@ -34,7 +34,7 @@ def lowfrequency(task: Task) -> Found:
     unit = 1.0 if threat.norm == "linf" else 1 / GRID_PX
     grey = images.new_full((len(images), images.shape[1], *coarse_shape), 0.5)
     coarse = unit * (threat.start(grey, task.generators) - grey)
-    search = _Search(task)
+    search = BestSoFar(task)
     for step in range(task.steps):
         point = coarse.detach().requires_grad_()
         with torch.enable_grad():
@@ -46,7 +46,7 @@ def lowfrequency(task: Task) -> Found:
             return search.found(candidates.detach())
         length = unit * 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / task.steps))
         coarse = coarse + length * threat.steepest(torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
-        coarse = coarse * across(
+        coarse = coarse * expand_batch(
             (threat.eps / threat.distance(0 * images, enlarged(coarse)).clamp_min(1e-30)).clamp_max(1)
         )
     last = threat.project(images + enlarged(coarse), images)

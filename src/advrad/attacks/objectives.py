@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from advrad.attacks.base import Objective
-from advrad.detectors.base import Detector, Judged
+from advrad.detectors.base import AnomalyDetector, DetectorOutput
 from advrad.errors import ConfigError
 
-Surrogate = Callable[[Judged], Tensor]
+Surrogate = Callable[[DetectorOutput], Tensor]
 
 
-def _maps(judged: Judged) -> Tensor:
+def _maps(judged: DetectorOutput) -> Tensor:
     """(b, h w), or the scores where there are no maps."""
     return judged.scores[:, None] if judged.maps is None else judged.maps.flatten(1)
 
 
-def log_sum_exp(judged: Judged) -> Tensor:
+def log_sum_exp(judged: DetectorOutput) -> Tensor:
     """A soft maximum of the map, (b,), at a temperature of half the map's own standard deviation."""
     maps = _maps(judged)
     if maps.shape[1] == 1:
@@ -34,7 +34,7 @@ def log_sum_exp(judged: Judged) -> Tensor:
     return values
 
 
-def top(judged: Judged) -> Tensor:
+def top(judged: DetectorOutput) -> Tensor:
     """Mean of the largest hundredth of the map, (b,)."""
     maps = _maps(judged)
     return maps.topk(max(1, maps.shape[1] // 100), dim=1).values.mean(1)
@@ -53,14 +53,14 @@ NEED_MAPS = frozenset(SURROGATES) - {"score"}
 IN_TURN = "in turn"
 
 
-def climbable(detector: Detector) -> tuple[str, ...]:
+def available_objectives(detector: AnomalyDetector) -> tuple[str, ...]:
     """Names that :func:`objective` takes for this detector."""
-    parts = [name for name in detector.hints if name.startswith("part")]
-    return (*SURROGATES, *detector.hints, *([IN_TURN] if parts else []))
+    parts = [name for name in detector.surrogates if name.startswith("part")]
+    return (*SURROGATES, *detector.surrogates, *([IN_TURN] if parts else []))
 
 
 def objective(
-    detector: Detector,
+    detector: AnomalyDetector,
     signs: Tensor,
     surrogate: str,
     generator: torch.Generator,
@@ -81,19 +81,21 @@ def objective(
     Raises:
         ConfigError: the detector has no such surrogate.
     """
-    if surrogate not in climbable(detector):
-        raise ConfigError(f"--surrogate {surrogate}: is unknown here; choose {', '.join(climbable(detector))}")
-    parts = [name for name in detector.hints if name.startswith("part")]
+    if surrogate not in available_objectives(detector):
+        raise ConfigError(
+            f"--surrogate {surrogate}: is unknown here; choose {', '.join(available_objectives(detector))}"
+        )
+    parts = [name for name in detector.surrogates if name.startswith("part")]
     turn = 0
 
     def once(images: Tensor, source: torch.Generator) -> Tensor:
         nonlocal turn
         if surrogate in SURROGATES:
-            return SURROGATES[surrogate](detector.judge(images, source))
+            return SURROGATES[surrogate](detector.infer(images, source))
         if surrogate == IN_TURN:
             turn += 1
-            return detector.hints[parts[turn % len(parts)]](images, source)
-        return detector.hints[surrogate](images, source)
+            return detector.surrogates[parts[turn % len(parts)]](images, source)
+        return detector.surrogates[surrogate](images, source)
 
     def climbed(images: Tensor) -> Tensor:
         if known_noise is not None:

@@ -7,12 +7,12 @@ import math
 import torch
 import torch.nn.functional as F
 
-from advrad.attacks.base import Found, Task, _Search
+from advrad.attacks.base import AttackInput, AttackOutput, BestSoFar
 
 
-def patch(task: Task) -> Found:
+def patch(task: AttackInput) -> AttackOutput:
     """Projected gradient ascent inside one square, a quarter of the picture wide, where the gradient is largest."""
-    images, threat, search = task.images, task.threat, _Search(task)
+    images, threat, search = task.images, task.threat, BestSoFar(task)
     side = max(1, min(images.shape[-2:]) // 4)
     _, gradient = search.climb(images)
     strength = gradient.abs().sum(1, keepdim=True)

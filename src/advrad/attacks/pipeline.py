@@ -13,18 +13,18 @@ from pydantic import Field
 
 from advrad.attacks import sanity_checks as checks
 from advrad.attacks import suite
-from advrad.attacks.evaluation import AuditPlan, Member, Noise, Subjects, run
-from advrad.attacks.objectives import climbable
+from advrad.attacks.evaluation import AttackPlan, AttackSpec, ImageSet, Noise, evaluate_robustness
+from advrad.attacks.objectives import available_objectives
 from advrad.attacks.registry import ATTACKS, CONFINED
-from advrad.attacks.summary import figures
+from advrad.attacks.summary import summarize
 from advrad.attacks.threat import Threat
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_masks, load_pictures
 from advrad.data.records import MAX_PIXELS
-from advrad.data.splits import chosen
-from advrad.detectors.base import Detector
-from advrad.detectors.loading import Accused
-from advrad.detectors.white_box import Exposed
+from advrad.data.splits import sample_test_records
+from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.loading import LoadedDetector
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
 from advrad.utils.environment import versions
@@ -79,7 +79,7 @@ class AttackOptions(Config):
     save_pictures: bool = False
 
 
-def members_for(options: AttackOptions, detector: Detector) -> tuple[Member, ...]:
+def members_for(options: AttackOptions, detector: AnomalyDetector) -> tuple[AttackSpec, ...]:
     """The attacks that are asked for.
 
     Raises:
@@ -87,19 +87,21 @@ def members_for(options: AttackOptions, detector: Detector) -> tuple[Member, ...
     """
     name = options.attack
     if name == "suite":
-        return suite.members_of(options.budget, tuple(detector.hints))
+        return suite.members_of(options.budget, tuple(detector.surrogates))
     if name not in (*ATTACKS, "transfer"):
         raise ConfigError(f"--attack {name}: is unknown; choose {', '.join((*ATTACKS, 'transfer', 'suite'))}")
-    if name != "transfer" and options.surrogate not in climbable(detector):
-        raise ConfigError(f"--surrogate {options.surrogate}: is unknown here; choose {', '.join(climbable(detector))}")
+    if name != "transfer" and options.surrogate not in available_objectives(detector):
+        raise ConfigError(
+            f"--surrogate {options.surrogate}: is unknown here; choose {', '.join(available_objectives(detector))}"
+        )
     steps = options.steps or DEFAULT_STEPS.get(name, 100)
     attack = "pgd" if name == "transfer" else name
     values = {"attack": attack, "surrogate": options.surrogate, "steps": steps, "transfer": name == "transfer"}
-    return (Member.parse(values | {"restarts": options.restarts, "eot": options.eot}, "options"),)
+    return (AttackSpec.parse(values | {"restarts": options.restarts, "eot": options.eot}, "options"),)
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class AttackJob:
     """Pictures and detector, ready for attacks.
 
     Attributes:
@@ -110,14 +112,14 @@ class Case:
         category: the product.
     """
 
-    accused: Accused
-    subjects: Subjects
+    accused: LoadedDetector
+    subjects: ImageSet
     masks: np.ndarray[Any, np.dtype[np.bool_]]
     known: np.ndarray[Any, np.dtype[np.bool_]]
     category: str
 
 
-def case_of(accused: Accused, data: Path, options: AttackOptions) -> Case:
+def prepare(accused: LoadedDetector, data: Path, options: AttackOptions) -> AttackJob:
     """Load the pictures to attack, at the size at which the detector takes them.
 
     Raises:
@@ -125,21 +127,21 @@ def case_of(accused: Accused, data: Path, options: AttackOptions) -> Case:
     """
     dataset = find_records(data, options.layout, options.category)
     size_px = accused.detector.size_px or options.size_px or 256
-    records = chosen(dataset.records, options.limit, options.seed)
+    records = sample_test_records(dataset.records, options.limit, options.seed)
     stack = load_pictures(records, size_px, max_pixels=options.max_pixels)
     masks, known = load_masks(stack.records, size_px, max_pixels=options.max_pixels)
     labels = np.array([record.label for record in stack.records], dtype=np.int64)
     names = tuple(record.path.relative_to(dataset.root).as_posix() for record in stack.records)
-    subjects = Subjects(stack.batch(slice(None)), labels, names)
-    return Case(accused, subjects, masks, known, dataset.category)
+    subjects = ImageSet(stack.batch(slice(None)), labels, names)
+    return AttackJob(accused, subjects, masks, known, dataset.category)
 
 
 def attack(
-    case: Case,
+    case: AttackJob,
     options: AttackOptions,
     folder: Path | None = None,
     *,
-    source: Detector | None = None,
+    source: AnomalyDetector | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Attack, look for reasons to distrust the result, and write both down.
@@ -152,7 +154,7 @@ def attack(
         progress: told (pictures done, pictures in all).
 
     Returns:
-        As :func:`advrad.attacks.summary.figures`, and ``attack``, ``members``, ``flags``, ``folder``, ``category``;
+        As :func:`advrad.attacks.summary.summarize`, and ``attack``, ``members``, ``flags``, ``folder``, ``category``;
         with a suite its ``budget`` and ``suite_version``. The same lies in ``result.json``, and
         the rows in ``rows.jsonl``.
 
@@ -164,7 +166,7 @@ def attack(
     state = PartialState()
     detector = case.accused.detector
     climbed = _climbed(detector, options.gradients)
-    plan = AuditPlan(
+    plan = AttackPlan(
         threat=Threat.of(options.norm, options.eps),
         members=members_for(options, detector),
         seed=options.seed,
@@ -173,7 +175,7 @@ def attack(
     )
     folder = folder or _home(case, options, plan)
     make_folder(folder)
-    audit = run(
+    audit = evaluate_robustness(
         detector,
         case.subjects,
         plan,
@@ -195,7 +197,7 @@ def attack(
         result["note"] = (
             "confined to a part of the ball: says what such a change can do, not how robust the detector is"
         )
-    result |= figures(audit, detector.threshold, case.masks, case.known)
+    result |= summarize(audit, detector.threshold, case.masks, case.known)
     result |= {
         "members": [member.name for member in audit.members],
         "flags": [asdict(flag) for flag in flags],
@@ -209,13 +211,13 @@ def attack(
     return result
 
 
-def _climbed(detector: Detector, gradients: Precision) -> Detector:
+def _climbed(detector: AnomalyDetector, gradients: Precision) -> AnomalyDetector:
     """The detector whose gradients an attack follows: itself, or the same in bfloat16.
 
     Raises:
         ConfigError: bfloat16 is asked of a detector that is not ours.
     """
-    if isinstance(detector, Exposed):
+    if isinstance(detector, WhiteBoxAdvRAD):
         bf16 = takes_bfloat16(gradients, detector.detector.device)
         return detector.in_arithmetic("bfloat16") if bf16 else detector
     if gradients == "bfloat16":
@@ -223,7 +225,7 @@ def _climbed(detector: Detector, gradients: Precision) -> Detector:
     return detector
 
 
-def _home(case: Case, options: AttackOptions, plan: AuditPlan) -> Path:
+def _home(case: AttackJob, options: AttackOptions, plan: AttackPlan) -> Path:
     """A folder of its own for every plan and choice of pictures."""
     told: list[object] = [plan.model_dump(mode="json"), case.subjects.names, case.accused.identity]
     label = f"{options.attack}-{options.norm}-{options.eps.replace('/', '-')}"
@@ -231,7 +233,7 @@ def _home(case: Case, options: AttackOptions, plan: AuditPlan) -> Path:
 
 
 def check(
-    case: Case, options: AttackOptions, folder: Path | None = None, *, progress: Progress | None = None
+    case: AttackJob, options: AttackOptions, folder: Path | None = None, *, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Make every check, also those that take attacks of their own.
 
@@ -243,7 +245,7 @@ def check(
     threat = Threat.of(options.norm, options.eps)
     detector = case.accused.detector
     if folder is None:
-        plan = AuditPlan(threat=threat, members=(Member(attack="pgd"),), seed=options.seed)
+        plan = AttackPlan(threat=threat, members=(AttackSpec(attack="pgd"),), seed=options.seed)
         folder = _home(case, options.model_copy(update={"attack": "checks"}), plan)
     flags = checks.check_detector(detector, case.subjects.few, options.seed, options.eot)
     more, areas = checks.check_ladder(
@@ -268,7 +270,7 @@ AXES: tuple[Axis, ...] = ("eps", "steps", "eot", "restarts")
 
 
 def curve(
-    case: Case,
+    case: AttackJob,
     options: AttackOptions,
     over: str,
     values: Sequence[str],

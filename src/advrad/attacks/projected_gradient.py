@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from advrad.attacks.base import Found, Task, _Search
+from advrad.attacks.base import AttackInput, AttackOutput, BestSoFar
 
 
-def pgd(task: Task) -> Found:
+def pgd(task: AttackInput) -> AttackOutput:
     """Projected gradient ascent from a random start.
 
     The step begins at a quarter of the diameter and falls to 0 as a cosine: large steps cross the ball, small ones
@@ -15,7 +15,7 @@ def pgd(task: Task) -> Found:
 
     Source: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """
-    images, threat, search = task.images, task.threat, _Search(task)
+    images, threat, search = task.images, task.threat, BestSoFar(task)
     now = threat.start(images, task.generators)
     for step in range(task.steps):
         _, gradient = search.climb(now)

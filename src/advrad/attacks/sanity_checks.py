@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from advrad import metrics
-from advrad.attacks.evaluation import AGREEMENT, Audit, AuditPlan, Member, Subjects, run
+from advrad.attacks.evaluation import AGREEMENT, AttackPlan, AttackSpec, ImageSet, RobustnessResult, evaluate_robustness
 from advrad.attacks.registry import WITHOUT_GRADIENTS
 from advrad.attacks.threat import Threat
-from advrad.detectors.base import Detector
-from advrad.detectors.probing import Traits, find_traits, gradient_of, judged
+from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.probing import ProbedProperties, gradient_of, probe, validated_output
 from advrad.utils.seeding import seed_of
 
 #: Of a wrong gradient: the slopes that it promises and those that are there differ by more than this share.
@@ -66,16 +66,16 @@ class _Dice(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return function(*args, **kwargs)
 
 
-def draws_noise(detector: Detector, images: Tensor) -> bool:
+def draws_noise(detector: AnomalyDetector, images: Tensor) -> bool:
     """Whether a detector draws from another source than its generator for these pictures, whatever becomes of it."""
     seed = seed_of("dice")
     dice = _Dice(seed)
     with dice, torch.no_grad():
-        detector.judge(images, torch.Generator().manual_seed(seed))
+        detector.infer(images, torch.Generator().manual_seed(seed))
     return dice.thrown
 
 
-def check_detector(detector: Detector, images: Tensor, seed: int = 0, eot: int = 1) -> list[Flag]:
+def check_detector(detector: AnomalyDetector, images: Tensor, seed: int = 0, eot: int = 1) -> list[Flag]:
     """What can be seen without an attack.
 
     Args:
@@ -84,18 +84,18 @@ def check_detector(detector: Detector, images: Tensor, seed: int = 0, eot: int =
         seed: of noise and directions.
         eot: calls of the detector that the attack averages.
     """
-    traits = find_traits(detector, images)
+    traits = probe(detector, images)
     return [*_check_randomness(detector, images[:1], traits), *_check_gradients(detector, images, traits, seed, eot)]
 
 
-def _check_randomness(detector: Detector, images: Tensor, traits: Traits) -> Iterator[Flag]:
+def _check_randomness(detector: AnomalyDetector, images: Tensor, traits: ProbedProperties) -> Iterator[Flag]:
     if detector.deterministic and not traits.deterministic:
         yield Flag(
             "undeclared randomness",
             "the detector says it is deterministic, but the same picture got two scores: an attack that averages over"
             " no noise is too weak",
         )
-    first, again = (judged(detector, images, torch.Generator().manual_seed(1)).scores for _ in range(2))
+    first, again = (validated_output(detector, images, torch.Generator().manual_seed(1)).scores for _ in range(2))
     if not torch.equal(first, again):
         yield Flag(
             "randomness of its own",
@@ -110,7 +110,9 @@ def _check_randomness(detector: Detector, images: Tensor, traits: Traits) -> Ite
         )
 
 
-def _check_gradients(detector: Detector, images: Tensor, traits: Traits, seed: int, eot: int) -> Iterator[Flag]:
+def _check_gradients(
+    detector: AnomalyDetector, images: Tensor, traits: ProbedProperties, seed: int, eot: int
+) -> Iterator[Flag]:
     if not traits.differentiable:
         yield Flag(
             "no gradient",
@@ -145,7 +147,7 @@ def _check_gradients(detector: Detector, images: Tensor, traits: Traits, seed: i
             )
 
 
-def _check_slopes(detector: Detector, images: Tensor, gradient: Tensor, seed: int) -> Iterator[Flag]:
+def _check_slopes(detector: AnomalyDetector, images: Tensor, gradient: Tensor, seed: int) -> Iterator[Flag]:
     """Compare the slope that the gradient promises with the one that is there, along the gradient itself.
 
     Of several lengths the one that fits best counts: short steps drown in rounding, long ones leave the tangent.
@@ -154,7 +156,7 @@ def _check_slopes(detector: Detector, images: Tensor, gradient: Tensor, seed: in
 
     def scores(at: Tensor) -> Tensor:
         # With gradients on: the arithmetic may be another one without.
-        return detector.judge(at.detach(), torch.Generator().manual_seed(noise)).scores.detach().double()
+        return detector.infer(at.detach(), torch.Generator().manual_seed(noise)).scores.detach().double()
 
     draws = torch.Generator().manual_seed(seed_of(seed, "directions"))
     dense = torch.randn(images.shape, generator=draws).to(images)
@@ -180,7 +182,7 @@ def _check_slopes(detector: Detector, images: Tensor, gradient: Tensor, seed: in
         )
 
 
-def _check_rounding(detector: Detector, images: Tensor, gradient: Tensor, seed: int) -> Iterator[Flag]:
+def _check_rounding(detector: AnomalyDetector, images: Tensor, gradient: Tensor, seed: int) -> Iterator[Flag]:
     """Move single values, those that matter most, by far less than a level of 8 bits: the score must move, too."""
     noise = seed_of(seed, "gradient")
     step, still, moved = 2e-4, 0, 0
@@ -192,7 +194,7 @@ def _check_rounding(detector: Detector, images: Tensor, gradient: Tensor, seed: 
         up, down = (
             torch.cat(
                 [
-                    detector.judge((image + sign * move)[None], torch.Generator().manual_seed(noise)).scores.detach()
+                    detector.infer((image + sign * move)[None], torch.Generator().manual_seed(noise)).scores.detach()
                     for move in moves
                 ]
             ).double()
@@ -211,7 +213,7 @@ def _check_rounding(detector: Detector, images: Tensor, gradient: Tensor, seed: 
         )
 
 
-def check_audit(audit: Audit) -> list[Flag]:
+def check_audit(audit: RobustnessResult) -> list[Flag]:
     """What an audit's own rows tell."""
     flags = []
     eps = audit.plan.threat.eps
@@ -229,7 +231,7 @@ def check_audit(audit: Audit) -> list[Flag]:
     return flags
 
 
-def _check_black_box(audit: Audit) -> list[Flag]:
+def _check_black_box(audit: RobustnessResult) -> list[Flag]:
     """Whether asking for scores alone found more than following gradients did."""
     blind = {member.name for member in audit.members if member.attack in WITHOUT_GRADIENTS}
     seeing = {member.name for member in audit.members} - blind
@@ -255,8 +257,8 @@ def _check_black_box(audit: Audit) -> list[Flag]:
 
 
 def check_ladder(
-    detector: Detector,
-    subjects: Subjects,
+    detector: AnomalyDetector,
+    subjects: ImageSet,
     threat: Threat,
     folder: Path,
     *,
@@ -283,11 +285,11 @@ def check_ladder(
         The flags, and the AUROC of every run by its name.
     """
     surrogate = "score"
-    member = Member(attack="pgd", surrogate=surrogate, steps=steps, eot=eot)
-    longer = Member(attack="pgd", surrogate=surrogate, steps=4 * steps, eot=eot)
-    square = Member(attack="square", surrogate=surrogate, steps=2 * steps)
+    member = AttackSpec(attack="pgd", surrogate=surrogate, steps=steps, eot=eot)
+    longer = AttackSpec(attack="pgd", surrogate=surrogate, steps=4 * steps, eot=eot)
+    square = AttackSpec(attack="square", surrogate=surrogate, steps=2 * steps)
     huge = Threat(norm="linf", eps=_HUGE)
-    grid: list[tuple[str, Threat, tuple[Member, ...]]] = [
+    grid: list[tuple[str, Threat, tuple[AttackSpec, ...]]] = [
         ("eps 0", Threat(norm=threat.norm, eps=0.0), (member,)),
         ("eps", threat, (member,)),
         ("eps, 4 x the steps", threat, (longer,)),
@@ -302,10 +304,10 @@ def check_ladder(
     flags: list[Flag] = []
     areas: dict[str, float] = {}
     for index, (name, model, members) in enumerate(grid):
-        audit = run(
+        audit = evaluate_robustness(
             detector,
             subjects,
-            AuditPlan(threat=model, members=members, seed=seed),
+            AttackPlan(threat=model, members=members, seed=seed),
             folder / f"ladder-{index}",
             identity=identity,
         )
@@ -339,5 +341,5 @@ def check_ladder(
     return flags, areas
 
 
-def _area(audit: Audit, scores: Sequence[float]) -> float:
+def _area(audit: RobustnessResult, scores: Sequence[float]) -> float:
     return metrics.auroc(np.array([row.label for row in audit.rows]), np.array(scores))

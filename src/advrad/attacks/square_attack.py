@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from advrad.attacks.base import Found, Task, _Search
+from advrad.attacks.base import AttackInput, AttackOutput, BestSoFar
 
 
-def square(task: Task) -> Found:
+def square(task: AttackInput) -> AttackOutput:
     """Random search over squares; asks for scores only, never for gradients.
 
     ``linf``: each trial sets a square to plus or minus eps, per channel. ``l2``: each trial moves the budget of one
@@ -19,7 +19,7 @@ def square(task: Task) -> Found:
     Source: Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random
     search".
     """
-    images, threat, search = task.images, task.threat, _Search(task)
+    images, threat, search = task.images, task.threat, BestSoFar(task)
     begin = _stripes if threat.norm == "linf" else _pyramids
     change = torch.stack([begin(image, threat.eps, each) for image, each in zip(images, task.generators, strict=True)])
     search.ask(images)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from advrad.attacks.evaluation import Member
+from advrad.attacks.evaluation import AttackSpec
 from advrad.attacks.objectives import IN_TURN
 from advrad.errors import ConfigError
 
@@ -19,41 +19,41 @@ Budget = Literal["quick", "standard", "full"]
 ALWAYS = ("one shot", "straight through", "unsaturated")
 
 #: What is cheap comes first: a picture that is beyond repair already costs the later members nothing.
-SUITES: dict[Budget, tuple[Member, ...]] = {
+SUITES: dict[Budget, tuple[AttackSpec, ...]] = {
     "quick": (
-        Member(attack="pgd", surrogate=IN_TURN, steps=40),
-        Member(attack="apgd", surrogate="score", steps=20),
-        Member(attack="pgd", surrogate="logsumexp", steps=20),
-        Member(attack="pgd", surrogate="score", steps=40, eot=8, if_noisy=True),
-        Member(attack="square", surrogate="score", steps=50),
+        AttackSpec(attack="pgd", surrogate=IN_TURN, steps=40),
+        AttackSpec(attack="apgd", surrogate="score", steps=20),
+        AttackSpec(attack="pgd", surrogate="logsumexp", steps=20),
+        AttackSpec(attack="pgd", surrogate="score", steps=40, eot=8, if_noisy=True),
+        AttackSpec(attack="square", surrogate="score", steps=50),
     ),
     "standard": (
-        Member(attack="pgd", surrogate=IN_TURN, steps=200),
-        Member(attack="apgd", surrogate="score", steps=100),
-        Member(attack="pgd", surrogate="logsumexp", steps=100),
-        Member(attack="pgd", surrogate="top", steps=50),
-        Member(attack="pgd", surrogate="score", steps=100, eot=8, if_noisy=True),
-        Member(attack="square", surrogate="score", steps=500),
+        AttackSpec(attack="pgd", surrogate=IN_TURN, steps=200),
+        AttackSpec(attack="apgd", surrogate="score", steps=100),
+        AttackSpec(attack="pgd", surrogate="logsumexp", steps=100),
+        AttackSpec(attack="pgd", surrogate="top", steps=50),
+        AttackSpec(attack="pgd", surrogate="score", steps=100, eot=8, if_noisy=True),
+        AttackSpec(attack="square", surrogate="score", steps=500),
     ),
     "full": (
-        Member(attack="pgd", surrogate=IN_TURN, steps=400, restarts=5, eot=4),
-        Member(attack="apgd", surrogate="score", steps=100, restarts=5, eot=4),
-        Member(attack="pgd", surrogate="logsumexp", steps=200, restarts=5, eot=4),
-        Member(attack="pgd", surrogate="top", steps=100, restarts=5, eot=4),
-        Member(attack="pgd", surrogate="score", steps=200, eot=16, if_noisy=True),
-        Member(attack="pgd", surrogate="maximum", steps=100),
-        Member(attack="pgd", surrogate="sum", steps=100),
-        Member(attack="square", surrogate="score", steps=5000),
+        AttackSpec(attack="pgd", surrogate=IN_TURN, steps=400, restarts=5, eot=4),
+        AttackSpec(attack="apgd", surrogate="score", steps=100, restarts=5, eot=4),
+        AttackSpec(attack="pgd", surrogate="logsumexp", steps=200, restarts=5, eot=4),
+        AttackSpec(attack="pgd", surrogate="top", steps=100, restarts=5, eot=4),
+        AttackSpec(attack="pgd", surrogate="score", steps=200, eot=16, if_noisy=True),
+        AttackSpec(attack="pgd", surrogate="maximum", steps=100),
+        AttackSpec(attack="pgd", surrogate="sum", steps=100),
+        AttackSpec(attack="square", surrogate="score", steps=5000),
     ),
 }
 
 
-def members_of(budget: str, hints: tuple[str, ...] = ()) -> tuple[Member, ...]:
+def members_of(budget: str, surrogates: tuple[str, ...] = ()) -> tuple[AttackSpec, ...]:
     """The members of a suite.
 
     Args:
         budget: ``quick``, ``standard`` or ``full``.
-        hints: of the detector. ``full`` climbs each alone; all budgets climb those of :data:`ALWAYS`. What has no parts
+        surrogates: of the detector. ``full`` climbs each alone; all budgets climb those of :data:`ALWAYS`. What has no parts
             to climb in turn is climbed by its score in their place.
 
     Raises:
@@ -62,10 +62,10 @@ def members_of(budget: str, hints: tuple[str, ...] = ()) -> tuple[Member, ...]:
     for known in get_args(Budget):
         if budget == known:
             members = SUITES[known]
-            if not any(hint.startswith("part") for hint in hints):
+            if not any(hint.startswith("part") for hint in surrogates):
                 whole = {"surrogate": "score"}
                 members = tuple(m.model_copy(update=whole) if m.surrogate == IN_TURN else m for m in members)
             steps = {"quick": 20, "standard": 50, "full": 100}[budget]
-            chosen = [hint for hint in hints if known == "full" or hint in ALWAYS]
-            return members + tuple(Member(attack="pgd", surrogate=hint, steps=steps) for hint in chosen)
+            chosen = [hint for hint in surrogates if known == "full" or hint in ALWAYS]
+            return members + tuple(AttackSpec(attack="pgd", surrogate=hint, steps=steps) for hint in chosen)
     raise ConfigError(f"--budget {budget}: is unknown; choose {', '.join(get_args(Budget))}")

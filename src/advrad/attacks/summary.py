@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad import metrics
-from advrad.attacks.evaluation import Audit
+from advrad.attacks.evaluation import RobustnessResult
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
 
 
-def figures(audit: Audit, threshold: float | None, masks: Booleans | None, known: Booleans | None) -> dict[str, Any]:
+def summarize(
+    audit: RobustnessResult, threshold: float | None, masks: Booleans | None, known: Booleans | None
+) -> dict[str, Any]:
     """What is reported of an audit, as plain JSON values; None where it cannot be measured.
 
     Args:
@@ -80,7 +82,7 @@ def figures(audit: Audit, threshold: float | None, masks: Booleans | None, known
     }
 
 
-def _cumulative(audit: Audit) -> list[tuple[str, Floats]]:
+def _cumulative(audit: RobustnessResult) -> list[tuple[str, Floats]]:
     """Worst scores after each member, that member and those before it together."""
     signs = np.array([1.0 if row.label == 0 else -1.0 for row in audit.rows])
     worst = np.array([row.clean for row in audit.rows])

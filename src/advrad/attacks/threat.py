@@ -99,7 +99,7 @@ class Threat(Config):
             change = change.clamp(-radius, radius)
         else:
             length = change.flatten(1).square().sum(1).sqrt().clamp_min(1e-30)
-            change = change * across((radius / length).clamp_max(1.0))
+            change = change * expand_batch((radius / length).clamp_max(1.0))
         return (images + change).clamp(0, 1)
 
     def steepest(self, gradients: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class Threat(Config):
         if self.norm == "linf":
             return gradients.sign()
         length = gradients.flatten(1).square().sum(1).sqrt()
-        return gradients / across(length.clamp_min(torch.finfo(gradients.dtype).tiny))
+        return gradients / expand_batch(length.clamp_min(torch.finfo(gradients.dtype).tiny))
 
     def start(self, images: Tensor, generators: Generators) -> Tensor:
         """A random picture of the ball, uniform before it is brought into [0, 1]; (b, c, h, w)."""
@@ -123,6 +123,6 @@ class Threat(Config):
         return self.project(images + self.eps * torch.stack(rows).to(images), images)
 
 
-def across(values: Tensor) -> Tensor:
+def expand_batch(values: Tensor) -> Tensor:
     """(b,) -> (b, 1, 1, 1)."""
     return values[:, None, None, None]

@@ -23,14 +23,14 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from advrad.baselines.base import Lesson, System, descend
+from advrad.baselines.base import BaselineDetector, FitContext, descend
 from advrad.baselines.simplex import cut, simplex_noise
 from advrad.data.transforms import resize
 from advrad.denoisers.ddpm import Schedule
 from advrad.denoisers.lean import positions
 from advrad.denoisers.sampling import GradientPath, draw_noise
 from advrad.denoisers.unet import LeanUNet
-from advrad.detectors.base import Hint
+from advrad.detectors.base import SurrogateLoss
 from advrad.detectors.scoring import pool
 from advrad.utils.config import Config
 
@@ -107,7 +107,7 @@ def step_back(z: Tensor, recon: Tensor, now: float, after: float, noise: Tensor)
     return recon + kept * (z - recon) + after * math.sqrt(1 - kept) * noise
 
 
-class AnoDDPM(System):
+class AnoDDPM(BaselineDetector):
     """Judges by the squared difference between a picture and what its walk leads back to.
 
     Arithmetic is in noise-level form: ``z = x + sigma noise`` is the papers' ``x_k`` divided by ``sqrt(abar_k)``.
@@ -133,7 +133,7 @@ class AnoDDPM(System):
         self.sigmas: list[float] = [0.0, *Schedule().sigmas().tolist()]
 
     @property
-    def hints(self) -> Mapping[str, Hint]:
+    def surrogates(self) -> Mapping[str, SurrogateLoss]:
         """Of a walk of many steps: the one-shot score, and the true score with gradients that skip the walk."""
         if self.options.walk_steps == 1:
             return {}
@@ -217,7 +217,7 @@ class AnoDDPM(System):
         return recon if path == "exact" else first + (recon - first).detach()
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`System`; mean over channels of the squared difference, [0, 1] units."""
+        """See :class:`BaselineDetector`; mean over channels of the squared difference, [0, 1] units."""
         return self._maps(images, generator, self.options.walk_steps, "exact")
 
     def scores(self, images: Tensor, maps: Tensor) -> Tensor:
@@ -233,7 +233,7 @@ class AnoDDPM(System):
         return self.scores(images, self._maps(images, generator, walk_steps, path))
 
 
-def fit_anoddpm(lesson: Lesson, options: AnoDDPMOptions) -> AnoDDPM:
+def fit_anoddpm(lesson: FitContext, options: AnoDDPMOptions) -> AnoDDPM:
     """Train on good pictures."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(lesson.generator("anoddpm weights").initial_seed())

@@ -25,10 +25,10 @@ from pydantic import Field
 from torch import Tensor
 
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, begun, finished, learn, shrunk
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
-from advrad.detectors.base import Hint
+from advrad.detectors.base import SurrogateLoss
 
 #: Step lengths to choose from.
 _RATES = tuple(2.0**-exponent for exponent in range(2, 16))
@@ -68,7 +68,7 @@ class Apae(Autoencoder):
         self.register_buffer("usual", torch.ones(3, options.work_px, options.work_px))
 
     @property
-    def hints(self) -> Mapping[str, Hint]:
+    def surrogates(self) -> Mapping[str, SurrogateLoss]:
         """The score without the projection, whose gradient is that of one pass through the network."""
         return {"without projection": self._unprojected} if self.options.projection_steps else {}
 
@@ -109,7 +109,7 @@ class Apae(Autoencoder):
         """Squared errors (b, 3, work_px, work_px), relative to their usual size."""
         return errors / (self.usual + self.options.weight_floor) if self.options.weighted else errors
 
-    def prepare(self, lesson: Lesson) -> None:
+    def prepare(self, lesson: FitContext) -> None:
         """Choose the step of the projection, then learn the usual size of each error.
 
         The step is half the longest candidate at which the error of no reference rises at any step.
@@ -151,7 +151,7 @@ class Apae(Autoencoder):
         return self.scores(images, resize(errors.mean(1, keepdim=True), images.shape[-1]))
 
 
-def fit_apae(lesson: Lesson, options: ApaeOptions) -> Apae:
+def fit_apae(lesson: FitContext, options: ApaeOptions) -> Apae:
     """Train plainly on good pictures, then prepare the defences."""
     system = begun(lesson, "apae", lambda: Apae(lesson.size_px, options))
     learn(system, lesson, lambda view, _: (view - system.decode(system.encode(view))).square().mean())

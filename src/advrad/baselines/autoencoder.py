@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from advrad.baselines.base import Lesson, System, descend
+from advrad.baselines.base import BaselineDetector, FitContext, descend
 from advrad.data.transforms import resize
 from advrad.detectors.scoring import pool
 from advrad.utils.config import Config
@@ -61,7 +61,7 @@ class AutoencoderOptions(Config):
         return int(self.work_px // 2 ** len(self.channels))
 
 
-class Autoencoder(System):
+class Autoencoder(BaselineDetector):
     """Judges by the squared difference between a picture and its reconstruction.
 
     Args:
@@ -107,7 +107,7 @@ class Autoencoder(System):
         return self.errors(view).mean((1, 2, 3))
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`System`; mean over channels of :meth:`errors`."""
+        """See :class:`BaselineDetector`; mean over channels of :meth:`errors`."""
         return resize(self.errors(resize(images, self.options.work_px)).mean(1, keepdim=True), images.shape[-1])
 
     def scores(self, images: Tensor, maps: Tensor) -> Tensor:
@@ -115,14 +115,14 @@ class Autoencoder(System):
         return pool(maps, self.options.pooling)
 
 
-def fit_autoencoder(lesson: Lesson, options: AutoencoderOptions) -> Autoencoder:
+def fit_autoencoder(lesson: FitContext, options: AutoencoderOptions) -> Autoencoder:
     """Train on good pictures."""
     system = begun(lesson, "autoencoder", lambda: Autoencoder(lesson.size_px, options))
     learn(system, lesson, lambda view, _: system.losses(view).mean())
     return finished(system)
 
 
-def begun(lesson: Lesson, name: str, build: Callable[[], _Network]) -> _Network:
+def begun(lesson: FitContext, name: str, build: Callable[[], _Network]) -> _Network:
     """A network whose initial weights the lesson's seed and the name decide; the global source stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(lesson.generator(f"{name} weights").initial_seed())
@@ -134,7 +134,7 @@ def finished(system: _Network) -> _Network:
     return system.eval().requires_grad_(False)
 
 
-def learn(system: Autoencoder, lesson: Lesson, loss: Callable[[Tensor, torch.Generator], Tensor]) -> None:
+def learn(system: Autoencoder, lesson: FitContext, loss: Callable[[Tensor, torch.Generator], Tensor]) -> None:
     """Train an autoencoder of any kind.
 
     Args:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from advrad.data.loading import PictureStack
+from advrad.data.loading import ImageStack
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.base import Hint, Judged
+from advrad.detectors.base import DetectorOutput, SurrogateLoss
 from advrad.utils.seeding import seed_of
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class FitContext:
     """Good pictures of one product, and the means to learn from them.
 
     Attributes:
@@ -28,7 +28,7 @@ class Lesson:
         progress: told (steps done, steps in all); None for nobody.
     """
 
-    good: PictureStack
+    good: ImageStack
     seed: int = 0
     diffusion: Callable[[], AdvRAD] | None = None
     progress: Progress | None = None
@@ -69,8 +69,8 @@ class Lesson:
                 self.progress(step + 1, steps)
 
 
-class System(nn.Module):
-    """A fitted baseline: a :class:`advrad.detectors.base.Detector` that only has to say how it maps pictures.
+class BaselineDetector(nn.Module):
+    """A fitted baseline: a :class:`advrad.detectors.base.AnomalyDetector` that only has to say how it maps pictures.
 
     Subclasses implement :meth:`maps` and, where the score is not the map's maximum, :meth:`scores`. Gradients reach the
     pictures: nothing between picture and score is detached, rounded or clamped to saturation.
@@ -89,8 +89,8 @@ class System(nn.Module):
         self.size_px: int | None = size_px
 
     @property
-    def hints(self) -> Mapping[str, Hint]:
-        """See :class:`advrad.detectors.base.Detector`."""
+    def surrogates(self) -> Mapping[str, SurrogateLoss]:
+        """See :class:`advrad.detectors.base.AnomalyDetector`."""
         return {}
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -109,16 +109,16 @@ class System(nn.Module):
         """One number for each picture, (b,): by default the largest of its map."""
         return maps.flatten(1).amax(1)
 
-    def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.detectors.base.Detector`."""
+    def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+        """See :class:`advrad.detectors.base.AnomalyDetector`."""
         maps = self.maps(images, generator)
-        return Judged(self.scores(images, maps), maps)
+        return DetectorOutput(self.scores(images, maps), maps)
 
 
 def descend(
     loss: Callable[[Tensor, torch.Generator], Tensor],
     parameters: Iterable[nn.Parameter],
-    lesson: Lesson,
+    lesson: FitContext,
     *,
     steps: int,
     batch_size: int = 8,

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advrad.baselines.base import System
+from advrad.baselines.base import BaselineDetector
 from advrad.baselines.features import as_positions, blur, enlarged, frozen, joined, nearest
 
 #: The paper's K, centres that attract a feature; its radius of their spheres; and the loss's scale.
@@ -21,7 +21,7 @@ _NEAR, _RADIUS, _WEIGHT = 3, 1e-5, 1000.0
 _TINY = 1e-12
 
 
-class Cfa(System):
+class Cfa(BaselineDetector):
     """CFA; its descriptor is to be trained on :meth:`losses`.
 
     The centres are the mean feature of each position under the descriptor's first weights, and stay where they are.
@@ -73,7 +73,7 @@ class Cfa(System):
         return _WEIGHT * F.relu(squared - _RADIUS**2).mean((1, 2))
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`System`; the distance to the nearest centre, weighed by how clearly it is the nearest."""
+        """See :class:`BaselineDetector`; the distance to the nearest centre, weighed by how clearly it is the nearest."""
         squared, (height, width) = self._distances(images)
         distances = (squared + _TINY).sqrt()
         errors = F.softmin(distances, dim=2)[..., 0] * distances[..., 0]

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from advrad.baselines.base import System
+from advrad.baselines.base import BaselineDetector
 from advrad.baselines.features import enlarged, frozen
 
 #: Bound on the logarithm of a coupling's scale.
@@ -54,7 +54,7 @@ class Coupling(nn.Module):
         return torch.cat([seen, moved * scale.exp() + shift], dim=1), scale.sum((1, 2, 3))
 
 
-class FastFlow(System):
+class FastFlow(BaselineDetector):
     """FastFlow; to be trained on :meth:`losses`.
 
     Each feature map is normalised over its picture (a layer norm whose gains belong to channels, so that any size fits)
@@ -93,7 +93,7 @@ class FastFlow(System):
         return torch.stack(parts).sum(0)
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`System`; (b, 1, h, w) at the size of the pictures."""
+        """See :class:`BaselineDetector`; (b, 1, h, w) at the size of the pictures."""
         parts = [0.5 * latent.square().mean(1, keepdim=True) for latent, _ in self._latents(images)]
         return torch.stack([enlarged(part, images) for part in parts]).mean(0)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import BeforeValidator
 from torch import Tensor, nn
 
-from advrad.attacks.base import Task
+from advrad.attacks.base import AttackInput
 from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.threat import Threat
 from advrad.errors import ConfigError
@@ -133,4 +133,4 @@ def worst(
         return images
     seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return pgd(Task(objective, images, Threat(norm="linf", eps=eps), generators, steps)).images
+    return pgd(AttackInput(objective, images, Threat(norm="linf", eps=eps), generators, steps)).images

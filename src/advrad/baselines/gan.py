@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from advrad.baselines.base import Lesson, System
+from advrad.baselines.base import BaselineDetector, FitContext
 from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
 from advrad.utils.config import Config
@@ -105,7 +105,7 @@ class Discriminator(nn.Module):
         return logits
 
 
-class ReconstructionGan(System):
+class ReconstructionGan(BaselineDetector):
     """Judges by the reconstruction's error and by how it changes the discriminator's features.
 
     Args:
@@ -121,7 +121,7 @@ class ReconstructionGan(System):
         self.discriminator = Discriminator(options.channels)
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`System`; the map's mean is the papers' score, so each place shows its share of it."""
+        """See :class:`BaselineDetector`; the map's mean is the papers' score, so each place shows its share of it."""
         signed = 2 * resize(images, self.options.work_px) - 1
         recon = self.generator(signed)
         context = (signed - recon).square().mean(1, keepdim=True)
@@ -139,7 +139,7 @@ class ReconstructionGan(System):
         return maps.mean((1, 2, 3))
 
 
-def fit_gan(lesson: Lesson, options: GanOptions, build: Callable[[], nn.Module], name: str) -> ReconstructionGan:
+def fit_gan(lesson: FitContext, options: GanOptions, build: Callable[[], nn.Module], name: str) -> ReconstructionGan:
     """Let generator and discriminator learn from each other.
 
     Args:

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advrad.baselines.base import Lesson, descend
+from advrad.baselines.base import FitContext, descend
 from advrad.baselines.cfa import Cfa
 from advrad.baselines.fastflow import FastFlow
 from advrad.baselines.features import Radius, frozen, imagenet, worst
@@ -47,7 +47,7 @@ class HardenedOptions(Config):
     learning_rate: float = Field(1e-3, gt=0)
 
 
-def fit_hardened(lesson: Lesson, options: HardenedOptions, network: nn.Module | None = None) -> Cfa | FastFlow:
+def fit_hardened(lesson: FitContext, options: HardenedOptions, network: nn.Module | None = None) -> Cfa | FastFlow:
     """Train.
 
     Args:

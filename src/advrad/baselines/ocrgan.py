@@ -11,7 +11,7 @@ from __future__ import annotations
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.baselines.gan import Decoder, GanOptions, ReconstructionGan, encoder_levels, fit_gan
 from advrad.data.transforms import resize
 
@@ -82,6 +82,6 @@ class TwoBranches(nn.Module):
         return recon
 
 
-def fit_ocrgan(lesson: Lesson, options: OcrGanOptions) -> ReconstructionGan:
+def fit_ocrgan(lesson: FitContext, options: OcrGanOptions) -> ReconstructionGan:
     """Train on good pictures."""
     return fit_gan(lesson, options, lambda: TwoBranches(options.channels), "ocrgan")

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.data.splits import split_normals
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.scoring import Look, paper_score
-from advrad.detectors.white_box import Exposed
+from advrad.detectors.scoring import NoiseView, paper_score
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError
 from advrad.training.score_selection import REFERENCES, forced
 from advrad.utils.config import Config
@@ -38,7 +38,7 @@ class PaperOptions(Config):
     draws: int = Field(1, ge=1)
 
 
-def fit_paper(lesson: Lesson, options: PaperOptions) -> Exposed:
+def fit_paper(lesson: FitContext, options: PaperOptions) -> WhiteBoxAdvRAD:
     """Give the lesson's trained denoiser the paper's score.
 
     The mean error map is that of training pictures, location and scale those of pictures that the denoiser has not
@@ -60,7 +60,7 @@ def fit_paper(lesson: Lesson, options: PaperOptions) -> Exposed:
     whole = [view["picture_px"] for view in views if view["picture_px"] == view["window_px"]]
     side = options.view_px or max(whole, default=config.size_px)
     score = paper_score(config.size_px, options.sigma, options.filter_px)
-    look = Look(view_px=side, sigma=options.sigma)
+    look = NoiseView(view_px=side, sigma=options.sigma)
     score = score.model_copy(update={"looks": (look,), "steps": options.steps, "draws": options.draws})
     split = split_normals(lesson.good.records, lesson.seed)
     rows = {record: index for index, record in enumerate(lesson.good.records)}
@@ -68,4 +68,4 @@ def fit_paper(lesson: Lesson, options: PaperOptions) -> Exposed:
     normals = lesson.good.batch([rows[record] for record in split.selection])
     selection = forced(trained.denoiser, references, normals, score, lesson.generator("paper"))
     settings = config.model_copy(update={"score": score, "calibration": None, "guarantee": None})
-    return Exposed(AdvRAD(trained.denoiser, settings, selection.statistics).to(trained.device))
+    return WhiteBoxAdvRAD(AdvRAD(trained.denoiser, settings, selection.statistics).to(trained.device))

@@ -34,11 +34,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from advrad.baselines.autoencoder import begun, finished, shrunk
-from advrad.baselines.base import Lesson, System, descend
+from advrad.baselines.base import BaselineDetector, FitContext, descend
 from advrad.baselines.features import Radius, enlarged, worst
 from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
-from advrad.detectors.base import Judged
+from advrad.detectors.base import DetectorOutput
 from advrad.utils.config import Config
 
 #: Frame from which the background's colour is taken, as a share of the side.
@@ -124,7 +124,7 @@ class Block(nn.Module):
         return tokens + self.thought(self.between(tokens)), attention
 
 
-class PatchGuard(System):
+class PatchGuard(BaselineDetector):
     """Judges every patch, and a picture by its worst patches.
 
     Args:
@@ -169,11 +169,11 @@ class PatchGuard(System):
         side = self.options.side
         return self.head(tokens).view(-1, 1, side, side), attentions
 
-    def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.detectors.base.Detector`; maps are logits."""
+    def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+        """See :class:`advrad.detectors.base.AnomalyDetector`; maps are logits."""
         logits, _ = self.examine(resize(images, self.options.work_px))
         worst_patches = logits.flatten(1).topk(self.options.top_patches, dim=1).values
-        return Judged(worst_patches.mean(1), enlarged(logits, images))
+        return DetectorOutput(worst_patches.mean(1), enlarged(logits, images))
 
 
 def entropies(logits: Tensor, touched: Tensor, weight: float = 1.0) -> Tensor:
@@ -269,7 +269,7 @@ def paste_on_foreground(view: Tensor, generator: torch.Generator) -> tuple[Tenso
     return out, masks
 
 
-def fit_patchguard(lesson: Lesson, options: PatchGuardOptions) -> PatchGuard:
+def fit_patchguard(lesson: FitContext, options: PatchGuardOptions) -> PatchGuard:
     """Train on good pictures, pseudo-anomalies, and attacks on both."""
     system = begun(lesson, "patchguard", lambda: PatchGuard(lesson.size_px, options))
 

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, begun, finished, learn
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.baselines.features import Radius, worst
 
 
@@ -134,7 +134,7 @@ class Pls(Autoencoder):
         return self.decode(self.purify(self.encode(view)))
 
 
-def fit_pls(lesson: Lesson, options: PlsOptions) -> Pls:
+def fit_pls(lesson: FitContext, options: PlsOptions) -> Pls:
     """Train on attacks on good pictures."""
     system = begun(lesson, "pls", lambda: Pls(lesson.size_px, options))
 

@@ -19,11 +19,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advrad.baselines.base import Lesson, System
-from advrad.data.loading import PictureStack
+from advrad.baselines.base import BaselineDetector, FitContext
+from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import GradientPath, reconstruct
-from advrad.detectors.base import Detector, Hint, Judged
+from advrad.detectors.base import AnomalyDetector, DetectorOutput, SurrogateLoss
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
 
@@ -45,7 +45,7 @@ class PurifyOptions(Config):
     learns: Literal["given", "purified"] = "given"
 
 
-class Purified(System):
+class Purified(BaselineDetector):
     """A detector that sees purified pictures only.
 
     The purified picture is handed on unclamped and the walk's gradients are exact, so that an attacker meets the whole
@@ -64,7 +64,7 @@ class Purified(System):
 
     deterministic = False
 
-    def __init__(self, inner: Detector, denoiser: Denoiser, options: PurifyOptions, size_px: int) -> None:
+    def __init__(self, inner: AnomalyDetector, denoiser: Denoiser, options: PurifyOptions, size_px: int) -> None:
         super().__init__(size_px)
         if size_px % denoiser.multiple_px:
             raise ConfigError(
@@ -95,36 +95,38 @@ class Purified(System):
         steps = steps or self.options.steps
         return reconstruct(self.denoiser, images, self.options.sigma, generator, steps=steps, path=path)
 
-    def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.detectors.base.Detector`."""
-        said = [self.inner.judge(self.purify(images, generator), generator) for _ in range(self.options.draws)]
+    def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+        """See :class:`advrad.detectors.base.AnomalyDetector`."""
+        said = [self.inner.infer(self.purify(images, generator), generator) for _ in range(self.options.draws)]
         maps = [part.maps for part in said if part.maps is not None]
         scores = torch.stack([part.scores for part in said]).mean(0)
-        return Judged(scores, torch.stack(maps).mean(0) if maps else None)
+        return DetectorOutput(scores, torch.stack(maps).mean(0) if maps else None)
 
     @property
-    def hints(self) -> Mapping[str, Hint]:
+    def surrogates(self) -> Mapping[str, SurrogateLoss]:
         """See the class."""
-        hints: dict[str, Hint] = {}
+        surrogates: dict[str, SurrogateLoss] = {}
         if self.options.draws > 1:
-            hints["part one draw"] = partial(self._climb, self._inner_score, None, "exact")
+            surrogates["part one draw"] = partial(self._climb, self._inner_score, None, "exact")
         if self.options.steps > 1:
-            hints["one shot"] = partial(self._climb, self._inner_score, 1, "exact")
-            hints["straight through"] = partial(self._climb, self._inner_score, None, "straight")
-        for name, hint in self.inner.hints.items():
-            hints.setdefault(name, partial(self._climb, hint, None, "exact"))
-        return hints
+            surrogates["one shot"] = partial(self._climb, self._inner_score, 1, "exact")
+            surrogates["straight through"] = partial(self._climb, self._inner_score, None, "straight")
+        for name, hint in self.inner.surrogates.items():
+            surrogates.setdefault(name, partial(self._climb, hint, None, "exact"))
+        return surrogates
 
     def _inner_score(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return self.inner.judge(images, generator).scores
+        return self.inner.infer(images, generator).scores
 
     def _climb(
-        self, score: Hint, steps: int | None, path: GradientPath, images: Tensor, generator: torch.Generator
+        self, score: SurrogateLoss, steps: int | None, path: GradientPath, images: Tensor, generator: torch.Generator
     ) -> Tensor:
         return score(self.purify(images, generator, steps, path), generator)
 
 
-def fit_purified(lesson: Lesson, options: PurifyOptions, inner: Callable[[Lesson], Detector]) -> Purified:
+def fit_purified(
+    lesson: FitContext, options: PurifyOptions, inner: Callable[[FitContext], AnomalyDetector]
+) -> Purified:
     """Put a purifier trained on the lesson's pictures before a detector that learns from the same.
 
     Our denoisers may have learned to undo synthetic defects besides noise; as a purifier such a one forgets defects
@@ -146,7 +148,7 @@ def fit_purified(lesson: Lesson, options: PurifyOptions, inner: Callable[[Lesson
     return Purified(inner(lesson), denoiser, options, lesson.size_px)
 
 
-def _purified(lesson: Lesson, denoiser: Denoiser, options: PurifyOptions) -> PictureStack:
+def _purified(lesson: FitContext, denoiser: Denoiser, options: PurifyOptions) -> ImageStack:
     """The good pictures, each purified once, with noise of its own."""
     generator = lesson.generator("purified")
     denoiser = denoiser.eval()
@@ -156,4 +158,4 @@ def _purified(lesson: Lesson, denoiser: Denoiser, options: PurifyOptions) -> Pic
             for images in lesson.pictures(batch_size=1)
         ]
     values = torch.cat(parts).clamp(0, 1).numpy() * np.float32(65535)
-    return PictureStack(np.rint(values).astype(np.uint16), lesson.good.records)
+    return ImageStack(np.rint(values).astype(np.uint16), lesson.good.records)

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor
 
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, begun, finished, learn
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.baselines.features import Radius, worst
 
 
@@ -59,7 +59,7 @@ def moved(latents: Tensor, others: Tensor) -> Tensor:
     return (latents - others).square().mean((1, 2, 3)) / spread
 
 
-def fit_rae(lesson: Lesson, options: RaeOptions) -> Autoencoder:
+def fit_rae(lesson: FitContext, options: RaeOptions) -> Autoencoder:
     """Train on good pictures and attacks on them."""
     system = begun(lesson, "rae", lambda: Autoencoder(lesson.size_px, options))
 

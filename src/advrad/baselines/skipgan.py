@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor, nn
 
-from advrad.baselines.base import Lesson
+from advrad.baselines.base import FitContext
 from advrad.baselines.gan import Decoder, GanOptions, ReconstructionGan, encoder_levels, fit_gan
 
 
@@ -40,6 +40,6 @@ class UNet(nn.Module):
         return recon
 
 
-def fit_skipgan(lesson: Lesson, options: SkipGanOptions) -> ReconstructionGan:
+def fit_skipgan(lesson: FitContext, options: SkipGanOptions) -> ReconstructionGan:
     """Train on good pictures."""
     return fit_gan(lesson, options, lambda: UNet(options.channels), "skipgan")

@@ -9,9 +9,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advrad.baselines.base import Lesson, System
+from advrad.baselines.base import BaselineDetector, FitContext
 from advrad.baselines.features import as_positions, blur, enlarged, frozen, imagenet, joined, nearest
-from advrad.detectors.base import Judged
+from advrad.detectors.base import DetectorOutput
 from advrad.utils.config import Config
 
 
@@ -35,7 +35,7 @@ class SpadeOptions(Config):
     smooth_px: float = Field(4.0, ge=0)
 
 
-class Spade(System):
+class Spade(BaselineDetector):
     """Fitted SPADE.
 
     The score is the paper's equation 2, the mean squared distance of the picture's feature to its nearest ones; the map
@@ -58,8 +58,8 @@ class Spade(System):
         self.register_buffer("wholes", wholes)
         self.register_buffer("parts", parts)
 
-    def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.detectors.base.Detector`; maps (b, 1, h, w) at the size of the pictures."""
+    def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+        """See :class:`advrad.detectors.base.AnomalyDetector`; maps (b, 1, h, w) at the size of the pictures."""
         wholes, pyramid = _described(self.network, images)
         distances, rows = nearest(wholes, self.wholes, self.options.neighbours)
         height, width = pyramid.shape[-2:]
@@ -69,10 +69,10 @@ class Spade(System):
             away, _ = nearest(features, gallery, self.options.position_neighbours)
             errors.append(away.mean(1).view(1, height, width))
         maps = enlarged(torch.stack(errors), images)
-        return Judged(distances.mean(1), blur(maps, self.options.smooth_px))
+        return DetectorOutput(distances.mean(1), blur(maps, self.options.smooth_px))
 
 
-def fit_spade(lesson: Lesson, options: SpadeOptions, network: nn.Module | None = None) -> Spade:
+def fit_spade(lesson: FitContext, options: SpadeOptions, network: nn.Module | None = None) -> Spade:
     """Remember the good pictures.
 
     Args:

@@ -26,7 +26,7 @@ class _Stored(Config):
     model_config = ConfigDict(extra="ignore")
 
 
-class Place(_Stored):
+class CellKey(_Stored):
     """One cell of the grid, measured or not.
 
     Attributes:
@@ -113,7 +113,7 @@ class Machine(_Stored):
         return f"{self.processor}{cores}{memory}" + (f", {self.gpu}" if self.gpu else "")
 
 
-class Cell(Place):
+class Cell(CellKey):
     """One cell that ran to its end, good or bad.
 
     Attributes:
@@ -168,15 +168,15 @@ class Results:
 
     name: str
     grid: str
-    places: tuple[Place, ...]
+    places: tuple[CellKey, ...]
     cells: Mapping[str, Cell]
     strangers: int = 0
 
-    def order(self, attribute: Callable[[Place], str | None]) -> tuple[str, ...]:
+    def order(self, attribute: Callable[[CellKey], str | None]) -> tuple[str, ...]:
         """The values of an attribute of the places, each once, in grid order, without None."""
         return tuple(dict.fromkeys(value for place in self.places if (value := attribute(place)) is not None))
 
-    def ended(self, places: Iterable[Place]) -> tuple[Cell, ...]:
+    def ended(self, places: Iterable[CellKey]) -> tuple[Cell, ...]:
         """Of these places those cells that ended, good or bad, in the same order."""
         return tuple(self.cells[place.key] for place in places if place.key in self.cells)
 
@@ -211,7 +211,7 @@ def read_bench(folder: Path) -> Results:
     if not isinstance(plan.get("cells"), list) or not all(isinstance(values, dict) for values in plan["cells"]):
         raise DataError(f"{path}: is damaged (cells: not a list of cells); {mend}")
     try:
-        places = tuple(Place.parse(values, str(path)) for values in plan["cells"])
+        places = tuple(CellKey.parse(values, str(path)) for values in plan["cells"])
     except ConfigError as error:
         raise DataError(f"{path}: is damaged ({_reason(error, path)}); {mend}") from None
     cells = {place.key: cell for place in places if (cell := read_cell(folder, place)) is not None}
@@ -225,7 +225,7 @@ def read_bench(folder: Path) -> Results:
     return results
 
 
-def read_cell(folder: Path, place: Place) -> Cell | None:
+def read_cell(folder: Path, place: CellKey) -> Cell | None:
     """One cell of a bench folder; None if it did not end yet.
 
     Raises:

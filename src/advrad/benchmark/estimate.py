@@ -9,7 +9,7 @@ from pathlib import Path
 
 from advrad.attacks.pipeline import AttackOptions
 from advrad.attacks.suite import members_of
-from advrad.baselines.registry import KINDS
+from advrad.baselines.registry import BASELINES
 from advrad.benchmark.grid import OURS, Entry, Job, Task
 from advrad.benchmark.run import held_cells
 from advrad.training.plan import DEFAULT_MINUTES, RunOptions
@@ -93,7 +93,7 @@ def _typical(entry: Entry) -> tuple[float, float]:
     """Seconds of a fit and of a gradient for one picture."""
     if entry.kind == OURS:
         return 0.0, _GRADIENT_S
-    row = KINDS.get(entry.kind)
+    row = BASELINES.get(entry.kind)
     fit_s, gradient_s = (_OWN_FIT_S, _OWN_GRADIENT_S) if row is None else (row.fit_s, row.gradient_s)
     if entry.inner is not None:
         inner = _typical(entry.inner)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from advrad.benchmark.cells import Cell, Place, Results
+from advrad.benchmark.cells import Cell, CellKey, Results
 from advrad.benchmark.tables import READING, Entry, Table, entry_text
 
 _TEX = {
@@ -138,7 +138,7 @@ def _radius(name: str) -> float:
     return float(name.rpartition(" ")[2])
 
 
-def _flat(place: Place, cell: Cell | None) -> dict[str, Any]:
+def _flat(place: CellKey, cell: Cell | None) -> dict[str, Any]:
     row = place.model_dump()
     if cell is None:
         return row | {"status": "missing"}

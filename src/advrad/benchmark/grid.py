@@ -23,8 +23,8 @@ from advrad.attacks.suite import members_of
 from advrad.attacks.threat import Threat
 from advrad.baselines.anomalib.models import AnomalibOptions
 from advrad.baselines.purify import PurifyOptions
-from advrad.baselines.registry import KINDS
-from advrad.benchmark.cells import Place
+from advrad.baselines.registry import BASELINES
+from advrad.benchmark.cells import CellKey
 from advrad.certify.pipeline import CertifyOptions, check_confidence, radii_of
 from advrad.data import cache
 from advrad.data.layouts import Dataset, find_records
@@ -32,7 +32,7 @@ from advrad.errors import ConfigError, UserError
 from advrad.training.plan import RunOptions
 from advrad.utils.config import Config
 
-#: The kind of our own detector; all others are in :data:`advrad.baselines.registry.KINDS`, or files of one's own.
+#: The kind of our own detector; all others are in :data:`advrad.baselines.registry.BASELINES`, or files of one's own.
 OURS = "advrad"
 
 #: Keys of a result from another format are never those of this one.
@@ -157,7 +157,7 @@ class Task:
         meant: it is to be worked on.
     """
 
-    place: Place
+    place: CellKey
     attack: AttackOptions | None = None
     certificate: CertifyOptions | None = None
     meant: bool = True
@@ -248,7 +248,7 @@ def _detectors(path: Path, file: _File) -> dict[str, Entry]:
         given = dict(file.detectors[label])
         kind = given.pop("kind", None)
         if kind is None:
-            raise ConfigError(f"{where}: has no `kind`; choose {', '.join((OURS, *KINDS))}, or FILE.py:NAME")
+            raise ConfigError(f"{where}: has no `kind`; choose {', '.join((OURS, *BASELINES))}, or FILE.py:NAME")
         if kind == OURS:
             options: Config = RunOptions.parse({"size_px": file.size_px} | given, where)
             made[label] = Entry(label, OURS, options)
@@ -257,8 +257,8 @@ def _detectors(path: Path, file: _File) -> dict[str, Entry]:
             if not source.is_file():
                 raise ConfigError(f"{where}: kind {kind}: there is no file {source}")
             made[label] = Entry(label, kind, Own(arguments=given), source=_file_digest([source]))
-        elif kind in KINDS:
-            row = KINDS[kind]
+        elif kind in BASELINES:
+            row = BASELINES[kind]
             inner = given.pop("inner", None) if row.holds else None
             if row.holds and inner not in file.detectors:
                 raise ConfigError(f"{where}: inner: '{inner}' is no detector of this grid; name the one that judges")
@@ -275,7 +275,7 @@ def _detectors(path: Path, file: _File) -> dict[str, Entry]:
                 _file_digest(named) if named else None,
             )
         else:
-            known = (OURS, *KINDS)
+            known = (OURS, *BASELINES)
             close = difflib.get_close_matches(str(kind), known, 1)
             mend = f"did you mean {close[0]}?" if close else f"choose {', '.join(known)}, or FILE.py:NAME"
             raise ConfigError(f"{where}: kind '{kind}' is unknown; {mend}")
@@ -380,7 +380,7 @@ def _job(
         "seed": seed,
     }
     common: dict[str, Any] = {"seed": seed, "layout": product.layout, "category": product.category}
-    place = Place(key=_digest(told), detector=entry.label, kind=entry.kind, category=category, seed=seed)
+    place = CellKey(key=_digest(told), detector=entry.label, kind=entry.kind, category=category, seed=seed)
     tasks = [Task(place)]
     for label, attack in grid.attacks.items():
         if entry.label in attack.detectors:

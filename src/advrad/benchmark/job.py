@@ -22,17 +22,17 @@ import torch
 import advrad
 from advrad.attacks import pipeline as audits
 from advrad.attacks.evaluation import scored
-from advrad.baselines.base import Lesson
-from advrad.baselines.registry import KINDS
+from advrad.baselines.base import FitContext
+from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import Cell, Figures, Machine
 from advrad.benchmark.grid import OURS, Entry, Job, Own, Task
 from advrad.certify import pipeline as certificates
-from advrad.data.loading import PictureStack, load_masks, load_pictures
+from advrad.data.loading import ImageStack, load_masks, load_pictures
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.base import Detector
-from advrad.detectors.loading import Accused, load_detector
+from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.loading import LoadedDetector, load_detector
 from advrad.detectors.model_folder import CONFIG_NAME
-from advrad.detectors.white_box import Exposed
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import AdvradError, ConfigError, DataError, OutputError
 from advrad.inference.evaluation import measure
@@ -41,14 +41,14 @@ from advrad.training.plan import RunOptions, plan_path
 from advrad.utils.environment import versions
 from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.imports import load_name
-from advrad.utils.locks import claimed
+from advrad.utils.locks import lease
 from advrad.utils.progress import Watcher
 from advrad.utils.seeding import seed_of
 
 _NONE = Figures()
 
 
-class Busy(Exception):
+class Locked(Exception):
     """Another process trains what this job needs."""
 
 
@@ -91,7 +91,7 @@ class Bench:
         began = time.perf_counter()
         try:
             accused, fit_s = self._accused(job)
-        except (Busy, OutputError):
+        except (Locked, OutputError):
             raise
         except Exception as error:  # whatever somebody's detector raises: the other cells go on
             for task in tasks:
@@ -111,7 +111,7 @@ class Bench:
 
     # --- fitting ---
 
-    def _accused(self, job: Job) -> tuple[Accused, float]:
+    def _accused(self, job: Job) -> tuple[LoadedDetector, float]:
         """The fitted detector, and the seconds that this took, now or when it was trained."""
         began = time.perf_counter()
         detector = self._fitted(job, job.detector)
@@ -122,14 +122,14 @@ class Bench:
         probe = self._pictures(job, "test", 4).batch(slice(None))
         said, _ = scored(detector, probe, seed_of(job.seed, "probe"))
         identity = hashlib.sha256(f"{job.name} {said.tobytes().hex()}".encode()).hexdigest()
-        return Accused(detector, identity, None), fit_s
+        return LoadedDetector(detector, identity, None), fit_s
 
-    def _fitted(self, job: Job, entry: Entry) -> Detector:
+    def _fitted(self, job: Job, entry: Entry) -> AnomalyDetector:
         """A detector that learned from the job's pictures; one that others stand before is fitted once for all."""
         if entry.label in self._kept:
-            held: Detector = self._kept[entry.label]
+            held: AnomalyDetector = self._kept[entry.label]
             return held
-        lesson = Lesson(
+        lesson = FitContext(
             self._pictures(job, "train"),
             job.seed,
             diffusion=(lambda: self._trained(job)) if entry.trained is not None else None,
@@ -140,22 +140,22 @@ class Bench:
             self._kept[entry.label] = found
         return found
 
-    def _fit(self, job: Job, entry: Entry, lesson: Lesson) -> Detector:
+    def _fit(self, job: Job, entry: Entry, lesson: FitContext) -> AnomalyDetector:
         if entry.trained is not None:
             self._trained(job)  # or be told at once that another process is at it
         self.watcher.stage(f"{_label(job)}: fitting" + ("" if entry is job.detector else f" {entry.label}"))
         if entry.kind == OURS:
-            return Exposed(self._trained(job))
+            return WhiteBoxAdvRAD(self._trained(job))
         if isinstance(entry.options, Own):
             function = load_name(str(self.grid.parent / entry.kind))
             return as_detector(function(lesson, **entry.options.arguments))
-        row = KINDS[entry.kind]
+        row = BASELINES[entry.kind]
         if not row.holds:
             return row.fit(lesson, entry.options)
         judge = entry.inner
         assert judge is not None
 
-        def inner(taught: Lesson) -> Detector:
+        def inner(taught: FitContext) -> AnomalyDetector:
             """The detector behind, fitted on what the one before it gives it to learn from."""
             if taught is lesson:
                 return self._fitted(job, judge)
@@ -174,9 +174,9 @@ class Bench:
         if not (place / CONFIG_NAME).is_file():
             trained = job.detector if job.detector.kind == OURS else job.detector.trained
             assert trained is not None and isinstance(trained.options, RunOptions)
-            with claimed(self.folder / "claims", f"model-{job.model}") as mine:
+            with lease(self.folder / "claims", f"model-{job.model}") as mine:
                 if not mine:
-                    raise Busy
+                    raise Locked
                 if not (place / CONFIG_NAME).is_file():
                     asked = {"seed": job.seed, "layout": job.product.layout, "category": job.product.category}
                     options = trained.options.model_copy(update=asked)
@@ -189,14 +189,14 @@ class Bench:
 
     # --- measuring ---
 
-    def _pictures(self, job: Job, split: str, count: int | None = None) -> PictureStack:
+    def _pictures(self, job: Job, split: str, count: int | None = None) -> ImageStack:
         assert job.dataset is not None
         records = [record for record in job.dataset.records if record.split == split][:count]
         if not records:
             raise DataError(f"{job.data}: has no {split} pictures")
         return load_pictures(records, self.size_px)
 
-    def _figures(self, job: Job, task: Task, accused: Accused) -> Figures:
+    def _figures(self, job: Job, task: Task, accused: LoadedDetector) -> Figures:
         if task.attack is None and task.certificate is None:
             found = self._clean(job, accused)
         else:
@@ -205,15 +205,15 @@ class Bench:
         values = {name: value for name, value in found.items() if name in known and value is not None}
         return Figures.parse(values, task.place.key)
 
-    def _tested(self, job: Job, task: Task, accused: Accused) -> dict[str, Any]:
+    def _tested(self, job: Job, task: Task, accused: LoadedDetector) -> dict[str, Any]:
         """Figures under an attack, or of a certificate."""
         work = self.folder / "work" / f"{task.place.key}-{accused.identity[:8]}"
         if task.attack is not None:
-            case = audits.case_of(accused, job.data, task.attack)
+            case = audits.prepare(accused, job.data, task.attack)
             found = audits.attack(case, task.attack, work, progress=self.watcher.count)
         else:
             assert task.certificate is not None
-            proof = certificates.case_of(accused, job.data, task.certificate, work)
+            proof = certificates.prepare(accused, job.data, task.certificate, work)
             found = certificates.certify(proof, progress=self.watcher.count)
         # The rows say all that anybody may ask later; maps and single files were for the case of an interruption.
         rows = (work / "rows.jsonl").read_text(encoding="utf-8")
@@ -221,7 +221,7 @@ class Bench:
         shutil.rmtree(work, ignore_errors=True)
         return found
 
-    def _clean(self, job: Job, accused: Accused) -> dict[str, Any]:
+    def _clean(self, job: Job, accused: LoadedDetector) -> dict[str, Any]:
         """Standard figures on all test pictures."""
         stack = self._pictures(job, "test")
         masks, known = load_masks(stack.records, self.size_px)
@@ -291,7 +291,7 @@ def _versions(entry: Entry) -> dict[str, str]:
     found = versions()
     part: Entry | None = entry
     while part is not None:
-        for package in KINDS[part.kind].packages if part.kind in KINDS else ():
+        for package in BASELINES[part.kind].packages if part.kind in BASELINES else ():
             try:
                 found[package] = version(package)
             except PackageNotFoundError:

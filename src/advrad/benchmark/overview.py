@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from advrad.benchmark.cells import Cell, Place, Results
+from advrad.benchmark.cells import Cell, CellKey, Results
 from advrad.benchmark.noise_sweeps import Family, dilemma_table, families_of
 from advrad.benchmark.tables import Entry, Row, Table, figure_of, figure_table, mark_best, radius_of
 
@@ -88,11 +88,11 @@ def make_tables(results: Results) -> Tables:
     )
 
 
-def _clean(place: Place) -> bool:
+def _clean(place: CellKey) -> bool:
     return place.attack is None and place.certificate is None
 
 
-def _of(attack: str | None, certificate: str | None, place: Place) -> bool:
+def _of(attack: str | None, certificate: str | None, place: CellKey) -> bool:
     return (place.attack, place.certificate) == (attack, certificate)
 
 
@@ -169,7 +169,7 @@ def _fewer(results: Results, cells: Iterable[Cell]) -> list[str]:
     return [f"Of a part of the test pictures; clean_auroc in results.csv is of the same ones: {', '.join(found)}."]
 
 
-def _distrust_notes(results: Results, wanted: Callable[[Place], bool]) -> list[str]:
+def _distrust_notes(results: Results, wanted: Callable[[CellKey], bool]) -> list[str]:
     """Why audits distrust figures of some cells: each reason once, with the cells that it was raised for."""
     found: dict[str, list[str]] = {}
     for cell in results.done:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from advrad.benchmark.cells import FORMAT, Cell, read_cell
 from advrad.benchmark.grid import Grid, Job, Task, jobs_of
-from advrad.benchmark.job import Bench, Busy, code_digest
+from advrad.benchmark.job import Bench, Locked, code_digest
 from advrad.errors import OutputError
 from advrad.utils.files import make_folder, write_json
-from advrad.utils.locks import claimed, live
+from advrad.utils.locks import lease, live
 from advrad.utils.progress import Silent, Watcher
 
 #: Between looks at what other processes are doing.
@@ -44,7 +44,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Standing:
+class BenchProgress:
     """What a folder holds of a grid.
 
     Attributes:
@@ -81,7 +81,7 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
     jobs = jobs_of(grid, data, only)
     make_folder(folder / "cells")
     _claim_folder(folder, grid, jobs)
-    before = standing(folder, jobs)
+    before = progress(folder, jobs)
     for note in before.notes:
         watcher.note(note)
     tried: set[str] = set()
@@ -98,7 +98,7 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
     while pending:
         left, waits = [], False
         for job in pending:
-            with claimed(folder / "claims", f"job-{job.name}") as mine:
+            with lease(folder / "claims", f"job-{job.name}") as mine:
                 if not mine:
                     left.append(job)
                     continue
@@ -111,7 +111,7 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
                         watcher.note(f"{len(tried)} of {total}  {label}: {said}")
                         if not cell.done:
                             failed.append(f"{label}: {cell.error}")
-                except Busy:
+                except Locked:
                     left.append(job)
                     waits = True
         if len(left) == len(pending):
@@ -119,12 +119,12 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
                 break  # the rest is with others
             time.sleep(_WAIT_S)
         pending = [job for job in left if wanted(job)]
-    after = standing(folder, jobs)
+    after = progress(folder, jobs)
     elsewhere = sum(len(wanted(job)) for job in pending)
     return Outcome(sum(len(job.tasks) for job in jobs), len(after.done), tuple(failed), elsewhere)
 
 
-def standing(folder: Path, jobs: Iterable[Job]) -> Standing:
+def progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
     """Look at what a folder holds of a grid's cells; nothing is written.
 
     Raises:
@@ -155,7 +155,7 @@ def standing(folder: Path, jobs: Iterable[Job]) -> Standing:
             f"{strangers} results in cells/ belong to no cell of this grid as it is now (a label, an option or a"
             " picture changed); they are kept, and not used"
         )
-    return Standing(frozenset(done), frozenset(failed), tuple(notes))
+    return BenchProgress(frozenset(done), frozenset(failed), tuple(notes))
 
 
 def held_cells(folder: Path, job: Job) -> tuple[Cell, ...]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from advrad.benchmark.cells import Figures, Place, Results
+from advrad.benchmark.cells import CellKey, Figures, Results
 
 Pair = tuple[float, float]
 Reading = Callable[[Figures], tuple[float | None, Pair | None]]
@@ -123,7 +123,7 @@ def entry_text(entry: Entry, decimals: int) -> str:
     return text + (" \N{DAGGER}" if entry.distrusted else "")
 
 
-def seeds_entry(results: Results, places: Sequence[Place], read: Reading) -> Entry:
+def seeds_entry(results: Results, places: Sequence[CellKey], read: Reading) -> Entry:
     """The seeds of one detector on one category as one entry.
 
     Args:
@@ -206,7 +206,7 @@ def figure_table(
     name: str,
     short: str,
     title: str,
-    wanted: Callable[[Place], bool],
+    wanted: Callable[[CellKey], bool],
     read: Reading,
     notes: Sequence[str] = (),
 ) -> Table:

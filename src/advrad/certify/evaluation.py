@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advrad.certify.order_statistics import bounds, hopeless, levels, looks, rank_above, rank_below
+from advrad.certify.order_statistics import bounds, futility, interim_sizes, levels, rank_above, rank_below
 from advrad.certify.smoothing import Sampler, draws_in_reach, refuse_too_few
 from advrad.certify.two_path import TwoPath
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.config import Config
-from advrad.utils.result_store import Rows
+from advrad.utils.result_store import ResultStore
 from advrad.utils.seeding import seed_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ Floats = npt.NDArray[np.float64]
 Verdict = Literal["certified anomalous", "certified normal", "abstain"]
 
 #: Radii that are tried beside those asked for, for curves and for how far a verdict reaches.
-LADDER = tuple(round(0.05 * 1.4**step, 4) for step in range(12))
+RADIUS_GRID = tuple(round(0.05 * 1.4**step, 4) for step in range(12))
 
 
 class CertifyPlan(Config):
@@ -63,11 +63,11 @@ class CertifyPlan(Config):
     @property
     def ladder(self) -> tuple[float, ...]:
         """All radii at which bounds are computed, 0 first."""
-        return tuple(sorted({0.0, *self.radii, *LADDER}))
+        return tuple(sorted({0.0, *self.radii, *RADIUS_GRID}))
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class CertifiedImages:
     """The pictures to certify.
 
     Attributes:
@@ -84,7 +84,7 @@ class Pictures:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class CertifiedPrediction:
     """A verdict on one picture, for one radius.
 
     Attributes:
@@ -99,7 +99,7 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ImageCertificate:
     """What was certified of one picture.
 
     Attributes:
@@ -127,7 +127,7 @@ class Row:
     seconds: float
 
 
-def decided(
+def certified_decision(
     lower: Floats, upper: Floats, shifts: Sequence[float], threshold: float, failure: float, quantile: float = 0.5
 ) -> Verdict:
     """The verdict that draws prove.
@@ -147,7 +147,7 @@ def decided(
     return "certified normal" if high <= threshold else "abstain"
 
 
-def settle(
+def certify_sequential(
     sampler: Sampler,
     image: Tensor,
     radius: float,
@@ -155,7 +155,7 @@ def settle(
     draws: int,
     failure: float,
     generator: torch.Generator,
-) -> Settled:
+) -> CertifiedPrediction:
     """Decide on one picture with no more draws than it takes.
 
     The draws are looked at now and then; at each look the verdict may fail with an equal share of ``failure``. A hope
@@ -170,30 +170,32 @@ def settle(
         failure: probability that a certified verdict, or its radius, is wrong.
         generator: source of all noise, which nobody who chose the picture may foresee.
     """
-    at_one, planned, quantile = sampler.shifts(*image.shape[1:]), looks(draws), sampler.quantile
-    ladder = _within_reach(sorted({radius, *LADDER}), at_one, draws, failure, quantile)
+    at_one, planned, quantile = sampler.shifts(*image.shape[1:]), interim_sizes(draws), sampler.quantile
+    ladder = _within_reach(sorted({radius, *RADIUS_GRID}), at_one, draws, failure, quantile)
     if radius not in ladder:
-        return Settled("abstain", 0, 0.0)
+        return CertifiedPrediction("abstain", 0, 0.0)
     wanted = ladder.index(radius)
     lower = upper = np.empty((len(at_one), len(ladder), 0))
     for look in planned:
         more = sampler.draw(image, ladder, look - lower.shape[2], generator)
         lower, upper = (np.concatenate([old, new], axis=2) for old, new in zip((lower, upper), more, strict=True))
         verdicts = [
-            decided(lower[:, rung], upper[:, rung], _times(at_one, here), threshold, failure / len(planned), quantile)
+            certified_decision(
+                lower[:, rung], upper[:, rung], _times(at_one, here), threshold, failure / len(planned), quantile
+            )
             for rung, here in enumerate(ladder)
         ]
         reached = _reach(verdicts)
         if reached >= wanted:
-            return Settled(verdicts[0], look, ladder[reached])
-        if hopeless(lower[:, wanted], upper[:, wanted], _times(at_one, radius), threshold, quantile=quantile):
+            return CertifiedPrediction(verdicts[0], look, ladder[reached])
+        if futility(lower[:, wanted], upper[:, wanted], _times(at_one, radius), threshold, quantile=quantile):
             break
-    return Settled("abstain", lower.shape[2], 0.0)
+    return CertifiedPrediction("abstain", lower.shape[2], 0.0)
 
 
-def run(
+def evaluate_certificates(
     sampler: Sampler,
-    pictures: Pictures,
+    pictures: CertifiedImages,
     plan: CertifyPlan,
     folder: Path,
     *,
@@ -201,7 +203,7 @@ def run(
     process: tuple[int, int] = (0, 1),
     progress: Callable[[int, int], None] | None = None,
     wait: Callable[[], None] | None = None,
-) -> tuple[Row, ...]:
+) -> tuple[ImageCertificate, ...]:
     """Bound the score of every picture.
 
     Args:
@@ -225,7 +227,7 @@ def run(
     count = len(pictures.names)
     if not count:
         raise DataError("there is no picture to certify; give test pictures, good and defective")
-    rows = Rows.claim(folder, plan, pictures.names, pictures.digest, identity)
+    rows = ResultStore.claim(folder, plan, pictures.names, pictures.digest, identity)
     share = range(process[0], count, process[1])
     missing = rows.missing(share)
     done = len(share) - len(missing)
@@ -256,7 +258,9 @@ def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, pictu
         refuse_too_few(needed, plan.draws, radius, plan.confidence, sampler)
 
 
-def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, generator: torch.Generator) -> Row:
+def _row(
+    sampler: Sampler, pictures: CertifiedImages, index: int, plan: CertifyPlan, generator: torch.Generator
+) -> ImageCertificate:
     began = time.perf_counter()
     image, threshold = pictures.load(index), plan.threshold
     check_reach(sampler, image.shape[1:], plan, len(pictures.names))
@@ -275,7 +279,9 @@ def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, ge
     reached = 0
     if threshold is not None:
         verdicts = [
-            decided(lower[:, rung], upper[:, rung], _times(at_one, radius), threshold, plan.failure, quantile)
+            certified_decision(
+                lower[:, rung], upper[:, rung], _times(at_one, radius), threshold, plan.failure, quantile
+            )
             for rung, radius in enumerate(ladder)
         ]
         reached = max(0, _reach(verdicts))
@@ -285,7 +291,7 @@ def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, ge
             for rung, radius in enumerate(ladder)
             if radius in plan.radii
         ]
-    return Row(
+    return ImageCertificate(
         name=pictures.names[index],
         label=int(pictures.labels[index]),
         score=float(np.quantile(lower[:, 0], quantile, axis=1).mean()),
@@ -299,11 +305,11 @@ def _row(sampler: Sampler, pictures: Pictures, index: int, plan: CertifyPlan, ge
     )
 
 
-def _read(values: dict[str, Any], path: Path) -> Row:
+def _read(values: dict[str, Any], path: Path) -> ImageCertificate:
     """A row, from the JSON values of its file."""
     plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     try:
-        return Row(**plain)
+        return ImageCertificate(**plain)
     except TypeError as error:
         raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None
 
@@ -340,13 +346,15 @@ def _reach(verdicts: Sequence[Verdict]) -> int:
 def _early(
     lower: Floats, upper: Floats, shifts: Sequence[float], threshold: float, failure: float, quantile: float
 ) -> tuple[Verdict, int]:
-    """What :func:`settle` would have said of draws that are all there, and after how many of them."""
-    planned = looks(lower.shape[1])
+    """What :func:`certify_sequential` would have said of draws that are all there, and after how many of them."""
+    planned = interim_sizes(lower.shape[1])
     for look in planned:
-        verdict = decided(lower[:, :look], upper[:, :look], shifts, threshold, failure / len(planned), quantile)
+        verdict = certified_decision(
+            lower[:, :look], upper[:, :look], shifts, threshold, failure / len(planned), quantile
+        )
         if verdict != "abstain":
             return verdict, look
-        if hopeless(lower[:, :look], upper[:, :look], shifts, threshold, quantile=quantile):
+        if futility(lower[:, :look], upper[:, :look], shifts, threshold, quantile=quantile):
             return "abstain", look
     return "abstain", planned[-1]
 
@@ -365,7 +373,7 @@ def draws_for(sampler: TwoPath, sides: Sequence[int], radius: float, failure: fl
     """
     draws = 1
     while True:  # more draws are looked at more often, and share the probability among more looks
-        needed = draws_in_reach(sampler, sides, radius, failure / (2 * len(looks(draws))))
+        needed = draws_in_reach(sampler, sides, radius, failure / (2 * len(interim_sizes(draws))))
         if needed <= draws:
             return draws
         draws = needed

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advrad.denoisers.base import SCALES
-from advrad.detectors.scoring import Look, ScoreConfig
+from advrad.detectors.scoring import NoiseView, ScoreConfig
 
 Floats = npt.NDArray[np.float64]
 
@@ -123,8 +123,8 @@ class Kernel:
         return (largest * (self.share / _CHANNELS)).sqrt() * _ROUNDING
 
 
-def kernels(look: Look, config: ScoreConfig) -> tuple[Kernel, ...]:
-    """The kernels of a look's error maps, in the order of :func:`advrad.detectors.scoring.arrange`.
+def kernels(look: NoiseView, config: ScoreConfig) -> tuple[Kernel, ...]:
+    """The kernels of a look's error maps, in the order of :func:`advrad.detectors.scoring.combine_scales`.
 
     Args:
         look: of the score.

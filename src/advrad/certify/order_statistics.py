@@ -160,7 +160,7 @@ def binary_radius(count: int, draws: int, sigma: float, failure: float) -> float
     return sigma * float(norm.ppf(share)) if share > 0.5 else 0.0
 
 
-def looks(draws: int) -> tuple[int, ...]:
+def interim_sizes(draws: int) -> tuple[int, ...]:
     """After how many draws a verdict that may stop early is looked at; the last look is at all of them.
 
     Each look may fail, so the probability of failure is shared out among them: alpha-spending in equal parts.
@@ -176,7 +176,7 @@ def looks(draws: int) -> tuple[int, ...]:
     return (*found, draws)
 
 
-def hopeless(
+def futility(
     lower: Floats, upper: Floats, shifts: Sequence[float], threshold: float, doubt: float = 0.01, quantile: float = 0.5
 ) -> bool:
     """Whether more draws would hardly bring a verdict. To give up is no error, so this promises nothing.

@@ -14,21 +14,21 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from advrad.certify.evaluation import CertifyPlan, Pictures, check_reach, run
+from advrad.certify.evaluation import CertifiedImages, CertifyPlan, check_reach, evaluate_certificates
 from advrad.certify.smoothing import Percentile, Sampler
-from advrad.certify.summary import above, figures, meaning
+from advrad.certify.summary import above, meaning, summarize
 from advrad.certify.threshold import certified_threshold
 from advrad.certify.two_path import TwoPath
 from advrad.data.images import examine, read_picture
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_pictures
 from advrad.data.records import MAX_PIXELS
-from advrad.data.splits import chosen
+from advrad.data.splits import sample_test_records
 from advrad.data.transforms import to_tensor
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.loading import Accused
-from advrad.detectors.probing import find_traits
-from advrad.detectors.white_box import Exposed
+from advrad.detectors.loading import LoadedDetector
+from advrad.detectors.probing import probe
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
 from advrad.utils.environment import versions
@@ -77,7 +77,7 @@ class CertifyOptions(Config):
     max_pixels: int = MAX_PIXELS
 
 
-class PromiseOptions(Config):
+class PredictionCertificateOptions(Config):
     """What a caller may ask of a certificate for a single picture.
 
     Attributes:
@@ -133,7 +133,9 @@ def check_confidence(confidence: float, draws: int) -> None:
         raise ConfigError(f"--draws {draws}: must be at least 2; of a single draw nothing can be told")
 
 
-def promise_plan(detector: AdvRAD, options: PromiseOptions) -> tuple[CertifyPlan, list[str]]:
+def prediction_certificate_plan(
+    detector: AdvRAD, options: PredictionCertificateOptions
+) -> tuple[CertifyPlan, list[str]]:
     """How the pictures that a detector judges are certified, and what is to be said of that beforehand.
 
     Raises:
@@ -159,7 +161,9 @@ def promise_plan(detector: AdvRAD, options: PromiseOptions) -> tuple[CertifyPlan
     return plan, warnings
 
 
-def sampler_for(accused: Accused, method: Method, sigma: float | None, largest: float, probe: Tensor) -> Sampler:
+def sampler_for(
+    accused: LoadedDetector, method: Method, sigma: float | None, largest: float, example: Tensor
+) -> Sampler:
     """The way in which a detector's score is certified.
 
     Args:
@@ -167,14 +171,14 @@ def sampler_for(accused: Accused, method: Method, sigma: float | None, largest: 
         method: that is asked for.
         sigma: of the noise that ``percentile`` adds; None for ``largest``.
         largest: radius that is asked for.
-        probe: (1, c, h, w) a picture, to find out whether the detector draws noise.
+        example: (1, c, h, w) a picture, to find out whether the detector draws noise.
 
     Raises:
         ConfigError: the method does not suit the detector, or sigma the method.
         DetectorError: the detector answers with no score.
     """
     detector = accused.detector
-    if isinstance(detector, Exposed) and method != "percentile":
+    if isinstance(detector, WhiteBoxAdvRAD) and method != "percentile":
         if sigma is not None:
             raise ConfigError(
                 "--sigma: goes with --method percentile; the two-path certificate uses the detector's own noise"
@@ -188,12 +192,12 @@ def sampler_for(accused: Accused, method: Method, sigma: float | None, largest: 
         raise ConfigError("--sigma: is needed where the only radius is 0; say how much noise is added to the pictures")
     noise = largest if sigma is None else sigma
     # It must say so itself, too: one saturated probe would show no noise.
-    deterministic = find_traits(detector, probe).deterministic and detector.deterministic
+    deterministic = probe(detector, example).deterministic and detector.deterministic
     return Percentile(detector, noise, deterministic)
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class GivenImages:
     """Test pictures as a certificate speaks of them.
 
     Attributes:
@@ -202,26 +206,26 @@ class Given:
         sides: height and width of each, or of all where they are equal.
     """
 
-    pictures: Pictures
+    pictures: CertifiedImages
     category: str
     sides: tuple[tuple[int, int], ...]
 
 
-def given(accused: Accused, data: Path, options: CertifyOptions) -> Given:
+def load_test_images(accused: LoadedDetector, data: Path, options: CertifyOptions) -> GivenImages:
     """Find the test pictures.
 
     Raises:
         ConfigError: the detector does not take pictures of the size that is asked for.
         DataError: a picture cannot be read, or one kind is missing.
     """
-    needs_px = None if isinstance(accused.detector, Exposed) else accused.detector.size_px
+    needs_px = None if isinstance(accused.detector, WhiteBoxAdvRAD) else accused.detector.size_px
     if options.own_size and options.size_px is not None:
         raise ConfigError("--size and --own-size: contradict each other; give one of them")
     if needs_px is not None and (options.own_size or options.size_px not in (None, needs_px)):
         asked = "--own-size" if options.own_size else f"--size {options.size_px}"
         raise ConfigError(f"{asked}: this detector takes pictures of {needs_px} px only; leave it out")
     dataset = find_records(data, options.layout, options.category)
-    records = chosen(dataset.records, options.limit, options.seed)
+    records = sample_test_records(dataset.records, options.limit, options.seed)
     names = tuple(record.path.relative_to(dataset.root).as_posix() for record in records)
     labels = np.array([record.label for record in records], dtype=np.int64)
     if options.own_size:
@@ -234,21 +238,23 @@ def given(accused: Accused, data: Path, options: CertifyOptions) -> Given:
             return to_tensor(read_picture(records[index].path, options.max_pixels))
 
         sides = tuple((info.height_px, info.width_px) for info in infos)
-        return Given(Pictures(load, labels, names, told.hexdigest()), dataset.category, sides)
+        return GivenImages(CertifiedImages(load, labels, names, told.hexdigest()), dataset.category, sides)
     size_px = options.size_px or accused.detector.size_px or 256
     images = load_pictures(records, size_px, max_pixels=options.max_pixels).batch(slice(None))
     # As in an audit, so that its pictures can be known again.
     digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
-    return Given(Pictures(images.__getitem__, labels, names, digest), dataset.category, ((size_px, size_px),))
+    return GivenImages(
+        CertifiedImages(images.__getitem__, labels, names, digest), dataset.category, ((size_px, size_px),)
+    )
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class CertificationJob:
     """A certification, ready to begin.
 
     Attributes:
         accused: the detector.
-        given: its pictures.
+        images: its pictures.
         sampler: of its score.
         plan: of the certification.
         folder: of the rows and the result.
@@ -257,8 +263,8 @@ class Case:
         own_size: whether pictures are given at the sizes of their files.
     """
 
-    accused: Accused
-    given: Given
+    accused: LoadedDetector
+    images: GivenImages
     sampler: Sampler
     plan: CertifyPlan
     folder: Path
@@ -267,7 +273,9 @@ class Case:
     own_size: bool
 
 
-def case_of(accused: Accused, data: Path, options: CertifyOptions, folder: Path | None = None) -> Case:
+def prepare(
+    accused: LoadedDetector, data: Path, options: CertifyOptions, folder: Path | None = None
+) -> CertificationJob:
     """Find the pictures and the plan; whatever is wrong with the options shows here, before anything is written.
 
     Args:
@@ -281,7 +289,7 @@ def case_of(accused: Accused, data: Path, options: CertifyOptions, folder: Path 
     """
     check_confidence(options.confidence, options.draws)
     radii = RADII if options.radius is None else radii_of(options.radius)
-    shown = given(accused, data, options)
+    shown = load_test_images(accused, data, options)
     sampler = sampler_for(accused, options.method, options.sigma, max(radii), shown.pictures.load(0)[None])
     threshold, notes = threshold_of(accused, sampler)
     plan = CertifyPlan(
@@ -296,10 +304,10 @@ def case_of(accused: Accused, data: Path, options: CertifyOptions, folder: Path 
     identity = f"{accused.identity} {sampler.method}{sigma}"
     told: list[object] = [plan.model_dump(mode="json"), shown.pictures.names, shown.pictures.digest, identity]
     folder = folder or accused.place("certificates", sampler.method, told)
-    return Case(accused, shown, sampler, plan, folder, identity, tuple(notes), options.own_size)
+    return CertificationJob(accused, shown, sampler, plan, folder, identity, tuple(notes), options.own_size)
 
 
-def certify(case: Case, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def certify(case: CertificationJob, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Certify a detector on test pictures.
 
     Args:
@@ -307,7 +315,7 @@ def certify(case: Case, *, progress: Callable[[int, int], None] | None = None) -
         progress: told (pictures done, pictures in all).
 
     Returns:
-        As :func:`advrad.certify.summary.figures`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``;
+        As :func:`advrad.certify.summary.summarize`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``;
         ``size``, of the pictures as given; ``rounding_l2``, how far rounding such a picture to 8 bits moves it;
         ``attacked``, see :func:`attacked`; ``meaning``, what the figures say and what not, in sentences; ``notes``;
         ``warnings``, see :func:`advrad.certify.summary.above`. The same lies in
@@ -318,9 +326,9 @@ def certify(case: Case, *, progress: Callable[[int, int], None] | None = None) -
     """
     from accelerate import PartialState
 
-    state, shown, plan = PartialState(), case.given, case.plan
+    state, shown, plan = PartialState(), case.images, case.plan
     make_folder(case.folder)
-    rows = run(
+    rows = evaluate_certificates(
         case.sampler,
         shown.pictures,
         plan,
@@ -335,7 +343,7 @@ def certify(case: Case, *, progress: Callable[[int, int], None] | None = None) -
         "method": case.sampler.method,
         "sigma": case.sampler.sigma if isinstance(case.sampler, Percentile) else None,
         "quantile": case.sampler.quantile,
-        **figures(rows, plan),
+        **summarize(rows, plan),
         "size": "own" if case.own_size else list(shown.sides[0]),
         "rounding_l2": ROUNDING * (3 * pixels) ** 0.5,
         "attacked": attacked(case.accused, shown),
@@ -350,12 +358,12 @@ def certify(case: Case, *, progress: Callable[[int, int], None] | None = None) -
     return result
 
 
-def _check_reach(sampler: Sampler, shown: Given, plan: CertifyPlan) -> None:
+def _check_reach(sampler: Sampler, shown: GivenImages, plan: CertifyPlan) -> None:
     for sides in set(shown.sides):
         check_reach(sampler, sides, plan, len(shown.pictures.names))
 
 
-def _within_reach(sampler: Sampler, shown: Given, plan: CertifyPlan) -> tuple[CertifyPlan, list[str]]:
+def _within_reach(sampler: Sampler, shown: GivenImages, plan: CertifyPlan) -> tuple[CertifyPlan, list[str]]:
     """The plan without the radii that the draws do not reach, and a note that says so; the least is always kept."""
     kept, reason = [min(plan.radii)], ""
     for radius in sorted(plan.radii)[1:]:
@@ -368,7 +376,7 @@ def _within_reach(sampler: Sampler, shown: Given, plan: CertifyPlan) -> tuple[Ce
     return plan.model_copy(update={"radii": tuple(kept)}), [reason] if reason else []
 
 
-def threshold_of(accused: Accused, sampler: Sampler) -> tuple[float | None, list[str]]:
+def threshold_of(accused: LoadedDetector, sampler: Sampler) -> tuple[float | None, list[str]]:
     """The threshold for smoothed scores, and what is to be said of it and of the method."""
     detector = accused.detector
     if isinstance(sampler, TwoPath):
@@ -376,7 +384,7 @@ def threshold_of(accused: Accused, sampler: Sampler) -> tuple[float | None, list
     else:
         notes = [
             "percentile was asked for: it adds a second noise, and mostly certifies less than two-path"
-            if isinstance(detector, Exposed)
+            if isinstance(detector, WhiteBoxAdvRAD)
             else "the score is not of the form that two-path certifies, so percentile is used"
         ]
         threshold = detector.threshold
@@ -387,7 +395,7 @@ def threshold_of(accused: Accused, sampler: Sampler) -> tuple[float | None, list
     return threshold, notes
 
 
-def attacked(accused: Accused, shown: Given) -> list[dict[str, Any]]:
+def attacked(accused: LoadedDetector, shown: GivenImages) -> list[dict[str, Any]]:
     """What attacks left that changed pictures of the same product and size, in l2.
 
     Returns:

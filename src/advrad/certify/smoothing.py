@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from advrad.certify.order_statistics import draws_needed
-from advrad.detectors.base import Detector
-from advrad.detectors.probing import judged
+from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.probing import validated_output
 from advrad.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
@@ -125,7 +125,7 @@ class Percentile:
     quantile = 0.5
     largest = "a larger --sigma"
 
-    def __init__(self, detector: Detector, sigma: float, deterministic: bool) -> None:
+    def __init__(self, detector: AnomalyDetector, sigma: float, deterministic: bool) -> None:
         if not sigma > 0:
             raise ConfigError(f"--sigma {sigma:g}: must be above 0; without noise nothing can be certified")
         self.detector, self.sigma = detector, sigma
@@ -145,7 +145,7 @@ class Percentile:
         for start in range(0, count, self.at_once):
             shape = (min(self.at_once, count - start), *image.shape)
             noised = image + self.sigma * torch.randn(shape, generator=generator)
-            scores.append(judged(self.detector, noised, generator).scores)
+            scores.append(validated_output(self.detector, noised, generator).scores)
         drawn = torch.cat(scores).double().numpy()
         every = np.broadcast_to(drawn, (1, len(radii), count))
         return every, every

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from advrad import metrics
-from advrad.certify.evaluation import CertifyPlan, Row
+from advrad.certify.evaluation import CertifyPlan, ImageCertificate
 
 
-def certified_auroc(rows: tuple[Row, ...], rung: int) -> float | None:
+def certified_auroc(rows: tuple[ImageCertificate, ...], rung: int) -> float | None:
     """Least AUROC that can be left within a radius, whatever is done to every picture at once.
 
     Args:
@@ -27,7 +27,7 @@ def certified_auroc(rows: tuple[Row, ...], rung: int) -> float | None:
     return float((low.astype(float)[:, None] > high.astype(float)[None]).mean())
 
 
-def figures(rows: tuple[Row, ...], plan: CertifyPlan) -> dict[str, Any]:
+def summarize(rows: tuple[ImageCertificate, ...], plan: CertifyPlan) -> dict[str, Any]:
     """What is reported of a certification, as plain JSON values.
 
     Args:
@@ -80,11 +80,11 @@ def figures(rows: tuple[Row, ...], plan: CertifyPlan) -> dict[str, Any]:
     return result
 
 
-def _meant(row: Row) -> str:
+def _meant(row: ImageCertificate) -> str:
     return "certified anomalous" if row.label else "certified normal"
 
 
-def _shares(rows: tuple[Row, ...], verdicts: list[str]) -> dict[str, float]:
+def _shares(rows: tuple[ImageCertificate, ...], verdicts: list[str]) -> dict[str, float]:
     right = np.array([verdict == _meant(row) for row, verdict in zip(rows, verdicts, strict=True)])
     abstained = np.array([verdict == "abstain" for verdict in verdicts])
     return {

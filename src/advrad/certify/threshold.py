@@ -13,12 +13,12 @@ from advrad.certify.order_statistics import bounds
 from advrad.certify.smoothing import Sampler, draws_in_reach, refuse_too_few
 from advrad.data.splits import normals_needed
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.config import Guarantee
+from advrad.detectors.config import RobustCalibration
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
 
 #: Draws that bound the score of each calibration picture.
-DRAWS = 64
+N_SAMPLES = 64
 CONFIDENCE = 0.999
 
 
@@ -80,18 +80,18 @@ def least_rate(pictures: int, confidence: float) -> float:
     return math.ceil(1e4 * (1 / (pictures + 1) + 2 * (1 - confidence))) / 1e4
 
 
-def guarantee(
+def calibrate_robust_threshold(
     sampler: Sampler,
     normals: Sequence[Tensor],
     *,
     false_alarm_rate: float,
     radius: float,
-    draws: int = DRAWS,
+    draws: int = N_SAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
     source: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Guarantee:
+) -> RobustCalibration:
     """The threshold that a normal picture's certified verdict passes with at most this probability, moved or not.
 
     It is the split-conformal quantile of the upper bounds. Normal pictures must be exchangeable with those of the
@@ -121,7 +121,7 @@ def guarantee(
         )
     generator = torch.Generator().manual_seed(seed)
     values = upper_bounds(sampler, normals, radius, draws, confidence, generator, progress)
-    return Guarantee(
+    return RobustCalibration(
         threshold=conformal_threshold(values, rate),
         false_alarm_rate=false_alarm_rate,
         radius=radius,

@@ -21,11 +21,11 @@ from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.scoring import (
-    LEAST,
-    Look,
+    EPS,
     MapStatistics,
+    NoiseView,
     ScoreConfig,
-    arrange,
+    combine_scales,
     mean_filter,
     normalise,
     pool,
@@ -59,8 +59,8 @@ def bounded(
     if config.level == "relative":
         own = maps.mean((1, 2, 3), keepdim=True).sqrt()
         change = reach * kernel.sum_norm(torch.full_like(maps[:1], 1 / maps[0].numel()))
-        least = (own - change).clamp_min(0).square().clamp(LEAST, normal.ceiling)
-        most = (own + change).square().clamp(LEAST, normal.ceiling)
+        least = (own - change).clamp_min(0).square().clamp(EPS, normal.ceiling)
+        most = (own + change).square().clamp(EPS, normal.ceiling)
         low, high = low / most, high / least
     if config.normalisation == "mean":  # |E - mu| does not rise with E everywhere
         below, above = low - normal.mean, high - normal.mean
@@ -71,13 +71,13 @@ def bounded(
         # Pooling rises with every cell of the map; and no change can move all cells at once.
         lower, upper = pool(low, config.pooling), pool(high, config.pooling)
         if reach > 0:
-            together = _Together(kernel, normal, config, maps)
+            together = TopKMeanBound(kernel, normal, config, maps)
             lower = torch.maximum(lower, together.least(maps / most, reach / most.sqrt()))
             upper = torch.minimum(upper, together.most(maps / least, reach / least.sqrt(), low, high))
     return (lower - normal.location) / normal.scale, (upper - normal.location) / normal.scale
 
 
-class _Together:
+class TopKMeanBound:
     """Bounds on the mean of a map's largest cells, from what a change can do to all of them together.
 
     For any set of k cells ``sqrt(mean w E)`` moves by at most a norm of its own; the proofs are in
@@ -121,7 +121,7 @@ class _Together:
         chosen = self._largest(weighted - self.offsets)
         # 2 sqrt(a) <= a / t + t for any t > 0: linear in the map, so the set that maximises it is again the largest.
         # The two are equal at t = sqrt(a); of a root near 0 the quotient would make too much.
-        t = torch.maximum(self._mean(weighted, chosen).clamp_min(0).sqrt(), step / 8).clamp_min(LEAST)
+        t = torch.maximum(self._mean(weighted, chosen).clamp_min(0).sqrt(), step / 8).clamp_min(EPS)
         steeper = weighted * (1 + step / t)[:, None, None, None] - self.offsets
         return steeper.flatten(1).topk(self.count, dim=1).values.mean(1) + step * t + step.square()
 
@@ -172,7 +172,7 @@ class TwoPath:
                         side[part, row, drawn] = torch.stack(values).mean(0).double().cpu().numpy()
         return lower, upper
 
-    def _maps(self, views: Tensor, look: Look, generator: torch.Generator) -> list[Tensor]:
+    def _maps(self, views: Tensor, look: NoiseView, generator: torch.Generator) -> list[Tensor]:
         """Filtered error maps of one draw each, for equal views."""
         config = self.config
         with torch.no_grad():
@@ -183,9 +183,10 @@ class TwoPath:
                     self.detector.denoiser, views, look.sigma, generator, config.steps, independent=True
                 )
             return [
-                mean_filter(m, config.filter_px) for m in arrange(scale_errors(views, recon.float()), config.scales)
+                mean_filter(m, config.filter_px)
+                for m in combine_scales(scale_errors(views, recon.float()), config.scales)
             ]
 
-    def _bounded(self, maps: Tensor, look: Look, index: int, reach: float) -> tuple[Tensor, Tensor]:
+    def _bounded(self, maps: Tensor, look: NoiseView, index: int, reach: float) -> tuple[Tensor, Tensor]:
         kernel = kernels(look, self.config)[index]
         return bounded(maps, kernel, self.detector.normal(look, index), self.config, reach)

@@ -26,7 +26,7 @@ def run(grid_path: Path, data: Path, folder: Path, only: list[str], *, dry_run: 
     if dry_run:
         jobs = jobs_of(grid, data, only)
         show_estimates(estimates(jobs, folder), f"{grid.name}: what is left to do")
-        for note in benches.standing(folder, jobs).notes:
+        for note in benches.progress(folder, jobs).notes:
             print(note, file=sys.stderr)
         return 0
     first = is_first_process()

@@ -15,14 +15,14 @@ from advrad.cli.console import Screen, show_attack, show_certificates, show_chec
 from advrad.cli.exit_status import INTERRUPTED
 from advrad.cli.terminal import is_first_process, open_page, paths_from_stdin, put, put_json, warn
 from advrad.data.layouts import Dataset, find_records
-from advrad.data.paths import pictures_of
+from advrad.data.paths import expand_paths
 from advrad.demo import run as demonstration
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.loading import accused, load_detector
+from advrad.detectors.loading import load_detector, load_target
 from advrad.detectors.scoring import describe
 from advrad.errors import ConfigError, DataError, PictureError
-from advrad.inference.evaluation import Evaluation, evaluate
-from advrad.inference.prediction import Verdict, judge
+from advrad.inference.evaluation import EvaluationResult, evaluate
+from advrad.inference.prediction import PredictionRecord, predict_paths
 from advrad.report.content import report_content
 from advrad.report.evaluation_report import write_report
 from advrad.report.plots import draw_certificates, draw_curve
@@ -117,7 +117,7 @@ def predict(
     skip_bad: bool,
     max_pixels: int,
     device: str,
-    certify: certificates.PromiseOptions | None = None,
+    certify: certificates.PredictionCertificateOptions | None = None,
 ) -> None:
     """Judge pictures, and print a line for each as it comes.
 
@@ -134,7 +134,7 @@ def predict(
     Raises:
         ConfigError: nothing is named, and standard input is a terminal.
         DataError: a picture cannot be read, or with ``skip_bad`` none can.
-        UserError: also as :func:`advrad.inference.prediction.judge`.
+        UserError: also as :func:`advrad.inference.prediction.predict_paths`.
     """
     if not names and sys.stdin.isatty():
         raise ConfigError("PICTURE: none is named; name pictures or folders, or pipe their paths in, one per line")
@@ -142,14 +142,14 @@ def predict(
     detector = detector_on(folder, device)
     plan = None
     if certify is not None:
-        plan, warnings = certificates.promise_plan(detector, certify)
+        plan, warnings = certificates.prediction_certificate_plan(detector, certify)
         warn(warnings)
     # One at a time where somebody may wait for each answer, or where nothing is gained.
     batch_size = 8 if detector.device.type == "cuda" and not piped else 1
     plain = sys.stdout.isatty() and not as_json
     judged = skipped = 0
-    sources = pictures_of(paths_from_stdin() if piped else names, out)
-    for result in judge(detector, sources, batch_size=batch_size, max_pixels=max_pixels, out=out, plan=plan):
+    sources = expand_paths(paths_from_stdin() if piped else names, out)
+    for result in predict_paths(detector, sources, batch_size=batch_size, max_pixels=max_pixels, out=out, plan=plan):
         if not isinstance(result, DataError):
             judged += 1
             put(_readable(result) if plain else json.dumps(result.as_json(), allow_nan=False))
@@ -170,7 +170,7 @@ def predict(
             raise DataError("none of the pictures can be read; the lines above say why")
 
 
-def _readable(verdict: Verdict) -> str:
+def _readable(verdict: PredictionRecord) -> str:
     words = "DEFECTIVE" if verdict.defective else "good     "
     proof = ""
     if (certificate := verdict.certificate) is not None:
@@ -178,7 +178,7 @@ def _readable(verdict: Verdict) -> str:
     return f"{words}  score {verdict.score:9.4g}  threshold {verdict.threshold:9.4g}  {proof}{verdict.path}"
 
 
-def evaluated(detector: AdvRAD, dataset: Dataset, *, skip_bad: bool, seed: int, max_pixels: int) -> Evaluation:
+def evaluated(detector: AdvRAD, dataset: Dataset, *, skip_bad: bool, seed: int, max_pixels: int) -> EvaluationResult:
     """Measure a detector and show progress; arguments as of :func:`advrad.inference.evaluation.evaluate`."""
     with Screen() as screen:
         screen.stage("Evaluating")
@@ -204,7 +204,7 @@ def attack(
     if (source is None) != (options.attack != "transfer"):
         raise ConfigError("--from: goes with --attack transfer, and only with it; name the detector to follow")
     case = _case(name, data, options, device)
-    climbed = None if source is None else accused(source, device).detector
+    climbed = None if source is None else load_target(source, device).detector
     with _interruptible("the same command goes on"), Screen() as screen:
         screen.stage("Attacking")
         result = audits.attack(case, options, folder, source=climbed, progress=screen.count)
@@ -276,7 +276,7 @@ def certify(
     device: str,
 ) -> None:
     """Certify a detector and print the result; arguments as of :mod:`advrad.certify.pipeline`."""
-    case = certificates.case_of(accused(name, device), data, options, folder)
+    case = certificates.prepare(load_target(name, device), data, options, folder)
     with _interruptible("the same command goes on"), Screen() as screen:
         screen.stage("Certifying")
         result = certificates.certify(case, progress=screen.count)
@@ -292,10 +292,10 @@ def certify(
         print(drawing)
 
 
-def _case(name: str, data: Path, options: audits.AttackOptions, device: str) -> audits.Case:
+def _case(name: str, data: Path, options: audits.AttackOptions, device: str) -> audits.AttackJob:
     """Detector and pictures; what is wrong with the options shows before anything is loaded for long."""
     Threat.of(options.norm, options.eps)
-    return audits.case_of(accused(name, device), data, options)
+    return audits.prepare(load_target(name, device), data, options)
 
 
 @contextmanager

@@ -223,7 +223,7 @@ def predict(
     typed = {name: value for name, value in asked.items() if value is not None}
     if typed and not certify:
         raise ConfigError(f"--{next(iter(typed))}: goes with --certify, and only with it")
-    from advrad.certify.pipeline import PromiseOptions
+    from advrad.certify.pipeline import PredictionCertificateOptions
     from advrad.cli import commands
 
     commands.predict(
@@ -234,7 +234,7 @@ def predict(
         skip_bad=skip_bad,
         max_pixels=max_pixels,
         device=device,
-        certify=PromiseOptions.parse(typed, "options") if certify else None,
+        certify=PredictionCertificateOptions.parse(typed, "options") if certify else None,
     )
 
 

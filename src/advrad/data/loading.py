@@ -34,7 +34,7 @@ _Out = TypeVar("_Out")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PictureStack:
+class ImageStack:
     """Pictures at the working size.
 
     Attributes:
@@ -72,7 +72,7 @@ def load_pictures(
     cache_dir: Path | Literal[False] | None = None,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
-) -> PictureStack:
+) -> ImageStack:
     """Decode pictures at the working size, or take them from the cache.
 
     The numbers are those of `advrad.data.images.read_resized`, rounded to 16 bits. While decoding, all pictures
@@ -120,7 +120,7 @@ def load_pictures(
     if not len(values):
         raise DataError(f"none of the {len(wanted)} pictures can be read; the first is {skipped[0]}")
     kept = tuple(record for i, record in enumerate(wanted) if i not in bad)
-    return PictureStack(values, kept, skipped, notes)
+    return ImageStack(values, kept, skipped, notes)
 
 
 def load_masks(

@@ -10,7 +10,7 @@ from advrad.data.layouts import CLUTTER, PICTURE_SUFFIXES
 from advrad.errors import DataError
 
 
-def pictures_of(names: Iterable[str | Path], left_out: Path | None = None) -> Iterator[Path | DataError]:
+def expand_paths(names: Iterable[str | Path], left_out: Path | None = None) -> Iterator[Path | DataError]:
     """The pictures that were named: files as they are, folders by all pictures in and below them.
 
     Args:

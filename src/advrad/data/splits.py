@@ -16,7 +16,7 @@ from advrad.errors import ConfigError, DataError
 from advrad.utils.seeding import seed_of
 
 
-def chosen(records: Sequence[Record], limit: int | None, seed: int) -> tuple[Record, ...]:
+def sample_test_records(records: Sequence[Record], limit: int | None, seed: int) -> tuple[Record, ...]:
     """Test pictures to attack: all, or half good and half defective ones, the kinds of defect taken in turn.
 
     Raises:

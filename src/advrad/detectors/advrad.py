@@ -24,7 +24,7 @@ from advrad.detectors import model_folder as hub
 from advrad.detectors.config import Calibration, DetectorConfig
 from advrad.detectors.conformal import conformal_threshold
 from advrad.detectors.model_folder import load_folder, save_folder
-from advrad.detectors.scoring import Look, MapStatistics, ScoreConfig, look_maps, smooth, standardise
+from advrad.detectors.scoring import MapStatistics, NoiseView, ScoreConfig, look_maps, smooth, standardise
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.utils.precision import takes_bfloat16
 
@@ -149,7 +149,7 @@ class AdvRAD(
     def members(
         self,
         images: Tensor,
-        look: Look,
+        look: NoiseView,
         config: ScoreConfig,
         generator: torch.Generator,
         path: GradientPath = "exact",
@@ -171,7 +171,7 @@ class AdvRAD(
         members = [standardise(maps, self.normal(look, index), config) for index, maps in enumerate(errors)]
         return members, recon
 
-    def normal(self, look: Look, index: int) -> MapStatistics:
+    def normal(self, look: NoiseView, index: int) -> MapStatistics:
         """What an error map of normal pictures looks like.
 
         Args:

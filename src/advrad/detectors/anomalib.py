@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from advrad.detectors.base import Hint
-from advrad.detectors.wrappers import Wrapped
+from advrad.detectors.base import SurrogateLoss
+from advrad.detectors.wrappers import CallableDetector
 from advrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class WholeGraph(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-class Exposed:
+class AnomalibAdapter:
     """What :func:`expose` makes of a model: pictures in, its raw scores and maps out.
 
     Args:
@@ -100,7 +100,7 @@ class Exposed:
             return type(answers[0])(*(None if column[0] is None else torch.cat(column) for column in columns))
 
 
-def expose(model: AnomalibModule) -> Wrapped:
+def expose(model: AnomalibModule) -> CallableDetector:
     """Make a detector of a trained model of anomalib.
 
     Scores and maps are the model's own, before anomalib's post-processor normalises them; pictures go through the
@@ -120,16 +120,16 @@ def expose(model: AnomalibModule) -> Wrapped:
     if not isinstance(getattr(model, "model", None), nn.Module):
         raise ConfigError(f"{type(model).__name__}: has no network in its attribute `model`; wrap a function instead")
     model.eval()
-    exposed = Exposed(model)
+    exposed = AnomalibAdapter(model)
     side = model.input_size
-    return Wrapped(
+    return CallableDetector(
         exposed,
         size_px=int(side[0]) if side is not None and side[0] == side[1] else None,
         deterministic=True,
         differentiable=True,
         threshold=_raw_threshold(model.post_processor),
         noise_seed=None,
-        hints=_hints(exposed),
+        surrogates=_hints(exposed),
         takes_generator=False,
     )
 
@@ -146,7 +146,7 @@ def _raw_threshold(post_processor: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _hints(exposed: Exposed) -> Mapping[str, Hint]:
+def _hints(exposed: AnomalibAdapter) -> Mapping[str, SurrogateLoss]:
     """A score that does not saturate, for models whose own does."""
     linear = _UNSATURATED.get(type(exposed.model).__name__)
     if linear is None:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 #: A score that an attacker may climb in place of the true one: (b, c, h, w) and a source of noise -> (b,).
-Hint = Callable[[Tensor, torch.Generator], Tensor]
+SurrogateLoss = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class DetectorOutput:
     """What a detector says of b pictures.
 
     Attributes:
@@ -30,7 +30,7 @@ class Judged:
     maps: Tensor | None = None
 
 
-class Detector(Protocol):
+class AnomalyDetector(Protocol):
     """Any anomaly detector, ours or another."""
 
     @property
@@ -54,13 +54,13 @@ class Detector(Protocol):
         """Of the noise that it uses once deployed, the same for every picture; None if nobody knows beforehand."""
 
     @property
-    def hints(self) -> Mapping[str, Hint]:
+    def surrogates(self) -> Mapping[str, SurrogateLoss]:
         """Scores that an attacker may climb in place of the true one; what they find is judged by the true one.
 
         Names that begin with ``part`` mean unbiased parts of the score: their mean is the score's own mean.
         """
 
-    def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
+    def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
         """Score pictures; row i depends on row i only.
 
         Args:

@@ -32,7 +32,7 @@ class Calibration(Config):
     source: dict[str, Any] = Field(default_factory=dict)
 
 
-class Guarantee(Config):
+class RobustCalibration(Config):
     """A threshold for the smoothed score that keeps its promise under attack, and where it comes from.
 
     Attributes:
@@ -63,7 +63,7 @@ class DetectorConfig(Config):
         score: how a picture is scored.
         locations: mean normal score of each error map.
         scales: spread of each error map's normal score.
-        ceilings: of each error map, see :func:`advrad.detectors.scoring.relate`.
+        ceilings: of each error map, see :func:`advrad.detectors.scoring.divide_by_image_mean`.
         noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
         precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
         calibration: None while no threshold was set.
@@ -81,6 +81,6 @@ class DetectorConfig(Config):
     noise_seed: int = Field(0, ge=0)
     precision: Precision = "auto"
     calibration: Calibration | None = None
-    guarantee: Guarantee | None = None
+    guarantee: RobustCalibration | None = None
     training: dict[str, Any] = Field(default_factory=dict)
     figures: dict[str, Any] = Field(default_factory=dict)

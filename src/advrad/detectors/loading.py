@@ -10,16 +10,16 @@ from pathlib import Path
 import torch
 
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.base import Detector
+from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.model_folder import CONFIG_NAME
-from advrad.detectors.white_box import Exposed
+from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import CheckpointError, ConfigError
 from advrad.utils.imports import is_file_name, load_name
 
 
 @dataclass(frozen=True)
-class Accused:
+class LoadedDetector:
     """A detector that a name led to.
 
     Attributes:
@@ -28,7 +28,7 @@ class Accused:
         home: where results go if nothing else is said; None for a detector that is no model folder.
     """
 
-    detector: Detector
+    detector: AnomalyDetector
     identity: str
     home: Path | None
 
@@ -49,12 +49,12 @@ class Accused:
         return self.home / kind / f"{label}-{digest}"
 
 
-def accused(name: str, device: str = "auto") -> Accused:
+def load_target(name: str, device: str = "auto") -> LoadedDetector:
     """Find a detector.
 
     Args:
         name: a model folder, or ``FILE.py:NAME``, where the file's NAME is a
-            :class:`advrad.detectors.base.Detector`, or a function or module that :func:`advrad.wrap` takes. The
+            :class:`advrad.detectors.base.AnomalyDetector`, or a function or module that :func:`advrad.wrap` takes. The
             file is run.
         device: for a model folder.
 
@@ -67,8 +67,8 @@ def accused(name: str, device: str = "auto") -> Accused:
         detector = load_detector(folder, device)
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         config.pop("figures", None)  # measuring a detector does not make it another one
-        return Accused(Exposed(detector), hashlib.sha256(json.dumps(config).encode()).hexdigest(), folder)
-    return Accused(as_detector(load_name(name)), Path(name).name, None)
+        return LoadedDetector(WhiteBoxAdvRAD(detector), hashlib.sha256(json.dumps(config).encode()).hexdigest(), folder)
+    return LoadedDetector(as_detector(load_name(name)), Path(name).name, None)
 
 
 def load_detector(folder: Path, device: str = "auto") -> AdvRAD:

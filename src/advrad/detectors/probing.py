@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advrad.detectors.base import Detector, Judged
+from advrad.detectors.base import AnomalyDetector, DetectorOutput
 from advrad.errors import DetectorError
 
 
-def judged(detector: Detector, images: Tensor, generator: torch.Generator) -> Judged:
+def validated_output(detector: AnomalyDetector, images: Tensor, generator: torch.Generator) -> DetectorOutput:
     """What a detector says, once it is clear that it is an answer. For scoring; gradients are not asked of it.
 
     Args:
@@ -26,7 +26,7 @@ def judged(detector: Detector, images: Tensor, generator: torch.Generator) -> Ju
         DetectorError: wrong shape, or not finite.
     """
     with torch.no_grad():
-        answer = detector.judge(images, generator)
+        answer = detector.infer(images, generator)
     scores = answer.scores.detach().float().cpu()
     if scores.shape != (len(images),):
         raise DetectorError(
@@ -36,7 +36,7 @@ def judged(detector: Detector, images: Tensor, generator: torch.Generator) -> Ju
     if not bool(torch.isfinite(scores).all()):
         raise DetectorError("the detector answered with a score that is no finite number")
     if answer.maps is None:
-        return Judged(scores)
+        return DetectorOutput(scores)
     maps = answer.maps.detach().float().cpu()
     if maps.ndim != 4 or maps.shape[:2] != (len(images), 1):
         raise DetectorError(
@@ -44,11 +44,11 @@ def judged(detector: Detector, images: Tensor, generator: torch.Generator) -> Ju
         )
     if not bool(torch.isfinite(maps).all()):
         raise DetectorError("the detector's map holds a value that is no finite number")
-    return Judged(scores, maps)
+    return DetectorOutput(scores, maps)
 
 
 @dataclass(frozen=True, slots=True)
-class Traits:
+class ProbedProperties:
     """What a detector is found to be, whatever it says.
 
     Attributes:
@@ -65,22 +65,22 @@ class Traits:
     agreement: float = 1.0
 
 
-def find_traits(detector: Detector, images: Tensor) -> Traits:
+def probe(detector: AnomalyDetector, images: Tensor) -> ProbedProperties:
     """Try a detector on pictures, (b, c, h, w) in [0, 1]."""
-    first, second = (judged(detector, images, torch.Generator().manual_seed(seed)).scores for seed in (1, 2))
+    first, second = (validated_output(detector, images, torch.Generator().manual_seed(seed)).scores for seed in (1, 2))
     deterministic = bool(torch.equal(first, second))
     try:
         one = gradient_of(detector, images, 1)
     except (RuntimeError, NotImplementedError) as error:
-        return Traits(deterministic, False, str(error).strip().splitlines()[0])
+        return ProbedProperties(deterministic, False, str(error).strip().splitlines()[0])
     other = one if deterministic else gradient_of(detector, images, 2)
     one, other = (part.double().nan_to_num(0.0, 0.0, 0.0).flatten(1) for part in (one, other))
     alive = (one != 0).any(1) & (other != 0).any(1)
     agreement = torch.cosine_similarity(one[alive], other[alive], dim=1)
-    return Traits(deterministic, True, agreement=float(agreement.mean()) if bool(alive.any()) else 1.0)
+    return ProbedProperties(deterministic, True, agreement=float(agreement.mean()) if bool(alive.any()) else 1.0)
 
 
-def gradient_of(detector: Detector, images: Tensor, seed: int) -> Tensor:
+def gradient_of(detector: AnomalyDetector, images: Tensor, seed: int) -> Tensor:
     """Gradient of the score by the pictures, of their shape, on the noise of a seed.
 
     Raises:
@@ -88,6 +88,6 @@ def gradient_of(detector: Detector, images: Tensor, seed: int) -> Tensor:
     """
     point = images.detach().clone().requires_grad_()
     with torch.enable_grad():
-        scores = detector.judge(point, torch.Generator().manual_seed(seed)).scores
+        scores = detector.infer(point, torch.Generator().manual_seed(seed)).scores
         (gradient,) = torch.autograd.grad(scores.sum(), point)
     return gradient.detach()

@@ -23,13 +23,13 @@ from advrad.utils.config import Config
 
 Normalisation = Literal["none", "mean", "spread", "tolerant"]
 #: Divisors are at least this: the errors of pictures of flat colour, perfectly foretold, may all be 0.
-LEAST = 1e-12
+EPS = 1e-12
 
 Scales = Literal["averaged", "apart"]
 Level = Literal["absolute", "relative"]
 
 
-class Look(Config):
+class NoiseView(Config):
     """One reconstruction of the picture.
 
     Attributes:
@@ -49,7 +49,7 @@ class ScoreConfig(Config):
             over normal pictures.
         scales: ``averaged``: a look's errors at the four scales are averaged into one map, as in the paper; ``apart``:
             each scale is a map of its own, so that unavoidable error at one does not drown what another sees.
-        level: ``absolute``: error maps as they are; ``relative``: each divided by its own mean, see :func:`relate`.
+        level: ``absolute``: error maps as they are; ``relative``: each divided by its own mean, see :func:`divide_by_image_mean`.
         normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position;
             ``tolerant``: the same with a spread no smaller than what harmless changes cause, see :func:`spread_floor`.
         filter_px: odd width of the mean filter over each error map, in cells of that map; 1 leaves it as it is.
@@ -61,7 +61,7 @@ class ScoreConfig(Config):
             is. It changes where a defect is shown, never the score.
     """
 
-    looks: tuple[Look, ...] = Field(min_length=1)
+    looks: tuple[NoiseView, ...] = Field(min_length=1)
     scales: Scales = "averaged"
     level: Level = "absolute"
     normalisation: Normalisation = "none"
@@ -88,7 +88,7 @@ class ScoreConfig(Config):
 
 def paper_score(size_px: int, sigma: float = 0.26, filter_px: int = 3) -> ScoreConfig:
     """The score of the AdvRAD paper: maximum of ``|E - mu|`` at one noise level (0.26 is k = 150)."""
-    look = Look(view_px=size_px, sigma=sigma)
+    look = NoiseView(view_px=size_px, sigma=sigma)
     return ScoreConfig(looks=(look,), normalisation="mean", filter_px=filter_px, map_filter_px=map_filter_px(size_px))
 
 
@@ -132,7 +132,7 @@ def map_filter_px(size_px: int) -> int:
     return 2 * round(size_px * 4 / 256) + 1
 
 
-def arrange(errors: list[Tensor], scales: Scales) -> list[Tensor]:
+def combine_scales(errors: list[Tensor], scales: Scales) -> list[Tensor]:
     """The maps that a look is judged by, from its errors at every scale.
 
     Args:
@@ -163,7 +163,7 @@ def error_map(images: Tensor, recon: Tensor, filter_px: int = 3) -> Tensor:
 
     Source: AdvRAD, multiscale error map (scales 1, 1/2, 1/4, 1/8, averaged).
     """
-    return mean_filter(arrange(scale_errors(images, recon), "averaged")[0], filter_px)
+    return mean_filter(combine_scales(scale_errors(images, recon), "averaged")[0], filter_px)
 
 
 def pooled_count(pixels: int, share: float) -> int:
@@ -195,7 +195,7 @@ class MapStatistics:
         spread: (1, 1, h, w) standard deviation of the error map per position, > 0.
         location: mean of the pooled score.
         scale: standard deviation of the pooled score, > 0.
-        ceiling: up to where a map's own mean is divided out, > 0; see :func:`relate`. No error in [0, 1] exceeds 1.
+        ceiling: up to where a map's own mean is divided out, > 0; see :func:`divide_by_image_mean`. No error in [0, 1] exceeds 1.
     """
 
     mean: Tensor
@@ -211,11 +211,11 @@ CEILING = 1.2
 
 
 def ceiling_of(maps: Tensor) -> float:
-    """The ceiling for :func:`relate`, from error maps of normal pictures, (n, 1, h, w)."""
-    return CEILING * float(maps.mean((1, 2, 3)).max()) + LEAST
+    """The ceiling for :func:`divide_by_image_mean`, from error maps of normal pictures, (n, 1, h, w)."""
+    return CEILING * float(maps.mean((1, 2, 3)).max()) + EPS
 
 
-def relate(maps: Tensor, level: Level, ceiling: float) -> Tensor:
+def divide_by_image_mean(maps: Tensor, level: Level, ceiling: float) -> Tensor:
     """Error maps in units of their own mean.
 
     No denoiser foretells fine texture, and how much of it there is differs from one piece to the next, as does the
@@ -231,7 +231,7 @@ def relate(maps: Tensor, level: Level, ceiling: float) -> Tensor:
     if level == "absolute":
         return maps
     own = maps.mean((1, 2, 3), keepdim=True)
-    return maps / own.clamp(LEAST, ceiling)
+    return maps / own.clamp(EPS, ceiling)
 
 
 #: Share of the average spread added to each position's: a spread from few pictures can be near 0 by luck.
@@ -253,7 +253,7 @@ def spread_floor(mean: Tensor, deviation: Tensor, how: Normalisation) -> Tensor:
     if how == "tolerant":
         rise: Tensor = 2 * HARMLESS * mean.clamp_min(0).sqrt() + HARMLESS**2
         return rise
-    return SPREAD_FLOOR * deviation.mean((1, 2, 3), keepdim=True) + LEAST
+    return SPREAD_FLOOR * deviation.mean((1, 2, 3), keepdim=True) + EPS
 
 
 def map_statistics(maps: Tensor, how: Normalisation = "spread") -> tuple[Tensor, Tensor]:
@@ -298,14 +298,16 @@ def standardise(maps: Tensor, normal: MapStatistics, config: ScoreConfig) -> tup
     Returns:
         Scores (b,) and maps (b, 1, h, w), both in units of the pooled score's spread over normal pictures.
     """
-    maps = normalise(relate(maps, config.level, normal.ceiling), normal.mean, normal.spread, config.normalisation)
+    maps = normalise(
+        divide_by_image_mean(maps, config.level, normal.ceiling), normal.mean, normal.spread, config.normalisation
+    )
     return (pool(maps, config.pooling) - normal.location) / normal.scale, (maps - normal.location) / normal.scale
 
 
 def look_maps(
     denoiser: Denoiser,
     images: Tensor,
-    look: Look,
+    look: NoiseView,
     config: ScoreConfig,
     generator: torch.Generator,
     path: GradientPath = "exact",
@@ -326,7 +328,9 @@ def look_maps(
     """
     view = resize(images, look.view_px)
     recons = [reconstruct(denoiser, view, look.sigma, generator, config.steps, path=path) for _ in range(config.draws)]
-    maps = [mean_filter(errors, config.filter_px) for errors in arrange(mean_errors(view, recons), config.scales)]
+    maps = [
+        mean_filter(errors, config.filter_px) for errors in combine_scales(mean_errors(view, recons), config.scales)
+    ]
     return maps, torch.stack(recons).mean(0)
 
 

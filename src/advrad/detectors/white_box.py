@@ -11,13 +11,13 @@ from torch import Tensor
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import GradientPath
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.base import Hint, Judged
-from advrad.detectors.scoring import Look, ScoreConfig
+from advrad.detectors.base import DetectorOutput, SurrogateLoss
+from advrad.detectors.scoring import NoiseView, ScoreConfig
 from advrad.utils.precision import Precision, takes_bfloat16
 
 
-class Exposed:
-    """A :class:`advrad.detectors.base.Detector` around :class:`advrad.AdvRAD`.
+class WhiteBoxAdvRAD:
+    """A :class:`advrad.detectors.base.AnomalyDetector` around :class:`advrad.AdvRAD`.
 
     Its hints are, of the true score: each noise level alone, of one noise draw (``part ...``); each scale alone; and
     where the reconstruction is a walk of many steps, the score of the one-shot reconstruction (a surrogate), and the
@@ -41,15 +41,15 @@ class Exposed:
         self.size_px: int = detector.size_px
         self.noise_seed: int = detector.detector_config.noise_seed
 
-    def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`advrad.detectors.base.Detector`."""
+    def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+        """See :class:`advrad.detectors.base.AnomalyDetector`."""
         with self._arithmetic():
             scores, maps, _ = self.detector.examine(images.to(self.detector.device), generator)
-        return Judged(scores, maps)
+        return DetectorOutput(scores, maps)
 
-    def in_arithmetic(self, gradients: Precision) -> Exposed:
+    def in_arithmetic(self, gradients: Precision) -> WhiteBoxAdvRAD:
         """The same detector, with gradients of another arithmetic."""
-        return Exposed(self.detector, gradients)
+        return WhiteBoxAdvRAD(self.detector, gradients)
 
     def _arithmetic(self) -> torch.autocast:
         if not torch.is_grad_enabled():
@@ -58,28 +58,28 @@ class Exposed:
         return torch.autocast(device.type, torch.bfloat16, enabled=takes_bfloat16(self.gradients, device))
 
     @cached_property
-    def hints(self) -> Mapping[str, Hint]:
-        """See :class:`advrad.detectors.base.Detector`."""
+    def surrogates(self) -> Mapping[str, SurrogateLoss]:
+        """See :class:`advrad.detectors.base.AnomalyDetector`."""
         config = self.detector.detector_config.score
         quick = config.model_copy(update={"draws": 1})
         sigmas = sorted({look.sigma for look in config.looks})
-        hints: dict[str, Hint] = {}
+        surrogates: dict[str, SurrogateLoss] = {}
         for sigma in sigmas:
             looks = [look for look in config.looks if look.sigma == sigma]
-            hints[f"part noise {sigma:g}"] = partial(self._climb, quick, looks, None, "exact")
+            surrogates[f"part noise {sigma:g}"] = partial(self._climb, quick, looks, None, "exact")
         levels = len(config.map_sizes) // len(config.looks)
         for level in range(levels if levels > 1 else 0):
-            hints[f"scale 1/{2**level}"] = partial(self._climb, quick, config.looks, level, "exact")
+            surrogates[f"scale 1/{2**level}"] = partial(self._climb, quick, config.looks, level, "exact")
         if config.steps > 1:
             shot = quick.model_copy(update={"steps": 1})
-            hints["one shot"] = partial(self._climb, shot, config.looks, None, "exact")
-            hints["straight through"] = partial(self._climb, quick, config.looks, None, "straight")
-        return hints
+            surrogates["one shot"] = partial(self._climb, shot, config.looks, None, "exact")
+            surrogates["straight through"] = partial(self._climb, quick, config.looks, None, "straight")
+        return surrogates
 
     def _climb(
         self,
         config: ScoreConfig,
-        looks: Iterable[Look],
+        looks: Iterable[NoiseView],
         level: int | None,
         path: GradientPath,
         images: Tensor,

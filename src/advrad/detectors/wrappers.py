@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advrad.detectors.base import Detector, Hint, Judged
+from advrad.detectors.base import AnomalyDetector, DetectorOutput, SurrogateLoss
 from advrad.errors import ConfigError, DetectorError
 
 #: Classes of other libraries whose models need more than being called -> the module whose ``expose`` makes a detector
@@ -20,7 +20,7 @@ _EXPOSERS = {("anomalib", "AnomalibModule"): "advrad.detectors.anomalib"}
 
 
 @dataclass(frozen=True)
-class Wrapped:
+class CallableDetector:
     """A detector made from a callable; see :func:`wrap`."""
 
     call: Callable[..., Any]
@@ -29,11 +29,11 @@ class Wrapped:
     differentiable: bool
     threshold: float | None
     noise_seed: int | None
-    hints: Mapping[str, Hint]
+    surrogates: Mapping[str, SurrogateLoss]
     takes_generator: bool
 
-    def judge(self, images: Tensor, generator: torch.Generator) -> Judged:
-        """See :class:`Detector`.
+    def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+        """See :class:`AnomalyDetector`.
 
         Raises:
             DetectorError: the callable answers with something that is no score.
@@ -57,8 +57,8 @@ def wrap(
     differentiable: bool = True,
     threshold: float | None = None,
     noise_seed: int | None = None,
-    hints: Mapping[str, Hint] | None = None,
-) -> Wrapped:
+    surrogates: Mapping[str, SurrogateLoss] | None = None,
+) -> CallableDetector:
     """Make a detector of a function or a module.
 
     Args:
@@ -72,7 +72,7 @@ def wrap(
         differentiable: a promise, which an audit will test.
         threshold: of its verdict.
         noise_seed: of the noise it always uses once deployed.
-        hints: scores to climb in place of the true one.
+        surrogates: scores to climb in place of the true one.
 
     Raises:
         ConfigError: it cannot be called.
@@ -81,12 +81,12 @@ def wrap(
         raise ConfigError(f"wrap: {type(call).__name__} cannot be called; give a function or a module")
     for base in type(call).__mro__:
         if exposer := _EXPOSERS.get((base.__module__.partition(".")[0], base.__name__)):
-            known: Wrapped = import_module(exposer).expose(call)
+            known: CallableDetector = import_module(exposer).expose(call)
             given: dict[str, Any] = {
                 "size_px": size_px,
                 "threshold": threshold,
                 "noise_seed": noise_seed,
-                "hints": hints,
+                "surrogates": surrogates,
             }
             return replace(known, **{name: value for name, value in given.items() if value is not None})
     if isinstance(call, nn.Module):
@@ -96,20 +96,20 @@ def wrap(
     except (TypeError, ValueError):  # some built-in functions do not tell
         parameters = {}  # type: ignore[assignment]
     takes_generator = "generator" in parameters
-    return Wrapped(
-        call, size_px, deterministic, differentiable, threshold, noise_seed, dict(hints or {}), takes_generator
+    return CallableDetector(
+        call, size_px, deterministic, differentiable, threshold, noise_seed, dict(surrogates or {}), takes_generator
     )
 
 
-def as_detector(found: Any) -> Detector:
+def as_detector(found: Any) -> AnomalyDetector:
     """What somebody's file holds or their function made, as a detector: itself, or :func:`wrap` of it."""
-    detector: Detector = found if hasattr(found, "judge") else wrap(found)
+    detector: AnomalyDetector = found if hasattr(found, "infer") else wrap(found)
     return detector
 
 
-def _understood(answer: object, count: int) -> Judged:
+def _understood(answer: object, count: int) -> DetectorOutput:
     """Scores and maps in whatever a callable answered."""
-    if isinstance(answer, Judged):
+    if isinstance(answer, DetectorOutput):
         return answer
     if isinstance(answer, Mapping):
         parts = [answer.get("pred_score"), answer.get("anomaly_map")]
@@ -132,4 +132,4 @@ def _understood(answer: object, count: int) -> Judged:
         scores = maps.flatten(1).amax(1)
     if scores is None:
         raise DetectorError("the detector answered with neither scores nor maps")
-    return Judged(scores, maps)
+    return DetectorOutput(scores, maps)

@@ -22,7 +22,7 @@ from advrad.utils.files import write_text
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class EvaluationResult:
     """A detector measured on n test pictures.
 
     Attributes:
@@ -66,7 +66,7 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     max_pixels: int = MAX_PIXELS,
     batch_size: int = 8,
-) -> Evaluation:
+) -> EvaluationResult:
     """Measure a detector on the test split; no other picture is looked at.
 
     Args:
@@ -122,7 +122,7 @@ def evaluate(
     unknown = int((~known).sum())
     if unknown:
         notes.append(f"defective pictures without a usable mask, left out of the pixel figures: {unknown}")
-    return Evaluation(
+    return EvaluationResult(
         labels,
         scores,
         defects,
@@ -147,7 +147,7 @@ def measure(
     threshold: float | None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """The figures that follow from the scores; see :class:`Evaluation`.
+    """The figures that follow from the scores; see :class:`EvaluationResult`.
 
     Args:
         labels: (n,) 0 or 1, n >= 1.
@@ -189,7 +189,7 @@ def measure(
     }
 
 
-def write_scores(path: Path, evaluation: Evaluation) -> None:
+def write_scores(path: Path, evaluation: EvaluationResult) -> None:
     """Write one JSON line per picture: ``path, label, defect, score``.
 
     Raises:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.certify.evaluation import CertifyPlan, draws_for, settle
+from advrad.certify.evaluation import CertifyPlan, certify_sequential, draws_for
 from advrad.certify.smoothing import refuse_too_few
 from advrad.certify.two_path import TwoPath
 from advrad.data.images import REDUCE_ABOVE_PIXELS, read_picture, read_resized
@@ -66,7 +66,7 @@ class Certificate:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class PredictionRecord:
     """What is said of one picture.
 
     Attributes:
@@ -102,7 +102,7 @@ class Verdict:
         return values
 
 
-def judge(
+def predict_paths(
     detector: AdvRAD,
     sources: Iterable[Path | DataError],
     *,
@@ -110,7 +110,7 @@ def judge(
     max_pixels: int = MAX_PIXELS,
     out: Path | None = None,
     plan: CertifyPlan | None = None,
-) -> Iterator[Verdict | DataError]:
+) -> Iterator[PredictionRecord | DataError]:
     """Score pictures and decide, in order.
 
     Args:
@@ -161,7 +161,7 @@ def _judged(
     max_pixels: int,
     out: Path | None,
     certifier: tuple[TwoPath, CertifyPlan] | None,
-) -> Iterator[Verdict | DataError]:
+) -> Iterator[PredictionRecord | DataError]:
     scores, maps, recons = detector.measure(torch.stack(list(images)))
     for path, image, value, score_map, recon in zip(paths, images, scores.tolist(), maps, recons, strict=True):
         if not math.isfinite(value):
@@ -183,7 +183,7 @@ def _judged(
                 continue
             write_picture(overlay, heat(picture, score_map[0].numpy(), calibration))
             write_picture(reconstruction, recon.permute(1, 2, 0).numpy())
-        yield Verdict(
+        yield PredictionRecord(
             path, value, calibration.threshold, value > calibration.threshold, overlay, reconstruction, certificate
         )
 
@@ -195,7 +195,7 @@ def _certified(sampler: TwoPath, plan: CertifyPlan, path: Path, max_pixels: int)
     needed = draws_for(sampler, image.shape[1:], radius, plan.failure)
     refuse_too_few(needed, plan.draws, radius, plan.confidence, sampler)
     generator = torch.Generator().manual_seed(seed_of(plan.seed, path.name))
-    settled = settle(sampler, image, radius, plan.threshold, plan.draws, plan.failure, generator)
+    settled = certify_sequential(sampler, image, radius, plan.threshold, plan.draws, plan.failure, generator)
     return Certificate(settled.verdict, settled.radius, plan.threshold, plan.confidence, settled.draws, plan.seed)
 
 

@@ -14,7 +14,7 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.model_card import category_of, promise
 from advrad.detectors.scoring import describe
 from advrad.errors import DataError
-from advrad.inference.evaluation import Evaluation
+from advrad.inference.evaluation import EvaluationResult
 from advrad.inference.heatmaps import heat
 from advrad.report.evaluation_report import Choice, GalleryItem, ReportContent, pick_gallery
 from advrad.training.log import read_log
@@ -23,7 +23,7 @@ _SHOWN_CHOICES = 20
 
 
 def report_content(
-    evaluation: Evaluation,
+    evaluation: EvaluationResult,
     detector: AdvRAD,
     run_folder: Path | None,
     *,
@@ -99,7 +99,7 @@ def _results(run_folder: Path | None, pattern: str, category: str) -> tuple[dict
     return tuple(found)
 
 
-def _item(evaluation: Evaluation, detector: AdvRAD, index: int, max_pixels: int) -> GalleryItem:
+def _item(evaluation: EvaluationResult, detector: AdvRAD, index: int, max_pixels: int) -> GalleryItem:
     record = evaluation.records[index]
     picture = read_picture(record.path, max_pixels, at_least_px=detector.size_px)
     # From the picture as it was scored, so that the panels belong together.

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advrad.data.loading import PictureStack
+from advrad.data.loading import ImageStack
 from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
 from advrad.utils.config import Config
@@ -76,7 +76,7 @@ class TrainConfig(Config):
     precision: Precision = "auto"
 
 
-def find_symmetry(pictures: PictureStack, limit: int = 200, size_px: int = 32, tolerance: float = 1.1) -> Symmetry:
+def find_symmetry(pictures: ImageStack, limit: int = 200, size_px: int = 32, tolerance: float = 1.1) -> Symmetry:
     """Which mirror images and turns of a normal picture are as normal as the picture itself.
 
     A transformation is allowed if transformed pictures lie no further from their nearest other picture than
@@ -119,7 +119,7 @@ def _mirror(images: Tensor, draws: Tensor, symmetry: Symmetry) -> Tensor:
 
 
 def make_batch(
-    pictures: PictureStack, config: TrainConfig, step: int, rows: slice
+    pictures: ImageStack, config: TrainConfig, step: int, rows: slice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One process's share of a step's batch.
 
@@ -184,7 +184,7 @@ def random_start(config: TrainConfig, step: int, rows: slice, images: Tensor) ->
     return config.harden * (2 * draws - 1)
 
 
-def whole_pictures(pictures: PictureStack, config: TrainConfig, count: int = 32) -> Iterator[Tensor]:
+def whole_pictures(pictures: ImageStack, config: TrainConfig, count: int = 32) -> Iterator[Tensor]:
     """Batches of whole normal pictures, mirrored and lit as in training, for :meth:`Denoiser.adapt`.
 
     Args:

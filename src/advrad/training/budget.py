@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from advrad.certify.threshold import DRAWS as GUARANTEE_DRAWS
-from advrad.data.loading import PictureStack
+from advrad.certify.threshold import N_SAMPLES as GUARANTEE_DRAWS
+from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.training.batches import TrainConfig, View
 from advrad.training.score_selection import DEFECTS_PER_SELECTION, DRAWS, FIELDS, Aim
@@ -49,7 +49,7 @@ def passes_after(
 def steps_for(
     minutes: float,
     denoiser: Denoiser,
-    pictures: PictureStack,
+    pictures: ImageStack,
     config: TrainConfig,
     accelerator: Accelerator,
     spent_s: float,
@@ -73,7 +73,7 @@ def steps_for(
     trial = Trainer(copy.deepcopy(denoiser), config, accelerator)
     per_round = len(config.views)
 
-    def seconds(move: Callable[[PictureStack], object]) -> float:
+    def seconds(move: Callable[[ImageStack], object]) -> float:
         start = time.perf_counter()
         for _ in range(per_round):
             move(pictures)

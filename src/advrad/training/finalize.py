@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from advrad.certify.threshold import CONFIDENCE, guarantee, least_rate
-from advrad.certify.threshold import DRAWS as GUARANTEE_DRAWS
+from advrad.certify.threshold import CONFIDENCE, calibrate_robust_threshold, least_rate
+from advrad.certify.threshold import N_SAMPLES as GUARANTEE_DRAWS
 from advrad.certify.two_path import TwoPath
-from advrad.data.loading import PictureStack
+from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
@@ -29,7 +29,7 @@ Count = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Stacks:
+class CalibrationData:
     """Normal pictures, by what they are for.
 
     Attributes:
@@ -38,9 +38,9 @@ class Stacks:
         calibration: the thresholds are set by these.
     """
 
-    train: PictureStack
-    selection: PictureStack
-    calibration: PictureStack
+    train: ImageStack
+    selection: ImageStack
+    calibration: ImageStack
 
 
 def aim_of(score: ScoreAim, optimise_for_radius: float | None) -> Aim:
@@ -51,7 +51,7 @@ def aim_of(score: ScoreAim, optimise_for_radius: float | None) -> Aim:
 
 
 def choose_score(
-    plan: RunPlan, denoiser: Denoiser, stacks: Stacks, device: torch.device, trained_s: float, progress: Count
+    plan: RunPlan, denoiser: Denoiser, stacks: CalibrationData, device: torch.device, trained_s: float, progress: Count
 ) -> AdvRAD:
     """Choose how a trained denoiser scores pictures, as the plan wants it.
 
@@ -117,7 +117,7 @@ def choose_score(
 
 def set_thresholds(
     detector: AdvRAD,
-    calibration: PictureStack,
+    calibration: ImageStack,
     *,
     false_alarm_rate: float,
     radius: float | None,
@@ -149,7 +149,7 @@ def set_thresholds(
     if radius is None:
         return
     rate = false_alarm_rate if strict else max(false_alarm_rate, least_rate(len(calibration), confidence))
-    promise = guarantee(
+    promise = calibrate_robust_threshold(
         TwoPath(detector),
         list(calibration.batch(slice(None))),
         false_alarm_rate=rate,

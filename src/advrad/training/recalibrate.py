@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import Field
 
-from advrad.certify.threshold import CONFIDENCE, DRAWS
+from advrad.certify.threshold import CONFIDENCE, N_SAMPLES
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_pictures
 from advrad.data.splits import split_normals
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.loading import load_detector
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
-from advrad.training.finalize import Stacks, choose_score, set_thresholds, source_of
+from advrad.training.finalize import CalibrationData, choose_score, set_thresholds, source_of
 from advrad.training.plan import RunPlan, ScoreAim, refuse_two_aims
 from advrad.utils.config import Config
 from advrad.utils.progress import Silent, Watcher
@@ -37,7 +37,7 @@ class CalibrateOptions(Config):
     radius: float | None = None
     score: ScoreAim | None = None
     optimise_for_radius: float | None = None
-    draws: int = Field(DRAWS, ge=2)
+    draws: int = Field(N_SAMPLES, ge=2)
     confidence: float = Field(CONFIDENCE, gt=0, lt=1)
 
 
@@ -110,13 +110,13 @@ def _plan_of(detector: AdvRAD, folder: Path, data: Path) -> tuple[RunPlan, dict[
         ) from None
 
 
-def _stacks_of(plan: RunPlan, counts: dict[str, int], data: Path, watcher: Watcher) -> Stacks:
+def _stacks_of(plan: RunPlan, counts: dict[str, int], data: Path, watcher: Watcher) -> CalibrationData:
     """The good pictures, shared out as in training."""
     dataset = find_records(data, plan.layout, plan.category)
     split = split_normals(dataset.records, plan.train.seed, false_alarm_rate=plan.false_alarm_rate)
     watcher.stage("Reading pictures")
     parts = (split.train, split.selection, split.calibration)
-    stacks = Stacks(
+    stacks = CalibrationData(
         *(
             load_pictures(
                 part, plan.train.size_px, skip_bad=plan.skip_bad, max_pixels=plan.max_pixels, progress=watcher.count

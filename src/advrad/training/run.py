@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from advrad.data.layouts import find_records
-from advrad.data.loading import PictureStack, load_pictures
+from advrad.data.loading import ImageStack, load_pictures
 from advrad.data.splits import normals_needed, rate_in_reach, split_normals
 from advrad.denoisers import diffusers_checkpoint as pretrained
 from advrad.denoisers.ddpm import DdpmConfig
@@ -23,7 +23,7 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.errors import ConfigError, DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_pictures
 from advrad.training.budget import passes_after, steps_for
-from advrad.training.finalize import Stacks, aim_of, choose_score, set_thresholds, source_of
+from advrad.training.finalize import CalibrationData, aim_of, choose_score, set_thresholds, source_of
 from advrad.training.plan import (
     DEFAULT_MINUTES,
     RunOptions,
@@ -47,7 +47,7 @@ STATE_NAME = "state.safetensors"
 
 def _stacks(
     plan_parts: Sequence[Sequence[Any]], size_px: int, options: RunOptions, watcher: Watcher
-) -> list[PictureStack]:
+) -> list[ImageStack]:
     stacks = []
     for part in plan_parts:
         stack = load_pictures(
@@ -173,7 +173,7 @@ def train(
     trained_s = time.perf_counter() - began
     # Every process computes the same; the main one writes.
     watcher.stage("Choosing the score")
-    stacks = Stacks(pictures, held, calibration)
+    stacks = CalibrationData(pictures, held, calibration)
     detector = choose_score(plan, average, stacks, accelerator.device, trained_s, watcher.count)
     watcher.stage("Calibrating")
     set_thresholds(

@@ -29,16 +29,17 @@ from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.scoring import (
-    LEAST,
+    EPS,
     Level,
-    Look,
     MapStatistics,
+    NoiseView,
     Normalisation,
     Scales,
     ScoreConfig,
-    arrange,
     ceiling_of,
+    combine_scales,
     describe,
+    divide_by_image_mean,
     map_filter_px,
     map_statistics,
     mean_errors,
@@ -46,7 +47,6 @@ from advrad.detectors.scoring import (
     normalise,
     pool,
     pooled_count,
-    relate,
 )
 from advrad.metrics import auroc, auroc_standard_error
 from advrad.training.selection_attack import PICTURES, auroc_under_attack
@@ -134,7 +134,7 @@ class _Style:
     filter_px: int
     pooling: float
 
-    def config(self, looks: Sequence[Look], size_px: int) -> ScoreConfig:
+    def config(self, looks: Sequence[NoiseView], size_px: int) -> ScoreConfig:
         return ScoreConfig(looks=tuple(looks), draws=DRAWS, map_filter_px=map_filter_px(size_px), **asdict(self))
 
 
@@ -187,7 +187,7 @@ def choose(
     sigmas = sigmas or field.sigmas
     if aim == "radius":
         views = [min(views)]  # shrinking shortens what an adversary does
-    looks = [Look(view_px=view, sigma=sigma) for view in views for sigma in sigmas]
+    looks = [NoiseView(view_px=view, sigma=sigma) for view in views for sigma in sigmas]
     everyone = torch.cat([references, normals, defective])
     errors: list[list[Tensor]] = []
     pooled: dict[_Style, list[Floats]] = {}
@@ -304,7 +304,7 @@ def _pooled(errors: list[Tensor], references: int, normals: int, field: _Field) 
     single = [(scales, level, filter_px) for scales, level, filters_px in field.kinds for filter_px in filters_px]
     for (scales, level, filter_px), way in itertools.product(single, field.ways):
         totals: dict[float, list[Floats]] = {pooling: [] for pooling in field.poolings}
-        for raw in arrange(errors, scales):
+        for raw in combine_scales(errors, scales):
             maps, mean, spread, _ = _related(raw, references, filter_px, level, way)
             normalised = normalise(maps[references:], mean, spread, way).flatten(1)
             # One search for the largest values serves all poolings.
@@ -323,24 +323,24 @@ def _related(
     """Filtered and related maps, and mean, spread and ceiling of the first ``references`` of them."""
     maps = mean_filter(raw, filter_px)
     ceiling = ceiling_of(maps[:references])
-    maps = relate(maps, level, ceiling)
+    maps = divide_by_image_mean(maps, level, ceiling)
     return maps, *map_statistics(maps[:references], way), ceiling
 
 
 def _statistics(errors: list[Tensor], references: int, normals: int, config: ScoreConfig) -> list[MapStatistics]:
     """Of every map of one look, from the errors of references and normals, in this order."""
     statistics = []
-    for raw in arrange([level[: references + normals] for level in errors], config.scales):
+    for raw in combine_scales([level[: references + normals] for level in errors], config.scales):
         maps, mean, spread, ceiling = _related(raw, references, config.filter_px, config.level, config.normalisation)
         scores = pool(normalise(maps[references:], mean, spread, config.normalisation), config.pooling)
-        statistics.append(MapStatistics(mean, spread, float(scores.mean()), float(scores.std()) + LEAST, ceiling))
+        statistics.append(MapStatistics(mean, spread, float(scores.mean()), float(scores.std()) + EPS, ceiling))
     return statistics
 
 
 def _errors(
     denoiser: Denoiser,
     pictures: Tensor,
-    look: Look,
+    look: NoiseView,
     noise_seed: int,
     autocast: Callable[[], torch.autocast] | None,
     batch: int = 8,
@@ -401,7 +401,7 @@ def _standardised(values: Floats, normals: int) -> Floats:
     return standard
 
 
-def _subsets(looks: Sequence[Look], views: Sequence[int], sigmas: Sequence[float]) -> list[tuple[int, ...]]:
+def _subsets(looks: Sequence[NoiseView], views: Sequence[int], sigmas: Sequence[float]) -> list[tuple[int, ...]]:
     """Every non-empty set of views with every run of neighbouring noise levels."""
     runs = [sigmas[i:j] for i in range(len(sigmas)) for j in range(i + 1, len(sigmas) + 1)]
     sets = [s for size in range(1, len(views) + 1) for s in itertools.combinations(views, size)]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advrad.attacks.auto_pgd import apgd
-from advrad.attacks.base import Task
+from advrad.attacks.base import AttackInput
 from advrad.attacks.threat import Threat
 from advrad.denoisers.base import Denoiser
 from advrad.detectors.scoring import MapStatistics, ScoreConfig, look_maps, standardise
@@ -70,7 +70,7 @@ def auroc_under_attack(
             def climbed(images: Tensor, sign: Tensor = sign, noise: torch.Generator = noise) -> Tensor:
                 return sign * scores(images, noise)
 
-            worst = apgd(Task(climbed, part, THREAT, own, STEPS)).images
+            worst = apgd(AttackInput(climbed, part, THREAT, own, STEPS)).images
             with torch.no_grad():
                 found.append(scores(worst, torch.Generator().manual_seed(noise_seed)))
     finally:

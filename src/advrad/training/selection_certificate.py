@@ -19,7 +19,7 @@ from advrad.certify.two_path import bounded
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import reconstruct
-from advrad.detectors.scoring import Look, MapStatistics, ScoreConfig, arrange, mean_filter, scale_errors
+from advrad.detectors.scoring import MapStatistics, NoiseView, ScoreConfig, combine_scales, mean_filter, scale_errors
 
 Floats = npt.NDArray[np.float64]
 
@@ -37,7 +37,7 @@ def certified_aurocs(
     denoiser: Denoiser,
     normals: Tensor,
     defective: Tensor,
-    look: Look,
+    look: NoiseView,
     styles: Sequence[tuple[ScoreConfig, Sequence[MapStatistics]]],
     radius: float,
     noise_seed: int,
@@ -74,7 +74,7 @@ def certified_aurocs(
                     recon = reconstruct(denoiser, view, look.sigma, generator, independent=True)
                 errors = scale_errors(view, recon.float())
                 for place, (config, statistics) in enumerate(styles):
-                    maps = [mean_filter(m, config.filter_px).cpu() for m in arrange(errors, config.scales)]
+                    maps = [mean_filter(m, config.filter_px).cpu() for m in combine_scales(errors, config.scales)]
                     rows = zip(maps, kernels(look, config), statistics, strict=True)
                     sides = [bounded(m, kernel, normal, config, reach) for m, kernel, normal in rows]
                     for side, values in zip((lower, upper), zip(*sides, strict=True), strict=True):

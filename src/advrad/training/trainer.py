@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from advrad.data.loading import PictureStack
+from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.detectors.model_folder import write_tensors
 from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
@@ -107,7 +107,7 @@ class Trainer:
         #: False while a step is being applied: an interrupt then leaves weights that belong to no step.
         self.whole = True
 
-    def advance(self, pictures: PictureStack) -> float:
+    def advance(self, pictures: ImageStack) -> float:
         """Take one step.
 
         Args:
@@ -143,13 +143,13 @@ class Trainer:
         return value
 
     @torch.no_grad()
-    def rehearse(self, pictures: PictureStack) -> None:
+    def rehearse(self, pictures: ImageStack) -> None:
         """Pass over a step's batch without learning from it, for the time it takes: as long as scoring one does."""
         batch = [part.to(self.accelerator.device) for part in make_batch(pictures, self.config, self.step, self.rows)]
         with self.accelerator.autocast():
             self.objective(*batch)
 
-    def _batch(self, pictures: PictureStack) -> list[Tensor]:
+    def _batch(self, pictures: ImageStack) -> list[Tensor]:
         """What the step learns from: its batch, moved against the denoiser if that is wanted.
 
         Source: Wong et al. 2020, "Fast is better than free: revisiting adversarial training": one signed step from a
@@ -219,7 +219,7 @@ class Trainer:
 
 
 def fit(
-    trainer: Trainer, pictures: PictureStack, folder: Path, report: Callable[[Progress], None] | None = None
+    trainer: Trainer, pictures: ImageStack, folder: Path, report: Callable[[Progress], None] | None = None
 ) -> Denoiser:
     """Train to the end, saving on the way.
 

@@ -24,7 +24,7 @@ BEAT_S, VOID_S = 20.0, 300.0
 
 
 @contextmanager
-def claimed(folder: Path, name: str) -> Iterator[bool]:
+def lease(folder: Path, name: str) -> Iterator[bool]:
     """Claim a piece of work while the block runs.
 
     Two processes that find one void claim at the same moment might both believe that they own it. Then a piece of work

@@ -14,7 +14,7 @@ from advrad.utils.files import make_folder, write_json
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ResultStore:
     """The rows of a run over pictures.
 
     Attributes:
@@ -26,7 +26,7 @@ class Rows:
     count: int
 
     @classmethod
-    def claim(cls, folder: Path, plan: Config, names: Sequence[str], digest: str, identity: str) -> Rows:
+    def claim(cls, folder: Path, plan: Config, names: Sequence[str], digest: str, identity: str) -> ResultStore:
         """Write down what a folder's rows belong to, or refuse a folder whose rows belong to something else.
 
         Args:

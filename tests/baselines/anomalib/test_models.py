@@ -20,9 +20,9 @@ from toy_models import assert_gradient, generator, pictures, stack
 
 from advrad.baselines.anomalib.backbone import lite0_weights
 from advrad.baselines.anomalib.models import MODELS, AnomalibOptions, Name, build, fit_anomalib
-from advrad.baselines.base import Lesson
-from advrad.detectors.probing import find_traits
-from advrad.detectors.wrappers import Wrapped
+from advrad.baselines.base import FitContext
+from advrad.detectors.probing import probe
+from advrad.detectors.wrappers import CallableDetector
 from advrad.errors import ConfigError
 
 pytestmark = [
@@ -47,8 +47,8 @@ FINER_STEP = {"supersimplenet": 1e-8}
 NAMES = [name for name in MODELS if name != "efficient-ad"]
 
 
-def lesson(size_px: int = 64, **changes: Any) -> Lesson:
-    return replace(Lesson(stack(6, size_px), seed=3), **changes)
+def lesson(size_px: int = 64, **changes: Any) -> FitContext:
+    return replace(FitContext(stack(6, size_px), seed=3), **changes)
 
 
 def options(name: str, **changes: Any) -> AnomalibOptions:
@@ -58,7 +58,7 @@ def options(name: str, **changes: Any) -> AnomalibOptions:
 
 
 @cache
-def fitted(name: str) -> Wrapped:
+def fitted(name: str) -> CallableDetector:
     return fit_anomalib(lesson(), options(name))
 
 
@@ -76,14 +76,14 @@ def test_scores_are_the_plain_models(name: str) -> None:
     detector, images = fitted(name), inputs(name)
     assert detector.size_px == 64
     model = detector.call.model  # type: ignore[attr-defined]
-    answer = detector.judge(images, generator())
+    answer = detector.infer(images, generator())
     assert answer.scores.shape == (3,)
     assert (answer.maps is None) == (name == "ganomaly")
     for row in range(3):
         one = images[row : row + 1]
         with torch.no_grad():
             plain = model.model(model.pre_processor.transform(one))
-        alone = detector.judge(one, generator())
+        alone = detector.infer(one, generator())
         assert torch.equal(alone.scores.detach(), plain.pred_score.reshape(1))
         # A row's score is its own.
         torch.testing.assert_close(alone.scores, answer.scores[row : row + 1], rtol=1e-5, atol=1e-7)
@@ -97,23 +97,23 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     _check_gradient(fitted(name), inputs(name, 1), FINER_STEP.get(name, STEP))
 
 
-def _check_gradient(detector: Wrapped, images: Tensor, step: float) -> None:
-    assert find_traits(detector, images).differentiable
+def _check_gradient(detector: CallableDetector, images: Tensor, step: float) -> None:
+    assert probe(detector, images).differentiable
     model = detector.call.model.double()  # type: ignore[attr-defined]
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # some models make tensors of their own
     try:
         point = images.double().requires_grad_()
-        score = detector.judge(point, generator()).scores
+        score = detector.infer(point, generator()).scores
         scale = float(score.detach().abs())
         (gradient,) = torch.autograd.grad(score.sum() / scale, point)
-        assert_gradient(lambda x: detector.judge(x, generator()).scores / scale, images.double(), 2, step=step)
+        assert_gradient(lambda x: detector.infer(x, generator()).scores / scale, images.double(), 2, step=step)
         with torch.no_grad():
             move = step * gradient / gradient.norm()
-            up, down = (detector.judge(images.double() + sign * move, generator()).scores for sign in (1, -1))
+            up, down = (detector.infer(images.double() + sign * move, generator()).scores for sign in (1, -1))
         slope = float((up - down).sum()) / scale / (2 * step)
         assert abs(slope - float(gradient.norm())) <= 1e-4 * slope
-        for hint in detector.hints.values():
+        for hint in detector.surrogates.values():
             assert_gradient(lambda x, hint=hint: hint(x, generator()), images.double(), 2, step=step)
     finally:
         torch.set_default_dtype(before)
@@ -126,7 +126,7 @@ def test_one_lesson_gives_one_detector(name: str) -> None:
     lite0_weights.cache_clear()  # whether they were loaded before must not matter
     torch.rand(7)
     again = fit_anomalib(lesson(), options(name))
-    assert torch.equal(again.judge(images, generator()).scores, fitted(name).judge(images, generator()).scores)
+    assert torch.equal(again.infer(images, generator()).scores, fitted(name).infer(images, generator()).scores)
 
 
 def test_only_so_many_pictures_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,17 +145,17 @@ def test_only_so_many_pictures_are_learnt_from(monkeypatch: pytest.MonkeyPatch) 
 def test_another_seed_gives_another() -> None:
     images = inputs("stfpm")
     other = fit_anomalib(lesson(seed=4), options("stfpm"))
-    assert not torch.equal(other.judge(images, generator()).scores, fitted("stfpm").judge(images, generator()).scores)
+    assert not torch.equal(other.infer(images, generator()).scores, fitted("stfpm").infer(images, generator()).scores)
 
 
 def test_hints_grow_with_the_score() -> None:
     images = torch.cat([inputs("draem", 4), pictures(4, 64)])
     for name in ("draem", "supersimplenet"):
         detector = fitted(name)
-        raw = detector.judge(images, generator()).scores.detach()
-        hint = detector.hints["unsaturated"](images, generator())
+        raw = detector.infer(images, generator()).scores.detach()
+        hint = detector.surrogates["unsaturated"](images, generator())
         torch.testing.assert_close(hint.sigmoid().detach(), raw, rtol=1e-4, atol=1e-6)
-    assert "unsaturated" in fitted("fastflow").hints
+    assert "unsaturated" in fitted("fastflow").surrogates
 
 
 def test_training_leaves_nothing_behind(
@@ -182,7 +182,7 @@ def test_a_model_may_work_at_another_size_than_the_pictures() -> None:
     detector = fit_anomalib(lesson(48), options("padim"))
     assert detector.size_px == 48
     point = pictures(1, 48).requires_grad_()
-    (gradient,) = torch.autograd.grad(detector.judge(point, generator()).scores.sum(), point)
+    (gradient,) = torch.autograd.grad(detector.infer(point, generator()).scores.sum(), point)
     assert gradient.abs().sum() > 0
 
 
@@ -244,13 +244,13 @@ def test_efficient_ad_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / "imagenette" / "fish").mkdir(parents=True)
     Image.effect_noise((300, 300), 60).convert("RGB").save(tmp_path / "imagenette" / "fish" / "one.png")
     chosen = options("efficient-ad", size_px=256, steps=1, batch_size=1, arguments={"folder": str(tmp_path)})
-    few = Lesson(stack(2, 64), seed=3)
+    few = FitContext(stack(2, 64), seed=3)
     detector = fit_anomalib(few, chosen)
     images = inputs("efficient-ad", 1)
     model = detector.call.model  # type: ignore[attr-defined]
     with torch.no_grad():
         plain = model.model(model.pre_processor.transform(images))
-    assert torch.equal(detector.judge(images, generator()).scores.detach(), plain.pred_score.reshape(1))
+    assert torch.equal(detector.infer(images, generator()).scores.detach(), plain.pred_score.reshape(1))
     assert model.model.is_set(model.model.quantiles)
     _check_gradient(detector, images, STEP)
 
@@ -279,11 +279,11 @@ def _engine_auroc(model: Any, good: Tensor, images: Tensor, labels: Tensor, fold
     return float(found["image_AUROC"])
 
 
-def _our_auroc(detector: Wrapped, images: Tensor, labels: Tensor) -> float:
+def _our_auroc(detector: CallableDetector, images: Tensor, labels: Tensor) -> float:
     from advrad.metrics import auroc
 
     with torch.no_grad():
-        scores = torch.cat([detector.judge(part, generator()).scores for part in images.split(3)])
+        scores = torch.cat([detector.infer(part, generator()).scores for part in images.split(3)])
     return float(auroc(labels.numpy(), scores.numpy()))
 
 
@@ -313,7 +313,7 @@ def test_auroc_is_that_of_anomalibs_engine_on_bottles(name: str, shared_data: Pa
     good = load_pictures(train, 256)
     images = load_pictures(test, 256).batch(slice(None))
     labels = torch.tensor([record.label for record in test])
-    detector = fit_anomalib(Lesson(good, seed=1), AnomalibOptions(model=name))  # type: ignore[arg-type]
+    detector = fit_anomalib(FitContext(good, seed=1), AnomalibOptions(model=name))  # type: ignore[arg-type]
     ours = _our_auroc(detector, images, labels)
     model = detector.call.model  # type: ignore[attr-defined]
     assert abs(ours - _engine_auroc(model, images[:4], images, labels, tmp_path)) < 1e-4

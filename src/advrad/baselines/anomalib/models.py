@@ -15,14 +15,14 @@ from torch import nn
 
 from advrad.baselines.anomalib import builders
 from advrad.baselines.anomalib.backbone import LITE0, MEAN, STD, check_layers
-from advrad.detectors.wrappers import Wrapped
+from advrad.detectors.wrappers import CallableDetector
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
 
 if TYPE_CHECKING:
     from anomalib.models.components.base import AnomalibModule
 
-    from advrad.baselines.base import Lesson
+    from advrad.baselines.base import FitContext
 
 Name = Literal[
     "patchcore",
@@ -189,7 +189,7 @@ def build(options: AnomalibOptions, size_px: int) -> AnomalibModule:
         ) from error
 
 
-def fit_anomalib(lesson: Lesson, options: AnomalibOptions) -> Wrapped:
+def fit_anomalib(lesson: FitContext, options: AnomalibOptions) -> CallableDetector:
     """Train a model of anomalib with anomalib's engine, on good pictures alone.
 
     Nothing is left on disk, and the global sources of randomness are as before.

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import resize
 
 if TYPE_CHECKING:
-    from advrad.baselines.base import Lesson, Progress
+    from advrad.baselines.base import FitContext, Progress
 
 #: Warnings that a user can do nothing about.
 _EXPECTED = (
@@ -128,7 +128,7 @@ class _Steps(Callback):  # type: ignore[misc]
 
 def train(
     model: AnomalibModule,
-    lesson: Lesson,
+    lesson: FitContext,
     steps: int | None,
     batch_size: int,
     size_px: int,

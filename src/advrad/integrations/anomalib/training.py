@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from advrad.data.loading import PictureStack
+from advrad.data.loading import ImageStack
 from advrad.data.records import Record
 from advrad.data.splits import rate_in_reach, split_normals
 from advrad.data.transforms import resize
@@ -25,7 +25,7 @@ from advrad.denoisers.factory import DenoiserConfig, build_denoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_pictures
-from advrad.training.finalize import Stacks, choose_score, set_thresholds, source_of
+from advrad.training.finalize import CalibrationData, choose_score, set_thresholds, source_of
 from advrad.training.plan import RunOptions, RunPlan
 from advrad.training.trainer import Trainer
 from advrad.utils.precision import Precision, takes_bfloat16
@@ -86,14 +86,14 @@ class Course:
             fresh = build_denoiser(denoiser)
         self.trainer = Trainer(fresh, config, lightning)
         self._began = time.perf_counter()
-        self._stacks: Stacks | None = None
+        self._stacks: CalibrationData | None = None
 
     @property
     def finished(self) -> bool:
         """All steps were taken."""
         return self.trainer.step == self.trainer.config.steps
 
-    def begin(self, pictures: PictureStack, optimisers: list[torch.optim.Optimizer]) -> None:
+    def begin(self, pictures: ImageStack, optimisers: list[torch.optim.Optimizer]) -> None:
         """Hold some pictures out to choose the score and the threshold by, and look at the others once.
 
         Args:
@@ -106,10 +106,10 @@ class Course:
         split = split_normals(pictures.records, self.options.seed, false_alarm_rate=self.options.false_alarm_rate)
         row = {record: index for index, record in enumerate(pictures.records)}
         train, selection, calibration = (
-            PictureStack(pictures.values[[row[record] for record in part]], part)
+            ImageStack(pictures.values[[row[record] for record in part]], part)
             for part in (split.train, split.selection, split.calibration)
         )
-        self._stacks = Stacks(train, selection, calibration)
+        self._stacks = CalibrationData(train, selection, calibration)
         trainer = self.trainer
         trainer.config = trainer.config.model_copy(update={"symmetry": find_symmetry(train)})
         trainer.denoiser.adapt(whole_pictures(train, trainer.config))
@@ -156,7 +156,7 @@ class Course:
         return detector.eval()
 
 
-def read_normals(dataset: Any, pre_process: Callable[[Tensor], Tensor] | None, size_px: int) -> PictureStack:
+def read_normals(dataset: Any, pre_process: Callable[[Tensor], Tensor] | None, size_px: int) -> ImageStack:
     """Take the normal pictures out of a data set of anomalib, as anomalib reads them.
 
     Args:
@@ -179,4 +179,4 @@ def read_normals(dataset: Any, pre_process: Callable[[Tensor], Tensor] | None, s
         records.append(Record(Path(item.image_path or f"{index:06}"), "train", 0, "good"))
     if not records:
         raise DataError("the datamodule has no normal picture to train on")
-    return PictureStack(np.stack(values), tuple(records))
+    return ImageStack(np.stack(values), tuple(records))

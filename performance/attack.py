@@ -1,6 +1,6 @@
 """Gradient evaluations per second of our PGD, beside the Adversarial Robustness Toolbox's, on the same detector.
 
-Both follow the same score with the same number of steps on the same pictures, by turns in one run::
+Both follow the same score with the same number of steps on the same images, by turns in one run::
 
     python performance/attack.py [--run RUN] [--rounds 3] [--steps 5] [--batch 4]
 

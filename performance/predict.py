@@ -1,6 +1,6 @@
 """Time of a verdict, and how near it comes to what the processor can do at all.
 
-The whole detector is timed, with every look of its score, from a picture in memory to its score and maps. The limit
+The whole detector is timed, with every look of its score, from an image in memory to its score and maps. The limit
 is the speed of a large matrix product, measured in the same run, in every precision that the processor has::
 
     python performance/predict.py [--run RUN]
@@ -77,7 +77,7 @@ def precisions() -> tuple[str, ...]:
 
 
 def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, compile_too: bool) -> dict[str, Any]:
-    """Milliseconds per picture of every way to run a detector, in turns.
+    """Milliseconds per image of every way to run a detector, in turns.
 
     Args:
         detector: on the CPU.
@@ -105,7 +105,7 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
         ready: dict[str, AdvRAD] = {}
         first: dict[str, float] = {}
         for name, (precision, compiled) in ways.items():
-            row: dict[str, Any] = {"way": name, "batch": batch, "flops_per_picture": work}
+            row: dict[str, Any] = {"way": name, "batch": batch, "flops_per_image": work}
             rows.append(row)
             print(f"preparing: {name}, batch {batch}", file=sys.stderr, flush=True)
             try:
@@ -121,7 +121,7 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
         for row in rows:
             if row["batch"] == batch and row["way"] in times:
                 seconds = statistics.median(times[row["way"]]) / batch
-                row |= {"ms_per_picture": 1e3 * seconds, "share_of_limit": work / seconds / limit}
+                row |= {"ms_per_image": 1e3 * seconds, "share_of_limit": work / seconds / limit}
                 row["first_call_s"] = first[row["way"]]
         torch.compiler.reset()
     return {
@@ -150,14 +150,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     limits = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in result["limit_flops_per_s"].items())
     print(f"{result['size_px']} px, {result['looks']} looks, {result['threads']} threads, {given.rounds} rounds")
     print(f"matrix product, GFLOP/s: {limits}; shares are of the larger")
-    print(f"{'':20}{'batch':>6}{'ms/picture':>12}{'GFLOP':>8}{'of limit':>10}{'first call':>12}")
+    print(f"{'':20}{'batch':>6}{'ms/image':>12}{'GFLOP':>8}{'of limit':>10}{'first call':>12}")
     for row in result["rows"]:
         start = f"{row['way']:20}{row['batch']:>6}"
         if "failed" in row:
             print(f"{start}  failed: {row['failed']}")
             continue
         print(
-            f"{start}{row['ms_per_picture']:>12.1f}{row['flops_per_picture'] / 1e9:>8.2f}"
+            f"{start}{row['ms_per_image']:>12.1f}{row['flops_per_image'] / 1e9:>8.2f}"
             f"{row['share_of_limit']:>10.1%}{row['first_call_s']:>10.1f} s"
         )
     print(json.dumps(result))

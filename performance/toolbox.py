@@ -35,14 +35,14 @@ class TwoLogits(nn.Module):
 def toolbox_pgd(
     target: AnomalyDetector, images: Tensor, labels: Tensor, threat: Threat, steps: int
 ) -> Callable[[], Tensor]:
-    """The toolbox's PGD, ready to be called: it gives back the attacked pictures.
+    """The toolbox's PGD, ready to be called: it gives back the attacked images.
 
     Args:
         target: to be misled.
         images: (b, c, h, w) in [0, 1].
-        labels: (b,) 0 for normal pictures, whose score is to rise, and 1 for defective ones.
+        labels: (b,) 0 for normal images, whose score is to rise, and 1 for defective ones.
         threat: what is allowed.
-        steps: gradient evaluations per picture.
+        steps: gradient evaluations per image.
     """
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:

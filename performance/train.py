@@ -2,7 +2,7 @@
 
 Three questions, one per call, each answered from one run, because two runs on a shared machine do not compare::
 
-    python performance/train.py                                  # pictures per second: must be >= 4x, aim 10x
+    python performance/train.py                                  # images per second: must be >= 4x, aim 10x
     python performance/train.py --data FOLDER --target 0.97      # minutes to an image AUROC
     python performance/train.py --optimisers                     # Muon with AdamW against AdamW alone
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from advrad.data.layouts import find_records
-from advrad.data.loading import ImageStack, load_pictures
+from advrad.data.loading import ImageStack, load_images
 from advrad.data.splits import split_normals
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.ddpm import DdpmConfig, build
@@ -37,7 +37,7 @@ from advrad.utils.precision import bfloat16_is_native
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Two shapes of a ``UNet2DModel`` near lean's number of parameters: few layers that are wide where the picture is
+#: Two shapes of a ``UNet2DModel`` near lean's number of parameters: few layers that are wide where the image is
 #: large, and more layers that are narrow there. The faster one is the one to beat.
 PEERS = {"wide": ((64, 96, 64, 64), 1), "deep": ((32, 64, 64, 64), 2)}
 _TOLERANCE = 0.1  # allowed relative difference of the numbers of parameters
@@ -80,7 +80,7 @@ class _Bfloat16(nn.Module):
         return loss
 
 
-def _noise_pictures(count: int, size_px: int) -> ImageStack:
+def _noise_images(count: int, size_px: int) -> ImageStack:
     values = np.random.default_rng(0).integers(0, 65536, (count, 3, size_px, size_px), dtype=np.uint16)
     return ImageStack(values, (None,) * count)  # type: ignore[arg-type]  # nobody asks where they come from
 
@@ -95,20 +95,20 @@ def _trainer(denoiser: Denoiser, window: int, batch: int, restore: float, accele
 
 
 def compare_speed(rounds: int, batch: int, window: int) -> dict[str, Any]:
-    """Pictures per second of whole training steps: making the batch, forward, backward, optimisers, average.
+    """Images per second of whole training steps: making the batch, forward, backward, optimisers, average.
 
     The lean denoiser is timed as it trains by default, with synthetic defects to undo; its rivals are spared these.
 
     Args:
         rounds: every contestant takes its turn in each.
-        batch: pictures per step.
-        window: side of the training pictures, pixels.
+        batch: images per step.
+        window: side of the training images, pixels.
 
     Returns:
         Plain JSON values.
     """
     accelerator = make_accelerator("float32")
-    pictures = _noise_pictures(4 * batch, window)
+    stack = _noise_images(4 * batch, window)
     native = bfloat16_is_native(accelerator.device)
     fast = "bfloat16" if native else "float32, channels last"
     restore = TrainConfig.model_fields["restore"].default
@@ -126,7 +126,7 @@ def compare_speed(rounds: int, batch: int, window: int) -> dict[str, Any]:
 
     def timed(trainer: Trainer) -> float:
         start = time.perf_counter()
-        trainer.advance(pictures)
+        trainer.advance(stack)
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter() - start
@@ -169,15 +169,15 @@ def compare_minutes(data: Path, target: float, cap: float, first: float, size: i
     """Minutes that the whole of ``advrad train`` needs for an image AUROC, found by runs of growing budgets.
 
     Each budget is a fresh run with a learning rate that falls to 0 at its end, as a user would start it. The AUROC on
-    the test pictures is a stopwatch here and nothing else: no setting is chosen on it, and training, choice of the
-    score and threshold never see these pictures.
+    the test images is a stopwatch here and nothing else: no setting is chosen on it, and training, choice of the
+    score and threshold never see these images.
 
     Args:
-        data: folder with training and test pictures.
+        data: folder with training and test images.
         target: image AUROC at which the clock stops.
         cap: the largest budget, minutes.
         first: the smallest; each next one is half as much again.
-        size: lean's input size; the peer gets the whole picture at half of it, so that both see equally many pixels
+        size: lean's input size; the peer gets the whole image at half of it, so that both see equally many pixels
             per step.
         shape: of the peer, a key of :data:`PEERS`.
 
@@ -220,7 +220,7 @@ def _until(
         minutes = (time.perf_counter() - start) / 60
         area = evaluate(detector, dataset).figures["image_auroc"]
         if area is None:
-            raise SystemExit(f"{data}: needs good and defective test pictures")
+            raise SystemExit(f"{data}: needs good and defective test images")
         print(f"  {'diffusers' if checkpoint else 'lean'}: {minutes:.2f} minutes, image AUROC {area:.4f}", flush=True)
         tried.append({"minutes": minutes, "image_auroc": area})
         if area >= target:
@@ -262,16 +262,16 @@ def compare_optimisers(
     at the end of each run, so that every one is as good as its steps allow.
 
     Args:
-        data: folder of pictures; None for the made-up product.
+        data: folder of images; None for the made-up product.
         steps: of the run with Muon.
-        window: side of the pictures.
-        batch: pictures per step.
+        window: side of the images.
+        batch: images per step.
         rates: tried for AdamW alone; Muon runs at the default.
 
     Returns:
         Plain JSON values.
     """
-    pictures, images = _product_pictures(data, window)
+    stack, images = _product_images(data, window)
     accelerator = make_accelerator("auto")
 
     def error(kind: Callable[[], LeanDenoiser], count: int, rate: float) -> float:
@@ -282,7 +282,7 @@ def compare_optimisers(
         )
         trainer = Trainer(kind(), config, accelerator)
         for _ in range(count):
-            trainer.advance(pictures)
+            trainer.advance(stack)
         return held_out_error(trainer.average.eval().cpu(), images)
 
     default = float(TrainConfig.model_fields["learning_rate"].default)
@@ -290,7 +290,7 @@ def compare_optimisers(
     rows += [
         ("AdamW alone", count, rate, error(_AdamOnly, count, rate)) for count in (steps, 2 * steps) for rate in rates
     ]
-    print(f"held-out denoising error at {window} px, batch {batch}, {len(images)} pictures")
+    print(f"held-out denoising error at {window} px, batch {batch}, {len(images)} images")
     print(f"{'':18}{'steps':>7}{'rate':>9}{'error':>12}{'to Muon':>9}")
     for name, count, rate, value in rows:
         print(f"{name:18}{count:>7}{rate:>9g}{value:>12.4g}{value / rows[0][3]:>9.3f}")
@@ -308,8 +308,8 @@ def compare_optimisers(
     }
 
 
-def _product_pictures(data: Path | None, size_px: int) -> tuple[ImageStack, Tensor]:
-    """Training pictures, and held-out ones as a tensor."""
+def _product_images(data: Path | None, size_px: int) -> tuple[ImageStack, Tensor]:
+    """Training images, and held-out ones as a tensor."""
     with tempfile.TemporaryDirectory() as scratch:
         if data is None:
             from advrad.demo.flange.render import write_product
@@ -318,8 +318,8 @@ def _product_pictures(data: Path | None, size_px: int) -> tuple[ImageStack, Tens
                 Path(scratch) / "flange", 0, n_train=60, n_test_good=1, n_per_defect=0, size_px=max(32, size_px)
             )
         split = split_normals(find_records(data).records, 0)
-        held = load_pictures((*split.selection, *split.calibration), size_px, cache_dir=False)
-        return load_pictures(split.train, size_px, cache_dir=False), held.batch(slice(None))
+        held = load_images((*split.selection, *split.calibration), size_px, cache_dir=False)
+        return load_images(split.train, size_px, cache_dir=False), held.batch(slice(None))
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -327,8 +327,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--window", type=int, default=128, help="side of the training pictures, pixels")
-    parser.add_argument("--data", type=Path, help="folder of pictures; times both to --target")
+    parser.add_argument("--window", type=int, default=128, help="side of the training images, pixels")
+    parser.add_argument("--data", type=Path, help="folder of images; times both to --target")
     parser.add_argument("--target", type=float, default=0.97, help="image AUROC that stops the clock")
     parser.add_argument("--minutes", type=float, default=20.0, help="largest budget with --data")
     parser.add_argument("--first", type=float, default=0.5, help="smallest budget with --data, minutes")

@@ -30,14 +30,14 @@ def auroc_oracle(labels: np.ndarray, scores: np.ndarray) -> float:
 def aupro_oracle(masks: np.ndarray, maps: np.ndarray, fpr_limit: float) -> float:
     """Every threshold, every region, then trapezoids up to the interpolated limit."""
     regions = []
-    for picture, mask in enumerate(masks):
+    for image, mask in enumerate(masks):
         found, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        regions += [(picture, found == region) for region in range(1, count + 1)]
+        regions += [(image, found == region) for region in range(1, count + 1)]
     fpr, pro = [0.0], [0.0]
     for threshold in np.unique(maps)[::-1]:
         flagged = maps >= threshold
         fpr.append(flagged[~masks].mean())
-        pro.append(np.mean([flagged[picture][region].mean() for picture, region in regions]))
+        pro.append(np.mean([flagged[image][region].mean() for image, region in regions]))
     area = 0.0
     for f0, f1, p0, p1 in zip(fpr, fpr[1:], pro, pro[1:], strict=False):
         if f0 >= fpr_limit or f1 == f0:
@@ -58,7 +58,7 @@ def samples(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @st.composite
-def pictures(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+def images(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     """Small masks with some regions, and maps with more or fewer ties."""
     generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shape = (draw(st.integers(1, 4)), draw(st.integers(2, 9)), draw(st.integers(2, 9)))
@@ -148,7 +148,7 @@ def test_interval_equals_plain_bootstrap(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @settings(max_examples=60, deadline=None)
-@given(pictures())
+@given(images())
 def test_pixel_auroc_equals_sklearn(sample: tuple[np.ndarray, np.ndarray]) -> None:
     masks, maps = sample
     expected = roc_auc_score(masks.ravel(), maps.ravel())
@@ -157,7 +157,7 @@ def test_pixel_auroc_equals_sklearn(sample: tuple[np.ndarray, np.ndarray]) -> No
 
 
 @settings(max_examples=60, deadline=None)
-@given(pictures(), st.sampled_from([0.01, 0.05, 0.3, 0.5, 1.0]))
+@given(images(), st.sampled_from([0.01, 0.05, 0.3, 0.5, 1.0]))
 def test_aupro_equals_oracle(sample: tuple[np.ndarray, np.ndarray], fpr_limit: float) -> None:
     masks, maps = sample
     value = aupro(masks, maps, fpr_limit)
@@ -166,7 +166,7 @@ def test_aupro_equals_oracle(sample: tuple[np.ndarray, np.ndarray], fpr_limit: f
 
 
 @settings(max_examples=40, deadline=None)
-@given(pictures(), st.integers(0, 2**32 - 1))
+@given(images(), st.integers(0, 2**32 - 1))
 def test_pixel_laws(sample: tuple[np.ndarray, np.ndarray], seed: int) -> None:
     masks, maps = sample
     order = np.random.default_rng(seed).permutation(len(masks))

@@ -13,9 +13,9 @@ from advrad.errors import (
     ConfigError,
     DataError,
     DetectorError,
+    ImageError,
     NotCalibratedError,
     OutputError,
-    PictureError,
     TrainingDivergedError,
     UserError,
 )
@@ -29,9 +29,9 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DetectorError",
+    "ImageError",
     "NotCalibratedError",
     "OutputError",
-    "PictureError",
     "TrainingDivergedError",
     "UserError",
     "__version__",
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from advrad.detectors.wrappers import wrap
 else:
     # Hidden from type checkers, which would otherwise believe that every name exists.
-    _LAZY = {"AdvRAD": "advrad.detectors.advrad", "wrap": "advrad.detectors.base"}
+    _LAZY = {"AdvRAD": "advrad.detectors.advrad", "wrap": "advrad.detectors.wrappers"}
 
     def __getattr__(name: str) -> object:
         if name not in _LAZY:

@@ -4,8 +4,8 @@ The tree::
 
     AdvradError
     |-- UserError               bad input; the command line exits with status 2
-    |   |-- DataError           a folder of pictures that cannot be used
-    |   |   `-- PictureError    one picture that cannot be read
+    |   |-- DataError           a folder of images that cannot be used
+    |   |   `-- ImageError    one image that cannot be read
     |   |-- ConfigError         an option or a configuration key
     |   |-- CheckpointError     a model folder that cannot be read
     |   |-- OutputError         a place that cannot be written
@@ -33,8 +33,8 @@ class DataError(UserError):
     """A data set cannot be used as it is."""
 
 
-class PictureError(DataError):
-    """One picture cannot be read.
+class ImageError(DataError):
+    """One image cannot be read.
 
     Args:
         path: the file.

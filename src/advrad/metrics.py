@@ -82,9 +82,9 @@ def auroc_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of :func:`auroc`, resampled within each class.
 
-    It speaks of the choice of test pictures only, not of the training seed. Where the classes are fully
+    It speaks of the choice of test images only, not of the training seed. Where the classes are fully
     separated every resample is too, so the interval shrinks to (1, 1): then it says nothing about how few
-    pictures were seen.
+    images were seen.
 
     Args:
         labels: (n,) 0 or 1.
@@ -144,10 +144,10 @@ def rates(labels: ArrayLike, scores: ArrayLike, threshold: float) -> tuple[float
 
 
 def pixel_auroc(masks: ArrayLike, maps: ArrayLike) -> float:
-    """:func:`auroc` over the pixels of all pictures together.
+    """:func:`auroc` over the pixels of all images together.
 
     Args:
-        masks: (n, h, w) bool, True where a pixel is defective; all False for a good picture.
+        masks: (n, h, w) bool, True where a pixel is defective; all False for a normal image.
         maps: (n, h, w) finite; larger is more anomalous.
 
     Returns:
@@ -228,13 +228,13 @@ def _region_pixels(mask: NDArray[np.bool_], values: Floats) -> tuple[Floats, NDA
     from scipy import ndimage
 
     picked, weights, regions = [], [], 0
-    for picture, value in zip(mask, values, strict=True):
-        if not picture.any():
+    for image, value in zip(mask, values, strict=True):
+        if not image.any():
             continue
-        found, count = ndimage.label(picture, structure=np.ones((3, 3), dtype=bool))
+        found, count = ndimage.label(image, structure=np.ones((3, 3), dtype=bool))
         regions += int(count)
-        inside = found[picture]
-        picked.append(value[picture])
+        inside = found[image]
+        picked.append(value[image])
         weights.append(1.0 / np.bincount(inside)[inside])
     return np.concatenate(picked), np.concatenate(weights) / regions
 

@@ -59,7 +59,7 @@ def with_toolbox(target: AnomalyDetector, given: ImageSet, threat: Threat) -> Te
 
 
 def ours() -> tuple[AnomalyDetector, ImageSet]:
-    """Our detector, and pictures that it tells apart."""
+    """Our detector, and images that it tells apart."""
     given = subjects(24)
     images = nn.functional.interpolate(given.images, size=(32, 32), mode="nearest")
     return WhiteBoxAdvRAD(detector(TWO_LOOKS)), ImageSet(images, given.labels, given.names)

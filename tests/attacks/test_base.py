@@ -7,9 +7,9 @@ import math
 
 import pytest
 import torch
-from test_threat import threat
 from torch import Tensor
-from toy_models import assert_gradient, detector, generator, generators, pictures
+from toy_models import assert_gradient, detector, generator, generators, random_images
+from toy_threats import threat
 
 from advrad.attacks.auto_pgd import apgd, checkpoints
 from advrad.attacks.base import Attack, AttackInput, Objective, value_and_gradient
@@ -23,7 +23,7 @@ STEPS = {"pgd": 12, "apgd": 12, "square": 60, "lowfrequency": 12, "patch": 12}
 
 
 def quadratic(images: Tensor) -> Tensor:
-    """Smooth, and largest far away from every picture."""
+    """Smooth, and largest far away from every image."""
     return (images - 0.4).square().flatten(1).sum(1)
 
 
@@ -32,7 +32,7 @@ def quadratic(images: Tensor) -> Tensor:
 
 @every
 def test_what_is_found_lies_in_ball_and_box_and_is_what_it_says(name: str, norm: Norm) -> None:
-    images, model = pictures(3, 12), threat(norm)
+    images, model = random_images(3, 12), threat(norm)
     before = images.clone()
     found = ATTACKS[name](AttackInput(quadratic, images, model, generators(len(images), 1), STEPS[name]))
     assert torch.equal(images, before), "the input must stay untouched"
@@ -43,8 +43,8 @@ def test_what_is_found_lies_in_ball_and_box_and_is_what_it_says(name: str, norm:
 
 
 @every
-def test_radius_zero_is_the_picture_itself(name: str, norm: Norm) -> None:
-    images = pictures(2, 12)
+def test_radius_zero_is_the_image_itself(name: str, norm: Norm) -> None:
+    images = random_images(2, 12)
     found = ATTACKS[name](AttackInput(quadratic, images, threat(norm, 0.0), generators(len(images), 1), STEPS[name]))
     assert torch.equal(found.images, images)
 
@@ -53,19 +53,19 @@ def test_radius_zero_is_the_picture_itself(name: str, norm: Norm) -> None:
 def test_the_seed_decides(name: str, norm: Norm) -> None:
     # Few steps, or all end in the same corner.
     first, again, other = (
-        ATTACKS[name](AttackInput(quadratic, pictures(2, 12), threat(norm), generators(2, seed), 3)).images
+        ATTACKS[name](AttackInput(quadratic, random_images(2, 12), threat(norm), generators(2, seed), 3)).images
         for seed in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
 @every
-def test_a_picture_without_a_number_keeps_its_picture_and_harms_no_other(name: str, norm: Norm) -> None:
+def test_a_image_without_a_number_keeps_its_image_and_harms_no_other(name: str, norm: Norm) -> None:
     def broken(images: Tensor) -> Tensor:
         values = quadratic(images)
         return torch.cat([values[:1] * math.nan, values[1:]])
 
-    images = pictures(2, 12)
+    images = random_images(2, 12)
     found = ATTACKS[name](AttackInput(broken, images, threat(norm), generators(len(images), 1), STEPS[name]))
     assert torch.equal(found.images[0], images[0]) and found.values[0] == -math.inf
     assert torch.isfinite(found.images).all() and found.values[1] > quadratic(images)[1]
@@ -73,7 +73,7 @@ def test_a_picture_without_a_number_keeps_its_picture_and_harms_no_other(name: s
 
 @every
 def test_the_batch_does_not_matter(name: str, norm: Norm) -> None:
-    images = pictures(3, 12)
+    images = random_images(3, 12)
     together = ATTACKS[name](AttackInput(quadratic, images, threat(norm), generators(3, 1), STEPS[name]))
     for row, own in enumerate(generators(3, 1)):
         alone = ATTACKS[name](AttackInput(quadratic, images[row : row + 1], threat(norm), [own], STEPS[name]))
@@ -83,7 +83,7 @@ def test_the_batch_does_not_matter(name: str, norm: Norm) -> None:
 
 @every
 def test_where_it_ends_is_allowed_too(name: str, norm: Norm) -> None:
-    images, model = pictures(2, 12), threat(norm)
+    images, model = random_images(2, 12), threat(norm)
     last = ATTACKS[name](AttackInput(quadratic, images, model, generators(2, 1), STEPS[name])).last
     assert (model.distance(images, last) <= model.eps + 1e-7).all()
     assert last.min() >= 0 and last.max() <= 1
@@ -98,7 +98,7 @@ def test_calls_are_counted(name: str, norm: Norm) -> None:
         calls.append(images.requires_grad)
         return quadratic(images)
 
-    found = ATTACKS[name](AttackInput(counted, pictures(1, 12), threat(norm), generators(1, 1), STEPS[name]))
+    found = ATTACKS[name](AttackInput(counted, random_images(1, 12), threat(norm), generators(1, 1), STEPS[name]))
     assert found.queries.tolist() == [len(calls)] and found.gradients.tolist() == [sum(calls)]
     assert found.gradients.item() == (0 if name == "square" else STEPS[name])
 
@@ -111,9 +111,9 @@ def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, no
         calls.append(len(images))
         return quadratic(images)
 
-    images, steps = pictures(3, 12), 5 * STEPS[name]
+    images, steps = random_images(3, 12), 5 * STEPS[name]
     whole = ATTACKS[name](AttackInput(quadratic, images, threat(norm), generators(3, 1), steps))
-    # Half way from the picture to what can be reached; the last row can never have enough.
+    # Half way from the image to what can be reached; the last row can never have enough.
     enough = (quadratic(images) + whole.values) / 2
     enough[2] = math.inf
     mixed = ATTACKS[name](AttackInput(counted, images, threat(norm), generators(3, 1), steps, enough))
@@ -131,7 +131,7 @@ def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, no
 def test_more_steps_find_no_less(name: str, norm: Norm) -> None:
     few, many = (
         ATTACKS[name](
-            AttackInput(quadratic, pictures(3, 12), threat(norm), generators(3, 1), count * STEPS[name])
+            AttackInput(quadratic, random_images(3, 12), threat(norm), generators(3, 1), count * STEPS[name])
         ).values
         for count in (1, 5)
     )
@@ -196,9 +196,9 @@ def test_checkpoints_are_those_of_the_paper() -> None:
 
 
 def test_momentum_and_halving_follow_the_algorithm_line_by_line() -> None:
-    """Against the algorithm as printed, written plainly for one picture."""
+    """Against the algorithm as printed, written plainly for one image."""
     model, steps = Threat(norm="linf", eps=0.08), 40
-    images = pictures(1, 8)
+    images = random_images(1, 8)
 
     def oracle(objective: Objective) -> Tensor:
         draws = generators(1, 9)
@@ -240,7 +240,7 @@ def test_momentum_and_halving_follow_the_algorithm_line_by_line() -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_patch_changes_one_square_only(norm: Norm) -> None:
-    images = pictures(2, 16)
+    images = random_images(2, 16)
     changed = ATTACKS["patch"](AttackInput(quadratic, images, threat(norm), generators(2, 1), 8)).last != images
     for row in changed:
         rows, columns = row.any(0).any(1).nonzero(), row.any(0).any(0).nonzero()
@@ -269,7 +269,7 @@ def test_a_low_frequency_change_is_smooth_and_uses_its_radius(norm: Norm) -> Non
 @pytest.mark.parametrize("norm", NORMS)
 def test_gradients_beat_squares_on_the_real_score(norm: Norm) -> None:
     made = detector(calibrated=False)
-    images = pictures(2, 32)
+    images = random_images(2, 32)
     model = threat(norm, 4 / 255 if norm == "linf" else 0.3)
 
     def objective(x: Tensor) -> Tensor:
@@ -288,4 +288,4 @@ def test_a_gradient_that_is_no_number_is_zero() -> None:
 
 
 def test_the_objective_of_a_test_is_differentiable() -> None:
-    assert_gradient(rugged, pictures(1, 6, dtype=torch.float64))
+    assert_gradient(rugged, random_images(1, 6, dtype=torch.float64))

@@ -48,14 +48,14 @@ def test_the_worst_is_in_ball_and_box_and_its_score_is_recomputed(name: str, nor
     target, given = honest(), subjects()
     before = given.images.clone()
     found = evaluate_robustness(
-        target, given, plan(norm, name, steps=60 if name == "square" else 8), tmp_path, save_pictures=True
+        target, given, plan(norm, name, steps=60 if name == "square" else 8), tmp_path, save_images=True
     )
     assert torch.equal(given.images, before)
     for row, sign in zip(found.rows, np.where(given.labels == 0, 1, -1), strict=True):
         assert row.distance <= EPS[norm] + 1e-7
         assert sign * row.worst > sign * row.clean, "it gained nothing"
     assert found.worst_maps is not None and found.clean_maps is not None
-    # What the row says is what the detector says of the picture that was kept.
+    # What the row says is what the detector says of the image that was kept.
     recomputed = np.sort(found.worst_maps.reshape(len(found.rows), -1))[:, -8:].mean(1)
     np.testing.assert_allclose(scores_of(found), recomputed, rtol=1e-5)
     assert len(list((tmp_path / "pictures").glob("*.png"))) == len(found.rows)
@@ -91,7 +91,7 @@ def test_an_attack_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest
     assert all(abs(row.worst) < 10 for row in found.rows)
 
 
-def test_what_makes_nothing_worse_leaves_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_makes_nothing_worse_leaves_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def helper(task: AttackInput) -> AttackOutput:
         found = ATTACKS["apgd"](replace(task, objective=lambda x: -task.objective(x), enough=None))
         return replace(found, last=found.images)
@@ -248,7 +248,7 @@ def test_the_suite_averages_over_noise_where_gradients_disagree(tmp_path: Path) 
     assert known.left_out == {averaging.name: "the noise is known"}
 
 
-def test_a_detector_is_tried_on_pictures_of_both_kinds() -> None:
+def test_a_detector_is_tried_on_images_of_both_kinds() -> None:
     given = subjects(8)
     torch.testing.assert_close(given.few, given.images[[0, 2, 1, 3]])
     alone = ImageSet(given.images[:1], given.labels[:1], given.names[:1])
@@ -280,7 +280,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, monkey
     np.testing.assert_allclose(scores_of(rest), scores_of(whole), rtol=1e-5)
 
 
-def test_processes_share_the_pictures(tmp_path: Path) -> None:
+def test_processes_share_the_images(tmp_path: Path) -> None:
     target, given = honest(), subjects(5)
     whole = evaluate_robustness(target, given, plan(), tmp_path / "whole")
     with pytest.raises(OutputError, match="a row is damaged"):
@@ -319,9 +319,9 @@ def test_a_damaged_row_or_plan_is_named(tmp_path: Path) -> None:
         evaluate_robustness(honest(), subjects(4), plan(), tmp_path)
 
 
-def test_no_pictures_no_audit(tmp_path: Path) -> None:
+def test_no_images_no_audit(tmp_path: Path) -> None:
     nothing = ImageSet(torch.zeros(0, 3, 16, 16), np.zeros(0, np.int64), ())
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         evaluate_robustness(honest(), nothing, plan(), tmp_path)
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from broken_detectors import Noisy, honest
-from toy_models import assert_gradient, detector, generator, pictures
+from toy_models import assert_gradient, detector, generator, random_images
 
 from advrad.attacks.objectives import IN_TURN, SURROGATES, available_objectives, objective
 from advrad.detectors.base import DetectorOutput
@@ -19,21 +19,21 @@ SIGNS = torch.tensor([1.0, -1.0])
 
 
 def test_the_sign_says_which_way_is_up() -> None:
-    images, target = pictures(2, 16), honest()
+    images, target = random_images(2, 16), honest()
     climbed = objective(target, SIGNS, "score", generator())(images)
     torch.testing.assert_close(climbed, SIGNS * target.infer(images, generator()).scores)
 
 
 @pytest.mark.parametrize("name", SURROGATES)
 def test_every_surrogate_rises_with_the_largest_values_of_the_map(name: str) -> None:
-    maps = pictures(2, 12)[:, :1]
+    maps = random_images(2, 12)[:, :1]
     judged = DetectorOutput(maps.amax((1, 2, 3)), maps)
     higher = DetectorOutput(judged.scores + 1, maps + (maps >= maps.amax((1, 2, 3), keepdim=True)))
     assert (SURROGATES[name](higher) > SURROGATES[name](judged)).all()
 
 
 def test_the_soft_maximum_lies_above_the_maximum_and_moves_with_it() -> None:
-    maps = pictures(3, 12)[:, :1]
+    maps = random_images(3, 12)[:, :1]
     value = SURROGATES["logsumexp"](DetectorOutput(maps.amax((1, 2, 3)), maps))
     heat = 0.5 * maps.flatten(1).std(1)
     top = maps.amax((1, 2, 3))
@@ -50,7 +50,7 @@ def test_without_maps_surrogates_fall_back_on_the_score() -> None:
 def test_gradients_of_the_real_detector_are_exact_for_every_surrogate_and_hint() -> None:
     made = detector(calibrated=False)
     ours = WhiteBoxAdvRAD(made.double())
-    images = pictures(1, 32, dtype=torch.float64)
+    images = random_images(1, 32, dtype=torch.float64)
     for name in (*SURROGATES, *ours.surrogates):
         if name == "logsumexp":
             continue  # its temperature is a constant by intent
@@ -62,7 +62,7 @@ def test_gradients_of_the_real_detector_are_exact_for_every_surrogate_and_hint()
 
 
 def test_more_draws_are_averaged_and_every_call_draws_anew() -> None:
-    target, images = wrap(Noisy()), pictures(2, 16)
+    target, images = wrap(Noisy()), random_images(2, 16)
     one = objective(target, SIGNS, "score", generator())
     values = torch.stack([one(images) for _ in range(60)])
     assert (values.std(0) > 0).all()
@@ -72,14 +72,14 @@ def test_more_draws_are_averaged_and_every_call_draws_anew() -> None:
 
 
 def test_an_attacker_who_knows_the_noise_sees_the_same_score_every_time() -> None:
-    target, images = wrap(Noisy()), pictures(2, 16)
+    target, images = wrap(Noisy()), random_images(2, 16)
     known = objective(target, SIGNS, "score", generator(), known_noise=7)
     assert torch.equal(known(images), known(images))
     torch.testing.assert_close(known(images), SIGNS * target.infer(images, generator(7)).scores)
 
 
 def test_parts_are_taken_in_turn() -> None:
-    ours, images = WhiteBoxAdvRAD(detector()), pictures(2, 32)
+    ours, images = WhiteBoxAdvRAD(detector()), random_images(2, 32)
     names = [name for name in ours.surrogates if name.startswith("part")]
     climbed = objective(ours, torch.ones(2), IN_TURN, generator(4))
     source = generator(4)

@@ -221,10 +221,10 @@ def test_another_detector_needs_a_place_for_its_results(advrad: Cli, others: Pat
     assert done.status == 2 and "-o: is needed" in done.err
 
 
-def test_one_class_and_no_pictures_are_refused(advrad: Cli, run: Path, tmp_path: Path) -> None:
+def test_one_class_and_no_images_are_refused(advrad: Cli, run: Path, tmp_path: Path) -> None:
     one = make_mvtec(tmp_path, "one", defects={})
     done = advrad("attack", run, one)
-    assert done.status == 2 and "no defective test picture" in done.one_error_line()
+    assert done.status == 2 and "no defective test image" in done.one_error_line()
     (tmp_path / "empty").mkdir()
     done = advrad("attack", run, tmp_path / "empty")
     assert done.status == 2
@@ -241,7 +241,7 @@ def test_checks_end_with_1_where_there_is_reason_for_distrust(
     assert (tmp_path / "b" / "checks.json").is_file()
 
 
-def test_a_curve_is_data_and_a_picture(advrad: Cli, others: Path, data: Path, tmp_path: Path) -> None:
+def test_a_curve_is_data_and_a_image(advrad: Cli, others: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "curve"
     done = advrad("curve", f"{others}:sized", data, "--values", "0, 16/255,128/255", "--steps", 5, "-o", out, "--json")
     assert done.status == 0, done.err
@@ -293,7 +293,7 @@ def test_two_processes_share_an_attack(others: Path, data: Path, tmp_path: Path)
     assert {name: two[name] for name in same} == {name: one[name] for name in same}
 
 
-# --- which pictures ------------------------------------------------------------------------------------------------
+# --- which images ------------------------------------------------------------------------------------------------
 
 
 def records(good: int, **defects: int) -> list[Record]:
@@ -318,5 +318,5 @@ def test_a_limit_is_filled_up_where_one_kind_is_scarce() -> None:
 
 
 def test_both_kinds_must_be_there() -> None:
-    with pytest.raises(DataError, match="no good test picture"):
+    with pytest.raises(DataError, match="no good test image"):
         sample_test_records(records(0, dent=3), None, 0)

@@ -118,7 +118,7 @@ def test_an_honest_audit_raises_no_flag(tmp_path: Path) -> None:
     )
 
 
-def test_pictures_outside_the_ball(tmp_path: Path) -> None:
+def test_images_outside_the_ball(tmp_path: Path) -> None:
     audit = audited(tmp_path)
     rows = (replace(audit.rows[0], distance=0.03), *audit.rows[1:])
     assert names(check_audit(replace(audit, rows=rows))) == {"outside the ball"}

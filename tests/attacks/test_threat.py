@@ -7,17 +7,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from toy_models import generator, generators, pictures
+from toy_models import generator, generators, random_images
+from toy_threats import threat
 
 from advrad.attacks.threat import NORMS, Norm, Threat
 from advrad.errors import ConfigError
 
 norms = pytest.mark.parametrize("norm", NORMS)
-RADII = {"linf": 8 / 255, "l2": 0.7}
-
-
-def threat(norm: Norm, eps: float | None = None) -> Threat:
-    return Threat(norm=norm, eps=RADII[norm] if eps is None else eps)
 
 
 @settings(max_examples=30, deadline=None)
@@ -25,7 +21,7 @@ def threat(norm: Norm, eps: float | None = None) -> Threat:
 def test_projection_ends_in_ball_and_box_and_leaves_what_lies_there(
     norm: Norm, seed: int, eps: float, reach: float
 ) -> None:
-    images = pictures(3, 8, seed)
+    images = random_images(3, 8, seed)
     images[0, 0] = 1.0
     images[1, 1] = 0.0
     model = threat(norm, eps)
@@ -44,8 +40,8 @@ def test_projection_of_a_far_point_reaches_the_rim(norm: Norm) -> None:
 
 
 @norms
-def test_radius_zero_leaves_the_picture_bit_for_bit(norm: Norm) -> None:
-    images = pictures(2, 8)
+def test_radius_zero_leaves_the_image_bit_for_bit(norm: Norm) -> None:
+    images = random_images(2, 8)
     model = threat(norm, 0.0)
     assert torch.equal(model.project(images + 1, images), images)
     assert torch.equal(model.start(images, generators(len(images), 0)), images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from toy_models import assert_gradient, generator, pictures, stack
+from toy_models import assert_gradient, generator, random_images, stack
 
 from advrad.baselines import anoddpm
 from advrad.baselines.anoddpm import AnoDDPM, AnoDDPMOptions, fit_anoddpm, step_back
@@ -31,7 +31,7 @@ def system(size_px: int = 32, **changes: object) -> AnoDDPM:
 
 
 def with_defects(images: Tensor) -> Tensor:
-    """A grey square of 10 px in every picture, elsewhere in each."""
+    """A grey square of 10 px in every image, elsewhere in each."""
     images = images.clone()
     for row, (top, left) in enumerate(torch.randint(22, (len(images), 2), generator=generator(5)).tolist()):
         images[row, :, top : top + 10, left : left + 10] = torch.tensor([0.9, 0.1, 0.2])[:, None, None]
@@ -39,8 +39,8 @@ def with_defects(images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("noise", KINDS)
-def test_a_score_depends_on_its_own_picture_only(noise: str) -> None:
-    detector, images = system(48, noise=noise), pictures(5, 48)
+def test_a_score_depends_on_its_own_image_only(noise: str) -> None:
+    detector, images = system(48, noise=noise), random_images(5, 48)
     together = detector.infer(images, generator(1))
     assert together.scores.shape == (5,)
     assert together.maps is not None
@@ -54,14 +54,14 @@ def test_a_score_depends_on_its_own_picture_only(noise: str) -> None:
 
 @pytest.mark.parametrize("noise", KINDS)
 def test_its_noise_is_the_generators(noise: str) -> None:
-    detector, images = system(noise=noise), pictures(2)
+    detector, images = system(noise=noise), random_images(2)
     traits = probe(detector, images)
     assert (traits.deterministic, traits.differentiable) == (detector.deterministic, detector.differentiable)
     assert torch.equal(detector.infer(images, generator(1)).scores, detector.infer(images, generator(1)).scores)
 
 
 def test_the_score_is_the_mean_of_the_largest_squared_differences() -> None:
-    detector, images = system(pooling=0.25), pictures(2)
+    detector, images = system(pooling=0.25), random_images(2)
     recon = detector.reconstruct(images, generator(3), SMALL.walk_steps)
     error = (images - recon).square().mean(1).flatten(1)
     expected = error.sort(1, descending=True).values[:, : 32 * 32 // 4].mean(1)
@@ -72,7 +72,7 @@ def test_the_score_is_the_mean_of_the_largest_squared_differences() -> None:
 @pytest.mark.parametrize("walk_steps", [1, 4])
 def test_gradients_are_exact_through_the_whole_walk(noise: str, walk_steps: int) -> None:
     detector = system(48, noise=noise, walk_steps=walk_steps).double()
-    images = pictures(2, 48, dtype=torch.float64)
+    images = random_images(2, 48, dtype=torch.float64)
     assert_gradient(lambda x: detector.infer(x, generator(3)).scores, images)
 
 
@@ -80,7 +80,7 @@ def test_checkpointing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     detector, calls = system().double(), []
 
     def gradient() -> Tensor:
-        images = pictures(2, dtype=torch.float64).requires_grad_()
+        images = random_images(2, dtype=torch.float64).requires_grad_()
         (found,) = torch.autograd.grad(detector.infer(images, generator(3)).scores.sum(), images)
         return found
 
@@ -96,7 +96,7 @@ def test_checkpointing_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hints_of_a_walk() -> None:
-    detector, images = system().double(), pictures(2, dtype=torch.float64)
+    detector, images = system().double(), random_images(2, dtype=torch.float64)
     assert not system(walk_steps=1).surrogates
     assert set(detector.surrogates) == {"one shot", "straight through"}
     one_shot = system(walk_steps=1).double()
@@ -124,14 +124,14 @@ def test_a_step_back_is_the_textbooks_posterior(now: int, after: int) -> None:
     expected = mean + variance.sqrt() * noise
 
     levels = AnoDDPM(32, SMALL).sigmas
-    # In [0, 1] units a picture and its noise are half as large; the offset of 1/2 belongs to the clean picture.
+    # In [0, 1] units an image and its noise are half as large; the offset of 1/2 belongs to the clean image.
     z, recon = noisy / abar[now].sqrt() / 2 + 0.5, clean / 2 + 0.5
     found = step_back(z, recon, levels[now], levels[after], noise)
     assert torch.allclose(2 * (found - 0.5) * abar[after].sqrt(), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_one_shot_is_a_walk_of_one_step() -> None:
-    detector, images = system(walk_steps=1), pictures(3)
+    detector, images = system(walk_steps=1), random_images(3)
     (now, end) = detector.options.walk(1)
     assert (now, end) == (250, 0)
     z = images + detector.sigmas[now] * detector.draw(images, generator(3))
@@ -146,15 +146,15 @@ def test_the_full_walk_visits_every_step() -> None:
 
 
 @pytest.mark.parametrize("noise", KINDS)
-def test_a_perfect_network_leads_back_to_the_picture(noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    detector, images = system(noise=noise).double(), pictures(2, dtype=torch.float64)
+def test_a_perfect_network_leads_back_to_the_image(noise: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector, images = system(noise=noise).double(), random_images(2, dtype=torch.float64)
     monkeypatch.setattr(detector, "predict", lambda z, sigma: (z - images) / sigma[:, None, None, None])
     assert torch.allclose(detector.reconstruct(images, generator(3), 4), images)
 
 
 def test_the_untrained_network_guesses_linearly() -> None:
     detector, sigma = AnoDDPM(32, SMALL), torch.tensor([0.3])
-    z = pictures(1)
+    z = random_images(1)
     expected = 0.6 * (2 * z - 1) / (0.36 + 0.25)
     assert torch.allclose(detector.predict(z, sigma), expected, atol=1e-6)
 

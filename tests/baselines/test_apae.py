@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
-from toy_models import assert_gradient, generator, pictures
+from toy_models import assert_gradient, generator, random_images
 from toy_squares import good_and_squares
 
 from advrad.baselines.apae import Apae, ApaeOptions, fit_apae
@@ -47,7 +47,7 @@ def test_a_step_is_gradient_descent_by_hand() -> None:
     system = copy.deepcopy(fitted()).double()
     system.options = system.options.model_copy(update={"projection_steps": 1})
     view, latent = (
-        pictures(2, dtype=torch.float64),
+        random_images(2, dtype=torch.float64),
         torch.randn(2, 4, 4, 4, dtype=torch.float64, generator=generator(1)),
     )
     jacobian = torch.autograd.functional.jacobian(lambda z: system.decode(z[None])[0].flatten(), latent[1])
@@ -58,16 +58,16 @@ def test_a_step_is_gradient_descent_by_hand() -> None:
 
 def test_gradients_pass_through_the_search() -> None:
     system = copy.deepcopy(fitted()).double()
-    view = pictures(2, dtype=torch.float64)
+    view = random_images(2, dtype=torch.float64)
     with torch.no_grad():
         latent = system.encode(view)
-    # Of the picture alone, with the start held fast, and of the start alone.
+    # Of the image alone, with the start held fast, and of the start alone.
     assert_gradient(lambda x: system.project(x, latent), view, directions=3)
     assert_gradient(lambda z: system.project(view, z), latent, directions=3)
 
 
 def test_callers_without_gradients_get_the_same_and_no_graph() -> None:
-    system, images = fitted(), pictures(2)
+    system, images = fitted(), random_images(2)
     with torch.no_grad():
         silent = system.infer(images, generator()).scores
     loud = system.infer(images.clone().requires_grad_(), generator()).scores
@@ -76,13 +76,13 @@ def test_callers_without_gradients_get_the_same_and_no_graph() -> None:
     assert torch.equal(silent, loud)
 
 
-def test_weights_are_the_medians_of_good_pictures() -> None:
+def test_weights_are_the_medians_of_good_images() -> None:
     system = fitted()
     good = lesson(12).good.batch(slice(None))
     # The lower of the two middle ones, as torch has it.
     usual = (good - system.reconstruct(good)).square().sort(0).values[5]
     torch.testing.assert_close(system.usual, usual, atol=1e-6, rtol=1e-3)
-    images = pictures(2)
+    images = random_images(2)
     plain = (images - system.reconstruct(images)).square()
     expected = (plain / (usual + 1e-3)).mean(1, keepdim=True)
     answer = system.infer(images, generator())
@@ -94,7 +94,7 @@ def test_weights_are_the_medians_of_good_pictures() -> None:
 
 
 def test_the_hint_is_the_score_without_the_search() -> None:
-    system, images = fitted(), pictures(2)
+    system, images = fitted(), random_images(2)
     short = copy.copy(system)
     short.options = system.options.model_copy(update={"projection_steps": 0})
     expected = short.infer(images, generator()).scores
@@ -108,7 +108,7 @@ def test_the_step_is_the_longest_that_descends() -> None:
     with torch.no_grad():  # a decoder whose curvature is known: 64 outputs, each 0.1 times one latent
         system.decode = lambda latent: 4 * latent.repeat(1, 3, 1, 1)  # type: ignore[method-assign]
         system.encode = lambda view: 0 * view[:, :1]  # type: ignore[method-assign]
-        system.choose_rate(pictures(4))
+        system.choose_rate(random_images(4))
     # Second derivative 3 * 16 = 48: descent is stable below 2 / 48, so of powers of two 1 / 32, halved.
     assert float(system.rate) == 1 / 64
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
-from toy_models import generator, pictures, stack
+from toy_models import generator, random_images, stack
 from toy_squares import good_and_squares
 
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, begun, fit_autoencoder, shrunk
@@ -30,7 +30,7 @@ def test_contract() -> None:
 
 
 def test_map_and_score_are_the_squared_error() -> None:
-    system, images = fitted(), pictures(2)
+    system, images = fitted(), random_images(2)
     error = (images - (system.decoder(system.encoder(2 * images - 1)) + 1) / 2).square().mean(1, keepdim=True)
     answer = system.infer(images, generator())
     assert answer.maps is not None
@@ -45,7 +45,7 @@ def test_map_and_score_are_the_squared_error() -> None:
 
 def test_the_latent_is_as_small_as_the_options_say() -> None:
     assert SMALL.latent_px == 4
-    assert fitted().encode(pictures(2)).shape == (2, 4, 4, 4)
+    assert fitted().encode(random_images(2)).shape == (2, 4, 4, 4)
 
 
 def test_after_a_short_training_defects_are_restored_worse() -> None:
@@ -68,7 +68,7 @@ def test_kinds_begin_apart() -> None:
     assert not torch.equal(one.encoder[0][0].weight, other.encoder[0][0].weight)
 
 
-def test_training_pictures_stay_in_range() -> None:
+def test_training_images_stay_in_range() -> None:
     edges = torch.zeros(1, 3, 48, 48)
     edges[..., 24:] = 1
     view = shrunk(edges.requires_grad_(), 32)
@@ -77,10 +77,10 @@ def test_training_pictures_stay_in_range() -> None:
     torch.testing.assert_close(view, resize(edges, 32).detach())
 
 
-def test_good_pictures_at_another_size_than_the_network() -> None:
+def test_good_images_at_another_size_than_the_network() -> None:
     system = fit_autoencoder(FitContext(stack(8, 48)), SMALL)
     assert system.size_px == 48
-    answer = system.infer(pictures(1, 48), generator())
+    answer = system.infer(random_images(1, 48), generator())
     assert answer.maps is not None and answer.maps.shape == (1, 1, 48, 48)
 
 

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from toy_features import ToyFeatures, assert_contract, lesson
-from toy_models import assert_gradient, generator, pictures
+from toy_models import assert_gradient, generator, random_images
 
 from advrad.baselines.cfa import Cfa
 
 
 def made(seed: int = 0, smooth_px: float = 4.0) -> Cfa:
-    return Cfa(32, ToyFeatures(), lesson().pictures(), generator(seed), smooth_px).eval()
+    return Cfa(32, ToyFeatures(), lesson().images(), generator(seed), smooth_px).eval()
 
 
 def described(system: Cfa, images: torch.Tensor) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_centres_are_the_mean_features_of_each_position() -> None:
 
 
 def test_loss_and_map_are_the_papers() -> None:
-    system, images = made(smooth_px=1.5), pictures(2, seed=4)
+    system, images = made(smooth_px=1.5), random_images(2, seed=4)
     centres = system.centres.double().numpy()
     squared = ((described(system, images).reshape(2, 256, 1, 24) - centres) ** 2).sum(-1)
     three = np.sort(squared, -1)[..., :3]
@@ -62,12 +62,12 @@ def test_loss_and_map_are_the_papers() -> None:
 
 def test_losses_have_exact_gradients() -> None:
     system = made().double()
-    assert_gradient(system.losses, pictures(2, seed=5, dtype=torch.float64))
+    assert_gradient(system.losses, random_images(2, seed=5, dtype=torch.float64))
 
 
 def test_training_moves_the_descriptor_alone_and_the_seed_decides_where_it_begins() -> None:
     system = made()
-    system.losses(pictures(2)).sum().backward()
+    system.losses(random_images(2)).sum().backward()
     moved = {name for name, parameter in system.named_parameters() if parameter.grad is not None}
     assert moved == {"descriptor.weight", "descriptor.bias"}
     assert {id(parameter) for parameter in system.trained()} == {id(p) for p in system.descriptor.parameters()}

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from toy_features import ToyFeatures, assert_contract
-from toy_models import assert_gradient, generator, pictures
+from toy_models import assert_gradient, generator, random_images
 
 from advrad.baselines.fastflow import Coupling, FastFlow
 
@@ -81,7 +81,7 @@ def test_contract() -> None:
 
 def test_loss_is_the_negative_log_likelihood_of_normalised_features() -> None:
     system = made().double()
-    images = pictures(2, seed=4, dtype=torch.float64)
+    images = random_images(2, seed=4, dtype=torch.float64)
     total, squares = torch.zeros(2, dtype=torch.float64), []
     for features, norm, flow in zip(ToyFeatures().double()(images), system.norms, system.flows, strict=True):
         centred = features - features.mean((1, 2, 3), keepdim=True)
@@ -104,12 +104,12 @@ def test_loss_is_the_negative_log_likelihood_of_normalised_features() -> None:
 
 
 def test_losses_have_exact_gradients() -> None:
-    assert_gradient(made().double().losses, pictures(2, seed=5, dtype=torch.float64), step=1e-7)
+    assert_gradient(made().double().losses, random_images(2, seed=5, dtype=torch.float64), step=1e-7)
 
 
 def test_training_moves_norms_and_flows_alone() -> None:
     system = made()
-    system.losses(pictures(2)).sum().backward()
+    system.losses(random_images(2)).sum().backward()
     moved = {name for name, parameter in system.named_parameters() if parameter.grad is not None}
     assert moved == {name for name, _ in system.named_parameters() if name.startswith(("norms", "flows"))}
     assert len(system.trained()) == len(moved)

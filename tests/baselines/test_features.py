@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from scipy.ndimage import gaussian_filter
 from toy_features import ToyFeatures
-from toy_models import assert_gradient, generator, pictures
+from toy_models import assert_gradient, generator, random_images
 
 from advrad.baselines.features import Radius, as_positions, blur, frozen, joined, nearest, worst
 from advrad.utils.config import Config
@@ -65,13 +65,13 @@ def test_maps_side_by_side_keep_their_values_and_places() -> None:
     assert torch.equal(positions[1, 8 * 3 + 5], maps[1, :, 3, 5])
 
 
-def test_worst_pictures_lie_in_the_ball_and_beat_chance() -> None:
+def test_worst_images_lie_in_the_ball_and_beat_chance() -> None:
     network = frozen(ToyFeatures())
 
     def objective(images: torch.Tensor) -> torch.Tensor:
         return network(images)[-1].square().sum((1, 2, 3))
 
-    images, eps = pictures(3, seed=1), 4 / 255
+    images, eps = random_images(3, seed=1), 4 / 255
     found = worst(objective, images, eps, 5, generator(2))
     assert not found.requires_grad
     assert found.min() >= 0 and found.max() <= 1
@@ -84,8 +84,8 @@ def test_worst_pictures_lie_in_the_ball_and_beat_chance() -> None:
     assert not torch.equal(found, worst(objective, images, eps, 5, generator(4)))
 
 
-def test_no_radius_leaves_pictures_as_they_are() -> None:
-    images = pictures(2)
+def test_no_radius_leaves_images_as_they_are() -> None:
+    images = random_images(2)
     assert worst(lambda x: x.sum((1, 2, 3)), images, 0.0, 5, generator()) is images
 
 

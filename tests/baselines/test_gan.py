@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_models import assert_gradient, generator, pictures, stack
+from toy_models import assert_gradient, generator, random_images, stack
 
 from advrad.baselines import gan
 from advrad.baselines.base import FitContext
@@ -28,7 +28,7 @@ def fitted(build: Build, seed: int = 0, **changes: object) -> ReconstructionGan:
 
 
 def with_defects(images: Tensor) -> Tensor:
-    """A red square of 10 px in every picture, elsewhere in each."""
+    """A red square of 10 px in every image, elsewhere in each."""
     images = images.clone()
     for row, (top, left) in enumerate(torch.randint(22, (len(images), 2), generator=generator(5)).tolist()):
         images[row, :, top : top + 10, left : left + 10] = torch.tensor([0.9, 0.1, 0.2])[:, None, None]
@@ -36,10 +36,10 @@ def with_defects(images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("build", BUILDS)
-def test_a_score_depends_on_its_own_picture_only(build: Build) -> None:
+def test_a_score_depends_on_its_own_image_only(build: Build) -> None:
     detector = fitted(build)
     detector.size_px = 48
-    images = pictures(5, 48)
+    images = random_images(5, 48)
     together = detector.infer(images, generator())
     assert together.scores.shape == (5,)
     assert together.maps is not None
@@ -54,7 +54,7 @@ def test_a_score_depends_on_its_own_picture_only(build: Build) -> None:
 @pytest.mark.parametrize("build", BUILDS)
 def test_it_is_what_it_says(build: Build) -> None:
     detector = fitted(build)
-    traits = probe(detector, pictures(2))
+    traits = probe(detector, random_images(2))
     assert (traits.deterministic, traits.differentiable) == (True, True)
     assert (detector.deterministic, detector.differentiable) == (True, True)
     assert not detector.training
@@ -63,7 +63,7 @@ def test_it_is_what_it_says(build: Build) -> None:
 @pytest.mark.parametrize("build", BUILDS)
 def test_gradients_are_exact(build: Build) -> None:
     detector = fitted(build, latent_weight=5.0, score_weight=0.5).double()
-    images = pictures(2, 48, dtype=torch.float64)
+    images = random_images(2, 48, dtype=torch.float64)
     # So small a step that no rectifier turns within it.
     assert_gradient(lambda x: detector.infer(x, generator()).scores, images, step=1e-8)
 
@@ -74,7 +74,7 @@ class Brighter(nn.Module):
 
 
 def test_the_score_weighs_error_and_change_of_features() -> None:
-    images = pictures(3)
+    images = random_images(3)
 
     def scores(generator_: nn.Module, score_weight: float) -> Tensor:
         torch.manual_seed(3)
@@ -127,10 +127,10 @@ def test_the_seed_decides_the_weights(build: Build, negatives: bool) -> None:
     assert not torch.equal(one["discriminator.head.weight"], other["discriminator.head.weight"])
 
 
-def test_good_pictures_at_another_size_than_the_networks() -> None:
+def test_good_images_at_another_size_than_the_networks() -> None:
     options = SMALL.model_copy(update={"work_px": 16})
     detector = fit_gan(FitContext(stack(8, 48)), options, lambda: UNet(options.channels), "toy")
     assert detector.size_px == 48
-    judged = detector.infer(pictures(1, 48), generator())
+    judged = detector.infer(random_images(1, 48), generator())
     assert judged.maps is not None
     assert judged.maps.shape == (1, 1, 48, 48)

@@ -40,7 +40,7 @@ def test_contract(model: Model) -> None:
 
 
 @both
-def test_training_lowers_the_loss_on_pictures_not_shown(model: Model) -> None:
+def test_training_lowers_the_loss_on_images_not_shown(model: Model) -> None:
     good, _ = good_and_bad(10)
     before = fit_hardened(
         lesson(24), HardenedOptions(model=model, attack_eps=0, steps=1, learning_rate=1e-12), ToyFeatures()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import torch
-from toy_models import generator, pictures, stack
+from toy_models import generator, random_images, stack
 
 from advrad.baselines.base import FitContext
 from advrad.baselines.ocrgan import ChannelSelection, OcrGanOptions, TwoBranches, decouple, fit_ocrgan
 
 
-def test_coarse_and_fine_add_up_to_the_picture() -> None:
-    images = pictures(2, dtype=torch.float64)
+def test_coarse_and_fine_add_up_to_the_image() -> None:
+    images = random_images(2, dtype=torch.float64)
     coarse, fine = decouple(images)
     assert coarse.shape == fine.shape == images.shape
     assert torch.allclose(coarse + fine, images, atol=1e-15)
@@ -35,14 +35,14 @@ def test_channel_selection_shares_every_channel_out() -> None:
     assert torch.allclose(low + high, features, atol=1e-6)
     shares = (low / features).mean((2, 3))
     assert bool(((shares > 0) & (shares < 1)).all())
-    assert not torch.allclose(shares[0], shares[1])  # it looks at the picture
+    assert not torch.allclose(shares[0], shares[1])  # it looks at the image
     assert not torch.allclose(shares[:, :1], shares[:, 1:])  # channel by channel
 
 
 def test_both_branches_reach_the_reconstruction() -> None:
     torch.manual_seed(0)
     network = TwoBranches((8, 16)).eval()
-    images = pictures(1).requires_grad_()
+    images = random_images(1).requires_grad_()
     recon = network(images)
     assert recon.shape == images.shape
     (gradient,) = torch.autograd.grad(recon.sum(), images, retain_graph=True)
@@ -58,4 +58,4 @@ def test_fit() -> None:
     assert (options.adversarial_weight, options.context_weight, options.latent_weight) == (1, 50, 1)
     detector = fit_ocrgan(FitContext(stack()), options)
     assert isinstance(detector.generator, TwoBranches)
-    assert bool(torch.isfinite(detector.infer(pictures(2), generator()).scores).all())
+    assert bool(torch.isfinite(detector.infer(random_images(2), generator()).scores).all())

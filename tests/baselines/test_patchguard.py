@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
-from toy_models import generator, pictures
+from toy_models import generator, images
 from toy_squares import good_and_squares
 
 from advrad.baselines.patchguard import (
@@ -81,8 +81,8 @@ def test_pseudo_anomalies_lie_on_the_foreground_only() -> None:
 
 
 def test_what_meets_no_foreground_stays_good(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("advrad.baselines.patchguard.foreground", lambda picture: np.zeros(picture.shape[1:], bool))
-    view = pictures(3)
+    monkeypatch.setattr("advrad.baselines.patchguard.foreground", lambda image: np.zeros(image.shape[1:], bool))
+    view = images(3)
     bad, masks = paste_on_foreground(view, generator(1))
     assert torch.equal(bad, view)
     assert not bool(masks.any())
@@ -98,7 +98,7 @@ def test_divergence_of_attention() -> None:
 
 
 def test_losses_and_score_are_those_of_the_logits() -> None:
-    system, view = fitted(steps=2), pictures(3)
+    system, view = fitted(steps=2), images(3)
     logits, attentions = system.examine(view)
     assert logits.shape == (3, 1, 8, 8)
     assert [attention.shape for attention in attentions] == [(3, 2, 64, 64)]
@@ -148,7 +148,7 @@ def test_attention_is_spread_by_its_weight() -> None:
     assert float(spread) < 0.5 * float(free)
 
 
-def test_the_mean_is_that_of_the_good_pictures() -> None:
+def test_the_mean_is_that_of_the_good_images() -> None:
     torch.testing.assert_close(fitted(steps=2).mean, lesson(24).good.batch(slice(None)).mean(0))
 
 

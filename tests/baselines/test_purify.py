@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from toy_features import ToyFeatures, assert_contract, lesson
-from toy_models import Linear, assert_gradient, awake, detector, generator, generators, pictures, stack
+from toy_models import Linear, assert_gradient, awake, detector, generator, generators, random_images, stack
 
 from advrad.attacks.base import AttackInput
 from advrad.attacks.projected_gradient import pgd
@@ -28,13 +28,13 @@ from advrad.metrics import auroc
 
 
 def spectrum(side: int) -> Tensor:
-    """Power of smooth pictures."""
+    """Power of smooth images."""
     rate = (torch.fft.fftfreq(side)[:, None].square() + torch.fft.rfftfreq(side)[None].square()).sqrt()
     return 0.5 / (1 + (rate / 0.06) ** 6)
 
 
 class Wiener(Denoiser):
-    """The best denoiser of :func:`smooth_pictures`, which are a Gaussian process: Wiener's filter around grey."""
+    """The best denoiser of :func:`smooth_images`, which are a Gaussian process: Wiener's filter around grey."""
 
     multiple_px = 2
 
@@ -44,7 +44,7 @@ class Wiener(Denoiser):
         return 0.5 + torch.fft.irfft2(kept * torch.fft.rfft2(z - 0.5), s=z.shape[-2:])
 
 
-def smooth_pictures(count: int, seed: int) -> Tensor:
+def smooth_images(count: int, seed: int) -> Tensor:
     white = torch.randn(count, 3, 32, 32, generator=generator(seed))
     return (0.5 + torch.fft.irfft2(spectrum(32).sqrt() * torch.fft.rfft2(white), s=(32, 32))).clamp(0, 1)
 
@@ -54,12 +54,12 @@ def spade(taught: FitContext) -> Spade:
 
 
 def smooth_lesson(ours: AdvRAD | None = None) -> FitContext:
-    values = np.rint(smooth_pictures(40, 1).numpy() * 65535).astype(np.uint16)
+    values = np.rint(smooth_images(40, 1).numpy() * 65535).astype(np.uint16)
     return FitContext(ImageStack(values, stack(40).records), diffusion=None if ours is None else lambda: ours)
 
 
 def inner() -> Spade:
-    """A detector that small changes fool, fitted on smooth pictures."""
+    """A detector that small changes fool, fitted on smooth images."""
     return spade(smooth_lesson())
 
 
@@ -72,7 +72,7 @@ def scores(system: AnomalyDetector, images: Tensor) -> Tensor:
 
 
 def climbed(system: AnomalyDetector, images: Tensor) -> Tensor:
-    """What PGD at 8/255 makes of pictures that it may raise the score of."""
+    """What PGD at 8/255 makes of images that it may raise the score of."""
     ball = Threat(norm="linf", eps=8 / 255)
     return pgd(AttackInput(lambda x: scores(system, x), images, ball, generators(len(images)), 10)).images
 
@@ -86,10 +86,10 @@ def test_contract(options: dict[str, object]) -> None:
     assert_contract(purifier(wrap(contrast, deterministic=True), **options))
 
 
-def test_one_shot_is_one_call_of_the_denoiser_on_the_noisy_picture() -> None:
+def test_one_shot_is_one_call_of_the_denoiser_on_the_noisy_image() -> None:
     denoiser = Linear(0.9, 0.05)
     system = Purified(wrap(lambda x: x.mean((1, 2, 3))), denoiser, PurifyOptions(sigma=0.2), 32)
-    images = pictures(3)
+    images = random_images(3)
     noise = torch.randn(1, 3, 32, 32, generator=generator(5))
     asked = 0.9 * (images + 0.2 * noise) + 0.05
     torch.testing.assert_close(system.purify(images, generator(5)), asked)
@@ -105,7 +105,7 @@ def test_what_is_purified_is_handed_on_unclamped() -> None:
 
 
 def test_draws_are_averaged() -> None:
-    system, images = purifier(draws=3), pictures(2)
+    system, images = purifier(draws=3), random_images(2)
     source = generator(5)
     said = [system.inner.infer(system.purify(images, source), source) for _ in range(3)]
     answer = system.infer(images, generator(5))
@@ -114,7 +114,7 @@ def test_draws_are_averaged() -> None:
 
 
 def test_a_walk_of_many_steps_is_the_reverse_diffusion() -> None:
-    system, images = purifier(steps=4, sigma=0.3), pictures(2)
+    system, images = purifier(steps=4, sigma=0.3), random_images(2)
     expected = reconstruct(Wiener(), images, 0.3, generator(5), steps=4)
     torch.testing.assert_close(scores(system, images), system.inner.infer(expected, generator()).scores)
 
@@ -122,7 +122,7 @@ def test_a_walk_of_many_steps_is_the_reverse_diffusion() -> None:
 def test_hints_are_what_they_say() -> None:
     assert not purifier().surrogates
     noisy = wrap(lambda x: x.mean((1, 2, 3)), surrogates={"blind": lambda x, generator: x.amax((1, 2, 3))})
-    system, images = purifier(noisy, draws=2, steps=3), pictures(2)
+    system, images = purifier(noisy, draws=2, steps=3), random_images(2)
     surrogates = system.surrogates
     assert set(surrogates) == {"part one draw", "one shot", "straight through", "blind"}
 
@@ -140,7 +140,7 @@ def test_hints_are_what_they_say() -> None:
 @pytest.mark.parametrize("gaussian", [True, False])
 def test_straight_through_has_the_gradient_of_the_first_step(gaussian: bool) -> None:
     def gradient(climb: SurrogateLoss) -> Tensor:
-        point = pictures(2).requires_grad_()
+        point = random_images(2).requires_grad_()
         return torch.autograd.grad(climb(point, generator(5)).sum(), point)[0]
 
     weights = torch.randn(3, 32, 32, generator=generator(8))
@@ -156,7 +156,7 @@ def test_straight_through_has_the_gradient_of_the_first_step(gaussian: bool) -> 
 
 def test_hints_have_exact_gradients() -> None:
     system = purifier(steps=3, draws=2).double()
-    point = pictures(1, seed=2, dtype=torch.float64)
+    point = random_images(1, seed=2, dtype=torch.float64)
     for name in ("part one draw", "one shot"):
         hint = system.surrogates[name]
         assert_gradient(lambda x, hint=hint: hint(x, generator(5)), point, directions=2)
@@ -170,7 +170,7 @@ def test_it_promises_no_gradient_that_its_inner_detector_lacks() -> None:
 
 def test_the_dilemma() -> None:
     """More noise takes more of an attack away, and more of a small defect; a large one survives longer."""
-    judge, good = inner(), smooth_pictures(12, 2)
+    judge, good = inner(), smooth_images(12, 2)
     small, large = good.clone(), good.clone()
     small[:, :, 10:12, 20:22] = 1 - good[:, :, 10:12, 20:22].round()
     large[:, :, 8:20, 12:24] = 1 - good[:, :, 8:20, 12:24].round()
@@ -217,7 +217,7 @@ def test_fitting_takes_the_denoiser_of_the_lesson() -> None:
         fit_purified(FitContext(stack()), PurifyOptions(), fit)
 
 
-def test_what_learns_from_purified_pictures_sees_each_once_with_noise_of_its_own() -> None:
+def test_what_learns_from_purified_images_sees_each_once_with_noise_of_its_own() -> None:
     ours, heard = detector(), []
     ours.denoiser = Wiener()
 
@@ -235,17 +235,17 @@ def test_what_learns_from_purified_pictures_sees_each_once_with_noise_of_its_own
     torch.testing.assert_close(heard[0].batch(slice(None)), expected, atol=1e-4, rtol=0)
 
 
-def test_what_learns_from_purified_pictures_knows_what_the_purifier_leaves_behind() -> None:
+def test_what_learns_from_purified_images_knows_what_the_purifier_leaves_behind() -> None:
     ours = detector()
     ours.denoiser = Linear(0.9, 0.2)
-    good, surprise = smooth_pictures(12, 2), {}
+    good, surprise = smooth_images(12, 2), {}
     for learns in ("given", "purified"):
         system = fit_purified(smooth_lesson(ours), PurifyOptions(sigma=0.02, learns=learns), spade)
         surprise[learns] = float(scores(system, good).mean() / scores(inner(), good).mean())
     assert surprise["given"] > 10 > 2 > surprise["purified"], surprise
 
 
-def test_pictures_of_a_wrong_size_are_refused() -> None:
+def test_images_of_a_wrong_size_are_refused() -> None:
     with pytest.raises(ConfigError, match="size_px: 33 does not suit the denoiser; choose a multiple of 2"):
         Purified(wrap(torch.sum), Wiener(), PurifyOptions(), 33)
     with pytest.raises(ConfigError, match="takes 64; choose the same"):

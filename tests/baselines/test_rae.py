@@ -6,7 +6,7 @@ from functools import cache
 
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
-from toy_models import generators, pictures
+from toy_models import generators, random_images
 from toy_squares import good_and_squares
 
 from advrad.attacks.base import AttackInput
@@ -39,7 +39,7 @@ def test_the_distance_is_relative_to_the_spread_of_the_latents() -> None:
 
 
 def shift(system: Autoencoder) -> float:
-    """How far an attack moves the latents of fresh good pictures, relative to their spread."""
+    """How far an attack moves the latents of fresh normal images, relative to their spread."""
     good, _ = good_and_squares(12)
     place = system.encode(good)
     attacked = pgd(
@@ -67,6 +67,6 @@ def test_it_loses_less_under_attack_than_a_plain_autoencoder() -> None:
 def test_the_seed_decides() -> None:
     one, other = fitted(steps=3, seed=1), fitted(steps=3, seed=2)
     same = fit_rae(lesson(24, seed=1), SMALL.model_copy(update={"attack_eps": EPS, "steps": 3}))
-    images = pictures(2)
+    images = random_images(2)
     assert torch.equal(one.reconstruct(images), same.reconstruct(images))
     assert not torch.equal(one.reconstruct(images), other.reconstruct(images))

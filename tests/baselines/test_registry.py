@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toy_models import detector, generator, pictures, stack
+from toy_models import detector, generator, random_images, stack
 
 from advrad.baselines.base import FitContext
 from advrad.baselines.registry import BASELINES
@@ -76,7 +76,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 @pytest.mark.parametrize("name", rows())
 def test_scores_and_maps_have_their_shapes(name: str) -> None:
     found = once(name)
-    images = pictures(3, found.size_px or SIDE)
+    images = random_images(3, found.size_px or SIDE)
     answer = validated_output(found, images, generator())
     assert answer.scores.shape == (3,)
     assert answer.maps is None or answer.maps.shape[:2] == (3, 1)
@@ -84,9 +84,9 @@ def test_scores_and_maps_have_their_shapes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", rows())
-def test_a_score_depends_on_its_own_picture_only(name: str) -> None:
+def test_a_score_depends_on_its_own_image_only(name: str) -> None:
     found = once(name)
-    images = pictures(4, found.size_px or SIDE)
+    images = random_images(4, found.size_px or SIDE)
     together = validated_output(found, images, generator()).scores
     turned = validated_output(found, images.flip(0), generator()).scores.flip(0)
     alone = torch.cat([validated_output(found, images[i : i + 1], generator()).scores for i in range(4)])
@@ -99,7 +99,7 @@ def test_a_score_depends_on_its_own_picture_only(name: str) -> None:
 @pytest.mark.parametrize("name", rows())
 def test_it_draws_noise_if_and_only_if_it_says_so(name: str) -> None:
     found = once(name)
-    images = pictures(2, found.size_px or SIDE)
+    images = random_images(2, found.size_px or SIDE)
     first, again, other = (validated_output(found, images, generator(seed)).scores for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert torch.equal(first, other) == found.deterministic
@@ -130,7 +130,7 @@ def test_the_score_rises_along_its_gradient_as_the_gradient_says(name: str) -> N
 
 @pytest.mark.parametrize("name", rows())
 def test_the_seed_decides_the_fit(name: str) -> None:
-    images = pictures(2, once(name).size_px or SIDE)
+    images = random_images(2, once(name).size_px or SIDE)
     state = torch.random.get_rng_state()
     again = validated_output(fitted(name), images, generator()).scores
     assert torch.equal(torch.random.get_rng_state(), state), "the fit moved the global source of randomness"

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson
-from toy_models import generator, pictures
+from toy_models import generator, random_images
 
 from advrad.baselines.features import frozen, worst
 from advrad.baselines.robust_knn import RobustKnn, RobustKnnOptions, described, fit_robust_knn, harden, load_network
@@ -31,7 +31,7 @@ def tuned() -> nn.Module:
 
 
 def moved(network: nn.Module, images: Tensor) -> float:
-    """How far an attack carries features, relative to how far pictures lie apart."""
+    """How far an attack carries features, relative to how far images lie apart."""
     place = described(network, images).detach()
 
     def away(x: Tensor) -> Tensor:
@@ -44,10 +44,10 @@ def test_contract() -> None:
     assert_contract(fit_robust_knn(lesson(), PLAIN, ToyFeatures()), maps=False)
 
 
-def test_the_score_is_the_mean_squared_distance_to_the_nearest_good_pictures() -> None:
+def test_the_score_is_the_mean_squared_distance_to_the_nearest_good_images() -> None:
     options = PLAIN.model_copy(update={"view_px": 32, "neighbours": 3})
     system = fit_robust_knn(lesson(size_px=64), options, ToyFeatures())
-    images = pictures(2, 64, seed=5)
+    images = random_images(2, 64, seed=5)
 
     def features(images: Tensor) -> Tensor:
         return ToyFeatures()(resize(images, 32))[-1].mean((2, 3)).detach()
@@ -149,7 +149,7 @@ class _Code:
 @pytest.mark.parametrize("prefix", ["", "module.model.", "module.attacker.model."])
 def test_weights_of_ones_own_are_used(tmp_path: Path, prefix: str) -> None:
     path = saved(tmp_path / "robust.safetensors", prefix)
-    images = pictures(2, 64)
+    images = random_images(2, 64)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     with torch.no_grad():
         expected = resnet().forward_features((images - mean[:, None, None]) / std[:, None, None])

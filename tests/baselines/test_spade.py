@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson
-from toy_models import generator, pictures
+from toy_models import generator, random_images
 
 from advrad.baselines.spade import Spade, SpadeOptions, fit_spade
 from advrad.errors import ConfigError
@@ -25,7 +25,7 @@ def test_contract(options: dict[str, object]) -> None:
 
 def test_scores_and_maps_are_the_papers_equations() -> None:
     system = fitted(neighbours=3, position_neighbours=2, gallery_positions=None, smooth_px=2.0)
-    good, images = lesson().good.batch(slice(None)), pictures(2, seed=8)
+    good, images = lesson().good.batch(slice(None)), random_images(2, seed=8)
 
     def described(image: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         with torch.no_grad():
@@ -52,7 +52,7 @@ def test_scores_and_maps_are_the_papers_equations() -> None:
         )
 
 
-def test_a_remembered_picture_is_at_no_distance() -> None:
+def test_a_remembered_image_is_at_no_distance() -> None:
     system = fitted(neighbours=1, gallery_positions=None)
     answer = system.infer(lesson().good.batch([3]), generator())
     assert answer.maps is not None

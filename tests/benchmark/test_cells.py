@@ -22,7 +22,7 @@ def test_cells_are_read_in_grid_order_with_what_became_of_them(tmp_path: Path) -
     assert results.order(lambda place: place.detector) == ("b", "a", "c")
     assert results.order(lambda place: place.attack) == ("pgd",)
     first, second = results.done
-    assert first.figures.image_auroc == 0.9 and first.figures.pictures == 20
+    assert first.figures.image_auroc == 0.9 and first.figures.images == 20
     assert second.gradients == 500 and second.figures.norm == "linf"
     assert first.machine.words == "Processor A, 2 cores, 7.5 GiB"
 

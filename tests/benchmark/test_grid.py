@@ -6,42 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from toy_grids import GRID, write
 
 from advrad.benchmark.grid import Grid, Job, jobs_of, read_grid
 from advrad.errors import ConfigError
-
-GRID = """
-size_px = 64
-limit = 4
-seeds = [0, 1]
-[categories]
-widget = "widget"
-[detectors.ours]
-kind = "advrad"
-steps = 4
-[detectors.plain]
-kind = "autoencoder"
-steps = 2
-[detectors.clean]
-kind = "purified"
-inner = "plain"
-sigma = 0.2
-[attacks.pgd]
-attack = "pgd"
-steps = 2
-[attacks.suite]
-budget = "quick"
-detectors = ["plain"]
-[certificates.l2]
-radius = "0.1"
-detectors = ["ours"]
-"""
-
-
-def write(folder: Path, text: str = GRID, name: str = "grid.toml") -> Path:
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return path
 
 
 def refused(folder: Path, text: str) -> str:
@@ -115,11 +83,11 @@ def test_a_key_follows_from_what_decides_the_result(data: Path) -> None:
     assert changed(data, 'detectors = ["plain"]', 'detectors = ["plain", "ours"]') == set()
 
 
-def test_other_pictures_are_other_cells(data: Path) -> None:
+def test_other_images_are_other_cells(data: Path) -> None:
     grid = read_grid(write(data))
     before = keys(jobs_of(grid, data))
-    picture = sorted((data / "widget" / "test").rglob("*.png"))[0]
-    picture.write_bytes(sorted((data / "widget" / "test").rglob("*.png"))[1].read_bytes())
+    image = sorted((data / "widget" / "test").rglob("*.png"))[0]
+    image.write_bytes(sorted((data / "widget" / "test").rglob("*.png"))[1].read_bytes())
     after = keys(jobs_of(grid, data))
     assert not set(before.values()) & set(after.values())
 

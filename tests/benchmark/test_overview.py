@@ -100,7 +100,7 @@ def test_notes_say_what_speaks_against_a_table(tmp_path: Path) -> None:
     ]
     notes = tables(tmp_path, cells).robust[0].notes
     assert "Confined to a part." in notes
-    assert any(note.startswith("Of a part of the test pictures") and "nut 6 of 20" in note for note in notes)
+    assert any(note.startswith("Of a part of the test images") and "nut 6 of 20" in note for note in notes)
     assert "† a on nut (seed 0); b on nut (seed 0): flat: no gradient anywhere." in notes
 
 

@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 import pytest
 from benchmark_folders import MACHINE, attacked, cell, clean, failed, make_bench, missing, write
+from html_page import Page
 from PIL import Image
-from test_report import Page
 
 from advrad.benchmark import report as benchreport
 from advrad.benchmark.formats import _TEX, escape_latex, escape_markdown
@@ -51,7 +51,7 @@ def everything() -> list[dict[str, Any]]:
         clean("plain", 0.834, seed=1),
         attacked("plain", 0.123, figures={"flags": [flag]}),
         cell("plain", certificate="l2", figures=proof, seconds=12345.0),
-        failed(clean("broken", 0.9), "ValueError: pictures <of> $nothing_"),
+        failed(clean("broken", 0.9), "ValueError: images <of> $nothing_"),
         missing(clean("later", 0.9)),
     ]
 
@@ -67,9 +67,9 @@ def test_every_file_is_written_and_named(tmp_path: Path) -> None:
     paths = bench_report(folder, folder / "report")
     assert paths == [folder / "report" / name for name in FILES]
     assert sorted(path.name for path in (folder / "report").iterdir()) == sorted(FILES)
-    with Image.open(paths[-1]) as picture:
-        assert min(picture.size) > 300
-        levels = picture.convert("RGB").getcolors(1 << 20)
+    with Image.open(paths[-1]) as image:
+        assert min(image.size) > 300
+        levels = image.convert("RGB").getcolors(1 << 20)
     assert levels is not None and len(levels) > 50  # something is drawn
     before = {path: path.read_bytes() for path in paths}
     bench_report(folder, folder / "report")
@@ -93,7 +93,7 @@ def test_the_page_and_the_tables_hold_every_figure(tmp_path: Path) -> None:
         assert "1 of 14 cells failed" in text and "1 of 14 cells were not run yet" in text
         assert "Audits distrust 1 of 12 figures" in text
         assert "plain on nut (seed 0): flat: no gradient." in text
-        assert "broken on nut, standard, seed 0: ValueError: pictures <of> $nothing_" in text
+        assert "broken on nut, standard, seed 0: ValueError: images <of> $nothing_" in text
         assert "Processor A, 2 cores, 7.5 GiB" in text and "c0de" in text and "torch 2.14.1" in text
         assert "2026-01-02T03:04:05" in text and "advrad bench GRID" in text
     assert 'name = "by hand"' in page.text
@@ -232,7 +232,7 @@ def test_the_csv_gives_back_every_cell(tmp_path: Path) -> None:
             assert row["machine"] == "Processor A, 2 cores, 7.5 GiB"
     assert rows[0]["image_auroc"] == "0.7000000000000001"
     assert [row["distrusted"] for row in rows if row["distrusted"]] == ["flat: no gradient"]
-    assert [row["error"] for row in rows if row["error"]] == ["ValueError: pictures <of> $nothing_"]
+    assert [row["error"] for row in rows if row["error"]] == ["ValueError: images <of> $nothing_"]
 
 
 def warnings_of(folder: Path, cells: list[dict[str, Any]]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trained_run
-from test_grid import write
+from toy_grids import write
 
 from advrad.benchmark import job as benchjob
 from advrad.benchmark import run as benches
@@ -114,7 +114,7 @@ def test_every_cell_is_measured_once_and_kept(home: Path) -> None:
         assert cell.code == benchjob.code_digest()
         assert cell.versions.keys() >= {"advrad", "torch", "python"}
         rows = (home / "out" / "rows" / f"{cell.key}.jsonl").read_text(encoding="utf-8").splitlines()
-        assert len(rows) == cell.figures.pictures
+        assert len(rows) == cell.figures.images
         assert all("name" in json.loads(row) for row in rows)
 
 
@@ -127,7 +127,7 @@ def test_the_clean_figures_are_those_of_the_audit_on_the_same_pictures(home: Pat
         # An audit draws noise that nobody has seen; without noise the two are one.
         if label == "bright":
             assert clean.image_auroc == attacked.clean_auroc
-        assert clean.pictures == attacked.pictures == 11
+        assert clean.images == attacked.images == 11
 
 
 def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(home: Path) -> None:

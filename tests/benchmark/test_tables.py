@@ -55,7 +55,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
     areas = {("nut", 0): 0.90, ("nut", 1): 0.80, ("bolt", 0): 0.70, ("bolt", 1): 0.50}
     nut, bolt, mean = table(tmp_path, [clean("a", area, *where) for where, area in areas.items()]).rows[0].entries
     assert (nut.value, bolt.value, mean.value) == (pytest.approx(0.85), pytest.approx(0.6), pytest.approx(0.725))
-    # The seeds share their pictures: their intervals are averaged, not narrowed.
+    # The seeds share their images: their intervals are averaged, not narrowed.
     assert nut.interval == pytest.approx((0.83, 0.87))
     assert mean.interval == pytest.approx((0.725 - 0.02 / np.sqrt(2), 0.725 + 0.02 / np.sqrt(2)))
     assert entry_text(nut, 3) == "0.850 ± 0.071 [0.830, 0.870]"  # 0.1 / sqrt(2)
@@ -64,7 +64,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
     assert entry_text(mean, 3) == "0.725 ± 0.106 [0.711, 0.739]"
 
 
-def test_the_interval_of_a_mean_covers_as_drawing_the_pictures_anew_would(tmp_path: Path) -> None:
+def test_the_interval_of_a_mean_covers_as_drawing_the_images_anew_would(tmp_path: Path) -> None:
     """The rule against the bootstrap of the mean itself, for three categories of given scores."""
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1], [40, 60])

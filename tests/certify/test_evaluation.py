@@ -83,7 +83,7 @@ def test_an_easy_verdict_stops_at_the_first_look_and_reaches_further(x: float, v
 
 
 def test_a_hopeless_verdict_is_given_up() -> None:
-    # Half of the pictures within reach are anomalous.
+    # Half of the images within reach are anomalous.
     settled = [certify_sequential(Line(), number(0.0), 0.2, 0.0, 2000, 0.01, generator(seed)) for seed in range(20)]
     assert all((s.verdict, s.radius) == ("abstain", 0) for s in settled)
     assert np.mean([s.draws for s in settled]) < 200
@@ -124,7 +124,7 @@ def test_stopping_early_and_reaching_far_keeps_the_failure_at_the_boundary(
 
 @pytest.mark.parametrize("quantile", [0.3, 0.5, 0.7])
 def test_the_quantile_that_smooths_is_the_one_that_is_bounded_and_judged(quantile: float, tmp_path: Path) -> None:
-    """The score at which a picture's own quantile lies, and how far it moves, are known."""
+    """The score at which an image's own quantile lies, and how far it moves, are known."""
     at, radius, failure = SIGMA * float(norm.ppf(quantile)), 0.1, 0.1
     sampler = Line(quantile=quantile)
     values = np.random.default_rng(1).uniform(-1, 1, 40)
@@ -191,7 +191,7 @@ def test_rows_hold_the_worst_case_and_what_follows_from_it(tmp_path: Path) -> No
         assert len(row.early) == len(row.early_draws) == 2
         assert set(row.early_draws) <= set(interim_sizes(400))
     assert [row.radius > 0 for row in rows] == [True, True, False, True, True]
-    # For an easy picture a few draws will do; the larger radius takes no fewer.
+    # For an easy image a few draws will do; the larger radius takes no fewer.
     assert rows[0].early == ("certified normal",) * 2 and rows[4].early == ("certified anomalous",) * 2
     assert rows[0].early_draws[0] <= rows[0].early_draws[1] < 400
 
@@ -216,7 +216,7 @@ def test_without_a_threshold_there_are_bounds_alone(tmp_path: Path) -> None:
     assert row.lower[0] is not None
 
 
-def test_bounds_of_all_pictures_hold_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_of_all_images_hold_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certify, "RADIUS_GRID", ())
     values, failure, runs = np.linspace(-1, 1, 10).tolist(), 0.3, 120
     missed = 0
@@ -229,7 +229,7 @@ def test_bounds_of_all_pictures_hold_together(tmp_path: Path, monkeypatch: pytes
     assert 0 < missed / runs <= failure + 3 * math.sqrt(failure / runs)
 
 
-def test_more_draws_certify_more_and_more_pictures_cost_little(tmp_path: Path) -> None:
+def test_more_draws_certify_more_and_more_images_cost_little(tmp_path: Path) -> None:
     def width(draws: int, pictures: int) -> float:
         plan = plan_of(draws=draws, threshold=None)
         rows = evaluate_certificates(Line(), numbers([0.5] * pictures), plan, tmp_path / f"{draws}-{pictures}")
@@ -283,7 +283,7 @@ def test_a_damaged_row_is_named(tmp_path: Path, content: str) -> None:
         evaluate_certificates(Line(), numbers([1.0]), plan_of(), tmp_path)
 
 
-def test_processes_that_share_the_pictures_make_the_same_rows(tmp_path: Path) -> None:
+def test_processes_that_share_the_images_make_the_same_rows(tmp_path: Path) -> None:
     values = [-1.0, -0.4, 0.1, 0.3, 1.0]
     alone = evaluate_certificates(Line(), numbers(values), plan_of(), tmp_path / "alone")
     samplers = [Line(), Line()]
@@ -303,18 +303,18 @@ def test_a_process_that_does_not_wait_finds_rows_missing(tmp_path: Path) -> None
         evaluate_certificates(Line(), numbers([1.0, 2.0]), plan_of(), tmp_path, process=(0, 2))
 
 
-def test_the_seed_and_the_name_decide_a_pictures_draws(tmp_path: Path) -> None:
+def test_the_seed_and_the_name_decide_a_images_draws(tmp_path: Path) -> None:
     first, second = evaluate_certificates(Line(), numbers([1.0, 1.0]), plan_of(), tmp_path / "a")
     again, _ = evaluate_certificates(Line(), numbers([1.0, 1.0]), plan_of(), tmp_path / "b")
     other, _ = evaluate_certificates(Line(), numbers([1.0, 1.0]), plan_of(seed=1), tmp_path / "c")
     (alone,) = evaluate_certificates(Line(), numbers([1.0]), plan_of(), tmp_path / "d")
     assert without_time([first]) == without_time([again])
     assert len({first.score, second.score, other.score}) == 3  # each noise its own
-    assert alone.score == first.score  # whatever other pictures there are
+    assert alone.score == first.score  # whatever other images there are
 
 
-def test_no_picture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no picture to certify"):
+def test_no_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image to certify"):
         evaluate_certificates(Line(), numbers([]), plan_of(), tmp_path)
 
 
@@ -364,7 +364,7 @@ def test_the_ladder_covers_what_is_asked_for_once() -> None:
 
 
 def area(lower: Sequence[float], upper: Sequence[float]) -> float:
-    """Share of pairs in which the defective picture's score is above the good one's."""
+    """Share of pairs in which the anomalous image's score is above the good one's."""
     return float(np.mean(np.array(lower)[:, None] > np.array(upper)[None]))
 
 

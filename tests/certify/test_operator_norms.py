@@ -26,12 +26,10 @@ def kernels_and_maps(scales: str, filter_px: int, size: int = SIZE) -> tuple[tup
 
     def maps(difference: Tensor) -> list[Tensor]:
         # All channels are treated alike, so the norm is that of one with the others at 0.
-        picture = torch.zeros(1, 3, size, size, dtype=torch.float64).index_add(
+        image = torch.zeros(1, 3, size, size, dtype=torch.float64).index_add(
             1, torch.tensor([1]), difference.view(1, 1, size, size)
         )
-        return [
-            mean_filter(m, filter_px) for m in combine_scales(scale_errors(picture, torch.zeros_like(picture)), scales)
-        ]
+        return [mean_filter(m, filter_px) for m in combine_scales(scale_errors(image, torch.zeros_like(image)), scales)]
 
     return kernels(look, config), maps
 
@@ -144,5 +142,5 @@ def test_a_long_side_is_resized_piece_by_piece() -> None:
     matrix = resize_matrix(2500, 16)
     assert matrix.shape == (16, 2500)
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-5)
-    picture = torch.rand(1, 1, 2500, 16, generator=generator())
-    torch.testing.assert_close(torch.from_numpy(matrix).float() @ picture[0, 0], resize(picture, 16)[0, 0])
+    image = torch.rand(1, 1, 2500, 16, generator=generator())
+    torch.testing.assert_close(torch.from_numpy(matrix).float() @ image[0, 0], resize(image, 16)[0, 0])

@@ -106,8 +106,8 @@ def test_certify_prints_one_object_and_keeps_rows_that_a_second_call_takes_up(cl
     assert shares["right"] + shares["wrong"] + shares["abstained"] == pytest.approx(1)
     assert 0 <= shares["draws_saved"] < 1 and result["median_radius"] >= 0
     np.testing.assert_allclose(result["rounding_l2"], (3 * 32 * 32 / 12) ** 0.5 / 255)
-    assert "all 4 pictures hold together with a confidence of 99.9 %" in result["meaning"][0]
-    assert "rounding a whole picture of this size to 8 bits changes it by an l2 of about 0.063" in result["meaning"][-1]
+    assert "all 4 images hold together with a confidence of 99.9 %" in result["meaning"][0]
+    assert "rounding a whole image of this size to 8 bits changes it by an l2 of about 0.063" in result["meaning"][-1]
     folder = Path(result["folder"])
     assert folder.parent == run / "certificates" and folder.name.startswith("two-path-")
     assert json.loads((folder / "result.json").read_text()) == result
@@ -223,7 +223,7 @@ def test_as_many_draws_as_an_error_names_are_enough(cli: Cli, run: Path, data: P
     assert cli("certify", run, data, "--limit", 2, "--radius", 0.3, "--draws", needed).status == 0
 
 
-def test_a_larger_picture_bears_a_larger_change(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_a_larger_image_bears_a_larger_change(cli: Cli, run: Path, tmp_path: Path) -> None:
     data = make_mvtec(tmp_path, "large", good=1, defects={"scratch": 1}, size=96)
     write_good(data / "test" / "good" / "wide.png", 128, 5)
     options = ("--radius", 0.3, "--draws", 40, "--json")
@@ -234,7 +234,7 @@ def test_a_larger_picture_bears_a_larger_change(cli: Cli, run: Path, tmp_path: P
     sized = json.loads(cli("certify", run, data, *options, "--size", 96).out)
     assert sized["size"] == [96, 96] and sized["folder"] != own["folder"]
     write_defect(data / "test" / "scratch" / "small.png", None, 32, 7)
-    assert "out of reach" in last(cli("certify", run, data, *options, "--own-size")), "of the smallest picture"
+    assert "out of reach" in last(cli("certify", run, data, *options, "--own-size")), "of the smallest image"
 
 
 @pytest.mark.parametrize("threshold", [-1e6, 1e6])
@@ -287,8 +287,8 @@ def test_options_that_make_no_sense(arguments: tuple[str, ...], words: str, cli:
     ("name", "arguments", "words"),
     [
         ("sized", ("--method", "two-path"), "--method two-path: bounds the score of a model folder only"),
-        ("sized", ("--size", "64"), "--size 64: this detector takes pictures of 32 px only"),
-        ("sized", ("--own-size",), "--own-size: this detector takes pictures of 32 px only"),
+        ("sized", ("--size", "64"), "--size 64: this detector takes images of 32 px only"),
+        ("sized", ("--own-size",), "--own-size: this detector takes images of 32 px only"),
         ("broken", ("--size", "32"), "scores of shape"),
         ("missing", (), "holds no 'missing'"),
     ],
@@ -313,7 +313,7 @@ def test_missing_folders_and_one_class_are_refused(cli: Cli, run: Path, data: Pa
     assert done.status == 2 and "there is no such folder" in done.one_error_line()
     one = make_mvtec(tmp_path, "one", defects={})
     done = cli("certify", run, one)
-    assert done.status == 2 and "there is no defective test picture; both kinds are needed" in done.one_error_line()
+    assert done.status == 2 and "there is no defective test image; both kinds are needed" in done.one_error_line()
 
 
 def test_a_folder_that_holds_another_run_is_left_alone(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(cli: Cli, run: Path, data
     assert rows_of(out) == written
 
 
-def test_a_broken_picture_is_named(cli: Cli, run: Path, data: Path) -> None:
+def test_a_broken_image_is_named(cli: Cli, run: Path, data: Path) -> None:
     path = data / "test" / "scratch" / "001.png"
     path.write_bytes(path.read_bytes()[:200])
     for options in ((), ("--own-size",)):
@@ -340,13 +340,13 @@ def test_a_broken_picture_is_named(cli: Cli, run: Path, data: Path) -> None:
 
 
 def test_no_attack_within_the_radius_leaves_the_bounds(run: Path, data: Path, tmp_path: Path) -> None:
-    """PGD at exactly the radius, on every picture: bounds, verdicts and AUROC of the smoothed score hold."""
+    """PGD at exactly the radius, on every image: bounds, verdicts and AUROC of the smoothed score hold."""
     guaranteed(run, 0.0)
     options = CertifyOptions(radius="0.1", draws=100, limit=6)
     case = load_target(str(run))
     result = certify(prepare(case, data, options, tmp_path / "out"))
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
-    shown = load_test_images(case, data, options).pictures
+    shown = load_test_images(case, data, options).images
     images = torch.stack([shown.load(index) for index in range(len(rows))])
     signs = torch.where(torch.from_numpy(shown.labels) == 0, 1.0, -1.0)
     climbed = objective(case.detector, signs, "score", torch.Generator().manual_seed(1), eot=4)
@@ -387,7 +387,7 @@ def test_attacks_stand_beside_and_one_that_leaves_less_is_a_warning(cli: Cli, ru
         path.write_text(json.dumps(json.loads(path.read_text()) | {"robust_auroc": -0.1}))
     done = cli("certify", run, data, *QUICK, "--json")
     (warning,) = json.loads(done.out)["warnings"]
-    assert "certified at radius 0.05, but pgd at l2 0.05 left -0.1000 of the same pictures" in warning
+    assert "certified at radius 0.05, but pgd at l2 0.05 left -0.1000 of the same images" in warning
     assert f"advrad: warning: {warning}" in done.err
     assert "WARNING" in cli("certify", run, data, *QUICK).out
     larger = json.loads(cli("certify", run, data, *QUICK, "--size", 48, "--json").out)
@@ -403,7 +403,7 @@ def test_the_report_shows_certificates_of_its_product(cli: Cli, run: Path, data:
     assert "Nothing was certified yet" in page.read_text()
     folder = Path(json.loads(cli("certify", run, data, *QUICK, "--json").out)["folder"])
     assert cli("report", run, data, "-o", page).status == 0
-    assert "Nothing was certified yet" not in page.read_text() and "two-path, 64 draws, 4 pictures" in page.read_text()
+    assert "Nothing was certified yet" not in page.read_text() and "two-path, 64 draws, 4 images" in page.read_text()
     path = folder / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"category": "another"}))
     assert cli("report", run, data, "-o", page).status == 0
@@ -475,11 +475,11 @@ def judged(done: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.out.splitlines()]
 
 
-def test_predict_certifies_each_picture_and_repeats_itself(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
-    options, pictures = ("--certify", "--radius", 0.1, "--draws", 60, "--seed", 3), data / "test" / "scratch"
-    done = cli("predict", run, pictures, *options)
+def test_predict_certifies_each_image_and_repeats_itself(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
+    options, images = ("--certify", "--radius", 0.1, "--draws", 60, "--seed", 3), data / "test" / "scratch"
+    done = cli("predict", run, images, *options)
     rows = judged(done)
-    plain = judged(cli("predict", run, pictures))
+    plain = judged(cli("predict", run, images))
     extra = {"certified", "certified_radius", "certified_threshold", "confidence", "draws", "seed"}
     for certified, bare in zip(rows, plain, strict=True):
         assert set(certified) - set(bare) == extra
@@ -513,7 +513,7 @@ def test_predict_takes_the_threshold_that_holds_under_attack(
     picture = data / "test" / "good" / "000.png"
     if threshold is None:  # the score itself, on the noise that it is certified on: nothing can be told
         held = load_detector(run)
-        image = load_test_images(load_target(str(run)), data, CertifyOptions()).pictures.load(0)
+        image = load_test_images(load_target(str(run)), data, CertifyOptions()).images.load(0)
         drawn = TwoPath(held).draw(image, (0.0,), 500, torch.Generator().manual_seed(seed_of("other")))[0]
         threshold = float(np.median(drawn[:, 0], axis=1).mean())
     guaranteed(run, threshold)
@@ -577,10 +577,10 @@ def test_predict_options_that_make_no_sense(
     assert done.out == ""
 
 
-def test_a_broken_picture_costs_no_certificate_of_another(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_a_broken_image_costs_no_certificate_of_another(cli: Cli, run: Path, tmp_path: Path) -> None:
     guaranteed(run, 1e6)
     for name in "ac":
         write_good(tmp_path / "in" / f"{name}.png", 32, 1)
-    (tmp_path / "in" / "b.png").write_text("no picture")
+    (tmp_path / "in" / "b.png").write_text("no image")
     rows = judged(cli("predict", run, tmp_path / "in", "--certify", "--radius", 0.1, "--skip-bad"))
     assert ["certified" in row for row in rows] == [True, False, True]

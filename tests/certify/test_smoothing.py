@@ -1,4 +1,4 @@
-"""Smoothing any detector by noise on the picture: independent draws, and bounds that hold and are tight."""
+"""Smoothing any detector by noise on the image: independent draws, and bounds that hold and are tight."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 import torch
 from broken_detectors import Noisy, honest
 from torch import Tensor
-from toy_models import generator, pictures
+from toy_models import generator, images
 
 from advrad.certify.order_statistics import bounds
 from advrad.certify.smoothing import BATCH, Percentile, side_by_side
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError, DetectorError
 
-IMAGE = pictures(1, 16, seed=4)[0]
+IMAGE = images(1, 16, seed=4)[0]
 
 
 class Seen:

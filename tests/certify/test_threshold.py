@@ -21,7 +21,7 @@ RADIUS, DRAWS, CONFIDENCE, RATE = 0.2, 60, 0.99, 0.12
 
 
 def alarm(x: float, threshold: float, noise: torch.Generator) -> bool:
-    """Whether a picture is certified anomalous."""
+    """Whether an image is certified anomalous."""
     sampler = Line()
     lower, upper = sampler.draw(number(x), (0.0,), DRAWS, noise)
     return certified_decision(lower[:, 0], upper[:, 0], [0.0], threshold, 1 - CONFIDENCE) == "certified anomalous"
@@ -31,7 +31,7 @@ def test_the_promise_is_kept_under_attack_and_a_threshold_from_plain_scores_brea
     rng, runs = np.random.default_rng(0), 1000
     alarms = {"promised": 0, "plain": 0}
     for run in range(runs):
-        # Nine pictures of one kind to calibrate with, and a tenth that is attacked as badly as can be.
+        # Nine images of one kind to calibrate with, and a tenth that is attacked as badly as can be.
         *normals, new = rng.normal(scale=0.1, size=10)
         promise = calibrate_robust_threshold(
             Line(),
@@ -117,9 +117,9 @@ def test_a_larger_radius_takes_a_higher_threshold() -> None:
     assert thresholds == sorted(set(thresholds))
 
 
-def test_too_few_pictures_are_refused_with_how_many_and_which_rate_will_do() -> None:
+def test_too_few_images_are_refused_with_how_many_and_which_rate_will_do() -> None:
     normals = [number(x) for x in np.random.default_rng(5).normal(size=20)]
-    with pytest.raises(ConfigError, match=r"needs 20 calibration pictures under attack, there are 19; .* 0\.052") as no:
+    with pytest.raises(ConfigError, match=r"needs 20 calibration images under attack, there are 19; .* 0\.052") as no:
         calibrate_robust_threshold(Line(), normals[:19], false_alarm_rate=0.05, radius=RADIUS, draws=200)
     assert calibrate_robust_threshold(Line(), normals, false_alarm_rate=0.05, radius=RADIUS, draws=200).n == 20
     accepted = float(str(no.value).rpartition("a rate of ")[2].partition(" ")[0])

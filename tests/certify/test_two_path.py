@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from toy_models import FAR, NEAR, TINY, Linear, detector, generator, pictures, statistics
+from toy_models import FAR, NEAR, TINY, Linear, detector, generator, images, statistics
 
 from advrad.certify import two_path as twopath
 from advrad.certify.operator_norms import Kernel, kernels, resize_norm
@@ -46,7 +46,7 @@ def searched(score: Score, at: Tensor, start: Tensor, radius: float, sign: int, 
     """Worst score found at exactly this distance: ascent from the start and from random directions.
 
     Args:
-        score: pictures (b, c, h, w) -> (b,).
+        score: images (b, c, h, w) -> (b,).
         at: (1, c, h, w).
         start: (1, c, h, w) a direction.
         radius: l2.
@@ -82,7 +82,7 @@ def test_no_change_that_is_found_leaves_the_interval_and_some_leave_that_of_halv
         judge = detector(config, calibrated=False)
         index = number % len(config.map_sizes)
         kernel, normal = kernels(look, config)[index], judge.normal(look, index)
-        view = 0.3 + 0.3 * pictures(1, look.view_px, seed=number)
+        view = 0.3 + 0.3 * images(1, look.view_px, seed=number)
         with torch.no_grad():
             recon = reconstruct(judge.denoiser, view, look.sigma, generator(number)).double()
         view = view.double()  # so that rounding has no say
@@ -148,7 +148,7 @@ def test_the_upper_bound_of_a_maximum_is_attained() -> None:
     assert float(upper) == pytest.approx(float(found), rel=1e-5)
 
 
-def test_the_interval_of_a_pictures_own_mean_is_attained() -> None:
+def test_the_interval_of_a_images_own_mean_is_attained() -> None:
     difference, kernel, config, _ = one_map(filter_px=1, pooling=0.0)
     # Cells that cannot move, and a map that is only divided by its mean, show what is divided by.
     config = config.model_copy(update={"level": "relative", "normalisation": "mean"})
@@ -168,7 +168,7 @@ def test_without_a_change_both_bounds_are_the_score() -> None:
         looks=(NEAR,), scales="apart", level="relative", normalisation="spread", filter_px=3, pooling=0.05
     )
     judge = detector(config, calibrated=False)
-    view, recon = pictures(2, 32), pictures(2, 32, seed=1)
+    view, recon = images(2, 32), images(2, 32, seed=1)
     for index, maps in enumerate(maps_of(view, recon, config)):
         normal = judge.normal(NEAR, index)
         lower, upper = bounded(maps, kernels(NEAR, config)[index], normal, config, 0.0)
@@ -181,7 +181,7 @@ def test_without_a_change_both_bounds_are_the_score() -> None:
 def test_a_larger_radius_never_narrows_the_interval(level: str, way: str) -> None:
     config = ScoreConfig(looks=(NEAR,), level=level, normalisation=way, pooling=0.05)
     judge = detector(config, calibrated=False)
-    (maps,) = maps_of(pictures(1, 32).double(), pictures(1, 32, seed=1).double(), config)
+    (maps,) = maps_of(images(1, 32).double(), images(1, 32, seed=1).double(), config)
     (kernel,), normal = kernels(NEAR, config), judge.normal(NEAR, 0)
     found = [bounded(maps, kernel, normal, config, reach) for reach in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
     for one, next in itertools.pairwise(found):
@@ -190,7 +190,7 @@ def test_a_larger_radius_never_narrows_the_interval(level: str, way: str) -> Non
 
 @pytest.mark.parametrize("way", ["none", "mean", "spread"])
 def test_a_perfect_reconstruction_has_bounds_that_are_numbers(way: str) -> None:
-    # No error at all, and normal pictures that never have any: everything that is divided by is at its least.
+    # No error at all, and normal images that never have any: everything that is divided by is at its least.
     config = ScoreConfig(looks=(FAR,), level="relative", normalisation=way, pooling=0.05)
     flat = torch.zeros(1, 1, 16, 16)
     normal = MapStatistics(flat, flat + 1e-12, ceiling=1e-12)
@@ -201,7 +201,7 @@ def test_a_perfect_reconstruction_has_bounds_that_are_numbers(way: str) -> None:
         assert float(upper) > 0 or reach == 0
 
 
-# --- the whole way from the picture as given ------------------------------------------------------------------------
+# --- the whole way from the image as given ------------------------------------------------------------------------
 
 BOTH = ScoreConfig(
     looks=(NEAR, FAR), scales="apart", level="relative", normalisation="spread", filter_px=3, pooling=0.05, steps=2
@@ -229,7 +229,7 @@ def recons(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         BOTH.model_copy(update={"scales": "averaged", "level": "absolute", "normalisation": "none", "pooling": 0.0}),
     ],
 )
-def test_every_draw_bounds_the_score_of_every_picture_in_reach_as_given(
+def test_every_draw_bounds_the_score_of_every_image_in_reach_as_given(
     config: ScoreConfig, sides: tuple[int, int], recons: list[Tensor]
 ) -> None:
     judge = detector(config, calibrated=False)
@@ -262,7 +262,7 @@ def test_every_draw_has_noise_of_its_own_in_every_step() -> None:
     config = BOTH.model_copy(update={"looks": (FAR,)})
     settings = DetectorConfig(denoiser=TINY, size_px=32, score=config, precision="float32")
     sampler = TwoPath(AdvRAD(denoiser, settings, statistics(config)))
-    image = pictures(1, 32)[0]
+    image = images(1, 32)[0]
     lower, _ = sampler.draw(image, (0.0,), 10, generator())
     assert [len(z) for z, _ in denoiser.asked] == [8, 8, 2, 2]  # two walks of two steps
     for step in (0, 1):
@@ -276,7 +276,7 @@ def test_every_draw_has_noise_of_its_own_in_every_step() -> None:
     assert (again == lower).all() and not (other == lower).any()
 
 
-def test_the_shifts_are_those_of_the_picture_as_given() -> None:
+def test_the_shifts_are_those_of_the_image_as_given() -> None:
     sampler = TwoPath(detector(BOTH, calibrated=False))
     for height_px, width_px in ((32, 32), (40, 52), (16, 16)):
         expected = [resize_norm(height_px, width_px, 32, look.view_px) / look.sigma for look in (NEAR, FAR)]

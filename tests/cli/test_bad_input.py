@@ -43,7 +43,7 @@ def test_missing_folder(cli: Cli, tmp_path: Path, command: list[str]) -> None:
     assert not (tmp_path / "run" / "training").exists() or not any((tmp_path / "run" / "training").iterdir())
 
 
-@pytest.mark.parametrize(("count", "words"), [(0, "no good picture"), (1, "only one good picture")])
+@pytest.mark.parametrize(("count", "words"), [(0, "no normal image"), (1, "only one normal image")])
 def test_too_few_normals(cli: Cli, tmp_path: Path, count: int, words: str) -> None:
     data = make_mvtec(tmp_path, train=count)
     (data / "train" / "good").mkdir(parents=True, exist_ok=True)
@@ -61,11 +61,11 @@ def test_too_few_normals_for_the_promise(cli: Cli, tmp_path: Path) -> None:
 
 def test_an_empty_folder(cli: Cli, tmp_path: Path, widget_run: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "no good pictures" in cli("train", tmp_path / "empty", "-o", tmp_path / "r").one_error_line()
-    assert "holds no pictures" in cli("predict", widget_run, tmp_path / "empty").one_error_line()
+    assert "no normal images" in cli("train", tmp_path / "empty", "-o", tmp_path / "r").one_error_line()
+    assert "holds no images" in cli("predict", widget_run, tmp_path / "empty").one_error_line()
 
 
-def test_a_broken_training_picture(cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_training_image(cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained_run.shrink(monkeypatch)
     data, run = tmp_path / "widget", tmp_path / "run"
     shutil.copytree(widgets, data)
@@ -80,17 +80,17 @@ def test_a_broken_training_picture(cli: Cli, widgets: Path, tmp_path: Path, monk
     assert "skipped: " in done.err
 
 
-# --- pictures ---
+# --- images ---
 
 
 def png_head(path: Path) -> bytes:
-    trained_run.picture(path, 0)
+    trained_run.image(path, 0)
     return path.read_bytes()
 
 
-def bad_picture(kind: str, path: Path) -> Path:
+def bad_image(kind: str, path: Path) -> Path:
     if kind == "text":
-        path.write_text("I am no picture\n")
+        path.write_text("I am no image\n")
     elif kind == "truncated":
         whole = png_head(path)
         path.write_bytes(whole[: len(whole) // 2])
@@ -114,19 +114,19 @@ def bad_picture(kind: str, path: Path) -> Path:
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("text", "holds text, not a picture"),
+        ("text", "holds text, not an image"),
         ("truncated", "truncated"),
         ("empty", "is empty (0 bytes)"),
         ("1 x 1", "at least 16 px"),
         ("animated", "holds 2 frames"),
-        ("noise", "not a picture of a known format"),
+        ("noise", "not an image of a known format"),
         ("missing", "there is no such file"),
-        ("folder", "holds no pictures"),
+        ("folder", "holds no images"),
         ("bomb", "max_pixels"),
     ],
 )
-def test_pictures_that_are_refused(cli: Cli, widget_run: Path, tmp_path: Path, kind: str, words: str) -> None:
-    path, out = bad_picture(kind, tmp_path / "part.png"), tmp_path / "out"
+def test_images_that_are_refused(cli: Cli, widget_run: Path, tmp_path: Path, kind: str, words: str) -> None:
+    path, out = bad_image(kind, tmp_path / "part.png"), tmp_path / "out"
     done = cli("predict", widget_run, path, "-o", out)
     assert done.status == 2
     line = done.one_error_line()
@@ -137,16 +137,16 @@ def test_pictures_that_are_refused(cli: Cli, widget_run: Path, tmp_path: Path, k
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
-def test_unusual_pictures_are_judged(cli: Cli, widget_run: Path, tmp_path: Path, mode: str) -> None:
+def test_unusual_images_are_judged(cli: Cli, widget_run: Path, tmp_path: Path, mode: str) -> None:
     path = tmp_path / ("part.tif" if mode == "CMYK" else "part.png")
-    trained_run.picture(path, 1, size=72, mode=mode)
+    trained_run.image(path, 1, size=72, mode=mode)
     done = cli("predict", widget_run, path, "-o", tmp_path / "out")
     assert done.status == 0, done.err
     with Image.open(json.loads(done.out)["overlay"]) as overlay:
         assert overlay.size == (72, 72)
 
 
-def test_a_transparent_picture_is_not_judged_by_its_hidden_colours(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
+def test_a_transparent_image_is_not_judged_by_its_hidden_colours(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
     scores = []
     for hidden in (0, 255):
         values = np.full((64, 64, 4), hidden, np.uint8)
@@ -158,7 +158,7 @@ def test_a_transparent_picture_is_not_judged_by_its_hidden_colours(cli: Cli, wid
     assert scores[0] == scores[1]
 
 
-def test_a_very_large_picture_is_judged(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
+def test_a_very_large_image_is_judged(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
     Image.new("1", (12_000, 1_000), 1).save(tmp_path / "wide.png")
     done = cli("predict", widget_run, tmp_path / "wide.png")
     assert done.status == 0, done.err
@@ -180,7 +180,7 @@ def test_mixed_sizes_are_trained_on(cli: Cli, widgets: Path, tmp_path: Path, mon
     data = tmp_path / "widget"
     shutil.copytree(widgets, data)
     for number, size in enumerate((40, 50, 120)):
-        trained_run.picture(data / "train" / "good" / f"{number:03}.png", number, size=size)
+        trained_run.image(data / "train" / "good" / f"{number:03}.png", number, size=size)
     done = cli("train", data, "-o", tmp_path / "run", "--steps", 1, "--size", 64, "--score", "paper")
     assert done.status == 0, done.err
 
@@ -195,7 +195,7 @@ def test_masks_of_another_size_or_missing(cli: Cli, widgets: Path, run: Path, tm
     Image.new("L", (10, 10), 255).save(mask)
     done = cli("evaluate", run, data, "--json")
     assert done.status == 2
-    assert "000_mask.png: is 10 x 10 px, but its picture" in done.err.splitlines()[-1]
+    assert "000_mask.png: is 10 x 10 px, but its image" in done.err.splitlines()[-1]
     assert done.out == ""
     mask.unlink()
     done = cli("evaluate", run, data, "--json")
@@ -255,8 +255,8 @@ DAMAGES = [
 @pytest.mark.parametrize(("kind", "words"), [*DAMAGES, ("other network", "do not belong together")])
 def test_damaged_models_are_refused(cli: Cli, run: Path, tmp_path: Path, kind: str, words: str) -> None:
     damage(kind, run)
-    picture = trained_run.picture(tmp_path / "part.png", 1)
-    done = cli("predict", run, picture)
+    image = trained_run.image(tmp_path / "part.png", 1)
+    done = cli("predict", run, image)
     assert done.status == 2
     assert words in done.one_error_line()
     assert str(run) in done.err
@@ -288,7 +288,7 @@ def test_a_diverged_model_does_not_call_everything_good(cli: Cli, run: Path, tmp
     values = json.loads(config.read_text())
     values["weights_sha256"] = hashlib.sha256(model.read_bytes()).hexdigest()
     config.write_text(json.dumps(values))
-    done = cli("predict", run, trained_run.picture(tmp_path / "part.png", 1))
+    done = cli("predict", run, trained_run.image(tmp_path / "part.png", 1))
     assert done.status == 2
     assert "its score is nan" in done.one_error_line()
     assert done.out == ""
@@ -300,9 +300,9 @@ def test_a_diverged_model_does_not_call_everything_good(cli: Cli, run: Path, tmp
 def test_output_below_a_file(cli: Cli, widget_run: Path, widgets: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "out"
-    picture = trained_run.picture(tmp_path / "part.png", 1)
+    image = trained_run.image(tmp_path / "part.png", 1)
     for command in (
-        ["predict", widget_run, picture, "-o", below],
+        ["predict", widget_run, image, "-o", below],
         ["report", widget_run, widgets, "-o", below / "x.html"],
         ["evaluate", widget_run, widgets, "--scores", below / "x.jsonl"],
         ["certify", widget_run, widgets, "--radius", 0.05, "-o", below],
@@ -320,7 +320,7 @@ def test_output_below_a_file(cli: Cli, widget_run: Path, widgets: Path, tmp_path
 def test_read_only_output(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir(mode=0o500)
-    done = cli("predict", widget_run, trained_run.picture(tmp_path / "part.png", 1), "-o", out)
+    done = cli("predict", widget_run, trained_run.image(tmp_path / "part.png", 1), "-o", out)
     assert done.status == 2
     assert "permission denied" in done.one_error_line()
 
@@ -329,7 +329,7 @@ def test_read_only_output(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
 def test_a_disk_that_does_not_take_it(
     cli: Cli, run: Path, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    picture, out = trained_run.picture(tmp_path / "part.png", 1), tmp_path / "out"
+    image, out = trained_run.image(tmp_path / "part.png", 1), tmp_path / "out"
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
     def refuse(*_: object, **__: object) -> None:
@@ -337,7 +337,7 @@ def test_a_disk_that_does_not_take_it(
 
     monkeypatch.setattr("advrad.utils.files.os.replace", refuse)
     for command in (
-        ["predict", run, picture, "-o", out],
+        ["predict", run, image, "-o", out],
         ["report", run, widgets, "-o", out / "x.html"],
         ["evaluate", run, widgets, "--save"],
         ["certify", run, widgets, "--radius", 0.05],
@@ -380,7 +380,7 @@ def test_too_little_memory_is_said_in_words(
         raise MemoryError
 
     monkeypatch.setattr(advrad.inference.prediction, "heat", refuse)
-    done = cli("predict", widget_run, trained_run.picture(tmp_path / "part.png", 1), "-o", tmp_path / "out")
+    done = cli("predict", widget_run, trained_run.image(tmp_path / "part.png", 1), "-o", tmp_path / "out")
     assert done.status == 1
     assert "not enough memory" in done.one_error_line()
 
@@ -390,11 +390,11 @@ def test_too_little_memory_is_said_in_words(
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_predict_stopped_anywhere_leaves_whole_pictures_only(
+def test_predict_stopped_anywhere_leaves_whole_images_only(
     cli: Cli, widget_run: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     for seed in range(60):
-        trained_run.picture(tmp_path / "in" / f"{seed:03}.png", seed, size=96)
+        trained_run.image(tmp_path / "in" / f"{seed:03}.png", seed, size=96)
     out = tmp_path / "out"
     with subprocess.Popen(
         [sys.executable, "-c", MAIN, "predict", str(widget_run), str(tmp_path / "in"), "-o", str(out)],
@@ -414,8 +414,8 @@ def test_predict_stopped_anywhere_leaves_whole_pictures_only(
     written = [path for path in out.iterdir() if not path.name.startswith(".")]
     assert 6 <= len(written) < 120
     for path in written:
-        with Image.open(path) as picture:
-            picture.load()
+        with Image.open(path) as image:
+            image.load()
     done = cli("predict", widget_run, tmp_path / "in", "-o", out)
     assert done.status == 0
     assert len(done.out.splitlines()) == 60

@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from advrad.cli.exit_status import status_of, terminated
-from advrad.errors import ConfigError, PictureError, TrainingDivergedError
+from advrad.errors import ConfigError, ImageError, TrainingDivergedError
 
 
 def raising(error: BaseException) -> Callable[[], object]:
@@ -37,7 +37,7 @@ class OutOfMemoryError(RuntimeError):
     ("error", "status", "line"),
     [
         (ConfigError("--size 3:\n  is  odd"), 2, "error: --size 3: is odd"),
-        (PictureError(Path("a\udcff.png"), "is empty"), 2, "error: a\\udcff.png: is empty"),
+        (ImageError(Path("a\udcff.png"), "is empty"), 2, "error: a\\udcff.png: is empty"),
         (TrainingDivergedError("diverged"), 1, "error: diverged"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (typer.Abort(), 130, "interrupted"),

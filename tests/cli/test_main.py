@@ -48,7 +48,7 @@ def test_no_command_shows_the_help(cli: Cli) -> None:
     assert "Usage: advrad" in done.err
 
 
-SHORTCUT = "Brightness alone tells good from defective test pictures with AUROC 1.000 (good ones are darker)"
+SHORTCUT = "Brightness alone tells good from defective test images with AUROC 1.000 (good ones are darker)"
 
 
 def unframed(screen: str) -> str:
@@ -164,7 +164,7 @@ def test_an_interrupt_before_training_leaves_the_same_command_possible(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(advrad.training.run, "load_pictures", interrupt)
+    monkeypatch.setattr(advrad.training.run, "load_images", interrupt)
     done = cli("train", widgets, "-o", tmp_path / "run", "--size", 64, "--steps", 1)
     assert done.status == 130
     assert "run the same command again" in done.err
@@ -173,7 +173,7 @@ def test_an_interrupt_before_training_leaves_the_same_command_possible(
 # --- predict ---
 
 
-def test_predict_prints_one_json_line_per_picture(cli: Cli, widgets: Path, widget_run: Path) -> None:
+def test_predict_prints_one_json_line_per_image(cli: Cli, widgets: Path, widget_run: Path) -> None:
     done = cli("predict", widget_run, widgets / "test")
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert (done.status, done.err) == (0, "")
@@ -187,17 +187,17 @@ def test_predict_on_a_terminal_is_readable(
     cli: Cli, widgets: Path, widget_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
-    picture = widgets / "test" / "good" / "000.png"
-    done = cli("predict", widget_run, picture)
+    image = widgets / "test" / "good" / "000.png"
+    done = cli("predict", widget_run, image)
     assert done.out.split()[0] in ("good", "DEFECTIVE")
     assert "threshold" in done.out
-    assert str(picture) in done.out
-    assert json.loads(cli("predict", widget_run, picture, "--json").out)["path"] == str(picture)
+    assert str(image) in done.out
+    assert json.loads(cli("predict", widget_run, image, "--json").out)["path"] == str(image)
 
 
 def test_predict_writes_overlays_that_do_not_collide(cli: Cli, widgets: Path, widget_run: Path, tmp_path: Path) -> None:
-    one = trained_run.picture(tmp_path / "a" / "part.png", 1, size=80)
-    trained_run.picture(tmp_path / "b" / "part.png", 2, size=48)
+    one = trained_run.image(tmp_path / "a" / "part.png", 1, size=80)
+    trained_run.image(tmp_path / "b" / "part.png", 2, size=48)
     out = tmp_path / "out" / "deep"
     done = cli("predict", widget_run, tmp_path / "a", tmp_path / "b", "-o", out)
     rows = [json.loads(line) for line in done.out.splitlines()]
@@ -212,7 +212,7 @@ def test_predict_writes_overlays_that_do_not_collide(cli: Cli, widgets: Path, wi
 
 
 def test_predict_does_not_judge_its_own_results(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
-    trained_run.picture(tmp_path / "part.png", 1)
+    trained_run.image(tmp_path / "part.png", 1)
     for _ in range(2):
         done = cli("predict", widget_run, tmp_path, "-o", tmp_path / "out")
         assert len(done.out.splitlines()) == 1
@@ -236,19 +236,19 @@ def test_predict_reads_paths_from_standard_input(
     assert [json.loads(line)["path"] for line in done.out.splitlines()] == list(map(str, paths))
 
 
-def test_predict_without_pictures_on_a_terminal(cli: Cli, widget_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_predict_without_images_on_a_terminal(cli: Cli, widget_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     done = cli("predict", widget_run)
     assert done.status == 2
-    assert "name pictures or folders" in done.one_error_line()
+    assert "name images or folders" in done.one_error_line()
 
 
-def test_predict_stops_at_a_broken_picture_after_the_results_before_it(
+def test_predict_stops_at_a_broken_image_after_the_results_before_it(
     cli: Cli, widget_run: Path, tmp_path: Path
 ) -> None:
     for name in "acd":
-        trained_run.picture(tmp_path / f"{name}.png", 1)
-    (tmp_path / "b.png").write_text("no picture")
+        trained_run.image(tmp_path / f"{name}.png", 1)
+    (tmp_path / "b.png").write_text("no image")
     done = cli("predict", widget_run, tmp_path)
     assert done.status == 2
     assert len(done.out.splitlines()) == 1
@@ -257,11 +257,11 @@ def test_predict_stops_at_a_broken_picture_after_the_results_before_it(
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert done.status == 0
     assert ["score" in row for row in rows] == [True, False, True, True]
-    assert rows[1] == {"path": str(tmp_path / "b.png"), "error": "holds text, not a picture"}
+    assert rows[1] == {"path": str(tmp_path / "b.png"), "error": "holds text, not an image"}
     assert "1 of 4" in done.err
 
 
-def test_nothing_but_broken_pictures_is_a_failure_with_skip_bad_too(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
+def test_nothing_but_broken_images_is_a_failure_with_skip_bad_too(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
     done = cli("predict", widget_run, tmp_path / "none.png", "--skip-bad")
     assert done.status == 2
     assert "no such file" in done.out
@@ -278,14 +278,14 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def test_predict_answers_each_line_at_once_and_ends_in_words(widgets: Path, widget_run: Path) -> None:
-    picture = widgets / "test" / "good" / "000.png"
+    image = widgets / "test" / "good" / "000.png"
     with start("predict", widget_run, "-") as process:
         assert process.stdin is not None
         assert process.stdout is not None
         for _ in range(2):
-            process.stdin.write(f"{picture}\n")
+            process.stdin.write(f"{image}\n")
             process.stdin.flush()
-            assert json.loads(process.stdout.readline())["path"] == str(picture)
+            assert json.loads(process.stdout.readline())["path"] == str(image)
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -438,8 +438,8 @@ def test_an_interrupted_demo_goes_on_with_its_own_options(
 
 
 def test_the_command_and_the_library_agree(cli: Cli, widgets: Path, widget_run: Path) -> None:
-    picture = widgets / "test" / "scratch" / "000.png"
-    row = json.loads(cli("predict", widget_run, picture).out)
-    prediction = next(advrad.AdvRAD.from_pretrained(widget_run).predict(picture))
+    image = widgets / "test" / "scratch" / "000.png"
+    row = json.loads(cli("predict", widget_run, image).out)
+    prediction = next(advrad.AdvRAD.from_pretrained(widget_run).predict(image))
     np.testing.assert_allclose(row["score"], prediction.score, rtol=1e-5)
     assert row["threshold"] == prediction.threshold

@@ -93,7 +93,7 @@ def test_an_entry_comes_back_and_cannot_be_changed(path: Path) -> None:
     np.testing.assert_array_equal(taken[0], values)
     assert isinstance(taken[0], np.memmap) and not taken[0].flags.writeable
     assert taken[1] == bad
-    # For other pictures than it was made of it would be wrong.
+    # For other images than it was made of it would be wrong.
     assert cache.take(path, 5, 16) is None
     assert cache.take(path, 6, 24) is None
 

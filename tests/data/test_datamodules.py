@@ -1,4 +1,4 @@
-"""Datamodules in place of a folder: the same pictures, the same answers, and clear words where something is wrong."""
+"""Datamodules in place of a folder: the same images, the same answers, and clear words where something is wrong."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ odd.seed = None
     dataset = found(f"{written(tmp_path, product, more)}:odd")
     assert len(dataset.records) == 48 - 2 + 8
     assert dataset.notes == (
-        "pictures without a label are not used: 1",
-        "pictures defective, but meant for training are not used: 1",
-        "the datamodule has no seed: where it shares pictures out by chance, test pictures change each time",
-        "defect pictures without a mask: 1 (dent 1)",
+        "images without a label are not used: 1",
+        "images defective, but meant for training are not used: 1",
+        "the datamodule has no seed: where it shares images out by chance, test images change each time",
+        "defect images without a mask: 1 (dent 1)",
     )
 
 
@@ -128,9 +128,9 @@ odd.seed = None
         ("failing", ConfigError, "cannot be called (ZeroDivisionError: division by zero)"),
         ("unready", DataError, "the datamodule cannot be set up (FileNotFoundError: download it first)"),
         ("bare", ConfigError, "after its setup() there is no train_data with a table 'samples'"),
-        ("pathless", DataError, "a sample of test_data names no file (image_path None); pictures must be files"),
-        ("empty", DataError, "no good picture to train on in its train_data"),
-        ("single", DataError, "only one good picture to train on in its train_data"),
+        ("pathless", DataError, "a sample of test_data names no file (image_path None); images must be files"),
+        ("empty", DataError, "no normal image to train on in its train_data"),
+        ("single", DataError, "only one normal image to train on in its train_data"),
     ],
 )
 def test_what_is_wrong_is_said(name: str, error: type[AdvradError], words: str, tmp_path: Path, product: Path) -> None:

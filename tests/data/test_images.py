@@ -1,4 +1,4 @@
-"""Every kind of picture is read as a viewer would show it, or named with what is wrong."""
+"""Every kind of image is read as a viewer would show it, or named with what is wrong."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import torch
 from PIL import Image
 
 from advrad.data import images as pictures
-from advrad.errors import PictureError
+from advrad.errors import ImageError
 
 RAMP = np.linspace(0, 255, 32 * 40).reshape(32, 40).astype(np.uint8)
 
 
 def _reason(path: Path, **options: Any) -> str:
-    with pytest.raises(PictureError) as caught:
-        pictures.read_picture(path, **options)
+    with pytest.raises(ImageError) as caught:
+        pictures.read_image(path, **options)
     assert caught.value.path == path
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -31,7 +31,7 @@ def _reason(path: Path, **options: Any) -> str:
 
 def test_grey_is_repeated_to_three_channels(tmp_path: Path) -> None:
     Image.fromarray(RAMP).save(tmp_path / "a.png")
-    got = pictures.read_picture(tmp_path / "a.png")
+    got = pictures.read_image(tmp_path / "a.png")
     assert got.dtype == np.float32
     assert got.shape == (32, 40, 3)
     np.testing.assert_array_equal(got[:, :, 1], RAMP.astype(np.float32) / 255)
@@ -40,9 +40,7 @@ def test_grey_is_repeated_to_three_channels(tmp_path: Path) -> None:
 def test_colour_is_exact(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(colour).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(
-        pictures.read_picture(tmp_path / "a.png"), colour.astype(np.float32) / np.float32(255)
-    )
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "a.png"), colour.astype(np.float32) / np.float32(255))
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
@@ -51,18 +49,18 @@ def test_16_bit_grey_keeps_all_bits(tmp_path: Path, ending: str, order: str) -> 
     values = np.arange(30000, 30000 + 32 * 32).reshape(32, 32).astype(order)
     path = tmp_path / f"a.{ending}"
     Image.fromarray(values if ending == "tif" else values.astype("<u2")).save(path)
-    got = pictures.read_picture(path)
+    got = pictures.read_image(path)
     np.testing.assert_array_equal(np.rint(got[:, :, 0] * 65535), values)
 
 
 def test_32_bit_integers_and_floats(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(np.full((16, 16), 65535, np.int32)).save(path)
-    assert pictures.read_picture(path).max() == 1
+    assert pictures.read_image(path).max() == 1
     Image.fromarray(np.full((16, 16), 70000, np.int32)).save(path)
     assert "32-bit integer values from 70000 to 70000" in _reason(path)
     Image.fromarray(np.full((16, 16), 0.25, np.float32)).save(path)
-    assert np.all(pictures.read_picture(path) == 0.25)
+    assert np.all(pictures.read_image(path) == 0.25)
     for wrong in (np.nan, -0.1, 200.0):
         Image.fromarray(np.full((16, 16), wrong, np.float32)).save(path)
         assert "float values" in _reason(path)
@@ -70,27 +68,27 @@ def test_32_bit_integers_and_floats(tmp_path: Path) -> None:
 
 def test_one_bit_palette_and_cmyk(tmp_path: Path) -> None:
     Image.fromarray(RAMP > 100).save(tmp_path / "bit.png")
-    np.testing.assert_array_equal(pictures.read_picture(tmp_path / "bit.png")[:, :, 0], RAMP > 100)
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "bit.png")[:, :, 0], RAMP > 100)
     red = Image.new("RGB", (20, 20), (255, 0, 0))
     red.quantize(4).save(tmp_path / "palette.gif")
-    np.testing.assert_array_equal(pictures.read_picture(tmp_path / "palette.gif")[5, 5], [1, 0, 0])
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "palette.gif")[5, 5], [1, 0, 0])
     red.convert("CMYK").save(tmp_path / "cmyk.tif")
-    np.testing.assert_array_equal(pictures.read_picture(tmp_path / "cmyk.tif")[5, 5], [1, 0, 0])
+    np.testing.assert_array_equal(pictures.read_image(tmp_path / "cmyk.tif")[5, 5], [1, 0, 0])
     red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
-    np.testing.assert_allclose(pictures.read_picture(tmp_path / "cmyk.jpg")[5, 5], [1, 0, 0], atol=0.02)
+    np.testing.assert_allclose(pictures.read_image(tmp_path / "cmyk.jpg")[5, 5], [1, 0, 0], atol=0.02)
 
 
 def test_transparent_pixels_show_mid_grey_and_not_what_lies_beneath(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 20, 4), dtype=np.uint8)
     noise[:, :10, 3], noise[:, 10:, 3] = 0, 255
     Image.fromarray(noise).save(tmp_path / "a.png")
-    got = pictures.read_picture(tmp_path / "a.png")
+    got = pictures.read_image(tmp_path / "a.png")
     assert np.all(got[:, :10] == np.float32(128 / 255))
     np.testing.assert_array_equal(got[:, 10:], noise[:, 10:, :3].astype(np.float32) / np.float32(255))
     grey = Image.fromarray(noise[:, :, :2].copy()).convert("LA")
     grey.putalpha(0)
     grey.save(tmp_path / "la.png")
-    assert np.all(pictures.read_picture(tmp_path / "la.png") == np.float32(128 / 255))
+    assert np.all(pictures.read_image(tmp_path / "la.png") == np.float32(128 / 255))
 
 
 def test_a_transparent_palette_entry_and_a_colour_key(tmp_path: Path) -> None:
@@ -98,11 +96,11 @@ def test_a_transparent_palette_entry_and_a_colour_key(tmp_path: Path) -> None:
     colour.putpalette([9, 9, 9, 255, 0, 0])
     colour.paste(0, (0, 0, 10, 20))
     colour.save(tmp_path / "p.png", transparency=0)
-    got = pictures.read_picture(tmp_path / "p.png")
+    got = pictures.read_image(tmp_path / "p.png")
     np.testing.assert_array_equal(got[0, 0], np.float32([128 / 255] * 3))
     np.testing.assert_array_equal(got[0, 15], [1, 0, 0])
     Image.new("RGB", (20, 20), (1, 2, 3)).save(tmp_path / "key.png", transparency=(1, 2, 3))
-    assert np.all(pictures.read_picture(tmp_path / "key.png") == np.float32(128 / 255))
+    assert np.all(pictures.read_image(tmp_path / "key.png") == np.float32(128 / 255))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -122,7 +120,7 @@ def test_exif_turns_are_obeyed(tmp_path: Path, orientation: int) -> None:
     }[orientation]
     Image.fromarray(RAMP).save(tmp_path / "a.png", exif=note)
     want = turn(RAMP)
-    np.testing.assert_array_equal(np.rint(pictures.read_picture(tmp_path / "a.png")[:, :, 0] * 255).astype(int), want)
+    np.testing.assert_array_equal(np.rint(pictures.read_image(tmp_path / "a.png")[:, :, 0] * 255).astype(int), want)
     info = pictures.examine(tmp_path / "a.png")
     assert (info.height_px, info.width_px) == want.shape
     assert pictures.read_and_examine(tmp_path / "a.png")[1] == info
@@ -133,11 +131,11 @@ def test_16_bit_grey_can_be_turned(tmp_path: Path) -> None:
     note[0x0112] = 6
     values = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) * 100
     Image.fromarray(values).save(tmp_path / "a.png", exif=note)
-    got = pictures.read_picture(tmp_path / "a.png")
+    got = pictures.read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(np.rint(got[:, :, 0] * 65535), np.rot90(values, -1))
 
 
-def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+def test_files_that_are_no_images(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     assert "no such file" in _reason(path)
     assert "is a folder" in _reason(tmp_path)
@@ -148,7 +146,7 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert "git lfs pull" in _reason(path)
     path.write_bytes(bytes(range(256)))
-    assert "not a picture of a known format" in _reason(path)
+    assert "not an image of a known format" in _reason(path)
 
 
 def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
@@ -171,14 +169,14 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("ending", ["png", "jpg", "bmp", "tif", "gif", "webp"])
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
-def test_truncated_pictures(tmp_path: Path, ending: str, share: float) -> None:
+def test_truncated_images(tmp_path: Path, ending: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = tmp_path / f"a.{ending}"
     Image.fromarray(noise).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
     reason = _reason(path)
-    assert any(word in reason for word in ("truncated", "damaged", "not a picture")), reason
+    assert any(word in reason for word in ("truncated", "damaged", "not an image")), reason
 
 
 def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
@@ -195,9 +193,9 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
             path = tmp_path / f"{trial}.{ending}"
             path.write_bytes(damaged.tobytes())
             try:
-                got = pictures.read_picture(path, max_pixels=100_000)
+                got = pictures.read_image(path, max_pixels=100_000)
                 assert got.ndim == 3
-            except PictureError:
+            except ImageError:
                 pass
 
 
@@ -210,7 +208,7 @@ def test_small_large_and_several_frames(tmp_path: Path) -> None:
     assert "100 x 50 px, more than the bound of 0.004999 million pixels" in _reason(
         tmp_path / "large.png", max_pixels=4999
     )
-    assert pictures.read_picture(tmp_path / "large.png", 5000).shape == (50, 100, 3)
+    assert pictures.read_image(tmp_path / "large.png", 5000).shape == (50, 100, 3)
     frames = [Image.new("RGB", (20, 20), (i * 50, 0, 0)) for i in range(3)]
     for ending in ("gif", "tif", "png", "webp"):
         frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
@@ -220,7 +218,7 @@ def test_small_large_and_several_frames(tmp_path: Path) -> None:
 def test_a_cameras_preview_is_no_second_frame(tmp_path: Path) -> None:
     first, second = Image.new("RGB", (20, 20), (250, 0, 0)), Image.new("RGB", (20, 20))
     first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
-    assert pictures.read_picture(tmp_path / "a.jpg")[5, 5, 0] > 0.9
+    assert pictures.read_image(tmp_path / "a.jpg")[5, 5, 0] > 0.9
 
 
 def test_pillows_bound_and_warnings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +226,7 @@ def test_pillows_bound_and_warnings_are_put_back(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     filters = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(lambda _: pictures.read_picture(tmp_path / "a.png").shape, range(64)))
+        got = list(pool.map(lambda _: pictures.read_image(tmp_path / "a.png").shape, range(64)))
     assert got == [(64, 64, 3)] * 64
     assert Image.MAX_IMAGE_PIXELS == 100
     assert list(warnings.filters) == filters
@@ -240,24 +238,24 @@ def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pyt
     assert "20000 x 20000 px, more than the bound of 200 million pixels" in _reason(tmp_path / "bomb.png")
 
 
-def test_large_pictures_may_be_reduced_by_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_images_may_be_reduced_by_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "REDUCE_ABOVE_PIXELS", 1000)
     values = np.random.default_rng(0).integers(0, 256, (130, 205, 3), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")
-    got = pictures.read_picture(tmp_path / "a.png", at_least_px=16)
+    got = pictures.read_image(tmp_path / "a.png", at_least_px=16)
     assert got.shape == (33, 52, 3)
     want = values[4:8, 8:12].astype(np.float64).mean(axis=(0, 1)) / 255
     np.testing.assert_allclose(got[1, 2], want, rtol=1e-5)
     np.testing.assert_allclose(got[-1, -1], values[128:, 204:].mean(axis=(0, 1)) / 255, rtol=1e-5)
-    assert pictures.read_picture(tmp_path / "a.png").shape == (130, 205, 3)
+    assert pictures.read_image(tmp_path / "a.png").shape == (130, 205, 3)
     grey = Image.fromarray(values[:, :, 0].astype(np.uint16) * 257)
     grey.save(tmp_path / "g.png")
     np.testing.assert_allclose(
-        pictures.read_picture(tmp_path / "g.png", at_least_px=16)[:, :, 0], got[:, :, 0], rtol=1e-5
+        pictures.read_image(tmp_path / "g.png", at_least_px=16)[:, :, 0], got[:, :, 0], rtol=1e-5
     )
 
 
-def test_read_resized_of_a_reduced_picture_stays_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_resized_of_a_reduced_image_stays_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     y, x = np.mgrid[0:256, 0:320]
     Image.fromarray((127 + 120 * np.sin(x / 25) * np.cos(y / 30)).astype(np.uint8)).save(tmp_path / "a.png")
     plain = pictures.read_resized(tmp_path / "a.png", 32)
@@ -286,7 +284,7 @@ def test_masks_of_all_kinds(tmp_path: Path) -> None:
     Image.fromarray(whole * 255).resize((100, 120), 0).save(tmp_path / "m.jpg", quality=60)
     np.testing.assert_array_equal(pictures.read_mask(tmp_path / "m.jpg"), np.repeat(np.repeat(want, 10, 0), 10, 1))
     path.write_text("x")
-    with pytest.raises(PictureError):
+    with pytest.raises(ImageError):
         pictures.read_mask(path)
 
 
@@ -304,10 +302,10 @@ def test_examine_says_what_it_is(tmp_path: Path) -> None:
     for kind, image in kinds.items():
         image.save(tmp_path / "a.png")
         info = pictures.examine(tmp_path / "a.png")
-        assert info == pictures.PictureInfo(24, 20, kind)
+        assert info == pictures.ImageInfo(24, 20, kind)
         values, again = pictures.read_and_examine(tmp_path / "a.png")
         assert again == info
-        np.testing.assert_array_equal(values, pictures.read_picture(tmp_path / "a.png"))
+        np.testing.assert_array_equal(values, pictures.read_image(tmp_path / "a.png"))
 
 
 def test_resize_is_linear_keeps_constants_and_size() -> None:
@@ -346,7 +344,7 @@ def test_resize_averages_and_has_gradients() -> None:
 
 
 @pytest.mark.slow
-def test_a_picture_of_12000_px_square(tmp_path: Path) -> None:
+def test_a_image_of_12000_px_square(tmp_path: Path) -> None:
     # On its own it takes some seconds and 2.4 GB; the warnings of Pillow would be errors here.
     Image.new("RGB", (12_000, 12_000), (51, 102, 153)).save(tmp_path / "a.png", compress_level=1)
     got = pictures.read_resized(tmp_path / "a.png", 64)

@@ -70,8 +70,8 @@ def test_missing_masks_and_foreign_files_are_told(tmp_path: Path) -> None:
     found = find_records(base)
     assert [record.path.stem for record in found.records if record.label and not record.mask] == ["001"]
     assert found.notes == (
-        "files that are no pictures were passed over: 2 .txt, 1 noending",
-        "defect pictures without a mask: 1 (scratch 1)",
+        "files that are no images were passed over: 2 .txt, 1 noending",
+        "defect images without a mask: 1 (scratch 1)",
     )
     shutil.rmtree(base / "ground_truth")
     assert "without a mask: 3" in find_records(base).notes[-1]
@@ -102,7 +102,7 @@ def test_visa(tmp_path: Path) -> None:
     assert "candle, pcb1" in _message(root)
     assert "no category 'nut'" in _message(root, category="nut")
     (root / "pcb1" / "Data" / "Masks" / "Anomaly" / "000.png").unlink()
-    assert find_records(root, category="pcb1").notes == ("defect pictures without a mask: 1 (anomaly 1)",)
+    assert find_records(root, category="pcb1").notes == ("defect images without a mask: 1 (anomaly 1)",)
 
 
 def test_visas_table_may_be_damaged(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_visas_table_may_be_damaged(tmp_path: Path) -> None:
     assert "split_csv/1cls.csv is missing" in _message(root, "visa")
 
 
-def test_a_folder_of_good_pictures_only(tmp_path: Path) -> None:
+def test_a_folder_of_good_images_only(tmp_path: Path) -> None:
     found = find_records(toy_datasets.make_folder(tmp_path / "nuts"))
     assert (found.layout, found.category, found.notes) == ("folder", "nuts", ())
     assert _counts(found) == {("train", "good"): 20}
@@ -148,8 +148,8 @@ def test_good_beside_defect_folders(tmp_path: Path, name: str) -> None:
     assert 2 <= held <= 12
     assert all(record.mask and record.mask.is_file() for record in found.records if record.label)
     assert found.notes == (
-        f"pictures beside the folder {name}/ are not used: 1",
-        f"{held} of 30 good pictures are kept for testing, chosen by their names",
+        f"images beside the folder {name}/ are not used: 1",
+        f"{held} of 30 normal images are kept for testing, chosen by their names",
     )
 
 
@@ -193,9 +193,9 @@ def test_bad_roots(tmp_path: Path) -> None:
     assert "no such folder" in _message(tmp_path / "none")
     (tmp_path / "file").write_text("x")
     assert "is a file" in _message(tmp_path / "file")
-    assert "no good pictures; check the path" in _message(_made(tmp_path / "empty"))
+    assert "no normal images; check the path" in _message(_made(tmp_path / "empty"))
     toy_datasets.write_defect(tmp_path / "bad" / "rust" / "1.png", None)
-    assert "its folders are rust: put the good pictures into one named good" in _message(tmp_path / "bad")
+    assert "its folders are rust: put the normal images into one named good" in _message(tmp_path / "bad")
     assert "no category 'rusty'" in _message(tmp_path / "bad", category="rusty")
 
 
@@ -206,17 +206,17 @@ def _made(path: Path) -> Path:
 
 def test_no_normals_and_one_normal(tmp_path: Path) -> None:
     base = toy_datasets.make_mvtec(tmp_path, train=1)
-    assert "only one good picture to train on in train/good" in _message(base)
+    assert "only one normal image to train on in train/good" in _message(base)
     (base / "train" / "good" / "000.png").unlink()
-    assert "no good picture to train on in train/good" in _message(base)
+    assert "no normal image to train on in train/good" in _message(base)
     (base / "train" / "good").rmdir()
     assert "neither train/good" in _message(base)
     assert "train/good is missing" in _message(base, "mvtec")
     toy_datasets.make_folder(tmp_path / "one", 1, {"rust": 2})
-    assert "only one good picture to train on" in _message(tmp_path / "one")
+    assert "only one normal image to train on" in _message(tmp_path / "one")
     toy_datasets.make_folder(tmp_path / "none", 0, {"rust": 2})
     (tmp_path / "none" / "good").mkdir()
-    assert "no good picture to train on" in _message(tmp_path / "none")
+    assert "no normal image to train on" in _message(tmp_path / "none")
 
 
 def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from advrad.data import images as pictures
-from advrad.data import loading as data
+from advrad.data import images, inspection, loading, splits
 from advrad.data.layouts import find_records
 from advrad.data.records import Record
-from advrad.errors import ConfigError, DataError, PictureError
+from advrad.errors import ConfigError, DataError, ImageError
 
 
 def _normals(n: int, root: str = "data/train/good") -> list[Record]:
@@ -37,7 +36,7 @@ def _others() -> list[Record]:
 
 
 def _sizes(n: int, rate: float = 0.05) -> tuple[int, int, int]:
-    split = data.split_normals(_normals(n), 0, false_alarm_rate=rate)
+    split = splits.split_normals(_normals(n), 0, false_alarm_rate=rate)
     return len(split.train), len(split.selection), len(split.calibration)
 
 
@@ -53,7 +52,7 @@ def _sizes(n: int, rate: float = 0.05) -> tuple[int, int, int]:
 )
 def test_the_parts_are_disjoint_complete_and_repeatable(n: int, seed: int, rate: float, shuffle: random.Random) -> None:
     records = _normals(n)
-    split = data.split_normals(records, seed, false_alarm_rate=rate)
+    split = splits.split_normals(records, seed, false_alarm_rate=rate)
     together = [*split.train, *split.selection, *split.calibration]
     assert sorted(r.path for r in together) == [r.path for r in records]
     assert len(set(together)) == n
@@ -62,19 +61,19 @@ def test_the_parts_are_disjoint_complete_and_repeatable(n: int, seed: int, rate:
     assert len(split.calibration) >= 2
     mixed = [*records, *_others()]
     shuffle.shuffle(mixed)
-    assert data.split_normals(mixed, seed, false_alarm_rate=rate) == split
+    assert splits.split_normals(mixed, seed, false_alarm_rate=rate) == split
 
 
 def test_the_split_follows_the_seed_and_not_the_place() -> None:
-    here = data.split_normals(_normals(100), 0)
-    there = data.split_normals(_normals(100, "/elsewhere/x/train/good"), 0)
+    here = splits.split_normals(_normals(100), 0)
+    there = splits.split_normals(_normals(100, "/elsewhere/x/train/good"), 0)
     assert [r.path.name for r in here.calibration] == [r.path.name for r in there.calibration]
-    assert data.split_normals(_normals(100), 1) != here
+    assert splits.split_normals(_normals(100), 1) != here
 
 
-def test_removing_one_picture_moves_few() -> None:
-    before = data.split_normals(_normals(200), 0)
-    after = data.split_normals(_normals(200)[:-1], 0)
+def test_removing_one_image_moves_few() -> None:
+    before = splits.split_normals(_normals(200), 0)
+    after = splits.split_normals(_normals(200)[:-1], 0)
     assert len(set(after.train) - set(before.train)) <= 2
 
 
@@ -98,19 +97,19 @@ def test_calibration_gets_what_the_rate_needs() -> None:
     assert _sizes(209, 0.01)[2] == 99
     assert _sizes(209, 0.01)[1] == 5
     assert _sizes(400, 0.1)[2] == 80
-    # With 19 calibration pictures the conformal quantile at 5 % is the largest score, and no fewer will do.
+    # With 19 calibration images the conformal quantile at 5 % is the largest score, and no fewer will do.
     for rate in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01):
         calibration = _sizes(1000, rate)[2]
         assert np.ceil((calibration + 1) * (1 - rate) - 1e-9) <= calibration
 
 
 def test_too_few_normals_and_a_wrong_rate() -> None:
-    for n, words in [(0, "0 good pictures"), (1, "1 good picture to"), (7, "7 good pictures")]:
+    for n, words in [(0, "0 normal images"), (1, "1 normal image to"), (7, "7 normal images")]:
         with pytest.raises(DataError, match=f"{words}.*at least 8 are needed"):
-            data.split_normals([*_normals(n), *_others()], 0)
+            splits.split_normals([*_normals(n), *_others()], 0)
     for rate in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="false_alarm_rate"):
-            data.split_normals(_normals(20), 0, false_alarm_rate=rate)
+            splits.split_normals(_normals(20), 0, false_alarm_rate=rate)
 
 
 # --- loading
@@ -128,34 +127,34 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The pictures decoded so far."""
+    """The images decoded so far."""
     done: list[Path] = []
 
     def counted(path: Path, *args: Any, **options: Any) -> Any:
         done.append(path)
-        return pictures.read_picture(path, *args, **options)
+        return images.read_image(path, *args, **options)
 
-    monkeypatch.setattr(data, "read_picture", counted)
+    monkeypatch.setattr(data, "read_image", counted)
     return done
 
 
 def test_the_stack_holds_what_read_resized_gives(records: tuple[Record, ...], cache: Path) -> None:
     for place in (cache, cache, False):
-        stack = data.load_pictures(records, 16, cache_dir=place)  # type: ignore[arg-type]
+        stack = loading.load_images(records, 16, cache_dir=place)  # type: ignore[arg-type]
         assert len(stack) == len(records) == len(stack.values)
         assert stack.records == records
         assert stack.skipped == stack.notes == ()
         assert stack.values.dtype == np.uint16
         assert not stack.values.flags.writeable
         assert isinstance(stack.values, np.memmap) == (place is not False)
-        want = torch.stack([pictures.read_resized(record.path, 16) for record in records])
+        want = torch.stack([images.read_resized(record.path, 16) for record in records])
         got = stack.batch(range(len(records)))
         assert got.dtype == torch.float32
         assert (got - want).abs().max() < 1e-5
 
 
 def test_batches_by_any_index(records: tuple[Record, ...]) -> None:
-    stack = data.load_pictures(records, 16, cache_dir=False)
+    stack = loading.load_images(records, 16, cache_dir=False)
     whole = stack.batch(slice(None))
     for index in ([3, 1, 1], np.array([3, 1, 1]), torch.tensor([3, 1, 1])):
         assert torch.equal(stack.batch(index), whole[[3, 1, 1]])
@@ -167,7 +166,7 @@ def test_batches_by_any_index(records: tuple[Record, ...]) -> None:
 def test_white_is_one_and_black_is_nought(tmp_path: Path) -> None:
     Image.new("L", (40, 30), 255).save(tmp_path / "a.png")
     Image.new("L", (40, 30), 0).save(tmp_path / "b.png")
-    stack = data.load_pictures(
+    stack = loading.load_images(
         [Record(tmp_path / name, "test", 0, "good") for name in ("a.png", "b.png")], 16, cache_dir=False
     )
     assert torch.equal(stack.batch([0, 1]), torch.tensor([1.0, 0.0])[:, None, None, None].expand(2, 3, 16, 16))
@@ -179,7 +178,7 @@ def test_the_cache_is_used_and_follows_the_content(
     n = len(records)
 
     def load(wanted: tuple[Record, ...] = records, size_px: int = 16) -> np.ndarray:
-        return np.array(data.load_pictures(wanted, size_px, cache_dir=cache).values)
+        return np.array(loading.load_images(wanted, size_px, cache_dir=cache).values)
 
     first = load()
     assert len(decodings) == n
@@ -207,11 +206,11 @@ def test_the_cache_is_used_and_follows_the_content(
 
 
 def test_a_damaged_entry_is_made_anew(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:
-    first = np.array(data.load_pictures(records, 16, cache_dir=cache).values)
+    first = np.array(loading.load_images(records, 16, cache_dir=cache).values)
     (entry,) = cache.glob("*.npy")
     entry.write_bytes(entry.read_bytes()[:-100])
     for _ in range(2):
-        np.testing.assert_array_equal(data.load_pictures(records, 16, cache_dir=cache).values, first)
+        np.testing.assert_array_equal(loading.load_images(records, 16, cache_dir=cache).values, first)
         assert len(decodings) == 2 * len(records)
 
 
@@ -219,13 +218,13 @@ def test_the_cache_lies_where_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]
 ) -> None:
     monkeypatch.setenv("ADVRAD_CACHE", str(tmp_path / "named"))
-    data.load_pictures(records, 16)
+    loading.load_images(records, 16)
     assert len(list((tmp_path / "named").glob("*.npy"))) == 1
 
 
 def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]) -> None:
     monkeypatch.setattr("advrad.data.cache.default_folder", lambda: None)
-    stack = data.load_pictures(records, 16)
+    stack = loading.load_images(records, 16)
     assert len(stack) == len(records)
     assert not isinstance(stack.values, np.memmap)
 
@@ -237,7 +236,7 @@ def test_a_full_disk_does_not_stop_the_work(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    stack = data.load_pictures(records, 16, cache_dir=cache)
+    stack = loading.load_images(records, 16, cache_dir=cache)
     assert len(stack) == len(records)
     assert "not kept for the next run" in stack.notes[0]
     assert "the disk is full" in stack.notes[0]
@@ -246,22 +245,22 @@ def test_a_full_disk_does_not_stop_the_work(
 
 def test_a_cache_that_is_a_file(records: tuple[Record, ...], tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("x")
-    stack = data.load_pictures(records, 16, cache_dir=tmp_path / "taken")
+    stack = loading.load_images(records, 16, cache_dir=tmp_path / "taken")
     assert len(stack) == len(records)
     assert str(tmp_path / "taken") in stack.notes[0]
 
 
-def test_broken_pictures_are_named_or_skipped(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:
-    records[2].path.write_text("no picture")
+def test_broken_images_are_named_or_skipped(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:
+    records[2].path.write_text("no image")
     records[5].path.write_bytes(records[5].path.read_bytes()[:200])
     seen: list[tuple[int, int]] = []
     for _ in range(2):
-        with pytest.raises(PictureError, match="holds text") as caught:
-            data.load_pictures(records, 16, cache_dir=cache)
+        with pytest.raises(ImageError, match="holds text") as caught:
+            loading.load_images(records, 16, cache_dir=cache)
         assert caught.value.path == records[2].path
     decodings.clear()
     for _ in range(2):
-        stack = data.load_pictures(
+        stack = loading.load_images(
             records,
             16,
             skip_bad=True,
@@ -270,33 +269,33 @@ def test_broken_pictures_are_named_or_skipped(records: tuple[Record, ...], cache
         )
         assert [error.path for error in stack.skipped] == [records[2].path, records[5].path]
         assert stack.records == tuple(r for i, r in enumerate(records) if i not in (2, 5))
-        want = torch.stack([pictures.read_resized(record.path, 16) for record in stack.records])
+        want = torch.stack([images.read_resized(record.path, 16) for record in stack.records])
         assert (stack.batch(slice(None)) - want).abs().max() < 1e-5
     assert len(decodings) == len(records)
     n = len(records)
     assert seen == [*((i + 1, n) for i in range(n)), (n, n)]
     # What the cache knows to be broken is still an error without skip_bad.
-    with pytest.raises(PictureError, match="holds text"):
-        data.load_pictures(records, 16, cache_dir=cache)
+    with pytest.raises(ImageError, match="holds text"):
+        loading.load_images(records, 16, cache_dir=cache)
 
 
 def test_a_missing_file_is_not_remembered(records: tuple[Record, ...], cache: Path) -> None:
     whole = records[0].path.read_bytes()
     records[0].path.unlink()
-    stack = data.load_pictures(records, 16, skip_bad=True, cache_dir=cache)
+    stack = loading.load_images(records, 16, skip_bad=True, cache_dir=cache)
     assert [error.reason for error in stack.skipped] == ["there is no such file"]
     assert not cache.exists()
     records[0].path.write_bytes(whole)
-    assert len(data.load_pictures(records, 16, cache_dir=cache)) == len(records)
+    assert len(loading.load_images(records, 16, cache_dir=cache)) == len(records)
 
 
 def test_nothing_to_load(records: tuple[Record, ...]) -> None:
     with pytest.raises(DataError, match="the list is empty"):
-        data.load_pictures([], 16)
+        loading.load_images([], 16)
     for record in records:
         record.path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of the 11 pictures can be read.*0 bytes"):
-        data.load_pictures(records, 16, skip_bad=True, cache_dir=False)
+    with pytest.raises(DataError, match=r"none of the 11 images can be read.*0 bytes"):
+        loading.load_images(records, 16, skip_bad=True, cache_dir=False)
 
 
 def test_mixed_sizes_and_kinds_become_one_size(tmp_path: Path) -> None:
@@ -309,7 +308,7 @@ def test_mixed_sizes_and_kinds_become_one_size(tmp_path: Path) -> None:
     }
     for name, image in images.items():
         image.save(tmp_path / name)
-    stack = data.load_pictures([Record(tmp_path / name, "test", 0, "good") for name in images], 32, cache_dir=False)
+    stack = loading.load_images([Record(tmp_path / name, "test", 0, "good") for name in images], 32, cache_dir=False)
     values = stack.batch(slice(None))
     assert values.shape == (5, 3, 32, 32)
     for i in (0, 2, 3):
@@ -324,7 +323,7 @@ def test_masks_at_the_working_size(tmp_path: Path) -> None:
     (base / "ground_truth" / "scratch" / "001_mask.png").unlink()
     Image.new("L", (64, 64)).save(base / "ground_truth" / "scratch" / "002_mask.png")
     test = [record for record in find_records(base).records if record.split == "test"]
-    masks, known = data.load_masks(test, 32)
+    masks, known = loading.load_masks(test, 32)
     assert masks.shape == (4, 32, 32)
     assert masks.dtype == known.dtype == np.bool_
     assert known.tolist() == [True, True, False, True]
@@ -336,12 +335,12 @@ def test_masks_at_the_working_size(tmp_path: Path) -> None:
 def test_no_defect_vanishes_or_grows_much(width: int) -> None:
     mask = np.zeros((256, 256), bool)
     mask[:, 101 : 101 + width] = True
-    small = data._shrunk(mask, 32)
+    small = loading._shrunk(mask, 32)
     assert small.any(axis=1).all()
     assert small.any(axis=0).sum() <= np.ceil(width / 8) + 1
-    assert not data._shrunk(np.zeros((50, 60), bool), 32).any()
-    assert data._shrunk(np.ones((50, 60), bool), 32).all()
-    assert data._shrunk(np.eye(16, dtype=bool), 32).sum() == 64
+    assert not loading._shrunk(np.zeros((50, 60), bool), 32).any()
+    assert loading._shrunk(np.ones((50, 60), bool), 32).all()
+    assert loading._shrunk(np.eye(16, dtype=bool), 32).sum() == 64
 
 
 def test_a_mask_of_another_size(tmp_path: Path) -> None:
@@ -349,22 +348,22 @@ def test_a_mask_of_another_size(tmp_path: Path) -> None:
     wrong = base / "ground_truth" / "scratch" / "001_mask.png"
     Image.new("L", (30, 20)).save(wrong)
     test = [record for record in find_records(base).records if record.label]
-    with pytest.raises(PictureError, match=r"is 30 x 20 px, but its picture 001.png is 32 x 32 px") as caught:
-        data.load_masks(test, 16)
+    with pytest.raises(ImageError, match=r"is 30 x 20 px, but its image 001.png is 32 x 32 px") as caught:
+        loading.load_masks(test, 16)
     assert caught.value.path == wrong
-    assert data.load_masks(test, 16, skip_bad=True)[1].tolist() == [True, False]
+    assert loading.load_masks(test, 16, skip_bad=True)[1].tolist() == [True, False]
     wrong.write_bytes(b"")
-    with pytest.raises(PictureError, match="0 bytes"):
-        data.load_masks(test, 16)
+    with pytest.raises(ImageError, match="0 bytes"):
+        loading.load_masks(test, 16)
 
 
-def test_the_mask_of_a_turned_picture(tmp_path: Path) -> None:
+def test_the_mask_of_a_turned_image(tmp_path: Path) -> None:
     note = Image.Exif()
     note[0x0112] = 6
     Image.new("L", (60, 40)).save(tmp_path / "a.jpg", exif=note)
     Image.new("L", (40, 60)).save(tmp_path / "m.png")
     record = Record(tmp_path / "a.jpg", "test", 1, "rust", tmp_path / "m.png")
-    assert data.load_masks([record], 16)[1].tolist() == [True]
+    assert loading.load_masks([record], 16)[1].tolist() == [True]
 
 
 # --- summary
@@ -379,7 +378,7 @@ def test_inspect(tmp_path: Path) -> None:
     shutil.copy(base / "train" / "good" / "000.png", base / "test" / "good" / "000.png")
     Image.new("L", (64, 32)).save(base / "train" / "good" / "048.png")
     seen: list[int] = []
-    got = data.inspect(find_records(base), progress=lambda done, total: seen.append(done))
+    got = inspection.inspect(find_records(base), progress=lambda done, total: seen.append(done))
     assert seen == list(range(1, 59))
     assert json.loads(json.dumps(got)) == got
     assert (got["layout"], got["category"], got["root"]) == ("mvtec", "widget", str(base))
@@ -395,31 +394,31 @@ def test_inspect(tmp_path: Path) -> None:
 
 
 def test_inspect_of_too_few(tmp_path: Path) -> None:
-    got = data.inspect(find_records(toy_datasets.make_folder(tmp_path, 3)))
+    got = inspection.inspect(find_records(toy_datasets.make_folder(tmp_path, 3)))
     assert got["split"] is None
     assert "at least 8 are needed" in got["notes"][0]
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
-    got = data.inspect(find_records(tmp_path))
+    got = inspection.inspect(find_records(tmp_path))
     assert got["width_px"] is None
     assert got["shortcuts"] == got["conditions"] == {}
     assert got["warnings"] == []
 
 
-# --- real pictures
+# --- real images
 
 
 @pytest.mark.real
-def test_real_pictures(shared_data: Path, tmp_path: Path) -> None:
+def test_real_images(shared_data: Path, tmp_path: Path) -> None:
     found = find_records(shared_data / "mvtec_ad" / "toothbrush")
-    stack = data.load_pictures(found.records, 64, cache_dir=tmp_path)
+    stack = loading.load_images(found.records, 64, cache_dir=tmp_path)
     assert stack.values.shape == (90, 3, 64, 64)
     values = stack.batch(slice(None))
     assert 0.05 < values.mean() < 0.95
-    masks, known = data.load_masks(stack.records, 64)
+    masks, known = loading.load_masks(stack.records, 64)
     assert known.all()
     assert masks.any(axis=(1, 2)).sum() == 30
-    split = data.split_normals(found.records, 0)
+    split = splits.split_normals(found.records, 0)
     assert [len(split.train), len(split.selection), len(split.calibration)] == [24, 5, 19]
 
 
@@ -427,8 +426,8 @@ def test_real_pictures(shared_data: Path, tmp_path: Path) -> None:
 def test_real_masks_of_tiles(shared_data: Path) -> None:
     found = find_records(shared_data / "mtd" / "magnetic_tile")
     cracks = [record for record in found.records if record.defect == "crack"]
-    masks, known = data.load_masks(cracks, 64)
+    masks, known = loading.load_masks(cracks, 64)
     assert known.all()
     # Thin cracks survive; a mask may be empty in the file itself.
-    empty = [not pictures.read_mask(record.mask).any() for record in cracks if record.mask]
+    empty = [not images.read_mask(record.mask).any() for record in cracks if record.mask]
     assert (~masks.any(axis=(1, 2))).tolist() == empty

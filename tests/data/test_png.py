@@ -1,4 +1,4 @@
-"""Written pictures come back as they were, or nothing is left behind."""
+"""Written images come back as they were, or nothing is left behind."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from advrad.data import images as pictures
-from advrad.data.png import to_levels, write_picture
+from advrad.data import images as images
+from advrad.data.png import to_levels, write_image
 from advrad.errors import OutputError
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_what_is_written_is_read_back(tmp_path: Path, bits: int) -> None:
     values = np.random.default_rng(0).random((20, 24))
-    write_picture(tmp_path / "a.png", values, bits)
-    got = pictures.read_picture(tmp_path / "a.png")[:, :, 0]
+    write_image(tmp_path / "a.png", values, bits)
+    got = images.read_image(tmp_path / "a.png")[:, :, 0]
     assert np.abs(got - values).max() <= 0.5 / (2**bits - 1) + 1e-6
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_colour_of_16_bits_is_written_in_full(tmp_path: Path) -> None:
     values = np.random.default_rng(0).random((20, 24, 3))
-    write_picture(tmp_path / "a.png", values, 16)
+    write_image(tmp_path / "a.png", values, 16)
     content = (tmp_path / "a.png").read_bytes()
     packed = content[content.index(b"IDAT") + 4 : content.index(b"IEND") - 8]
     rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(20, 1 + 24 * 6)
@@ -34,18 +34,18 @@ def test_colour_of_16_bits_is_written_in_full(tmp_path: Path) -> None:
     got = rows[:, 1:].reshape(20, 24, 3, 2).astype(int) @ [256, 1]
     np.testing.assert_array_equal(got, to_levels(values, 16))
     # Pillow, which checks the sums, takes it for what it is and reads the upper eight bits.
-    assert pictures.examine(tmp_path / "a.png").kind == "16-bit colour, read as 8-bit"
-    assert np.abs(pictures.read_picture(tmp_path / "a.png") - values).max() <= 1 / 255 + 1e-6
+    assert images.examine(tmp_path / "a.png").kind == "16-bit colour, read as 8-bit"
+    assert np.abs(images.read_image(tmp_path / "a.png") - values).max() <= 1 / 255 + 1e-6
 
 
-def test_write_picture_colour_bool_and_cut_off(tmp_path: Path) -> None:
+def test_write_image_colour_bool_and_cut_off(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).random((20, 24, 3)).astype(np.float32)
-    write_picture(tmp_path / "a.png", colour)
-    assert np.abs(pictures.read_picture(tmp_path / "a.png") - colour).max() < 0.003
-    write_picture(tmp_path / "a.png", np.full((20, 20), 7.0))
-    assert pictures.read_picture(tmp_path / "a.png").min() == 1
-    write_picture(tmp_path / "a.png", np.eye(20, dtype=bool))
-    np.testing.assert_array_equal(pictures.read_mask(tmp_path / "a.png"), np.eye(20, dtype=bool))
+    write_image(tmp_path / "a.png", colour)
+    assert np.abs(images.read_image(tmp_path / "a.png") - colour).max() < 0.003
+    write_image(tmp_path / "a.png", np.full((20, 20), 7.0))
+    assert images.read_image(tmp_path / "a.png").min() == 1
+    write_image(tmp_path / "a.png", np.eye(20, dtype=bool))
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "a.png"), np.eye(20, dtype=bool))
 
 
 def test_levels_are_rounded_and_cut_off() -> None:
@@ -55,7 +55,7 @@ def test_levels_are_rounded_and_cut_off() -> None:
     assert to_levels(values).dtype == np.uint8 and to_levels(values, 16).dtype == np.uint16
 
 
-def test_write_picture_refuses(tmp_path: Path) -> None:
+def test_write_image_refuses(tmp_path: Path) -> None:
     grey = np.zeros((20, 20))
     for array, name, bits in [
         (np.zeros((3, 20, 20)), "a.png", 8),
@@ -65,18 +65,18 @@ def test_write_picture_refuses(tmp_path: Path) -> None:
         (grey, "a.jpg", 8),
     ]:
         with pytest.raises(ValueError):
-            write_picture(tmp_path / name, array, bits)
+            write_image(tmp_path / name, array, bits)
     with pytest.raises(OutputError, match="folder is missing"):
-        write_picture(tmp_path / "none" / "a.png", grey)
+        write_image(tmp_path / "none" / "a.png", grey)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_write_picture_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_image_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Image.Image, path: Path, **_: Any) -> None:
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OutputError, match=r"a\.png: cannot be written: the disk is full"):
-        write_picture(tmp_path / "a.png", np.zeros((20, 20)))
+        write_image(tmp_path / "a.png", np.zeros((20, 20)))
     assert list(tmp_path.iterdir()) == []

@@ -13,15 +13,14 @@ from hypothesis.extra import numpy as nps
 from PIL import Image
 from toy_datasets import pixels
 
-from advrad.data import loading as data
-from advrad.data import shortcuts
+from advrad.data import inspection, shortcuts
 from advrad.data.layouts import find_records
 from advrad.data.shortcuts import Separation
 from advrad.detectors.loading import load_detector
 from advrad.errors import DataError
 from advrad.inference.evaluation import evaluate
 
-PICTURES = nps.arrays(
+IMAGES = nps.arrays(
     np.float64, st.tuples(st.integers(1, 4), st.just(3), st.integers(3, 8), st.integers(3, 8)), elements=st.floats(0, 1)
 )
 
@@ -39,7 +38,7 @@ def only(labels: np.ndarray, values: np.ndarray, name: str = "brightness") -> Se
 
 
 def make(root: Path, train: int = 0, good: int = 0, odd: int = 0) -> Path:
-    """A product whose pictures, good and defective, differ by chance alone, but for these grey levels added to each."""
+    """A product whose images, good and defective, differ by chance alone, but for these grey levels added to each."""
     for k, (name, count, shift) in enumerate(
         (("train/good", 40, train), ("test/good", 12, good), ("test/odd", 12, odd))
     ):
@@ -54,35 +53,35 @@ def make(root: Path, train: int = 0, good: int = 0, odd: int = 0) -> Path:
 # --- what is measured
 
 
-def test_of_known_pictures() -> None:
+def test_of_known_images() -> None:
     y, x = np.mgrid[:6, :6]
-    pictures = np.stack([np.full((6, 6), 0.25), (y + x) % 2, x / 5]).astype(np.float32)
-    found = shortcuts.describe(np.repeat(pictures[:, None], 3, axis=1))
+    images = np.stack([np.full((6, 6), 0.25), (y + x) % 2, x / 5]).astype(np.float32)
+    found = shortcuts.describe(np.repeat(images[:, None], 3, axis=1))
     np.testing.assert_allclose(found["brightness"], [0.25, 0.5, 0.5], atol=1e-6)
     np.testing.assert_allclose(found["contrast"], [0, 0.5, np.std(np.arange(6) / 5)], atol=1e-6)
     np.testing.assert_allclose(found["sharpness"], [0, 4, 0], atol=1e-6)
 
 
-@given(PICTURES, st.floats(0, 0.5))
-def test_light_moves_brightness_alone(pictures: np.ndarray, light: float) -> None:
-    before, after = shortcuts.describe(pictures), shortcuts.describe(pictures + light)
+@given(IMAGES, st.floats(0, 0.5))
+def test_light_moves_brightness_alone(images: np.ndarray, light: float) -> None:
+    before, after = shortcuts.describe(images), shortcuts.describe(images + light)
     np.testing.assert_allclose(after["brightness"], before["brightness"] + light, atol=1e-9)
     for name in ("contrast", "sharpness"):
         np.testing.assert_allclose(after[name], before[name], atol=1e-9)
 
 
-@given(PICTURES, st.floats(0, 1))
-def test_exposure_scales_all(pictures: np.ndarray, exposure: float) -> None:
-    before, after = shortcuts.describe(pictures), shortcuts.describe(exposure * pictures)
+@given(IMAGES, st.floats(0, 1))
+def test_exposure_scales_all(images: np.ndarray, exposure: float) -> None:
+    before, after = shortcuts.describe(images), shortcuts.describe(exposure * images)
     for name, values in before.items():
         np.testing.assert_allclose(after[name], exposure * values, atol=1e-9)
 
 
-@given(PICTURES)
-def test_where_things_are_does_not_matter_nor_what_else_is_in_the_batch(pictures: np.ndarray) -> None:
-    found = shortcuts.describe(pictures)
-    turned = shortcuts.describe(np.rot90(pictures, axes=(2, 3)))
-    alone = shortcuts.gather([shortcuts.describe(pictures[i : i + 1]) for i in range(len(pictures))])
+@given(IMAGES)
+def test_where_things_are_does_not_matter_nor_what_else_is_in_the_batch(images: np.ndarray) -> None:
+    found = shortcuts.describe(images)
+    turned = shortcuts.describe(np.rot90(images, axes=(2, 3)))
+    alone = shortcuts.gather([shortcuts.describe(images[i : i + 1]) for i in range(len(images))])
     assert set(found) == set(turned) == set(alone)
     for name, values in found.items():
         np.testing.assert_allclose(turned[name], values, atol=1e-12)
@@ -101,13 +100,13 @@ def test_is_the_larger_of_both_areas(groups: tuple[np.ndarray, np.ndarray]) -> N
     assert found.auroc == pytest.approx(max(area, 1 - area), abs=1e-12)
     assert 0.5 <= found.auroc <= 1
     assert 0 <= found.interval[0] <= found.interval[1] <= 1
-    assert found.pictures == min(labels.sum(), (~labels).sum())
+    assert found.images == min(labels.sum(), (~labels).sum())
     if found.auroc > 0.5:
         assert found.direction == ("are darker" if area > 0.5 else "are brighter")
 
 
 @given(two_groups(), st.randoms(use_true_random=False))
-def test_the_order_of_the_pictures_does_not_matter(groups: tuple[np.ndarray, np.ndarray], chance: object) -> None:
+def test_the_order_of_the_images_does_not_matter(groups: tuple[np.ndarray, np.ndarray], chance: object) -> None:
     labels, values = groups
     order = list(range(labels.size))
     chance.shuffle(order)  # type: ignore[attr-defined]
@@ -129,7 +128,7 @@ def test_nothing_is_said_of_one_group() -> None:
 
 
 @pytest.mark.parametrize(("count", "strong"), [(shortcuts.ENOUGH - 1, False), (shortcuts.ENOUGH, True)])
-def test_few_pictures_are_no_evidence(count: int, strong: bool) -> None:
+def test_few_images_are_no_evidence(count: int, strong: bool) -> None:
     labels = np.repeat([0, 1], [count, 20])
     found = only(labels, labels.astype(float))
     assert found.auroc == 1
@@ -157,7 +156,7 @@ def test_all_strong_statistics_are_told_the_best_first() -> None:
     assert list(shortcuts.areas(found)) == ["brightness", "contrast", "sharpness"]
     (words,) = shortcuts.warn_of_shortcuts(found)
     assert words == (
-        "Brightness alone tells good from defective test pictures with AUROC 1.000 (good ones are darker), "
+        "Brightness alone tells good from defective test images with AUROC 1.000 (good ones are darker), "
         f"contrast alone with {found[1].auroc:.3f} (good ones have more contrast). "
         "A detector may score well here without seeing a defect; compare its figure with these."
     )
@@ -174,11 +173,11 @@ def test_a_planted_shortcut_is_found(tmp_path: Path, widget_run: Path) -> None:
     assert figures["shortcuts"]["brightness"] == 1
     (words,) = figures["warnings"]
     assert "with AUROC 1.000 (good ones are darker)" in words
-    found = data.inspect(dataset)
+    found = inspection.inspect(dataset)
     assert found["shortcuts"]["brightness"] == found["conditions"]["brightness"] == 1
-    assert found["warnings"][0].startswith("Brightness alone tells good from defective test pictures")
+    assert found["warnings"][0].startswith("Brightness alone tells good from defective test images")
     assert found["warnings"][1].startswith(
-        "Brightness alone tells good training pictures from good test pictures with AUROC 1.000"
+        "Brightness alone tells good training images from good test images with AUROC 1.000"
         " (those for testing are darker)"
     )
 
@@ -186,22 +185,22 @@ def test_a_planted_shortcut_is_found(tmp_path: Path, widget_run: Path) -> None:
 def test_where_none_is_planted_there_is_silence(tmp_path: Path, widget_run: Path) -> None:
     dataset = find_records(make(tmp_path))
     figures = evaluate(load_detector(widget_run, "cpu"), dataset).figures
-    found = data.inspect(dataset)
+    found = inspection.inspect(dataset)
     assert figures["warnings"] == found["warnings"] == []
     for areas in (figures["shortcuts"], found["shortcuts"], found["conditions"]):
         assert set(areas) == {"brightness", "contrast", "sharpness"}
 
 
 def test_defects_that_change_the_light_say_nothing_of_the_conditions(tmp_path: Path) -> None:
-    found = data.inspect(find_records(make(tmp_path, odd=-20)))
+    found = inspection.inspect(find_records(make(tmp_path, odd=-20)))
     (words,) = found["warnings"]
     assert "(good ones are brighter)" in words
 
 
 @pytest.mark.real
 def test_the_light_of_real_screws_gives_them_away(shared_data: Path) -> None:
-    found = data.inspect(find_records(shared_data / "mvtec_ad" / "screw"))
+    found = inspection.inspect(find_records(shared_data / "mvtec_ad" / "screw"))
     assert found["shortcuts"]["brightness"] > 0.99
     assert found["conditions"]["brightness"] > 0.99
     assert "(good ones are darker)" in found["warnings"][0]
-    assert data.inspect(find_records(shared_data / "mvtec_ad" / "bottle"))["warnings"] == []
+    assert inspection.inspect(find_records(shared_data / "mvtec_ad" / "bottle"))["warnings"] == []

@@ -14,7 +14,7 @@ EVERY_FAMILY = pytest.mark.parametrize("kind", DEFECTS)
 
 
 def products(count: int, size_px: int = 48, colour: bool = True) -> Tensor:
-    """Pictures with structure; grey ones have three equal channels."""
+    """Images with structure; grey ones have three equal channels."""
     images = stack(count, size_px).batch(range(count))
     return images if colour else images[:, :1].expand(-1, 3, -1, -1).contiguous()
 
@@ -45,18 +45,18 @@ def test_the_mask_is_what_changed(kind: str) -> None:
     images = products(16)
     before = images.clone()
     defective, masks = paste(images, kind)
-    assert torch.equal(images, before), "the normal picture itself was changed"
+    assert torch.equal(images, before), "the normal image itself was changed"
     assert masks.shape == (16, 1, 48, 48) and masks.dtype == torch.bool
     change = (defective - images).abs().amax(1, keepdim=True)
     assert (change[~masks] <= VISIBLE).all()
     assert (change[masks] > VISIBLE).all()
     assert (masks.sum((1, 2, 3)) >= 4).float().mean() > 0.8, "most defects must be visible"
-    assert (masks.float().mean((1, 2, 3)) < 0.8).all(), "a defect must not be the whole picture"
+    assert (masks.float().mean((1, 2, 3)) < 0.8).all(), "a defect must not be the whole image"
 
 
 @EVERY_FAMILY
 @pytest.mark.parametrize("size_px", [16, 33, 256])
-def test_pictures_of_any_size_stay_in_range(kind: str, size_px: int) -> None:
+def test_images_of_any_size_stay_in_range(kind: str, size_px: int) -> None:
     count = 24 if size_px < 100 else 3
     images = products(count, size_px)
     images[::2] = images[::2].round()  # black and white at the very ends of the range
@@ -67,7 +67,7 @@ def test_pictures_of_any_size_stay_in_range(kind: str, size_px: int) -> None:
 
 
 @EVERY_FAMILY
-def test_pictures_need_not_be_square(kind: str) -> None:
+def test_images_need_not_be_square(kind: str) -> None:
     images = products(12)[:, :, :, :24].contiguous()
     defective, masks = paste(images, kind)
     assert defective.shape == images.shape and masks.any()
@@ -82,7 +82,7 @@ def test_the_same_seeds_give_the_same_defects_and_others_give_others(kind: str) 
     assert all(not torch.equal(a, b) for a, b in zip(first[0], other[0], strict=True))
 
 
-def test_a_row_depends_on_its_own_picture_donor_and_seed_only() -> None:
+def test_a_row_depends_on_its_own_image_donor_and_seed_only() -> None:
     images, donors, seeds = products(8), products(8).flip(0), list(range(8))
     together, masks = paste_defects(images, donors, seeds, tuple(DEFECTS))
     for i in (7, 3, 0):
@@ -104,7 +104,7 @@ def test_colour_comes_with_colour() -> None:
 
 @EVERY_FAMILY
 @pytest.mark.parametrize("shade", [0.0, 0.5, 1.0])
-def test_flat_pictures_are_survived(kind: str, shade: float) -> None:
+def test_flat_images_are_survived(kind: str, shade: float) -> None:
     images = torch.full((8, 3, 32, 32), shade)
     defective, masks = paste(images, kind)
     assert defective.min() >= 0 and defective.max() <= 1
@@ -118,7 +118,7 @@ def test_what_adds_matter_or_light_shows_on_flat_grey(kind: str) -> None:
 
 
 def test_an_invisible_defect_is_drawn_again() -> None:
-    """On flat pictures matter moved about is invisible, so other families take its turn."""
+    """On flat images matter moved about is invisible, so other families take its turn."""
     flat = torch.full((40, 3, 128, 128), 0.5)
     kinds = ("patch", "texture")
     once = paste_defects(flat, flat, range(40), kinds, attempts=1)[1].flatten(1).any(1)

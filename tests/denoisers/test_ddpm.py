@@ -30,7 +30,7 @@ def wakened(config: DdpmConfig = TINY) -> DdpmDenoiser:
 
 
 class Oracle(nn.Module):
-    """Knows the clean picture, and answers as a perfect network of the given prediction type would."""
+    """Knows the clean image, and answers as a perfect network of the given prediction type would."""
 
     def __init__(self, clean: Tensor, config: DdpmConfig) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def test_schedules_agree_with_diffusers(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize("sigma", [0.01, 0.17, 0.3, 1.0])
-def test_a_perfect_network_recovers_the_picture(kind: str, sigma: float) -> None:
+def test_a_perfect_network_recovers_the_image(kind: str, sigma: float) -> None:
     config = TINY.model_copy(update={"prediction_type": kind})
     clean = pictures(2, dtype=torch.float64)
     denoiser = DdpmDenoiser(Oracle(clean, config), config)
@@ -105,7 +105,7 @@ def test_a_perfect_network_has_no_loss(kind: str) -> None:
     assert denoiser.network.seen[0].tolist() == [0, 300, 600, 999]
 
 
-def test_network_sees_pictures_of_unit_scale_in_its_own_range() -> None:
+def test_network_sees_images_of_unit_scale_in_its_own_range() -> None:
     seen: list[Tensor] = []
 
     class Silent(nn.Module):

@@ -44,7 +44,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 
 def by_hand(theirs: UNet2DModel, scheduler: DDPMScheduler, z: torch.Tensor, step: int) -> torch.Tensor:
-    """The clean picture that diffusers' own arithmetic predicts at ``step``, in [0, 1]."""
+    """The clean image that diffusers' own arithmetic predicts at ``step``, in [0, 1]."""
     abar = scheduler.alphas_cumprod[step]
     x = abar.sqrt() * (2 * z - 1)
     noise = theirs(x, step).sample

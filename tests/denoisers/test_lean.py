@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
-from toy_models import TINY, assert_gradient, awake, generator, pictures
+from toy_models import TINY, assert_gradient, awake, generator, random_images
 
 from advrad.denoisers.lean import LeanConfig, LeanDenoiser, positions
 from advrad.errors import ConfigError
@@ -34,7 +34,7 @@ def seen_by_network(denoiser: LeanDenoiser, z: Tensor, sigma: float, window: Ten
 def test_shapes_and_names() -> None:
     denoiser = awake()
     assert denoiser.multiple_px == 8
-    z = pictures(2, 40)
+    z = random_images(2, 40)
     recon = ask(denoiser, z, 0.3)
     assert recon.shape == z.shape
     with torch.no_grad():
@@ -42,9 +42,9 @@ def test_shapes_and_names() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0])
-def test_a_row_depends_on_its_own_picture_only(sigma: float) -> None:
+def test_a_row_depends_on_its_own_image_only(sigma: float) -> None:
     denoiser = awake().double()
-    z = pictures(3, dtype=torch.float64)
+    z = random_images(3, dtype=torch.float64)
     together = ask(denoiser, z, sigma)
     for i in range(3):
         torch.testing.assert_close(ask(denoiser, z[i : i + 1], sigma)[0], together[i], rtol=0, atol=1e-12)
@@ -54,7 +54,7 @@ def test_a_row_depends_on_its_own_picture_only(sigma: float) -> None:
 
 
 def test_each_row_has_its_own_noise_level() -> None:
-    denoiser, z = awake(), pictures(2)
+    denoiser, z = awake(), random_images(2)
     with torch.no_grad():
         mixed = denoiser(z, torch.tensor([0.1, 0.6]))
     torch.testing.assert_close(mixed[0], ask(denoiser, z, 0.1)[0], rtol=0, atol=1e-5)
@@ -62,21 +62,21 @@ def test_each_row_has_its_own_noise_level() -> None:
     assert (mixed[0] - ask(denoiser, z, 0.6)[0]).abs().max() > 1e-2
 
 
-def test_without_noise_the_picture_comes_back() -> None:
-    z = 3 * pictures(2) - 1  # also beyond [0, 1]: nothing is clamped
+def test_without_noise_the_image_comes_back() -> None:
+    z = 3 * random_images(2) - 1  # also beyond [0, 1]: nothing is clamped
     torch.testing.assert_close(ask(awake(), z, 1e-6), z, rtol=0, atol=1e-4)
 
 
 def test_in_endless_noise_only_the_prior_is_left() -> None:
-    z = pictures(2) + 1e4 * torch.randn(2, 3, 32, 32, generator=generator(5))
+    z = random_images(2) + 1e4 * torch.randn(2, 3, 32, 32, generator=generator(5))
     fresh = ask(LeanDenoiser(TINY), z, 1e4)  # the network is still silent
     torch.testing.assert_close(fresh, torch.full_like(z, 0.5), rtol=0, atol=1e-3)
     assert ask(awake(), z, 1e4).abs().max() < 10
 
 
 def test_a_silent_network_gives_the_best_linear_guess() -> None:
-    """For pictures of mean 1/2 and standard deviation 1/4 in white noise it is Wiener's."""
-    z = pictures(2)
+    """For images of mean 1/2 and standard deviation 1/4 in white noise it is Wiener's."""
+    z = random_images(2)
     for sigma in (0.05, 0.25, 1.0):
         share = 0.25**2 / (0.25**2 + sigma**2)
         torch.testing.assert_close(ask(LeanDenoiser(TINY), z, sigma), 0.5 + share * (z - 0.5), rtol=0, atol=1e-5)
@@ -95,7 +95,7 @@ def adapted(config: LeanConfig = TINY, **changes: object) -> tuple[LeanDenoiser,
 
 def test_an_adapted_silent_network_gives_the_best_linear_guess_for_every_place() -> None:
     denoiser, mean, deviation = adapted()
-    z = pictures(2)
+    z = random_images(2)
     for sigma in (0.05, 0.25, 1.0):
         share = deviation**2 / (deviation**2 + sigma**2)
         torch.testing.assert_close(ask(denoiser, z, sigma), mean + share * (z - mean), rtol=0, atol=0.02)
@@ -113,7 +113,7 @@ def test_an_adapted_network_sees_unit_variance_at_every_place() -> None:
 
 def test_a_crop_is_adapted_to_its_own_place() -> None:
     denoiser, *_ = adapted()
-    z = pictures(2, 32)
+    z = random_images(2, 32)
     window = torch.tensor([[-0.5, 0.0, 0.5, 1.0]]).expand(2, 4)  # rows 8 to 24, columns 16 to 32
     part = ask(denoiser, z[:, :, 8:24, 16:32].contiguous(), 0.2, window)
     torch.testing.assert_close(part, ask(denoiser, z, 0.2)[:, :, 8:24, 16:32], rtol=0, atol=1e-5)
@@ -126,7 +126,7 @@ def test_a_place_that_never_changes_keeps_some_variance() -> None:
     torch.testing.assert_close(denoiser.variance, torch.full_like(denoiser.variance, 0.04**2))
 
 
-def test_detail_finer_than_the_usual_picture_counts_as_variance() -> None:
+def test_detail_finer_than_the_usual_image_counts_as_variance() -> None:
     """Stripes of one pixel, always the same, vanish from a mean of half the size."""
     stripes = torch.zeros(6, 3, 32, 32)
     stripes[..., ::2] = 1
@@ -138,10 +138,10 @@ def test_detail_finer_than_the_usual_picture_counts_as_variance() -> None:
 
 def test_an_adapted_denoiser_has_exact_gradients() -> None:
     denoiser = awake()
-    denoiser.adapt([pictures(9, 32, seed=4)])
+    denoiser.adapt([random_images(9, 32, seed=4)])
     denoiser = denoiser.double()
     sigma = torch.tensor([0.1], dtype=torch.float64)
-    assert_gradient(lambda z: denoiser.denoise(z, sigma), pictures(1, dtype=torch.float64))
+    assert_gradient(lambda z: denoiser.denoise(z, sigma), random_images(1, dtype=torch.float64))
 
 
 def test_network_sees_unit_variance_at_every_noise_level() -> None:
@@ -162,25 +162,25 @@ def test_a_crop_sees_the_positions_of_the_whole() -> None:
 
 
 def test_network_is_told_place_and_magnification_of_a_crop() -> None:
-    denoiser, z = awake(), pictures(1, 64)
+    denoiser, z = awake(), random_images(1, 64)
     _, scalars, place = seen_by_network(denoiser, z, 0.2, None)
     window = torch.tensor([[-0.5, 0.0, 0.5, 1.0]])  # rows 16 to 48, columns 32 to 64
     _, crop_scalars, crop_place = seen_by_network(denoiser, z[:, :, 16:48, 32:64], 0.2, window)
     torch.testing.assert_close(crop_scalars, scalars)
     torch.testing.assert_close(crop_place, place[:, :, 8:24, 16:32])
-    _, small_scalars, _ = seen_by_network(denoiser, pictures(1, 32), 0.2, None)
+    _, small_scalars, _ = seen_by_network(denoiser, random_images(1, 32), 0.2, None)
     assert float(scalars[0, 1] - small_scalars[0, 1]) == pytest.approx(1)  # one octave
     assert float(scalars[0, 0] - small_scalars[0, 0]) == 0
 
 
 def test_no_window_is_the_whole_window() -> None:
-    denoiser, z = awake(), pictures(2)
+    denoiser, z = awake(), random_images(2)
     assert torch.equal(ask(denoiser, z, 0.2), ask(denoiser, z, 0.2, WHOLE.expand(2, 4)))
 
 
 def loss_of(denoiser: LeanDenoiser, count: int = 3, **changes: Tensor) -> Tensor:
     dtype = next(denoiser.parameters()).dtype
-    images = pictures(count, dtype=dtype)
+    images = random_images(count, dtype=dtype)
     values = {
         "images": images,
         "corrupted": images,
@@ -195,7 +195,7 @@ def test_training_loss_is_one_number_per_row_of_that_row() -> None:
     denoiser = awake().double()
     together = loss_of(denoiser)
     assert together.shape == (3,)
-    images = pictures(3, dtype=torch.float64)
+    images = random_images(3, dtype=torch.float64)
     noise = torch.randn(images.shape, generator=generator(7), dtype=torch.float64)
     level = torch.linspace(0, 1, 3, dtype=torch.float64)
     for i in range(3):
@@ -204,9 +204,9 @@ def test_training_loss_is_one_number_per_row_of_that_row() -> None:
         torch.testing.assert_close(alone[0], together[i], rtol=1e-10, atol=0)
 
 
-def test_training_loss_is_the_weighted_error_towards_the_uncorrupted_picture() -> None:
+def test_training_loss_is_the_weighted_error_towards_the_uncorrupted_image() -> None:
     denoiser = awake(LeanConfig(**SMALL, sigma_min=0.1, sigma_max=0.4)).double()
-    images = pictures(3, dtype=torch.float64)
+    images = random_images(3, dtype=torch.float64)
     corrupted = images.clone()
     corrupted[:, 1, 4:20, 8:16] += 0.1
     noise = torch.randn(images.shape, generator=generator(7), dtype=torch.float64)
@@ -221,7 +221,7 @@ def test_training_loss_is_the_weighted_error_towards_the_uncorrupted_picture() -
         assert float(got[i].detach()) == pytest.approx(float(wanted), rel=1e-9)
 
 
-def test_training_loss_starts_at_one_for_pictures_of_the_assumed_spread() -> None:
+def test_training_loss_starts_at_one_for_images_of_the_assumed_spread() -> None:
     """The weight makes every noise level count alike: a silent network leaves unit error at each."""
     images = 0.5 + 0.25 * torch.randn(3, 3, 64, 64, generator=generator(1))
     noise = torch.randn(images.shape, generator=generator(2))
@@ -240,7 +240,7 @@ def test_training_loss_knows_the_window() -> None:
 def test_gradient_is_exact(sigma: float) -> None:
     denoiser = awake().double()
     levels = torch.full((2,), sigma, dtype=torch.float64)
-    z = 1.5 * pictures(2, 16, dtype=torch.float64) - 0.2
+    z = 1.5 * random_images(2, 16, dtype=torch.float64) - 0.2
     assert_gradient(lambda x: denoiser.denoise(x, levels), z)
 
 

@@ -10,37 +10,37 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from toy_models import Linear, assert_gradient, awake, generator, pictures
+from toy_models import Linear, assert_gradient, awake, generator, random_images
 
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import StoredNoise, draw_noise, noise_levels, reconstruct
 
 
 def test_rows_share_one_draw_that_the_seed_decides() -> None:
-    noise = draw_noise(pictures(3), generator(4))
+    noise = draw_noise(random_images(3), generator(4))
     assert noise.shape == (1, 3, 32, 32)
-    assert torch.equal(noise, draw_noise(pictures(1, seed=9), generator(4)))
-    assert not torch.equal(noise, draw_noise(pictures(3), generator(5)))
+    assert torch.equal(noise, draw_noise(random_images(1, seed=9), generator(4)))
+    assert not torch.equal(noise, draw_noise(random_images(3), generator(5)))
     assert abs(float(noise.mean())) < 0.1 and float(noise.std()) == pytest.approx(1, abs=0.05)
 
 
 def test_independent_rows_have_noise_of_their_own() -> None:
-    noise = draw_noise(pictures(3), generator(4), independent=True)
+    noise = draw_noise(random_images(3), generator(4), independent=True)
     assert noise.shape == (3, 3, 32, 32)
     assert not torch.equal(noise[0], noise[1])
     denoiser = Linear(1.0)
-    reconstruct(denoiser, pictures(3), 0.5, generator(4), steps=2, independent=True)
-    torch.testing.assert_close(denoiser.asked[0][0] - pictures(3), 0.5 * noise)
+    reconstruct(denoiser, random_images(3), 0.5, generator(4), steps=2, independent=True)
+    torch.testing.assert_close(denoiser.asked[0][0] - random_images(3), 0.5 * noise)
 
 
 def test_the_draw_does_not_depend_on_the_arithmetic() -> None:
-    double = draw_noise(pictures(1, dtype=torch.float64), generator(4))
+    double = draw_noise(random_images(1, dtype=torch.float64), generator(4))
     assert double.dtype == torch.float64
-    assert torch.equal(double.float(), draw_noise(pictures(1), generator(4)))
+    assert torch.equal(double.float(), draw_noise(random_images(1), generator(4)))
 
 
 def test_stored_noise_stands_in_for_the_generator_that_it_was_drawn_from() -> None:
-    denoiser, images, source = awake(), pictures(2), generator(4)
+    denoiser, images, source = awake(), random_images(2), generator(4)
     stored = [draw_noise(images, source) for _ in range(3)]
     kept = StoredNoise(iter(stored))
     again = reconstruct(denoiser, images, 0.3, kept, steps=3)
@@ -64,8 +64,8 @@ def test_levels_bend_towards_the_small_ones() -> None:
     assert levels[8] == pytest.approx(0.02)
 
 
-def test_one_shot_is_one_call_on_picture_plus_noise() -> None:
-    denoiser, images = Linear(0.7, 0.1), pictures(2)
+def test_one_shot_is_one_call_on_image_plus_noise() -> None:
+    denoiser, images = Linear(0.7, 0.1), random_images(2)
     recon = reconstruct(denoiser, images, 0.8, generator(3))
     ((z, sigma),) = denoiser.asked
     expected = images + 0.8 * draw_noise(images, generator(3))
@@ -77,13 +77,13 @@ def test_one_shot_is_one_call_on_picture_plus_noise() -> None:
 
 @pytest.mark.parametrize("steps", [2, 5])
 def test_a_walk_asks_at_every_level(steps: int) -> None:
-    denoiser, images = Linear(0.7), pictures(2)
+    denoiser, images = Linear(0.7), random_images(2)
     reconstruct(denoiser, images, 0.5, generator(3), steps)
     assert [float(sigma[0]) for _, sigma in denoiser.asked] == pytest.approx(noise_levels(0.5, steps)[:-1])
 
 
 class Knows(Denoiser):
-    """Knows the clean picture, so what it is shown tells how much noise was left in it."""
+    """Knows the clean image, so what it is shown tells how much noise was left in it."""
 
     def __init__(self, clean: Tensor) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Knows(Denoiser):
 
 @pytest.mark.parametrize("fresh", [0.0, 0.5, 1.0])
 def test_the_noise_in_the_walk_is_as_strong_as_it_says(fresh: float) -> None:
-    images = pictures(1, 64)
+    images = random_images(1, 64)
     denoiser = Knows(images)
     recon = reconstruct(denoiser, images, 0.6, generator(3), 6, fresh)
     assert torch.equal(recon, images)
@@ -108,7 +108,7 @@ def test_the_noise_in_the_walk_is_as_strong_as_it_says(fresh: float) -> None:
 
 def test_the_ancestral_walk_is_the_ddpm_posterior() -> None:
     """At fresh 1 the state after a step is drawn from q(x_t-1 | x_t, x_0), here in noise-level form."""
-    denoiser, images = Linear(0.0, 0.5), pictures(1)
+    denoiser, images = Linear(0.0, 0.5), random_images(1)
     reconstruct(denoiser, images, 0.5, generator(3), 3)
     levels = noise_levels(0.5, 3)
     draws = generator(3)
@@ -121,7 +121,7 @@ def test_the_ancestral_walk_is_the_ddpm_posterior() -> None:
 
 
 def test_the_deterministic_walk_draws_once() -> None:
-    denoiser, images = Linear(0.0, 0.5), pictures(1)
+    denoiser, images = Linear(0.0, 0.5), random_images(1)
     reconstruct(denoiser, images, 0.5, generator(3), 3, fresh=0.0)
     levels = noise_levels(0.5, 3)
     z, _ = denoiser.asked[0]
@@ -132,8 +132,8 @@ def test_the_deterministic_walk_draws_once() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_a_row_depends_on_its_own_picture_only(steps: int) -> None:
-    denoiser, images = awake().double(), pictures(3, dtype=torch.float64)
+def test_a_row_depends_on_its_own_image_only(steps: int) -> None:
+    denoiser, images = awake().double(), random_images(3, dtype=torch.float64)
     with torch.no_grad():
         together = reconstruct(denoiser, images, 0.3, generator(1), steps)
         for i in range(3):
@@ -145,7 +145,7 @@ def test_a_row_depends_on_its_own_picture_only(steps: int) -> None:
 def test_gradient_is_exact(steps: int) -> None:
     denoiser = awake().double()
     # Pixels at the ends of the range have a gradient like any other.
-    images = pictures(1, 16, dtype=torch.float64).round()
+    images = random_images(1, 16, dtype=torch.float64).round()
     assert_gradient(lambda x: reconstruct(denoiser, x, 0.3, generator(1), steps), images)
 
 
@@ -157,11 +157,11 @@ def test_a_detached_step_is_caught() -> None:
         return reconstruct(denoiser, x + 0.5 * (x.detach() - x), 0.3, generator(1))
 
     with pytest.raises(AssertionError, match="finite difference"):
-        assert_gradient(stopped, pictures(1, 16, dtype=torch.float64))
+        assert_gradient(stopped, random_images(1, 16, dtype=torch.float64))
 
 
 def test_mode_of_the_denoiser_is_left_alone() -> None:
     for training in (True, False):
         denoiser = awake().train(training)
-        assert reconstruct(denoiser, pictures(1), 0.3, generator(1)).requires_grad
+        assert reconstruct(denoiser, random_images(1), 0.3, generator(1)).requires_grad
         assert denoiser.training is training

@@ -1,4 +1,4 @@
-"""The detector: exact gradients, scores of each picture alone, deciding, and the model folder."""
+"""The detector: exact gradients, scores of each image alone, deciding, and the model folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from toy_datasets import write_good
-from toy_models import NEAR, TINY, TWO_LOOKS, assert_gradient, awake, detector, generator, pictures, statistics
+from toy_models import NEAR, TINY, TWO_LOOKS, assert_gradient, awake, detector, generator, random_images, statistics
 
 import advrad.utils.precision
 from advrad.data.images import read_resized
@@ -32,7 +32,7 @@ from advrad.detectors.scoring import (
     scale_errors,
     smooth,
 )
-from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, PictureError
+from advrad.errors import CheckpointError, ConfigError, ImageError, NotCalibratedError
 from advrad.utils.precision import bfloat16_is_native
 
 # --- scoring -------------------------------------------------------------------------------------------------------
@@ -41,12 +41,12 @@ from advrad.utils.precision import bfloat16_is_native
 def test_shapes() -> None:
     made = detector()
     with torch.no_grad():
-        scores, maps, recon = made.examine(pictures(3, 48), generator(1))
+        scores, maps, recon = made.examine(random_images(3, 48), generator(1))
         assert scores.shape == (3,) and maps.shape == (3, 1, 32, 32) and recon.shape == (3, 3, 32, 32)
-        assert torch.equal(made.score(pictures(3, 48), generator(1)), scores)
-        assert torch.equal(made(pictures(3, 48), generator(1)), scores)
-        assert torch.equal(made.error_map(pictures(3, 48), generator(1)), maps)
-        assert torch.equal(made.reconstruct(pictures(3, 48), generator(1)), recon)
+        assert torch.equal(made.score(random_images(3, 48), generator(1)), scores)
+        assert torch.equal(made(random_images(3, 48), generator(1)), scores)
+        assert torch.equal(made.error_map(random_images(3, 48), generator(1)), maps)
+        assert torch.equal(made.reconstruct(random_images(3, 48), generator(1)), recon)
 
 
 def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None:
@@ -57,7 +57,7 @@ def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None
         DetectorConfig(denoiser=TINY, size_px=32, score=config),
         [MapStatistics(mean, torch.ones_like(mean))],
     ).eval()
-    images = pictures(4)
+    images = random_images(4)
     with torch.no_grad():
         recon = reconstruct(awake(), images, 0.26, generator(1))
         got, maps, given = made.examine(images, generator(1))
@@ -68,7 +68,7 @@ def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None
 
 
 def test_looks_are_averaged_in_units_of_their_spread() -> None:
-    images = pictures(2)
+    images = random_images(2)
     parts = statistics(TWO_LOOKS)
     with torch.no_grad():
         together = detector(calibrated=False).score(images, generator(1))
@@ -83,7 +83,7 @@ def test_looks_are_averaged_in_units_of_their_spread() -> None:
 
 
 def test_maps_are_averaged_in_units_of_their_spread() -> None:
-    images = pictures(2)
+    images = random_images(2)
     score = TWO_LOOKS.model_copy(update={"looks": (NEAR,)})
     parts = statistics(score)
     config = DetectorConfig(denoiser=TINY, size_px=32, score=score, precision="float32")
@@ -101,7 +101,7 @@ def test_maps_are_averaged_in_units_of_their_spread() -> None:
 
 
 def test_smoothing_changes_the_map_and_never_the_score() -> None:
-    images = pictures(2)
+    images = random_images(2)
     plain = detector().measure(images)
     smoothed = detector(TWO_LOOKS.model_copy(update={"map_filter_px": 9})).measure(images)
     assert torch.equal(smoothed[0], plain[0]) and torch.equal(smoothed[2], plain[2])
@@ -113,12 +113,12 @@ def test_each_look_costs_one_call_at_its_own_size() -> None:
     made = detector()
     calls = []
     handle = made.denoiser.network.register_forward_pre_hook(lambda module, given: calls.append(given[0].shape[-1]))
-    made.measure(pictures(1))
+    made.measure(random_images(1))
     handle.remove()
     assert calls == [32, 16]
 
 
-def test_no_pictures_give_no_results_of_the_right_shape() -> None:
+def test_no_images_give_no_results_of_the_right_shape() -> None:
     made = detector()
     none = torch.zeros(0, 3, 48, 40)
     with torch.no_grad():
@@ -136,9 +136,9 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
         detector(calibrated=False).score(torch.rand(shape), generator())
 
 
-def test_a_score_depends_on_its_own_picture_only() -> None:
+def test_a_score_depends_on_its_own_image_only() -> None:
     made = detector(calibrated=False).double()
-    images = pictures(4, dtype=torch.float64)
+    images = random_images(4, dtype=torch.float64)
     with torch.no_grad():
         together = made.examine(images, generator(1))
         for i in range(4):
@@ -155,7 +155,7 @@ def test_a_score_depends_on_its_own_picture_only() -> None:
 @pytest.mark.parametrize("size_px", [32, 40])
 def test_gradient_of_the_whole_score_is_exact(steps: int, size_px: int) -> None:
     made = detector(TWO_LOOKS.model_copy(update={"steps": steps, "draws": 2}), calibrated=False).double()
-    assert_gradient(lambda x: made.score(x, generator(1)), pictures(2, size_px, dtype=torch.float64))
+    assert_gradient(lambda x: made.score(x, generator(1)), random_images(2, size_px, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("pooling", [0.0, 0.01])
@@ -164,7 +164,7 @@ def test_gradient_of_every_style_is_exact(normalisation: str, pooling: float) ->
     score = ScoreConfig(looks=(NEAR,), normalisation=normalisation, pooling=pooling, map_filter_px=5)  # type: ignore[arg-type]
     made = detector(score, calibrated=False).double()
     # Black, white and all between: no pixel is too dark or bright to have a gradient.
-    images = (1.5 * pictures(1, 32, dtype=torch.float64) - 0.25).clamp(0, 1)
+    images = (1.5 * random_images(1, 32, dtype=torch.float64) - 0.25).clamp(0, 1)
     assert_gradient(lambda x: made.score(x, generator(1)), images)
     assert_gradient(lambda x: made.error_map(x, generator(1)), images)
 
@@ -177,27 +177,27 @@ class Stopping(LeanDenoiser):
 
 
 class Clamping(LeanDenoiser):
-    """A denoiser with a planted fault: its answer is kept in the range of pictures."""
+    """A denoiser with a planted fault: its answer is kept in the range of images."""
 
     def denoise(self, *arguments: torch.Tensor) -> torch.Tensor:
         return super().denoise(*arguments).clamp(0, 1)
 
 
 def test_a_detached_reconstruction_is_caught() -> None:
-    """The explicit picture in the error still has a gradient, so only finite differences notice."""
+    """The explicit image in the error still has a gradient, so only finite differences notice."""
     made = detector(calibrated=False).double()
     made.denoiser.__class__ = Stopping
     with pytest.raises(AssertionError, match="finite difference"):
-        assert_gradient(lambda x: made.score(x, generator(1)), pictures(2, dtype=torch.float64))
+        assert_gradient(lambda x: made.score(x, generator(1)), random_images(2, dtype=torch.float64))
 
 
 def test_nothing_is_clamped() -> None:
     made = detector(calibrated=False)
     with torch.no_grad():
-        recon = made.reconstruct(4 * pictures(2) - 1.5, generator(1))
+        recon = made.reconstruct(4 * random_images(2) - 1.5, generator(1))
         assert recon.min() < -0.1 and recon.max() > 1.1
         made.denoiser.__class__ = Clamping
-        clamped = made.reconstruct(4 * pictures(2) - 1.5, generator(1))
+        clamped = made.reconstruct(4 * random_images(2) - 1.5, generator(1))
         assert clamped.min() >= 0 and clamped.max() <= 1, "the planted fault does not show"
 
 
@@ -205,7 +205,7 @@ def test_the_caller_decides_on_gradients_and_mode() -> None:
     made = detector(calibrated=False)
     for training in (True, False):
         made.train(training)
-        assert made.score(pictures(1), generator(1)).requires_grad
+        assert made.score(random_images(1), generator(1)).requires_grad
         assert made.training is training and made.denoiser.training is training
 
 
@@ -215,15 +215,15 @@ def test_the_caller_decides_on_gradients_and_mode() -> None:
 def test_without_threshold_nothing_is_decided() -> None:
     made = detector(calibrated=False)
     with pytest.raises(NotCalibratedError, match="calibrate"):
-        list(made.predict(pictures(1)))
+        list(made.predict(random_images(1)))
     with pytest.raises(NotCalibratedError):
         made.calibration  # noqa: B018
-    made.measure(pictures(1))  # scoring needs no threshold
+    made.measure(random_images(1))  # scoring needs no threshold
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_batch_size_changes_nothing(batch_size: int) -> None:
-    made, images = detector(), pictures(10)
+    made, images = detector(), random_images(10)
     wanted = list(made.predict(images, batch_size=10))
     got = list(made.predict(images, batch_size=batch_size))
     assert len(got) == 10
@@ -236,7 +236,7 @@ def test_batch_size_changes_nothing(batch_size: int) -> None:
 
 @pytest.mark.skipif(not bfloat16_is_native(torch.device("cpu")), reason="the processor has no bfloat16")
 def test_batch_size_changes_little_in_bfloat16() -> None:
-    made, images = detector(precision="bfloat16"), pictures(8)
+    made, images = detector(precision="bfloat16"), random_images(8)
     wanted = made.measure(images)[0]
     got = torch.cat([made.measure(images[i : i + 1])[0] for i in range(8)])
     # Processors sum in an order that depends on the batch, and what is then rounded is coarse.
@@ -245,7 +245,7 @@ def test_batch_size_changes_little_in_bfloat16() -> None:
 
 
 def test_measure_repeats_bit_by_bit() -> None:
-    made, images = detector(), pictures(3)
+    made, images = detector(), random_images(3)
     torch.manual_seed(1)
     first = made.measure(images)
     torch.manual_seed(2)  # the noise is the detector's own
@@ -265,9 +265,9 @@ def test_state_is_restored_after_predicting(training: bool) -> None:
     made.denoiser.network.register_forward_pre_hook(
         lambda module, given: seen.append((module.training, torch.is_grad_enabled()))
     )
-    predictions = made.predict(pictures(3), batch_size=1)
+    predictions = made.predict(random_images(3), batch_size=1)
     next(predictions)
-    assert made.training is training and torch.is_grad_enabled(), "between two pictures the caller is at home"
+    assert made.training is training and torch.is_grad_enabled(), "between two images the caller is at home"
     list(predictions)
     assert made.training is training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
     assert set(seen) == {(False, False)}
@@ -302,28 +302,28 @@ def test_one_path_will_do(files: list[Path]) -> None:
     assert as_path.score_map.dtype == as_path.recon.dtype == np.float32
 
 
-def test_an_unreadable_picture_is_named(files: list[Path], tmp_path: Path) -> None:
+def test_an_unreadable_image_is_named(files: list[Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(files[0].read_bytes()[:100])
     predictions = detector().predict([files[0], broken], batch_size=1)
     next(predictions)
-    with pytest.raises(PictureError, match=r"broken\.png"):
+    with pytest.raises(ImageError, match=r"broken\.png"):
         next(predictions)
 
 
 def test_verdict_is_score_above_threshold() -> None:
     made = detector()
-    predictions = list(made.predict(pictures(20, seed=7)))
+    predictions = list(made.predict(random_images(20, seed=7)))
     assert all(p.threshold == made.calibration.threshold for p in predictions)
     assert all(p.defective is (p.score > p.threshold) for p in predictions)
     at_threshold = made.calibration.model_copy(update={"threshold": predictions[0].score})
     made.detector_config = made.detector_config.model_copy(update={"calibration": at_threshold})
-    assert not next(made.predict(pictures(20, seed=7))).defective
+    assert not next(made.predict(random_images(20, seed=7))).defective
 
 
 def test_calibration_is_conformal_and_remembers() -> None:
     made = detector(calibrated=False)
-    batches = [pictures(7, seed=1), pictures(6, seed=2), pictures(7, seed=3)]
+    batches = [random_images(7, seed=1), random_images(6, seed=2), random_images(7, seed=3)]
     scores = torch.cat([made.measure(batch)[0] for batch in batches]).tolist()
     made.calibrate(iter(batches), 0.05, {"data": "here"})
     calibration = made.calibration
@@ -334,10 +334,10 @@ def test_calibration_is_conformal_and_remembers() -> None:
     assert made.calibration.threshold < calibration.threshold
 
 
-def test_too_few_calibration_pictures_leave_it_uncalibrated() -> None:
+def test_too_few_calibration_images_leave_it_uncalibrated() -> None:
     made = detector(calibrated=False)
-    with pytest.raises(ConfigError, match="needs 19 calibration pictures, there are 5"):
-        made.calibrate([pictures(5)])
+    with pytest.raises(ConfigError, match="needs 19 calibration images, there are 5"):
+        made.calibrate([random_images(5)])
     assert made.detector_config.calibration is None
 
 
@@ -357,7 +357,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_a_saved_detector_scores_alike_bit_by_bit(saved: Path) -> None:
-    images = pictures(4)
+    images = random_images(4)
     made = detector()
     for where in (saved, str(saved)):
         loaded = AdvRAD.from_pretrained(where)
@@ -379,7 +379,7 @@ def test_a_saved_detector_saves_the_same_files(saved: Path, tmp_path: Path) -> N
 def test_an_uncalibrated_detector_stays_so(tmp_path: Path) -> None:
     detector(calibrated=False).save_pretrained(tmp_path)
     with pytest.raises(NotCalibratedError):
-        list(AdvRAD.from_pretrained(tmp_path).predict(pictures(1)))
+        list(AdvRAD.from_pretrained(tmp_path).predict(random_images(1)))
 
 
 def test_the_folder_holds_no_path_of_this_machine(saved: Path, tmp_path: Path) -> None:
@@ -462,15 +462,15 @@ def test_saving_again_renews_the_model_card(tmp_path: Path) -> None:
     made = detector()
     made.save_pretrained(tmp_path)
     before = (tmp_path / "README.md").read_text(encoding="utf-8")
-    made.calibrate([pictures(50, seed=5)], 0.02)
+    made.calibrate([random_images(50, seed=5)], 0.02)
     made.save_pretrained(tmp_path)
     after = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert after != before and "50" in after
 
 
-def test_pictures_are_resized_differentiably_first() -> None:
+def test_images_are_resized_differentiably_first() -> None:
     made = detector(calibrated=False)
-    images = pictures(2, 64)
+    images = random_images(2, 64)
     with torch.no_grad():
         assert torch.equal(made.score(images, generator(1)), made.score(resize(images, 32), generator(1)))
 
@@ -482,5 +482,5 @@ def test_bfloat16_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> 
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(advrad.utils.precision, "bfloat16_is_native", lambda device, native=native: native)
         seen.clear()
-        made.measure(pictures(1))
+        made.measure(random_images(1))
         assert set(seen) == {dtype}

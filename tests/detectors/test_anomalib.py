@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from torch import Tensor
-from toy_models import assert_gradient, generator, pictures
+from toy_models import assert_gradient, generator, random_images
 
 import advrad
 from advrad.detectors.anomalib import WholeGraph, expose
@@ -37,7 +37,7 @@ def scores(detector: CallableDetector, images: Tensor) -> Tensor:
 
 
 def test_scores_and_maps_are_the_models_own() -> None:
-    model, images = toy(), pictures(3, 16)
+    model, images = toy(), random_images(3, 16)
     answer = validated_output(expose(model), images, generator())
     assert answer.maps is not None
     for row in range(3):
@@ -49,14 +49,14 @@ def test_scores_and_maps_are_the_models_own() -> None:
 
 def test_the_gradient_is_that_of_the_score() -> None:
     model = toy().double()
-    assert not probe(advrad.wrap(lambda x: model.model(x)), pictures(2, 16).double()).differentiable
-    assert probe(expose(model), pictures(2, 16).double()).differentiable
-    assert_gradient(lambda x: scores(expose(model), x), pictures(2, 16).double())
-    assert_gradient(lambda x: scores(expose(model), x), pictures(2, 24).double())  # resized on the way
+    assert not probe(advrad.wrap(lambda x: model.model(x)), random_images(2, 16).double()).differentiable
+    assert probe(expose(model), random_images(2, 16).double()).differentiable
+    assert_gradient(lambda x: scores(expose(model), x), random_images(2, 16).double())
+    assert_gradient(lambda x: scores(expose(model), x), random_images(2, 24).double())  # resized on the way
 
 
 def test_a_distance_of_zero_has_no_bad_gradient() -> None:
-    model, images = toy(), pictures(1, 16)
+    model, images = toy(), random_images(1, 16)
     with torch.no_grad():
         stored = model.model.features(model.pre_processor.transform(images))[0]
         model.model.memory.copy_(stored[:5])  # five of its own patches
@@ -66,7 +66,7 @@ def test_a_distance_of_zero_has_no_bad_gradient() -> None:
 
 
 def test_rows_do_not_meet_in_a_model_that_mixes_them() -> None:
-    model, images = toy(mixes=True), pictures(3, 16)
+    model, images = toy(mixes=True), random_images(3, 16)
     detector = expose(model)
     together = validated_output(detector, images, generator())
     for index in range(3):
@@ -77,7 +77,7 @@ def test_rows_do_not_meet_in_a_model_that_mixes_them() -> None:
 
 
 def test_the_callers_choice_to_record_no_gradient_stands() -> None:
-    images = pictures(2, 16).requires_grad_()
+    images = random_images(2, 16).requires_grad_()
     detector = expose(toy())
     with torch.no_grad():
         assert not scores(detector, images).requires_grad
@@ -103,7 +103,7 @@ def test_what_it_is_known_to_be() -> None:
 
 @pytest.mark.parametrize("sensitivity", [0.5, 0.7])
 def test_its_threshold_decides_as_anomalib_does(sensitivity: float) -> None:
-    model, images = toy(), pictures(16, 16)
+    model, images = toy(), random_images(16, 16)
     raw = validated_output(expose(model), images, generator()).scores
     post = model.post_processor
     post.image_sensitivity = sensitivity
@@ -118,7 +118,7 @@ def test_its_threshold_decides_as_anomalib_does(sensitivity: float) -> None:
 
 
 def test_wrap_knows_models_of_anomalib() -> None:
-    model, images = toy(), pictures(2, 16)
+    model, images = toy(), random_images(2, 16)
     assert torch.equal(scores(advrad.wrap(model), images), scores(expose(model), images))
     assert advrad.wrap(model, threshold=3.0).threshold == 3.0
     assert advrad.wrap(model).size_px == 16

@@ -9,7 +9,7 @@ import pytest
 import torch
 from broken_detectors import Autoencoder, Noisy, VeryNoisy, honest, subjects
 from torch import Tensor
-from toy_models import detector, generator, pictures
+from toy_models import detector, generator, random_images
 
 import advrad
 from advrad.detectors.base import AnomalyDetector
@@ -37,7 +37,7 @@ def square_maps(images: Tensor) -> Tensor:
     ],
 )
 def test_scores_and_maps_are_found_in_many_kinds_of_answer(call: object) -> None:
-    images = pictures(3, 8)
+    images = random_images(3, 8)
     answer = validated_output(wrap(call), images, generator())  # type: ignore[arg-type]
     torch.testing.assert_close(answer.scores, mean(images))
     assert answer.maps is not None
@@ -45,13 +45,13 @@ def test_scores_and_maps_are_found_in_many_kinds_of_answer(call: object) -> None
 
 
 def test_the_score_of_a_map_is_its_maximum() -> None:
-    images = pictures(3, 8)
+    images = random_images(3, 8)
     answer = validated_output(wrap(square_maps), images, generator())
     torch.testing.assert_close(answer.scores, square_maps(images).amax((1, 2, 3)))
 
 
 def test_scores_alone_are_enough() -> None:
-    assert validated_output(wrap(mean), pictures(3, 8), generator()).maps is None
+    assert validated_output(wrap(mean), random_images(3, 8), generator()).maps is None
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_scores_alone_are_enough() -> None:
 )
 def test_an_answer_that_is_none_is_named(call: object, words: str) -> None:
     with pytest.raises(DetectorError, match=words):
-        validated_output(wrap(call), pictures(3, 8), generator())  # type: ignore[arg-type]
+        validated_output(wrap(call), random_images(3, 8), generator())  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_called_is_refused() -> None:
@@ -78,7 +78,7 @@ def test_what_cannot_be_called_is_refused() -> None:
 
 
 def test_noise_from_the_global_source_follows_the_generator_and_leaves_it_alone() -> None:
-    noisy, images = wrap(Noisy()), pictures(2, 16)
+    noisy, images = wrap(Noisy()), random_images(2, 16)
     before = torch.get_rng_state()
     first, again, other = (noisy.infer(images, generator(seed)).scores for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -90,7 +90,7 @@ def test_a_callable_that_takes_a_generator_gets_it() -> None:
         return mean(images) + torch.rand((), generator=generator)
 
     detector = wrap(call)
-    first, again, other = (detector.infer(pictures(1, 8), generator(seed)).scores for seed in (1, 1, 2))
+    first, again, other = (detector.infer(random_images(1, 8), generator(seed)).scores for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -123,7 +123,7 @@ def test_wrap_is_part_of_the_front() -> None:
 
 def test_our_detector_is_one_too() -> None:
     ours: AnomalyDetector = WhiteBoxAdvRAD(detector())
-    images = pictures(2, 32)
+    images = random_images(2, 32)
     answer = validated_output(ours, images, generator(3))
     wanted, maps, _ = detector().examine(images, generator(3))
     torch.testing.assert_close(answer.scores, wanted)
@@ -134,7 +134,7 @@ def test_our_detector_is_one_too() -> None:
 
 def test_the_parts_of_our_score_have_its_mean() -> None:
     """Over many draws of noise; the attacker may take them in turn."""
-    ours, images = WhiteBoxAdvRAD(detector()), pictures(2, 32)
+    ours, images = WhiteBoxAdvRAD(detector()), random_images(2, 32)
     parts = [hint for name, hint in ours.surrogates.items() if name.startswith("part")]
     assert len(parts) == 2
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_the_parts_of_our_score_have_its_mean() -> None:
 
 
 def test_scales_of_our_score_together_are_the_score() -> None:
-    ours, images = WhiteBoxAdvRAD(detector()), pictures(2, 32)
+    ours, images = WhiteBoxAdvRAD(detector()), random_images(2, 32)
     scales = [hint(images, generator(1)) for name, hint in ours.surrogates.items() if name.startswith("scale")]
     assert len(scales) == 4
     torch.testing.assert_close(torch.stack(scales).mean(0), ours.infer(images, generator(1)).scores)
@@ -155,7 +155,7 @@ def test_a_walk_of_many_steps_has_hints_of_its_own() -> None:
     from toy_models import TWO_LOOKS
 
     ours = WhiteBoxAdvRAD(detector(TWO_LOOKS.model_copy(update={"steps": 3})))
-    images = pictures(1, 32).requires_grad_()
+    images = random_images(1, 32).requires_grad_()
     assert {"one shot", "straight through"} <= set(ours.surrogates)
     straight = ours.surrogates["straight through"](images, generator(1))
     with torch.no_grad():
@@ -170,7 +170,7 @@ def test_parameters_are_frozen_for_an_audit() -> None:
 
 
 def test_gradients_in_bfloat16_point_where_those_in_float32_do() -> None:
-    exact, images = WhiteBoxAdvRAD(detector()), pictures(4, 32)
+    exact, images = WhiteBoxAdvRAD(detector()), random_images(4, 32)
     rough = exact.in_arithmetic("bfloat16")
     with torch.no_grad():
         same = torch.equal(*(one.infer(images, generator(1)).scores for one in (exact, rough)))

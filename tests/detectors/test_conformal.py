@@ -1,4 +1,4 @@
-"""The threshold's promise: false alarms on exchangeable pictures."""
+"""The threshold's promise: false alarms on exchangeable images."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_how_many_are_needed(alpha: float, needed: int) -> None:
     assert normals_needed(alpha) == needed
     conformal_threshold(list(range(needed)), alpha)
     if needed > 1:
-        with pytest.raises(ConfigError, match=rf"needs {needed} calibration pictures, there are {needed - 1}"):
+        with pytest.raises(ConfigError, match=rf"needs {needed} calibration images, there are {needed - 1}"):
             conformal_threshold(list(range(needed - 1)), alpha)
 
 

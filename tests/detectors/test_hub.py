@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
-from toy_models import detector, pictures
+from toy_models import detector, random_images
 
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import CheckpointError
@@ -53,7 +53,7 @@ def test_a_pushed_detector_comes_back_bit_by_bit(hub: Path) -> None:
     ]
     card = (hub / "owner" / "widget" / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\n") and "library_name: advrad" in card
-    images = pictures(3)
+    images = random_images(3)
     for where in ("owner/widget", hub / "owner" / "widget"):
         loaded = AdvRAD.from_pretrained(where)
         assert torch.equal(loaded.measure(images)[0], made.measure(images)[0])

@@ -82,7 +82,7 @@ def test_warns_above_the_figures() -> None:
 def test_tells_threshold_promise_and_training() -> None:
     text = render(config())
     assert "| Threshold | 1.25 |" in text
-    assert "19 normal pictures" in text
+    assert "19 normal images" in text
     assert "at most 5 %" in text
     assert "30 for training" in text
     assert "best of all" in text

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
-from toy_models import FAR, NEAR, Linear, assert_gradient, awake, generator, pictures
+from toy_models import FAR, NEAR, Linear, assert_gradient, awake, generator, random_images
 
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
@@ -142,7 +142,7 @@ def test_error_is_a_quadratic_form_of_the_difference(seed: int, width: int, fact
 @settings(max_examples=20, deadline=None)
 @given(difference=st.floats(-2, 2), width=widths)
 def test_a_constant_difference_gives_its_square_up_to_the_border(difference: float, width: int) -> None:
-    images = pictures(1, 24, dtype=torch.float64)
+    images = random_images(1, 24, dtype=torch.float64)
     got = error_map(images, images + difference, width)
     torch.testing.assert_close(got, torch.full_like(got, difference**2), rtol=1e-9, atol=1e-12)
 
@@ -204,7 +204,7 @@ def test_statistics_are_mean_and_floored_deviation() -> None:
 def test_a_tolerant_spread_forgives_what_a_harmless_change_does() -> None:
     """Every pixel off by HARMLESS, in the worst direction: the error rises by no more than one spread."""
     error = torch.rand(9, 1, 8, 8, generator=generator(0), dtype=torch.float64) * 0.1
-    error = error[:1].expand(9, -1, -1, -1)  # normal pictures all alike
+    error = error[:1].expand(9, -1, -1, -1)  # normal images all alike
     mean, spread = map_statistics(error, "tolerant")
     moved = (error[:1].sqrt() + HARMLESS).square()
     torch.testing.assert_close(normalise(moved, mean, spread, "tolerant"), torch.ones_like(moved))
@@ -234,10 +234,10 @@ def test_normalisations_by_name() -> None:
 def test_a_look_resizes_and_draws_as_often_as_told() -> None:
     denoiser = Linear(0.5)
     config = ScoreConfig(looks=(FAR,), filter_px=5, draws=3)
-    (maps,), recon = look_maps(denoiser, pictures(2), FAR, config, generator(1))
+    (maps,), recon = look_maps(denoiser, random_images(2), FAR, config, generator(1))
     assert maps.shape == (2, 1, 16, 16) and recon.shape == (2, 3, 16, 16)
     assert len(denoiser.asked) == 3
-    view = resize(pictures(2), 16)
+    view = resize(random_images(2), 16)
     noises = [z - view for z, _ in denoiser.asked]
     assert not torch.equal(noises[0], noises[1])
     for noise in noises:
@@ -251,7 +251,7 @@ def test_a_look_resizes_and_draws_as_often_as_told() -> None:
 
 
 def test_scales_are_averaged_into_one_map_or_stay_apart() -> None:
-    images = pictures(2)
+    images = random_images(2)
     averaged, apart = (
         look_maps(
             Linear(0.5), images, FAR, ScoreConfig(looks=(FAR,), scales=scales, filter_px=3, draws=2), generator(1)
@@ -271,7 +271,7 @@ def test_scales_are_averaged_into_one_map_or_stay_apart() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), gain=st.floats(0.01, 100))
-def test_relative_maps_do_not_know_how_rough_a_picture_is(seed: int, gain: float) -> None:
+def test_relative_maps_do_not_know_how_rough_a_image_is(seed: int, gain: float) -> None:
     maps = torch.rand(3, 1, 6, 5, generator=generator(seed), dtype=torch.float64)
     got = divide_by_image_mean(maps, "relative", 1e9)
     torch.testing.assert_close(divide_by_image_mean(gain * maps, "relative", 1e9), got)
@@ -280,7 +280,7 @@ def test_relative_maps_do_not_know_how_rough_a_picture_is(seed: int, gain: float
 
 
 def test_error_all_over_is_large_above_the_ceiling() -> None:
-    """A picture of another product must not pass for normal because it is wrong everywhere alike."""
+    """An image of another product must not pass for normal because it is wrong everywhere alike."""
     normals = 0.01 + 0.01 * torch.rand(8, 1, 16, 16, generator=generator(0), dtype=torch.float64)
     ceiling = ceiling_of(normals)
     assert ceiling == pytest.approx(1.2 * float(normals.mean((1, 2, 3)).max()))
@@ -298,7 +298,7 @@ def test_the_sizes_of_the_maps_are_told() -> None:
 
 def test_a_look_takes_as_many_steps_as_told() -> None:
     denoiser = Linear(0.5)
-    look_maps(denoiser, pictures(1), NEAR, ScoreConfig(looks=(NEAR,), steps=4, draws=2), generator(1))
+    look_maps(denoiser, random_images(1), NEAR, ScoreConfig(looks=(NEAR,), steps=4, draws=2), generator(1))
     assert len(denoiser.asked) == 8
 
 
@@ -349,7 +349,7 @@ def test_scores_out_of_range_are_refused(wrong: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("argument", [0, 1])
 def test_gradient_of_the_error_map_is_exact_in_both_inputs(argument: int) -> None:
-    inputs = [pictures(1, 16, seed, torch.float64) for seed in (1, 2)]
+    inputs = [random_images(1, 16, seed, torch.float64) for seed in (1, 2)]
 
     def function(changed: Tensor) -> Tensor:
         images, recon = (changed if i == argument else x for i, x in enumerate(inputs))
@@ -360,19 +360,19 @@ def test_gradient_of_the_error_map_is_exact_in_both_inputs(argument: int) -> Non
 
 @pytest.mark.parametrize("how", ["none", "mean", "spread"])
 def test_gradient_of_normalise_is_exact(how: str) -> None:
-    mean, spread = pictures(1, 8, 1, torch.float64)[:, :1], pictures(1, 8, 2, torch.float64)[:, :1] + 0.1
-    maps = pictures(2, 8, 3, torch.float64)[:, :1]
+    mean, spread = random_images(1, 8, 1, torch.float64)[:, :1], random_images(1, 8, 2, torch.float64)[:, :1] + 0.1
+    maps = random_images(2, 8, 3, torch.float64)[:, :1]
     assert_gradient(lambda x: normalise(x, mean, spread, how), maps)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
 def test_gradient_of_pool_is_exact(share: float) -> None:
-    assert_gradient(lambda x: pool(x, share), pictures(2, 8, 3, torch.float64)[:, :1])
+    assert_gradient(lambda x: pool(x, share), random_images(2, 8, 3, torch.float64)[:, :1])
 
 
 @pytest.mark.parametrize("stopped", ["images", "recon"])
 def test_a_detached_side_of_the_error_is_caught(stopped: str) -> None:
-    """Both paths of the picture count: as the thing compared and as what is reconstructed."""
+    """Both paths of the image count: as the thing compared and as what is reconstructed."""
     denoiser = awake().double()
 
     def function(x: Tensor) -> Tensor:
@@ -380,4 +380,4 @@ def test_a_detached_side_of_the_error_is_caught(stopped: str) -> None:
         return error_map(x.detach() if stopped == "images" else x, recon.detach() if stopped == "recon" else recon)
 
     with pytest.raises(AssertionError, match="finite difference"):
-        assert_gradient(function, pictures(1, 16, dtype=torch.float64))
+        assert_gradient(function, random_images(1, 16, dtype=torch.float64))

@@ -1,4 +1,4 @@
-"""A score whose smoothed worst case is known: pictures are numbers."""
+"""A score whose smoothed worst case is known: images are numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGMA = 0.2
 
 
 class Line:
-    """A picture is a number x; its score is ``shape(x + sigma eps) + slope * x``.
+    """An image is a number x; its score is ``shape(x + sigma eps) + slope * x``.
 
     Where the shape is the number itself, the median score is ``(1 + slope) x`` and moves by just ``(1 + slope) r``.
     """

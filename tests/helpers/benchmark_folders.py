@@ -37,7 +37,7 @@ def cell(detector: str, category: str = "nut", seed: int = 0, **changes: Any) ->
 
 
 def clean(detector: str, area: float, category: str = "nut", seed: int = 0, **changes: Any) -> dict[str, Any]:
-    """A clean cell with an AUROC, its interval 0.02 to each side, and 20 pictures."""
+    """A clean cell with an AUROC, its interval 0.02 to each side, and 20 images."""
     figures = {"image_auroc": area, "image_auroc_ci": [area - 0.02, area + 0.02], "n_good": 8, "n_defect": 12}
     return cell(detector, category, seed, **{"figures": figures} | changes)
 

@@ -23,7 +23,7 @@ class Autoencoder(nn.Module):
             self.down = nn.Conv2d(3, 6, 4, stride=4)
             self.up = nn.ConvTranspose2d(6, 3, 4, stride=4)
         for layer in (self.down, self.up):
-            layer.weight.data *= 3  # so that what is reconstructed follows the picture
+            layer.weight.data *= 3  # so that what is reconstructed follows the image
 
     def recon(self, images: Tensor) -> Tensor:
         return self.up(torch.tanh(self.down(images - 0.4)))
@@ -45,21 +45,21 @@ class Detached(Autoencoder):
 
 
 class Rounding(Autoencoder):
-    """Works on 8-bit pictures, with a gradient passed straight through."""
+    """Works on 8-bit images, with a gradient passed straight through."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward(images + ((images * 255).round() / 255 - images).detach())
 
 
 class HardRounding(Autoencoder):
-    """Works on 8-bit pictures; the rounding has a gradient of 0."""
+    """Works on 8-bit images; the rounding has a gradient of 0."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return super().forward((images * 255).round() / 255)
 
 
 class Saturated(Autoencoder):
-    """Squashes a score that is large for every picture into [0, 1], where float32 ends."""
+    """Squashes a score that is large for every image into [0, 1], where float32 ends."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         scores, maps = super().forward(images)
@@ -114,7 +114,7 @@ def honest(seed: int = 0) -> CallableDetector:
 
 
 def subjects(count: int = 8, seed: int = 0) -> ImageSet:
-    """Pictures of both kinds: smooth ones, and such with a bright spot."""
+    """Images of both kinds: smooth ones, and such with a bright spot."""
     draws = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=draws)
     images = 0.3 + 0.2 * F.interpolate(coarse, size=(SIZE_PX, SIZE_PX), mode="bilinear")

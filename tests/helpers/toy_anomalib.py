@@ -1,4 +1,4 @@
-"""A model of anomalib that hides gradients in every way, and pictures to train others on."""
+"""A model of anomalib that hides gradients in every way, and images to train others on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 
 class Hiding(nn.Module):
-    """Scores pictures by the nearest of stored feature vectors, with the gradient cut wherever it can be."""
+    """Scores images by the nearest of stored feature vectors, with the gradient cut wherever it can be."""
 
     def __init__(self, mixes: bool) -> None:
         super().__init__()

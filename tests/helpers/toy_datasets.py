@@ -1,6 +1,6 @@
-"""Tiny data sets, one in each layout, and single pictures of every kind.
+"""Tiny data sets, one in each layout, and single images of every kind.
 
-Good pictures are smooth gradients with a little noise of their own; a defect is a bright square, so even a
+Normal images are smooth gradients with a little noise of their own; a defect is a bright square, so even a
 toy detector can tell them apart.
 """
 
@@ -16,17 +16,17 @@ Defects = dict[str, int]
 
 
 def pixels(size: int = 32, seed: int = 0, defect: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """One 8-bit colour picture (size, size, 3) and its mask (size, size) of 0 and 255."""
+    """One 8-bit colour image (size, size, 3) and its mask (size, size) of 0 and 255."""
     generator = np.random.default_rng(seed)
     ramp = np.linspace(60, 160, size)[:, None, None] + np.linspace(0, 30, size)[None, :, None]
-    picture = ramp + generator.normal(0, 4, (size, size, 3))
+    image = ramp + generator.normal(0, 4, (size, size, 3))
     mask = np.zeros((size, size), np.uint8)
     if defect:
         side = max(2, size // 4)
         top, left = generator.integers(0, size - side, 2)
-        picture[top : top + side, left : left + side] = 250
+        image[top : top + side, left : left + side] = 250
         mask[top : top + side, left : left + side] = 255
-    return np.clip(picture, 0, 255).astype(np.uint8), mask
+    return np.clip(image, 0, 255).astype(np.uint8), mask
 
 
 def write_good(path: Path, size: int = 32, seed: int = 0) -> Path:
@@ -36,9 +36,9 @@ def write_good(path: Path, size: int = 32, seed: int = 0) -> Path:
 
 
 def write_defect(path: Path, mask_path: Path | None, size: int = 32, seed: int = 0) -> Path:
-    picture, mask = pixels(size, seed, defect=True)
+    image, mask = pixels(size, seed, defect=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
+    Image.fromarray(image).save(path)
     if mask_path is not None:
         mask_path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask).save(mask_path)
@@ -115,7 +115,7 @@ def make_visa(
 def make_folder(
     root: Path, good: int = 20, defects: Defects | None = None, masks: bool = False, size: int = 32
 ) -> Path:
-    """Write a plain folder: pictures only (defects None) or good/ beside defect folders; returns root."""
+    """Write a plain folder: images only (defects None) or good/ beside defect folders; returns root."""
     base = root if defects is None else root / "good"
     for i in range(good):
         write_good(base / f"part{i:03}.png", size, i)

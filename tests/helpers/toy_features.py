@@ -7,7 +7,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from toy_models import assert_gradient, generator, pictures, stack
+from toy_models import assert_gradient, generator, random_images, stack
 
 from advrad.attacks.base import AttackInput
 from advrad.attacks.projected_gradient import pgd
@@ -20,7 +20,7 @@ from advrad.metrics import auroc
 
 
 class ToyFeatures(nn.Module):
-    """Three maps, at 1/2, 1/4 and 1/8 of the picture's side, of 6, 8 and 10 channels; random weights, smooth."""
+    """Three maps, at 1/2, 1/4 and 1/8 of the image's side, of 6, 8 and 10 channels; random weights, smooth."""
 
     def __init__(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def lesson(count: int = 12, size_px: int = 32, seed: int = 0) -> FitContext:
 
 
 def good_and_bad(count: int, size_px: int = 32, seed: int = 50) -> tuple[Tensor, Tensor]:
-    """Pictures that the lesson does not show, and others with a large synthetic defect each."""
+    """Images that the lesson does not show, and others with a large synthetic defect each."""
     fresh: ImageStack = stack(2 * count, size_px, seed)
     images = fresh.batch(slice(None))
     bad, _ = paste_defects(images[count:], images[:count], range(count), kinds=("texture",))
@@ -58,7 +58,7 @@ def good_and_bad(count: int, size_px: int = 32, seed: int = 50) -> tuple[Tensor,
 
 def assert_contract(system: BaselineDetector, size_px: int = 32, maps: bool = True) -> None:
     """Assert that a system is the detector that it says it is: shapes, rows, noise, and exact gradients."""
-    images = pictures(5, size_px, seed=3)
+    images = random_images(5, size_px, seed=3)
     said = validated_output(system, images, generator(4))
     if maps:
         assert said.maps is not None and said.maps.shape == (5, 1, size_px, size_px)
@@ -79,12 +79,12 @@ def assert_contract(system: BaselineDetector, size_px: int = 32, maps: bool = Tr
     assert traits.differentiable == system.differentiable
 
     exact = copy.deepcopy(system).double()
-    point = pictures(2, size_px, seed=6, dtype=torch.float64)
+    point = random_images(2, size_px, seed=6, dtype=torch.float64)
     assert_gradient(lambda x: exact.infer(x, generator(7)).scores, point, directions=4)
 
 
 def robust_auroc(system: BaselineDetector, good: Tensor, bad: Tensor, eps: float, steps: int = 10) -> float:
-    """AUROC after PGD moved scores of good pictures up and of bad ones down; ``eps`` 0 for none."""
+    """AUROC after PGD moved scores of normal images up and of bad ones down; ``eps`` 0 for none."""
     threat = Threat(norm="linf", eps=eps)
 
     def attacked(images: Tensor, sign: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""Small denoisers, detectors and pictures for the tests of the learning rooms, and a check of gradients."""
+"""Small denoisers, detectors and images for the tests of the learning rooms, and a check of gradients."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def generators(count: int, seed: int = 0) -> list[torch.Generator]:
-    """One for each picture."""
+    """One for each image."""
     return [generator(1000 * seed + index) for index in range(count)]
 
 
-def pictures(count: int, size_px: int = 32, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+def images(count: int, size_px: int = 32, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(count, 3, size_px, size_px, generator=generator(seed), dtype=dtype)
 
 
 def stack(count: int = 12, size_px: int = 32, seed: int = 0) -> ImageStack:
-    """Pictures of one product: a bright disc on a ramp, a little different each time."""
+    """Images of one product: a bright disc on a ramp, a little different each time."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size_px, :size_px] / size_px
     values = np.empty((count, 3, size_px, size_px))
@@ -85,7 +85,7 @@ def statistics(config: ScoreConfig, seed: int = 0) -> list[MapStatistics]:
         shape = (1, 1, size, size)
         mean = 0.05 * torch.rand(shape, generator=draws)
         spread = 0.01 + 0.01 * torch.rand(shape, generator=draws)
-        # Of the first map's pictures some lie above the ceiling, some below.
+        # Of the first map's images some lie above the ceiling, some below.
         parts.append(MapStatistics(mean, spread, 0.1 + 0.1 * i, 0.5 + 0.25 * i, 0.07 + 0.1 * i))
     return parts
 
@@ -95,7 +95,7 @@ def detector(score: ScoreConfig = TWO_LOOKS, calibrated: bool = True, **config: 
     values = {"denoiser": TINY, "size_px": 32, "score": score, "precision": "float32"} | config
     made = AdvRAD(awake(), DetectorConfig(**values), statistics(score)).eval()
     if calibrated:
-        made.calibrate([pictures(10, seed=90), pictures(10, seed=91)], 0.1, {"data": "made up"})
+        made.calibrate([images(10, seed=90), images(10, seed=91)], 0.1, {"data": "made up"})
     return made
 
 

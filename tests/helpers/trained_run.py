@@ -60,8 +60,8 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advrad.training.score_selection, "DEFECTS_PER_SELECTION", 8)
 
 
-def picture(path: Path, seed: int, size: int = SIZE_PX, mode: str = "RGB") -> Path:
-    """A good picture: a slope with a little noise, in any mode that Pillow writes."""
+def image(path: Path, seed: int, size: int = SIZE_PX, mode: str = "RGB") -> Path:
+    """A normal image: a slope with a little noise, in any mode that Pillow writes."""
     generator = np.random.default_rng(seed)
     ramp = np.linspace(60, 160, size)[:, None, None] + np.linspace(0, 30, size)[None, :, None]
     values = np.clip(ramp + generator.normal(0, 4, (size, size, 3)), 0, 255).astype(np.uint8)

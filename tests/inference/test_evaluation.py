@@ -1,4 +1,4 @@
-"""Evaluation: which pictures count, what is measured, and what is written."""
+"""Evaluation: which images count, what is measured, and what is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from advrad.data.layouts import Dataset, find_records
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import save_figures
-from advrad.errors import CheckpointError, DataError, PictureError
+from advrad.errors import CheckpointError, DataError, ImageError
 from advrad.inference.evaluation import EvaluationResult, evaluate, measure, write_scores
 from advrad.report.content import report_content
 from advrad.report.evaluation_report import write_report
@@ -51,7 +51,7 @@ def only(dataset: Dataset, keep: Callable[[Any], bool]) -> Dataset:
     return replace(dataset, records=tuple(record for record in dataset.records if keep(record)))
 
 
-def test_measures_the_test_pictures_only(evaluation: EvaluationResult) -> None:
+def test_measures_the_test_images_only(evaluation: EvaluationResult) -> None:
     assert all(record.split == "test" for record in evaluation.records)
     assert len(evaluation.labels) == 11
     assert evaluation.maps.shape == evaluation.masks.shape == (11, 64, 64)
@@ -76,7 +76,7 @@ def test_gives_every_figure_as_plain_json(evaluation: EvaluationResult, detector
 def test_scores_are_those_of_predict(evaluation: EvaluationResult, detector: AdvRAD) -> None:
     paths = [record.path for record in evaluation.records]
     scores = [prediction.score for prediction in detector.predict(paths)]
-    # The cache rounds pictures to 16 bits.
+    # The cache rounds images to 16 bits.
     np.testing.assert_allclose(evaluation.scores, scores, rtol=2e-2, atol=2e-2)
 
 
@@ -127,16 +127,16 @@ def test_one_kind_alone_leaves_gaps_and_a_note(detector: AdvRAD, widgets: Path, 
     assert (found.figures["tpr"] is None) == (label == 0)
     assert (found.figures["fpr"] is None) == (label == 1)
     assert (found.figures["shortcuts"], found.figures["warnings"]) == ({}, [])
-    assert any(f"no {missing} test picture" in note for note in found.notes)
+    assert any(f"no {missing} test image" in note for note in found.notes)
     json.dumps(found.figures, allow_nan=False)
 
 
-def test_no_test_pictures_is_an_error(detector: AdvRAD, widgets: Path) -> None:
-    with pytest.raises(DataError, match="no test pictures"):
+def test_no_test_images_is_an_error(detector: AdvRAD, widgets: Path) -> None:
+    with pytest.raises(DataError, match="no test images"):
         evaluate(detector, only(find_records(widgets), lambda record: record.split == "train"))
 
 
-def test_pictures_without_masks_are_left_out_of_the_pixel_figures(
+def test_images_without_masks_are_left_out_of_the_pixel_figures(
     detector: AdvRAD, widgets: Path, evaluation: EvaluationResult
 ) -> None:
     dataset = find_records(widgets)
@@ -147,12 +147,12 @@ def test_pictures_without_masks_are_left_out_of_the_pixel_figures(
     assert any("without a usable mask" in note for note in found.notes)
 
 
-def test_a_broken_picture_stops_or_is_left_out(detector: AdvRAD, widgets: Path, tmp_path: Path) -> None:
+def test_a_broken_image_stops_or_is_left_out(detector: AdvRAD, widgets: Path, tmp_path: Path) -> None:
     data = tmp_path / "widget"
     shutil.copytree(widgets, data)
     bad = data / "test" / "dent" / "000.png"
     bad.write_bytes(b"")
-    with pytest.raises(PictureError, match="empty"):
+    with pytest.raises(ImageError, match="empty"):
         evaluate(detector, find_records(data))
     found = evaluate(detector, find_records(data), skip_bad=True)
     assert [error.path for error in found.skipped] == [bad]

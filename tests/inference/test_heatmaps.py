@@ -16,10 +16,10 @@ from advrad.inference.heatmaps import _HEAT, _resize, heat_overlay, outline, sid
 GREY = np.full((24, 32, 3), 0.5, dtype=np.float32)
 
 
-def test_good_picture_is_untouched() -> None:
-    picture = np.random.default_rng(0).random((24, 32, 3), dtype=np.float32)
+def test_good_image_is_untouched() -> None:
+    image = np.random.default_rng(0).random((24, 32, 3), dtype=np.float32)
     score_map = np.random.default_rng(1).random((12, 16))
-    np.testing.assert_array_equal(heat_overlay(picture, score_map, 1.0, 2.0), picture)
+    np.testing.assert_array_equal(heat_overlay(image, score_map, 1.0, 2.0), image)
 
 
 def test_scale_is_fixed_and_rising() -> None:
@@ -82,7 +82,7 @@ def test_side_by_side() -> None:
     ("call", "error", "words"),
     [
         (lambda: heat_overlay(GREY[..., 0], np.ones((2, 2)), 0, 1), DataError, r"shape \(h, w, 3\)"),
-        (lambda: heat_overlay(GREY * np.nan, np.ones((2, 2)), 0, 1), DataError, "picture: a value is NaN"),
+        (lambda: heat_overlay(GREY * np.nan, np.ones((2, 2)), 0, 1), DataError, "image: a value is NaN"),
         (lambda: heat_overlay(GREY, np.ones((1, 2, 2)), 0, 1), DataError, "score_map"),
         (lambda: heat_overlay(GREY, np.ones((0, 2)), 0, 1), DataError, "score_map"),
         (lambda: heat_overlay(GREY, np.full((2, 2), np.inf), 0, 1), DataError, "score_map"),

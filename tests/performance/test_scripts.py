@@ -106,7 +106,7 @@ def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     assert result["looks"] == len(FIELDS["peace"].sigmas)
     eager = [row for row in result["rows"] if "failed" not in row]
     assert len(eager) == 4
-    assert all(row["ms_per_picture"] > 0 and row["flops_per_picture"] > 0 for row in eager)
+    assert all(row["ms_per_image"] > 0 and row["flops_per_image"] > 0 for row in eager)
 
 
 def test_startup(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

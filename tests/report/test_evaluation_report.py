@@ -4,48 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from html_page import Page
 
 from advrad.errors import DataError, OutputError
 from advrad.report.evaluation_report import Choice, GalleryItem, ReportContent, pick_gallery, write_report
-
-VOID = {"meta", "img", "br", "link", "input", "hr"}
-
-
-class Page(HTMLParser):
-    """Checks that tags are balanced, and keeps tags, identifiers and visible text."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(source)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def item(name: str = "scratch/004.png", label: int = 1, size: int = 48, **changes: Any) -> GalleryItem:
@@ -57,7 +24,7 @@ def item(name: str = "scratch/004.png", label: int = 1, size: int = 48, **change
         "label": label,
         "defect": "scratch" if label else "good",
         "score": 0.9,
-        "picture": generator.random((size, size, 3)),
+        "image": generator.random((size, size, 3)),
         "heat": generator.random((size, size, 3)),
         "reconstruction": generator.random((size, size, 3)),
         "mask": mask if label else None,
@@ -74,7 +41,7 @@ def content(**changes: Any) -> ReportContent:
         "scores": np.exp(generator.normal(2 * labels)),
         "defects": ("good",) * 12 + ("scratch", "dent") * 10,
         "threshold": 3.0,
-        "threshold_source": "Quantile of 40 held-out normal pictures.",
+        "threshold_source": "Quantile of 40 held-out normal images.",
         "image_auroc": 0.98765,
         "image_auroc_interval": (0.9512, 0.9991),
         "pixel_auroc": 0.91234,
@@ -109,9 +76,9 @@ def test_full_report(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     page = render(path, content())
     for words in (
-        "bottle", "0.988", "0.951 to 0.999", "0.912", "0.877", "Quantile of 40 held-out normal pictures.",
+        "bottle", "0.988", "0.951 to 0.999", "0.912", "0.877", "Quantile of 40 held-out normal images.",
         "scratch", "dent", "missed", "false alarm", "found", "normalised (taken)", "It leads on every kind",
-        "denoiser.widths", "32, 64", "1000 steps in 10.0 minutes", "40 pictures per second", "2.13.0",
+        "denoiser.widths", "32, 64", "1000 steps in 10.0 minutes", "40 images per second", "2.13.0",
     ):  # fmt: skip
         assert words in page.text, words
     assert len(page.all("img")) == 9 and all(image["alt"] for image in page.all("img"))
@@ -152,7 +119,7 @@ CERTIFICATE = {
         name: {"right": 0.321, "wrong": 0.012, "abstained": 0.667, "draws_saved": 0.75} for name in ("0.1", "0.2")
     },
     "curve": {"radii": [0.0, 0.1, 0.2], "certified_auroc": [0.9, 0.876, 0.543], "certified_right": [0.5, 0.4, 0.3]},
-    "meaning": ["All 12 pictures hold together.", "Mind the scale."], "notes": ["the threshold promises nothing"],
+    "meaning": ["All 12 images hold together.", "Mind the scale."], "notes": ["the threshold promises nothing"],
     "warnings": ["more is certified than an attack left"],
 }  # fmt: skip
 
@@ -162,10 +129,10 @@ def test_certificates_are_shown_with_what_they_mean(tmp_path: Path) -> None:
     bare = {name: value for name, value in CERTIFICATE.items() if name not in ("verdicts", "median_radius")} | others
     page = render(tmp_path / "a.html", content(certificates=(CERTIFICATE, bare)))
     for words in (
-        "two-path, 200 draws, 12 pictures of 256 px", "smoothed score 0.987", "median certified radius 0.1921",
-        "0.876", "0.543", "32.1 %", "1.2 %", "66.7 %", "75 %", "All 12 pictures hold together. Mind the scale.",
+        "two-path, 200 draws, 12 images of 256 px", "smoothed score 0.987", "median certified radius 0.1921",
+        "0.876", "0.543", "32.1 %", "1.2 %", "66.7 %", "75 %", "All 12 images hold together. Mind the scale.",
         "Note: the threshold promises nothing.", "Distrust this. more is certified than an attack left.",
-        "percentile, noise 0.25", "12 pictures at their own sizes",
+        "percentile, noise 0.25", "12 images at their own sizes",
     ):  # fmt: skip
         assert words in page.text, words
     assert sum("0.876 at 0.1, 0.543 at 0.2" in str(svg["aria-label"]) for svg in page.all("svg")) == 2
@@ -225,13 +192,13 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
 def test_missing_parts_are_named(tmp_path: Path) -> None:
     page = render(tmp_path / "report.html", ReportContent("nut", [0, 0, 0], [0.1, 0.2, 0.2], ("good",) * 3))
     for words in (
-        "needs good and defective pictures", "needs ground-truth masks", "holds no threshold", "no ROC curve",
-        "hold no defect", "No pictures were kept", "No alternatives were compared", "no training log",
+        "needs good and anomalous images", "needs ground-truth masks", "holds no threshold", "no ROC curve",
+        "hold no defect", "No images were kept", "No alternatives were compared", "no training log",
         "Neither was recorded",
     ):  # fmt: skip
         assert words in page.text, words
     assert len(page.all("svg")) == 1
-    assert "There are no test pictures." in render(tmp_path / "b.html", ReportContent("nut", [], [], ())).text
+    assert "There are no test images." in render(tmp_path / "b.html", ReportContent("nut", [], [], ())).text
     only = render(tmp_path / "c.html", ReportContent("nut", [1], [0.5], ("dent",), threshold=0.5))
     assert "all defective" in only.text and "0 of 1 at the threshold" in only.text
 
@@ -253,7 +220,7 @@ def test_kinds_of_defects(tmp_path: Path) -> None:
         threshold=0.35,
     )
     rows = re.sub(r"\s+", " ", render(tmp_path / "report.html", report).text).replace("\N{EN DASH}", "-")
-    # The hardest first; a rate of each; good pictures last.
+    # The hardest first; a rate of each; normal images last.
     assert "dent20.500 0 (0 %) 0.20.250.3 hole11.000 1 (100 %) 0.90.90.9 good2- 1 (50 %) 0.10.250.4" in rows
 
 
@@ -280,7 +247,7 @@ def test_short_training_logs(tmp_path: Path) -> None:
         ({"defects": ()}, "do not match"),
         ({"labels": np.full(32, 2)}, "neither 0 nor 1"),
         ({"scores": np.full(32, np.nan)}, "NaN or infinite"),
-        ({"misses": (item(picture=np.zeros((4, 4))),)}, "not a colour picture"),
+        ({"misses": (item(image=np.zeros((4, 4))),)}, "not a colour image"),
         ({"misses": (item(reconstruction=np.full((4, 4, 3), np.nan)),)}, "NaN or infinite"),
     ],
 )
@@ -304,7 +271,7 @@ def test_content_is_frozen() -> None:
 def test_pick_gallery() -> None:
     labels, scores = [0, 1, 0, 1, 1, 0, 1], [0.3, 0.9, 0.1, 0.2, 0.5, 0.8, 0.7]
     assert pick_gallery(labels, scores, 2) == ((3, 4), (5, 0), (1, 6))
-    assert pick_gallery(labels, scores, 9) == ((3, 4), (5, 0, 2), (1, 6))  # never one picture twice
+    assert pick_gallery(labels, scores, 9) == ((3, 4), (5, 0, 2), (1, 6))  # never one image twice
     assert pick_gallery([1], [0.5]) == ((0,), (), ())
     assert pick_gallery([0, 0], [0.5, 0.5]) == ((), (0, 1), ())
     assert pick_gallery([], []) == ((), (), ())

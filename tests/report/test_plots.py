@@ -74,7 +74,7 @@ def test_the_label_tells_what_the_curve_shows() -> None:
     scores = np.array([0.1, 0.4, 0.9, 0.2])
     labels = np.array([False, False, True, True])
     label = drawn(roc_plot(labels, scores, 0.3)).get("aria-label")
-    assert label == "ROC curve of 4 test pictures; at the threshold 50 % of defects found, 50 % false alarms"
+    assert label == "ROC curve of 4 test images; at the threshold 50 % of defects found, 50 % false alarms"
     label = drawn(histogram_plot(labels, scores, None)).get("aria-label")
     assert label == "Histogram of the scores: median of good 0.25, median of defective 0.55"
     assert "threshold" not in roc_plot(labels, scores, None)
@@ -103,7 +103,7 @@ def test_certificates_are_drawn_with_the_attacks_beside_them(tmp_path: Path) -> 
         "certified AUROC",
         "verdicts certified right",
         "left by attacks<",
-        "left by attacks on other pictures",
+        "left by attacks on other images",
     ):
         assert words in markup, words
     draw_certificates(tmp_path / "c.png", CERTIFICATES)

@@ -13,7 +13,7 @@ from toy_training import config
 
 from advrad.data.loading import ImageStack
 from advrad.data.records import Record
-from advrad.training.batches import TrainConfig, View, find_symmetry, make_batch, whole_pictures
+from advrad.training.batches import TrainConfig, View, find_symmetry, make_batch, whole_images
 from advrad.utils.seeding import step_generator
 
 
@@ -78,7 +78,7 @@ def test_batches_take_turns_among_the_views() -> None:
 
 
 def test_windows_say_where_the_pixels_come_from() -> None:
-    """Pictures whose red and green are the row and the column of each pixel."""
+    """Images whose red and green are the row and the column of each pixel."""
     at = (np.arange(64) + 0.5) / 64
     y, x = np.meshgrid(at, at, indexing="ij")
     pictures = stacked(np.stack([y, x, 0 * x])[None].repeat(3, 0))
@@ -99,7 +99,7 @@ def test_windows_say_where_the_pixels_come_from() -> None:
     assert len(corners) > 20 and min(corners)[0] == -1 and max(corners)[0] == 0, "windows reach from border to border"
 
 
-def test_whole_pictures_have_the_whole_window() -> None:
+def test_whole_images_have_the_whole_window() -> None:
     settings = config(views=(View(picture_px=16, window_px=16),))
     windows = make_batch(stack(), settings, 0, slice(0, 4))[4]
     assert windows.tolist() == [[-1, -1, 1, 1]] * 4
@@ -113,7 +113,7 @@ def test_the_share_that_shows_a_defect() -> None:
         assert low <= changed <= high
 
 
-def test_light_varies_from_row_to_row_around_the_pictures_own() -> None:
+def test_light_varies_from_row_to_row_around_the_images_own() -> None:
     grey = stacked(np.full((3, 3, 16, 16), 0.3))
     whole = View(picture_px=16, window_px=16)
     settings = config(views=(whole,), restore=0.0, exposure=0.2, batch_size=400)
@@ -196,19 +196,19 @@ def test_a_product_that_lies_anyhow_may_be_turned() -> None:
 # --- what is usual -------------------------------------------------------------------------------------------------
 
 
-def test_what_is_usual_is_learnt_from_whole_pictures_without_defects() -> None:
+def test_what_is_usual_is_learnt_from_whole_images_without_defects() -> None:
     pictures, settings = stack(), config(exposure=0.0, restore=1.0, symmetry="none")
-    batches = list(whole_pictures(pictures, settings, 5))
+    batches = list(whole_images(pictures, settings, 5))
     assert [batch.shape for batch in batches] == [(4, 3, 32, 32)] * 5
     known = {pictures.batch([i]).numpy().tobytes() for i in range(len(pictures))}
     rows = [row[None].numpy().tobytes() for batch in batches for row in batch]
-    assert set(rows) <= known, "the pictures as they are"
+    assert set(rows) <= known, "the images as they are"
     assert len(set(rows)) > 4, "not always the same ones"
 
 
 def test_what_is_usual_is_lit_and_mirrored_as_training_is_and_follows_the_seed() -> None:
-    first, again, other = (list(whole_pictures(stack(), config(seed=seed), 3)) for seed in (0, 0, 1))
+    first, again, other = (list(whole_images(stack(), config(seed=seed), 3)) for seed in (0, 0, 1))
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
-    plain = list(whole_pictures(stack(), config(exposure=0.0), 3))
+    plain = list(whole_images(stack(), config(exposure=0.0), 3))
     assert (first[0] - plain[0]).abs().max() > 0.01

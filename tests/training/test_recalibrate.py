@@ -13,7 +13,7 @@ from advrad.certify.smoothing import Sampler
 from advrad.certify.threshold import upper_bounds
 from advrad.certify.two_path import TwoPath
 from advrad.data.layouts import find_records
-from advrad.data.loading import load_pictures
+from advrad.data.loading import load_images
 from advrad.data.splits import split_normals
 from advrad.detectors.conformal import conformal_threshold
 from advrad.detectors.loading import load_detector
@@ -39,7 +39,7 @@ def test_nothing_asked_gives_the_thresholds_of_training_again(model: Path, widge
 
 def test_another_rate_is_the_quantile_of_the_same_pictures(model: Path, widgets: Path) -> None:
     detector = calibrate(model, widgets, CalibrateOptions(false_alarm_rate=0.3))
-    held = load_pictures(split_normals(find_records(widgets).records, 0).calibration, detector.size_px)
+    held = load_images(split_normals(find_records(widgets).records, 0).calibration, detector.size_px)
     scores = detector.measure(held.batch(slice(None)))[0].tolist()
     assert detector.calibration.threshold == conformal_threshold(scores, 0.3)
     assert detector.calibration.n == len(scores) == 19
@@ -54,7 +54,7 @@ def test_a_radius_sets_the_threshold_of_certified_verdicts(model: Path, widgets:
     assert detector.detector_config.guarantee == promise
     # Its own draws give other bounds, but no threshold far from this one.
     sampler: Sampler = TwoPath(detector)
-    held = load_pictures(split_normals(find_records(widgets).records, 0).calibration, detector.size_px)
+    held = load_images(split_normals(find_records(widgets).records, 0).calibration, detector.size_px)
     from toy_models import generator
 
     values = upper_bounds(sampler, list(held.batch(slice(None))), 0.05, 24, 0.999, generator(9))
@@ -97,7 +97,7 @@ def test_measured_figures_do_not_outlive_the_thresholds(model: Path, widgets: Pa
     assert config_of(model)["figures"] == {}
 
 
-def test_other_good_pictures_are_refused(model: Path, widgets: Path, tmp_path: Path) -> None:
+def test_other_good_images_are_refused(model: Path, widgets: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(widgets, tmp_path / widgets.name))
     next((other / "train" / "good").iterdir()).unlink()
     with pytest.raises(DataError, match=r"not those of the training \(47 now, 48 then\)"):
@@ -115,8 +115,8 @@ def test_a_model_that_does_not_tell_how_it_was_trained_is_refused(model: Path, w
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--false-alarm-rate", "0.01"), "needs 99 calibration pictures"),
-        (("--radius", "0.05"), "needs 20 calibration pictures under attack, there are 19"),
+        (("--false-alarm-rate", "0.01"), "needs 99 calibration images"),
+        (("--radius", "0.05"), "needs 20 calibration images under attack, there are 19"),
         (("--radius", "-1"), "--radius -1: must be above 0"),
         (("--radius", "40", "--false-alarm-rate", "0.2"), "--radius 40"),
         (("--score", "best"), "--score best: is unknown"),

@@ -17,11 +17,11 @@ import trained_run
 from safetensors.torch import load_file
 from short_runs import LEAN, TINY, StopAt, replace, small, weights
 from toy_datasets import make_folder, make_mvtec, write_good
-from toy_models import generator, pictures
+from toy_models import generator, random_images
 
 import advrad.training.run
 from advrad.data.layouts import find_records
-from advrad.data.loading import load_pictures
+from advrad.data.loading import load_images
 from advrad.data.splits import split_normals
 from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
 from advrad.denoisers.ddpm import DdpmDenoiser, build
@@ -83,7 +83,7 @@ def test_a_preset_trains_calibrates_and_predicts(
     assert [prediction.path for prediction in got] == files
     assert [p.score for p in got] == [p.score for p in made.predict(files)]
     assert all(p.score_map.shape == (size_px, size_px) for p in got)
-    images = pictures(2, size_px).requires_grad_()
+    images = random_images(2, size_px).requires_grad_()
     (gradient,) = torch.autograd.grad(loaded.score(images, generator(1)).sum(), images)
     assert gradient.abs().max() > 0
 
@@ -92,10 +92,10 @@ def test_lean_learns_what_is_usual_before_its_first_step(data: Path, tmp_path: P
     made = train(data, tmp_path, replace(LEAN, steps=1))
     assert isinstance(made.denoiser, LeanDenoiser)
     split = split_normals(find_records(data).records, 0, false_alarm_rate=0.2)
-    pictures = load_pictures(split.train, 64, cache_dir=False).batch(slice(None))
+    images = load_images(split.train, 64, cache_dir=False).batch(slice(None))
     usual = (made.denoiser.mean + 1) / 2
-    # Also with what mirroring and light do to the training pictures.
-    assert float((usual.mean() - pictures.mean()).abs()) < 0.05
+    # Also with what mirroring and light do to the training images.
+    assert float((usual.mean() - images.mean()).abs()) < 0.05
     assert float(made.denoiser.variance.mean()) < 0.9 * 0.25
 
 
@@ -119,10 +119,10 @@ def test_one_shot_and_arbitrary_shot_go_through_the_same_reconstruct(
         score = paper_score(made.size_px, sigma).model_copy(update={"steps": steps})
         config = made.detector_config.model_copy(update={"score": score})
         statistics = fit_statistics(
-            made.denoiser, pictures(4, made.size_px), pictures(4, made.size_px), paper_score(made.size_px), 0
+            made.denoiser, random_images(4, made.size_px), random_images(4, made.size_px), paper_score(made.size_px), 0
         )
         asked.clear()
-        walks[steps] = AdvRAD(made.denoiser, config, statistics).measure(pictures(1, made.size_px))[2]
+        walks[steps] = AdvRAD(made.denoiser, config, statistics).measure(random_images(1, made.size_px))[2]
         assert len(asked) == steps and asked[0] == sigma and asked == sorted(asked, reverse=True)
     assert (walks[1] - walks[3]).abs().max() > 1e-3
 
@@ -134,7 +134,7 @@ def test_what_a_run_leaves_behind(data: Path, tmp_path: Path) -> None:
     kept = {path.name for path in (tmp_path / "training").iterdir()}
     assert {"plan.json", "state.safetensors", "log.jsonl"} <= kept
     assert listener.steps == [1, 2, 3, 4, 5, 6]
-    assert listener.stages == ["Reading pictures", "Training", "Choosing the score", "Calibrating"]
+    assert listener.stages == ["Reading images", "Training", "Choosing the score", "Calibrating"]
     values = json.loads((tmp_path / "config.json").read_text())
     plan = RunPlan.parse(json.loads((tmp_path / "training" / "plan.json").read_text()), "plan")
     assert plan.train.steps == 6 and len(plan.names) == values["training"]["pictures"]["train"]
@@ -161,18 +161,18 @@ def test_minutes_are_turned_into_steps_and_kept(data: Path, tmp_path: Path) -> N
     assert plan.train.steps >= 1 and plan.budget_minutes == 0.02
 
 
-def test_test_pictures_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_images_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_mvtec(tmp_path / "data", train=20, good=3, defects={"dent": 3}, size=64)
     opened: list[Path] = []
-    real = advrad.training.run.load_pictures
+    real = advrad.training.run.load_images
 
     def spy(records: tuple, *arguments: object, **options: object) -> object:
         opened.extend(record.path for record in records)
         return real(records, *arguments, **options)
 
-    monkeypatch.setattr(advrad.training.run, "load_pictures", spy)
+    monkeypatch.setattr(advrad.training.run, "load_images", spy)
     train(root, tmp_path / "run", replace(LEAN, steps=1))
-    assert len(opened) == len(set(opened)) == 20, "each good picture is used once, for one purpose"
+    assert len(opened) == len(set(opened)) == 20, "each normal image is used once, for one purpose"
     assert all("train" in path.parts for path in opened)
 
 
@@ -206,7 +206,7 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes
 @pytest.mark.parametrize(
     "stop",
     [
-        StopAt(stage="Reading pictures"),
+        StopAt(stage="Reading images"),
         StopAt(stage="Training"),
         StopAt(step=1),
         StopAt(step=4),
@@ -225,7 +225,7 @@ def test_stopped_at_any_stage_it_resumes_to_the_same_model(
     with pytest.raises(CheckpointError):
         AdvRAD.from_pretrained(tmp_path)
     # The plan knows; only where it was not yet written must the options be given again.
-    options = LEAN if stop.words == "Reading pictures" else RunOptions()
+    options = LEAN if stop.words == "Reading images" else RunOptions()
     made = train(data, tmp_path, options, resume=True)
     assert made.detector_config.precision == "float32"
     assert weights(tmp_path) == uninterrupted
@@ -306,7 +306,7 @@ def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
         ({"steps": None, "minutes": 0.0}, "--minutes 0"),
         ({"steps": None, "minutes": float("nan")}, "--minutes nan"),
         ({"false_alarm_rate": 0.0}, "--false-alarm-rate 0"),
-        ({"false_alarm_rate": 0.001}, "needs 999 good pictures"),
+        ({"false_alarm_rate": 0.001}, "needs 999 normal images"),
         ({"preset": "huge"}, "--preset huge"),
         ({"size_px": 50}, "--size 50"),
         ({"batch_size": 0}, "batch_size"),
@@ -330,7 +330,7 @@ def test_the_rate_offered_can_be_had(data: Path, tmp_path: Path) -> None:
     assert train(data, tmp_path / "b", replace(TINY, false_alarm_rate=offered)).calibration.false_alarm_rate == offered
 
 
-def test_as_many_pictures_as_the_message_asks_for_suffice(tmp_path: Path) -> None:
+def test_as_many_images_as_the_message_asks_for_suffice(tmp_path: Path) -> None:
     few = make_folder(tmp_path / "few", good=15, size=64)
     with pytest.raises(ConfigError, match="give at least") as caught:
         train(few, tmp_path / "a", replace(TINY, false_alarm_rate=0.1))
@@ -339,7 +339,7 @@ def test_as_many_pictures_as_the_message_asks_for_suffice(tmp_path: Path) -> Non
     assert train(enough, tmp_path / "b", replace(TINY, false_alarm_rate=0.1)).calibration.n >= 9
 
 
-def test_pictures_left_out_are_missed_before_training(tmp_path: Path) -> None:
+def test_images_left_out_are_missed_before_training(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data", good=22, size=64)
     split = split_normals(find_records(root).records, 0, false_alarm_rate=0.1)
     assert len(split.calibration) == 9
@@ -347,7 +347,7 @@ def test_pictures_left_out_are_missed_before_training(tmp_path: Path) -> None:
     listener = Listener()
     with pytest.raises(ConfigError, match="only 8 of the 21 can be spared"):
         train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, skip_bad=True), watcher=listener)
-    assert listener.stages == ["Reading pictures"] and len(listener.notes) == 1
+    assert listener.stages == ["Reading images"] and len(listener.notes) == 1
 
 
 def test_a_selection_left_out_is_missed_before_training(tmp_path: Path) -> None:
@@ -355,5 +355,5 @@ def test_a_selection_left_out_is_missed_before_training(tmp_path: Path) -> None:
     split = split_normals(find_records(root).records, 0, false_alarm_rate=0.1)
     assert len(split.selection) == 2
     split.selection[0].path.write_bytes(b"broken")
-    with pytest.raises(DataError, match="1 of the 21 good pictures are left to choose the score by"):
+    with pytest.raises(DataError, match="1 of the 21 normal images are left to choose the score by"):
         train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, skip_bad=True))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_models import Linear, awake, generator, pictures, stack
+from toy_models import Linear, awake, generator, images, stack
 
 import advrad.training.score_selection
 from advrad.data.synthetic import SELECTION
@@ -28,14 +28,14 @@ def _few_defects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Prototype(Denoiser):
-    """Gives back one fixed picture, whatever it is shown."""
+    """Gives back one fixed image, whatever it is shown."""
 
-    def __init__(self, picture: Tensor) -> None:
+    def __init__(self, image: Tensor) -> None:
         super().__init__()
-        self.picture = nn.Parameter(picture)
+        self.image = nn.Parameter(image)
 
     def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
-        return self.picture.expand_as(z)
+        return self.image.expand_as(z)
 
 
 def squares(rise: float, left: int = 0) -> object:
@@ -52,7 +52,7 @@ def squares(rise: float, left: int = 0) -> object:
 
 
 def test_unavoidable_error_at_a_fixed_place_asks_for_the_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the product is restless, differently in each picture: there, errors mean nothing."""
+    """Half of the product is restless, differently in each image: there, errors mean nothing."""
     prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
     restless = torch.full((SIZE_PX, SIZE_PX), 0.01)
     restless[:, : SIZE_PX // 2] = 0.25
@@ -248,7 +248,7 @@ def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(
     (got,) = fit_statistics(denoiser, references, normals, config, 77)
     draws = generator(77)
     maps = []
-    with torch.no_grad():  # eight pictures at a time, as the noise is drawn
+    with torch.no_grad():  # eight images at a time, as the noise is drawn
         for part in torch.split(torch.cat([references, normals]), 8):
             recon = reconstruct(denoiser, part, 0.2, draws, independent=True)
             maps.append(error_map(part, recon, 3))
@@ -276,7 +276,7 @@ def test_statistics_hold_for_any_noise(normals: Tensor) -> None:
     same = normals[:1].expand(64, -1, -1, -1)
     config = ScoreConfig(looks=(NoiseView(view_px=SIZE_PX, sigma=0.3),), filter_px=1)
     (got,) = fit_statistics(Linear(0.5), same, same, config, 5)
-    assert got.spread.min() > 0.1 * got.mean.mean(), "equal pictures differ by their noise alone"
+    assert got.spread.min() > 0.1 * got.mean.mean(), "equal images differ by their noise alone"
     (other,) = fit_statistics(Linear(0.5), same, same, config, 6)
     assert float((got.mean - other.mean).abs().mean() / got.mean.mean()) < 0.2
 
@@ -303,7 +303,7 @@ def test_a_score_asked_for_by_name_is_taken_as_it_is(normals: Tensor) -> None:
 
 
 def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tensor) -> None:
-    """Candidates whose every picture scores alike are worth one half."""
+    """Candidates whose every image scores alike are worth one half."""
 
     class Perfect(Linear):
         def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
@@ -315,6 +315,6 @@ def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tens
     assert auroc(np.array([0, 0, 1, 1]), np.zeros(4)) == 0.5
 
 
-def test_pictures_larger_than_every_view_are_shrunk(normals: Tensor) -> None:
-    selection = choose(awake(), pictures(4, 64), pictures(4, 64), [16], generator(0), sigmas=[0.2])
+def test_images_larger_than_every_view_are_shrunk(normals: Tensor) -> None:
+    selection = choose(awake(), images(4, 64), images(4, 64), [16], generator(0), sigmas=[0.2])
     assert selection.statistics[0].mean.shape == (1, 1, 16, 16)

@@ -13,7 +13,7 @@ from advrad.certify.two_path import TwoPath
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
 from advrad.detectors.scoring import MapStatistics, ScoreConfig
-from advrad.training.selection_certificate import DRAWS, PICTURES, QUANTILES, _by_quantile, certified_aurocs
+from advrad.training.selection_certificate import DRAWS, IMAGES, QUANTILES, _by_quantile, certified_aurocs
 
 Style = tuple[ScoreConfig, list[MapStatistics]]
 
@@ -29,7 +29,7 @@ NARROW, WIDE, APART = style(filter_px=1), style(filter_px=7), style(filter_px=3,
 
 
 @pytest.fixture(scope="module")
-def pictures() -> tuple[Tensor, Tensor]:
+def images() -> tuple[Tensor, Tensor]:
     """Good ones, and ones with a square that stands out more and more."""
     images = 0.5 + 0.02 * torch.randn(2, EACH, 3, 32, 32, generator=generator())
     images[1, :, :, 8:20, 8:20] += torch.linspace(0.08, 0.5, EACH).view(-1, 1, 1, 1)
@@ -49,38 +49,36 @@ def from_many_draws(normals: Tensor, defective: Tensor, chosen: Style, radius: f
     return float(np.mean(np.array(lows[len(normals) :])[:, None] > np.array(highs[: len(normals)])))
 
 
-def test_the_estimate_comes_near_what_many_draws_say(pictures: tuple[Tensor, Tensor]) -> None:
+def test_the_estimate_comes_near_what_many_draws_say(images: tuple[Tensor, Tensor]) -> None:
     styles = [NARROW, WIDE, APART]
-    quick = [area for area, _ in certified_aurocs(awake(), *pictures, FAR, styles, 0.1, noise_seed=1)]
-    many = [from_many_draws(*pictures, chosen, 0.1) for chosen in styles]
-    assert quick == pytest.approx(many, abs=0.11)  # one defective picture more or less
+    quick = [area for area, _ in certified_aurocs(awake(), *images, FAR, styles, 0.1, noise_seed=1)]
+    many = [from_many_draws(*images, chosen, 0.1) for chosen in styles]
+    assert quick == pytest.approx(many, abs=0.11)  # one anomalous image more or less
     assert 0.5 < min(many) <= max(many) < 1
 
 
-def test_a_wide_filter_is_ranked_above_a_narrow_one_for_a_large_radius(pictures: tuple[Tensor, Tensor]) -> None:
-    quick = [area for area, _ in certified_aurocs(awake(), *pictures, FAR, [NARROW, WIDE], 0.5, noise_seed=1)]
-    many = [from_many_draws(*pictures, chosen, 0.5) for chosen in (NARROW, WIDE)]
+def test_a_wide_filter_is_ranked_above_a_narrow_one_for_a_large_radius(images: tuple[Tensor, Tensor]) -> None:
+    quick = [area for area, _ in certified_aurocs(awake(), *images, FAR, [NARROW, WIDE], 0.5, noise_seed=1)]
+    many = [from_many_draws(*images, chosen, 0.5) for chosen in (NARROW, WIDE)]
     assert 0 < quick[0] < quick[1] < 1
     assert 0 < many[0] < many[1] < 1
     assert quick == pytest.approx(many, abs=0.11)
 
 
-def test_a_larger_radius_leaves_less(pictures: tuple[Tensor, Tensor]) -> None:
-    found = [
-        certified_aurocs(awake(), *pictures, FAR, [WIDE], radius, noise_seed=1)[0][0] for radius in (0, 0.1, 0.5, 2)
-    ]
+def test_a_larger_radius_leaves_less(images: tuple[Tensor, Tensor]) -> None:
+    found = [certified_aurocs(awake(), *images, FAR, [WIDE], radius, noise_seed=1)[0][0] for radius in (0, 0.1, 0.5, 2)]
     assert found == sorted(set(found), reverse=True)
     assert found[-1] == 0
 
 
-def test_the_noise_follows_the_seed_and_styles_do_not_meddle(pictures: tuple[Tensor, Tensor]) -> None:
-    both = certified_aurocs(awake(), *pictures, FAR, [NARROW, WIDE], 0.1, noise_seed=1)
-    assert certified_aurocs(awake(), *pictures, FAR, [WIDE, NARROW], 0.1, noise_seed=1) == both[::-1]
-    assert certified_aurocs(awake(), *pictures, FAR, [NARROW, WIDE], 0.1, noise_seed=2) != both
+def test_the_noise_follows_the_seed_and_styles_do_not_meddle(images: tuple[Tensor, Tensor]) -> None:
+    both = certified_aurocs(awake(), *images, FAR, [NARROW, WIDE], 0.1, noise_seed=1)
+    assert certified_aurocs(awake(), *images, FAR, [WIDE, NARROW], 0.1, noise_seed=1) == both[::-1]
+    assert certified_aurocs(awake(), *images, FAR, [NARROW, WIDE], 0.1, noise_seed=2) != both
 
 
-def test_only_so_many_pictures_are_looked_at_each_in_noise_of_its_own() -> None:
-    denoiser, (good, bad) = Linear(0.5, 0.2), PICTURES
+def test_only_so_many_images_are_looked_at_each_in_noise_of_its_own() -> None:
+    denoiser, (good, bad) = Linear(0.5, 0.2), IMAGES
     normals, defective = torch.full((good + 5, 3, 16, 16), 0.3), torch.full((bad + 5, 3, 16, 16), 0.9)
     ((area, quantile),) = certified_aurocs(denoiser, normals, defective, FAR, [WIDE], 0.01, noise_seed=0)
     assert (area, quantile) == (1, 0.5)

@@ -99,7 +99,7 @@ def test_an_adversary_moves_the_batch_within_its_radius_and_makes_it_harder() ->
         made.step = step
         images, corrupted, *rest = make_batch(stack(), made.config, step, made.rows)
         target, moved, *others = made._batch(stack())
-        assert torch.equal(target, images), "what it is to give back stays the picture as given"
+        assert torch.equal(target, images), "what it is to give back stays the image as given"
         assert all(torch.equal(mine, given) for mine, given in zip(others, rest, strict=True))
         change = moved - corrupted
         assert 0 < change.abs().max() <= 0.05 + 1e-6 and moved.min() >= 0 and moved.max() <= 1
@@ -378,12 +378,12 @@ class Clock:
         monkeypatch.setattr(advrad.training.trainer, "time", SimpleNamespace(perf_counter=lambda: self.now))
         self.steps = 0
 
-        def advance(run: Trainer, pictures: ImageStack) -> float:
+        def advance(run: Trainer, images: ImageStack) -> float:
             self.now += per_step_s
             self.steps += 1
             return 0.0
 
-        def rehearse(run: Trainer, pictures: ImageStack) -> None:
+        def rehearse(run: Trainer, images: ImageStack) -> None:
             self.now += per_pass_s
 
         monkeypatch.setattr(Trainer, "advance", advance)

@@ -42,6 +42,6 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str | None, words: str) -> 
 
 def test_an_error_of_ours_in_a_file_stays_what_it_is(tmp_path: Path) -> None:
     path = tmp_path / "mine.py"
-    path.write_text("from advrad.errors import DataError\nraise DataError('no pictures here')")
-    with pytest.raises(DataError, match="no pictures here"):
+    path.write_text("from advrad.errors import DataError\nraise DataError('no images here')")
+    with pytest.raises(DataError, match="no images here"):
         load_name(f"{path}:made")

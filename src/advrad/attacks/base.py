@@ -1,9 +1,9 @@
-"""Attacks: how to find, near a picture, one that a detector misjudges.
+"""Attacks: how to find, near an image, one that a detector misjudges.
 
-An attack climbs an objective, a function from pictures (b, c, h, w) to numbers (b,) that may draw noise of its own at
+An attack climbs an objective, a function from images (b, c, h, w) to numbers (b,) that may draw noise of its own at
 every call. It knows nothing of detectors, labels or scores: whoever uses it makes an objective of these, such as
-``y * A(x)`` with y = +1 for normal pictures and -1 for anomalous ones, and must score what was found anew, on fresh
-noise. Rows do not influence each other: every picture has a generator of its own.
+``y * A(x)`` with y = +1 for normal images and -1 for anomalous ones, and must score what was found anew, on fresh
+noise. Rows do not influence each other: every image has a generator of its own.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class AttackOutput:
     """What an attack found.
 
     Attributes:
-        images: (b, c, h, w), for every row the picture of the largest objective met on the way.
+        images: (b, c, h, w), for every row the image of the largest objective met on the way.
         values: (b,) that objective, as it was at that call; a noisy objective is flattered by this maximum.
         last: (b, c, h, w), where the attack ended: under a noisy objective often better than what was lucky once.
         gradients: (b,) gradient evaluations that the row took.
@@ -66,10 +66,10 @@ Attack = Callable[[AttackInput], AttackOutput]
 
 
 class BestSoFar:
-    """The best picture of every row so far, the given one to begin with, and what finding it took.
+    """The best image of every row so far, the given one to begin with, and what finding it took.
 
     Attributes:
-        images: (b, c, h, w) the best pictures.
+        images: (b, c, h, w) the best images.
         values: (b,) their objective.
         better: (b,) bool, which rows the last call improved.
     """
@@ -108,13 +108,13 @@ class BestSoFar:
         self.images = torch.where(expand_batch(self.better), images, self.images)
 
     def climb(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Objective (b,) of some pictures and its gradient (b, c, h, w)."""
+        """Objective (b,) of some images and its gradient (b, c, h, w)."""
         values, gradient = value_and_gradient(self.objective, images)
         self.offer(images, values, gradients=1)
         return values, gradient
 
     def ask(self, images: Tensor) -> None:
-        """Evaluate some pictures, without gradient."""
+        """Evaluate some images, without gradient."""
         with torch.no_grad():
             self.offer(images, self.objective(images))
 

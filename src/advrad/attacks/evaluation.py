@@ -1,8 +1,8 @@
-"""The runner: attacks on every picture, judged anew by the true score, the worst of them kept, and resumable.
+"""The runner: attacks on every image, judged anew by the true score, the worst of them kept, and resumable.
 
 No attack is taken at its word. What it returns is brought into ball and box again, scored on noise that no attack has
-seen (or, against an attacker who knows the noise, on that noise), and counts only if it is worse than the picture as
-given. Every finished picture is a file of its own, so a run can be killed anywhere, and split over processes.
+seen (or, against an attacker who knows the noise, on that noise), and counts only if it is worse than the image as
+given. Every finished image is a file of its own, so a run can be killed anywhere, and split over processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from advrad.attacks.base import AttackInput
 from advrad.attacks.objectives import NEED_MAPS, SURROGATES, available_objectives, objective
 from advrad.attacks.registry import ATTACKS, WITHOUT_GRADIENTS
 from advrad.attacks.threat import Threat
-from advrad.data.png import write_picture
+from advrad.data.png import write_image
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.probing import ProbedProperties, probe, validated_output
 from advrad.errors import ConfigError, DataError, OutputError
@@ -37,7 +37,7 @@ Noise = Literal["unknown", "known"]
 Arithmetic = Literal["float32", "bfloat16"]
 Floats = npt.NDArray[np.float64]
 
-#: Pictures attacked side by side.
+#: Images attacked side by side.
 BATCH = 8
 #: Gradients of two noise draws that agree less than this (cosine) call for averaging.
 AGREEMENT = 0.3
@@ -83,7 +83,7 @@ class AttackSpec(Config):
 
 
 class AttackPlan(Config):
-    """All that decides the result of an audit, but the detector and the pictures.
+    """All that decides the result of an audit, but the detector and the images.
 
     Attributes:
         threat: what an attacker may do.
@@ -104,12 +104,12 @@ class AttackPlan(Config):
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """The pictures under attack.
+    """The images under attack.
 
     Attributes:
-        images: (n, c, h, w) in [0, 1], at the size at which the detector takes them: the pictures as given.
+        images: (n, c, h, w) in [0, 1], at the size at which the detector takes them: the images as given.
         labels: (n,) 0 for good, 1 for defective.
-        names: of the pictures, all different.
+        names: of the images, all different.
     """
 
     images: Tensor
@@ -118,26 +118,26 @@ class ImageSet:
 
     @property
     def few(self) -> Tensor:
-        """Two pictures of each kind, to try a detector on."""
+        """Two images of each kind, to try a detector on."""
         return self.images[[*np.flatnonzero(self.labels == 0)[:2], *np.flatnonzero(self.labels == 1)[:2]]]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageAttackResult:
-    """What was found of one picture.
+    """What was found of one image.
 
     Attributes:
-        name: of the picture.
+        name: of the image.
         label: 0 for good, 1 for defective.
-        clean: score of the picture as given.
-        worst: score of the worst picture found.
+        clean: score of the image as given.
+        worst: score of the worst image found.
         by: the member that found it, or empty where none did any harm.
-        rounded: score of that picture in 8 bits.
-        distance: of the worst picture, in the threat's norm.
+        rounded: score of that image in 8 bits.
+        distance: of the worst image, in the threat's norm.
         scores: of the best that each member found.
         gradients: gradient evaluations.
         queries: evaluations, with gradient or without.
-        seconds: spent on the picture.
+        seconds: spent on the image.
     """
 
     name: str
@@ -160,12 +160,12 @@ class RobustnessResult:
     Attributes:
         plan: of it.
         members: those of the plan that the detector could be attacked with, or what was done in their place.
-        rows: one per picture, in the pictures' order.
-        clean_maps: (n, h, w) of the pictures as given, or None for a detector without maps.
-        worst_maps: (n, h, w) of the worst pictures.
+        rows: one per image, in the images' order.
+        clean_maps: (n, h, w) of the images as given, or None for a detector without maps.
+        worst_maps: (n, h, w) of the worst images.
         traits: what the detector was found to be.
         left_out: members that this detector cannot be attacked with, and why.
-        pictures: folder of the worst pictures, as 16-bit PNG.
+        images: folder of the worst images, as 16-bit PNG.
     """
 
     plan: AttackPlan
@@ -175,7 +175,7 @@ class RobustnessResult:
     worst_maps: npt.NDArray[np.float32] | None
     traits: ProbedProperties
     left_out: dict[str, str]
-    pictures: Path | None
+    images: Path | None
 
 
 def applicable_attacks(
@@ -188,7 +188,7 @@ def applicable_attacks(
         if member.transfer:
             kept.append(member)
         elif not traits.differentiable and member.attack not in WITHOUT_GRADIENTS:
-            left_out[member.name] = f"no gradient reaches the picture: {traits.why_not}"
+            left_out[member.name] = f"no gradient reaches the image: {traits.why_not}"
         elif member.surrogate not in available_objectives(detector):
             left_out[member.name] = f"the detector offers no '{member.surrogate}'"
         elif not maps and member.surrogate in NEED_MAPS:
@@ -215,39 +215,39 @@ def evaluate_robustness(
     climbed: AnomalyDetector | None = None,
     source: AnomalyDetector | None = None,
     identity: str = "",
-    save_pictures: bool = False,
+    save_images: bool = False,
     process: tuple[int, int] = (0, 1),
     progress: Callable[[int, int], None] | None = None,
     wait: Callable[[], None] | None = None,
     batch_size: int = BATCH,
 ) -> RobustnessResult:
-    """Attack every picture.
+    """Attack every image.
 
     Args:
         detector: under audit.
-        subjects: the pictures.
+        subjects: the images.
         plan: of the audit.
         folder: of its rows; what an earlier run with the same plan finished there is kept.
         climbed: the same detector in the plan's arithmetic, which members climb in its place; its own if None.
         source: the detector that members with ``transfer`` climb.
         identity: of the detector; an earlier run of another one is not continued.
-        save_pictures: keep the worst pictures, too.
-        process: number of this process, and of all processes; each takes its share of the pictures.
-        progress: told (pictures done, pictures of this process).
+        save_images: keep the worst images, too.
+        process: number of this process, and of all processes; each takes its share of the images.
+        progress: told (images done, images of this process).
         wait: for all processes; called once all their rows should be there.
-        batch_size: pictures side by side; does not change the result.
+        batch_size: images side by side; does not change the result.
 
     Returns:
         The audit, of all processes' rows.
 
     Raises:
         ConfigError: no member fits, or the folder holds another audit.
-        DataError: there is no picture.
+        DataError: there is no image.
         DetectorError: the detector answers with no score.
         OutputError: a row cannot be written.
     """
     if not len(subjects.names):
-        raise DataError("there is no picture to attack; give test pictures, good and defective")
+        raise DataError("there is no image to attack; give test images, good and defective")
     traits = probe(detector, subjects.few)
     first = validated_output(detector, subjects.images[:1], torch.Generator().manual_seed(0))
     members, left_out = applicable_attacks(plan, detector, traits, first.maps is not None)
@@ -275,7 +275,7 @@ def evaluate_robustness(
         ):
             if worst_map is not None:
                 _write_map(files.path(index).with_suffix(".npy"), worst_map)
-            if save_pictures:
+            if save_images:
                 _write_worst(folder, row.name, worst)
             files.write(index, asdict(row))
         done += len(batch)
@@ -284,8 +284,8 @@ def evaluate_robustness(
     if wait:
         wait()
     rows, worst_maps = _collected(files, clean_maps is not None)
-    pictures = folder / "pictures" if save_pictures else None
-    return RobustnessResult(plan, tuple(members), rows, clean_maps, worst_maps, traits, left_out, pictures)
+    images = folder / "pictures" if save_images else None
+    return RobustnessResult(plan, tuple(members), rows, clean_maps, worst_maps, traits, left_out, images)
 
 
 def _score_seed(detector: AnomalyDetector, plan: AttackPlan) -> int:
@@ -296,7 +296,7 @@ def _score_seed(detector: AnomalyDetector, plan: AttackPlan) -> int:
 
 
 def scored(detector: AnomalyDetector, images: Tensor, seed: int) -> tuple[Floats, npt.NDArray[np.float32] | None]:
-    """Scores (n,) and maps (n, h, w), each picture on the same noise."""
+    """Scores (n,) and maps (n, h, w), each image on the same noise."""
     # One at a time on a CPU, where nothing is lost: kernels that depend on the batch size cannot show.
     at_once = 1 if images.device.type == "cpu" else BATCH
     answers = [
@@ -310,9 +310,9 @@ def scored(detector: AnomalyDetector, images: Tensor, seed: int) -> tuple[Floats
 
 
 def _reach(clean: Floats, labels: npt.NDArray[np.int64], threshold: float | None) -> tuple[float, float]:
-    """Beyond which score there is nothing left to win with a good picture, and below which with a defective one.
+    """Beyond which score there is nothing left to win with a normal image, and below which with a defective one.
 
-    Attacks only raise good scores and lower defective ones. A good picture above every defective one, or a defective
+    Attacks only raise good scores and lower defective ones. A normal image above every defective one, or a defective
     one below every good one, is on the wrong side of all others already: no AUROC falls any further, whatever else is
     done. And its verdict must be wrong, too.
     """
@@ -336,7 +336,7 @@ def _attacked(
     seed: int,
     frank: bool,
 ) -> Iterator[tuple[int, ImageAttackResult, Tensor, npt.NDArray[np.float32] | None]]:
-    """Attack pictures side by side, member after member.
+    """Attack images side by side, member after member.
 
     ``frank``: what an attack climbs, if it is the score, is what judges it, so that it may end where nothing is left to
     win.
@@ -409,11 +409,11 @@ def _write_map(path: Path, values: npt.NDArray[np.float32]) -> None:
         np.save(file, values)
 
 
-def _write_worst(folder: Path, name: str, picture: Tensor) -> None:
-    """As 16-bit PNG, under the picture's own name with its folders flattened."""
+def _write_worst(folder: Path, name: str, image: Tensor) -> None:
+    """As 16-bit PNG, under the image's own name with its folders flattened."""
     path = make_folder(folder / "pictures") / f"{Path(name).with_suffix('').as_posix().replace('/', '-')}.png"
-    values = picture.permute(1, 2, 0).cpu().numpy()
-    write_picture(path, values[..., 0] if values.shape[2] == 1 else values, bits=16)
+    values = image.permute(1, 2, 0).cpu().numpy()
+    write_image(path, values[..., 0] if values.shape[2] == 1 else values, bits=16)
 
 
 def _collected(rows: ResultStore, maps: bool) -> tuple[tuple[ImageAttackResult, ...], npt.NDArray[np.float32] | None]:

@@ -1,4 +1,4 @@
-"""What an attack climbs: the score, or something smoother that leads to it, signed by what the picture is.
+"""What an attack climbs: the score, or something smoother that leads to it, signed by what the image is.
 
 A maximum gives an attacker the gradient of one place; the surrogates here look at many. Whatever one of them leads to
 is judged by the true score.
@@ -28,7 +28,7 @@ def log_sum_exp(judged: DetectorOutput) -> Tensor:
     maps = _maps(judged)
     if maps.shape[1] == 1:
         return maps[:, 0]
-    # A constant of the picture: nothing would be gained by blowing the temperature up.
+    # A constant of the image: nothing would be gained by blowing the temperature up.
     heat = 0.5 * maps.detach().std(1, keepdim=True) + 1e-12
     values: Tensor = (heat * torch.logsumexp(maps / heat, 1, keepdim=True))[:, 0]
     return values
@@ -68,11 +68,11 @@ def objective(
     eot: int = 1,
     known_noise: int | None = None,
 ) -> Objective:
-    """What an attack on pictures is to climb.
+    """What an attack on images is to climb.
 
     Args:
         detector: under attack.
-        signs: (b,) +1 for normal pictures, whose score shall rise, -1 for anomalous ones.
+        signs: (b,) +1 for normal images, whose score shall rise, -1 for anomalous ones.
         surrogate: a name from :data:`SURROGATES`, one of the detector's hints, or ``in turn``.
         generator: source of the detector's noise; every call of the objective draws anew.
         eot: calls of the detector that are averaged, each on noise of its own (expectation over transformation).

@@ -11,7 +11,7 @@ from advrad.attacks.base import AttackInput, AttackOutput, BestSoFar
 
 
 def patch(task: AttackInput) -> AttackOutput:
-    """Projected gradient ascent inside one square, a quarter of the picture wide, where the gradient is largest."""
+    """Projected gradient ascent inside one square, a quarter of the image wide, where the gradient is largest."""
     images, threat, search = task.images, task.threat, BestSoFar(task)
     side = max(1, min(images.shape[-2:]) // 4)
     _, gradient = search.climb(images)

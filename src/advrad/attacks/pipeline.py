@@ -1,4 +1,4 @@
-"""Auditing from the command line: which pictures, which detector, which attacks; and what is written where."""
+"""Auditing from the command line: which images, which detector, which attacks; and what is written where."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from advrad.attacks.registry import ATTACKS, CONFINED
 from advrad.attacks.summary import summarize
 from advrad.attacks.threat import Threat
 from advrad.data.layouts import find_records
-from advrad.data.loading import load_masks, load_pictures
+from advrad.data.loading import load_images, load_masks
 from advrad.data.records import MAX_PIXELS
 from advrad.data.splits import sample_test_records
 from advrad.detectors.base import AnomalyDetector
@@ -51,13 +51,13 @@ class AttackOptions(Config):
         surrogate: of a single attack.
         noise: known to the attacker, or not.
         gradients: arithmetic of the gradients of our own detector; ``auto`` is bfloat16 where the processor has it.
-        limit: attack only so many pictures, half of them good.
+        limit: attack only so many images, half of them good.
         seed: of everything.
         layout: of the data.
         category: product in the data.
-        size_px: side at which pictures are given to a detector that takes any size.
-        max_pixels: bound on each picture file.
-        save_pictures: keep the adversarial pictures.
+        size_px: side at which images are given to a detector that takes any size.
+        max_pixels: bound on each image file.
+        save_images: keep the adversarial images.
     """
 
     attack: str = "suite"
@@ -76,7 +76,7 @@ class AttackOptions(Config):
     category: str | None = None
     size_px: int | None = Field(None, ge=16)
     max_pixels: int = MAX_PIXELS
-    save_pictures: bool = False
+    save_images: bool = False
 
 
 def members_for(options: AttackOptions, detector: AnomalyDetector) -> tuple[AttackSpec, ...]:
@@ -102,11 +102,11 @@ def members_for(options: AttackOptions, detector: AnomalyDetector) -> tuple[Atta
 
 @dataclass(frozen=True, eq=False)
 class AttackJob:
-    """Pictures and detector, ready for attacks.
+    """Images and detector, ready for attacks.
 
     Attributes:
         accused: the detector.
-        subjects: its pictures.
+        subjects: its images.
         masks: (n, s, s) ground truth.
         known: (n,) whether it is known.
         category: the product.
@@ -120,15 +120,15 @@ class AttackJob:
 
 
 def prepare(accused: LoadedDetector, data: Path, options: AttackOptions) -> AttackJob:
-    """Load the pictures to attack, at the size at which the detector takes them.
+    """Load the images to attack, at the size at which the detector takes them.
 
     Raises:
-        DataError: a picture cannot be read, or one kind is missing.
+        DataError: an image cannot be read, or one kind is missing.
     """
     dataset = find_records(data, options.layout, options.category)
     size_px = accused.detector.size_px or options.size_px or 256
     records = sample_test_records(dataset.records, options.limit, options.seed)
-    stack = load_pictures(records, size_px, max_pixels=options.max_pixels)
+    stack = load_images(records, size_px, max_pixels=options.max_pixels)
     masks, known = load_masks(stack.records, size_px, max_pixels=options.max_pixels)
     labels = np.array([record.label for record in stack.records], dtype=np.int64)
     names = tuple(record.path.relative_to(dataset.root).as_posix() for record in stack.records)
@@ -147,11 +147,11 @@ def attack(
     """Attack, look for reasons to distrust the result, and write both down.
 
     Args:
-        case: detector and pictures.
+        case: detector and images.
         options: of the attack.
         folder: of the rows and the result; None for one inside the model folder, whose name tells the plan.
         source: the detector whose gradients a transfer attack follows.
-        progress: told (pictures done, pictures in all).
+        progress: told (images done, images in all).
 
     Returns:
         As :func:`advrad.attacks.summary.summarize`, and ``attack``, ``members``, ``flags``, ``folder``, ``category``;
@@ -183,7 +183,7 @@ def attack(
         climbed=climbed,
         source=source,
         identity=case.accused.identity,
-        save_pictures=options.save_pictures,
+        save_images=options.save_images,
         process=(state.process_index, state.num_processes),
         progress=progress,
         wait=state.wait_for_everyone,
@@ -226,7 +226,7 @@ def _climbed(detector: AnomalyDetector, gradients: Precision) -> AnomalyDetector
 
 
 def _home(case: AttackJob, options: AttackOptions, plan: AttackPlan) -> Path:
-    """A folder of its own for every plan and choice of pictures."""
+    """A folder of its own for every plan and choice of images."""
     told: list[object] = [plan.model_dump(mode="json"), case.subjects.names, case.accused.identity]
     label = f"{options.attack}-{options.norm}-{options.eps.replace('/', '-')}"
     return case.accused.place("attacks", label, told)
@@ -281,7 +281,7 @@ def curve(
     """Attack again and again with more of one thing.
 
     Args:
-        case: detector and pictures.
+        case: detector and images.
         options: of the attack; a suite has no steps, eot or restarts to vary.
         over: a name from :data:`AXES`.
         values: as typed.

@@ -67,7 +67,7 @@ class _Dice(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def draws_noise(detector: AnomalyDetector, images: Tensor) -> bool:
-    """Whether a detector draws from another source than its generator for these pictures, whatever becomes of it."""
+    """Whether a detector draws from another source than its generator for these images, whatever becomes of it."""
     seed = seed_of("dice")
     dice = _Dice(seed)
     with dice, torch.no_grad():
@@ -92,14 +92,14 @@ def _check_randomness(detector: AnomalyDetector, images: Tensor, traits: ProbedP
     if detector.deterministic and not traits.deterministic:
         yield Flag(
             "undeclared randomness",
-            "the detector says it is deterministic, but the same picture got two scores: an attack that averages over"
+            "the detector says it is deterministic, but the same image got two scores: an attack that averages over"
             " no noise is too weak",
         )
     first, again = (validated_output(detector, images, torch.Generator().manual_seed(1)).scores for _ in range(2))
     if not torch.equal(first, again):
         yield Flag(
             "randomness of its own",
-            "the same picture on the same noise got two scores: the detector draws from a source that nobody seeds, so"
+            "the same image on the same noise got two scores: the detector draws from a source that nobody seeds, so"
             " no result can be repeated",
         )
     if traits.deterministic and draws_noise(detector, images):
@@ -116,7 +116,7 @@ def _check_gradients(
     if not traits.differentiable:
         yield Flag(
             "no gradient",
-            f"no gradient reaches the picture ({traits.why_not}): only attacks by score were made, which find far less"
+            f"no gradient reaches the image ({traits.why_not}): only attacks by score were made, which find far less"
             " than gradients do",
         )
         return
@@ -131,8 +131,8 @@ def _check_gradients(
     if bool(dead.any()):
         yield Flag(
             "zero gradient",
-            f"of {len(images)} pictures {int(dead.sum())} have a gradient of exactly 0: the score is saturated, rounded"
-            " or cut off from the picture, and the attack cannot see where to go",
+            f"of {len(images)} images {int(dead.sum())} have a gradient of exactly 0: the score is saturated, rounded"
+            " or cut off from the image, and the attack cannot see where to go",
         )
     alive = ~dead
     if bool(alive.any()):
@@ -176,7 +176,7 @@ def _check_slopes(detector: AnomalyDetector, images: Tensor, gradient: Tensor, s
     if wrong.any():
         yield Flag(
             "gradient mismatch",
-            f"on {int(wrong.sum())} of {len(images)} pictures the score does not change as its gradient says (off by"
+            f"on {int(wrong.sum())} of {len(images)} images the score does not change as its gradient says (off by"
             f" {np.median(worst[wrong]):.0%}): something is detached, rounded or recomputed on the way, and the attack"
             " follows a gradient that is not the score's",
         )
@@ -220,13 +220,13 @@ def check_audit(audit: RobustnessResult) -> list[Flag]:
     outside = [row for row in audit.rows if row.distance > eps * (1 + 1e-4) + 1e-7]
     if outside:
         furthest = max(row.distance for row in outside)
-        words = f"{len(outside)} pictures were changed by more than eps, up to {furthest:.4g}"
+        words = f"{len(outside)} images were changed by more than eps, up to {furthest:.4g}"
         flags.append(Flag("outside the ball", words))
     if eps == 0:
         spread = float(np.std([row.clean for row in audit.rows])) + 1e-12
         moved = [row for row in audit.rows if abs(row.worst - row.clean) > _ROUNDING * spread]
         if moved:
-            flags.append(Flag("eps 0 is not clean", f"at eps 0 the scores of {len(moved)} pictures changed"))
+            flags.append(Flag("eps 0 is not clean", f"at eps 0 the scores of {len(moved)} images changed"))
     flags += _check_black_box(audit)
     return flags
 
@@ -249,7 +249,7 @@ def _check_black_box(audit: RobustnessResult) -> list[Flag]:
         return [
             Flag(
                 "black box wins",
-                f"on {wins} of {total} pictures Square, which sees scores only, found worse than the gradients did:"
+                f"on {wins} of {total} images Square, which sees scores only, found worse than the gradients did:"
                 " they mislead, and the figure is void",
             )
         ]
@@ -272,7 +272,7 @@ def check_ladder(
 
     Args:
         detector: under audit.
-        subjects: pictures of both kinds; a dozen are enough.
+        subjects: images of both kinds; a dozen are enough.
         threat: of the audit.
         folder: for the rows.
         seed: of everything.
@@ -318,7 +318,7 @@ def check_ladder(
         if progress:
             progress(index + 1, len(grid))
     bad = int(subjects.labels.sum())
-    slack = _SLACK + 2 / max(1, bad * (len(subjects.labels) - bad))  # two pairs of pictures may change places by luck
+    slack = _SLACK + 2 / max(1, bad * (len(subjects.labels) - bad))  # two pairs of images may change places by luck
     for less, more, what in (
         ("eps", "eps, 4 x the steps", "four times the steps"),
         ("eps", "4 x eps", "four times the radius"),

@@ -57,7 +57,7 @@ def _integer(below: int, generator: torch.Generator) -> int:
 
 
 def _stripes(image: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-    """Vertical stripes one pixel wide, plus or minus eps per channel, for a picture (c, h, w)."""
+    """Vertical stripes one pixel wide, plus or minus eps per channel, for an image (c, h, w)."""
     channels, _, width = image.shape
     return (eps * _signs((channels, 1, width), generator)).to(image).expand_as(image)
 
@@ -92,7 +92,7 @@ def _twin(side: int, generator: torch.Generator) -> Tensor:
 
 
 def _pyramids(image: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-    """The whole picture, (c, h, w), tiled with twin pyramids of random sign, of length eps."""
+    """The whole image, (c, h, w), tiled with twin pyramids of random sign, of length eps."""
     channels, height, width = image.shape
     side = max(1, min(height, width) // 5)
     change = torch.zeros(channels, height, width)

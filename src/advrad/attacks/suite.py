@@ -18,7 +18,7 @@ Budget = Literal["quick", "standard", "full"]
 #: Hints without which a score's gradient may say little: of a walk of many steps, and of a score that saturates.
 ALWAYS = ("one shot", "straight through", "unsaturated")
 
-#: What is cheap comes first: a picture that is beyond repair already costs the later members nothing.
+#: What is cheap comes first: an image that is beyond repair already costs the later members nothing.
 SUITES: dict[Budget, tuple[AttackSpec, ...]] = {
     "quick": (
         AttackSpec(attack="pgd", surrogate=IN_TURN, steps=40),
@@ -53,8 +53,8 @@ def members_of(budget: str, surrogates: tuple[str, ...] = ()) -> tuple[AttackSpe
 
     Args:
         budget: ``quick``, ``standard`` or ``full``.
-        surrogates: of the detector. ``full`` climbs each alone; all budgets climb those of :data:`ALWAYS`. What has no parts
-            to climb in turn is climbed by its score in their place.
+        surrogates: of the detector. ``full`` climbs each alone; all budgets climb those of :data:`ALWAYS`. What has no
+            parts to climb in turn is climbed by its score in their place.
 
     Raises:
         ConfigError: there is no such budget.

@@ -1,4 +1,4 @@
-"""The figures of an audit: what the scores found say of clean and attacked pictures."""
+"""The figures of an audit: what the scores found say of clean and attacked images."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def summarize(
     """What is reported of an audit, as plain JSON values; None where it cannot be measured.
 
     Args:
-        audit: of n pictures.
+        audit: of n images.
         threshold: verdict defective where score > threshold; None if there is none.
         masks: (n, h, w) ground truth at the maps' size, or None.
-        known: (n,) whether the ground truth of a picture is known.
+        known: (n,) whether the ground truth of an image is known.
 
     Returns:
         ``clean_auroc``; ``robust_auroc`` with its bootstrap interval ``robust_auroc_ci``, both classes attacked;
         ``robust_auroc_anomalous_only`` and ``robust_auroc_normal_only``, one class attacked; ``robust_auroc_8bit``, the
-        same pictures rounded to 8 bits; ``clean_tpr``, ``clean_fpr``, ``robust_tpr``, ``robust_fpr`` at the threshold;
+        same images rounded to 8 bits; ``clean_tpr``, ``clean_fpr``, ``robust_tpr``, ``robust_fpr`` at the threshold;
         ``clean_pixel_auroc``, ``robust_pixel_auroc``, ``clean_aupro``, ``robust_aupro``, of the maps of the same
-        pictures; ``robust_auroc_after``, by member, the worst case of it and those before; ``found_by``, how many of
-        the worst pictures each member found; ``harmless``, how many pictures nothing harmed; ``gradients``,
+        images; ``robust_auroc_after``, by member, the worst case of it and those before; ``found_by``, how many of
+        the worst images each member found; ``harmless``, how many images nothing harmed; ``gradients``,
         ``queries``, ``seconds``; the plan, and what the detector was found to be.
     """
     labels = np.array([row.label for row in audit.rows])

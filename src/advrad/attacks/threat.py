@@ -1,4 +1,4 @@
-"""The threat model: which changes of a picture an attacker may make, and the geometry of that set."""
+"""The threat model: which changes of an image an attacker may make, and the geometry of that set."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from advrad.errors import ConfigError
 from advrad.utils.config import Config
 
 Norm = Literal["linf", "l2"]
-#: A source of randomness for every picture of a batch, so that no picture's attack depends on its neighbours.
+#: A source of randomness for every image of a batch, so that no image's attack depends on its neighbours.
 Generators = Sequence[torch.Generator]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 
-#: Projections aim this much short of the radius, so that rounding does not carry a picture out of the ball.
+#: Projections aim this much short of the radius, so that rounding does not carry an image out of the ball.
 _SHY = 1e-6
 
 
@@ -47,11 +47,11 @@ def radius_of(typed: str | float, norm: str, option: str) -> float:
 
 
 class Threat(Config):
-    """All pictures in [0, 1] within a radius of the picture as given.
+    """All images in [0, 1] within a radius of the image as given.
 
     Attributes:
         norm: ``linf``, the largest change of a channel of a pixel, or ``l2``, the Euclidean length of the whole change.
-        eps: radius, in [0, 1] pixel units; 0 leaves the picture as it is.
+        eps: radius, in [0, 1] pixel units; 0 leaves the image as it is.
     """
 
     norm: Norm
@@ -60,7 +60,7 @@ class Threat(Config):
     @model_validator(mode="after")
     def _in_range(self) -> Self:
         if self.norm == "linf" and self.eps > 1:
-            raise ValueError("eps above 1 allows any picture; it is in [0, 1] pixel units, such as 2/255")
+            raise ValueError("eps above 1 allows any image; it is in [0, 1] pixel units, such as 2/255")
         return self
 
     @classmethod
@@ -79,15 +79,15 @@ class Threat(Config):
         return cls.parse({"norm": norm, "eps": radius_of(eps, norm, "--eps")}, "threat")
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
-        """Distance of each pair of pictures, (b, c, h, w) twice -> (b,)."""
+        """Distance of each pair of images, (b, c, h, w) twice -> (b,)."""
         difference = (others - images).flatten(1)
         return difference.abs().amax(1) if self.norm == "linf" else difference.square().sum(1).sqrt()
 
     def project(self, candidates: Tensor, images: Tensor) -> Tensor:
         """Bring candidates into the ball and into [0, 1].
 
-        For ``linf`` the result is the nearest such picture. For ``l2`` the change is shortened, then clamped to [0, 1];
-        clamping moves every value towards the picture, which lies in [0, 1], so the result stays in the ball.
+        For ``linf`` the result is the nearest such image. For ``l2`` the change is shortened, then clamped to [0, 1];
+        clamping moves every value towards the image, which lies in [0, 1], so the result stays in the ball.
 
         Args:
             candidates: (b, c, h, w).
@@ -110,7 +110,7 @@ class Threat(Config):
         return gradients / expand_batch(length.clamp_min(torch.finfo(gradients.dtype).tiny))
 
     def start(self, images: Tensor, generators: Generators) -> Tensor:
-        """A random picture of the ball, uniform before it is brought into [0, 1]; (b, c, h, w)."""
+        """A random image of the ball, uniform before it is brought into [0, 1]; (b, c, h, w)."""
         rows = []
         for image, generator in zip(images, generators, strict=True):
             if self.norm == "linf":

@@ -1,4 +1,4 @@
-"""The field's other systems, fitted to good pictures like ours and judged by the same code.
+"""The field's other systems, fitted to normal images like ours and judged by the same code.
 
 Each room holds one system, or one family, with its sources. :mod:`advrad.baselines.registry` lists them all.
 """

@@ -1,4 +1,4 @@
-"""AnoDDPM: noise a picture part of the way, walk back, and call anomalous what came back changed.
+"""AnoDDPM: noise an image part of the way, walk back, and call anomalous what came back changed.
 
 Source: Wyatt, Leach, Schmon, Willcocks 2022, "AnoDDPM: Anomaly detection with denoising diffusion probabilistic models
 using simplex noise" (CVPR workshops). The one-shot form is the baseline of that name in the AdvRAD paper.
@@ -34,11 +34,11 @@ from advrad.detectors.base import SurrogateLoss
 from advrad.detectors.scoring import pool
 from advrad.utils.config import Config
 
-#: Standard deviation that a picture in [-1, 1] is taken to have before training.
+#: Standard deviation that an image in [-1, 1] is taken to have before training.
 _DATA_STD = 0.5
-#: A source of noise for training: of pictures (b, c, h, h) and a generator -> their shape, each row its own.
+#: A source of noise for training: of images (b, c, h, h) and a generator -> their shape, each row its own.
 Draw = Callable[[Tensor, torch.Generator], Tensor]
-#: Side of the plane from which the simplex noise of a training is cut, in sides of the working picture.
+#: Side of the plane from which the simplex noise of a training is cut, in sides of the working image.
 _CANVAS = 12
 
 
@@ -47,19 +47,19 @@ class AnoDDPMOptions(Config):
 
     Attributes:
         noise: ``gaussian``, or ``simplex`` as the paper proposes. Training and walk use the same.
-        start_step: how far the picture is noised, of the linear schedule's 1000 steps; the paper's 250.
+        start_step: how far the image is noised, of the linear schedule's 1000 steps; the paper's 250.
         walk_steps: calls of the network on the way back, evenly strided. ``start_step`` of them is the paper's full
-            reverse walk; 1 reads the clean picture off one prediction, the one-shot AnoDDPM.
+            reverse walk; 1 reads the clean image off one prediction, the one-shot AnoDDPM.
         work_px: side at which the network works; the paper's 256.
         octaves: of simplex noise.
         persistence: amplitude of each octave of simplex noise, relative to the coarser one.
-        period_px: of the coarsest octave at 256 px; at ``work_px`` it is the same share of the picture.
+        period_px: of the coarsest octave at 256 px; at ``work_px`` it is the same share of the image.
         pooling: share of the error map's largest values that is averaged into the score; 0 is the maximum. The paper
-            judges pixels, not pictures, so this is ours.
+            judges pixels, not images, so this is ours.
         channels: width of each level of the network.
         blocks: residual blocks per level.
         steps: of training; the paper trains for 3000 epochs.
-        batch_size: pictures in each step; the paper's 1.
+        batch_size: images in each step; the paper's 1.
         learning_rate: at the beginning; the paper's is 1e-4.
     """
 
@@ -86,16 +86,16 @@ class AnoDDPMOptions(Config):
         return self
 
     def walk(self, count: int) -> list[int]:
-        """The steps of a walk with ``count`` calls, from ``start_step`` down to 0, which is the picture."""
+        """The steps of a walk with ``count`` calls, from ``start_step`` down to 0, which is the image."""
         return [round(self.start_step * (count - i) / count) for i in range(count + 1)]
 
 
 def step_back(z: Tensor, recon: Tensor, now: float, after: float, noise: Tensor) -> Tensor:
-    """A draw from the DDPM posterior of a picture at a lower noise level, given the clean picture.
+    """A draw from the DDPM posterior of an image at a lower noise level, given the clean image.
 
     Args:
-        z: (b, c, h, w), the clean picture plus ``now`` times noise.
-        recon: (b, c, h, w), the clean picture or an estimate of it.
+        z: (b, c, h, w), the clean image plus ``now`` times noise.
+        recon: (b, c, h, w), the clean image or an estimate of it.
         now: noise level of ``z``.
         after: the lower level, >= 0.
         noise: broadcasts to ``z``, of variance 1.
@@ -108,12 +108,12 @@ def step_back(z: Tensor, recon: Tensor, now: float, after: float, noise: Tensor)
 
 
 class AnoDDPM(BaselineDetector):
-    """Judges by the squared difference between a picture and what its walk leads back to.
+    """Judges by the squared difference between an image and what its walk leads back to.
 
     Arithmetic is in noise-level form: ``z = x + sigma noise`` is the papers' ``x_k`` divided by ``sqrt(abar_k)``.
 
     Args:
-        size_px: side of the pictures.
+        size_px: side of the images.
         options: of the system.
     """
 
@@ -129,7 +129,7 @@ class AnoDDPM(BaselineDetector):
             persistence=options.persistence,
             period_px=options.period_px * options.work_px / 256,
         )
-        # Entry k is the level of step k, [0, 1] pixel units; entry 0 is the picture itself.
+        # Entry k is the level of step k, [0, 1] pixel units; entry 0 is the image itself.
         self.sigmas: list[float] = [0.0, *Schedule().sigmas().tolist()]
 
     @property
@@ -149,12 +149,12 @@ class AnoDDPM(BaselineDetector):
         return self.simplex((1, *images.shape[1:]), generator).to(images)
 
     def predict(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """The noise in a noised picture.
+        """The noise in a noised image.
 
         The untrained network answers with the best linear guess; what is trained is the departure from it.
 
         Args:
-            z: (b, 3, h, w), a picture in [0, 1] plus ``sigma`` times noise.
+            z: (b, 3, h, w), an image in [0, 1] plus ``sigma`` times noise.
             sigma: (b,), [0, 1] pixel units, > 0.
 
         Returns:
@@ -170,7 +170,7 @@ class AnoDDPM(BaselineDetector):
         return level * total.rsqrt() * unit + _DATA_STD * total.rsqrt() * departure
 
     def denoise(self, z: Tensor, sigma: float) -> Tensor:
-        """The picture behind the noise, by the predicted noise; shapes and units as in :meth:`predict`."""
+        """The image behind the noise, by the predicted noise; shapes and units as in :meth:`predict`."""
         return z - sigma * self.predict(z, z.new_full((len(z),), sigma))
 
     def loss(self, view: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
@@ -188,7 +188,7 @@ class AnoDDPM(BaselineDetector):
     def reconstruct(
         self, view: Tensor, generator: torch.Generator, walk_steps: int, path: GradientPath = "exact"
     ) -> Tensor:
-        """Noise pictures up to ``start_step`` and walk back.
+        """Noise images up to ``start_step`` and walk back.
 
         Args:
             view: (b, 3, work_px, work_px) in [0, 1].
@@ -234,7 +234,7 @@ class AnoDDPM(BaselineDetector):
 
 
 def fit_anoddpm(lesson: FitContext, options: AnoDDPMOptions) -> AnoDDPM:
-    """Train on good pictures."""
+    """Train on normal images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(lesson.generator("anoddpm weights").initial_seed())
         system = AnoDDPM(lesson.size_px, options)

@@ -1,16 +1,16 @@
 """APAE, approximate projection autoencoder: two defences of a trained autoencoder at the time of judging.
 
 - Approximate projection: the encoder may have been led astray, so its latent is only where a search begins. Gradient
-  descent moves it to where the decoder comes nearer to the picture, an approximate projection of the picture onto what
+  descent moves it to where the decoder comes nearer to the image, an approximate projection of the image onto what
   the decoder can draw.
-- Feature weighting: the error of each channel of each pixel is divided by its usual size, the median over good
-  pictures, so that features that are always restored badly do not drown the others.
+- Feature weighting: the error of each channel of each pixel is divided by its usual size, the median over normal
+  images, so that features that are always restored badly do not drown the others.
 
 The search is part of the score: an attacker's gradient passes through all of its steps, and there is a hint that climbs
 the error without it.
 
 What differs from the paper, which judges readings of sensors: the network; the squared error in place of the smooth L1,
-whose half it is below 1; 20 steps in place of 1000, of a length that is chosen on good pictures and synthetic defects;
+whose half it is below 1; 20 steps in place of 1000, of a length that is chosen on normal images and synthetic defects;
 and errors are weighed after the projection, in the released code before it.
 
 Source: Goodge, Hooi, Ng, Ng 2020, "Robustness of Autoencoders for Anomaly Detection Under Adversarial Impact" (IJCAI).
@@ -32,7 +32,7 @@ from advrad.detectors.base import SurrogateLoss
 
 #: Step lengths to choose from.
 _RATES = tuple(2.0**-exponent for exponent in range(2, 16))
-#: Pictures on which the step is chosen, good ones and as many with defects.
+#: Images on which the step is chosen, good ones and as many with defects.
 _REFERENCES = 4
 
 
@@ -54,7 +54,7 @@ class Apae(Autoencoder):
     """An autoencoder with both defences, once :meth:`prepare` has been called.
 
     Args:
-        size_px: side of the pictures.
+        size_px: side of the images.
         options: of the system.
     """
 
@@ -115,12 +115,12 @@ class Apae(Autoencoder):
         The step is half the longest candidate at which the error of no reference rises at any step.
 
         Args:
-            lesson: good pictures.
+            lesson: normal images.
         """
-        first = shrunk(next(lesson.pictures(_REFERENCES)), self.options.work_px)
+        first = shrunk(next(lesson.images(_REFERENCES)), self.options.work_px)
         seeds = torch.randint(2**31, (len(first),), generator=lesson.generator("apae references")).tolist()
         self.choose_rate(torch.cat([first, paste_defects(first, first.roll(1, 0), seeds)[0]]))
-        views = (shrunk(part, self.options.work_px) for part in lesson.pictures())
+        views = (shrunk(part, self.options.work_px) for part in lesson.images())
         with torch.no_grad():
             errors = torch.cat([(view - self.reconstruct(view)).square() for view in views])
         self.usual.copy_(errors.median(0).values)
@@ -152,7 +152,7 @@ class Apae(Autoencoder):
 
 
 def fit_apae(lesson: FitContext, options: ApaeOptions) -> Apae:
-    """Train plainly on good pictures, then prepare the defences."""
+    """Train plainly on normal images, then prepare the defences."""
     system = begun(lesson, "apae", lambda: Apae(lesson.size_px, options))
     learn(system, lesson, lambda view, _: (view - system.decode(system.encode(view))).square().mean())
     finished(system).prepare(lesson)

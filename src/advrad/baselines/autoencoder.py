@@ -35,9 +35,9 @@ class AutoencoderOptions(Config):
         channels: width of each level; a level has half the resolution of the one before, the first half of ``work_px``.
         latent_channels: of the latent, which has the resolution of the last level.
         pooling: share of the error map's largest values that is averaged into the score. The papers average the whole
-            map, which is 1, because with them a whole picture is novel; a defect is a small part of one.
+            map, which is 1, because with them a whole image is novel; a defect is a small part of one.
         steps: of training.
-        batch_size: pictures in each.
+        batch_size: images in each.
         learning_rate: at the beginning.
     """
 
@@ -62,10 +62,10 @@ class AutoencoderOptions(Config):
 
 
 class Autoencoder(BaselineDetector):
-    """Judges by the squared difference between a picture and its reconstruction.
+    """Judges by the squared difference between an image and its reconstruction.
 
     Args:
-        size_px: side of the pictures.
+        size_px: side of the images.
         options: of the system.
     """
 
@@ -90,12 +90,12 @@ class Autoencoder(BaselineDetector):
         return latent
 
     def decode(self, latent: Tensor) -> Tensor:
-        """A latent -> the picture, (b, 3, work_px, work_px), unbounded."""
+        """A latent -> the image, (b, 3, work_px, work_px), unbounded."""
         signed: Tensor = self.decoder(latent)
         return (signed + 1) / 2
 
     def reconstruct(self, view: Tensor) -> Tensor:
-        """What is left of a picture after the bottleneck; shapes as in :meth:`encode`."""
+        """What is left of an image after the bottleneck; shapes as in :meth:`encode`."""
         return self.decode(self.encode(view))
 
     def errors(self, view: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class Autoencoder(BaselineDetector):
         return (view - self.reconstruct(view)).square()
 
     def losses(self, view: Tensor) -> Tensor:
-        """Mean squared error of each picture, (b,)."""
+        """Mean squared error of each image, (b,)."""
         return self.errors(view).mean((1, 2, 3))
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -116,7 +116,7 @@ class Autoencoder(BaselineDetector):
 
 
 def fit_autoencoder(lesson: FitContext, options: AutoencoderOptions) -> Autoencoder:
-    """Train on good pictures."""
+    """Train on normal images."""
     system = begun(lesson, "autoencoder", lambda: Autoencoder(lesson.size_px, options))
     learn(system, lesson, lambda view, _: system.losses(view).mean())
     return finished(system)
@@ -139,9 +139,9 @@ def learn(system: Autoencoder, lesson: FitContext, loss: Callable[[Tensor, torch
 
     Args:
         system: trained in place.
-        lesson: good pictures.
-        loss: of pictures (b, 3, work_px, work_px) in [0, 1] and the step's noise -> a number. An attack while training
-            acts at this size: shrinking averages, so what any ``linf`` attack on the picture as given does is within
+        lesson: normal images.
+        loss: of images (b, 3, work_px, work_px) in [0, 1] and the step's noise -> a number. An attack while training
+            acts at this size: shrinking averages, so what any ``linf`` attack on the image as given does is within
             the same radius here.
     """
     options = system.options
@@ -156,5 +156,5 @@ def learn(system: Autoencoder, lesson: FitContext, loss: Callable[[Tensor, torch
 
 
 def shrunk(images: Tensor, size_px: int) -> Tensor:
-    """Training pictures at another size, in [0, 1] even where resizing rounds past it; without gradient."""
+    """Training images at another size, in [0, 1] even where resizing rounds past it; without gradient."""
     return resize(images, size_px).clamp(0, 1).detach()

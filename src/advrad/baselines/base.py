@@ -18,12 +18,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class FitContext:
-    """Good pictures of one product, and the means to learn from them.
+    """Normal images of one product, and the means to learn from them.
 
     Attributes:
-        good: all good training pictures, at the size at which the detector will take pictures.
+        good: all good training images, at the size at which the detector will take images.
         seed: of everything that is drawn.
-        diffusion: our own detector, trained on the same pictures; for systems that purify with its denoiser. The first
+        diffusion: our own detector, trained on the same images; for systems that purify with its denoiser. The first
             call may train for minutes.
         progress: told (steps done, steps in all); None for nobody.
     """
@@ -35,15 +35,15 @@ class FitContext:
 
     @property
     def size_px(self) -> int:
-        """Side of the pictures."""
+        """Side of the images."""
         return int(self.good.values.shape[-1])
 
     def generator(self, *purpose: object) -> torch.Generator:
         """A source of randomness that belongs to the seed and the purpose."""
         return torch.Generator().manual_seed(seed_of(self.seed, *purpose))
 
-    def pictures(self, batch_size: int = 8) -> Iterator[Tensor]:
-        """Every good picture once, in order, as (b, 3, h, w) float32 in [0, 1]."""
+    def images(self, batch_size: int = 8) -> Iterator[Tensor]:
+        """Every normal image once, in order, as (b, 3, h, w) float32 in [0, 1]."""
         for start in range(0, len(self.good), batch_size):
             yield self.good.batch(slice(start, start + batch_size))
 
@@ -52,7 +52,7 @@ class FitContext:
 
         Args:
             steps: how many.
-            batch_size: pictures in each, drawn with replacement where the good pictures are fewer.
+            batch_size: images in each, drawn with replacement where the normal images are fewer.
             purpose: another purpose draws other batches.
 
         Yields:
@@ -70,13 +70,13 @@ class FitContext:
 
 
 class BaselineDetector(nn.Module):
-    """A fitted baseline: a :class:`advrad.detectors.base.AnomalyDetector` that only has to say how it maps pictures.
+    """A fitted baseline: a :class:`advrad.detectors.base.AnomalyDetector` that only has to say how it maps images.
 
     Subclasses implement :meth:`maps` and, where the score is not the map's maximum, :meth:`scores`. Gradients reach the
-    pictures: nothing between picture and score is detached, rounded or clamped to saturation.
+    images: nothing between image and score is detached, rounded or clamped to saturation.
 
     Args:
-        size_px: side of the square at which pictures are given. What the network works at is its own business, inside.
+        size_px: side of the square at which images are given. What the network works at is its own business, inside.
     """
 
     deterministic = True
@@ -94,7 +94,7 @@ class BaselineDetector(nn.Module):
         return {}
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Where the pictures are anomalous.
+        """Where the images are anomalous.
 
         Args:
             images: (b, 3, h, w) float in [0, 1].
@@ -106,7 +106,7 @@ class BaselineDetector(nn.Module):
         raise NotImplementedError
 
     def scores(self, images: Tensor, maps: Tensor) -> Tensor:
-        """One number for each picture, (b,): by default the largest of its map."""
+        """One number for each image, (b,): by default the largest of its map."""
         return maps.flatten(1).amax(1)
 
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
@@ -128,11 +128,11 @@ def descend(
     """The training loop of every baseline that has one loss: Adam, and a rate that falls as a cosine.
 
     Args:
-        loss: of pictures (b, 3, h, w) in [0, 1] and the step's noise -> a number.
+        loss: of images (b, 3, h, w) in [0, 1] and the step's noise -> a number.
         parameters: to be trained.
         lesson: gives the batches.
         steps: how many.
-        batch_size: pictures in each.
+        batch_size: images in each.
         learning_rate: at the beginning.
         weight_decay: decoupled.
     """

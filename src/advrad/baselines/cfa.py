@@ -27,9 +27,9 @@ class Cfa(BaselineDetector):
     The centres are the mean feature of each position under the descriptor's first weights, and stay where they are.
 
     Args:
-        size_px: of the pictures.
+        size_px: of the images.
         network: see :mod:`advrad.baselines.features`; frozen.
-        good: all good pictures, in batches (b, 3, h, w) in [0, 1].
+        good: all normal images, in batches (b, 3, h, w) in [0, 1].
         generator: source of the first weights.
         smooth_px: standard deviation of the map's Gaussian filter.
     """
@@ -73,7 +73,7 @@ class Cfa(BaselineDetector):
         return _WEIGHT * F.relu(squared - _RADIUS**2).mean((1, 2))
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`BaselineDetector`; the distance to the nearest centre, weighed by how clearly it is the nearest."""
+        """See :class:`BaselineDetector`; distance to the nearest centre, weighed by how clearly it is the nearest."""
         squared, (height, width) = self._distances(images)
         distances = (squared + _TINY).sqrt()
         errors = F.softmin(distances, dim=2)[..., 0] * distances[..., 0]

@@ -57,13 +57,13 @@ class Coupling(nn.Module):
 class FastFlow(BaselineDetector):
     """FastFlow; to be trained on :meth:`losses`.
 
-    Each feature map is normalised over its picture (a layer norm whose gains belong to channels, so that any size fits)
+    Each feature map is normalised over its image (a layer norm whose gains belong to channels, so that any size fits)
     and has a flow of its own. The map is the mean over the flows of half the mean squared latent. The paper shows the
     likelihood, its exponential; the order within a flow is the same, but an exponential would run out of numbers where
-    a picture is odd, and leave an attacker without a gradient.
+    an image is odd, and leave an attacker without a gradient.
 
     Args:
-        size_px: of the pictures.
+        size_px: of the images.
         network: see :mod:`advrad.baselines.features`; frozen.
         generator: source of the first weights.
         flow_steps: couplings of each flow, kernels of 3 and 1 in turn.
@@ -93,7 +93,7 @@ class FastFlow(BaselineDetector):
         return torch.stack(parts).sum(0)
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`BaselineDetector`; (b, 1, h, w) at the size of the pictures."""
+        """See :class:`BaselineDetector`; (b, 1, h, w) at the size of the images."""
         parts = [0.5 * latent.square().mean(1, keepdim=True) for latent, _ in self._latents(images)]
         return torch.stack([enlarged(part, images) for part in parts]).mean(0)
 

@@ -1,6 +1,6 @@
 """What the systems that judge by features share: maps side by side, nearest neighbours, a blur, and a training attack.
 
-They are given a ``network``: a module from pictures (b, 3, h, w) in [0, 1] to a list of feature maps, the finest first.
+They are given a ``network``: a module from images (b, 3, h, w) in [0, 1] to a list of feature maps, the finest first.
 Scaling to what the network was trained on is its own business.
 """
 
@@ -38,7 +38,7 @@ def imagenet(layers: tuple[int, ...]) -> nn.Module:
     """EfficientNet-lite0 with its ImageNet weights; needs the extra ``anomalib``.
 
     Args:
-        layers: which of its five maps (0 to 4, at 1/2 to 1/32 of the picture's side), ascending.
+        layers: which of its five maps (0 to 4, at 1/2 to 1/32 of the image's side), ascending.
 
     Returns:
         A network as the module's text says, frozen.
@@ -108,24 +108,24 @@ def blur(maps: Tensor, sigma_px: float) -> Tensor:
 
 
 def enlarged(maps: Tensor, images: Tensor) -> Tensor:
-    """Maps (b, 1, h', w') at the size of the pictures."""
+    """Maps (b, 1, h', w') at the size of the images."""
     return F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def worst(
     objective: Callable[[Tensor], Tensor], images: Tensor, eps: float, steps: int, generator: torch.Generator
 ) -> Tensor:
-    """The pictures that adversarial training learns from.
+    """The images that adversarial training learns from.
 
     Args:
         objective: (b, 3, h, w) -> (b,), to be made large.
         images: (b, 3, h, w) in [0, 1].
-        eps: radius of the ``linf`` ball; 0 leaves the pictures as they are.
+        eps: radius of the ``linf`` ball; 0 leaves the images as they are.
         steps: of projected gradient ascent, from a random start.
         generator: source of the starts.
 
     Returns:
-        The largest objective met on the way for each picture, (b, 3, h, w) in [0, 1], a constant.
+        The largest objective met on the way for each image, (b, 3, h, w) in [0, 1], a constant.
 
     Source: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """

@@ -1,4 +1,4 @@
-"""What reconstruction GANs share: a discriminator, the duel that trains both networks, and how a picture is judged.
+"""What reconstruction GANs share: a discriminator, the duel that trains both networks, and how an image is judged.
 
 Generator and discriminator follow Akcay et al. 2019 (Skip-GANomaly), on which Liang et al. 2023 (OCR-GAN) build, in
 compact form: fewer channels and levels, and the output is not squashed by a tanh, which would cut gradients at white
@@ -27,12 +27,12 @@ class GanOptions(Config):
         work_px: side at which the networks work; the papers' 256 (OCR-GAN) and 32 (Skip-GANomaly).
         channels: width of each level; a level has half the resolution of the one before, the first half of ``work_px``.
         adversarial_weight: of the adversarial loss.
-        context_weight: of the mean absolute difference of picture and reconstruction.
+        context_weight: of the mean absolute difference of image and reconstruction.
         latent_weight: of the mean squared difference of their discriminator features.
         score_weight: share of the reconstruction error in the score; the rest goes to the latent difference.
-        negatives: the discriminator also learns to tell good pictures from ones with a misplaced patch.
+        negatives: the discriminator also learns to tell normal images from ones with a misplaced patch.
         steps: of training; the papers train for 15 (Skip-GANomaly) to 200 epochs.
-        batch_size: pictures in each step.
+        batch_size: images in each step.
         learning_rate: of both networks; the papers' is 2e-4.
     """
 
@@ -49,7 +49,7 @@ class GanOptions(Config):
 
 
 def encoder_levels(channels: tuple[int, ...]) -> list[nn.Sequential]:
-    """Modules that each halve the resolution, from pictures of 3 channels to widths ``channels``."""
+    """Modules that each halve the resolution, from images of 3 channels to widths ``channels``."""
     return [
         nn.Sequential(nn.Conv2d(i, o, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2))
         for i, o in zip((3, *channels), channels, strict=False)
@@ -57,7 +57,7 @@ def encoder_levels(channels: tuple[int, ...]) -> list[nn.Sequential]:
 
 
 class Decoder(nn.Module):
-    """From the features of every level back to a picture: the expanding half of a U-Net.
+    """From the features of every level back to an image: the expanding half of a U-Net.
 
     Args:
         channels: width of each level of the encoder.
@@ -78,12 +78,12 @@ class Decoder(nn.Module):
         x = features[-1]
         for level, skipped in zip(self.levels, features[-2::-1], strict=True):
             x = torch.cat([level(x), skipped], dim=1)
-        picture: Tensor = self.head(x)
-        return picture
+        image: Tensor = self.head(x)
+        return image
 
 
 class Discriminator(nn.Module):
-    """Tells pictures from reconstructions, and lends its features to the comparison of the two.
+    """Tells images from reconstructions, and lends its features to the comparison of the two.
 
     Args:
         channels: width of each level.
@@ -100,7 +100,7 @@ class Discriminator(nn.Module):
         return last
 
     def verdict(self, features: Tensor) -> Tensor:
-        """Features -> (b,) logits, larger is more like a picture."""
+        """Features -> (b,) logits, larger is more like an image."""
         logits: Tensor = self.head(features.mean((2, 3)))[:, 0]
         return logits
 
@@ -109,9 +109,9 @@ class ReconstructionGan(BaselineDetector):
     """Judges by the reconstruction's error and by how it changes the discriminator's features.
 
     Args:
-        size_px: side of the pictures.
+        size_px: side of the images.
         options: of the system.
-        generator: network from pictures to reconstructions, (b, 3, h, w) in [-1, 1] each.
+        generator: network from images to reconstructions, (b, 3, h, w) in [-1, 1] each.
     """
 
     def __init__(self, size_px: int, options: GanOptions, generator: nn.Module) -> None:
@@ -143,7 +143,7 @@ def fit_gan(lesson: FitContext, options: GanOptions, build: Callable[[], nn.Modu
     """Let generator and discriminator learn from each other.
 
     Args:
-        lesson: good pictures.
+        lesson: normal images.
         options: of the system.
         build: makes the generator.
         name: of the system; another name, other initial weights.
@@ -187,5 +187,5 @@ def fit_gan(lesson: FitContext, options: GanOptions, build: Callable[[], nn.Modu
 
 
 def _cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
-    """Of verdicts on pictures that are real, or are not."""
+    """Of verdicts on images that are real, or are not."""
     return F.softplus(-logits if real else logits).mean()

@@ -1,6 +1,6 @@
-"""Adversarially trained detectors: CFA and FastFlow that learn from attacked good pictures.
+"""Adversarially trained detectors: CFA and FastFlow that learn from attacked normal images.
 
-Each batch of good pictures is first made as anomalous as the radius allows, by projected gradient ascent of the model's
+Each batch of normal images is first made as anomalous as the radius allows, by projected gradient ascent of the model's
 own loss, which says over all positions how unlike the good ones they are; then the model learns that these are normal.
 As in the models' own papers the ImageNet network is frozen: what is trained stands behind it. A radius of 0 trains
 plainly, the control.
@@ -34,7 +34,7 @@ class HardenedOptions(Config):
         attack_steps: gradient steps of the attack on each batch.
         layers: of the network (:func:`advrad.baselines.features.imagenet`).
         steps: of training. The models' papers take 30 (CFA) and 500 (FastFlow) epochs.
-        batch_size: pictures in each.
+        batch_size: images in each.
         learning_rate: at the beginning.
     """
 
@@ -60,7 +60,7 @@ def fit_hardened(lesson: FitContext, options: HardenedOptions, network: nn.Modul
     system: Cfa | FastFlow
     with torch.random.fork_rng(devices=[]):  # what PyTorch draws for new layers is drawn anew from `first`
         if options.model == "cfa":
-            system = Cfa(lesson.size_px, network, lesson.pictures(), first)
+            system = Cfa(lesson.size_px, network, lesson.images(), first)
         else:
             system = FastFlow(lesson.size_px, network, first)
 

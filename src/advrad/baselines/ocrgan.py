@@ -1,9 +1,9 @@
-"""OCR-GAN: coarse and fine frequencies of a picture are reconstructed by two branches that weigh each other's channels.
+"""OCR-GAN: coarse and fine frequencies of an image are reconstructed by two branches that weigh each other's channels.
 
 Source: Liang, Zhang, Zhao, Wu, Liu, Pan 2023, "Omni-frequency channel-selection representations for unsupervised
 anomaly detection" (IEEE TIP). Frequency decoupling: section III-B; channel selection: section III-C; losses and score
 as in Skip-GANomaly with the weights 1, 50 and 1. As in the code released with the paper, the discriminator also sees
-pictures with a misplaced patch (CutPaste, Li et al. 2021); ours are of :mod:`advrad.data.synthetic`.
+images with a misplaced patch (CutPaste, Li et al. 2021); ours are of :mod:`advrad.data.synthetic`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class OcrGanOptions(GanOptions):
 
 
 def decouple(signed: Tensor) -> tuple[Tensor, Tensor]:
-    """Split square pictures by frequency, as one level of a Laplacian pyramid.
+    """Split square images by frequency, as one level of a Laplacian pyramid.
 
     Args:
         signed: (b, c, h, h), h even.
 
     Returns:
         What is left after halving and doubling the resolution, each with smoothing, and what that took away. Both have
-        the shape of the pictures and add up to them.
+        the shape of the images and add up to them.
     """
     side = signed.shape[-1]
     coarse = resize(resize(signed, side // 2), side)
@@ -43,7 +43,7 @@ class ChannelSelection(nn.Module):
 
     Args:
         channels: of the features.
-        reduction: how much narrower the bottleneck is that looks at the whole picture.
+        reduction: how much narrower the bottleneck is that looks at the whole image.
     """
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
@@ -83,5 +83,5 @@ class TwoBranches(nn.Module):
 
 
 def fit_ocrgan(lesson: FitContext, options: OcrGanOptions) -> ReconstructionGan:
-    """Train on good pictures."""
+    """Train on normal images."""
     return fit_gan(lesson, options, lambda: TwoBranches(options.channels), "ocrgan")

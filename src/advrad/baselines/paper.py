@@ -1,7 +1,7 @@
 """AdvRAD with the paper's own score at one noise level of one's choice, on a denoiser that is trained already.
 
 Beside the purifier at the same noise levels it shows what the noise costs and buys when the reconstruction is compared
-with the picture rather than handed on.
+with the image rather than handed on.
 
 Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model", section 3.3.
 """
@@ -26,7 +26,7 @@ class PaperOptions(Config):
     Attributes:
         sigma: noise, in [0, 1] pixel units; 0.26 is step 150 of the linear schedule.
         filter_px: odd width of the mean filter over the error map.
-        view_px: side at which the denoiser works; None for the largest that it was trained at as a whole picture.
+        view_px: side at which the denoiser works; None for the largest that it was trained at as a whole image.
         steps: denoiser calls; 1 is one-shot.
         draws: of noise, whose error maps are averaged.
     """
@@ -41,7 +41,7 @@ class PaperOptions(Config):
 def fit_paper(lesson: FitContext, options: PaperOptions) -> WhiteBoxAdvRAD:
     """Give the lesson's trained denoiser the paper's score.
 
-    The mean error map is that of training pictures, location and scale those of pictures that the denoiser has not
+    The mean error map is that of training images, location and scale those of images that the denoiser has not
     seen, shared out as in its own training.
 
     Args:

@@ -1,14 +1,14 @@
 """PatchGuard-style: a small vision transformer that learns under attack which patches hold pasted defects.
 
-Good pictures and pseudo-anomalies, which are good pictures with a defect pasted on the product, are attacked by
+Normal images and pseudo-anomalies, which are normal images with a defect pasted on the product, are attacked by
 projected gradient ascent of the loss; the network learns from the attacked and the plain ones of both. Every patch has
 a logit of its own, trained by the binary cross-entropy of whether the defect touches it. A second term spreads the
 attention, because the less a token depends on few others the less can be moved through them: the Kullback-Leibler
-divergence of each attention row from the uniform. A picture's score is the mean of its three largest logits.
+divergence of each attention row from the uniform. An image's score is the mean of its three largest logits.
 
 What differs from the paper: the transformer has two blocks behind a convolutional stem and starts from random weights;
 the paper's is a pretrained DINOv2 with another transformer behind it, which knows what minutes cannot teach. To make up
-for some of that, it is also shown the difference from the mean of the good pictures, and patches that hold some of a
+for some of that, it is also shown the difference from the mean of the normal images, and patches that hold some of a
 defect, which are few, weigh more in the loss. Defects are those of
 :mod:`advrad.data.synthetic`, kept to the foreground, which is found by colour (:func:`foreground`),
 not by Grad-CAM of a pretrained network. Attention is spread in all
@@ -43,7 +43,7 @@ from advrad.utils.config import Config
 
 #: Frame from which the background's colour is taken, as a share of the side.
 _FRAME = 1 / 16
-#: A picture has no background, as textures have none, where this share of its frame belongs to the foreground, or
+#: An image has no background, as textures have none, where this share of its frame belongs to the foreground, or
 #: where the two differ by less than this, in [0, 1] units of colour.
 _FRAME_SHARE, _CONTRAST = 0.5, 0.1
 #: How often a pseudo-anomaly that does not touch the foreground is drawn again, and the pixels that it must change.
@@ -65,7 +65,7 @@ class PatchGuardOptions(Config):
         attack_eps: radius of the ``linf`` ball while training, in [0, 1] pixel units; 0 trains plainly.
         attack_steps: gradient steps of the attack on each batch; the paper's 10.
         steps: of training; the paper trains for 500 epochs.
-        batch_size: good pictures in each, and as many pseudo-anomalies; the paper's 16.
+        batch_size: normal images in each, and as many pseudo-anomalies; the paper's 16.
         learning_rate: at the beginning; the paper's is 8e-4.
     """
 
@@ -90,7 +90,7 @@ class PatchGuardOptions(Config):
         if self.width % self.heads:
             raise ValueError("width must be a multiple of heads")
         if self.top_patches > self.side**2:
-            raise ValueError(f"top_patches exceeds the {self.side**2} patches of a picture")
+            raise ValueError(f"top_patches exceeds the {self.side**2} patches of an image")
         return self
 
     @property
@@ -125,10 +125,10 @@ class Block(nn.Module):
 
 
 class PatchGuard(BaselineDetector):
-    """Judges every patch, and a picture by its worst patches.
+    """Judges every patch, and an image by its worst patches.
 
     Args:
-        size_px: side of the pictures.
+        size_px: side of the images.
         options: of the system.
     """
 
@@ -177,7 +177,7 @@ class PatchGuard(BaselineDetector):
 
 
 def entropies(logits: Tensor, touched: Tensor, weight: float = 1.0) -> Tensor:
-    """Binary cross-entropy of patches, mean of each picture.
+    """Binary cross-entropy of patches, mean of each image.
 
     Args:
         logits: (b, 1, side, side).
@@ -197,27 +197,27 @@ def divergence_from_uniform(attention: Tensor) -> Tensor:
     return rows.mean((1, 2))
 
 
-def foreground(picture: NDArray[np.float32]) -> NDArray[np.bool_]:
+def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Where the product is.
 
-    The background has the median colour of the picture's frame. What is farther from it than Otsu's threshold of all
-    distances is foreground, holes included. A picture that looks the same at its frame and within, as a texture does,
+    The background has the median colour of the image's frame. What is farther from it than Otsu's threshold of all
+    distances is foreground, holes included. An image that looks the same at its frame and within, as a texture does,
     is foreground everywhere.
 
     Args:
-        picture: (3, h, w) in [0, 1].
+        image: (3, h, w) in [0, 1].
 
     Returns:
         (h, w), never empty.
     """
     from scipy import ndimage
 
-    _, height, width = picture.shape
+    _, height, width = image.shape
     reach = max(1, round(_FRAME * min(height, width)))
     frame = np.ones((height, width), bool)
     frame[reach:-reach, reach:-reach] = False
-    background = np.median(picture[:, frame], axis=1)
-    distance = np.abs(picture - background[:, None, None]).max(0)
+    background = np.median(image[:, frame], axis=1)
+    distance = np.abs(image - background[:, None, None]).max(0)
     distance = ndimage.uniform_filter(distance, max(1, min(height, width) // 64), mode="nearest")
     beyond = distance > _otsu(distance)
     alike = beyond.all() or not beyond.any() or distance[beyond].mean() - distance[~beyond].mean() < _CONTRAST
@@ -241,17 +241,17 @@ def _otsu(values: NDArray[np.float32]) -> float:
 
 
 def paste_on_foreground(view: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Make pseudo-anomalies: a synthetic defect on each picture, of which only what lies on the foreground is kept.
+    """Make pseudo-anomalies: a synthetic defect on each image, of which only what lies on the foreground is kept.
 
     Args:
-        view: (b, 3, h, w) in [0, 1], good pictures; each also lends pieces to the one after it.
+        view: (b, 3, h, w) in [0, 1], normal images; each also lends pieces to the one after it.
         generator: source of the defects.
 
     Returns:
-        The pictures, and masks (b, 1, h, w) bool of what changed visibly. Where no draw met the foreground, the picture
+        The images, and masks (b, 1, h, w) bool of what changed visibly. Where no draw met the foreground, the image
         stays as it is and its mask is empty.
     """
-    product = torch.from_numpy(np.stack([foreground(picture) for picture in view.numpy()]))[:, None]
+    product = torch.from_numpy(np.stack([foreground(image) for image in view.numpy()]))[:, None]
     out, masks = view.clone(), torch.zeros_like(product)
     donors = view.roll(1, 0)
     left = torch.arange(len(view))
@@ -270,10 +270,10 @@ def paste_on_foreground(view: Tensor, generator: torch.Generator) -> tuple[Tenso
 
 
 def fit_patchguard(lesson: FitContext, options: PatchGuardOptions) -> PatchGuard:
-    """Train on good pictures, pseudo-anomalies, and attacks on both."""
+    """Train on normal images, pseudo-anomalies, and attacks on both."""
     system = begun(lesson, "patchguard", lambda: PatchGuard(lesson.size_px, options))
 
-    views = [shrunk(part, options.work_px) for part in lesson.pictures()]
+    views = [shrunk(part, options.work_px) for part in lesson.images()]
     system.mean.copy_(torch.cat(views).mean(0))
 
     def loss(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -2,9 +2,9 @@
 
 Two principal component analyses in cascade purify the latent ``(v, h, w)``. The first takes the ``v`` numbers of each
 position for one sample and keeps its first component, so a position becomes one number. The second takes the ``h * w``
-numbers of a picture for one sample and keeps a few components. Then both are undone, and the decoder sees a latent that
+numbers of an image for one sample and keeps a few components. Then both are undone, and the decoder sees a latent that
 can only vary in these directions. Means and components are not solved for once but follow those of each batch as a
-moving average, while encoder and decoder learn to restore clean pictures from the attacks that make this hardest.
+moving average, while encoder and decoder learn to restore clean images from the attacks that make this hardest.
 
 What the paper leaves open or differs: components are known up to sign and rotation only, so those of a batch are turned
 towards the ones so far (orthogonal Procrustes) before they are averaged, and the average is brought back to the nearest
@@ -101,7 +101,7 @@ class Pls(Autoencoder):
     """An autoencoder with a principal latent space.
 
     Args:
-        size_px: side of the pictures.
+        size_px: side of the images.
         options: of the system.
     """
 
@@ -135,7 +135,7 @@ class Pls(Autoencoder):
 
 
 def fit_pls(lesson: FitContext, options: PlsOptions) -> Pls:
-    """Train on attacks on good pictures."""
+    """Train on attacks on normal images."""
     system = begun(lesson, "pls", lambda: Pls(lesson.size_px, options))
 
     def loss(view: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
-"""Purify, then detect: noise a picture, take the noise away with a diffusion model, let any detector judge the rest.
+"""Purify, then detect: noise an image, take the noise away with a diffusion model, let any detector judge the rest.
 
 What the noise drowns is lost, an attacker's change and a small defect alike: the purifier's dilemma. And whatever the
-purifier leaves behind in every picture is news to a detector that has learned from pictures as given; one that has
+purifier leaves behind in every image is news to a detector that has learned from images as given; one that has
 learned from purified ones knows it.
 
 Source: Nie et al. 2022, "Diffusion Models for Adversarial Purification" (DiffPure).
@@ -36,7 +36,7 @@ class PurifyOptions(Config):
             and 0.26.
         steps: calls of the denoiser. 1 is one shot; the paper walks all the way back, with some 100.
         draws: of noise; scores and maps are averaged.
-        learns: what the inner detector learns from: pictures as ``given``, as in the paper, or each ``purified`` once.
+        learns: what the inner detector learns from: images as ``given``, as in the paper, or each ``purified`` once.
     """
 
     sigma: float = Field(0.17, gt=0)
@@ -46,9 +46,9 @@ class PurifyOptions(Config):
 
 
 class Purified(BaselineDetector):
-    """A detector that sees purified pictures only.
+    """A detector that sees purified images only.
 
-    The purified picture is handed on unclamped and the walk's gradients are exact, so that an attacker meets the whole
+    The purified image is handed on unclamped and the walk's gradients are exact, so that an attacker meets the whole
     system. Its hints are, of the true score: one draw alone (an unbiased part); for a walk of many steps the score
     after one shot, and the true score with gradients that skip the walk (BPDA); and what the inner detector hints.
 
@@ -56,10 +56,10 @@ class Purified(BaselineDetector):
         inner: judges.
         denoiser: put in evaluation mode, its parameters frozen.
         options: see there.
-        size_px: of the pictures, a multiple of the denoiser's.
+        size_px: of the images, a multiple of the denoiser's.
 
     Raises:
-        ConfigError: the pictures do not suit the denoiser or the inner detector.
+        ConfigError: the images do not suit the denoiser or the inner detector.
     """
 
     deterministic = False
@@ -127,7 +127,7 @@ class Purified(BaselineDetector):
 def fit_purified(
     lesson: FitContext, options: PurifyOptions, inner: Callable[[FitContext], AnomalyDetector]
 ) -> Purified:
-    """Put a purifier trained on the lesson's pictures before a detector that learns from the same.
+    """Put a purifier trained on the lesson's images before a detector that learns from the same.
 
     Our denoisers may have learned to undo synthetic defects besides noise; as a purifier such a one forgets defects
     sooner than one trained on noise alone.
@@ -141,7 +141,7 @@ def fit_purified(
         ConfigError: the lesson has no diffusion model.
     """
     if lesson.diffusion is None:
-        raise ConfigError("purify: needs a denoiser trained on the same pictures; give the lesson `diffusion`")
+        raise ConfigError("purify: needs a denoiser trained on the same images; give the lesson `diffusion`")
     denoiser = lesson.diffusion().denoiser
     if options.learns == "purified":
         lesson = replace(lesson, good=_purified(lesson, denoiser, options))
@@ -149,13 +149,13 @@ def fit_purified(
 
 
 def _purified(lesson: FitContext, denoiser: Denoiser, options: PurifyOptions) -> ImageStack:
-    """The good pictures, each purified once, with noise of its own."""
+    """The normal images, each purified once, with noise of its own."""
     generator = lesson.generator("purified")
     denoiser = denoiser.eval()
     with torch.no_grad():
         parts = [
             reconstruct(denoiser, images, options.sigma, generator, steps=options.steps)
-            for images in lesson.pictures(batch_size=1)
+            for images in lesson.images(batch_size=1)
         ]
     values = torch.cat(parts).clamp(0, 1).numpy() * np.float32(65535)
     return ImageStack(np.rint(values).astype(np.uint16), lesson.good.records)

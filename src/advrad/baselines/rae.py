@@ -1,18 +1,18 @@
-"""RAE, a robust autoencoder: one that learns to encode and restore attacked pictures as if they were not.
+"""RAE, a robust autoencoder: one that learns to encode and restore attacked images as if they were not.
 
 Each batch is attacked so that its latents move as far as the radius allows. The autoencoder then learns to restore the
-clean picture from the attacked one and to keep the latents together:
+clean image from the attacked one and to keep the latents together:
 ``mean |x - dec(enc(x*))|^2 + weight * mean |enc(x*) - enc(x)|^2``.
 
 Two published methods may go by this name. This is ARAE, which is meant to withstand attacks. The robust deep
 autoencoder of Zhou and Paffenroth 2017 ("Anomaly Detection with Robust Deep Autoencoders") splits a training set into
 what can be compressed and a sparse rest. It is robust to spoilt training data, not to attacks on what is judged; here
-all training pictures are good, so it would be a plain autoencoder (:mod:`advrad.baselines.autoencoder`). Which of them
+all training images are good, so it would be a plain autoencoder (:mod:`advrad.baselines.autoencoder`). Which of them
 the table of the AdvRAD paper means could not be looked up.
 
 What differs from ARAE: its latent passes through a sigmoid, so that distances cannot be made small by shrinking all
 latents. Ours is unbounded, and the distance is relative to the variance of the latents in the batch, which serves the
-same end. And the network is a convolutional one for larger pictures.
+same end. And the network is a convolutional one for larger images.
 
 Source: Salehi et al. 2021, "ARAE: Adversarially robust training of autoencoders improves novelty detection" (Neural
 Networks 144).
@@ -60,7 +60,7 @@ def moved(latents: Tensor, others: Tensor) -> Tensor:
 
 
 def fit_rae(lesson: FitContext, options: RaeOptions) -> Autoencoder:
-    """Train on good pictures and attacks on them."""
+    """Train on normal images and attacks on them."""
     system = begun(lesson, "rae", lambda: Autoencoder(lesson.size_px, options))
 
     def loss(view: Tensor, generator: torch.Generator) -> Tensor:

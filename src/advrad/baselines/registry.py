@@ -34,7 +34,7 @@ class BaselineSpec:
         holds: it stands before another detector of the grid.
         packages: whose versions its result depends on, besides PyTorch.
         fit_s: a rough guess of the seconds of a fit with its own options on one core, for estimates.
-        gradient_s: the same of its score's gradient for one picture of 256 px.
+        gradient_s: the same of its score's gradient for one image of 256 px.
     """
 
     options: type[Config]

@@ -2,8 +2,8 @@
 
 The paper takes networks that were trained adversarially on labelled ImageNet and uses them as they are. Such weights
 are loaded from a local file where ``weights`` names one. Without it, an ordinary ImageNet network is made more robust
-here: it is tuned so that the feature of an attacked picture stays where the ordinary network puts the picture itself.
-That needs no labels, but it sees this product's good pictures, and synthetic defects on them, for minutes rather than
+here: it is tuned so that the feature of an attacked image stays where the ordinary network puts the image itself.
+That needs no labels, but it sees this product's normal images, and synthetic defects on them, for minutes rather than
 ImageNet for days. It is a stand-in, less robust and less general than the paper's weights; read its figures as such.
 
 Source: Mirzaei et al. 2024, "Killing It With Zero-Shot: Adversarially Robust Novelty Detection" (ZARND); tuning:
@@ -37,14 +37,14 @@ class RobustKnnOptions(Config):
     """Options of the robust nearest neighbours.
 
     Attributes:
-        neighbours: whose distances are averaged; all good pictures where they are fewer.
-        view_px: pictures are shrunk to this side; the paper's is 224.
+        neighbours: whose distances are averaged; all normal images where they are fewer.
+        view_px: images are shrunk to this side; the paper's is 224.
         weights: a local safetensors file of robust weights; None tunes the ordinary ones instead.
         backbone: timm's name of the network that ``weights`` are for.
         attack_eps: radius of the ``linf`` ball while tuning, in [0, 1] pixel units; 0 leaves the ordinary network.
         attack_steps: gradient steps of the attack on each batch; FARE's is 10.
         steps: of tuning; FARE takes two epochs of ImageNet.
-        batch_size: pictures in each.
+        batch_size: images in each.
         learning_rate: at the beginning.
     """
 
@@ -60,13 +60,13 @@ class RobustKnnOptions(Config):
 
 
 class RobustKnn(BaselineDetector):
-    """Fitted nearest neighbours. It judges pictures as a whole and gives no maps, as the paper.
+    """Fitted nearest neighbours. It judges images as a whole and gives no maps, as the paper.
 
     Args:
-        size_px: of the pictures.
+        size_px: of the images.
         network: see :mod:`advrad.baselines.features`; its last map is averaged.
         options: see there.
-        bank: (n, c), features of the good pictures.
+        bank: (n, c), features of the normal images.
     """
 
     bank: Tensor
@@ -77,7 +77,7 @@ class RobustKnn(BaselineDetector):
         self.register_buffer("bank", bank)
 
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
-        """See :class:`advrad.detectors.base.AnomalyDetector`; the mean squared distance to the nearest good pictures."""
+        """See :class:`advrad.detectors.base.AnomalyDetector`; mean squared distance to the nearest normal images."""
         features = described(self.network, resize(images, self.options.view_px))
         return DetectorOutput(nearest(features, self.bank, self.options.neighbours)[0].mean(1))
 
@@ -91,9 +91,9 @@ def described(network: nn.Module, images: Tensor) -> Tensor:
 def harden(network: nn.Module, lesson: FitContext, options: RobustKnnOptions) -> nn.Module:
     """Tune a copy of a network so that attacks move its features less.
 
-    Half of each batch is good pictures, half the same with synthetic defects, so that not only what is good keeps its
+    Half of each batch is normal images, half the same with synthetic defects, so that not only what is good keeps its
     place. The loss is the worst squared distance to the ordinary feature, relative to the spread that features have
-    between pictures. Statistics of batch norms stay as they are.
+    between images. Statistics of batch norms stay as they are.
 
     Args:
         network: ordinary and frozen; stays as it is.
@@ -102,7 +102,7 @@ def harden(network: nn.Module, lesson: FitContext, options: RobustKnnOptions) ->
     """
     tuned = copy.deepcopy(network).eval().requires_grad_(True)
     with torch.no_grad():
-        usual = torch.cat([described(network, resize(part, options.view_px)) for part in lesson.pictures()])
+        usual = torch.cat([described(network, resize(part, options.view_px)) for part in lesson.images()])
         spread = usual.var(0, correction=0).sum().clamp_min(1e-12)
 
     def loss(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -113,8 +113,8 @@ def harden(network: nn.Module, lesson: FitContext, options: RobustKnnOptions) ->
         with torch.no_grad():
             place = described(network, images)
 
-        def moved(pictures: Tensor) -> Tensor:
-            return (described(tuned, pictures) - place).square().sum(1) / spread
+        def moved(images: Tensor) -> Tensor:
+            return (described(tuned, images) - place).square().sum(1) / spread
 
         return moved(worst(moved, images, options.attack_eps, options.attack_steps, generator)).mean()
 
@@ -131,7 +131,7 @@ def harden(network: nn.Module, lesson: FitContext, options: RobustKnnOptions) ->
 
 
 class Loaded(nn.Module):
-    """A timm network that takes pictures in [0, 1] and gives its feature maps.
+    """A timm network that takes images in [0, 1] and gives its feature maps.
 
     Args:
         maps: the network, which expects ImageNet's normalisation.
@@ -199,7 +199,7 @@ def _bare(name: str) -> str:
 
 
 def fit_robust_knn(lesson: FitContext, options: RobustKnnOptions, network: nn.Module | None = None) -> RobustKnn:
-    """Load or make robust features, and remember those of the good pictures.
+    """Load or make robust features, and remember those of the normal images.
 
     Args:
         lesson: what to learn from.
@@ -216,5 +216,5 @@ def fit_robust_knn(lesson: FitContext, options: RobustKnnOptions, network: nn.Mo
         if options.attack_eps > 0:
             network = harden(network, lesson, options)
     with torch.no_grad():
-        bank = [described(network, resize(images, options.view_px)) for images in lesson.pictures()]
+        bank = [described(network, resize(images, options.view_px)) for images in lesson.images()]
     return RobustKnn(lesson.size_px, network, options, torch.cat(bank))

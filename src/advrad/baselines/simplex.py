@@ -76,7 +76,7 @@ def simplex_noise(
         generator: source of the draw; the noise is made on its device.
         octaves: how many are added.
         persistence: amplitude of each, relative to the one before, > 0.
-        period_px: of the coarsest octave; the paper's 64 belong to pictures of 256 px.
+        period_px: of the coarsest octave; the paper's 64 belong to images of 256 px.
 
     Returns:
         (b, c, h, w) float32. Mean 0 and variance 1 over draws; one draw's own mean and variance differ from that, the

@@ -1,4 +1,4 @@
-"""Skip-GANomaly: a U-Net that learns to reconstruct good pictures against a discriminator.
+"""Skip-GANomaly: a U-Net that learns to reconstruct normal images against a discriminator.
 
 Source: Akcay, Atapour-Abarghouei, Breckon 2019, "Skip-GANomaly: Skip connected and adversarially trained
 encoder-decoder anomaly detection" (IJCNN). The paper weighs the losses 1, 40 and 1.
@@ -41,5 +41,5 @@ class UNet(nn.Module):
 
 
 def fit_skipgan(lesson: FitContext, options: SkipGanOptions) -> ReconstructionGan:
-    """Train on good pictures."""
+    """Train on normal images."""
     return fit_gan(lesson, options, lambda: UNet(options.channels), "skipgan")

@@ -1,4 +1,4 @@
-"""SPADE: the distance to the most similar good pictures, and position by position to their parts.
+"""SPADE: the distance to the most similar normal images, and position by position to their parts.
 
 Source: Cohen and Hoshen 2020, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences".
 """
@@ -16,14 +16,14 @@ from advrad.utils.config import Config
 
 
 class SpadeOptions(Config):
-    """Options of SPADE. The paper's pyramid begins at 1/4 of the picture's side and its gallery holds every position.
+    """Options of SPADE. The paper's pyramid begins at 1/4 of the image's side and its gallery holds every position.
 
     Attributes:
-        neighbours: good pictures to compare with, the paper's K; all of them where they are fewer.
+        neighbours: normal images to compare with, the paper's K; all of them where they are fewer.
         position_neighbours: nearest features that each position is compared with, the paper's kappa.
-        layers: of the network; the last is averaged into the feature of the whole picture, the others are the pyramid.
-        gallery_pictures: good pictures to remember at most, drawn at random; None for all.
-        gallery_positions: positions of each picture to remember at most, drawn at random; None for all.
+        layers: of the network; the last is averaged into the feature of the whole image, the others are the pyramid.
+        gallery_pictures: normal images to remember at most, drawn at random; None for all.
+        gallery_positions: positions of each image to remember at most, drawn at random; None for all.
         smooth_px: standard deviation of the map's Gaussian filter.
     """
 
@@ -38,15 +38,15 @@ class SpadeOptions(Config):
 class Spade(BaselineDetector):
     """Fitted SPADE.
 
-    The score is the paper's equation 2, the mean squared distance of the picture's feature to its nearest ones; the map
-    is equation 3 over all positions of these pictures. The two are computed from different features, as in the paper.
+    The score is the paper's equation 2, the mean squared distance of the image's feature to its nearest ones; the map
+    is equation 3 over all positions of these images. The two are computed from different features, as in the paper.
 
     Args:
-        size_px: of the pictures.
+        size_px: of the images.
         network: see :mod:`advrad.baselines.features`; gives at least two maps.
         options: see there.
-        wholes: (n, c), features of the good pictures.
-        parts: (n, p, c'), features of positions of the same pictures.
+        wholes: (n, c), features of the normal images.
+        parts: (n, p, c'), features of positions of the same images.
     """
 
     wholes: Tensor
@@ -59,7 +59,7 @@ class Spade(BaselineDetector):
         self.register_buffer("parts", parts)
 
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
-        """See :class:`advrad.detectors.base.AnomalyDetector`; maps (b, 1, h, w) at the size of the pictures."""
+        """See :class:`advrad.detectors.base.AnomalyDetector`; maps (b, 1, h, w) at the size of the images."""
         wholes, pyramid = _described(self.network, images)
         distances, rows = nearest(wholes, self.wholes, self.options.neighbours)
         height, width = pyramid.shape[-2:]
@@ -73,7 +73,7 @@ class Spade(BaselineDetector):
 
 
 def fit_spade(lesson: FitContext, options: SpadeOptions, network: nn.Module | None = None) -> Spade:
-    """Remember the good pictures.
+    """Remember the normal images.
 
     Args:
         lesson: what to learn from.
@@ -98,6 +98,6 @@ def fit_spade(lesson: FitContext, options: SpadeOptions, network: nn.Module | No
 
 
 def _described(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features of whole pictures (b, c) and the pyramid (b, c', h, w)."""
+    """Features of whole images (b, c) and the pyramid (b, c', h, w)."""
     *fine, coarse = network(images)
     return coarse.mean((2, 3)), joined(fine)

@@ -92,8 +92,8 @@ class Figures(_Stored):
         return areas
 
     @property
-    def pictures(self) -> int | None:
-        """How many pictures were judged, or None where it is not recorded."""
+    def images(self) -> int | None:
+        """How many images were judged, or None where it is not recorded."""
         return None if self.n_good is None or self.n_defect is None else self.n_good + self.n_defect
 
 

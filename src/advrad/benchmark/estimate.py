@@ -75,10 +75,10 @@ def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
         if job.detector.kind != OURS:
             known = fits.get(job.detector.label)
             seconds += statistics.fmean(known) if known else _typical(job.detector)[0]
-        pictures = sum(record.split == "test" for record in job.dataset.records)
+        images = sum(record.split == "test" for record in job.dataset.records)
         for task in tasks:
             seen = measured.get((task.place.detector, task.place.attack, task.place.certificate))
-            seconds += statistics.fmean(seen) if seen else _typical(job.detector)[1] * _gradients(task, pictures)
+            seconds += statistics.fmean(seen) if seen else _typical(job.detector)[1] * _gradients(task, images)
         found.append(Estimate(job.detector.label, job.category, job.seed, len(tasks), seconds))
     return tuple(found)
 
@@ -90,7 +90,7 @@ def _training_s(options: RunOptions) -> float:
 
 
 def _typical(entry: Entry) -> tuple[float, float]:
-    """Seconds of a fit and of a gradient for one picture."""
+    """Seconds of a fit and of a gradient for one image."""
     if entry.kind == OURS:
         return 0.0, _GRADIENT_S
     row = BASELINES.get(entry.kind)
@@ -101,13 +101,13 @@ def _typical(entry: Entry) -> tuple[float, float]:
     return fit_s, gradient_s
 
 
-def _gradients(task: Task, pictures: int) -> float:
+def _gradients(task: Task, images: int) -> float:
     """As many gradients take as long as the task."""
     if task.attack is not None:
-        return min(pictures, task.attack.limit or pictures) * _steps(task.attack)
+        return min(images, task.attack.limit or images) * _steps(task.attack)
     if task.certificate is not None:
-        return min(pictures, task.certificate.limit or pictures) * task.certificate.draws * _JUDGE
-    return pictures * _JUDGE
+        return min(images, task.certificate.limit or images) * task.certificate.draws * _JUDGE
+    return images * _JUDGE
 
 
 def _steps(options: AttackOptions) -> int:

@@ -37,11 +37,11 @@ OURS = "advrad"
 
 #: Keys of a result from another format are never those of this one.
 _FORMAT = 1
-_DECIDED_ELSEWHERE = frozenset({"seed", "layout", "category", "size_px", "save_pictures"})
+_DECIDED_ELSEWHERE = frozenset({"seed", "layout", "category", "size_px", "save_images"})
 
 
 class Product(Config):
-    """Where the pictures of a category are.
+    """Where the images of a category are.
 
     Attributes:
         data: folder, below that of ``--data``.
@@ -100,7 +100,7 @@ class Entry:
 
     @property
     def told(self) -> dict[str, Any]:
-        """All that decides what is fitted, but pictures and seed, as plain JSON values."""
+        """All that decides what is fitted, but images and seed, as plain JSON values."""
         return {
             "kind": self.kind,
             "options": _told(self.options),
@@ -128,7 +128,7 @@ class Grid:
     Attributes:
         path: of its file.
         name: of the grid.
-        size_px: side at which all detectors are given the pictures.
+        size_px: side at which all detectors are given the images.
         seeds: of training, attacks and certificates.
         categories: by label.
         detectors: by label.
@@ -173,10 +173,10 @@ class Job:
         category: label of the product.
         seed: of everything.
         tasks: the cells, the clean one first.
-        product: where its pictures are.
-        data: folder of the pictures.
+        product: where its images are.
+        data: folder of the images.
         dataset: found there; None where the job is not to be worked on.
-        pictures: digest of them.
+        images: digest of them.
     """
 
     name: str
@@ -187,13 +187,13 @@ class Job:
     product: Product
     data: Path
     dataset: Dataset | None
-    pictures: str
+    images: str
 
     @property
     def model(self) -> str:
         """Name of the folder of the training of ours that the detector uses, if any."""
         trained = self.detector if self.detector.kind == OURS else self.detector.trained
-        return "" if trained is None else _digest([_FORMAT, trained.told, self.category, self.pictures, self.seed])
+        return "" if trained is None else _digest([_FORMAT, trained.told, self.category, self.images, self.seed])
 
 
 def read_grid(path: Path) -> Grid:
@@ -328,7 +328,7 @@ def jobs_of(grid: Grid, data: Path, only: Iterable[str] = ()) -> tuple[Job, ...]
             others are worked on; where attacks or certificates are, none of either kind but those.
 
     Returns:
-        All jobs, category after category; those that are not to be worked on without pictures.
+        All jobs, category after category; those that are not to be worked on without images.
 
     Raises:
         ConfigError: a label is unknown, or a category that is to be worked on cannot be found.
@@ -342,10 +342,10 @@ def jobs_of(grid: Grid, data: Path, only: Iterable[str] = ()) -> tuple[Job, ...]
     tests = named & tests or tests
     jobs = []
     for label, product in grid.categories.items():
-        dataset, pictures = None, "absent"
+        dataset, images = None, "absent"
         try:
             dataset = find_records(data / product.data, product.layout, product.category)
-            pictures = _picture_digest(dataset)
+            images = _image_digest(dataset)
         except UserError as error:
             if label in categories:
                 raise ConfigError(
@@ -355,7 +355,7 @@ def jobs_of(grid: Grid, data: Path, only: Iterable[str] = ()) -> tuple[Job, ...]
         for seed in grid.seeds:
             for entry in grid.detectors.values():
                 meant = label in categories and entry.label in detectors
-                jobs.append(_job(grid, entry, label, seed, data, dataset if meant else None, pictures, tests))
+                jobs.append(_job(grid, entry, label, seed, data, dataset if meant else None, images, tests))
     return tuple(jobs)
 
 
@@ -366,7 +366,7 @@ def _job(
     seed: int,
     data: Path,
     dataset: Dataset | None,
-    pictures: str,
+    images: str,
     tests: Container[str],
 ) -> Job:
     product = grid.categories[category]
@@ -376,7 +376,7 @@ def _job(
         "detector": entry.told,
         "size_px": grid.size_px,
         "product": [product.layout, product.category],
-        "pictures": pictures,
+        "pictures": images,
         "seed": seed,
     }
     common: dict[str, Any] = {"seed": seed, "layout": product.layout, "category": product.category}
@@ -394,11 +394,11 @@ def _job(
             key = _digest(told | {"certificate": [label, _told(proof)]})
             here = place.model_copy(update={"key": key, "certificate": label})
             tasks.append(Task(here, certificate=proof, meant=label in tests))
-    return Job(place.key, entry, category, seed, tuple(tasks), product, data / product.data, dataset, pictures)
+    return Job(place.key, entry, category, seed, tuple(tasks), product, data / product.data, dataset, images)
 
 
-def _picture_digest(dataset: Dataset) -> str:
-    """Of what every picture and mask holds, and what it is said to be."""
+def _image_digest(dataset: Dataset) -> str:
+    """Of what every image and mask holds, and what it is said to be."""
     told = hashlib.sha256()
     for record in dataset.records:
         name = record.path.relative_to(dataset.root).as_posix()

@@ -27,7 +27,7 @@ from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import Cell, Figures, Machine
 from advrad.benchmark.grid import OURS, Entry, Job, Own, Task
 from advrad.certify import pipeline as certificates
-from advrad.data.loading import ImageStack, load_masks, load_pictures
+from advrad.data.loading import ImageStack, load_images, load_masks
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.loading import LoadedDetector, load_detector
@@ -59,7 +59,7 @@ class Bench:
     Attributes:
         folder: of the results.
         grid: of the grid's file, which files of one's own are named from.
-        size_px: side at which all detectors are given the pictures.
+        size_px: side at which all detectors are given the images.
         watcher: hears of the progress.
         inner: labels of detectors that others stand before; once fitted, they are kept for those.
     """
@@ -118,19 +118,19 @@ class Bench:
         fit_s = time.perf_counter() - began
         if job.detector.kind == OURS:
             fit_s = self._trained(job).detector_config.training.get("seconds", fit_s)
-        # A detector that is fitted again, on another machine perhaps, may come out another: the pictures tell.
-        probe = self._pictures(job, "test", 4).batch(slice(None))
+        # A detector that is fitted again, on another machine perhaps, may come out another: the images tell.
+        probe = self._images(job, "test", 4).batch(slice(None))
         said, _ = scored(detector, probe, seed_of(job.seed, "probe"))
         identity = hashlib.sha256(f"{job.name} {said.tobytes().hex()}".encode()).hexdigest()
         return LoadedDetector(detector, identity, None), fit_s
 
     def _fitted(self, job: Job, entry: Entry) -> AnomalyDetector:
-        """A detector that learned from the job's pictures; one that others stand before is fitted once for all."""
+        """A detector that learned from the job's images; one that others stand before is fitted once for all."""
         if entry.label in self._kept:
             held: AnomalyDetector = self._kept[entry.label]
             return held
         lesson = FitContext(
-            self._pictures(job, "train"),
+            self._images(job, "train"),
             job.seed,
             diffusion=(lambda: self._trained(job)) if entry.trained is not None else None,
             progress=self.watcher.count,
@@ -160,7 +160,7 @@ class Bench:
             if taught is lesson:
                 return self._fitted(job, judge)
             if judge.kind == OURS:
-                raise ConfigError(f"{entry.label}: its inner detector learns from pictures as given only")
+                raise ConfigError(f"{entry.label}: its inner detector learns from images as given only")
             return self._fit(job, judge, taught)
 
         return row.fit(lesson, entry.options, inner=inner)
@@ -189,12 +189,12 @@ class Bench:
 
     # --- measuring ---
 
-    def _pictures(self, job: Job, split: str, count: int | None = None) -> ImageStack:
+    def _images(self, job: Job, split: str, count: int | None = None) -> ImageStack:
         assert job.dataset is not None
         records = [record for record in job.dataset.records if record.split == split][:count]
         if not records:
-            raise DataError(f"{job.data}: has no {split} pictures")
-        return load_pictures(records, self.size_px)
+            raise DataError(f"{job.data}: has no {split} images")
+        return load_images(records, self.size_px)
 
     def _figures(self, job: Job, task: Task, accused: LoadedDetector) -> Figures:
         if task.attack is None and task.certificate is None:
@@ -222,8 +222,8 @@ class Bench:
         return found
 
     def _clean(self, job: Job, accused: LoadedDetector) -> dict[str, Any]:
-        """Standard figures on all test pictures."""
-        stack = self._pictures(job, "test")
+        """Standard figures on all test images."""
+        stack = self._images(job, "test")
         masks, known = load_masks(stack.records, self.size_px)
         seed = accused.detector.noise_seed
         seed = seed_of(job.seed, "score") if seed is None else seed

@@ -1,7 +1,7 @@
 """Detectors that differ in their noise only: what more noise costs and what it buys.
 
 Noise that drowns an attacker's change drowns small defects as well, which is the purifier's dilemma; a detector that
-compares picture and reconstruction may be spared it. The families of a grid show how far.
+compares image and reconstruction may be spared it. The families of a grid show how far.
 """
 
 from __future__ import annotations

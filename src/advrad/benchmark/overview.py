@@ -125,7 +125,7 @@ def _certified(results: Results) -> tuple[Table, ...]:
     for certificate in results.order(lambda place: place.certificate):
         wanted = partial(_of, None, certificate)
         cells = [cell for cell in results.done if wanted(cell)]
-        notes = ["Proven: no change of the pictures within the radius leaves less, whatever attack finds it."]
+        notes = ["Proven: no change of the images within the radius leaves less, whatever attack finds it."]
         notes += [f"Method: {how}." for how in dict.fromkeys(_method(cell) for cell in cells)]
         notes += [*_fewer(results, cells), *_distrust_notes(results, wanted)]
         radii = sorted({radius for cell in cells for radius in cell.figures.certified_auroc}, key=float)
@@ -142,7 +142,7 @@ def _method(cell: Cell) -> str:
     parts = [found.method or "not recorded"]
     parts += [f"{found.draws} draws"] if found.draws else []
     parts += [f"confidence {100 * found.confidence:g} %"] if found.confidence else []
-    parts += [f"rounding to 8 bits moves a picture by an l2 of {found.rounding_l2:.2g}"] if found.rounding_l2 else []
+    parts += [f"rounding to 8 bits moves an image by an l2 of {found.rounding_l2:.2g}"] if found.rounding_l2 else []
     return ", ".join(parts)
 
 
@@ -157,16 +157,16 @@ def _suite(cells: Iterable[Cell]) -> list[str]:
 
 
 def _fewer(results: Results, cells: Iterable[Cell]) -> list[str]:
-    """Say where figures are of fewer pictures than the standard one of the same category."""
-    whole = {cell.category: cell.figures.pictures for cell in results.done if _clean(cell)}
+    """Say where figures are of fewer images than the standard one of the same category."""
+    whole = {cell.category: cell.figures.images for cell in results.done if _clean(cell)}
     found = dict.fromkeys(
-        f"{cell.category} {cell.figures.pictures} of {whole[cell.category]}"
+        f"{cell.category} {cell.figures.images} of {whole[cell.category]}"
         for cell in cells
-        if cell.figures.pictures and whole.get(cell.category) and cell.figures.pictures != whole[cell.category]
+        if cell.figures.images and whole.get(cell.category) and cell.figures.images != whole[cell.category]
     )
     if not found:
         return []
-    return [f"Of a part of the test pictures; clean_auroc in results.csv is of the same ones: {', '.join(found)}."]
+    return [f"Of a part of the test images; clean_auroc in results.csv is of the same ones: {', '.join(found)}."]
 
 
 def _distrust_notes(results: Results, wanted: Callable[[CellKey], bool]) -> list[str]:

@@ -117,7 +117,7 @@ def _warnings(results: Results) -> list[str]:
     if results.strangers:
         found.append(
             f"{results.strangers} results in cells/ belong to no cell of this grid as it is now (a label, an option or"
-            " a picture changed); they are left out."
+            " an image changed); they are left out."
         )
     mixed: tuple[tuple[str, Collection[str], str], ...] = (
         ("versions of our code", {cell.code for cell in done}, "their figures may differ for that reason alone"),

@@ -1,6 +1,6 @@
 """A bench: every cell of a grid, measured once, in a folder that many processes may work in and any may leave.
 
-``grid.json`` holds the plan, ``cells/KEY.json`` each result, ``rows/KEY.jsonl`` its pictures' scores, ``models/`` the
+``grid.json`` holds the plan, ``cells/KEY.json`` each result, ``rows/KEY.jsonl`` its images' scores, ``models/`` the
 trainings of our own detector, ``claims/`` who is at what, and ``work/`` what was interrupted.
 """
 
@@ -77,7 +77,7 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
     """
     _stand_alone()
     watcher = watcher or Silent()
-    watcher.stage("Reading the pictures of the grid")
+    watcher.stage("Reading the images of the grid")
     jobs = jobs_of(grid, data, only)
     make_folder(folder / "cells")
     _claim_folder(folder, grid, jobs)
@@ -153,7 +153,7 @@ def progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
     if strangers:
         notes.append(
             f"{strangers} results in cells/ belong to no cell of this grid as it is now (a label, an option or a"
-            " picture changed); they are kept, and not used"
+            " image changed); they are kept, and not used"
         )
     return BenchProgress(frozenset(done), frozenset(failed), tuple(notes))
 

@@ -1,10 +1,10 @@
 """From the cells of a bench to tables: means over seeds and categories, their intervals, and which is best.
 
-A cell holds an interval but not the pictures that it was drawn from, so two rules stand in for drawing anew:
+A cell holds an interval but not the images that it was drawn from, so two rules stand in for drawing anew:
 
-- Seeds of one detector on one category share their test pictures: the interval of their mean is the mean of their
+- Seeds of one detector on one category share their test images: the interval of their mean is the mean of their
   intervals. How far the seeds lie apart is shown beside it, as a sample standard deviation.
-- Categories have pictures of their own: the interval of their mean reaches as far to each side as the root of the
+- Categories have images of their own: the interval of their mean reaches as far to each side as the root of the
   summed squares of what theirs do, over their number (the normal approximation for independent figures).
 """
 
@@ -29,8 +29,8 @@ MEAN = "mean"
 #: How to read any table.
 READING = (
     "Bold is the best of a column, of those that are whole and that no audit distrusts.",
-    "In brackets: the 95 % bootstrap interval over test pictures; of several seeds the mean of theirs, since they share"
-    " the pictures; of a mean over categories the normal approximation from theirs, taken as independent.",
+    "In brackets: the 95 % bootstrap interval over test images; of several seeds the mean of theirs, since they share"
+    " the images; of a mean over categories the normal approximation from theirs, taken as independent.",
     "After \N{PLUS-MINUS SIGN}: the sample standard deviation over seeds.",
     "(k of n): only k of n cells hold this figure; do not compare it with means of other cells.",
     "\N{DAGGER}: an audit distrusts this figure, or one that it is made of; the reasons are listed.",

@@ -1,6 +1,6 @@
-"""The runner of certificates: bounds on the smoothed score of every picture, and the verdicts that follow.
+"""The runner of certificates: bounds on the smoothed score of every image, and the verdicts that follow.
 
-Every finished picture is a file of its own, so a run can be killed anywhere and split over processes.
+Every finished image is a file of its own, so a run can be killed anywhere and split over processes.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ RADIUS_GRID = tuple(round(0.05 * 1.4**step, 4) for step in range(12))
 
 
 class CertifyPlan(Config):
-    """All that decides the result of a certification, but the detector and the pictures.
+    """All that decides the result of a certification, but the detector and the images.
 
     Attributes:
-        radii: of the changes, l2 in [0, 1] pixel units of the pictures as given.
-        draws: of every picture's score.
-        confidence: with which the bounds of all pictures hold together, and with which each verdict holds.
+        radii: of the changes, l2 in [0, 1] pixel units of the images as given.
+        draws: of every image's score.
+        confidence: with which the bounds of all images hold together, and with which each verdict holds.
         threshold: of the verdict, on the smoothed score; None for bounds alone.
         seed: of all randomness.
     """
@@ -68,12 +68,12 @@ class CertifyPlan(Config):
 
 @dataclass(frozen=True, eq=False)
 class CertifiedImages:
-    """The pictures to certify.
+    """The images to certify.
 
     Attributes:
         load: gives one of them as the threat model means it, (c, h, w) in [0, 1].
         labels: (n,) 0 for good, 1 for defective.
-        names: of the pictures, all different.
+        names: of the images, all different.
         digest: of their contents.
     """
 
@@ -85,10 +85,10 @@ class CertifiedImages:
 
 @dataclass(frozen=True, slots=True)
 class CertifiedPrediction:
-    """A verdict on one picture, for one radius.
+    """A verdict on one image, for one radius.
 
     Attributes:
-        verdict: of the smoothed score, for every picture within the radius.
+        verdict: of the smoothed score, for every image within the radius.
         draws: after which it was settled, or given up.
         radius: up to which the verdict holds; 0 for an abstention.
     """
@@ -100,19 +100,19 @@ class CertifiedPrediction:
 
 @dataclass(frozen=True, slots=True)
 class ImageCertificate:
-    """What was certified of one picture.
+    """What was certified of one image.
 
     Attributes:
-        name: of the picture.
+        name: of the image.
         label: 0 for good, 1 for defective.
-        score: the smoothed score of the picture as given, estimated.
+        score: the smoothed score of the image as given, estimated.
         lower: lower bound for each radius of the plan's ladder; None where the draws are too few.
         upper: upper bound for each radius of the plan's ladder; None where the draws are too few.
         verdicts: for each radius of the plan's ladder, from all draws; none without a threshold.
         early: for each radius of the plan, from a test that stops early.
         early_draws: for each radius of the plan, how many draws that took.
         radius: up to which the verdict holds, from all draws; 0 for an abstention.
-        seconds: spent on the picture.
+        seconds: spent on the image.
     """
 
     name: str
@@ -140,7 +140,7 @@ def certified_decision(
         failure: probability that a certified verdict is wrong.
         quantile: that smooths.
     """
-    # Where some pictures within the radius are anomalous and some are not, either verdict would be wrong.
+    # Where some images within the radius are anomalous and some are not, either verdict would be wrong.
     low, high = bounds(lower, upper, shifts, failure / 2, quantile)
     if low > threshold:
         return "certified anomalous"
@@ -156,7 +156,7 @@ def certify_sequential(
     failure: float,
     generator: torch.Generator,
 ) -> CertifiedPrediction:
-    """Decide on one picture with no more draws than it takes.
+    """Decide on one image with no more draws than it takes.
 
     The draws are looked at now and then; at each look the verdict may fail with an equal share of ``failure``. A hope
     that is too faint is given up.
@@ -168,7 +168,7 @@ def certify_sequential(
         threshold: anomalous where score > threshold.
         draws: at most so many.
         failure: probability that a certified verdict, or its radius, is wrong.
-        generator: source of all noise, which nobody who chose the picture may foresee.
+        generator: source of all noise, which nobody who chose the image may foresee.
     """
     at_one, planned, quantile = sampler.shifts(*image.shape[1:]), interim_sizes(draws), sampler.quantile
     ladder = _within_reach(sorted({radius, *RADIUS_GRID}), at_one, draws, failure, quantile)
@@ -195,7 +195,7 @@ def certify_sequential(
 
 def evaluate_certificates(
     sampler: Sampler,
-    pictures: CertifiedImages,
+    images: CertifiedImages,
     plan: CertifyPlan,
     folder: Path,
     *,
@@ -204,38 +204,38 @@ def evaluate_certificates(
     progress: Callable[[int, int], None] | None = None,
     wait: Callable[[], None] | None = None,
 ) -> tuple[ImageCertificate, ...]:
-    """Bound the score of every picture.
+    """Bound the score of every image.
 
     Args:
         sampler: of the detector's score.
-        pictures: as given.
+        images: as given.
         plan: of the certification.
         folder: of its rows; what an earlier run with the same plan finished there is kept.
         identity: of the detector and of the method; an earlier run of another one is not continued.
-        process: number of this process, and of all processes; each takes its share of the pictures.
-        progress: told (pictures done, pictures of this process).
+        process: number of this process, and of all processes; each takes its share of the images.
+        progress: told (images done, images of this process).
         wait: for all processes; called once all their rows should be there.
 
     Returns:
-        One row per picture.
+        One row per image.
 
     Raises:
         ConfigError: a radius is out of reach of so many draws.
-        DataError: there is no picture.
+        DataError: there is no image.
         OutputError: the folder holds another run, or a row cannot be written.
     """
-    count = len(pictures.names)
+    count = len(images.names)
     if not count:
-        raise DataError("there is no picture to certify; give test pictures, good and defective")
-    rows = ResultStore.claim(folder, plan, pictures.names, pictures.digest, identity)
+        raise DataError("there is no image to certify; give test images, good and defective")
+    rows = ResultStore.claim(folder, plan, images.names, images.digest, identity)
     share = range(process[0], count, process[1])
     missing = rows.missing(share)
     done = len(share) - len(missing)
     if progress:
         progress(done, len(share))
     for index in missing:
-        generator = torch.Generator().manual_seed(seed_of(plan.seed, pictures.names[index]))
-        row = _row(sampler, pictures, index, plan, generator)
+        generator = torch.Generator().manual_seed(seed_of(plan.seed, images.names[index]))
+        row = _row(sampler, images, index, plan, generator)
         rows.write(index, asdict(row))
         done += 1
         if progress:
@@ -245,7 +245,7 @@ def evaluate_certificates(
     return tuple(_read(values, rows.path(index)) for index, values in enumerate(rows.read_all()))
 
 
-def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, pictures: int) -> None:
+def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, images: int) -> None:
     """Refuse a radius that so many draws cannot reach, before any is made.
 
     Raises:
@@ -254,22 +254,22 @@ def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, pictu
     for radius in plan.radii:
         if not 0 <= radius < math.inf:
             raise ConfigError(f"--radius {radius:g}: must be 0 or more")
-        needed = draws_in_reach(sampler, sides, radius, plan.failure / (2 * pictures))
+        needed = draws_in_reach(sampler, sides, radius, plan.failure / (2 * images))
         refuse_too_few(needed, plan.draws, radius, plan.confidence, sampler)
 
 
 def _row(
-    sampler: Sampler, pictures: CertifiedImages, index: int, plan: CertifyPlan, generator: torch.Generator
+    sampler: Sampler, images: CertifiedImages, index: int, plan: CertifyPlan, generator: torch.Generator
 ) -> ImageCertificate:
     began = time.perf_counter()
-    image, threshold = pictures.load(index), plan.threshold
-    check_reach(sampler, image.shape[1:], plan, len(pictures.names))
+    image, threshold = images.load(index), plan.threshold
+    check_reach(sampler, image.shape[1:], plan, len(images.names))
     at_one, quantile = sampler.shifts(*image.shape[1:]), sampler.quantile
     ladder = _within_reach(plan.ladder, at_one, plan.draws, plan.failure, quantile)
     beyond = len(plan.ladder) - len(ladder)
     lower, upper = sampler.draw(image, ladder, plan.draws, generator)
-    # Both sides of all pictures hold together.
-    failure = plan.failure / (2 * len(pictures.names))
+    # Both sides of all images hold together.
+    failure = plan.failure / (2 * len(images.names))
     sides = [
         bounds(lower[:, rung], upper[:, rung], _times(at_one, radius), failure, quantile)
         for rung, radius in enumerate(ladder)
@@ -292,8 +292,8 @@ def _row(
             if radius in plan.radii
         ]
     return ImageCertificate(
-        name=pictures.names[index],
-        label=int(pictures.labels[index]),
+        name=images.names[index],
+        label=int(images.labels[index]),
         score=float(np.quantile(lower[:, 0], quantile, axis=1).mean()),
         lower=(*(low if math.isfinite(low) else None for low, _ in sides), *[None] * beyond),
         upper=(*(high if math.isfinite(high) else None for _, high in sides), *[None] * beyond),
@@ -364,7 +364,7 @@ def draws_for(sampler: TwoPath, sides: Sequence[int], radius: float, failure: fl
 
     Args:
         sampler: of the score.
-        sides: height and width of the picture.
+        sides: height and width of the image.
         radius: for which a verdict is wanted.
         failure: probability that it is wrong.
 

@@ -1,6 +1,6 @@
-"""How much an l2 change of a picture can change what is computed from it by averaging: operator norms.
+"""How much an l2 change of an image can change what is computed from it by averaging: operator norms.
 
-A cell of an error map is a weighted mean of squares, ``E = |M d|^2`` with ``d`` the difference of picture and
+A cell of an error map is a weighted mean of squares, ``E = |M d|^2`` with ``d`` the difference of image and
 reconstruction and a linear M of nothing but averages. So ``sqrt(E)`` moves by at most ``|M|`` times the length of the
 change. The norms here bound the true ones from above, and those of single cells come within 1 in 1,000 of them.
 """
@@ -34,7 +34,7 @@ _CHANNELS = 3
 def resize_matrix(length_px: int, size_px: int) -> Floats:
     """What :func:`advrad.data.transforms.resize` does along one side, (size_px, length_px)."""
     parts = []
-    for start in range(0, length_px, 1024):  # a square for a large picture would fill the memory
+    for start in range(0, length_px, 1024):  # a square for a large image would fill the memory
         columns = (torch.arange(length_px)[:, None] == torch.arange(start, min(start + 1024, length_px))).float()
         shape = (size_px, columns.shape[1])
         parts.append(F.interpolate(columns[None, None], size=shape, mode="bilinear", antialias=True)[0, 0])
@@ -46,11 +46,11 @@ def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
     """Largest factor by which resizing can lengthen an l2 change; shrinking shortens it.
 
     Resizing works on rows and columns apart, so its norm is the product of the two, and neither the colours nor the
-    other pictures of a batch matter.
+    other images of a batch matter.
 
     Args:
-        height_px: of the picture as given.
-        width_px: of the picture as given.
+        height_px: of the image as given.
+        width_px: of the image as given.
         sizes_px: of the squares it is resized to, one after another.
     """
     total = 1.0
@@ -61,7 +61,7 @@ def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
                 step = resize_matrix(old_px, new_px)
                 matrix = step if matrix is None else step @ matrix
         if matrix is not None:
-            # Of the smaller of the two products, for the sake of large pictures.
+            # Of the smaller of the two products, for the sake of large images.
             gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
             total *= float(np.sqrt(np.linalg.eigvalsh(gram)[-1]))
     return total * _ROUNDING
@@ -91,7 +91,7 @@ class Kernel:
     """How one error map is made of squared differences.
 
     Attributes:
-        cells: (1, 1, h, w) norm of the map from a picture, at the look's view, to ``sqrt(E)`` of each cell.
+        cells: (1, 1, h, w) norm of the map from an image, at the look's view, to ``sqrt(E)`` of each cell.
         sides: by scale of the errors, the scale and the weights along one side, (h, cells of the scale).
         share: of each scale in the map.
     """
@@ -101,7 +101,7 @@ class Kernel:
     share: float
 
     def sum_norm(self, weights: Tensor) -> Tensor:
-        """Norm of the map from a picture to the root of a weighted sum of cells, ``sqrt(sum_i w_i E_i)``.
+        """Norm of the map from an image to the root of a weighted sum of cells, ``sqrt(sum_i w_i E_i)``.
 
         Cells that lie together share the pixels that they see, so this is less than each cell's own norm would make of
         it. Bounded by the ratio of Collatz and Wielandt at 1, see :func:`_averaged`: near the truth where the weights

@@ -1,6 +1,6 @@
 """What n draws of a smoothed score prove about its quantiles, with exact binomial tails.
 
-A score h is smoothed by adding Gaussian noise to what it sees and taking a quantile. An adversary who moves the picture
+A score h is smoothed by adding Gaussian noise to what it sees and taking a quantile. An adversary who moves the image
 by ``shift`` standard deviations of the noise can move the level of a quantile, seen in standard deviations, by no more
 than that (the Neyman-Pearson lemma). Bounds on two quantiles of the unmoved score then bound every moved one. The
 proofs are in docs/certificates.md.
@@ -141,7 +141,7 @@ def _smallest(values: Floats, rank: int) -> float:
 
 
 def binary_radius(count: int, draws: int, sigma: float, failure: float) -> float:
-    """Radius within which a majority verdict stands, for a score that sees the noised picture only.
+    """Radius within which a majority verdict stands, for a score that sees the noised image only.
 
     Args:
         count: draws that gave this verdict, which other draws, or none, have picked.

@@ -1,4 +1,4 @@
-"""What the command ``certify`` does: find detector and pictures, certify, and reckon up the figures."""
+"""What the command ``certify`` does: find detector and images, certify, and reckon up the figures."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from advrad.certify.smoothing import Percentile, Sampler
 from advrad.certify.summary import above, meaning, summarize
 from advrad.certify.threshold import certified_threshold
 from advrad.certify.two_path import TwoPath
-from advrad.data.images import examine, read_picture
+from advrad.data.images import examine, read_image
 from advrad.data.layouts import find_records
-from advrad.data.loading import load_pictures
+from advrad.data.loading import load_images
 from advrad.data.records import MAX_PIXELS
 from advrad.data.splits import sample_test_records
 from advrad.data.transforms import to_tensor
@@ -39,7 +39,7 @@ METHODS: tuple[Method, ...] = ("auto", "percentile", "two-path")
 #: Radii that are tried where none are asked for, as far as the draws reach.
 RADII = (0.1, 0.2, 0.5)
 
-#: Rounding a picture to 8 bits moves each value by up to half a level, evenly: per value, the root of the mean square.
+#: Rounding an image to 8 bits moves each value by up to half a level, evenly: per value, the root of the mean square.
 ROUNDING = 1 / 255 / 12**0.5
 
 
@@ -47,20 +47,20 @@ class CertifyOptions(Config):
     """What a caller may ask of a certification.
 
     Attributes:
-        radius: radii, separated by commas; l2 in [0, 1] pixel units of the pictures as given. None for those of
+        radius: radii, separated by commas; l2 in [0, 1] pixel units of the images as given. None for those of
             :data:`RADII` that the draws reach.
-        draws: of every picture's score.
-        confidence: at each radius, of the bounds of all pictures together, and of each verdict.
-        method: ``percentile`` adds noise to the picture; ``two-path`` uses AdvRAD's own; ``auto`` takes two-path where
+        draws: of every image's score.
+        confidence: at each radius, of the bounds of all images together, and of each verdict.
+        method: ``percentile`` adds noise to the image; ``two-path`` uses AdvRAD's own; ``auto`` takes two-path where
             the score allows.
         sigma: of the noise that ``percentile`` adds; None for the largest radius.
-        limit: certify only so many pictures, half of them good.
+        limit: certify only so many images, half of them good.
         seed: of everything.
         layout: of the data.
         category: product in the data.
-        size_px: side of the square at which pictures are given; None for the detector's own size.
-        own_size: give pictures at the size that they have in their files.
-        max_pixels: bound on each picture file.
+        size_px: side of the square at which images are given; None for the detector's own size.
+        own_size: give images at the size that they have in their files.
+        max_pixels: bound on each image file.
     """
 
     radius: str | None = None
@@ -78,13 +78,13 @@ class CertifyOptions(Config):
 
 
 class PredictionCertificateOptions(Config):
-    """What a caller may ask of a certificate for a single picture.
+    """What a caller may ask of a certificate for a single image.
 
     Attributes:
-        radius: for which a verdict is wanted; l2 in [0, 1] pixel units of the picture as given.
+        radius: for which a verdict is wanted; l2 in [0, 1] pixel units of the image as given.
         draws: of its score, at most.
         confidence: of its verdict.
-        seed: of the noise; None for one that nobody can foretell. An adversary who knew it could choose a picture on
+        seed: of the noise; None for one that nobody can foretell. An adversary who knew it could choose an image on
             which these draws mislead, which the confidence does not cover.
     """
 
@@ -136,7 +136,7 @@ def check_confidence(confidence: float, draws: int) -> None:
 def prediction_certificate_plan(
     detector: AdvRAD, options: PredictionCertificateOptions
 ) -> tuple[CertifyPlan, list[str]]:
-    """How the pictures that a detector judges are certified, and what is to be said of that beforehand.
+    """How the images that a detector judges are certified, and what is to be said of that beforehand.
 
     Raises:
         ConfigError: an option makes no sense.
@@ -171,7 +171,7 @@ def sampler_for(
         method: that is asked for.
         sigma: of the noise that ``percentile`` adds; None for ``largest``.
         largest: radius that is asked for.
-        example: (1, c, h, w) a picture, to find out whether the detector draws noise.
+        example: (1, c, h, w) an image, to find out whether the detector draws noise.
 
     Raises:
         ConfigError: the method does not suit the detector, or sigma the method.
@@ -189,7 +189,7 @@ def sampler_for(
             "--method two-path: bounds the score of a model folder only; choose --method percentile for other detectors"
         )
     if sigma is None and largest == 0:
-        raise ConfigError("--sigma: is needed where the only radius is 0; say how much noise is added to the pictures")
+        raise ConfigError("--sigma: is needed where the only radius is 0; say how much noise is added to the images")
     noise = largest if sigma is None else sigma
     # It must say so itself, too: one saturated probe would show no noise.
     deterministic = probe(detector, example).deterministic and detector.deterministic
@@ -198,32 +198,32 @@ def sampler_for(
 
 @dataclass(frozen=True, eq=False)
 class GivenImages:
-    """Test pictures as a certificate speaks of them.
+    """Test images as a certificate speaks of them.
 
     Attributes:
-        pictures: all of them.
+        images: all of them.
         category: the product.
         sides: height and width of each, or of all where they are equal.
     """
 
-    pictures: CertifiedImages
+    images: CertifiedImages
     category: str
     sides: tuple[tuple[int, int], ...]
 
 
 def load_test_images(accused: LoadedDetector, data: Path, options: CertifyOptions) -> GivenImages:
-    """Find the test pictures.
+    """Find the test images.
 
     Raises:
-        ConfigError: the detector does not take pictures of the size that is asked for.
-        DataError: a picture cannot be read, or one kind is missing.
+        ConfigError: the detector does not take images of the size that is asked for.
+        DataError: an image cannot be read, or one kind is missing.
     """
     needs_px = None if isinstance(accused.detector, WhiteBoxAdvRAD) else accused.detector.size_px
     if options.own_size and options.size_px is not None:
         raise ConfigError("--size and --own-size: contradict each other; give one of them")
     if needs_px is not None and (options.own_size or options.size_px not in (None, needs_px)):
         asked = "--own-size" if options.own_size else f"--size {options.size_px}"
-        raise ConfigError(f"{asked}: this detector takes pictures of {needs_px} px only; leave it out")
+        raise ConfigError(f"{asked}: this detector takes images of {needs_px} px only; leave it out")
     dataset = find_records(data, options.layout, options.category)
     records = sample_test_records(dataset.records, options.limit, options.seed)
     names = tuple(record.path.relative_to(dataset.root).as_posix() for record in records)
@@ -235,13 +235,13 @@ def load_test_images(accused: LoadedDetector, data: Path, options: CertifyOption
             told.update(hashlib.sha256(record.path.read_bytes()).digest())
 
         def load(index: int) -> Tensor:
-            return to_tensor(read_picture(records[index].path, options.max_pixels))
+            return to_tensor(read_image(records[index].path, options.max_pixels))
 
         sides = tuple((info.height_px, info.width_px) for info in infos)
         return GivenImages(CertifiedImages(load, labels, names, told.hexdigest()), dataset.category, sides)
     size_px = options.size_px or accused.detector.size_px or 256
-    images = load_pictures(records, size_px, max_pixels=options.max_pixels).batch(slice(None))
-    # As in an audit, so that its pictures can be known again.
+    images = load_images(records, size_px, max_pixels=options.max_pixels).batch(slice(None))
+    # As in an audit, so that its images can be known again.
     digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
     return GivenImages(
         CertifiedImages(images.__getitem__, labels, names, digest), dataset.category, ((size_px, size_px),)
@@ -254,13 +254,13 @@ class CertificationJob:
 
     Attributes:
         accused: the detector.
-        images: its pictures.
+        images: its images.
         sampler: of its score.
         plan: of the certification.
         folder: of the rows and the result.
         identity: of the detector and of the method.
         notes: what is to be said of the plan.
-        own_size: whether pictures are given at the sizes of their files.
+        own_size: whether images are given at the sizes of their files.
     """
 
     accused: LoadedDetector
@@ -276,21 +276,21 @@ class CertificationJob:
 def prepare(
     accused: LoadedDetector, data: Path, options: CertifyOptions, folder: Path | None = None
 ) -> CertificationJob:
-    """Find the pictures and the plan; whatever is wrong with the options shows here, before anything is written.
+    """Find the images and the plan; whatever is wrong with the options shows here, before anything is written.
 
     Args:
         accused: the detector.
-        data: folder of pictures.
+        data: folder of images.
         options: of the certification.
         folder: of the rows and the result; None for one inside the model folder, whose name tells the plan.
 
     Raises:
-        UserError: an option does not fit, a radius is out of reach, or a picture cannot be read.
+        UserError: an option does not fit, a radius is out of reach, or an image cannot be read.
     """
     check_confidence(options.confidence, options.draws)
     radii = RADII if options.radius is None else radii_of(options.radius)
     shown = load_test_images(accused, data, options)
-    sampler = sampler_for(accused, options.method, options.sigma, max(radii), shown.pictures.load(0)[None])
+    sampler = sampler_for(accused, options.method, options.sigma, max(radii), shown.images.load(0)[None])
     threshold, notes = threshold_of(accused, sampler)
     plan = CertifyPlan(
         radii=radii, draws=options.draws, confidence=options.confidence, threshold=threshold, seed=options.seed
@@ -298,31 +298,31 @@ def prepare(
     if options.radius is None:
         plan, note = _within_reach(sampler, shown, plan)
         notes += note
-    # For all pictures: a radius may be in reach of the larger ones alone.
+    # For all images: a radius may be in reach of the larger ones alone.
     _check_reach(sampler, shown, plan)
     sigma = f" {sampler.sigma}" if isinstance(sampler, Percentile) else ""
     identity = f"{accused.identity} {sampler.method}{sigma}"
-    told: list[object] = [plan.model_dump(mode="json"), shown.pictures.names, shown.pictures.digest, identity]
+    told: list[object] = [plan.model_dump(mode="json"), shown.images.names, shown.images.digest, identity]
     folder = folder or accused.place("certificates", sampler.method, told)
     return CertificationJob(accused, shown, sampler, plan, folder, identity, tuple(notes), options.own_size)
 
 
 def certify(case: CertificationJob, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Certify a detector on test pictures.
+    """Certify a detector on test images.
 
     Args:
-        case: detector, pictures and plan.
-        progress: told (pictures done, pictures in all).
+        case: detector, images and plan.
+        progress: told (images done, images in all).
 
     Returns:
         As :func:`advrad.certify.summary.summarize`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``;
-        ``size``, of the pictures as given; ``rounding_l2``, how far rounding such a picture to 8 bits moves it;
+        ``size``, of the images as given; ``rounding_l2``, how far rounding such an image to 8 bits moves it;
         ``attacked``, see :func:`attacked`; ``meaning``, what the figures say and what not, in sentences; ``notes``;
         ``warnings``, see :func:`advrad.certify.summary.above`. The same lies in
         ``result.json``, the rows in ``rows.jsonl``.
 
     Raises:
-        UserError: the folder cannot be written, or holds another run; a picture cannot be read.
+        UserError: the folder cannot be written, or holds another run; an image cannot be read.
     """
     from accelerate import PartialState
 
@@ -330,7 +330,7 @@ def certify(case: CertificationJob, *, progress: Callable[[int, int], None] | No
     make_folder(case.folder)
     rows = evaluate_certificates(
         case.sampler,
-        shown.pictures,
+        shown.images,
         plan,
         case.folder,
         identity=case.identity,
@@ -360,7 +360,7 @@ def certify(case: CertificationJob, *, progress: Callable[[int, int], None] | No
 
 def _check_reach(sampler: Sampler, shown: GivenImages, plan: CertifyPlan) -> None:
     for sides in set(shown.sides):
-        check_reach(sampler, sides, plan, len(shown.pictures.names))
+        check_reach(sampler, sides, plan, len(shown.images.names))
 
 
 def _within_reach(sampler: Sampler, shown: GivenImages, plan: CertifyPlan) -> tuple[CertifyPlan, list[str]]:
@@ -396,7 +396,7 @@ def threshold_of(accused: LoadedDetector, sampler: Sampler) -> tuple[float | Non
 
 
 def attacked(accused: LoadedDetector, shown: GivenImages) -> list[dict[str, Any]]:
-    """What attacks left that changed pictures of the same product and size, in l2.
+    """What attacks left that changed images of the same product and size, in l2.
 
     Returns:
         From the model folder, by radius: ``attack``, ``eps``, ``robust_auroc``, and whether it met the very
@@ -412,7 +412,7 @@ def attacked(accused: LoadedDetector, shown: GivenImages) -> list[dict[str, Any]
             held = json.loads(path.with_name("plan.json").read_text(encoding="utf-8"))
             if result["norm"] == "l2" and result["category"] == shown.category and result["robust_auroc"] is not None:
                 point = {name: result[name] for name in ("attack", "eps", "robust_auroc")}
-                found.append(point | {"same_pictures": held["pictures"] == shown.pictures.digest})
+                found.append(point | {"same_pictures": held["pictures"] == shown.images.digest})
         except (OSError, ValueError, KeyError, TypeError):
             continue  # a damaged neighbour is no reason to withhold this result
     return sorted(found, key=lambda point: float(point["eps"]))

@@ -33,7 +33,7 @@ def side_by_side(device: torch.device) -> int:
 
 
 class Sampler(Protocol):
-    """Draws bounds on a score under every change of a picture within a radius."""
+    """Draws bounds on a score under every change of an image within a radius."""
 
     @property
     def method(self) -> str:
@@ -51,8 +51,8 @@ class Sampler(Protocol):
         """By how much a change of length 1 moves the noise, in its standard deviations, for each part of the score.
 
         Args:
-            height_px: of the picture as given.
-            width_px: of the picture as given.
+            height_px: of the image as given.
+            width_px: of the image as given.
         """
 
     def draw(
@@ -62,12 +62,12 @@ class Sampler(Protocol):
 
         Args:
             image: (c, h, w) in [0, 1], as given.
-            radii: of the changes, l2 in [0, 1] pixel units of the picture as given; >= 0.
+            radii: of the changes, l2 in [0, 1] pixel units of the image as given; >= 0.
             count: of draws.
             generator: source of all noise.
 
         Returns:
-            Lower and upper bound, (parts, radii, count): for the same noise no picture within the radius has a score
+            Lower and upper bound, (parts, radii, count): for the same noise no image within the radius has a score
             outside. The smoothed score is the mean over parts of the quantile over draws.
         """
 
@@ -77,7 +77,7 @@ def draws_in_reach(sampler: Sampler, sides: Sequence[int], radius: float, failur
 
     Args:
         sampler: of the score.
-        sides: height and width of the picture as given.
+        sides: height and width of the image as given.
         radius: of the changes.
         failure: probability that a side fails; the parts of the score share it.
 
@@ -108,11 +108,11 @@ def refuse_too_few(needed: int, draws: int, radius: float, confidence: float, sa
 
 
 class Percentile:
-    """Any detector, smoothed by adding noise to the picture: what it does inside does not matter.
+    """Any detector, smoothed by adding noise to the image: what it does inside does not matter.
 
     Args:
         detector: any.
-        sigma: of the noise on the picture as given, [0, 1] pixel units.
+        sigma: of the noise on the image as given, [0, 1] pixel units.
         deterministic: whether the detector draws no noise of its own; then several draws go side by side.
 
     Raises:
@@ -129,7 +129,7 @@ class Percentile:
         if not sigma > 0:
             raise ConfigError(f"--sigma {sigma:g}: must be above 0; without noise nothing can be certified")
         self.detector, self.sigma = detector, sigma
-        # A detector lends one draw of its noise to all pictures of a batch, so side by side they would not be
+        # A detector lends one draw of its noise to all images of a batch, so side by side they would not be
         # independent.
         self.at_once = BATCH if deterministic else 1
 
@@ -140,7 +140,7 @@ class Percentile:
     def draw(
         self, image: Tensor, radii: Sequence[float], count: int, generator: torch.Generator
     ) -> tuple[Floats, Floats]:
-        """See :class:`Sampler`. The picture is seen through the noise only, so both bounds are the score itself."""
+        """See :class:`Sampler`. The image is seen through the noise only, so both bounds are the score itself."""
         scores = []
         for start in range(0, count, self.at_once):
             shape = (min(self.at_once, count - start), *image.shape)

@@ -1,4 +1,4 @@
-"""The figures of a certification: what the bounds and verdicts of all pictures say together."""
+"""The figures of a certification: what the bounds and verdicts of all images say together."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from advrad.certify.evaluation import CertifyPlan, ImageCertificate
 
 
 def certified_auroc(rows: tuple[ImageCertificate, ...], rung: int) -> float | None:
-    """Least AUROC that can be left within a radius, whatever is done to every picture at once.
+    """Least AUROC that can be left within a radius, whatever is done to every image at once.
 
     Args:
-        rows: of all pictures.
+        rows: of all images.
         rung: of the radius in the plan's ladder.
 
     Returns:
-        Share of pairs whose defective picture stays above the good one; a tie counts nothing. None without both kinds.
+        Share of pairs whose anomalous image stays above the good one; a tie counts nothing. None without both kinds.
     """
     low = np.array([-np.inf if row.lower[rung] is None else row.lower[rung] for row in rows if row.label])
     high = np.array([np.inf if row.upper[rung] is None else row.upper[rung] for row in rows if not row.label])
@@ -31,13 +31,13 @@ def summarize(rows: tuple[ImageCertificate, ...], plan: CertifyPlan) -> dict[str
     """What is reported of a certification, as plain JSON values.
 
     Args:
-        rows: of all pictures.
+        rows: of all images.
         plan: of the certification.
 
     Returns:
         ``clean_auroc`` of the smoothed score; ``certified_auroc``, by radius; ``curve``: ``radii``, and over them
         ``certified_auroc``, ``certified_right`` and ``certified_wrong`` (share of verdicts that are certified, and
-        agree with what the picture is or not; the rest abstain); ``verdicts``, by radius: ``right``, ``wrong``,
+        agree with what the image is or not; the rest abstain); ``verdicts``, by radius: ``right``, ``wrong``,
         ``abstained``, ``draws_saved`` (share of the draws that a test that stops early does without) and
         ``early_certified`` beside ``certified`` (share of verdicts with and without stopping early);
         ``median_radius``, up to which verdicts are certified right, 0 for all others; the plan.
@@ -95,7 +95,7 @@ def _shares(rows: tuple[ImageCertificate, ...], verdicts: list[str]) -> dict[str
 
 
 def above(result: dict[str, Any]) -> list[str]:
-    """Warnings, where more is certified than an attack on the same pictures left: that cannot be."""
+    """Warnings, where more is certified than an attack on the same images left: that cannot be."""
     curve, warnings = result["curve"], []
     for point in result["attacked"]:
         beyond = [
@@ -107,7 +107,7 @@ def above(result: dict[str, Any]) -> list[str]:
             radius, area = beyond[0]
             warnings.append(
                 f"an AUROC of {area:.4f} is certified at radius {radius:g}, but {point['attack']} at l2"
-                f" {point['eps']:g} left {point['robust_auroc']:.4f} of the same pictures; an attack meets the score"
+                f" {point['eps']:g} left {point['robust_auroc']:.4f} of the same images; an attack meets the score"
                 " of one run, the certificate the smoothed score: if that does not explain it, distrust the certificate"
             )
     return warnings
@@ -117,13 +117,13 @@ def meaning(result: dict[str, Any]) -> list[str]:
     """What the figures of a certification say, and what they do not, in sentences."""
     sure, count = f"{100 * result['confidence']:g} %", result["n_good"] + result["n_defect"]
     sentences = [
-        f"At each radius, the bounds of all {count} pictures hold together with a confidence of {sure}: changes of at"
-        " most that l2 length, of every picture at once, leave the smoothed score at least the certified AUROC."
+        f"At each radius, the bounds of all {count} images hold together with a confidence of {sure}: changes of at"
+        " most that l2 length, of every image at once, leave the smoothed score at least the certified AUROC."
     ]
     if result["threshold"] is not None:
         sentences.append(f"Each single verdict holds with a confidence of {sure}.")
     sentences.append(
-        f"Mind the scale: rounding a whole picture of this size to 8 bits changes it by an l2 of about"
+        f"Mind the scale: rounding a whole image of this size to 8 bits changes it by an l2 of about"
         f" {result['rounding_l2']:.2g}. A certificate says nothing of longer changes, nor of another light, camera or"
         " framing."
     )

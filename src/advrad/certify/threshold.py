@@ -1,4 +1,4 @@
-"""A threshold for smoothed scores that keeps its false-alarm rate while somebody moves every picture."""
+"""A threshold for smoothed scores that keeps its false-alarm rate while somebody moves every image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from advrad.detectors.config import RobustCalibration
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
 
-#: Draws that bound the score of each calibration picture.
+#: Draws that bound the score of each calibration image.
 N_SAMPLES = 64
 CONFIDENCE = 0.999
 
@@ -31,16 +31,16 @@ def upper_bounds(
     generator: torch.Generator,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[float]:
-    """For each picture a bound that its smoothed score does not exceed within the radius, with this confidence each.
+    """For each image a bound that its smoothed score does not exceed within the radius, with this confidence each.
 
     Args:
         sampler: of the score.
         normals: (c, h, w) each, in [0, 1].
-        radius: l2, in [0, 1] pixel units of these pictures.
+        radius: l2, in [0, 1] pixel units of these images.
         draws: of each score.
         confidence: of each bound.
         generator: source of all noise.
-        progress: told (pictures done, pictures in all).
+        progress: told (images done, images in all).
 
     Raises:
         ConfigError: the radius is out of reach of so many draws.
@@ -61,7 +61,7 @@ def upper_bounds(
 def promised_rate(false_alarm_rate: float, confidence: float) -> float:
     """The rate to calibrate for, so that what a bound may miss is part of the promise.
 
-    A moved normal picture raises a false alarm only if its upper bound lies above the threshold, or if that bound
+    A moved normal image raises a false alarm only if its upper bound lies above the threshold, or if that bound
     fails, or if the lower bound that the verdict rests on fails.
 
     Raises:
@@ -75,9 +75,9 @@ def promised_rate(false_alarm_rate: float, confidence: float) -> float:
     return left
 
 
-def least_rate(pictures: int, confidence: float) -> float:
-    """Lowest rate, rounded up to four digits, that so many calibration pictures can promise under attack."""
-    return math.ceil(1e4 * (1 / (pictures + 1) + 2 * (1 - confidence))) / 1e4
+def least_rate(images: int, confidence: float) -> float:
+    """Lowest rate, rounded up to four digits, that so many calibration images can promise under attack."""
+    return math.ceil(1e4 * (1 / (images + 1) + 2 * (1 - confidence))) / 1e4
 
 
 def calibrate_robust_threshold(
@@ -92,31 +92,31 @@ def calibrate_robust_threshold(
     source: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> RobustCalibration:
-    """The threshold that a normal picture's certified verdict passes with at most this probability, moved or not.
+    """The threshold that a normal image's certified verdict passes with at most this probability, moved or not.
 
-    It is the split-conformal quantile of the upper bounds. Normal pictures must be exchangeable with those of the
+    It is the split-conformal quantile of the upper bounds. Normal images must be exchangeable with those of the
     calibration; the attack may look at everything but the noise that the verdict will draw.
 
     Args:
         sampler: of the score.
-        normals: pictures that nothing else was learnt from, (c, h, w) each, in [0, 1].
+        normals: images that nothing else was learnt from, (c, h, w) each, in [0, 1].
         false_alarm_rate: promised.
-        radius: l2, in [0, 1] pixel units of these pictures.
+        radius: l2, in [0, 1] pixel units of these images.
         draws: of each score.
         confidence: of each bound, and at least that of the verdicts to come.
         seed: of the noise.
         source: provenance, kept with the threshold.
-        progress: told (pictures done, pictures in all).
+        progress: told (images done, images in all).
 
     Raises:
-        ConfigError: too few pictures for the rate, or the radius is out of reach of the draws.
+        ConfigError: too few images for the rate, or the radius is out of reach of the draws.
     """
     rate = promised_rate(false_alarm_rate, confidence)
     needed = normals_needed(rate)
     if len(normals) < needed:
         raise ConfigError(
-            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration pictures under attack, there are"
-            f" {len(normals)}; give more normal pictures, or accept a rate of"
+            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration images under attack, there are"
+            f" {len(normals)}; give more normal images, or accept a rate of"
             f" {least_rate(len(normals), confidence):g} or more"
         )
     generator = torch.Generator().manual_seed(seed)

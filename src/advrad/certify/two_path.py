@@ -1,6 +1,6 @@
 """The two-path certificate: bounds on AdvRAD's own score, smoothed by the noise that it adds anyway.
 
-The picture enters the score twice. Through the noised picture it reaches the reconstruction; that path is smoothed
+The image enters the score twice. Through the noised image it reaches the reconstruction; that path is smoothed
 already. And it is compared with the reconstruction as it is; that path is Lipschitz, with constants that can be
 computed (:mod:`advrad.certify.operator_norms`). So no second noise is needed, and no error floor comes with
 it. The proof is in docs/certificates.md.
@@ -39,14 +39,14 @@ Floats = npt.NDArray[np.float64]
 def bounded(
     maps: Tensor, kernel: Kernel, normal: MapStatistics, config: ScoreConfig, reach: float
 ) -> tuple[Tensor, Tensor]:
-    """Bounds on a standardised score, if the picture moves and the reconstruction stays.
+    """Bounds on a standardised score, if the image moves and the reconstruction stays.
 
     Args:
         maps: (b, 1, h, w) filtered error maps, >= 0.
         kernel: of this map.
         normal: statistics of this map.
         config: level, normalisation and pooling.
-        reach: how far the picture may move, l2 at the map's view, >= 0.
+        reach: how far the image may move, l2 at the map's view, >= 0.
 
     Returns:
         Lower and upper bound, (b,) each, in the units of
@@ -144,7 +144,7 @@ class TwoPath:
         self.quantile: float = self.config.quantile
 
     def _reaches(self, height_px: int, width_px: int) -> list[float]:
-        """How far a change of length 1 can move the picture at each look's view."""
+        """How far a change of length 1 can move the image at each look's view."""
         size_px = self.detector.size_px
         return [resize_norm(height_px, width_px, size_px, look.view_px) for look in self.config.looks]
 
@@ -176,8 +176,8 @@ class TwoPath:
         """Filtered error maps of one draw each, for equal views."""
         config = self.config
         with torch.no_grad():
-            # The network may compute in whatever arithmetic: it sees the noised picture only, and whatever it makes of
-            # that is covered. The comparison, which sees the picture itself, is in float32.
+            # The network may compute in whatever arithmetic: it sees the noised image only, and whatever it makes of
+            # that is covered. The comparison, which sees the image itself, is in float32.
             with self.detector.arithmetic():
                 recon = reconstruct(
                     self.detector.denoiser, views, look.sigma, generator, config.steps, independent=True

@@ -20,7 +20,7 @@ from advrad.demo import run as demonstration
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.loading import load_detector, load_target
 from advrad.detectors.scoring import describe
-from advrad.errors import ConfigError, DataError, PictureError
+from advrad.errors import ConfigError, DataError, ImageError
 from advrad.inference.evaluation import EvaluationResult, evaluate
 from advrad.inference.prediction import PredictionRecord, predict_paths
 from advrad.report.content import report_content
@@ -62,19 +62,19 @@ def _tell(detector: AdvRAD, folder: Path, data: Path) -> None:
     """Say how a detector decides, and what to type next."""
     config, threshold = detector.detector_config, detector.calibration
     print(f"threshold  {threshold.threshold:.6g}")
-    print(f"           a good picture exceeds it with a probability of at most {threshold.false_alarm_rate:g}")
+    print(f"           a normal image exceeds it with a probability of at most {threshold.false_alarm_rate:g}")
     if (promise := config.guarantee) is not None:
         print(f"certified  {promise.threshold:.6g}")
         print(
-            "           the smoothed score of a good picture exceeds it with a probability of at most"
-            f" {promise.false_alarm_rate:g}, also if the picture is moved by up to {promise.radius:g} in l2"
+            "           the smoothed score of a normal image exceeds it with a probability of at most"
+            f" {promise.false_alarm_rate:g}, also if the image is moved by up to {promise.radius:g} in l2"
         )
     print(f"score      {describe(config.score)}")
     if reason := config.training.get("reason"):
         print(f"           {reason}")
     print(f"model      {folder}")
     print(f"next       advrad evaluate {quoted(folder)} {quoted(data)}")
-    print(f"           advrad predict {quoted(folder)} PICTURE -o heat-maps")
+    print(f"           advrad predict {quoted(folder)} IMAGE -o heat-maps")
 
 
 def demo(folder: Path, options: RunOptions) -> int:
@@ -119,25 +119,25 @@ def predict(
     device: str,
     certify: certificates.PredictionCertificateOptions | None = None,
 ) -> None:
-    """Judge pictures, and print a line for each as it comes.
+    """Judge images, and print a line for each as it comes.
 
     Args:
         folder: of the model.
-        names: pictures and folders; none, or ``-`` alone, for paths from standard input.
+        names: images and folders; none, or ``-`` alone, for paths from standard input.
         out: folder for heat maps and reconstructions.
         as_json: JSON lines also on a terminal.
-        skip_bad: go on after a picture that cannot be read.
-        max_pixels: bound on each picture file.
+        skip_bad: go on after an image that cannot be read.
+        max_pixels: bound on each image file.
         device: of :func:`detector_on`.
-        certify: what is asked of a certificate for each picture; None for none.
+        certify: what is asked of a certificate for each image; None for none.
 
     Raises:
         ConfigError: nothing is named, and standard input is a terminal.
-        DataError: a picture cannot be read, or with ``skip_bad`` none can.
+        DataError: an image cannot be read, or with ``skip_bad`` none can.
         UserError: also as :func:`advrad.inference.prediction.predict_paths`.
     """
     if not names and sys.stdin.isatty():
-        raise ConfigError("PICTURE: none is named; name pictures or folders, or pipe their paths in, one per line")
+        raise ConfigError("IMAGE: none is named; name images or folders, or pipe their paths in, one per line")
     piped = names in ([], [Path("-")])
     detector = detector_on(folder, device)
     plan = None
@@ -161,13 +161,13 @@ def predict(
             print(f"skipped: {result}", file=sys.stderr)
         else:
             row: dict[str, str | None] = {"path": None, "error": str(result)}
-            if isinstance(result, PictureError):
+            if isinstance(result, ImageError):
                 row = {"path": str(result.path), "error": result.reason}
             put(json.dumps(row))
     if skipped:
         print(f"advrad: {skipped} of {judged + skipped} could not be read and were left out", file=sys.stderr)
         if not judged:
-            raise DataError("none of the pictures can be read; the lines above say why")
+            raise DataError("none of the images can be read; the lines above say why")
 
 
 def _readable(verdict: PredictionRecord) -> str:
@@ -293,7 +293,7 @@ def certify(
 
 
 def _case(name: str, data: Path, options: audits.AttackOptions, device: str) -> audits.AttackJob:
-    """Detector and pictures; what is wrong with the options shows before anything is loaded for long."""
+    """Detector and images; what is wrong with the options shows before anything is loaded for long."""
     Threat.of(options.norm, options.eps)
     return audits.prepare(load_target(name, device), data, options)
 

@@ -150,7 +150,7 @@ def show_inspection(found: Mapping[str, Any]) -> None:
     """Print what :func:`advrad.data.inspection.inspect` found."""
     rows = [("folder", str(found["root"])), ("layout", found["layout"]), ("category", found["category"])]
     for split, counts in found["counts"].items():
-        rows.append((f"{split} pictures", ", ".join(f"{name} {n}" for name, n in counts.items()) or "none"))
+        rows.append((f"{split} images", ", ".join(f"{name} {n}" for name, n in counts.items()) or "none"))
     rows.append(("masks", ", ".join(f"{name} {n}" for name, n in found["masks"].items() if n) or "none"))
     for side in ("width_px", "height_px"):
         sizes = found[side]
@@ -180,7 +180,7 @@ def show_figures(figures: Mapping[str, Any], title: str) -> None:
         ("defects found (TPR)", percent(figures["tpr"])),
         ("false alarms (FPR)", percent(figures["fpr"])),
         ("threshold", number(figures["threshold"], ".6g")),
-        ("test pictures", f"{figures['n_good']} good, {figures['n_defect']} defective"),
+        ("test images", f"{figures['n_good']} good, {figures['n_defect']} defective"),
     ]
     show_table(title, rows)
     per_defect = figures["per_defect"]

@@ -64,7 +64,7 @@ def status_of(command: Callable[[], object]) -> int:
         give_up_stdout()  # whoever read our output has seen enough
         return 0
     except MemoryError:
-        return _fail("there is not enough memory; use smaller pictures or a smaller --size or --batch-size", FAILED)
+        return _fail("there is not enough memory; use smaller images or a smaller --size or --batch-size", FAILED)
     except OSError as error:
         try:
             sys.stdout.flush()

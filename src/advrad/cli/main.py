@@ -24,13 +24,13 @@ _SETTINGS = {"help_option_names": ["-h", "--help"]}
 
 app = typer.Typer(
     name="advrad",
-    help="Find defects in pictures of industrial products, after seeing good pictures only.",
+    help="Find defects in images of industrial products, after seeing normal images only.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings=_SETTINGS,
 )
-data_app = typer.Typer(help="Look at a folder of pictures.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(help="Look at a folder of images.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 app.add_typer(auditcli.app)
 
@@ -61,7 +61,7 @@ def _root(
         bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
     ] = False,
 ) -> None:
-    """Find defects in pictures of industrial products, after seeing good pictures only."""
+    """Find defects in images of industrial products, after seeing normal images only."""
 
 
 @data_app.command("inspect")
@@ -84,7 +84,7 @@ def inspect_data(
 
     dataset = find_records(data, layout, category)
     with Screen() as screen:
-        screen.stage("Reading pictures")
+        screen.stage("Reading images")
         found = inspect(
             dataset,
             seed=seed,
@@ -114,10 +114,10 @@ def train(
     ] = None,
     size_px: Annotated[int | None, typer.Option("--size", help="Input size in pixels, such as 128 or 256.")] = None,
     seed: Seed = 0,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures per step, over all processes.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step, over all processes.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     false_alarm_rate: Annotated[
-        float, typer.Option(help="Share of good pictures that may be called defective.")
+        float, typer.Option(help="Share of normal images that may be called defective.")
     ] = 0.05,
     score: Annotated[str, typer.Option(help="auto; robust, chosen under attack; or paper.")] = "auto",
     optimise_for_radius: Annotated[
@@ -136,7 +136,7 @@ def train(
         bool, typer.Option("--resume", help="Finish an interrupted run; no other option is needed again.")
     ] = False,
 ) -> int:
-    """Train a detector on good pictures, choose its score, and set its threshold."""
+    """Train a detector on normal images, choose its score, and set its threshold."""
     one_of("--score", score, ("auto", "robust", "paper"))
     one_of("--precision", precision, ("auto", "float32", "bfloat16"))
     from advrad.cli import commands
@@ -150,16 +150,16 @@ def train(
 def calibrate(
     context: typer.Context,
     run: Run,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="The pictures that RUN was trained with.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The images that RUN was trained with.")],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="NEW", help="Folder for the result.  [default: RUN]")
     ] = None,
     false_alarm_rate: Annotated[
-        float | None, typer.Option(help="Share of good pictures that may be called defective.  [default: as it was]")
+        float | None, typer.Option(help="Share of normal images that may be called defective.  [default: as it was]")
     ] = None,
     radius: Annotated[
         float | None,
-        typer.Option(metavar="R", help="Keep that rate also for good pictures moved by up to this l2 length."),
+        typer.Option(metavar="R", help="Keep that rate also for normal images moved by up to this l2 length."),
     ] = None,
     score: Annotated[
         str | None, typer.Option(help="Choose the score anew: auto; robust, chosen under attack; or paper.")
@@ -172,7 +172,7 @@ def calibrate(
 ) -> None:
     """Set a detector's thresholds anew, or choose its score anew, without training it again.
 
-    It takes the good pictures that the training set aside; test pictures are not looked at.
+    It takes the normal images that the training set aside; test images are not looked at.
     """
     if score is not None:
         one_of("--score", score, ("auto", "robust", "paper"))
@@ -186,20 +186,18 @@ def calibrate(
 @app.command()
 def predict(
     run: Run,
-    pictures: Annotated[
+    images: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="PICTURE|FOLDER ...", help="Pictures and folders; - or none: paths from standard input."
-        ),
+        typer.Argument(metavar="IMAGE|FOLDER ...", help="Images and folders; - or none: paths from standard input."),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="OUT", help="Folder for heat maps and reconstructions."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines also on a terminal.")] = False,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on after a picture that cannot be read.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on after an image that cannot be read.")] = False,
     certify: Annotated[
-        bool, typer.Option("--certify", help="Say of each verdict how far a picture may change, and it still holds.")
+        bool, typer.Option("--certify", help="Say of each verdict how far an image may change, and it still holds.")
     ] = False,
     radius: Annotated[
         float | None, typer.Option(help="With --certify: l2 radius that is wanted.  [default: 0.2]")
@@ -215,7 +213,7 @@ def predict(
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
-    """Judge pictures: score, verdict and threshold, one line each.
+    """Judge images: score, verdict and threshold, one line each.
 
     The exit status is 0 also where defects are found.
     """
@@ -228,7 +226,7 @@ def predict(
 
     commands.predict(
         run,
-        pictures or [],
+        images or [],
         output,
         as_json=as_json,
         skip_bad=skip_bad,
@@ -244,7 +242,7 @@ def evaluate(
     data: Data,
     as_json: AsJson = False,
     scores: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write each picture's score, as JSON lines.")
+        Path | None, typer.Option(metavar="FILE", help="Write each image's score, as JSON lines.")
     ] = None,
     save: Annotated[bool, typer.Option("--save", help="Put the figures into RUN and its model card.")] = False,
     layout: Layout = "auto",
@@ -254,7 +252,7 @@ def evaluate(
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
-    """Measure a detector on the test pictures of a data set."""
+    """Measure a detector on the test images of a data set."""
     from advrad.cli import commands
     from advrad.cli.console import show_figures
     from advrad.data.layouts import find_records
@@ -280,7 +278,7 @@ def evaluate(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Model folder, or the folder of a bench.")],
-    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Folder of pictures; none for a bench.")] = None,
+    data: Annotated[Path | None, typer.Argument(metavar="[DATA]", help="Folder of images; none for a bench.")] = None,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="PATH", help="The HTML file; of a bench the folder.  [default: in it]"),

@@ -11,13 +11,13 @@ import typer
 from advrad.errors import ConfigError
 
 Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="Folder of pictures, or FILE.py:NAME for a datamodule (runs the file).")
+    Path, typer.Argument(metavar="DATA", help="Folder of images, or FILE.py:NAME for a datamodule (runs the file).")
 ]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Model folder, as 'advrad train' made it.")]
 Layout = Annotated[str, typer.Option(help="auto, mvtec, visa, btad or folder.")]
 Category = Annotated[str | None, typer.Option(help="The product, where DATA holds several.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be read.")]
-MaxPixels = Annotated[int, typer.Option(min=1, help="Bound on each picture: width times height.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out images that cannot be read.")]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Bound on each image: width times height.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or what else PyTorch names.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")]

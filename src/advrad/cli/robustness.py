@@ -27,7 +27,7 @@ Surrogate = Annotated[str, typer.Option(help="What a single attack climbs: score
 Budget = Annotated[str, typer.Option(help="Of the suite: quick, standard or full.")]
 Noise = Annotated[str, typer.Option(help="unknown, or known to the attacker.")]
 Gradients = Annotated[str, typer.Option(help="Arithmetic of our own detector's gradients: auto, float32 or bfloat16.")]
-Limit = Annotated[int | None, typer.Option(min=2, help="Only so many pictures, half of them good.")]
+Limit = Annotated[int | None, typer.Option(min=2, help="Only so many images, half of them good.")]
 GivenSize = Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")]
 Results = Annotated[
     Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="For the results.  [default: in RUN]")
@@ -53,8 +53,8 @@ def attack(
     source: Annotated[
         str | None, typer.Option("--from", metavar="RUN", help="Detector whose gradients a transfer attack follows.")
     ] = None,
-    save_pictures: Annotated[
-        bool, typer.Option("--save-pictures", help="Keep the adversarial pictures, as 16-bit PNG.")
+    save_images: Annotated[
+        bool, typer.Option("--save-pictures", help="Keep the adversarial images, as 16-bit PNG.")
     ] = False,
     output: Results = None,
     as_json: AsJson = False,
@@ -65,7 +65,7 @@ def attack(
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
-    """Attack a detector on test pictures, good and defective ones, and say what is left of it.
+    """Attack a detector on test images, good and defective ones, and say what is left of it.
 
     The same command goes on where it was stopped. The worst that any attack finds counts, judged anew on fresh noise.
     """
@@ -85,7 +85,7 @@ def checks(
         int, typer.Option(min=1, help="Of the weaker attacks; the stronger have four times as many.")
     ] = 20,
     eot: Eot = 1,
-    limit: Annotated[int, typer.Option(min=2, help="Pictures, half of them good.")] = 12,
+    limit: Annotated[int, typer.Option(min=2, help="Images, half of them good.")] = 12,
     output: Results = None,
     as_json: AsJson = False,
     layout: Layout = "auto",
@@ -148,19 +148,17 @@ def certify(
             help="l2 radii for pixels in [0, 1], separated by commas.  [default: 0.1,0.2,0.5, those in reach]"
         ),
     ] = None,
-    draws: Annotated[int, typer.Option(help="Noise draws per picture.")] = 200,
-    confidence: Annotated[float, typer.Option(help="Of the bounds of all pictures together.")] = 0.999,
+    draws: Annotated[int, typer.Option(help="Noise draws per image.")] = 200,
+    confidence: Annotated[float, typer.Option(help="Of the bounds of all images together.")] = 0.999,
     method: Annotated[str, typer.Option(help="auto, percentile or two-path.")] = "auto",
     sigma: Annotated[
         float | None, typer.Option(help="Noise that percentile adds.  [default: the largest radius]")
     ] = None,
     limit: Limit = None,
     size_px: Annotated[
-        int | None, typer.Option("--size", min=16, help="Pictures are given at this size.  [default: the detector's]")
+        int | None, typer.Option("--size", min=16, help="Images are given at this size.  [default: the detector's]")
     ] = None,
-    own_size: Annotated[
-        bool, typer.Option("--own-size", help="Pictures are given at the size of their files.")
-    ] = False,
+    own_size: Annotated[bool, typer.Option("--own-size", help="Images are given at the size of their files.")] = False,
     output: Results = None,
     as_json: AsJson = False,
     layout: Layout = "auto",
@@ -169,7 +167,7 @@ def certify(
     max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
-    """Prove on test pictures what no change within a radius can break: AUROC, and each verdict.
+    """Prove on test images what no change within a radius can break: AUROC, and each verdict.
 
     The same command goes on where it was stopped.
     """

@@ -1,8 +1,8 @@
-"""Decoded and resized pictures, kept between runs.
+"""Decoded and resized images, kept between runs.
 
 Decoding is far slower than reading. So the result lies in a folder under the digest of the files' contents: a
-changed, added or reordered picture makes another entry, a touched or moved one does not. An entry is two files, the
-pixels as ``.npy`` and beside them, as ``.json``, a checksum and why pictures are missing.
+changed, added or reordered image makes another entry, a touched or moved one does not. An entry is two files, the
+pixels as ``.npy`` and beside them, as ``.json``, a checksum and why images are missing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from advrad.utils.files import PART, atomic_path, make_folder, write_json
 
 Entry = tuple[npt.NDArray[np.uint16], dict[int, str]]
-"""The good pictures, (n, 3, size, size), and by their index among all pictures the reasons of the bad ones."""
+"""The normal images, (n, 3, size, size), and by their index among all images the reasons of the bad ones."""
 
 VERSION = 1
 """To be raised whenever the same file would give other numbers than before."""
@@ -52,13 +52,13 @@ def digest(path: Path) -> bytes | None:
 
 
 def entry_path(folder: Path, digests: Iterable[bytes | None], size_px: int, max_pixels: int) -> Path | None:
-    """Name the entry of some pictures.
+    """Name the entry of some images.
 
     Args:
         folder: of the cache; need not exist.
-        digests: of the picture files, in order.
+        digests: of the image files, in order.
         size_px: side of the square to which they are resized.
-        max_pixels: bound on each picture as it lies in its file.
+        max_pixels: bound on each image as it lies in its file.
 
     Returns:
         The path of the entry's pixels; None if a digest is, for what is wrong with that file may change without
@@ -81,7 +81,7 @@ def take(path: Path, count: int, size_px: int) -> Entry | None:
 
     Args:
         path: as of :func:`entry_path`.
-        count: of all pictures, the bad ones included.
+        count: of all images, the bad ones included.
         size_px: side of the square.
 
     Returns:

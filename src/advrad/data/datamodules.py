@@ -1,8 +1,8 @@
-"""What a datamodule of anomalib holds: its pictures, as our records.
+"""What a datamodule of anomalib holds: its images, as our records.
 
 The datamodule stands in a Python file of the user's, ``FILE.py:NAME``, so anomalib is loaded there and not here. Of it
 we ask what every one offers: ``setup()``, and data sets ``train_data`` and ``test_data`` with a table ``samples`` whose
-columns are ``image_path``, ``label_index`` (0 good, 1 defective, else unknown) and ``mask_path``. No picture is opened
+columns are ``image_path``, ``label_index`` (0 good, 1 defective, else unknown) and ``mask_path``. No image is opened
 by it: ours are read from the same files, without the datamodule's augmentations.
 """
 
@@ -22,7 +22,7 @@ class Contents(NamedTuple):
     """What was found.
 
     Attributes:
-        root: the folder that all pictures lie below.
+        root: the folder that all images lie below.
         category: the product: the datamodule's category, or else its name.
         records: in no order.
         notes: what is worth telling.
@@ -35,7 +35,7 @@ class Contents(NamedTuple):
 
 
 def read_datamodule(name: str) -> Contents:
-    """Run a file, set up the datamodule in it, and list its pictures.
+    """Run a file, set up the datamodule in it, and list its images.
 
     Nothing is downloaded: ``prepare_data`` is not called.
 
@@ -45,7 +45,7 @@ def read_datamodule(name: str) -> Contents:
 
     Raises:
         ConfigError: the file cannot be run, holds no such name, or it is no datamodule.
-        DataError: the datamodule cannot be set up, or a sample names no picture.
+        DataError: the datamodule cannot be set up, or a sample names no image.
     """
     datamodule = _made(name)
     try:
@@ -72,11 +72,9 @@ def read_datamodule(name: str) -> Contents:
                 left_out["defective, but meant for training"] += 1
             else:
                 records.append(_record(name, row, split))
-    notes = [f"pictures {what} are not used: {count}" for what, count in left_out.items() if count]
+    notes = [f"images {what} are not used: {count}" for what, count in left_out.items() if count]
     if getattr(datamodule, "seed", 0) is None:
-        notes.append(
-            "the datamodule has no seed: where it shares pictures out by chance, test pictures change each time"
-        )
+        notes.append("the datamodule has no seed: where it shares images out by chance, test images change each time")
     folders = {record.path.parent for record in records}
     root = Path(os.path.commonpath(folders)) if folders else Path(name).parent
     category = getattr(datamodule, "category", None) or getattr(datamodule, "name", None) or root.name
@@ -109,9 +107,7 @@ def _rows(dataset: Any) -> list[dict[str, Any]] | None:
 def _record(name: str, row: Mapping[str, Any], split: Split) -> Record:
     image, mask = row.get("image_path"), row.get("mask_path")
     if not (isinstance(image, (str, Path)) and str(image)):
-        raise DataError(
-            f"{name}: a sample of {split}_data names no file (image_path {image!r}); pictures must be files"
-        )
+        raise DataError(f"{name}: a sample of {split}_data names no file (image_path {image!r}); images must be files")
     path = Path(os.path.abspath(image))
     if row["label_index"] == 0:
         return Record(path, split, 0, "good")

@@ -1,4 +1,4 @@
-"""Single pictures: from a file to an array, and to the working size.
+"""Single images: from a file to an array, and to the working size.
 
 What is read is what a viewer would show: turned as its EXIF note says, palette and CMYK as colour. Colour
 profiles are not applied, so equal numbers in a file stay equal numbers here.
@@ -27,23 +27,23 @@ import numpy.typing as npt
 
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import resize, to_tensor
-from advrad.errors import PictureError
+from advrad.errors import ImageError
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
 MIN_SIDE_PX = 16
-"""A picture with a smaller side shows no product."""
+"""An image with a smaller side shows no product."""
 
 REDUCE_ABOVE_PIXELS = 4_000_000
-"""Larger pictures are averaged over whole blocks of pixels before they become float, if the caller allows."""
+"""Larger images are averaged over whole blocks of pixels before they become float, if the caller allows."""
 
 LARGE_PIXELS = 32_000_000
-"""Larger pictures are decoded one at a time, so that threads do not fill the memory together."""
+"""Larger images are decoded one at a time, so that threads do not fill the memory together."""
 
 _ONE_AT_A_TIME = threading.Lock()
-_ONE_PICTURE_FORMATS = ("MPO", "PSD")
+_ONE_IMAGE_FORMATS = ("MPO", "PSD")
 _MID_GREY = (128, 128, 128)
 _KINDS = {
     "1": "1-bit",
@@ -57,8 +57,8 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class PictureInfo:
-    """What a picture is, as it will be seen.
+class ImageInfo:
+    """What an image is, as it will be seen.
 
     Attributes:
         width_px: after turning as EXIF says.
@@ -110,19 +110,17 @@ class _PillowSettings:
 _SETTINGS = _PillowSettings()
 
 
-def read_picture(
-    path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | None = None
-) -> npt.NDArray[np.float32]:
-    """Read one picture as colour.
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | None = None) -> npt.NDArray[np.float32]:
+    """Read one image as colour.
 
     Grey is repeated to three channels. 16-bit grey keeps all its bits and is divided by 65535, whatever its
-    brightest pixel; so are 32-bit integers, if they fit; float pictures must already lie in [0, 1]. Pillow
+    brightest pixel; so are 32-bit integers, if they fit; float images must already lie in [0, 1]. Pillow
     reads 16-bit colour as 8-bit. See the module for transparency, turning and several frames.
 
     Args:
         path: the file.
         max_pixels: bound on width x height, checked before decoding.
-        at_least_px: if given, a picture above 4 MP may come back smaller (averaged over whole blocks of
+        at_least_px: if given, an image above 4 MP may come back smaller (averaged over whole blocks of
             pixels), its shorter side still at least twice this. Saves memory where it will be resized to this
             size anyway.
 
@@ -130,37 +128,37 @@ def read_picture(
         (h, w, 3) float32 in [0, 1].
 
     Raises:
-        PictureError: it cannot be read, is too large, smaller than 16 px or holds several frames.
+        ImageError: it cannot be read, is too large, smaller than 16 px or holds several frames.
     """
     return read_and_examine(path, max_pixels, at_least_px=at_least_px)[0]
 
 
 def read_and_examine(
     path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | None = None
-) -> tuple[npt.NDArray[np.float32], PictureInfo]:
-    """Read one picture as colour, and say what it is.
+) -> tuple[npt.NDArray[np.float32], ImageInfo]:
+    """Read one image as colour, and say what it is.
 
     Args:
-        path: as in `read_picture`.
-        max_pixels: as in `read_picture`.
-        at_least_px: as in `read_picture`.
+        path: as in `read_image`.
+        max_pixels: as in `read_image`.
+        at_least_px: as in `read_image`.
 
     Returns:
-        The picture as `read_picture` gives it, and what it is in its file.
+        The image as `read_image` gives it, and what it is in its file.
 
     Raises:
-        PictureError: as in `read_picture`.
+        ImageError: as in `read_image`.
     """
     path = Path(path)
     with _opened(path, max_pixels) as image:
         _check_side(path, image)
         kind = _kind(image)
         _load_turned(image)
-        info = PictureInfo(image.width, image.height, kind)
+        info = ImageInfo(image.width, image.height, kind)
         values, top = _colour(path, image)
         if at_least_px is not None and values.shape[0] * values.shape[1] > REDUCE_ABOVE_PIXELS:
             values = _block_means(values, min(values.shape[:2]) // (2 * at_least_px))
-    del image  # a large picture is not held twice while it becomes float
+    del image  # a large image is not held twice while it becomes float
     result = values.astype(np.float32, copy=False)
     if top != 1:
         result = np.divide(result, np.float32(top), out=result if result is not values else None)
@@ -179,7 +177,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]
         (h, w) bool, True where defective.
 
     Raises:
-        PictureError: it cannot be read.
+        ImageError: it cannot be read.
     """
     path = Path(path)
     with _opened(path, max_pixels) as image:
@@ -195,26 +193,26 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]
 
 
 def read_resized(path: Path, size_px: int, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read one picture at the working size: the way every picture takes, in training as later in use.
+    """Read one image at the working size: the way every image takes, in training as later in use.
 
     Returns:
         (3, size_px, size_px) float32 in [0, 1].
 
     Raises:
-        PictureError: as in `read_picture`.
+        ImageError: as in `read_image`.
     """
-    return resize(to_tensor(read_picture(path, max_pixels, at_least_px=size_px))[None], size_px)[0]
+    return resize(to_tensor(read_image(path, max_pixels, at_least_px=size_px))[None], size_px)[0]
 
 
-def examine(path: Path, max_pixels: int = MAX_PIXELS) -> PictureInfo:
-    """Say what a picture is, from its header alone where the format allows.
+def examine(path: Path, max_pixels: int = MAX_PIXELS) -> ImageInfo:
+    """Say what an image is, from its header alone where the format allows.
 
     Args:
         path: the file.
         max_pixels: bound on width x height.
 
     Raises:
-        PictureError: as in `read_picture`, but damage behind the header may go unseen.
+        ImageError: as in `read_image`, but damage behind the header may go unseen.
     """
     path = Path(path)
     with _opened(path, max_pixels) as image:
@@ -224,12 +222,12 @@ def examine(path: Path, max_pixels: int = MAX_PIXELS) -> PictureInfo:
         # EXIF 5 to 8 are the four turns that swap the sides.
         if image.getexif().get(0x0112) in (5, 6, 7, 8):
             width_px, height_px = height_px, width_px
-    return PictureInfo(width_px, height_px, kind)
+    return ImageInfo(width_px, height_px, kind)
 
 
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """Open a picture; every failure in the block becomes a PictureError in plain words."""
+    """Open an image; every failure in the block becomes a ImageError in plain words."""
     from PIL import Image, UnidentifiedImageError
 
     with _SETTINGS.aside():
@@ -237,55 +235,55 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
             _check_file(path)
             with Image.open(path) as image:
                 if image.width * image.height > max_pixels:
-                    raise PictureError(
+                    raise ImageError(
                         path,
                         f"is {image.width} x {image.height} px, more than the bound of {max_pixels / 1e6:g} "
                         "million pixels (max_pixels); scale it down or raise the bound",
                     )
                 frames = getattr(image, "n_frames", 1)
-                if frames > 1 and image.format not in _ONE_PICTURE_FORMATS:
-                    raise PictureError(path, f"holds {frames} frames; save each as a picture of its own")
+                if frames > 1 and image.format not in _ONE_IMAGE_FORMATS:
+                    raise ImageError(path, f"holds {frames} frames; save each as an image of its own")
                 with _ONE_AT_A_TIME if image.width * image.height > LARGE_PIXELS else nullcontext():
                     yield image
-        except PictureError:
+        except ImageError:
             raise
         except UnidentifiedImageError:
-            raise PictureError(path, _what_else(path)) from None
+            raise ImageError(path, _what_else(path)) from None
         except MemoryError:
-            raise PictureError(path, "needs more memory than there is; scale it down") from None
+            raise ImageError(path, "needs more memory than there is; scale it down") from None
         except PermissionError:
-            raise PictureError(path, "may not be read (permission denied)") from None
+            raise ImageError(path, "may not be read (permission denied)") from None
         except Exception as error:
             # Pillow's decoders meet damage with errors of nearly every type (SyntaxError, struct.error,
             # KeyError ...).
-            raise PictureError(path, _damage(error)) from error
+            raise ImageError(path, _damage(error)) from error
 
 
 def _check_side(path: Path, image: Image.Image) -> None:
     if min(image.size) < MIN_SIDE_PX:
         size = f"{image.width} x {image.height} px"
-        raise PictureError(path, f"is {size}; at least {MIN_SIDE_PX} px on each side are needed")
+        raise ImageError(path, f"is {size}; at least {MIN_SIDE_PX} px on each side are needed")
 
 
 def _check_file(path: Path) -> None:
     if path.is_dir():
-        raise PictureError(path, "is a folder, not a picture")
+        raise ImageError(path, "is a folder, not an image")
     if not path.exists():
-        raise PictureError(path, "there is no such file")
+        raise ImageError(path, "there is no such file")
     if not path.is_file():
-        raise PictureError(path, "is not a regular file")
+        raise ImageError(path, "is not a regular file")
     if path.stat().st_size == 0:
-        raise PictureError(path, "is empty (0 bytes)")
+        raise ImageError(path, "is empty (0 bytes)")
 
 
 def _what_else(path: Path) -> str:
-    """Say what a file that is no picture seems to be."""
+    """Say what a file that is no image seems to be."""
     with path.open("rb") as file:
         start = file.read(512)
     if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not a picture; fetch it with `git lfs pull`"
+        return "is a Git LFS pointer, not an image; fetch it with `git lfs pull`"
     text = all(byte >= 32 or byte in b"\t\n\r\f" for byte in start)
-    return "holds text, not a picture" if text else "is not a picture of a known format, or its start is damaged"
+    return "holds text, not an image" if text else "is not an image of a known format, or its start is damaged"
 
 
 def _damage(error: Exception) -> str:
@@ -326,10 +324,10 @@ def _colour(path: Path, image: Image.Image) -> tuple[npt.NDArray[Any], float]:
         values = np.asarray(image)
         low, high = float(values.min()), float(values.max())
         top, kind = (65535, "32-bit integer") if image.mode == "I" else (1, "float")
-        # NaN fails the comparison too. Stretching each picture to its own range would hide brightness
+        # NaN fails the comparison too. Stretching each image to its own range would hide brightness
         # defects.
         if not (low >= 0 and high <= top):
-            raise PictureError(
+            raise ImageError(
                 path,
                 f"has {kind} values from {low:g} to {high:g}; save it with 8 or 16 bits, or as 0 to {top}",
             )

@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data import cache, shortcuts
-from advrad.data.images import PictureInfo, read_and_examine
+from advrad.data.images import ImageInfo, read_and_examine
 from advrad.data.layouts import Dataset
 from advrad.data.loading import Progress, _ahead, _mask, _resized
 from advrad.data.records import MAX_PIXELS, Record
 from advrad.data.splits import split_normals
-from advrad.errors import DataError, PictureError
+from advrad.errors import DataError, ImageError
 
 
 def inspect(
@@ -30,22 +30,22 @@ def inspect(
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Read every picture and mask of a data set and say what is there, as plain JSON values.
+    """Read every image and mask of a data set and say what is there, as plain JSON values.
 
     Args:
         dataset: as of :func:`advrad.data.layouts.find_records`.
         seed: of the split, and of the resampling behind the warnings.
         false_alarm_rate: for which the normals are split, in (0, 1).
-        size_px: side of the square at which pictures are compared with each other, >= 3; sharpness depends on it.
-        max_pixels: bound on each picture and mask as it lies in its file.
-        progress: called after each picture.
+        size_px: side of the square at which images are compared with each other, >= 3; sharpness depends on it.
+        max_pixels: bound on each image and mask as it lies in its file.
+        progress: called after each image.
 
     Returns:
         ``root, layout, category``; ``counts`` by split and defect; ``masks`` (``usable, empty, missing,
         broken``); ``width_px`` and ``height_px`` (``min, median, max``); ``kinds`` of pixels; ``broken``
-        pictures and masks (``path, reason``); ``split`` of the readable normals, or None if they are too few;
+        images and masks (``path, reason``); ``split`` of the readable normals, or None if they are too few;
         ``shortcuts``, the AUROC by which brightness, contrast or sharpness alone tells good from defective test
-        pictures, and ``conditions``, that of good training pictures against good test pictures, both empty where
+        images, and ``conditions``, that of good training images against good test images, both empty where
         a group is; ``notes``; ``warnings``, what to know before any figure is believed.
 
     Raises:
@@ -53,8 +53,8 @@ def inspect(
     """
     counts: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
     masks = dict.fromkeys(("usable", "empty", "missing", "broken"), 0)
-    infos: list[PictureInfo] = []
-    broken: list[PictureError] = []
+    infos: list[ImageInfo] = []
+    broken: list[ImageError] = []
     readable: list[Record] = []
     seen: dict[str, set[bytes | None]] = {"train": set(), "test": set()}
     measured: list[shortcuts.Statistics] = []
@@ -62,15 +62,15 @@ def inspect(
     with closing(work):
         for done, (record, (read, digest, mask)) in enumerate(zip(dataset.records, work, strict=True), start=1):
             counts[record.split][record.defect] += 1
-            if isinstance(read, PictureError):
+            if isinstance(read, ImageError):
                 broken.append(read)
             else:
-                picture, info = read
-                measured.append(shortcuts.describe(_resized(picture, size_px)[None]))
+                image, info = read
+                measured.append(shortcuts.describe(_resized(image, size_px)[None]))
                 infos.append(info)
                 readable.append(record)
                 seen[record.split].add(digest)
-                if isinstance(mask, PictureError):
+                if isinstance(mask, ImageError):
                     broken.append(mask)
                     masks["broken"] += 1
                 elif record.label == 1:
@@ -79,9 +79,9 @@ def inspect(
                 progress(done, len(dataset.records))
     notes = list(dataset.notes)
     if shared := len((seen["train"] & seen["test"]) - {None}):
-        notes.append(f"pictures that lie in both train and test, byte for byte: {shared}; the test is not fair")
+        notes.append(f"images that lie in both train and test, byte for byte: {shared}; the test is not fair")
     if len({round(info.width_px / info.height_px, 1) for info in infos}) > 1:
-        notes.append("the pictures differ in shape; each is squeezed to a square")
+        notes.append("the images differ in shape; each is squeezed to a square")
     parts = None
     try:
         split = split_normals(readable, seed, false_alarm_rate=false_alarm_rate)
@@ -110,7 +110,7 @@ def inspect(
 def _separations(
     records: Sequence[Record], measured: Sequence[shortcuts.Statistics], seed: int
 ) -> tuple[tuple[shortcuts.Separation, ...], tuple[shortcuts.Separation, ...]]:
-    """How well statistics tell good from defective test pictures, and good test from good training pictures."""
+    """How well statistics tell good from defective test images, and good test from good training images."""
     if not records:
         return (), ()
     statistics = shortcuts.gather(measured)
@@ -128,20 +128,20 @@ def _separations(
 def _examined(
     record: Record, size_px: int, max_pixels: int
 ) -> tuple[
-    tuple[npt.NDArray[np.float32], PictureInfo] | PictureError,
+    tuple[npt.NDArray[np.float32], ImageInfo] | ImageError,
     bytes | None,
-    bool | PictureError | None,
+    bool | ImageError | None,
 ]:
-    """A picture and what it is, its digest, and whether its mask marks anything."""
+    """An image and what it is, its digest, and whether its mask marks anything."""
     try:
         read = read_and_examine(record.path, max_pixels, at_least_px=size_px)
-    except PictureError as error:
-        # A mask cannot be judged without its picture; only the picture is named.
+    except ImageError as error:
+        # A mask cannot be judged without its image; only the image is named.
         return error, None, None
     if record.mask is None:
         return read, cache.digest(record.path), None
     mask = _mask(record, max_pixels)
-    return read, cache.digest(record.path), mask if isinstance(mask, PictureError) else bool(mask.any())
+    return read, cache.digest(record.path), mask if isinstance(mask, ImageError) else bool(mask.any())
 
 
 def _range(sizes: list[int]) -> dict[str, float] | None:

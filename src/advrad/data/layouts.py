@@ -1,17 +1,17 @@
-"""What lies in a data folder: which pictures are good, which are for testing, where their masks are.
+"""What lies in a data folder: which images are good, which are for testing, where their masks are.
 
 Layouts, told apart by their folders or named:
 
 - ``mvtec``: train/good, test/good, test/<defect>, ground_truth/<defect>/<name>_mask.png (MVTec AD).
 - ``btad``: the same with train/ok, test/ok, test/ko, ground_truth/ko/<name>.png or .bmp (BTAD).
 - ``visa``: split_csv/1cls.csv beside the category folders (VisA).
-- ``folder``: good pictures only; or good/ (also ok/ or normal/) beside one folder for each defect, with
+- ``folder``: normal images only; or good/ (also ok/ or normal/) beside one folder for each defect, with
   masks, if there are any, in masks/<defect>/ or ground_truth/<defect>/.
 - ``datamodule``: no folder, but ``FILE.py:NAME``, a datamodule of anomalib in a Python file.
 
-A plain folder with defects names no good pictures for testing. So that training and testing never share one,
+A plain folder with defects names no normal images for testing. So that training and testing never share one,
 about a fifth of good/ is kept for testing, chosen by a hash of the file name alone: adding or removing
-pictures does not move the others, and every run on every machine agrees.
+images does not move the others, and every run on every machine agrees.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ Layout = Literal["mvtec", "visa", "btad", "folder", "datamodule"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 # fmt: off
-PICTURE_SUFFIXES = frozenset({
+IMAGE_SUFFIXES = frozenset({
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".dib", ".tif", ".tiff", ".webp",
     ".gif", ".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".psd",
 })
 # fmt: on
-"""Files with these endings are taken for pictures; all others are left alone."""
+"""Files with these endings are taken for images; all others are left alone."""
 
 HELD_OUT_FRACTION = 0.2
-"""Share of a plain folder's good pictures that is kept for testing, where there are defects to test on."""
+"""Share of a plain folder's normal images that is kept for testing, where there are defects to test on."""
 
 _GOOD_NAMES = ("good", "ok", "normal")
 _MASK_FOLDERS = ("ground_truth", "masks", "mask")
@@ -54,14 +54,14 @@ _TABLE_COLUMNS = ("object", "split", "label", "image", "mask")
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """The pictures of one product.
+    """The images of one product.
 
     Attributes:
         root: the product's folder (the data set's folder for VisA); all records lie below it.
         layout: what its folders were understood as.
         category: the product's name; the folder's name where the layout has no categories.
-        records: training pictures first, then by path.
-        notes: what is worth telling, such as pictures without masks; sentences without a full stop.
+        records: training images first, then by path.
+        notes: what is worth telling, such as images without masks; sentences without a full stop.
     """
 
     root: Path
@@ -72,7 +72,7 @@ class Dataset:
 
 
 def find_records(root: Path, layout: str = "auto", category: str | None = None) -> Dataset:
-    """List the pictures of one product, without opening any.
+    """List the images of one product, without opening any.
 
     Args:
         root: the product's folder, or that of a data set with several products; or ``FILE.py:NAME`` for a datamodule.
@@ -82,7 +82,7 @@ def find_records(root: Path, layout: str = "auto", category: str | None = None) 
 
     Raises:
         ConfigError: no such layout, or the file holds no datamodule.
-        DataError: the folder is missing, does not have this layout, or holds fewer than two good pictures to
+        DataError: the folder is missing, does not have this layout, or holds fewer than two normal images to
             train on.
     """
     root = Path(root)
@@ -91,7 +91,7 @@ def find_records(root: Path, layout: str = "auto", category: str | None = None) 
     found = _datamodule(str(root), layout, category) if is_file_name(str(root)) else _lying(root, layout, category)
     normals = [record for record in found.records if record.split == "train"]
     if len(normals) < 2:
-        count = "only one good picture" if normals else "no good picture"
+        count = "only one normal image" if normals else "no normal image"
         where = {
             "mvtec": " in train/good",
             "btad": " in train/ok",
@@ -101,7 +101,7 @@ def find_records(root: Path, layout: str = "auto", category: str | None = None) 
         place = root if found.layout == "datamodule" else found.root
         raise DataError(
             f"{place}: {count} to train on{where.get(found.layout, '')}; "
-            "put good pictures there, several dozen if possible"
+            "put normal images there, several dozen if possible"
         )
     return found
 
@@ -126,7 +126,7 @@ def _lying(root: Path, layout: str, category: str | None) -> Dataset:
     if not root.exists():
         raise DataError(f"{root}: there is no such folder; check the path")
     if not root.is_dir():
-        raise DataError(f"{root}: is a file; name the folder that holds the pictures")
+        raise DataError(f"{root}: is a file; name the folder that holds the images")
     found = _visa(root, category) if layout in ("auto", "visa") else None
     if found is not None:
         return found
@@ -178,9 +178,9 @@ def _train_test(base: Path, layout: Layout, category: str) -> Dataset:
     """MVTec AD and BTAD."""
     good = "good" if layout == "mvtec" else "ok"
     notes = _Notes()
-    records = [Record(path, "train", 0, "good") for path in _pictures(base / "train" / good, notes)]
+    records = [Record(path, "train", 0, "good") for path in _images(base / "train" / good, notes)]
     for folder in _folders(base / "test") if (base / "test").is_dir() else []:
-        paths = _pictures(folder, notes)
+        paths = _images(folder, notes)
         if folder.name == good:
             records += [Record(path, "test", 0, "good") for path in paths]
         else:
@@ -196,32 +196,32 @@ def _folder(base: Path, category: str) -> Dataset:
     good = [folder for folder in folders if folder.name.lower() in _GOOD_NAMES]
     names = ", ".join(folder.name for folder in folders)
     if not good:
-        records = [Record(path, "train", 0, "good") for path in _pictures(base, notes)]
+        records = [Record(path, "train", 0, "good") for path in _images(base, notes)]
         if not records:
             if any(folder.name in ("train", "test") for folder in folders):
                 raise DataError(f"{base}: has {names}, but neither train/good (MVTec AD) nor train/ok (BTAD)")
-            mend = f"its folders are {names}: put the good pictures into one named good" if names else "check the path"
-            raise DataError(f"{base}: no good pictures; {mend}")
+            mend = f"its folders are {names}: put the normal images into one named good" if names else "check the path"
+            raise DataError(f"{base}: no normal images; {mend}")
         if folders:
-            notes.add(f"these folders are not used: {names}; good pictures beside defect folders belong in good/")
+            notes.add(f"these folders are not used: {names}; normal images beside defect folders belong in good/")
         return _dataset(base, "folder", category, records, notes)
-    if loose := len(_pictures(base, _Notes())):
-        notes.add(f"pictures beside the folder {good[0].name}/ are not used: {loose}")
-    normals = [path for folder in good for path in _pictures(folder, notes)]
+    if loose := len(_images(base, _Notes())):
+        notes.add(f"images beside the folder {good[0].name}/ are not used: {loose}")
+    normals = [path for folder in good for path in _images(folder, notes)]
     records = []
     for folder in folders:
         if folder not in good:
             masks = _masks([base / name / folder.name for name in _MASK_FOLDERS])
-            records += [_defect(path, folder.name, masks) for path in _pictures(folder, notes)]
+            records += [_defect(path, folder.name, masks) for path in _images(folder, notes)]
     kept = _held_out(normals) if records else frozenset()
     if records:
-        notes.add(f"{len(kept)} of {len(normals)} good pictures are kept for testing, chosen by their names")
+        notes.add(f"{len(kept)} of {len(normals)} normal images are kept for testing, chosen by their names")
     records += [Record(path, "test" if path in kept else "train", 0, "good") for path in normals]
     return _dataset(base, "folder", category, records, notes)
 
 
 def _held_out(paths: list[Path]) -> frozenset[Path]:
-    """The good pictures of a plain folder that training never sees."""
+    """The normal images of a plain folder that training never sees."""
     place = {
         path: int.from_bytes(hashlib.blake2b(path.name.encode("utf-8", "replace"), digest_size=8).digest()) / 2**64
         for path in paths
@@ -293,11 +293,11 @@ class _Notes:
         lines = list(self._lines)
         if self.ignored:
             endings = ", ".join(f"{count} {ending}" for ending, count in sorted(self.ignored.items()))
-            lines.append(f"files that are no pictures were passed over: {endings}")
+            lines.append(f"files that are no images were passed over: {endings}")
         bare = Counter(record.defect for record in records if record.label == 1 and record.mask is None)
         if bare:
             each = ", ".join(f"{name} {count}" for name, count in sorted(bare.items()))
-            lines.append(f"defect pictures without a mask: {bare.total()} ({each})")
+            lines.append(f"defect images without a mask: {bare.total()} ({each})")
         return tuple(lines)
 
 
@@ -313,18 +313,18 @@ def _defect(path: Path, name: str, masks: dict[str, Path]) -> Record:
 
 def _masks(folders: list[Path]) -> dict[str, Path]:
     """Masks by their names without the ending of the file."""
-    return {path.stem: path for folder in folders if folder.is_dir() for path in _pictures(folder, _Notes())}
+    return {path.stem: path for folder in folders if folder.is_dir() for path in _images(folder, _Notes())}
 
 
-def _pictures(folder: Path, notes: _Notes) -> list[Path]:
-    pictures = []
+def _images(folder: Path, notes: _Notes) -> list[Path]:
+    images = []
     for path in _listing(folder):
-        if path.suffix.lower() in PICTURE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             # A folder with such a name is listed too: reading it says what it is.
-            pictures.append(path)
+            images.append(path)
         elif not path.is_dir():
             notes.ignored[path.suffix.lower() or path.name] += 1
-    return pictures
+    return images
 
 
 def _folders(folder: Path) -> list[Path]:

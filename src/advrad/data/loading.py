@@ -1,4 +1,4 @@
-"""From records to tensors: splitting the normals, pictures and masks at the working size, and a summary."""
+"""From records to tensors: splitting the normals, images and masks at the working size, and a summary."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data import cache
-from advrad.data.images import examine, read_mask, read_picture
+from advrad.data.images import examine, read_image, read_mask
 from advrad.data.records import MAX_PIXELS, Record
 from advrad.data.transforms import resize, to_tensor
-from advrad.errors import DataError, OutputError, PictureError
+from advrad.errors import DataError, ImageError, OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Progress = Callable[[int, int], None]
-"""Called with the number of pictures done and of all pictures."""
+"""Called with the number of images done and of all images."""
 
 _WORKERS = min(os.cpu_count() or 1, 16)
 
@@ -35,25 +35,25 @@ _Out = TypeVar("_Out")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageStack:
-    """Pictures at the working size.
+    """Images at the working size.
 
     Attributes:
         values: (n, 3, size, size) uint16, 65535 is white; read-only, often mapped from the cache.
         records: the n records, in the order asked for.
-        skipped: one error for each picture that was left out.
+        skipped: one error for each image that was left out.
         notes: what is worth telling, such as a cache that could not be written.
     """
 
     values: npt.NDArray[np.uint16]
     records: tuple[Record, ...]
-    skipped: tuple[PictureError, ...] = ()
+    skipped: tuple[ImageError, ...] = ()
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.records)
 
     def batch(self, indices: Sequence[int] | npt.NDArray[Any] | Tensor | slice) -> Tensor:
-        """Return a copy of the pictures at ``indices`` as (b, 3, size, size) float32 in [0, 1]."""
+        """Return a copy of the images at ``indices`` as (b, 3, size, size) float32 in [0, 1]."""
         import torch
 
         index: slice | npt.NDArray[Any] = indices if isinstance(indices, slice) else np.asarray(indices)
@@ -64,7 +64,7 @@ class ImageStack:
         return torch.from_numpy(values)
 
 
-def load_pictures(
+def load_images(
     records: Iterable[Record],
     size_px: int,
     *,
@@ -73,28 +73,28 @@ def load_pictures(
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
 ) -> ImageStack:
-    """Decode pictures at the working size, or take them from the cache.
+    """Decode images at the working size, or take them from the cache.
 
-    The numbers are those of `advrad.data.images.read_resized`, rounded to 16 bits. While decoding, all pictures
-    are in memory: 6 x size_px^2 bytes each, 0.4 GB for 1,000 pictures of 256 px. Entries of the cache are checked
-    before use; a damaged one is made anew. Where the cache cannot be written, the pictures stay in memory and
+    The numbers are those of `advrad.data.images.read_resized`, rounded to 16 bits. While decoding, all images
+    are in memory: 6 x size_px^2 bytes each, 0.4 GB for 1,000 images of 256 px. Entries of the cache are checked
+    before use; a damaged one is made anew. Where the cache cannot be written, the images stay in memory and
     a note says so.
 
     Args:
-        records: the pictures, in the order wanted.
+        records: the images, in the order wanted.
         size_px: side of the square.
-        skip_bad: leave out pictures that cannot be read instead of raising.
+        skip_bad: leave out images that cannot be read instead of raising.
         cache_dir: None for :func:`advrad.data.cache.default_folder`, False for no cache.
-        max_pixels: bound on each picture as it lies in its file.
-        progress: called after each picture.
+        max_pixels: bound on each image as it lies in its file.
+        progress: called after each image.
 
     Raises:
-        PictureError: the first picture that cannot be read, unless ``skip_bad``.
+        ImageError: the first image that cannot be read, unless ``skip_bad``.
         DataError: there is nothing to load, or with ``skip_bad`` nothing is left.
     """
     wanted = tuple(records)
     if not wanted:
-        raise DataError("no pictures to load: the list is empty")
+        raise DataError("no images to load: the list is empty")
     folder = None if cache_dir is False else (cache_dir or cache.default_folder())
     notes: tuple[str, ...] = ()
     path = None
@@ -110,15 +110,15 @@ def load_pictures(
                 cache.keep(path, entry)
                 entry = cache.take(path, len(wanted), size_px) or entry
             except OutputError as error:
-                notes = (f"decoded pictures are not kept for the next run: {error}",)
+                notes = (f"decoded images are not kept for the next run: {error}",)
     elif progress is not None:
         progress(len(wanted), len(wanted))
     values, bad = entry
-    skipped = tuple(PictureError(wanted[i].path, reason) for i, reason in sorted(bad.items()))
+    skipped = tuple(ImageError(wanted[i].path, reason) for i, reason in sorted(bad.items()))
     if skipped and not skip_bad:
         raise skipped[0]
     if not len(values):
-        raise DataError(f"none of the {len(wanted)} pictures can be read; the first is {skipped[0]}")
+        raise DataError(f"none of the {len(wanted)} images can be read; the first is {skipped[0]}")
     kept = tuple(record for i, record in enumerate(wanted) if i not in bad)
     return ImageStack(values, kept, skipped, notes)
 
@@ -134,17 +134,17 @@ def load_masks(
     vanish.
 
     Args:
-        records: pictures that can be read, such as ``PictureStack.records``.
+        records: images that can be read, such as ``ImageStack.records``.
         size_px: side of the square.
         skip_bad: count a mask that cannot be used as unknown instead of raising.
         max_pixels: bound on each mask as it lies in its file.
 
     Returns:
         masks (n, size_px, size_px) bool, and known (n,) bool: False for a defect without a mask. The mask of
-        a good picture is known and empty.
+        a normal image is known and empty.
 
     Raises:
-        PictureError: a mask cannot be read or has another size than its picture, unless ``skip_bad``.
+        ImageError: a mask cannot be read or has another size than its image, unless ``skip_bad``.
     """
     masks = np.zeros((len(records), size_px, size_px), dtype=np.bool_)
     known = np.array([record.label == 0 for record in records], dtype=np.bool_)
@@ -152,7 +152,7 @@ def load_masks(
     work = _ahead(partial(_mask, max_pixels=max_pixels), [records[i] for i in with_mask])
     with closing(work):
         for i, mask in zip(with_mask, work, strict=True):
-            if not isinstance(mask, PictureError):
+            if not isinstance(mask, ImageError):
                 masks[i], known[i] = _shrunk(mask, size_px), True
             elif not skip_bad:
                 raise mask
@@ -178,18 +178,18 @@ def _ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_
 def _decoded(
     records: tuple[Record, ...], size_px: int, skip_bad: bool, max_pixels: int, progress: Progress | None
 ) -> cache.Entry:
-    """Decode all pictures; only with ``skip_bad`` are some of them bad."""
+    """Decode all images; only with ``skip_bad`` are some of them bad."""
     values = np.empty((len(records), 3, size_px, size_px), dtype=np.uint16)
     bad: dict[int, str] = {}
     work = _ahead(partial(_read, size_px=size_px, max_pixels=max_pixels), records)
     with closing(work):
-        for i, picture in enumerate(work):
-            if not isinstance(picture, PictureError):
-                values[i - len(bad)] = np.rint(_resized(picture, size_px) * 65535)
+        for i, image in enumerate(work):
+            if not isinstance(image, ImageError):
+                values[i - len(bad)] = np.rint(_resized(image, size_px) * 65535)
             elif skip_bad:
-                bad[i] = picture.reason
+                bad[i] = image.reason
             else:
-                raise picture
+                raise image
             if progress is not None:
                 progress(i + 1, len(records))
     values = values[: len(records) - len(bad)]
@@ -197,34 +197,33 @@ def _decoded(
     return values, bad
 
 
-def _resized(picture: npt.NDArray[np.float32], size_px: int) -> npt.NDArray[np.float32]:
+def _resized(image: npt.NDArray[np.float32], size_px: int) -> npt.NDArray[np.float32]:
     """(3, size_px, size_px) in [0, 1]. Resizing uses all cores itself: this is not for the reading threads."""
-    small: npt.NDArray[np.float32] = resize(to_tensor(picture)[None], size_px)[0].numpy()
+    small: npt.NDArray[np.float32] = resize(to_tensor(image)[None], size_px)[0].numpy()
     return np.clip(small, 0, 1)
 
 
-def _read(record: Record, size_px: int, max_pixels: int) -> npt.NDArray[np.float32] | PictureError:
+def _read(record: Record, size_px: int, max_pixels: int) -> npt.NDArray[np.float32] | ImageError:
     try:
-        return read_picture(record.path, max_pixels, at_least_px=size_px)
-    except PictureError as error:
+        return read_image(record.path, max_pixels, at_least_px=size_px)
+    except ImageError as error:
         return error
 
 
-def _mask(record: Record, max_pixels: int) -> npt.NDArray[np.bool_] | PictureError:
+def _mask(record: Record, max_pixels: int) -> npt.NDArray[np.bool_] | ImageError:
     assert record.mask is not None
     try:
         mask = read_mask(record.mask, max_pixels)
         info = examine(record.path, max_pixels)
-    except PictureError as error:
+    except ImageError as error:
         return error
     height, width = mask.shape
     if (width, height) == (info.width_px, info.height_px):
         return mask
     size = f"{info.width_px} x {info.height_px} px"
-    return PictureError(
+    return ImageError(
         record.mask,
-        f"is {width} x {height} px, but its picture {record.path.name} is {size}; "
-        "a mask must have the size of its picture",
+        f"is {width} x {height} px, but its image {record.path.name} is {size}; a mask must have the size of its image",
     )
 
 

@@ -6,19 +6,19 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from advrad.data.layouts import CLUTTER, PICTURE_SUFFIXES
+from advrad.data.layouts import CLUTTER, IMAGE_SUFFIXES
 from advrad.errors import DataError
 
 
 def expand_paths(names: Iterable[str | Path], left_out: Path | None = None) -> Iterator[Path | DataError]:
-    """The pictures that were named: files as they are, folders by all pictures in and below them.
+    """The images that were named: files as they are, folders by all images in and below them.
 
     Args:
         names: files and folders; taken one by one, so a pipe may give them as it goes.
         left_out: a folder that is not searched, such as that of the results.
 
     Yields:
-        Paths, those of one folder in order; an error for a folder without pictures.
+        Paths, those of one folder in order; an error for a folder without images.
     """
     for name in names:
         path = Path(name)
@@ -29,7 +29,7 @@ def expand_paths(names: Iterable[str | Path], left_out: Path | None = None) -> I
         if found:
             yield from found
         else:
-            yield DataError(f"{path}: holds no pictures; name a folder that does")
+            yield DataError(f"{path}: holds no images; name a folder that does")
 
 
 def _below(folder: Path, left_out: Path | None) -> Iterator[Path]:
@@ -37,7 +37,7 @@ def _below(folder: Path, left_out: Path | None) -> Iterator[Path]:
         folders[:] = [
             name for name in folders if _seen(name) and (left_out is None or Path(base, name).resolve() != left_out)
         ]
-        yield from (Path(base, name) for name in files if _seen(name) and Path(name).suffix.lower() in PICTURE_SUFFIXES)
+        yield from (Path(base, name) for name in files if _seen(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _seen(name: str) -> bool:

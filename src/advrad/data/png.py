@@ -1,4 +1,4 @@
-"""Writing pictures: from an array to the whole numbers that a file holds, and to a PNG file."""
+"""Writing images: from an array to the whole numbers that a file holds, and to a PNG file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy.typing as npt
 from advrad.utils.files import atomic_path
 
 
-def write_picture(path: Path, array: npt.NDArray[Any], bits: int = 8) -> None:
+def write_image(path: Path, array: npt.NDArray[Any], bits: int = 8) -> None:
     """Write a PNG, all of it or nothing.
 
     Args:
         path: ends in .png; its folder exists.
         array: (h, w) grey or (h, w, 3) colour, float or bool; what lies outside [0, 1] is cut off.
-        bits: 8 or 16. Pillow, and so :func:`advrad.data.images.read_picture`, reads 16-bit colour as 8-bit;
+        bits: 8 or 16. Pillow, and so :func:`advrad.data.images.read_image`, reads 16-bit colour as 8-bit;
             other readers do not.
 
     Raises:
         OutputError: the file cannot be written.
-        ValueError: the array is no such picture, or the name ends in something else.
+        ValueError: the array is no such image, or the name ends in something else.
     """
     from PIL import Image
 
@@ -69,6 +69,6 @@ def to_levels(array: npt.NDArray[Any], bits: int = 8) -> npt.NDArray[np.uint8 | 
     """
     values = np.asarray(array, dtype=np.float64)
     if np.isnan(values).any():
-        raise ValueError("the picture holds NaN")
+        raise ValueError("the image holds NaN")
     levels = np.rint(np.clip(values, 0, 1) * (2**bits - 1))
     return np.asarray(levels, dtype=np.uint8 if bits == 8 else np.uint16)

@@ -9,16 +9,16 @@ from typing import Literal
 Split = Literal["train", "test"]
 
 MAX_PIXELS = 200_000_000
-"""Bound on a picture against decompression bombs: 12,000 x 12,000 px pass. As float32 this is 2.4 GB."""
+"""Bound on an image against decompression bombs: 12,000 x 12,000 px pass. As float32 this is 2.4 GB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One picture of a data set and what is known of it.
+    """One image of a data set and what is known of it.
 
     Attributes:
-        path: the picture.
-        split: ``train`` (normal pictures only) or ``test``.
+        path: the image.
+        split: ``train`` (normal images only) or ``test``.
         label: 0 for good, 1 for defective.
         defect: ``good`` or the name of the defect.
         mask: the ground-truth mask, or None where there is none.

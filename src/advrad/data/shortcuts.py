@@ -1,7 +1,7 @@
-"""What can be told of pictures without looking at what they show: how bright, contrasty and sharp they are.
+"""What can be told of images without looking at what they show: how bright, contrasty and sharp they are.
 
-Where such a number separates good from defective test pictures, a detector that merely follows it looks good
-without seeing a defect. Where it separates good training pictures from good test pictures, light or camera have
+Where such a number separates good from defective test images, a detector that merely follows it looks good
+without seeing a defect. Where it separates good training images from good test images, light or camera have
 changed between the two.
 """
 
@@ -20,7 +20,7 @@ STRONG = 0.8
 """A statistic is worth a warning where its interval lies above this AUROC."""
 
 ENOUGH = 5
-"""A warning needs so many pictures in each group. The bootstrap cannot see how few they are: with three on each side
+"""A warning needs so many images in each group. The bootstrap cannot see how few they are: with three on each side
 noise alone warned in 10 % of 2,000 trials, with five in 1 %."""
 
 _COMPARED = {
@@ -30,45 +30,45 @@ _COMPARED = {
 }
 
 Statistics = Mapping[str, npt.NDArray[np.float64]]
-"""Statistics by name, each (n,): one number per picture."""
+"""Statistics by name, each (n,): one number per image."""
 
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """How well one statistic alone tells two groups of pictures apart.
+    """How well one statistic alone tells two groups of images apart.
 
     Attributes:
         statistic: its name.
         auroc: in [0.5, 1], whichever group has the larger values.
-        interval: 95 % bootstrap interval of the AUROC, in [0, 1]; the direction stays that of all pictures.
+        interval: 95 % bootstrap interval of the AUROC, in [0, 1]; the direction stays that of all images.
         direction: how the first group compares with the second, such as ``are darker``.
-        pictures: number in the smaller group.
+        images: number in the smaller group.
     """
 
     statistic: str
     auroc: float
     interval: tuple[float, float]
     direction: str
-    pictures: int
+    images: int
 
     @property
     def strong(self) -> bool:
-        """Whether it is worth a warning: the interval lies above ``STRONG``, and there are ``ENOUGH`` pictures."""
-        return self.interval[0] > STRONG and self.pictures >= ENOUGH
+        """Whether it is worth a warning: the interval lies above ``STRONG``, and there are ``ENOUGH`` images."""
+        return self.interval[0] > STRONG and self.images >= ENOUGH
 
 
-def describe(pictures: npt.NDArray[np.floating[Any]]) -> dict[str, npt.NDArray[np.float64]]:
-    """Measure pictures; each by itself.
+def describe(images: npt.NDArray[np.floating[Any]]) -> dict[str, npt.NDArray[np.float64]]:
+    """Measure images; each by itself.
 
     Args:
-        pictures: (n, 3, h, w) in [0, 1], of one size, h and w >= 3.
+        images: (n, 3, h, w) in [0, 1], of one size, h and w >= 3.
 
     Returns:
-        Of the grey picture, the mean of the three colours: ``brightness``, its mean in [0, 1]; ``contrast``, its
+        Of the grey image, the mean of the three colours: ``brightness``, its mean in [0, 1]; ``contrast``, its
         standard deviation in [0, 0.5]; ``sharpness``, the mean size of its Laplacian in [0, 4], over the pixels
         that have four neighbours. Each (n,).
     """
-    grey = pictures.mean(axis=1, dtype=np.float64)
+    grey = images.mean(axis=1, dtype=np.float64)
     neighbours = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
     return {
         "brightness": grey.mean(axis=(1, 2)),
@@ -83,10 +83,10 @@ def gather(parts: Sequence[Statistics]) -> dict[str, npt.NDArray[np.float64]]:
 
 
 def separations(second: npt.ArrayLike, statistics: Statistics, *, seed: int = 0) -> tuple[Separation, ...]:
-    """Measure how well each statistic alone tells two groups apart; the order of the pictures does not matter.
+    """Measure how well each statistic alone tells two groups apart; the order of the images does not matter.
 
     Args:
-        second: (n,) 0 or False for a picture of the first group, 1 or True for one of the second.
+        second: (n,) 0 or False for an image of the first group, 1 or True for one of the second.
         statistics: by the names that :func:`describe` gives, each (n,) finite.
         seed: of the intervals' resampling.
 
@@ -97,18 +97,18 @@ def separations(second: npt.ArrayLike, statistics: Statistics, *, seed: int = 0)
         DataError: lengths differ, or a value is not finite.
     """
     label = np.asarray(second, dtype=np.bool_)
-    pictures = min(int(label.sum()), int((~label).sum()))
-    if not pictures:
+    images = min(int(label.sum()), int((~label).sum()))
+    if not images:
         return ()
     found = []
     for name, values in statistics.items():
         first_is_larger = metrics.auroc(label, values) < 0.5
         rising = -values if first_is_larger else values
-        # The resampling picks by position, and the order of the pictures must not matter.
+        # The resampling picks by position, and the order of the images must not matter.
         order = np.argsort(rising)
         interval = metrics.auroc_interval(label[order], rising[order], seed=seed)
         direction = _COMPARED[name][first_is_larger]
-        found.append(Separation(name, metrics.auroc(label, rising), interval, direction, pictures))
+        found.append(Separation(name, metrics.auroc(label, rising), interval, direction, images))
     return tuple(sorted(found, key=lambda each: -each.auroc))
 
 
@@ -118,7 +118,7 @@ def areas(found: Sequence[Separation]) -> dict[str, float]:
 
 
 def warn_of_shortcuts(good_against_defective: Sequence[Separation]) -> list[str]:
-    """Say what tells good from defective test pictures besides the defects.
+    """Say what tells good from defective test images besides the defects.
 
     Args:
         good_against_defective: the good ones are the first group.
@@ -129,17 +129,17 @@ def warn_of_shortcuts(good_against_defective: Sequence[Separation]) -> list[str]
     strong = [each for each in good_against_defective if each.strong]
     if not strong:
         return []
-    told = _listed(strong, "tells good from defective test pictures", "good ones")
+    told = _listed(strong, "tells good from defective test images", "good ones")
     compare = "this one" if len(strong) == 1 else "these"
     meaning = f"A detector may score well here without seeing a defect; compare its figure with {compare}."
     return [f"{told}. {meaning}"]
 
 
 def warn_of_conditions(test_against_training: Sequence[Separation]) -> list[str]:
-    """Say what tells good test pictures from good training pictures.
+    """Say what tells good test images from good training images.
 
     Args:
-        test_against_training: the test pictures are the first group; all are good.
+        test_against_training: the test images are the first group; all are good.
 
     Returns:
         One text of two sentences, or nothing where no statistic is strong.
@@ -147,10 +147,10 @@ def warn_of_conditions(test_against_training: Sequence[Separation]) -> list[str]
     strong = [each for each in test_against_training if each.strong]
     if not strong:
         return []
-    told = _listed(strong, "tells good training pictures from good test pictures", "those for testing")
+    told = _listed(strong, "tells good training images from good test images", "those for testing")
     return [
         f"{told}. The two seem to have been taken under different conditions, so the promised false-alarm rate need"
-        " not hold on the test pictures."
+        " not hold on the test images."
     ]
 
 

@@ -17,17 +17,17 @@ from advrad.utils.seeding import seed_of
 
 
 def sample_test_records(records: Sequence[Record], limit: int | None, seed: int) -> tuple[Record, ...]:
-    """Test pictures to attack: all, or half good and half defective ones, the kinds of defect taken in turn.
+    """Test images to attack: all, or half good and half defective ones, the kinds of defect taken in turn.
 
     Raises:
-        DataError: pictures of one kind only.
+        DataError: images of one kind only.
     """
     test = [record for record in records if record.split == "test"]
     good = [record for record in test if not record.label]
     bad = [record for record in test if record.label]
     if not (good and bad):
         missing = "good" if not good else "defective"
-        raise DataError(f"there is no {missing} test picture; both kinds are needed, good and defective")
+        raise DataError(f"there is no {missing} test image; both kinds are needed, good and defective")
     if limit is None or limit >= len(test):
         return tuple(test)
     shuffled = np.random.default_rng(seed_of(seed, "limit"))
@@ -42,7 +42,7 @@ def sample_test_records(records: Sequence[Record], limit: int | None, seed: int)
 
 
 def normals_needed(false_alarm_rate: float) -> int:
-    """Fewest calibration pictures for which a threshold can promise ``false_alarm_rate``.
+    """Fewest calibration images for which a threshold can promise ``false_alarm_rate``.
 
     Raises:
         ConfigError: the rate is not strictly between 0 and 1.
@@ -54,7 +54,7 @@ def normals_needed(false_alarm_rate: float) -> int:
 
 
 def rate_in_reach(normals: int) -> float:
-    """Lowest rate, rounded up to four digits, that a threshold from so many calibration pictures can promise."""
+    """Lowest rate, rounded up to four digits, that a threshold from so many calibration images can promise."""
     return math.ceil(1e4 / (normals + 1)) / 1e4
 
 
@@ -64,7 +64,7 @@ MIN_NORMALS = 8
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The normals of the train split in three parts that share no picture.
+    """The normals of the train split in three parts that share no image.
 
     Attributes:
         train: what the networks learn from.
@@ -85,8 +85,8 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
     where the normals are too few, selection shrinks first, to 2, then calibration, also below what the rate
     needs.
 
-    Who goes where follows from the seed and the file's path below the pictures' common folder, not from the
-    order of the records or where the data lie. Removing one picture moves only few others.
+    Who goes where follows from the seed and the file's path below the images' common folder, not from the
+    order of the records or where the data lie. Removing one image moves only few others.
 
     Args:
         records: all or some records of a data set; those of the test split and defects are ignored.
@@ -102,8 +102,8 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
     n = len(normals)
     if n < MIN_NORMALS:
         raise DataError(
-            f"{n} good {'picture' if n == 1 else 'pictures'} to train on; at least {MIN_NORMALS} are needed, "
-            "and several dozen for a good detector: add good pictures"
+            f"{n} good {'image' if n == 1 else 'pictures'} to train on; at least {MIN_NORMALS} are needed, "
+            "and several dozen for a good detector: add normal images"
         )
     spare = n // 2
     calibration = max(math.ceil(n / 5), needed)

@@ -1,4 +1,4 @@
-"""Synthetic defects pasted on normal pictures.
+"""Synthetic defects pasted on normal images.
 
 They stand in for real defects where none may be seen: the denoiser learns to undo them, and the choice of
 the score is made on them, by other families than those of training.
@@ -17,9 +17,9 @@ Array = NDArray[np.float32]
 Rng = np.random.Generator
 
 
-def _window(rng: Rng, picture: Array, low: float, high: float) -> tuple[slice, slice]:
-    """A window whose side is a log-uniform fraction of the picture's, half of the time where there is structure."""
-    _, height, width = picture.shape
+def _window(rng: Rng, image: Array, low: float, high: float) -> tuple[slice, slice]:
+    """A window whose side is a log-uniform fraction of the image's, half of the time where there is structure."""
+    _, height, width = image.shape
     side = np.exp(rng.uniform(np.log(low), np.log(high)))
     aspect = np.exp(rng.uniform(-0.7, 0.7))
     window_height = int(np.clip(side * aspect**0.5 * height, 3, height))
@@ -31,7 +31,7 @@ def _window(rng: Rng, picture: Array, low: float, high: float) -> tuple[slice, s
         candidates = rng.uniform(0, 1, (8, 2)) * (height - 1, width - 1)
         reach = max(2, height // 32)
         contrast = [
-            float(picture[:, max(0, int(y) - reach) : int(y) + reach, max(0, int(x) - reach) : int(x) + reach].std())
+            float(image[:, max(0, int(y) - reach) : int(y) + reach, max(0, int(x) - reach) : int(x) + reach].std())
             for y, x in candidates
         ]
         centre_y, centre_x = candidates[int(np.argmax(contrast))]
@@ -59,8 +59,8 @@ def _blob(rng: Rng, rows: int, columns: int) -> Array:
     return blob
 
 
-def _is_grey(picture: Array) -> bool:
-    return bool((picture[0] == picture[1]).all() and (picture[0] == picture[2]).all())
+def _is_grey(image: Array) -> bool:
+    return bool((image[0] == image[1]).all() and (image[0] == image[2]).all())
 
 
 def _noise(rng: Rng, rows: int, columns: int, colourful: float) -> Array:
@@ -76,31 +76,31 @@ def _noise(rng: Rng, rows: int, columns: int, colourful: float) -> Array:
     return field
 
 
-def _blend(picture: Array, where: tuple[slice, slice], patch: Array, alpha: Array) -> Array:
-    out = picture.copy()
+def _blend(image: Array, where: tuple[slice, slice], patch: Array, alpha: Array) -> Array:
+    out = image.copy()
     region = out[:, where[0], where[1]]
     out[:, where[0], where[1]] = region + alpha * (patch - region)
     return out
 
 
-def _texture(rng: Rng, picture: Array, donor: Array) -> Array:
+def _texture(rng: Rng, image: Array, donor: Array) -> Array:
     """Foreign matter: a blob with its own colour and grain."""
-    where = _window(rng, picture, 0.03, 0.25)
-    region = picture[:, where[0], where[1]]
+    where = _window(rng, image, 0.03, 0.25)
+    region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
     colourful = 0.0 if _is_grey(region) else rng.uniform(0, 1)
     colour = region.mean() + rng.choice([-1.0, 1.0]) * rng.uniform(0, 0.6)
     colour += colourful * rng.uniform(-0.4, 0.4, (3, 1, 1))
     grain = rng.uniform(0, 0.4) * _noise(rng, rows, columns, colourful)
     patch = np.clip(colour + grain, 0, 1).astype(np.float32)
-    return _blend(picture, where, patch, rng.uniform(0.3, 1.0) * _blob(rng, rows, columns))
+    return _blend(image, where, patch, rng.uniform(0.3, 1.0) * _blob(rng, rows, columns))
 
 
-def _patch(rng: Rng, picture: Array, donor: Array) -> Array:
-    """Matter in the wrong place: a piece of this or another picture, turned and pasted elsewhere."""
-    where = _window(rng, picture, 0.04, 0.3)
-    rows, columns = picture[0, where[0], where[1]].shape
-    source = donor if rng.random() < 0.5 else picture
+def _patch(rng: Rng, image: Array, donor: Array) -> Array:
+    """Matter in the wrong place: a piece of this or another image, turned and pasted elsewhere."""
+    where = _window(rng, image, 0.04, 0.3)
+    rows, columns = image[0, where[0], where[1]].shape
+    source = donor if rng.random() < 0.5 else image
     _, height, width = source.shape
     side = max(rows, columns)
     side = min(side, height, width)
@@ -111,25 +111,25 @@ def _patch(rng: Rng, picture: Array, donor: Array) -> Array:
     patch = patch[:, :rows, :columns]
     rows, columns = patch.shape[1:]
     where = (slice(where[0].start, where[0].start + rows), slice(where[1].start, where[1].start + columns))
-    return _blend(picture, where, patch, rng.uniform(0.6, 1.0) * _blob(rng, rows, columns))
+    return _blend(image, where, patch, rng.uniform(0.6, 1.0) * _blob(rng, rows, columns))
 
 
-def _stain(rng: Rng, picture: Array, donor: Array) -> Array:
+def _stain(rng: Rng, image: Array, donor: Array) -> Array:
     """Discolouration: brightness and tint change, structure stays."""
-    where = _window(rng, picture, 0.05, 0.35)
-    region = picture[:, where[0], where[1]]
+    where = _window(rng, image, 0.05, 0.35)
+    region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
     tint = rng.choice([-1.0, 1.0]) * rng.uniform(0.06, 0.4) * np.ones((3, 1, 1))
     if not _is_grey(region):
         tint += rng.uniform(-0.1, 0.1, (3, 1, 1))
-    return _blend(picture, where, np.clip(region + tint, 0, 1).astype(np.float32), _blob(rng, rows, columns))
+    return _blend(image, where, np.clip(region + tint, 0, 1).astype(np.float32), _blob(rng, rows, columns))
 
 
-def _scratch(rng: Rng, picture: Array, donor: Array) -> Array:
+def _scratch(rng: Rng, image: Array, donor: Array) -> Array:
     """A thin bent line, brighter or darker, sometimes with a bright rim."""
-    height = picture.shape[1]
-    where = _window(rng, picture, 0.06, 0.5)
-    rows, columns = picture[0, where[0], where[1]].shape
+    height = image.shape[1]
+    where = _window(rng, image, 0.06, 0.5)
+    rows, columns = image[0, where[0], where[1]].shape
     y, x = _grid(rows, columns)
     direction = rng.uniform(0, np.pi)
     along = x * np.cos(direction) + y * np.sin(direction)
@@ -141,27 +141,27 @@ def _scratch(rng: Rng, picture: Array, donor: Array) -> Array:
     profile = contrast * line
     if rng.random() < 0.4:
         profile -= 0.7 * contrast * np.exp(-(((across - 2.2 * thickness) / thickness) ** 2)) * (np.abs(along) < 0.9)
-    out = picture.copy()
+    out = image.copy()
     out[:, where[0], where[1]] = np.clip(out[:, where[0], where[1]] + profile, 0, 1)
     return out
 
 
-def _specks(rng: Rng, picture: Array, donor: Array) -> Array:
+def _specks(rng: Rng, image: Array, donor: Array) -> Array:
     """One to five small pits or grains."""
-    out = picture
+    out = image
     colour = rng.uniform(0, 1)
     for _ in range(int(rng.integers(1, 6))):
-        where = _window(rng, picture, 0.02, 0.06)
-        rows, columns = picture[0, where[0], where[1]].shape
+        where = _window(rng, image, 0.02, 0.06)
+        rows, columns = image[0, where[0], where[1]].shape
         patch = np.full((3, rows, columns), np.clip(colour + rng.uniform(-0.1, 0.1), 0, 1), np.float32)
         out = _blend(out, where, patch, rng.uniform(0.4, 1.0) * _blob(rng, rows, columns))
     return out
 
 
-def _warp(rng: Rng, picture: Array, donor: Array) -> Array:
-    """Deformation: the picture is pushed, swirled or pinched inside a window."""
-    where = _window(rng, picture, 0.1, 0.4)
-    region = picture[:, where[0], where[1]]
+def _warp(rng: Rng, image: Array, donor: Array) -> Array:
+    """Deformation: the image is pushed, swirled or pinched inside a window."""
+    where = _window(rng, image, 0.1, 0.4)
+    region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
     y, x = _grid(rows, columns)
     fall = np.clip(1 - (y * y + x * x), 0, 1) ** 2
@@ -187,77 +187,77 @@ def _warp(rng: Rng, picture: Array, donor: Array) -> Array:
         + region[:, y1, x0] * fy * (1 - fx)
         + region[:, y1, x1] * fy * fx
     )
-    out = picture.copy()
+    out = image.copy()
     out[:, where[0], where[1]] = moved
     return out
 
 
-def _missing(rng: Rng, picture: Array, donor: Array) -> Array:
+def _missing(rng: Rng, image: Array, donor: Array) -> Array:
     """Missing matter: a blob takes the colour of some other point, such as the background's."""
-    where = _window(rng, picture, 0.04, 0.25)
-    rows, columns = picture[0, where[0], where[1]].shape
-    _, height, width = picture.shape
+    where = _window(rng, image, 0.04, 0.25)
+    rows, columns = image[0, where[0], where[1]].shape
+    _, height, width = image.shape
     y, x = rng.integers(0, height), rng.integers(0, width)
     reach = max(2, height // 32)
-    around = picture[:, max(0, y - reach) : y + reach, max(0, x - reach) : x + reach]
+    around = image[:, max(0, y - reach) : y + reach, max(0, x - reach) : x + reach]
     patch = np.broadcast_to(around.mean((1, 2), keepdims=True), (3, rows, columns))
-    return _blend(picture, where, patch, rng.uniform(0.7, 1.0) * _blob(rng, rows, columns))
+    return _blend(image, where, patch, rng.uniform(0.7, 1.0) * _blob(rng, rows, columns))
 
 
-def _swap(rng: Rng, picture: Array, donor: Array) -> Array:
+def _swap(rng: Rng, image: Array, donor: Array) -> Array:
     """A rectangle of the donor at the wrong place, with hard edges."""
-    where = _window(rng, picture, 0.05, 0.25)
-    rows, columns = picture[0, where[0], where[1]].shape
+    where = _window(rng, image, 0.05, 0.25)
+    rows, columns = image[0, where[0], where[1]].shape
     _, height, width = donor.shape
     top, left = int(rng.integers(0, height - rows + 1)), int(rng.integers(0, width - columns + 1))
-    out = picture.copy()
+    out = image.copy()
     out[:, where[0], where[1]] = donor[:, top : top + rows, left : left + columns]
     return out
 
 
-def _smear(rng: Rng, picture: Array, donor: Array) -> Array:
+def _smear(rng: Rng, image: Array, donor: Array) -> Array:
     """Structure wiped along one direction."""
-    where = _window(rng, picture, 0.08, 0.35)
-    region = picture[:, where[0], where[1]]
+    where = _window(rng, image, 0.08, 0.35)
+    region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
     axis = int(rng.integers(1, 3))
     reach = max(2, int(rng.uniform(0.2, 0.7) * region.shape[axis]))
     wiped = np.mean([np.roll(region, shift, axis) for shift in range(-reach // 2, reach // 2 + 1)], axis=0)
-    return _blend(picture, where, wiped.astype(np.float32), _blob(rng, rows, columns))
+    return _blend(image, where, wiped.astype(np.float32), _blob(rng, rows, columns))
 
 
-def _grain(rng: Rng, picture: Array, donor: Array) -> Array:
+def _grain(rng: Rng, image: Array, donor: Array) -> Array:
     """Roughness: pixel noise over a blob, as corrosion or a coating fault leaves it."""
-    where = _window(rng, picture, 0.04, 0.3)
-    region = picture[:, where[0], where[1]]
+    where = _window(rng, image, 0.04, 0.3)
+    region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
     noise = rng.normal(0, rng.uniform(0.08, 0.25), (1, rows, columns))
-    return _blend(picture, where, np.clip(region + noise, 0, 1).astype(np.float32), _blob(rng, rows, columns))
+    return _blend(image, where, np.clip(region + noise, 0, 1).astype(np.float32), _blob(rng, rows, columns))
 
 
-def _dent(rng: Rng, picture: Array, donor: Array) -> Array:
+def _dent(rng: Rng, image: Array, donor: Array) -> Array:
     """A shallow dent or bump: one flank in the light, the other in the shade."""
-    where = _window(rng, picture, 0.06, 0.3)
-    region = picture[:, where[0], where[1]]
+    where = _window(rng, image, 0.06, 0.3)
+    region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
     y, x = _grid(rows, columns)
     angle = rng.uniform(0, 2 * np.pi)
     slope = (y * np.sin(angle) + x * np.cos(angle)) * np.exp(-3 * (y * y + x * x))
     shade = rng.uniform(0.2, 0.9) * slope
-    out = picture.copy()
+    out = image.copy()
     out[:, where[0], where[1]] = np.clip(region + shade, 0, 1)
     return out
 
 
-def _shade(rng: Rng, picture: Array, donor: Array) -> Array:
+def _shade(rng: Rng, image: Array, donor: Array) -> Array:
     """Uneven light or thickness: a wide soft change of brightness."""
-    where = _window(rng, picture, 0.4, 0.9)
-    region = picture[:, where[0], where[1]]
+    where = _window(rng, image, 0.4, 0.9)
+    region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
     y, x = _grid(rows, columns)
     fall = np.clip(1 - (y * y + x * x), 0, 1)
     gain = 1 + rng.choice([-1.0, 1.0]) * rng.uniform(0.12, 0.45) * fall
-    out = picture.copy()
+    out = image.copy()
     out[:, where[0], where[1]] = np.clip(region * gain, 0, 1)
     return out
 
@@ -291,30 +291,30 @@ VISIBLE = 0.02  # a change under five grey levels of 255 is no defect anyone wou
 def paste_defects(
     images: Tensor, donors: Tensor, seeds: Sequence[int], kinds: Sequence[str] = tuple(TRAINING), attempts: int = 4
 ) -> tuple[Tensor, Tensor]:
-    """Put one synthetic defect on every picture.
+    """Put one synthetic defect on every image.
 
     A drawn defect that changes nothing visible (white on white) is drawn again, up to ``attempts`` times.
 
     Args:
         images: (b, 3, h, w) float in [0, 1].
-        donors: same shape; normal pictures that pieces may be taken from.
-        seeds: one per picture; row i depends on ``images[i]``, ``donors[i]`` and ``seeds[i]`` alone.
+        donors: same shape; normal images that pieces may be taken from.
+        seeds: one per image; row i depends on ``images[i]``, ``donors[i]`` and ``seeds[i]`` alone.
         kinds: names from :data:`DEFECTS` to draw from.
         attempts: how often an invisible defect is drawn again.
 
     Returns:
-        The defective pictures, (b, 3, h, w) in [0, 1], and masks (b, 1, h, w) bool of what changed visibly.
+        The anomalous images, (b, 3, h, w) in [0, 1], and masks (b, 1, h, w) bool of what changed visibly.
     """
-    pictures = images.detach().cpu().numpy()
+    originals = images.detach().cpu().numpy()
     sources = donors.detach().cpu().numpy()
-    out = np.empty_like(pictures)
-    masks = np.zeros((len(pictures), 1, *pictures.shape[2:]), bool)
+    out = np.empty_like(originals)
+    masks = np.zeros((len(originals), 1, *originals.shape[2:]), bool)
     for i, seed in enumerate(seeds):
         rng = np.random.default_rng(seed)
         for _ in range(attempts):
             kind = kinds[int(rng.integers(len(kinds)))]
-            out[i] = DEFECTS[kind](rng, pictures[i], sources[i])
-            masks[i, 0] = np.abs(out[i] - pictures[i]).max(0) > VISIBLE
+            out[i] = DEFECTS[kind](rng, originals[i], sources[i])
+            masks[i, 0] = np.abs(out[i] - originals[i]).max(0) > VISIBLE
             if masks[i].sum() >= 4:
                 break
     return torch.from_numpy(out).to(images.device), torch.from_numpy(masks).to(images.device)

@@ -1,4 +1,4 @@
-"""The whole way on a made-up product: pictures, training, evaluation, report, model card."""
+"""The whole way on a made-up product: images, training, evaluation, report, model card."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def demo(folder: Path, options: RunOptions, watcher: Watcher, product: dict[str,
         folder: for everything; becomes the model folder too.
         options: of the training, ``DEFAULT_MINUTES`` long if they do not say; its seed is the product's too.
         watcher: hears of the progress.
-        product: numbers and size of the pictures, as :func:`advrad.demo.flange.render.write_product` names them.
+        product: numbers and size of the images, as :func:`advrad.demo.flange.render.write_product` names them.
 
     Raises:
         OutputError: the folder holds something else, or cannot be written.

@@ -1,4 +1,4 @@
-"""The one contract that every denoiser keeps, and the only place that rescales pictures."""
+"""The one contract that every denoiser keeps, and the only place that rescales images."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ SCALES = 4
 
 
 class Denoiser(nn.Module):
-    """Estimates the clean picture behind additive Gaussian noise: ``D(z, sigma)``.
+    """Estimates the clean image behind additive Gaussian noise: ``D(z, sigma)``.
 
-    Subclasses implement :meth:`denoise` and :meth:`training_loss`. They take and give pictures in [0, 1] units;
+    Subclasses implement :meth:`denoise` and :meth:`training_loss`. They take and give images in [0, 1] units;
     whatever range their network works in stays inside. Nothing is clamped and no gradient is stopped on the way.
     """
 
-    #: Height and width of a picture must be multiples of this.
+    #: Height and width of an image must be multiples of this.
     multiple_px: int = 1
 
     def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
         """Denoise.
 
         Args:
-            z: (b, 3, h, w) float, a picture in [0, 1] plus noise of standard deviation ``sigma``; unclamped.
+            z: (b, 3, h, w) float, an image in [0, 1] plus noise of standard deviation ``sigma``; unclamped.
             sigma: (b,) float > 0, in [0, 1] pixel units.
-            window: (b, 4), top, left, bottom, right of ``z`` in the whole picture, whose corners are -1 and 1;
-                None for the whole picture. Denoisers without a sense of place ignore it.
+            window: (b, 4), top, left, bottom, right of ``z`` in the whole image, whose corners are -1 and 1;
+                None for the whole image. Denoisers without a sense of place ignore it.
 
         Returns:
-            (b, 3, h, w): estimate of the picture without noise, unclamped. Row i depends on row i only.
+            (b, 3, h, w): estimate of the image without noise, unclamped. Row i depends on row i only.
             Differentiable in ``z``.
         """
         raise NotImplementedError
@@ -41,23 +41,23 @@ class Denoiser(nn.Module):
         """Loss of one batch, a function of its arguments alone: whoever trains draws the randomness.
 
         Args:
-            images: (b, 3, h, w) in [0, 1], normal pictures.
-            corrupted: same shape; the pictures that are noised and shown to the network, which a denoiser may
+            images: (b, 3, h, w) in [0, 1], normal images.
+            corrupted: same shape; the images that are noised and shown to the network, which a denoiser may
                 learn to restore. Equal to ``images`` for plain denoising.
             level: (b,) uniform in [0, 1); each denoiser maps it to its own distribution of noise levels.
             noise: (b, 3, h, w) standard normal.
             window: as in :meth:`denoise`.
 
         Returns:
-            (b,) loss per picture, differentiable in the parameters.
+            (b,) loss per image, differentiable in the parameters.
         """
         raise NotImplementedError
 
     def adapt(self, batches: Iterable[Tensor]) -> None:
-        """Take from normal pictures what needs no gradients, before training. Most denoisers need nothing.
+        """Take from normal images what needs no gradients, before training. Most denoisers need nothing.
 
         Args:
-            batches: (b, 3, h, w) in [0, 1], whole pictures of one size, as training will show them.
+            batches: (b, 3, h, w) in [0, 1], whole images of one size, as training will show them.
         """
 
     def optimiser_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -65,5 +65,5 @@ class Denoiser(nn.Module):
         return [], list(self.parameters())
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """``D(z, sigma)`` on whole pictures; shapes and units as in :meth:`denoise`."""
+        """``D(z, sigma)`` on whole images; shapes and units as in :meth:`denoise`."""
         return self.denoise(z, sigma)

@@ -1,8 +1,8 @@
 """Denoisers from DDPM networks: any unconditional diffusers ``UNet2DModel`` under the one contract.
 
 A DDPM sees ``x_k = sqrt(abar_k) x + sqrt(1 - abar_k) noise`` and a step number k. Divided by ``sqrt(abar_k)``
-that is a picture plus noise of level ``s_k = sqrt((1 - abar_k) / abar_k)``, so the network can be asked at
-any noise level: scale the picture back, look up the step, and read the clean picture off the prediction.
+that is an image plus noise of level ``s_k = sqrt((1 - abar_k) / abar_k)``, so the network can be asked at
+any noise level: scale the image back, look up the step, and read the clean image off the prediction.
 """
 
 from __future__ import annotations
@@ -81,12 +81,12 @@ class DdpmConfig(Config):
     """A ``UNet2DModel`` with its schedule.
 
     Attributes:
-        size_px: side of the square pictures.
+        size_px: side of the square images.
         channels: 3 for colour. 1 for a grey network: it sees the mean of the three channels and gives grey.
         block_out_channels: width of each level, from the full resolution down by halves.
         down_block_types: diffusers block of each level; ``AttnDownBlock2D`` has attention.
         layers_per_block: residual layers per level.
-        prediction_type: what the network predicts: the noise (epsilon), the clean picture (sample), or
+        prediction_type: what the network predicts: the noise (epsilon), the clean image (sample), or
             the velocity of Salimans and Ho 2022.
         schedule: the noise.
         options: further arguments of ``UNet2DModel``, by their names there.
@@ -115,7 +115,7 @@ class DdpmConfig(Config):
 
 
 PRESETS: Mapping[str, DdpmConfig] = {
-    # The size of the original DDPM for 256 px pictures: attention at 16 px and, in the middle, at 8 px.
+    # The size of the original DDPM for 256 px images: attention at 16 px and, in the middle, at 8 px.
     "paper": DdpmConfig(
         size_px=256,
         block_out_channels=(128, 128, 256, 256, 512, 512),
@@ -138,7 +138,7 @@ class DdpmDenoiser(Denoiser):
     Noise levels between two steps are met by a fractional step, interpolated in the logarithm of the level.
     Outside ``[sigma_min, sigma_max]`` the network is told the nearest step while the arithmetic keeps the
     true level. Below, that is harmless: the output differs from the input by less noise than the first step
-    adds. Above, it means nothing; the levels at which pictures are scored lie far below.
+    adds. Above, it means nothing; the levels at which images are scored lie far below.
 
     Args:
         network: called as ``network(x, step).sample`` with x (b, c, h, w) and step (b,), counted from 0.
@@ -156,7 +156,7 @@ class DdpmDenoiser(Denoiser):
         super().__init__()
         self.network = network
         self.config = config
-        # The network halves the picture once per level, the error maps to their smallest scale.
+        # The network halves the image once per level, the error maps to their smallest scale.
         self.multiple_px = 2 ** max(len(config.block_out_channels) - 1, SCALES - 1)
         sigmas = config.schedule.sigmas()
         # A grey network sees the mean of three channels, whose noise is weaker by the root of three.
@@ -191,14 +191,14 @@ class DdpmDenoiser(Denoiser):
         """The simple DDPM loss: squared error of the prediction at a step drawn uniformly.
 
         Args:
-            images: (b, 3, h, w) float in [0, 1], normal pictures.
-            corrupted: ignored: a DDPM predicts the noise, which leaves no room for a second picture.
+            images: (b, 3, h, w) float in [0, 1], normal images.
+            corrupted: ignored: a DDPM predicts the noise, which leaves no room for a second image.
             level: (b,) in [0, 1), the step as a share of all.
             noise: (b, 3, h, w) standard normal.
             window: ignored.
 
         Returns:
-            (b,) loss per picture, >= 0.
+            (b,) loss per image, >= 0.
 
         Source: Ho, Jain, Abbeel 2020, equation 14.
         """

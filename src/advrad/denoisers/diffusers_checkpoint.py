@@ -28,7 +28,7 @@ def load(source: str | Path, size_px: int | None = None, revision: str | None = 
 
     Args:
         source: a folder; as a str also the name of a model on the Hugging Face hub.
-        size_px: side of the pictures, where it should differ from the checkpoint's or is not in it.
+        size_px: side of the images, where it should differ from the checkpoint's or is not in it.
         revision: branch, tag or commit on the hub.
 
     Returns:
@@ -114,7 +114,7 @@ def _config_from(
     if channels not in (1, 3) or unet.get("out_channels", 3) != channels:
         raise CheckpointError(
             f"{unet_path}: {channels} channels in and {unet.get('out_channels', 3)} out; "
-            "use a network on pictures with 3 (or 1) of both and without a learned variance"
+            "use a network on images with 3 (or 1) of both and without a learned variance"
         )
     if size_px is None:
         size = unet.get("sample_size")

@@ -1,8 +1,8 @@
 """``lean``, the default denoiser: EDM preconditioning around the lean U-Net.
 
-Three things go beyond a plain denoiser. It knows where in the picture, and at which magnification, it looks, so that
-one network serves the whole picture and crops of it. It learns to undo synthetic defects, so that what it gives back
-is a normal picture even where the noise is too weak to drown a defect. And it knows from the start what every place
+Three things go beyond a plain denoiser. It knows where in the image, and at which magnification, it looks, so that
+one network serves the whole image and crops of it. It learns to undo synthetic defects, so that what it gives back
+is a normal image even where the noise is too weak to drown a defect. And it knows from the start what every place
 usually looks like and how much it varies, which the first minute of training would else be spent on.
 """
 
@@ -22,9 +22,9 @@ from advrad.denoisers.base import SCALES, Denoiser
 from advrad.denoisers.unet import LeanUNet
 from advrad.utils.config import Config
 
-_DATA_STD = 0.5  # of pictures in [-1, 1], where nothing is known of them; EDM's sigma_data
+_DATA_STD = 0.5  # of images in [-1, 1], where nothing is known of them; EDM's sigma_data
 _LEAST_STD = 0.04  # of a place that never changes: about what is visible
-_REFERENCE_PX = 128  # magnification is counted in octaves from this picture size
+_REFERENCE_PX = 128  # magnification is counted in octaves from this image size
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -51,7 +51,7 @@ class LeanConfig(Config):
 
 
 def positions(window: Tensor, height: int, width: int) -> Tensor:
-    """Row and column of every cell centre in the whole picture.
+    """Row and column of every cell centre in the whole image.
 
     Args:
         window: (b, 4) top, left, bottom, right in [-1, 1].
@@ -97,7 +97,7 @@ class LeanDenoiser(Denoiser):
 
     @torch.no_grad()
     def adapt(self, batches: Iterable[Tensor]) -> None:
-        """Take mean and variance of every place from normal pictures; see :class:`Denoiser`."""
+        """Take mean and variance of every place from normal images; see :class:`Denoiser`."""
         images = [2 * images.to(self.mean.device) - 1 for images in batches]
         side, count = images[0].shape[-1], sum(map(len, images))
         mean = torch.cat([resize(part, self.config.usual_px) for part in images]).mean(0, keepdim=True)

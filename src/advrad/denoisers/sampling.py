@@ -1,4 +1,4 @@
-"""Robust reconstruction: noise the picture, then walk back to a clean one in one step or many."""
+"""Robust reconstruction: noise the image, then walk back to a clean one in one step or many."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class StoredNoise(torch.Generator):
 def draw_noise(images: Tensor, generator: torch.Generator, independent: bool = False) -> Tensor:
     """One draw of standard noise.
 
-    By default all rows share it. A score must depend on its own picture only, whatever else is in the batch; rows
-    that share one draw keep that for any batch size. Statistics over pictures need rows of their own, or they would
+    By default all rows share it. A score must depend on its own image only, whatever else is in the batch; rows
+    that share one draw keep that for any batch size. Statistics over images need rows of their own, or they would
     learn the one draw by heart.
 
     Args:
@@ -90,7 +90,7 @@ def reconstruct(
     independent: bool = False,
     path: GradientPath = "exact",
 ) -> Tensor:
-    """Noise pictures and take the noise away again.
+    """Noise images and take the noise away again.
 
     Args:
         denoiser: any denoiser; it is used in the mode (training, evaluation) it is in.

@@ -1,6 +1,6 @@
 """The lean U-Net: a small residual network whose arithmetic fits two CPU cores.
 
-What makes it lean: pictures enter through a patchified stem (space-to-depth), most of the arithmetic happens
+What makes it lean: images enter through a patchified stem (space-to-depth), most of the arithmetic happens
 at low resolution in plain 3x3 convolutions, there is no attention, and the only normalisation is one per-pixel
 root mean square per block, which costs two passes over memory instead of GroupNorm's many.
 """
@@ -43,15 +43,15 @@ class ResidualBlock(nn.Module):
 
 
 class LeanUNet(nn.Module):
-    """U-Net over patchified pictures, conditioned on scalars and on the position of every pixel.
+    """U-Net over patchified images, conditioned on scalars and on the position of every pixel.
 
     Args:
-        in_channels: channels of the picture.
-        out_channels: channels of the output, at the picture's resolution.
+        in_channels: channels of the image.
+        out_channels: channels of the output, at the image's resolution.
         channels: width of each level; each level has half the resolution of the one before.
         blocks: residual blocks per level, on the way down and again on the way up.
         stem_px: side of the patches that the stem folds into channels.
-        scalars: number of conditioning scalars per picture.
+        scalars: number of conditioning scalars per image.
         condition_channels: width of the condition inside.
     """
 
@@ -93,7 +93,7 @@ class LeanUNet(nn.Module):
 
     @property
     def multiple_px(self) -> int:
-        """Height and width of a picture must be multiples of this."""
+        """Height and width of an image must be multiples of this."""
         return int(self.stem_px * 2 ** len(self.down))
 
     def forward(self, x: Tensor, scalars: Tensor, position: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class LeanUNet(nn.Module):
         Args:
             x: (b, in_channels, h, w), of about unit variance.
             scalars: (b, scalars) conditioning values of magnitude about 1.
-            position: (b, 2, h / stem_px, w / stem_px), row and column in the whole picture, -1 to 1.
+            position: (b, 2, h / stem_px, w / stem_px), row and column in the whole image, -1 to 1.
 
         Returns:
             (b, out_channels, h, w); zero at initialisation.

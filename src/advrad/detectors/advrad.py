@@ -36,15 +36,15 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the detector says of one picture.
+    """What the detector says of one image.
 
     Attributes:
         score: larger is more anomalous.
         threshold: the calibrated threshold.
         defective: the verdict: score > threshold.
         score_map: (size, size), where the score comes from; smoothed to show defects as a whole.
-        recon: (size, size, 3) in about [0, 1], the picture as it would be without defects.
-        path: the file, if the picture came from one.
+        recon: (size, size, 3) in about [0, 1], the image as it would be without defects.
+        path: the file, if the image came from one.
     """
 
     score: float
@@ -107,7 +107,7 @@ class AdvRAD(
 
     @property
     def size_px(self) -> int:
-        """Side of the square at which pictures enter."""
+        """Side of the square at which images enter."""
         return self.detector_config.size_px
 
     @property
@@ -172,7 +172,7 @@ class AdvRAD(
         return members, recon
 
     def normal(self, look: NoiseView, index: int) -> MapStatistics:
-        """What an error map of normal pictures looks like.
+        """What an error map of normal images looks like.
 
         Args:
             look: one of the score's.
@@ -213,8 +213,8 @@ class AdvRAD(
         """
         if self.detector_config.calibration is None:
             raise NotCalibratedError(
-                "the detector has no threshold, so it does not decide; calibrate it on good pictures first"
-                " (AdvRAD.calibrate, or train with enough good pictures for --false-alarm-rate)"
+                "the detector has no threshold, so it does not decide; calibrate it on normal images first"
+                " (AdvRAD.calibrate, or train with enough normal images for --false-alarm-rate)"
             )
         return self.detector_config.calibration
 
@@ -253,26 +253,26 @@ class AdvRAD(
         return scores, maps, recon
 
     def predict(
-        self, pictures: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS
+        self, inputs: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS
     ) -> Iterator[Prediction]:
-        """Score pictures and decide.
+        """Score images and decide.
 
         Args:
-            pictures: (b, 3, h, w) float in [0, 1], or one path, or paths.
-            batch_size: pictures at a time; changes the results as little as in :meth:`measure`.
-            max_pixels: bound on each picture file.
+            inputs: (b, 3, h, w) float in [0, 1], or one path, or paths.
+            batch_size: images at a time; changes the results as little as in :meth:`measure`.
+            max_pixels: bound on each image file.
 
         Yields:
-            One prediction per picture, in order, as it is made.
+            One prediction per image, in order, as it is made.
 
         Raises:
             NotCalibratedError: there is no threshold.
-            PictureError: a file cannot be read.
+            ImageError: a file cannot be read.
         """
         calibration = self.calibration
-        if isinstance(pictures, (str, Path)):
-            pictures = [pictures]
-        for images, paths in _batches(pictures, batch_size, self.size_px, max_pixels):
+        if isinstance(inputs, (str, Path)):
+            inputs = [inputs]
+        for images, paths in _batches(inputs, batch_size, self.size_px, max_pixels):
             scores, maps, recon = self.measure(images)
             for row, path in enumerate(paths):
                 score = float(scores[row])
@@ -288,15 +288,15 @@ class AdvRAD(
     def calibrate(
         self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
     ) -> None:
-        """Set the threshold from normal pictures that nothing else was learnt from.
+        """Set the threshold from normal images that nothing else was learnt from.
 
         Args:
             normals: batches (b, 3, h, w) in [0, 1].
-            false_alarm_rate: share of normal pictures that may be called defective.
+            false_alarm_rate: share of normal images that may be called defective.
             source: provenance, kept with the threshold.
 
         Raises:
-            ConfigError: too few pictures for the rate.
+            ConfigError: too few images for the rate.
         """
         scores, peaks = [], []
         for images in normals:
@@ -402,15 +402,15 @@ class AdvRAD(
 
 
 def _batches(
-    pictures: Tensor | Iterable[str | Path], batch_size: int, size_px: int, max_pixels: int
+    inputs: Tensor | Iterable[str | Path], batch_size: int, size_px: int, max_pixels: int
 ) -> Iterator[tuple[Tensor, list[Path | None]]]:
-    if isinstance(pictures, Tensor):
-        for part in torch.split(pictures, batch_size):
+    if isinstance(inputs, Tensor):
+        for part in torch.split(inputs, batch_size):
             yield part, [None] * len(part)
         return
     images: list[Tensor] = []
     paths: list[Path | None] = []
-    for path in pictures:
+    for path in inputs:
         images.append(read_resized(Path(path), size_px, max_pixels))
         paths.append(Path(path))
         if len(images) == batch_size:

@@ -1,4 +1,4 @@
-"""Any model of anomalib as a detector whose gradients reach the picture.
+"""Any model of anomalib as a detector whose gradients reach the image.
 
 Anomalib's models are built to score, not to be attacked: they run their feature networks under ``no_grad`` and detach
 maps on the way to the score. Here the same code runs with both made void for the calling thread, so that the values
@@ -23,7 +23,7 @@ from advrad.errors import ConfigError
 if TYPE_CHECKING:
     from anomalib.models.components.base import AnomalibModule
 
-#: Models known to score every row of a batch for itself. All others see one picture at a time: Cflow, for one, scales
+#: Models known to score every row of a batch for itself. All others see one image at a time: Cflow, for one, scales
 #: its map by the largest value in the batch.
 _ROWS_APART = frozenset(
     {
@@ -69,7 +69,7 @@ class WholeGraph(TorchFunctionMode):
 
 
 class AnomalibAdapter:
-    """What :func:`expose` makes of a model: pictures in, its raw scores and maps out.
+    """What :func:`expose` makes of a model: images in, its raw scores and maps out.
 
     Args:
         model: trained.
@@ -87,7 +87,7 @@ class AnomalibAdapter:
         return self.run(self.model.model, images)
 
     def run(self, score: Callable[[Tensor], Any], images: Tensor) -> Any:
-        """Pre-process pictures and score them, with a whole graph."""
+        """Pre-process images and score them, with a whole graph."""
         with WholeGraph():
             images = images.to(self.model.device)
             prepared = images if self.transform is None else self.transform(images)
@@ -103,8 +103,8 @@ class AnomalibAdapter:
 def expose(model: AnomalibModule) -> CallableDetector:
     """Make a detector of a trained model of anomalib.
 
-    Scores and maps are the model's own, before anomalib's post-processor normalises them; pictures go through the
-    model's pre-processor first. For a model whose rows depend on each other, they are those of pictures scored one by
+    Scores and maps are the model's own, before anomalib's post-processor normalises them; images go through the
+    model's pre-processor first. For a model whose rows depend on each other, they are those of images scored one by
     one. The model is put into evaluation mode and stays the caller's.
 
     Args:
@@ -115,7 +115,7 @@ def expose(model: AnomalibModule) -> CallableDetector:
         validating, if it did. Where the score saturates, the hint ``unsaturated`` is what it is a growing function of.
 
     Raises:
-        ConfigError: the model is made for something else than pictures of one camera.
+        ConfigError: the model is made for something else than images of one camera.
     """
     if not isinstance(getattr(model, "model", None), nn.Module):
         raise ConfigError(f"{type(model).__name__}: has no network in its attribute `model`; wrap a function instead")

@@ -1,7 +1,7 @@
 """What an audit needs of a detector, and how any callable becomes one.
 
 Whoever attacks or certifies knows this form only, so that our detector and anybody else's meet the same code. Resizing
-and normalisation happen inside the detector: a threat model lives on the picture as given.
+and normalisation happen inside the detector: a threat model lives on the image as given.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SurrogateLoss = Callable[[Tensor, torch.Generator], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class DetectorOutput:
-    """What a detector says of b pictures.
+    """What a detector says of b images.
 
     Attributes:
         scores: (b,) larger is more anomalous.
@@ -35,15 +35,15 @@ class AnomalyDetector(Protocol):
 
     @property
     def size_px(self) -> int | None:
-        """Side of the square at which it takes pictures; None for any size."""
+        """Side of the square at which it takes images; None for any size."""
 
     @property
     def deterministic(self) -> bool:
-        """Whether it says that the same picture always gets the same score, whatever the generator."""
+        """Whether it says that the same image always gets the same score, whatever the generator."""
 
     @property
     def differentiable(self) -> bool:
-        """Whether it says that gradients reach the picture."""
+        """Whether it says that gradients reach the image."""
 
     @property
     def threshold(self) -> float | None:
@@ -51,7 +51,7 @@ class AnomalyDetector(Protocol):
 
     @property
     def noise_seed(self) -> int | None:
-        """Of the noise that it uses once deployed, the same for every picture; None if nobody knows beforehand."""
+        """Of the noise that it uses once deployed, the same for every image; None if nobody knows beforehand."""
 
     @property
     def surrogates(self) -> Mapping[str, SurrogateLoss]:
@@ -61,7 +61,7 @@ class AnomalyDetector(Protocol):
         """
 
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
-        """Score pictures; row i depends on row i only.
+        """Score images; row i depends on row i only.
 
         Args:
             images: (b, c, h, w) float in [0, 1].

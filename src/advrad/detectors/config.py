@@ -17,8 +17,8 @@ class Calibration(Config):
 
     Attributes:
         threshold: verdict defective where score > threshold.
-        false_alarm_rate: promised for normal pictures like those of the calibration.
-        n: calibration pictures.
+        false_alarm_rate: promised for normal images like those of the calibration.
+        n: calibration images.
         heat_low: score-map value at which heat maps begin to glow: the median of the normal maps' maxima.
         heat_high: value that only the threshold's share of normal maps passes; outlined in heat maps.
         source: the data, the product in them, and the seed of the split.
@@ -37,9 +37,9 @@ class RobustCalibration(Config):
 
     Attributes:
         threshold: verdict anomalous where the smoothed score > threshold.
-        false_alarm_rate: promised for normal pictures like those of the calibration, each moved by up to ``radius``.
-        radius: l2, in [0, 1] pixel units of a picture of the detector's own size.
-        n: calibration pictures.
+        false_alarm_rate: promised for normal images like those of the calibration, each moved by up to ``radius``.
+        radius: l2, in [0, 1] pixel units of an image of the detector's own size.
+        n: calibration images.
         draws: that bounded each of their scores.
         confidence: with which each of these bounds holds.
         source: the data, the product in them, and the seed of the split.
@@ -59,8 +59,8 @@ class DetectorConfig(Config):
 
     Attributes:
         denoiser: kind and shape of the network.
-        size_px: side of the square at which pictures enter; the published input size.
-        score: how a picture is scored.
+        size_px: side of the square at which images enter; the published input size.
+        score: how an image is scored.
         locations: mean normal score of each error map.
         scales: spread of each error map's normal score.
         ceilings: of each error map, see :func:`advrad.detectors.scoring.divide_by_image_mean`.
@@ -68,7 +68,7 @@ class DetectorConfig(Config):
         precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
         calibration: None while no threshold was set.
         guarantee: the threshold of certified verdicts; None while none was set.
-        training: how it was trained: the plan, the numbers of pictures, what was tried for the score, the versions.
+        training: how it was trained: the plan, the numbers of images, what was tried for the score, the versions.
         figures: measured results, shown in the model card.
     """
 

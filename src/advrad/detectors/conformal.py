@@ -10,13 +10,13 @@ from advrad.errors import ConfigError
 
 
 def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05) -> float:
-    """Split-conformal threshold: a new normal picture exceeds it with at most the given probability.
+    """Split-conformal threshold: a new normal image exceeds it with at most the given probability.
 
-    The promise holds for pictures exchangeable with the calibration pictures, on average over calibration sets,
+    The promise holds for images exchangeable with the calibration images, on average over calibration sets,
     and for any score, however poor. It says nothing about defects.
 
     Args:
-        scores: of calibration pictures: normal, used for nothing else.
+        scores: of calibration images: normal, used for nothing else.
         false_alarm_rate: alpha, strictly between 0 and 1.
 
     Returns:
@@ -30,8 +30,8 @@ def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05)
     needed = normals_needed(false_alarm_rate)
     if len(scores) < needed:
         raise ConfigError(
-            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration pictures, there are {len(scores)};"
-            f" give more normal pictures, or accept a rate of {rate_in_reach(len(scores)):g} or more"
+            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration images, there are {len(scores)};"
+            f" give more normal images, or accept a rate of {rate_in_reach(len(scores)):g} or more"
         )
     if not all(math.isfinite(score) for score in scores):
         raise ConfigError("calibration: a score is not a finite number; train again")

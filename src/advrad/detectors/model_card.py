@@ -26,15 +26,15 @@ tags:
 _LIMITS = """\
 ## What it does not promise
 
-- It knows one product, photographed as in its training pictures. Another product, camera, light or framing
+- It knows one product, photographed as in its training images. Another product, camera, light or framing
   needs a training of its own.
-- The false-alarm rate holds on average for normal pictures like those of the calibration, not for each batch
-  of pictures, and not once the production or the camera has drifted.
+- The false-alarm rate holds on average for normal images like those of the calibration, not for each batch
+  of images, and not once the production or the camera has drifted.
 - Nothing is promised of defects: how many are found is measured, not guaranteed, and a kind of defect that
   was not tested may be missed.
 - Reconstruction by diffusion is meant to make adversarial changes of the input harder. That is no proof: a
   robustness that is not among the figures above was not measured.
-- Defects smaller than a few pixels at the input size are lost when the picture is resized.
+- Defects smaller than a few pixels at the input size are lost when the image is resized.
 """
 
 
@@ -51,8 +51,8 @@ def render(config: DetectorConfig) -> str:
     title = f"AdvRAD detector for {_plain(product)}" if product else "AdvRAD detector"
     parts = [
         f"{_HEAD}\n# {title}\n",
-        "Finds defects in pictures of an industrial product, after seeing good pictures only: a diffusion\n"
-        "model reconstructs the picture as it would be without defects, and what differs is scored.\n",
+        "Finds defects in images of an industrial product, after seeing normal images only: a diffusion\n"
+        "model reconstructs the image as it would be without defects, and what differs is scored.\n",
         _use(),
         _decision(config),
         _figures(config.figures),
@@ -75,8 +75,8 @@ def promise(config: DetectorConfig) -> str:
     if calibration is None:
         return "There is no threshold: the detector scores but does not decide."
     return (
-        f"Set by the scores of {calibration.n} normal pictures that nothing else was learnt from; a normal"
-        " picture like them"
+        f"Set by the scores of {calibration.n} normal images that nothing else was learnt from; a normal"
+        " image like them"
         f" exceeds it with a probability of at most {percent(calibration.false_alarm_rate)}."
     )
 
@@ -89,11 +89,11 @@ def _use() -> str:
 from advrad import AdvRAD
 
 detector = AdvRAD.from_pretrained("path/to/this/folder")
-for prediction in detector.predict(["picture.png"]):
+for prediction in detector.predict(["image.png"]):
     print(prediction.score, prediction.defective)
 ```
 
-Or in a shell: `advrad predict path/to/this/folder picture.png -o heat-maps`
+Or in a shell: `advrad predict path/to/this/folder image.png -o heat-maps`
 """
 
 
@@ -102,12 +102,12 @@ def _decision(config: DetectorConfig) -> str:
     if config.calibration is not None:
         rows.append(("Threshold", f"{config.calibration.threshold:.6g}"))
         rows.append(("Promised false-alarm rate", f"at most {percent(config.calibration.false_alarm_rate)}"))
-        rows.append(("Calibration pictures", str(config.calibration.n)))
+        rows.append(("Calibration images", str(config.calibration.n)))
     rows.append(("Score", describe(config.score)))
     reason = config.training.get("reason")
     if reason:
         rows.append(("Why this score", str(reason)))
-    words = "A picture is called defective where its score lies above the threshold. "
+    words = "An image is called defective where its score lies above the threshold. "
     return f"## How it decides\n\n{words if config.calibration else ''}{promise(config)}\n\n{_table(rows)}"
 
 
@@ -115,7 +115,7 @@ def _figures(figures: Mapping[str, Any]) -> str:
     if not figures:
         return (
             "## Measured figures\n\nNot evaluated yet. `advrad evaluate path/to/this/folder DATA --save`"
-            " measures the detector\non test pictures and writes the figures here.\n"
+            " measures the detector\non test images and writes the figures here.\n"
         )
     interval = figures.get("image_auroc_ci")
     area = number(figures.get("image_auroc"))
@@ -127,14 +127,14 @@ def _figures(figures: Mapping[str, Any]) -> str:
         ("AUPRO (false-positive rate up to 30 %)", number(figures.get("aupro"))),
         ("Defects found at the threshold (TPR)", percent(figures.get("tpr"))),
         ("False alarms at the threshold (FPR)", percent(figures.get("fpr"))),
-        ("Test pictures", f"{figures.get('n_good', 0)} good, {figures.get('n_defect', 0)} defective"),
+        ("Test images", f"{figures.get('n_good', 0)} good, {figures.get('n_defect', 0)} defective"),
     ]
-    words = "On test pictures that were not used for training or calibration."
+    words = "On test images that were not used for training or calibration."
     warnings = "".join(f"> **Warning.** {_plain(warning)}\n\n" for warning in figures.get("warnings", ()))
     text = f"## Measured figures\n\n{words}\n\n{warnings}{_table(rows)}"
     per_defect = figures.get("per_defect") or {}
     if per_defect:
-        lines = ["", "| Defect | Pictures | AUROC | Found |", "|---|---:|---:|---:|"]
+        lines = ["", "| Defect | Images | AUROC | Found |", "|---|---:|---:|---:|"]
         lines += [
             f"| {_plain(name)} | {row['n']} | {number(row['auroc'])} | {percent(row['tpr'])} |"
             for name, row in per_defect.items()
@@ -154,10 +154,10 @@ def _making(config: DetectorConfig) -> str:
     if isinstance(loop, Mapping):
         rows += [("Steps", str(loop.get("steps"))), ("Batch size", str(loop.get("batch_size")))]
         rows.append(("Seed", str(loop.get("seed"))))
-    pictures = training.get("pictures")
-    if isinstance(pictures, Mapping):
-        parts = ", ".join(f"{count} for {name}" for name, count in pictures.items())
-        rows.append(("Normal pictures", parts.replace("for train", "for training")))
+    images = training.get("pictures")
+    if isinstance(images, Mapping):
+        parts = ", ".join(f"{count} for {name}" for name, count in images.items())
+        rows.append(("Normal images", parts.replace("for train", "for training")))
     if isinstance(training.get("seconds"), int | float):
         rows.append(("Training time", f"{training['seconds'] / 60:.1f} min"))
     versions = training.get("versions")

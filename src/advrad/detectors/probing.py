@@ -30,7 +30,7 @@ def validated_output(detector: AnomalyDetector, images: Tensor, generator: torch
     scores = answer.scores.detach().float().cpu()
     if scores.shape != (len(images),):
         raise DetectorError(
-            f"the detector answered {len(images)} pictures with scores of shape {tuple(scores.shape)}; it must be"
+            f"the detector answered {len(images)} images with scores of shape {tuple(scores.shape)}; it must be"
             f" ({len(images)},)"
         )
     if not bool(torch.isfinite(scores).all()):
@@ -53,9 +53,9 @@ class ProbedProperties:
 
     Attributes:
         deterministic: the same score under other noise.
-        differentiable: a gradient reaches the pictures.
+        differentiable: a gradient reaches the images.
         why_not: why none does.
-        agreement: cosine between the gradients of two noise draws, the mean over pictures; 1 without noise, or without
+        agreement: cosine between the gradients of two noise draws, the mean over images; 1 without noise, or without
             a gradient to compare.
     """
 
@@ -66,7 +66,7 @@ class ProbedProperties:
 
 
 def probe(detector: AnomalyDetector, images: Tensor) -> ProbedProperties:
-    """Try a detector on pictures, (b, c, h, w) in [0, 1]."""
+    """Try a detector on images, (b, c, h, w) in [0, 1]."""
     first, second = (validated_output(detector, images, torch.Generator().manual_seed(seed)).scores for seed in (1, 2))
     deterministic = bool(torch.equal(first, second))
     try:
@@ -81,10 +81,10 @@ def probe(detector: AnomalyDetector, images: Tensor) -> ProbedProperties:
 
 
 def gradient_of(detector: AnomalyDetector, images: Tensor, seed: int) -> Tensor:
-    """Gradient of the score by the pictures, of their shape, on the noise of a seed.
+    """Gradient of the score by the images, of their shape, on the noise of a seed.
 
     Raises:
-        RuntimeError: none reaches the pictures.
+        RuntimeError: none reaches the images.
     """
     point = images.detach().clone().requires_grad_()
     with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""From picture and reconstruction to error maps, and from the maps to one number.
+"""From image and reconstruction to error maps, and from the maps to one number.
 
 The paper's score is one choice among those named here: normalisation ``mean``, pooling 0 (the maximum), one look,
 scales averaged, level absolute.
@@ -22,7 +22,7 @@ from advrad.denoisers.sampling import GradientPath, reconstruct
 from advrad.utils.config import Config
 
 Normalisation = Literal["none", "mean", "spread", "tolerant"]
-#: Divisors are at least this: the errors of pictures of flat colour, perfectly foretold, may all be 0.
+#: Divisors are at least this: the errors of images of flat colour, perfectly foretold, may all be 0.
 EPS = 1e-12
 
 Scales = Literal["averaged", "apart"]
@@ -30,10 +30,10 @@ Level = Literal["absolute", "relative"]
 
 
 class NoiseView(Config):
-    """One reconstruction of the picture.
+    """One reconstruction of the image.
 
     Attributes:
-        view_px: the picture is shrunk to this size first.
+        view_px: the image is shrunk to this size first.
         sigma: noise level, [0, 1] pixel units.
     """
 
@@ -42,14 +42,15 @@ class NoiseView(Config):
 
 
 class ScoreConfig(Config):
-    """How a picture is scored.
+    """How an image is scored.
 
     Attributes:
         looks: each gives one error map or several; the scores of all maps are averaged, each in units of its spread
-            over normal pictures.
+            over normal images.
         scales: ``averaged``: a look's errors at the four scales are averaged into one map, as in the paper; ``apart``:
             each scale is a map of its own, so that unavoidable error at one does not drown what another sees.
-        level: ``absolute``: error maps as they are; ``relative``: each divided by its own mean, see :func:`divide_by_image_mean`.
+        level: ``absolute``: error maps as they are; ``relative``: each divided by its own mean, see
+            :func:`divide_by_image_mean`.
         normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position;
             ``tolerant``: the same with a spread no smaller than what harmless changes cause, see :func:`spread_floor`.
         filter_px: odd width of the mean filter over each error map, in cells of that map; 1 leaves it as it is.
@@ -93,7 +94,7 @@ def paper_score(size_px: int, sigma: float = 0.26, filter_px: int = 3) -> ScoreC
 
 
 def describe(config: ScoreConfig) -> str:
-    """How pictures are scored, in one line of words."""
+    """How images are scored, in one line of words."""
     views = "+".join(str(view) for view in sorted({look.view_px for look in config.looks}))
     sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({look.sigma for look in config.looks}))
     pooling = f"mean of the top {config.pooling:.1%}" if config.pooling else "maximum"
@@ -188,14 +189,15 @@ def pool(maps: Tensor, share: float) -> Tensor:
 
 @dataclass(frozen=True)
 class MapStatistics:
-    """What one error map of normal pictures looks like.
+    """What one error map of normal images looks like.
 
     Attributes:
         mean: (1, 1, h, w) mean error map.
         spread: (1, 1, h, w) standard deviation of the error map per position, > 0.
         location: mean of the pooled score.
         scale: standard deviation of the pooled score, > 0.
-        ceiling: up to where a map's own mean is divided out, > 0; see :func:`divide_by_image_mean`. No error in [0, 1] exceeds 1.
+        ceiling: up to where a map's own mean is divided out, > 0; see :func:`divide_by_image_mean`. No error in
+            [0, 1] exceeds 1.
     """
 
     mean: Tensor
@@ -205,13 +207,13 @@ class MapStatistics:
     ceiling: float = 1.0
 
 
-#: The ceiling, in units of the largest mean error of a normal picture: what is rougher than any of these is no longer
+#: The ceiling, in units of the largest mean error of a normal image: what is rougher than any of these is no longer
 #: put down to roughness.
 CEILING = 1.2
 
 
 def ceiling_of(maps: Tensor) -> float:
-    """The ceiling for :func:`divide_by_image_mean`, from error maps of normal pictures, (n, 1, h, w)."""
+    """The ceiling for :func:`divide_by_image_mean`, from error maps of normal images, (n, 1, h, w)."""
     return CEILING * float(maps.mean((1, 2, 3)).max()) + EPS
 
 
@@ -220,8 +222,8 @@ def divide_by_image_mean(maps: Tensor, level: Level, ceiling: float) -> Tensor:
 
     No denoiser foretells fine texture, and how much of it there is differs from one piece to the next, as does the
     light. A score of absolute errors calls a rough piece defective; one of relative errors looks for a place that is
-    worse than the rest of the same picture. The mean is divided out only up to a ceiling: where the error is large
-    all over, as in a picture of something else, the relative error is large, too.
+    worse than the rest of the same image. The mean is divided out only up to a ceiling: where the error is large
+    all over, as in an image of something else, the relative error is large, too.
 
     Args:
         maps: (b, 1, h, w), >= 0.
@@ -234,10 +236,10 @@ def divide_by_image_mean(maps: Tensor, level: Level, ceiling: float) -> Tensor:
     return maps / own.clamp(EPS, ceiling)
 
 
-#: Share of the average spread added to each position's: a spread from few pictures can be near 0 by luck.
+#: Share of the average spread added to each position's: a spread from few images can be near 0 by luck.
 SPREAD_FLOOR = 0.1
 #: A change of a pixel that is no defect, [0, 1] units: what sensors, compression and flickering light do, and what an
-#: adversary may. Where normal pictures hardly differ, an error of this size would else be many spreads wide.
+#: adversary may. Where normal images hardly differ, an error of this size would else be many spreads wide.
 HARMLESS = 8 / 255
 
 
@@ -245,7 +247,7 @@ def spread_floor(mean: Tensor, deviation: Tensor, how: Normalisation) -> Tensor:
     """What is added to every position's standard deviation, > 0.
 
     Args:
-        mean: (n, 1, h, w) mean error map of normal pictures, absolute errors where ``how`` is ``tolerant``.
+        mean: (n, 1, h, w) mean error map of normal images, absolute errors where ``how`` is ``tolerant``.
         deviation: its standard deviation, same shape.
         how: the normalisation. ``tolerant`` adds by how much an error rises when every pixel changes by
             :data:`HARMLESS`; the others add :data:`SPREAD_FLOOR` of the average.
@@ -260,7 +262,7 @@ def map_statistics(maps: Tensor, how: Normalisation = "spread") -> tuple[Tensor,
     """Mean and floored standard deviation per position.
 
     Args:
-        maps: (n, 1, h, w) error maps of normal pictures, n >= 2.
+        maps: (n, 1, h, w) error maps of normal images, n >= 2.
         how: as in :func:`spread_floor`.
 
     Returns:
@@ -272,7 +274,7 @@ def map_statistics(maps: Tensor, how: Normalisation = "spread") -> tuple[Tensor,
 
 
 def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) -> Tensor:
-    """Relate error maps to those of normal pictures; see :class:`ScoreConfig`.
+    """Relate error maps to those of normal images; see :class:`ScoreConfig`.
 
     Args:
         maps: (b, 1, h, w).
@@ -296,7 +298,7 @@ def standardise(maps: Tensor, normal: MapStatistics, config: ScoreConfig) -> tup
         config: level, normalisation and pooling.
 
     Returns:
-        Scores (b,) and maps (b, 1, h, w), both in units of the pooled score's spread over normal pictures.
+        Scores (b,) and maps (b, 1, h, w), both in units of the pooled score's spread over normal images.
     """
     maps = normalise(
         divide_by_image_mean(maps, config.level, normal.ceiling), normal.mean, normal.spread, config.normalisation
@@ -349,7 +351,7 @@ def mean_errors(images: Tensor, recons: Sequence[Tensor]) -> list[Tensor]:
 
 
 def scale_errors(images: Tensor, recon: Tensor) -> list[Tensor]:
-    """Squared error after area-downsampling both pictures, one map per scale 1, 1/2, 1/4, 1/8.
+    """Squared error after area-downsampling both images, one map per scale 1, 1/2, 1/4, 1/8.
 
     Args:
         images: (b, 3, h, w); h and w are multiples of 8.

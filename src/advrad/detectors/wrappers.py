@@ -62,12 +62,12 @@ def wrap(
     """Make a detector of a function or a module.
 
     Args:
-        call: pictures (b, c, h, w) in [0, 1] -> scores (b,), or maps (b, 1, h, w) or (b, h, w) whose maximum is the
+        call: images (b, c, h, w) in [0, 1] -> scores (b,), or maps (b, 1, h, w) or (b, h, w) whose maximum is the
             score, or a pair of both in any order, or an object or a mapping with ``pred_score`` and ``anomaly_map``. If
             it has a parameter ``generator``, it is given one; else its randomness, if any, must come from PyTorch's
             global source. A module is used in the mode it is in, and in evaluation mode if it is asked nothing else.
             Or a model of anomalib, of which everything below is known; what is given goes before it.
-        size_px: side of the square at which it takes pictures; None for any.
+        size_px: side of the square at which it takes images; None for any.
         deterministic: a promise, which an audit will test. Without it, noise is expected.
         differentiable: a promise, which an audit will test.
         threshold: of its verdict.

@@ -1,4 +1,4 @@
-"""Measuring a detector on the test pictures of a data set."""
+"""Measuring a detector on the test images of a data set."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ import numpy.typing as npt
 from advrad import metrics
 from advrad.data import shortcuts
 from advrad.data.layouts import Dataset
-from advrad.data.loading import load_masks, load_pictures
+from advrad.data.loading import load_images, load_masks
 from advrad.data.records import MAX_PIXELS, Record
 from advrad.detectors.advrad import AdvRAD
-from advrad.errors import CheckpointError, DataError, PictureError
+from advrad.errors import CheckpointError, DataError, ImageError
 from advrad.utils.files import write_text
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationResult:
-    """A detector measured on n test pictures.
+    """A detector measured on n test images.
 
     Attributes:
         labels: (n,) 0 or 1.
         scores: (n,) larger is more anomalous.
-        defects: n names, ``good`` for good pictures.
-        records: the n pictures.
+        defects: n names, ``good`` for normal images.
+        records: the n images.
         maps: (n, s, s) score maps.
         masks: (n, s, s) ground truth; all False where it is not known.
-        known: (n,) whether the ground truth of a picture is known.
+        known: (n,) whether the ground truth of an image is known.
         figures: plain JSON values: ``image_auroc``, ``image_auroc_ci``, ``pixel_auroc``, ``aupro``, ``tpr``,
             ``fpr``, ``threshold``, ``n_good``, ``n_defect`` and, by defect, ``per_defect`` (``n``, ``auroc``
-            against all good pictures, ``tpr``), ``shortcuts`` (the AUROC with which brightness, contrast or
-            sharpness alone tells good from defective pictures; see :mod:`advrad.data.shortcuts`) and ``warnings``
+            against all normal images, ``tpr``), ``shortcuts`` (the AUROC with which brightness, contrast or
+            sharpness alone tells good from anomalous images; see :mod:`advrad.data.shortcuts`) and ``warnings``
             (texts to be shown wherever the figures are). None, or empty, where it cannot be measured: without
-            good or without defective pictures, without masks, without a threshold.
+            good or without anomalous images, without masks, without a threshold.
         category: name of the product.
-        skipped: pictures that were left out.
+        skipped: images that were left out.
         notes: what is worth telling.
     """
 
@@ -53,7 +53,7 @@ class EvaluationResult:
     known: npt.NDArray[np.bool_]
     figures: dict[str, Any]
     category: str
-    skipped: tuple[PictureError, ...] = ()
+    skipped: tuple[ImageError, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -67,30 +67,30 @@ def evaluate(
     max_pixels: int = MAX_PIXELS,
     batch_size: int = 8,
 ) -> EvaluationResult:
-    """Measure a detector on the test split; no other picture is looked at.
+    """Measure a detector on the test split; no other image is looked at.
 
     Args:
         detector: with or without a threshold.
         dataset: as of :func:`advrad.data.layouts.find_records`.
-        skip_bad: leave out pictures that cannot be read, and count masks that cannot be read as unknown.
+        skip_bad: leave out images that cannot be read, and count masks that cannot be read as unknown.
         seed: of the interval's resampling.
-        progress: told (pictures scored, pictures in all).
-        max_pixels: bound on each picture file.
-        batch_size: pictures at a time; does not change the figures.
+        progress: told (images scored, images in all).
+        max_pixels: bound on each image file.
+        batch_size: images at a time; does not change the figures.
 
     Raises:
-        DataError: there is no test picture.
-        PictureError: a picture or a mask cannot be read, unless ``skip_bad``.
+        DataError: there is no test image.
+        ImageError: an image or a mask cannot be read, unless ``skip_bad``.
     """
     wanted = [record for record in dataset.records if record.split == "test"]
     if not wanted:
         raise DataError(
-            f"{dataset.root}: has no test pictures; put some beside the good ones, as test/good and"
+            f"{dataset.root}: has no test images; put some beside the good ones, as test/good and"
             " test/<defect>, or as good/ and <defect>/"
         )
     size_px = detector.size_px
     # Masks first: they are quick to read, and a wrong one should not cost the scoring.
-    stack = load_pictures(wanted, size_px, skip_bad=skip_bad, max_pixels=max_pixels)
+    stack = load_images(wanted, size_px, skip_bad=skip_bad, max_pixels=max_pixels)
     records = stack.records
     masks, known = load_masks(records, size_px, skip_bad=skip_bad, max_pixels=max_pixels)
     maps = np.empty((len(records), size_px, size_px), dtype=np.float32)
@@ -98,9 +98,9 @@ def evaluate(
     statistics = []
     for start in range(0, len(records), batch_size):
         part = slice(start, min(start + batch_size, len(records)))
-        pictures = stack.batch(part)
-        statistics.append(shortcuts.describe(pictures.numpy()))
-        batch_scores, batch_maps, _ = detector.measure(pictures)
+        images = stack.batch(part)
+        statistics.append(shortcuts.describe(images.numpy()))
+        batch_scores, batch_maps, _ = detector.measure(images)
         scores[part], maps[part] = batch_scores.numpy(), batch_maps[:, 0].numpy()
         if progress is not None:
             progress(part.stop, len(records))
@@ -118,10 +118,10 @@ def evaluate(
     notes = list(stack.notes)
     if not labels.any() or labels.all():
         kind = "good" if labels.all() else "defective"
-        notes.append(f"there is no {kind} test picture, so the figures that need both kinds are not measured")
+        notes.append(f"there is no {kind} test image, so the figures that need both kinds are not measured")
     unknown = int((~known).sum())
     if unknown:
-        notes.append(f"defective pictures without a usable mask, left out of the pixel figures: {unknown}")
+        notes.append(f"anomalous images without a usable mask, left out of the pixel figures: {unknown}")
     return EvaluationResult(
         labels,
         scores,
@@ -155,7 +155,7 @@ def measure(
         defects: n names.
         masks: (n, h, w).
         maps: (n, h, w) finite.
-        known: (n,) whether ``masks`` holds for a picture.
+        known: (n,) whether ``masks`` holds for an image.
         threshold: None without calibration.
         seed: of the interval's resampling.
     """
@@ -190,7 +190,7 @@ def measure(
 
 
 def write_scores(path: Path, evaluation: EvaluationResult) -> None:
-    """Write one JSON line per picture: ``path, label, defect, score``.
+    """Write one JSON line per image: ``path, label, defect, score``.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Anomaly maps made visible on the picture they belong to."""
+"""Anomaly maps made visible on the image they belong to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from advrad.detectors.config import Calibration
 from advrad.errors import ConfigError, DataError
 
-Picture = NDArray[np.float32]
+Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 Colour = tuple[float, float, float]
 
@@ -24,11 +24,11 @@ _HEAT = np.array([[0.30, 0.05, 0.42], [0.58, 0.15, 0.40], [0.85, 0.28, 0.24], [0
 _OPACITY = 0.75
 
 
-def colour_picture(picture: ArrayLike) -> Picture:
-    """Check that an array is a colour picture.
+def colour_image(image: ArrayLike) -> Image:
+    """Check that an array is a colour image.
 
     Args:
-        picture: (h, w, 3) finite; what lies outside [0, 1] is cut off.
+        image: (h, w, 3) finite; what lies outside [0, 1] is cut off.
 
     Returns:
         (h, w, 3) in [0, 1].
@@ -36,24 +36,24 @@ def colour_picture(picture: ArrayLike) -> Picture:
     Raises:
         DataError: the shape is wrong, or a value is NaN or infinite.
     """
-    values = np.asarray(picture, dtype=np.float32)
+    values = np.asarray(image, dtype=np.float32)
     if values.ndim != 3 or values.shape[2] != 3 or 0 in values.shape:
-        raise DataError(f"picture {values.shape} is not a colour picture; pass an array of shape (h, w, 3)")
+        raise DataError(f"image {values.shape} is not a colour image; pass an array of shape (h, w, 3)")
     if not np.isfinite(values).all():
-        raise DataError("picture: a value is NaN or infinite; pass values in [0, 1]")
+        raise DataError("image: a value is NaN or infinite; pass values in [0, 1]")
     return np.clip(values, 0.0, 1.0)
 
 
-def heat_overlay(picture: ArrayLike, score_map: ArrayLike, low: float, high: float) -> Picture:
-    """Lay a score map over a picture as colour.
+def heat_overlay(image: ArrayLike, score_map: ArrayLike, low: float, high: float) -> Image:
+    """Lay a score map over an image as colour.
 
-    The scale is fixed by ``low`` and ``high`` and not by the map itself: a good picture stays as it is,
+    The scale is fixed by ``low`` and ``high`` and not by the map itself: a normal image stays as it is,
     instead of having its largest harmless value painted in the colour of a defect.
 
     Args:
-        picture: (h, w, 3) in [0, 1].
+        image: (h, w, 3) in [0, 1].
         score_map: (h', w') finite, larger is more anomalous; resized bilinearly to (h, w).
-        low: level up to which the picture is left untouched, such as the usual maximum of a good map.
+        low: level up to which the image is left untouched, such as the usual maximum of a good map.
         high: level of the strongest colour, such as the threshold. Where the map exceeds it, the area is
             outlined.
 
@@ -64,7 +64,7 @@ def heat_overlay(picture: ArrayLike, score_map: ArrayLike, low: float, high: flo
         ConfigError: not ``low < high``, or one of them is not finite.
         DataError: a shape is wrong, or the map holds NaN or infinities.
     """
-    base = colour_picture(picture)
+    base = colour_image(image)
     values = np.asarray(score_map, dtype=np.float64)
     if values.ndim != 2 or 0 in values.shape:
         raise DataError(f"score_map {values.shape} is not a map; pass an array of shape (h, w)")
@@ -81,11 +81,11 @@ def heat_overlay(picture: ArrayLike, score_map: ArrayLike, low: float, high: flo
     return outline(mixed, values > high, (1.0, 1.0, 1.0))
 
 
-def outline(picture: ArrayLike, mask: ArrayLike, colour: Colour = CYAN) -> Picture:
+def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN) -> Image:
     """Draw the border of a mask: ``colour`` on the inside and dark outside, so that it shows on any ground.
 
     Args:
-        picture: (h, w, 3) in [0, 1].
+        image: (h, w, 3) in [0, 1].
         mask: (h', w') bool; resized to the nearest pixel.
         colour: RGB in [0, 1].
 
@@ -95,7 +95,7 @@ def outline(picture: ArrayLike, mask: ArrayLike, colour: Colour = CYAN) -> Pictu
     Raises:
         DataError: a shape is wrong.
     """
-    base = colour_picture(picture).copy()
+    base = colour_image(image).copy()
     inside = np.asarray(mask)
     if inside.ndim != 2 or 0 in inside.shape:
         raise DataError(f"mask {inside.shape} is not a mask; pass an array of shape (h, w)")
@@ -103,18 +103,18 @@ def outline(picture: ArrayLike, mask: ArrayLike, colour: Colour = CYAN) -> Pictu
     rows = (np.arange(height) + 0.5) * inside.shape[0] / height
     columns = (np.arange(width) + 0.5) * inside.shape[1] / width
     inside = inside[rows.astype(int)[:, None], columns.astype(int)].astype(bool)
-    line = max(1, round(max(height, width) / 256))  # as thick on a large picture shown at the same size
+    line = max(1, round(max(height, width) / 256))  # as thick on a large image shown at the same size
     base[_grown(inside, line) & ~inside] = (0.05, 0.05, 0.05)
-    # The picture's own edge is no border: a region that runs over it stays open there.
+    # The image's own edge is no border: a region that runs over it stays open there.
     base[inside & _grown(~inside, line)] = colour
     return base
 
 
-def side_by_side(pictures: Sequence[ArrayLike], gap_px: int = 8) -> Picture:
-    """Join pictures of one height into a strip with white gaps.
+def side_by_side(images: Sequence[ArrayLike], gap_px: int = 8) -> Image:
+    """Join images of one height into a strip with white gaps.
 
     Args:
-        pictures: each (h, w, 3) in [0, 1]; widths may differ.
+        images: each (h, w, 3) in [0, 1]; widths may differ.
         gap_px: width of a gap, >= 0.
 
     Returns:
@@ -122,13 +122,13 @@ def side_by_side(pictures: Sequence[ArrayLike], gap_px: int = 8) -> Picture:
 
     Raises:
         ConfigError: ``gap_px`` is negative.
-        DataError: there is no picture, a shape is wrong or the heights differ.
+        DataError: there is no image, a shape is wrong or the heights differ.
     """
     if gap_px < 0:
         raise ConfigError(f"gap_px: {gap_px} is negative; use 0 or more")
-    parts = [colour_picture(picture) for picture in pictures]
+    parts = [colour_image(image) for image in images]
     if len({part.shape[0] for part in parts}) != 1:
-        raise DataError(f"pictures: {[part.shape for part in parts]} cannot be joined; pass pictures of one height")
+        raise DataError(f"images: {[part.shape for part in parts]} cannot be joined; pass images of one height")
     gap = np.ones((parts[0].shape[0], gap_px, 3), dtype=np.float32)
     strip = [piece for part in parts for piece in (gap, part)]
     return np.concatenate(strip[1:], axis=1)
@@ -160,12 +160,12 @@ def _resize(values: NDArray[np.float64], height: int, width: int) -> NDArray[np.
 
 
 def heat(
-    picture: npt.NDArray[np.float32], score_map: npt.NDArray[np.float32], calibration: Calibration
+    image: npt.NDArray[np.float32], score_map: npt.NDArray[np.float32], calibration: Calibration
 ) -> npt.NDArray[np.float32]:
-    """Lay a score map over a picture on the detector's own scale: a usual good picture stays as it is.
+    """Lay a score map over an image on the detector's own scale: a usual normal image stays as it is.
 
     Args:
-        picture: (h, w, 3) in [0, 1].
+        image: (h, w, 3) in [0, 1].
         score_map: (h', w').
         calibration: of the detector.
 
@@ -175,4 +175,4 @@ def heat(
     high = calibration.heat_high
     # Above a false-alarm rate of one half the threshold lies below the median.
     low = min(calibration.heat_low, high - 1e-6 * max(1.0, abs(high)))
-    return heat_overlay(picture, score_map, low, high)
+    return heat_overlay(image, score_map, low, high)

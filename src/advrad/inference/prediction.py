@@ -1,4 +1,4 @@
-"""Pictures in, verdicts out, one after the other, as far as the first that cannot be read or beyond it."""
+"""Images in, verdicts out, one after the other, as far as the first that cannot be read or beyond it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from torch import Tensor
 from advrad.certify.evaluation import CertifyPlan, certify_sequential, draws_for
 from advrad.certify.smoothing import refuse_too_few
 from advrad.certify.two_path import TwoPath
-from advrad.data.images import REDUCE_ABOVE_PIXELS, read_picture, read_resized
-from advrad.data.png import write_picture
+from advrad.data.images import REDUCE_ABOVE_PIXELS, read_image, read_resized
+from advrad.data.png import write_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import resize, to_tensor
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import Calibration
-from advrad.errors import CheckpointError, DataError, PictureError
+from advrad.errors import CheckpointError, DataError, ImageError
 from advrad.inference.heatmaps import heat
 from advrad.utils.files import make_folder
 from advrad.utils.seeding import seed_of
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What is proven of one picture, and of every other within a radius of it.
+    """What is proven of one image, and of every other within a radius of it.
 
     Attributes:
         verdict: ``certified anomalous``, ``certified normal`` or ``abstain``.
-        radius: up to which it holds, l2 in [0, 1] pixel units of the picture as given; 0 for an abstention.
+        radius: up to which it holds, l2 in [0, 1] pixel units of the image as given; 0 for an abstention.
         threshold: of the smoothed score.
         confidence: with which it holds.
         draws: of the noise that it took.
-        seed: that, with the picture's name, the noise followed from.
+        seed: that, with the image's name, the noise followed from.
     """
 
     verdict: str
@@ -67,10 +67,10 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class PredictionRecord:
-    """What is said of one picture.
+    """What is said of one image.
 
     Attributes:
-        path: the picture.
+        path: the image.
         score: larger is more anomalous.
         threshold: a larger score is called defective.
         defective: the verdict.
@@ -111,18 +111,18 @@ def predict_paths(
     out: Path | None = None,
     plan: CertifyPlan | None = None,
 ) -> Iterator[PredictionRecord | DataError]:
-    """Score pictures and decide, in order.
+    """Score images and decide, in order.
 
     Args:
         detector: calibrated.
-        sources: as of :func:`pictures_of`.
-        batch_size: pictures at a time; does not change the verdicts.
-        max_pixels: bound on each picture file.
+        sources: as of :func:`images_of`.
+        batch_size: images at a time; does not change the verdicts.
+        max_pixels: bound on each image file.
         out: made if missing; heat maps and reconstructions go there.
         plan: of certificates, with one radius and a threshold; None for none.
 
     Yields:
-        A verdict for each picture, or the error that it met; all verdicts of earlier pictures come first.
+        A verdict for each image, or the error that it met; all verdicts of earlier images come first.
 
     Raises:
         NotCalibratedError: there is no threshold.
@@ -142,7 +142,7 @@ def predict_paths(
             try:
                 images.append(read_resized(source, detector.size_px, max_pixels))
                 paths.append(source)
-            except PictureError as met:
+            except ImageError as met:
                 error = met
         if paths and (error is not None or len(paths) == batch_size):
             yield from _judged(detector, calibration, paths, images, max_pixels, out, certifier)
@@ -170,28 +170,28 @@ def _judged(
         if certifier is not None:
             try:
                 certificate = _certified(*certifier, path, max_pixels)
-            except PictureError as error:  # it went away or changed since it was scored
+            except ImageError as error:  # it went away or changed since it was scored
                 yield error
                 continue
         overlay = reconstruction = None
         if out is not None:
             overlay, reconstruction = _names(out, path)
             try:
-                picture = _whole(path, image, max_pixels)
-            except PictureError as error:
+                full = _whole(path, image, max_pixels)
+            except ImageError as error:
                 yield error
                 continue
-            write_picture(overlay, heat(picture, score_map[0].numpy(), calibration))
-            write_picture(reconstruction, recon.permute(1, 2, 0).numpy())
+            write_image(overlay, heat(full, score_map[0].numpy(), calibration))
+            write_image(reconstruction, recon.permute(1, 2, 0).numpy())
         yield PredictionRecord(
             path, value, calibration.threshold, value > calibration.threshold, overlay, reconstruction, certificate
         )
 
 
 def _certified(sampler: TwoPath, plan: CertifyPlan, path: Path, max_pixels: int) -> Certificate:
-    """Certify the picture at the size that it has in its file."""
+    """Certify the image at the size that it has in its file."""
     assert plan.threshold is not None
-    (radius,), image = plan.radii, to_tensor(read_picture(path, max_pixels))
+    (radius,), image = plan.radii, to_tensor(read_image(path, max_pixels))
     needed = draws_for(sampler, image.shape[1:], radius, plan.failure)
     refuse_too_few(needed, plan.draws, radius, plan.confidence, sampler)
     generator = torch.Generator().manual_seed(seed_of(plan.seed, path.name))
@@ -200,15 +200,15 @@ def _certified(sampler: TwoPath, plan: CertifyPlan, path: Path, max_pixels: int)
 
 
 def _whole(path: Path, image: Tensor, max_pixels: int) -> npt.NDArray[np.float32]:
-    picture = read_picture(path, max_pixels)
-    small = picture.shape[0] * picture.shape[1] <= REDUCE_ABOVE_PIXELS
-    if small and not torch.equal(resize(to_tensor(picture)[None], image.shape[-1])[0], image):
-        raise PictureError(path, "changed while it was being judged; run it again")
-    return picture
+    full = read_image(path, max_pixels)
+    small = full.shape[0] * full.shape[1] <= REDUCE_ABOVE_PIXELS
+    if small and not torch.equal(resize(to_tensor(full)[None], image.shape[-1])[0], image):
+        raise ImageError(path, "changed while it was being judged; run it again")
+    return full
 
 
 def _names(out: Path, path: Path) -> tuple[Path, Path]:
-    """Names for the results: the picture's own and a digest of where it lies; namesakes do not meet."""
+    """Names for the results: the image's own and a digest of where it lies; namesakes do not meet."""
     place = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=5).hexdigest()
     # A name may have 255 bytes; the longest character has four.
     stem = f"{path.name[:50]}-{place}"

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from advrad.data.images import read_picture
+from advrad.data.images import read_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import to_tensor
 from advrad.detectors.advrad import AdvRAD
@@ -33,12 +33,12 @@ def report_content(
 
     Args:
         evaluation: of ``detector``.
-        detector: scores the few pictures of the gallery again, for their reconstructions.
+        detector: scores the few images of the gallery again, for their reconstructions.
         run_folder: its training log is read, if there is one.
-        max_pixels: bound on each picture file.
+        max_pixels: bound on each image file.
 
     Raises:
-        PictureError: a picture went away since it was scored.
+        ImageError: an image went away since it was scored.
         DataError: the training log is damaged.
     """
     config, figures = detector.detector_config, evaluation.figures
@@ -70,7 +70,7 @@ def report_content(
         training=read_log(run_folder / "training") if run_folder else (),
         choices=tuple(shown),
         winner=winner if any(choice.name == winner for choice in shown) else None,
-        choice_metric="AUROC of held-out good pictures against synthetic defects",
+        choice_metric="AUROC of held-out normal images against synthetic defects",
         choice_reason=str(config.training.get("reason", "")),
         attacks=_results(run_folder, "attacks/*/result.json", evaluation.category),
         curves=_results(run_folder, "attacks/curve-*.json", evaluation.category),
@@ -101,17 +101,17 @@ def _results(run_folder: Path | None, pattern: str, category: str) -> tuple[dict
 
 def _item(evaluation: EvaluationResult, detector: AdvRAD, index: int, max_pixels: int) -> GalleryItem:
     record = evaluation.records[index]
-    picture = read_picture(record.path, max_pixels, at_least_px=detector.size_px)
-    # From the picture as it was scored, so that the panels belong together.
-    _, maps, recon = detector.measure(to_tensor(picture)[None])
+    image = read_image(record.path, max_pixels, at_least_px=detector.size_px)
+    # From the image as it was scored, so that the panels belong together.
+    _, maps, recon = detector.measure(to_tensor(image)[None])
     calibration = detector.detector_config.calibration
     return GalleryItem(
         name="/".join(record.path.parts[-2:]),
         label=int(evaluation.labels[index]),
         defect=record.defect,
         score=float(evaluation.scores[index]),
-        picture=picture,
-        heat=None if calibration is None else heat(picture, maps[0, 0].numpy(), calibration),
+        image=image,
+        heat=None if calibration is None else heat(image, maps[0, 0].numpy(), calibration),
         reconstruction=recon[0].clamp(0, 1).permute(1, 2, 0).numpy(),
         mask=evaluation.masks[index] if evaluation.known[index] else None,
     )

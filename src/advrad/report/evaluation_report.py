@@ -1,4 +1,4 @@
-"""One evaluation as one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+"""One evaluation as one HTML file that needs nothing else: no script, no font, no image from elsewhere."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ _SHOWN_PX = 256
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One test picture to be shown.
+    """One test image to be shown.
 
     Attributes:
         name: file name as it is to be read, such as ``scratch/004.png``.
         label: 0 for good, 1 for defective.
         defect: ``good`` or the defect's name.
         score: of the detector.
-        picture: (h, w, 3) in [0, 1].
-        heat: the picture with its score map on it, same shape; see :func:`advrad.inference.heatmaps.heat_overlay`.
+        image: (h, w, 3) in [0, 1].
+        heat: the image with its score map on it, same shape; see :func:`advrad.inference.heatmaps.heat_overlay`.
         reconstruction: (h, w, 3) in [0, 1].
-        mask: (h', w') bool, ground truth; outlined on ``heat``, or on ``picture`` where there is no ``heat``.
+        mask: (h', w') bool, ground truth; outlined on ``heat``, or on ``image`` where there is no ``heat``.
     """
 
     name: str
     label: int
     defect: str
     score: float
-    picture: Array
+    image: Array
     heat: Array | None = None
     reconstruction: Array | None = None
     mask: Array | None = None
@@ -71,12 +71,12 @@ class ReportContent:
 
     Attributes:
         category: name of the product.
-        labels: (n,) 0 or 1, one per test picture.
+        labels: (n,) 0 or 1, one per test image.
         scores: (n,) finite, larger is more anomalous.
-        defects: n names, ``good`` for good pictures.
+        defects: n names, ``good`` for normal images.
         warnings: what to know before the figures are believed.
         threshold: a score above it is called defective.
-        threshold_source: one sentence: which pictures set it and with what promise.
+        threshold_source: one sentence: which images set it and with what promise.
         image_auroc: area under the ROC curve of ``scores``.
         image_auroc_interval: its interval.
         confidence: coverage of that interval.
@@ -84,11 +84,11 @@ class ReportContent:
         aupro: area under the per-region overlap; None without masks.
         fpr_limit: limit of ``aupro``.
         misses: defects with the lowest scores, lowest first.
-        false_alarms: good pictures with the highest scores, highest first.
+        false_alarms: normal images with the highest scores, highest first.
         finds: defects with the highest scores, highest first.
         training: as of :func:`advrad.training.log.read_log`: finite ``step``, ``loss`` and, if known,
             ``images_per_s`` and ``elapsed_s``.
-        choices: candidates that were compared on normal pictures and synthetic defects.
+        choices: candidates that were compared on normal images and synthetic defects.
         winner: name of the one taken.
         choice_metric: what ``Choice.metric`` measures.
         choice_reason: one sentence: why the winner won.
@@ -130,7 +130,7 @@ class ReportContent:
 def pick_gallery(
     labels: ArrayLike, scores: ArrayLike, count: int = 4
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Choose the pictures worth showing, so that only these have to be kept.
+    """Choose the images worth showing, so that only these have to be kept.
 
     Args:
         labels: (n,) 0 or 1.
@@ -138,8 +138,8 @@ def pick_gallery(
         count: how many of each kind, at most.
 
     Returns:
-        ``(misses, false_alarms, finds)``: positions of the defects with the lowest scores, of the good
-        pictures with the highest, and of the defects with the highest that are not among the misses already.
+        ``(misses, false_alarms, finds)``: positions of the defects with the lowest scores, of the normal
+        images with the highest, and of the defects with the highest that are not among the misses already.
         Ties keep their order.
     """
     label, score = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
@@ -162,7 +162,7 @@ def write_report(path: Path, content: ReportContent) -> None:
         content: what to show. Names may hold any characters: they are escaped.
 
     Raises:
-        DataError: labels, scores, defects or a picture have a wrong shape or are not finite.
+        DataError: labels, scores, defects or an image have a wrong shape or are not finite.
         OutputError: the file cannot be written.
     """
     text = _render(content)
@@ -176,7 +176,7 @@ def _render(content: ReportContent) -> str:
     count = len(content.defects)
     if labels.shape != (count,) or scores.shape != (count,):
         shapes = f"labels {labels.shape}, scores {scores.shape} and {count} defects"
-        raise DataError(f"{shapes} do not match; pass one of each per picture")
+        raise DataError(f"{shapes} do not match; pass one of each per image")
     if not np.isin(labels, (0, 1)).all():
         raise DataError("labels: a value is neither 0 nor 1; use 0 for good and 1 for defective")
     if not np.isfinite(scores).all():
@@ -201,7 +201,7 @@ def _render(content: ReportContent) -> str:
                 threshold,
             ),
             _gallery(
-                "Good pictures with the highest scores",
+                "Normal images with the highest scores",
                 "What comes closest to a false alarm, or is one.",
                 content.false_alarms,
                 threshold,
@@ -218,7 +218,7 @@ def _render(content: ReportContent) -> str:
 
 
 def _by_defect(labels: Array, scores: Array, content: ReportContent) -> list[dict[str, Any]]:
-    """One row per kind of defect, the hardest first; good pictures last."""
+    """One row per kind of defect, the hardest first; normal images last."""
     names = np.array(content.defects, dtype=object)
     good = scores[~labels]
     rows = []
@@ -254,9 +254,9 @@ def _gallery(title: str, note: str, items: tuple[GalleryItem, ...], threshold: f
 
 
 def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
-    """The panels of one picture and what is said of it."""
+    """The panels of one image and what is said of it."""
     about = f"{item.name} ({item.defect})"
-    panels = [("Picture", item.picture, f"Test picture {about}")]
+    panels = [("Image", item.image, f"Test image {about}")]
     if item.heat is not None:
         panels.append(("Score map", item.heat, f"Score map over {about}"))
     if item.mask is not None and np.asarray(item.mask).any():
@@ -279,13 +279,13 @@ def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
 
 
 def _data_uri(array: ArrayLike) -> str:
-    """A picture of at most 256 px as a JPEG inside a URI: some 10 to 40 kB."""
+    """An image of at most 256 px as a JPEG inside a URI: some 10 to 40 kB."""
     from PIL import Image
 
-    picture = Image.fromarray(to_levels(overlay.colour_picture(array)))
-    picture.thumbnail((_SHOWN_PX, _SHOWN_PX), Image.Resampling.LANCZOS)
+    image = Image.fromarray(to_levels(overlay.colour_image(array)))
+    image.thumbnail((_SHOWN_PX, _SHOWN_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=88, optimize=True)
+    image.save(buffer, "JPEG", quality=88, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 

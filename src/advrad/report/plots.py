@@ -49,7 +49,7 @@ def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
     axes.fill_between(fpr, tpr, color=DEFECT, alpha=0.10, linewidth=0)
     axes.plot(fpr, tpr, color=DEFECT, linewidth=2, clip_on=False, solid_capstyle="round")
-    label = f"ROC curve of {labels.size} test pictures"
+    label = f"ROC curve of {labels.size} test images"
     if threshold is not None:
         found, alarm = metrics.rates(labels, scores, threshold)
         axes.plot([alarm], [found], "o", markersize=8, color=INK, clip_on=False, zorder=5)
@@ -68,7 +68,7 @@ def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
 
 
 def histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str:
-    """How the scores of good and of defective pictures are spread.
+    """How the scores of good and of anomalous images are spread.
 
     Args:
         labels: (n,) bool.
@@ -215,9 +215,9 @@ def _certificates(result: Mapping[str, Any], line: str, attacks: str, ink: str) 
         points = [point for point in result["attacked"] if point["same_pictures"] is same]
         if points:
             x, y = zip(*((point["eps"], point["robust_auroc"]) for point in points), strict=True)
-            label = "left by attacks" + ("" if same else " on other pictures")
+            label = "left by attacks" + ("" if same else " on other images")
             axes.plot(x, y, "o", color=attacks, markerfacecolor=fill, markersize=6, linestyle="none", label=label)
-    axes.set(xlabel="l2 radius", ylabel="AUROC, share of pictures", ylim=(-0.02, 1.02))
+    axes.set(xlabel="l2 radius", ylabel="AUROC, share of images", ylim=(-0.02, 1.02))
     axes.set_xlim(0, 1.1 * max(some + asked) or 1)
     axes.legend(frameon=False, labelcolor=ink)
     return figure

@@ -25,11 +25,11 @@ Symmetry = Literal["none", "horizontal", "vertical", "both", "square"]
 
 
 class View(Config):
-    """What a training batch shows: windows of pictures.
+    """What a training batch shows: windows of images.
 
     Attributes:
-        picture_px: the picture is shrunk to this size.
-        window_px: side of the random window cut from it; equal to ``picture_px`` for the whole picture.
+        picture_px: the image is shrunk to this size.
+        window_px: side of the random window cut from it; equal to ``picture_px`` for the whole image.
     """
 
     picture_px: int = Field(gt=0)
@@ -42,9 +42,9 @@ class TrainConfig(Config):
     Attributes:
         seed: of every draw.
         steps: optimiser steps.
-        size_px: pictures enter the detector at this size, squeezed to a square.
+        size_px: images enter the detector at this size, squeezed to a square.
         views: batches take turns among these.
-        batch_size: pictures per step over all processes.
+        batch_size: images per step over all processes.
         learning_rate: peak rate of AdamW; Muon's follows it.
         warmup: share of the steps over which the rate rises; then it falls as a cosine to 0.
         weight_decay: decoupled.
@@ -52,10 +52,10 @@ class TrainConfig(Config):
         ema_share: half-life of the weights' moving average, as a share of the steps.
         restore: share of rows that show a synthetic defect which the denoiser must undo.
         exposure: standard deviation of the logarithm of a random gain on each row, so that light which drifts from
-            shift to shift is no anomaly; 0 leaves the pictures as they are.
+            shift to shift is no anomaly; 0 leaves the images as they are.
         symmetry: mirror images and quarter turns under which the product stays normal.
         harden: ``linf`` radius within which every batch is moved against the denoiser before it learns from it,
-            [0, 1] pixel units; 0 takes the pictures as they are.
+            [0, 1] pixel units; 0 takes the images as they are.
         precision: arithmetic of the network; ``auto`` is bfloat16 where the processor has it.
     """
 
@@ -76,29 +76,29 @@ class TrainConfig(Config):
     precision: Precision = "auto"
 
 
-def find_symmetry(pictures: ImageStack, limit: int = 200, size_px: int = 32, tolerance: float = 1.1) -> Symmetry:
-    """Which mirror images and turns of a normal picture are as normal as the picture itself.
+def find_symmetry(stack: ImageStack, limit: int = 200, size_px: int = 32, tolerance: float = 1.1) -> Symmetry:
+    """Which mirror images and turns of a normal image are as normal as the image itself.
 
-    A transformation is allowed if transformed pictures lie no further from their nearest other picture than
-    untransformed ones do, by the median. It looks at training pictures only.
+    A transformation is allowed if transformed images lie no further from their nearest other image than
+    untransformed ones do, by the median. It looks at training images only.
 
     Args:
-        pictures: normal training pictures.
+        stack: normal training images.
         limit: at most so many are compared.
         size_px: they are compared at this size.
         tolerance: allowed ratio of median squared distances.
     """
-    stack = resize(pictures.batch(range(min(limit, len(pictures)))), size_px)
-    flat = stack.flatten(1)
+    small = resize(stack.batch(range(min(limit, len(stack)))), size_px)
+    flat = small.flatten(1)
 
     def nearest(moved: Tensor) -> float:
         distance = torch.cdist(moved.flatten(1), flat).square()
         distance.fill_diagonal_(math.inf)
         return float(distance.amin(1).median())
 
-    own = nearest(stack) * tolerance
-    turned = nearest(torch.rot90(stack, 1, (2, 3))) <= own
-    horizontal, vertical = nearest(stack.flip(3)) <= own, nearest(stack.flip(2)) <= own
+    own = nearest(small) * tolerance
+    turned = nearest(torch.rot90(small, 1, (2, 3))) <= own
+    horizontal, vertical = nearest(small.flip(3)) <= own, nearest(small.flip(2)) <= own
     if horizontal and vertical:
         return "square" if turned else "both"
     return "horizontal" if horizontal else "vertical" if vertical else "none"
@@ -119,12 +119,12 @@ def _mirror(images: Tensor, draws: Tensor, symmetry: Symmetry) -> Tensor:
 
 
 def make_batch(
-    pictures: ImageStack, config: TrainConfig, step: int, rows: slice
+    stack: ImageStack, config: TrainConfig, step: int, rows: slice
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """One process's share of a step's batch.
 
     Args:
-        pictures: the training pictures.
+        stack: the training images.
         config: of the run.
         step: 0-based.
         rows: of the whole batch.
@@ -134,7 +134,7 @@ def make_batch(
     """
     generator = step_generator(config.seed, step)
     view, total = config.views[step % len(config.views)], config.batch_size
-    chosen, donors = torch.randint(len(pictures), (2, total), generator=generator)[:, rows]
+    chosen, donors = torch.randint(len(stack), (2, total), generator=generator)[:, rows]
     turns = torch.rand(total, 3, generator=generator)[rows]
     corners = torch.rand(total, 2, generator=generator)[rows]
     restored = torch.rand(total, generator=generator)[rows] < config.restore
@@ -145,7 +145,7 @@ def make_batch(
     gain = torch.exp(config.exposure * torch.randn(total, 1, 1, 1, generator=generator))[rows]
 
     spare = view.picture_px - view.window_px
-    # Even corners keep the patches of the stem aligned with those of the whole picture.
+    # Even corners keep the patches of the stem aligned with those of the whole image.
     corners = (corners * (spare // 2 + 1)).long() * 2
     windows = torch.cat([corners, corners + view.window_px], dim=1) / view.picture_px * 2.0 - 1.0
 
@@ -155,10 +155,10 @@ def make_batch(
         rows = [row[:, y : y + side, x : x + side] for row, (y, x) in zip(images, corners.tolist(), strict=True)]
         return (torch.stack(rows) * gain).clamp(0, 1)
 
-    images = cut(pictures.batch(chosen.tolist()))
+    images = cut(stack.batch(chosen.tolist()))
     corrupted = images
     if bool(restored.any()):
-        pasted, _ = paste_defects(images, cut(pictures.batch(donors.tolist())), seeds.tolist())
+        pasted, _ = paste_defects(images, cut(stack.batch(donors.tolist())), seeds.tolist())
         corrupted = torch.where(restored[:, None, None, None], pasted, images)
     return images, corrupted, level, noise, windows
 
@@ -174,7 +174,7 @@ def random_start(config: TrainConfig, step: int, rows: slice, images: Tensor) ->
         config: of the run.
         step: 0-based.
         rows: of the whole batch, of this process.
-        images: (b, 3, h, w), its pictures, for their shape.
+        images: (b, 3, h, w), its images, for their shape.
 
     Returns:
         (b, 3, h, w).
@@ -184,11 +184,11 @@ def random_start(config: TrainConfig, step: int, rows: slice, images: Tensor) ->
     return config.harden * (2 * draws - 1)
 
 
-def whole_pictures(pictures: ImageStack, config: TrainConfig, count: int = 32) -> Iterator[Tensor]:
-    """Batches of whole normal pictures, mirrored and lit as in training, for :meth:`Denoiser.adapt`.
+def whole_images(stack: ImageStack, config: TrainConfig, count: int = 32) -> Iterator[Tensor]:
+    """Batches of whole normal images, mirrored and lit as in training, for :meth:`Denoiser.adapt`.
 
     Args:
-        pictures: the training pictures.
+        stack: the training images.
         config: of the run.
         count: number of batches.
 
@@ -198,4 +198,4 @@ def whole_pictures(pictures: ImageStack, config: TrainConfig, count: int = 32) -
     size_px = config.size_px
     plain = config.model_copy(update={"views": (View(picture_px=size_px, window_px=size_px),), "restore": 0.0})
     for step in range(-count, 0):  # steps that training does not take
-        yield make_batch(pictures, plain, step, slice(None))[0]
+        yield make_batch(stack, plain, step, slice(None))[0]

@@ -16,7 +16,7 @@ from advrad.denoisers.base import Denoiser
 from advrad.training.batches import TrainConfig, View
 from advrad.training.score_selection import DEFECTS_PER_SELECTION, DRAWS, FIELDS, Aim
 from advrad.training.selection_certificate import DRAWS as CERTIFICATE_DRAWS
-from advrad.training.selection_certificate import PICTURES as CERTIFICATE_PICTURES
+from advrad.training.selection_certificate import IMAGES as CERTIFICATE_IMAGES
 from advrad.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ def passes_after(
 
     Args:
         views: of the training.
-        references: pictures that the error maps are compared with.
-        held: pictures for the choice of the score.
-        calibration: pictures for the thresholds.
+        references: images that the error maps are compared with.
+        held: images for the choice of the score.
+        calibration: images for the thresholds.
         aim: of the choice.
         guaranteed: a threshold that holds under attack is set, too.
     """
     looked_at = set(views) if aim != "radius" else {min(views, key=lambda view: view.picture_px)}
-    per_picture = len(FIELDS[aim].sigmas) * sum((view.picture_px / view.window_px) ** 2 for view in looked_at)
+    per_image = len(FIELDS[aim].sigmas) * sum((view.picture_px / view.window_px) ** 2 for view in looked_at)
     chosen_on = references + held + DEFECTS_PER_SELECTION
-    passes = per_picture * (chosen_on + DRAWS * (references + held + calibration))
+    passes = per_image * (chosen_on + DRAWS * (references + held + calibration))
     if aim == "radius":
-        passes += per_picture * CERTIFICATE_DRAWS * sum(CERTIFICATE_PICTURES)
+        passes += per_image * CERTIFICATE_DRAWS * sum(CERTIFICATE_IMAGES)
     # Bounding a draw costs about as much as making it.
     return passes + 2 * GUARANTEE_DRAWS * calibration * guaranteed
 
@@ -49,7 +49,7 @@ def passes_after(
 def steps_for(
     minutes: float,
     denoiser: Denoiser,
-    pictures: ImageStack,
+    images: ImageStack,
     config: TrainConfig,
     accelerator: Accelerator,
     spent_s: float,
@@ -60,7 +60,7 @@ def steps_for(
     Args:
         minutes: for the whole command.
         denoiser: as it will be trained; untouched.
-        pictures: the training pictures.
+        images: the training images.
         config: of the run; its number of steps is ignored.
         accelerator: as for the run.
         spent_s: seconds already gone.
@@ -76,7 +76,7 @@ def steps_for(
     def seconds(move: Callable[[ImageStack], object]) -> float:
         start = time.perf_counter()
         for _ in range(per_round):
-            move(pictures)
+            move(images)
         return (time.perf_counter() - start) / per_round
 
     for move in (trial.advance, trial.rehearse):  # warm-up: kernels are chosen and memory is taken on first use

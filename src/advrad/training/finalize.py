@@ -30,7 +30,7 @@ Count = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class CalibrationData:
-    """Normal pictures, by what they are for.
+    """Normal images, by what they are for.
 
     Attributes:
         train: the weights were learnt from these.
@@ -53,12 +53,12 @@ def aim_of(score: ScoreAim, optimise_for_radius: float | None) -> Aim:
 def choose_score(
     plan: RunPlan, denoiser: Denoiser, stacks: CalibrationData, device: torch.device, trained_s: float, progress: Count
 ) -> AdvRAD:
-    """Choose how a trained denoiser scores pictures, as the plan wants it.
+    """Choose how a trained denoiser scores images, as the plan wants it.
 
     Args:
         plan: of the run.
         denoiser: trained, in evaluation mode.
-        stacks: normal pictures.
+        stacks: normal images.
         device: to compute on.
         trained_s: seconds that the training took, for the record.
         progress: told (looks done, looks in all).
@@ -131,18 +131,18 @@ def set_thresholds(
 
     Args:
         detector: to be calibrated.
-        calibration: normal pictures that nothing else was learnt from.
+        calibration: normal images that nothing else was learnt from.
         false_alarm_rate: promised.
-        radius: l2, in [0, 1] pixel units of a picture of the detector's own size; None for no promise under attack.
+        radius: l2, in [0, 1] pixel units of an image of the detector's own size; None for no promise under attack.
         source: provenance, kept with the thresholds.
-        draws: that bound each picture's score.
+        draws: that bound each image's score.
         confidence: of each such bound.
-        strict: refuse a rate that the promise under attack cannot keep with so few pictures; else it promises the
+        strict: refuse a rate that the promise under attack cannot keep with so few images; else it promises the
             least that it can.
-        progress: told (pictures done, pictures in all) of the longer part.
+        progress: told (images done, images in all) of the longer part.
 
     Raises:
-        ConfigError: too few pictures for the rate, or the radius is out of reach.
+        ConfigError: too few images for the rate, or the radius is out of reach.
     """
     batches = (calibration.batch(range(i, min(i + 8, len(calibration)))) for i in range(0, len(calibration), 8))
     detector.calibrate(batches, false_alarm_rate, source)

@@ -31,7 +31,7 @@ class RunPlan(Config):
     """All that decides the result of a run, fixed before its first step.
 
     Attributes:
-        data: folder of the pictures.
+        data: folder of the images.
         layout: of the folder.
         category: product in it.
         train: of the loop; its ``size_px`` and ``seed`` are the run's.
@@ -40,10 +40,10 @@ class RunPlan(Config):
         false_alarm_rate: promised by the threshold.
         score: ``auto`` chooses for peace, ``robust`` for attacks; ``paper`` takes the paper's.
         optimise_for_radius: choose the score for what can be certified within this radius, and set a threshold that
-            holds there; l2, in [0, 1] pixel units of a picture of the detector's size.
-        max_pixels: bound on each picture file.
-        skip_bad: leave out pictures that cannot be read.
-        names: training pictures, to notice that the data changed.
+            holds there; l2, in [0, 1] pixel units of an image of the detector's size.
+        max_pixels: bound on each image file.
+        skip_bad: leave out images that cannot be read.
+        names: training images, to notice that the data changed.
         budget_minutes: what the steps were derived from, if they were.
     """
 
@@ -72,7 +72,7 @@ class RunOptions(Config):
         steps: optimiser steps.
         preset: ``lean``, ``paper`` or ``tiny``; the last two are diffusers U-Nets.
         source: checkpoint folder or hub id of a diffusers U-Net to start from.
-        size_px: side of the square at which pictures enter.
+        size_px: side of the square at which images enter.
         seed: of everything.
         batch_size: over all processes.
         learning_rate: peak.
@@ -83,8 +83,8 @@ class RunOptions(Config):
         precision: arithmetic of the network.
         layout: of the data.
         category: product in the data.
-        skip_bad: leave out pictures that cannot be read.
-        max_pixels: bound on each picture file.
+        skip_bad: leave out images that cannot be read.
+        max_pixels: bound on each image file.
     """
 
     minutes: float | None = None
@@ -119,7 +119,7 @@ DEFAULT_MINUTES = 5.0
 CROPS_FROM = 1600
 
 
-#: Up to this size the lean denoiser looks at pictures as they are.
+#: Up to this size the lean denoiser looks at images as they are.
 _SMALL_PX = 128
 
 
@@ -129,7 +129,7 @@ def lean_views(size_px: int, steps: int) -> tuple[View, ...]:
     A size that is small already is not halved: steps are cheap there, and defects few pixels wide.
 
     Args:
-        size_px: side of the square at which pictures enter.
+        size_px: side of the square at which images enter.
         steps: optimiser steps that will be taken.
 
     Raises:

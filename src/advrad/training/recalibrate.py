@@ -1,4 +1,4 @@
-"""Setting a detector's thresholds anew, and choosing its score anew, from the good pictures it was trained with."""
+"""Setting a detector's thresholds anew, and choosing its score anew, from the normal images it was trained with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from advrad.certify.threshold import CONFIDENCE, N_SAMPLES
 from advrad.data.layouts import find_records
-from advrad.data.loading import load_pictures
+from advrad.data.loading import load_images
 from advrad.data.splits import split_normals
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.loading import load_detector
@@ -25,11 +25,11 @@ class CalibrateOptions(Config):
 
     Attributes:
         false_alarm_rate: of the thresholds.
-        radius: within which a threshold for certified verdicts shall keep that rate, l2 in [0, 1] pixel units of a
-            picture of the detector's size.
+        radius: within which a threshold for certified verdicts shall keep that rate, l2 in [0, 1] pixel units of an
+            image of the detector's size.
         score: choose the score anew: ``auto``, ``robust`` or ``paper``.
         optimise_for_radius: choose the score anew, for what can be certified within this radius.
-        draws: that bound each calibration picture's score.
+        draws: that bound each calibration image's score.
         confidence: of each such bound.
     """
 
@@ -48,7 +48,7 @@ def calibrate(
 
     Args:
         folder: of the model.
-        data: the pictures that it was trained with; test pictures in it are not looked at.
+        data: the images that it was trained with; test images in it are not looked at.
         options: what is asked for.
         out: folder for the result; None to change the model in place, which a new score is too much for.
         watcher: hears of the progress.
@@ -58,8 +58,8 @@ def calibrate(
 
     Raises:
         CheckpointError: the model does not tell how it was trained.
-        ConfigError: an option does not fit, or the pictures are too few for the rate.
-        DataError: the good pictures are not those of the training.
+        ConfigError: an option does not fit, or the images are too few for the rate.
+        DataError: the normal images are not those of the training.
         OutputError: the folder cannot be written, or holds something already.
     """
     watcher = watcher or Silent()
@@ -99,26 +99,26 @@ def calibrate(
 
 
 def _plan_of(detector: AdvRAD, folder: Path, data: Path) -> tuple[RunPlan, dict[str, int]]:
-    """How a detector was trained, and with how many pictures of each sort."""
+    """How a detector was trained, and with how many images of each sort."""
     training: dict[str, Any] = detector.detector_config.training
     try:
         values = training["plan"] | {"data": str(data.resolve()), "names": ()}
         return RunPlan.parse(values, str(folder / "config.json")), dict(training["pictures"])
     except (KeyError, TypeError):
         raise CheckpointError(
-            f"{folder}: does not tell how it was trained, so its good pictures cannot be shared out again; train anew"
+            f"{folder}: does not tell how it was trained, so its normal images cannot be shared out again; train anew"
         ) from None
 
 
 def _stacks_of(plan: RunPlan, counts: dict[str, int], data: Path, watcher: Watcher) -> CalibrationData:
-    """The good pictures, shared out as in training."""
+    """The normal images, shared out as in training."""
     dataset = find_records(data, plan.layout, plan.category)
     split = split_normals(dataset.records, plan.train.seed, false_alarm_rate=plan.false_alarm_rate)
-    watcher.stage("Reading pictures")
+    watcher.stage("Reading images")
     parts = (split.train, split.selection, split.calibration)
     stacks = CalibrationData(
         *(
-            load_pictures(
+            load_images(
                 part, plan.train.size_px, skip_bad=plan.skip_bad, max_pixels=plan.max_pixels, progress=watcher.count
             )
             for part in parts
@@ -131,7 +131,7 @@ def _stacks_of(plan: RunPlan, counts: dict[str, int], data: Path, watcher: Watch
     }
     if found != counts:
         raise DataError(
-            f"{data}: the good pictures are not those of the training ({sum(found.values())} now,"
-            f" {sum(counts.values())} then); calibrating on pictures that it was trained with would break the promise"
+            f"{data}: the normal images are not those of the training ({sum(found.values())} now,"
+            f" {sum(counts.values())} then); calibrating on images that it was trained with would break the promise"
         )
     return stacks

@@ -1,4 +1,4 @@
-"""One training run from a folder of pictures to a calibrated detector, resumable at any point.
+"""One training run from a folder of images to a calibrated detector, resumable at any point.
 
 The run's folder becomes the model folder. ``training/plan.json`` is written before the first step and holds all
 that decides the result; ``training/state.safetensors`` is where the run stands.
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from advrad.data.layouts import find_records
-from advrad.data.loading import ImageStack, load_pictures
+from advrad.data.loading import ImageStack, load_images
 from advrad.data.splits import normals_needed, rate_in_reach, split_normals
 from advrad.denoisers import diffusers_checkpoint as pretrained
 from advrad.denoisers.ddpm import DdpmConfig
 from advrad.denoisers.factory import build_denoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import ConfigError, DataError
-from advrad.training.batches import TrainConfig, find_symmetry, whole_pictures
+from advrad.training.batches import TrainConfig, find_symmetry, whole_images
 from advrad.training.budget import passes_after, steps_for
 from advrad.training.finalize import CalibrationData, aim_of, choose_score, set_thresholds, source_of
 from advrad.training.plan import (
@@ -50,7 +50,7 @@ def _stacks(
 ) -> list[ImageStack]:
     stacks = []
     for part in plan_parts:
-        stack = load_pictures(
+        stack = load_images(
             part, size_px, skip_bad=options.skip_bad, max_pixels=options.max_pixels, progress=watcher.count
         )
         for note in stack.notes:
@@ -67,7 +67,7 @@ def train(
     """Train, choose the score, calibrate, and save into ``folder``.
 
     Args:
-        data: folder of pictures.
+        data: folder of images.
         folder: of the run; becomes the model folder.
         options: what is asked for; with ``resume`` the plan of the interrupted run counts, and what is asked for
             must not contradict it.
@@ -108,21 +108,21 @@ def train(
         config = train_config(options, denoiser_config)
     else:
         denoiser_config, config = plan.denoiser, plan.train
-    watcher.stage("Reading pictures")
+    watcher.stage("Reading images")
     with accelerator.main_process_first():
-        pictures, held, calibration = _stacks(
+        images, held, calibration = _stacks(
             (split.train, split.selection, split.calibration), config.size_px, options, watcher
         )
     if options.skip_bad:  # what was left out may be missed
-        _enough(len(pictures), len(held), len(calibration), options.false_alarm_rate)
-    names = tuple(record.path.relative_to(dataset.root).as_posix() for record in pictures.records)
+        _enough(len(images), len(held), len(calibration), options.false_alarm_rate)
+    names = tuple(record.path.relative_to(dataset.root).as_posix() for record in images.records)
     if plan is not None and names != plan.names:
-        raise DataError(f"{data}: the good pictures are not those the run began with; restore them, or train anew")
+        raise DataError(f"{data}: the normal images are not those the run began with; restore them, or train anew")
 
     torch.manual_seed(options.seed)
     denoiser = build_denoiser(denoiser_config) if loaded is None else loaded
     if plan is None:
-        config = config.model_copy(update={"symmetry": find_symmetry(pictures)})
+        config = config.model_copy(update={"symmetry": find_symmetry(images)})
         minutes = options.minutes if options.minutes is not None else DEFAULT_MINUTES
         if options.steps is None:
             watcher.stage("Measuring speed")
@@ -130,14 +130,14 @@ def train(
             def affordable(config: TrainConfig) -> TrainConfig:
                 passes = passes_after(
                     config.views,
-                    min(REFERENCES, len(pictures)),
+                    min(REFERENCES, len(images)),
                     len(held),
                     len(calibration),
                     aim=aim_of(options.score, options.optimise_for_radius),
                     guaranteed=options.optimise_for_radius is not None,
                 )
                 spent_s = time.perf_counter() - began
-                steps = steps_for(minutes, denoiser, pictures, config, accelerator, spent_s, passes)
+                steps = steps_for(minutes, denoiser, images, config, accelerator, spent_s, passes)
                 return config.model_copy(update={"steps": steps})
 
             config = affordable(config)
@@ -163,17 +163,17 @@ def train(
         if accelerator.is_main_process:
             save_plan(folder, plan)
 
-    denoiser.adapt(whole_pictures(pictures, config))
+    denoiser.adapt(whole_images(images, config))
     trainer = Trainer(denoiser, config, accelerator)
     if resume and (work / STATE_NAME).exists():
         trainer.load(work / STATE_NAME)
     accelerator.wait_for_everyone()
     watcher.stage("Training")
-    average = fit(trainer, pictures, work, watcher.step if accelerator.is_main_process else None)
+    average = fit(trainer, images, work, watcher.step if accelerator.is_main_process else None)
     trained_s = time.perf_counter() - began
     # Every process computes the same; the main one writes.
     watcher.stage("Choosing the score")
-    stacks = CalibrationData(pictures, held, calibration)
+    stacks = CalibrationData(images, held, calibration)
     detector = choose_score(plan, average, stacks, accelerator.device, trained_s, watcher.count)
     watcher.stage("Calibrating")
     set_thresholds(
@@ -197,9 +197,9 @@ def _enough(train: int, selection: int, calibration: int, false_alarm_rate: floa
     total = train + selection + calibration
     if calibration < needed:
         raise ConfigError(
-            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} good pictures for calibration alone, but only"
+            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} normal images for calibration alone, but only"
             f" {calibration} of the {total} can be spared; give at least {2 * (needed + 2)} in all, or"
             f" accept a rate of {rate_in_reach(calibration):g} or more"
         )
     if selection < 2:
-        raise DataError(f"{selection} of the {total} good pictures are left to choose the score by; add good pictures")
+        raise DataError(f"{selection} of the {total} normal images are left to choose the score by; add normal images")

@@ -1,8 +1,8 @@
 """Choosing the score at the end of training, from normals held out and synthetic defects pasted on them.
 
-No test picture is seen. A candidate is a style (scales, level, normalisation, filter, pooling) and a set of looks
+No test image is seen. A candidate is a style (scales, level, normalisation, filter, pooling) and a set of looks
 (view, noise level). Its figure of merit is the AUROC of held-out normals against the same normals with defects, of
-families that training never showed. What a style knows of normal error maps it learns from training pictures, which are
+families that training never showed. What a style knows of normal error maps it learns from training images, which are
 many; what scores mean, from held-out ones, so that no candidate is flattered.
 
 There are three aims. In peace the AUROC counts. Under attack the candidates are those that an adversary can do little
@@ -49,7 +49,7 @@ from advrad.detectors.scoring import (
     pooled_count,
 )
 from advrad.metrics import auroc, auroc_standard_error
-from advrad.training.selection_attack import PICTURES, auroc_under_attack
+from advrad.training.selection_attack import IMAGES, auroc_under_attack
 from advrad.training.selection_certificate import certified_aurocs
 
 Floats = npt.NDArray[np.float64]
@@ -64,7 +64,7 @@ class _Field:
 
     Attributes:
         kinds: scales, level and widths of the filter; the filters are in cells of a map, and on the coarsest one 7
-            would span half the picture.
+            would span half the image.
         ways: normalisations.
         sigmas: noise levels.
         poolings: never the maximum alone: one cell's luck with the noise would decide.
@@ -97,9 +97,9 @@ FIELDS: dict[Aim, _Field] = {
 #: Noise draws of the score that is chosen; the candidates are compared with one, which costs half.
 DRAWS = 2
 DEFECTS_PER_SELECTION = 64
-#: At most so many training pictures tell what normal error maps look like.
+#: At most so many training images tell what normal error maps look like.
 REFERENCES = 64
-#: Candidates this close in AUROC count as equally good, however many pictures say so.
+#: Candidates this close in AUROC count as equally good, however many images say so.
 _MARGIN = 0.01
 
 
@@ -154,18 +154,18 @@ def choose(
     sigmas: Sequence[float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Selection:
-    """Choose how a trained denoiser scores pictures.
+    """Choose how a trained denoiser scores images.
 
     Args:
         denoiser: trained, in evaluation mode.
-        references: (r, 3, s, s) normal pictures that the error maps are compared with, r >= 2; it may have been trained
+        references: (r, 3, s, s) normal images that the error maps are compared with, r >= 2; it may have been trained
             on these.
-        normals: (n, 3, s, s) normal pictures that the denoiser was not trained on, n >= 2.
+        normals: (n, 3, s, s) normal images that the denoiser was not trained on, n >= 2.
         views: sizes at which the denoiser may look, pixels.
         generator: source of defects and noise.
         autocast: arithmetic of the network, as it will be used later.
         aim: what the score is to be good at.
-        radius: of the aim of that name, l2 in [0, 1] pixel units of these pictures.
+        radius: of the aim of that name, l2 in [0, 1] pixel units of these images.
         sigmas: noise levels to try; None for those of the aim.
         progress: told (looks done, looks in all).
 
@@ -248,9 +248,9 @@ def choose(
 
 
 def _winner(merit: dict[_Candidate, float], normals: int, defects: int) -> tuple[_Candidate, str]:
-    """The safest candidate among those as good as the best, as far as so few pictures can tell.
+    """The safest candidate among those as good as the best, as far as so few images can tell.
 
-    Relative errors are safer than absolute ones where light or texture may drift, which pictures of one afternoon do
+    Relative errors are safer than absolute ones where light or texture may drift, which images of one afternoon do
     not show; most looks are the safest bet on defects that nobody has seen. And where a dozen normals decide, the best
     of hundreds of candidates owes its lead to luck. It is Breiman's one-standard-error rule, turned from the simplest
     to the safest.
@@ -270,13 +270,13 @@ def _toughest(
     normals: int,
     defects: int,
 ) -> _Candidate:
-    """What withstands most at the smallest view that is as good as the best, as far as so few pictures can tell.
+    """What withstands most at the smallest view that is as good as the best, as far as so few images can tell.
 
     A view twice as wide takes four times as long to look at, and as long to attack: an audit that nobody waits for is
     none.
     """
     best = max(robust.values())
-    margin = max(_MARGIN, auroc_standard_error(best, min(normals, PICTURES[0]), min(defects, PICTURES[1])))
+    margin = max(_MARGIN, auroc_standard_error(best, min(normals, IMAGES[0]), min(defects, IMAGES[1])))
     view = min(sizes[candidate] for candidate, value in robust.items() if value >= best - margin)
     alike = [candidate for candidate in robust if sizes[candidate] == view]
     return max(alike, key=lambda candidate: (robust[candidate], merit[candidate]))
@@ -339,7 +339,7 @@ def _statistics(errors: list[Tensor], references: int, normals: int, config: Sco
 
 def _errors(
     denoiser: Denoiser,
-    pictures: Tensor,
+    images: Tensor,
     look: NoiseView,
     noise_seed: int,
     autocast: Callable[[], torch.autocast] | None,
@@ -347,13 +347,13 @@ def _errors(
     draws: int = 1,
     steps: int = 1,
 ) -> list[Tensor]:
-    """Squared errors of all pictures at one look, at every scale: (n, 1, h, w) each, on the CPU."""
+    """Squared errors of all images at one look, at every scale: (n, 1, h, w) each, on the CPU."""
     parts = []
     device = next(denoiser.parameters()).device
-    # Noise of its own for every picture: the statistics must hold for whatever noise the detector draws later.
+    # Noise of its own for every image: the statistics must hold for whatever noise the detector draws later.
     generator = torch.Generator().manual_seed(noise_seed)
     with torch.no_grad():
-        for part in torch.split(pictures, batch):
+        for part in torch.split(images, batch):
             view = resize(part.to(device), look.view_px)
             with autocast() if autocast else contextlib.nullcontext():
                 recons = [
@@ -373,7 +373,7 @@ def fit_statistics(
 ) -> tuple[MapStatistics, ...]:
     """Statistics of every error map: mean and spread of the references, location and scale of the normals.
 
-    Arguments as :func:`choose`; ``noise_seed`` is that of the noise, of which every picture gets its own.
+    Arguments as :func:`choose`; ``noise_seed`` is that of the noise, of which every image gets its own.
     """
     everyone, statistics = torch.cat([references, normals]), []
     for look in config.looks:

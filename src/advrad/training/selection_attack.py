@@ -21,7 +21,7 @@ from advrad.metrics import auroc
 THREAT = Threat(norm="linf", eps=2 / 255)
 STEPS = 2
 #: At most so many are attacked, of the normal ones and of the defective ones.
-PICTURES = (10, 20)
+IMAGES = (10, 20)
 
 
 def auroc_under_attack(
@@ -32,7 +32,7 @@ def auroc_under_attack(
     statistics: Sequence[MapStatistics],
     noise_seed: int,
 ) -> float:
-    """AUROC of a few normal and defective pictures under attack, judged on noise that the attack has not seen.
+    """AUROC of a few normal and anomalous images under attack, judged on noise that the attack has not seen.
 
     Args:
         denoiser: trained, in evaluation mode; its parameters are frozen meanwhile.
@@ -42,8 +42,8 @@ def auroc_under_attack(
         statistics: one per error map of the score.
         noise_seed: of the noise, the attack's and the judge's.
     """
-    images = torch.cat([normals[: PICTURES[0]], defective[: PICTURES[1]]])
-    labels = np.repeat([0, 1], [min(len(normals), PICTURES[0]), min(len(defective), PICTURES[1])])
+    images = torch.cat([normals[: IMAGES[0]], defective[: IMAGES[1]]])
+    labels = np.repeat([0, 1], [min(len(normals), IMAGES[0]), min(len(defective), IMAGES[1])])
     signs = torch.from_numpy(1.0 - 2.0 * labels).float()
     device = next(denoiser.parameters()).device
 

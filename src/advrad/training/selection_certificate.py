@@ -24,13 +24,13 @@ from advrad.detectors.scoring import MapStatistics, NoiseView, ScoreConfig, comb
 Floats = npt.NDArray[np.float64]
 
 DRAWS = 4
-#: That may smooth the score. Where the scores of normal pictures scatter more than those of defects, or less, another
+#: That may smooth the score. Where the scores of normal images scatter more than those of defects, or less, another
 #: than the median tells them better apart.
 QUANTILES = (0.3, 0.5, 0.7)
 #: What another quantile than the median must gain in AUROC: so few draws tell its place less well.
 MARGIN = 0.01
-#: At most so many, of the normal pictures and of the defective ones.
-PICTURES = (24, 36)
+#: At most so many, of the normal images and of the defective ones.
+IMAGES = (24, 36)
 
 
 def certified_aurocs(
@@ -51,7 +51,7 @@ def certified_aurocs(
         defective: (m, 3, s, s) in [0, 1]; the first few are used.
         look: that all styles share.
         styles: score and statistics of each; the looks in the score do not matter.
-        radius: l2, in [0, 1] pixel units of these pictures.
+        radius: l2, in [0, 1] pixel units of these images.
         noise_seed: of the noise.
         autocast: arithmetic of the network.
 
@@ -59,8 +59,8 @@ def certified_aurocs(
         For every style the AUROC, and the quantile of :data:`QUANTILES` that reaches it; the median, unless another one
         gains more than :data:`MARGIN`.
     """
-    images = torch.cat([normals[: PICTURES[0]], defective[: PICTURES[1]]])
-    good = min(len(normals), PICTURES[0])
+    images = torch.cat([normals[: IMAGES[0]], defective[: IMAGES[1]]])
+    good = min(len(normals), IMAGES[0])
     device = next(denoiser.parameters()).device
     reach = radius * resize_norm(*images.shape[2:], look.view_px)
     generator = torch.Generator().manual_seed(noise_seed)
@@ -81,13 +81,13 @@ def certified_aurocs(
                         side[place].append(torch.stack(values).mean(0))
     areas = []
     for low, high in zip(lower, upper, strict=True):
-        below, above = (_by_picture(side, len(images)) for side in (low, high))
+        below, above = (_by_image(side, len(images)) for side in (low, high))
         areas.append(_by_quantile(below[good:], above[:good], reach / look.sigma))
     return areas
 
 
 def _by_quantile(below: Floats, above: Floats, shift: float) -> tuple[float, float]:
-    """The AUROC and the quantile, from bounds (pictures, draws): lower of the defective, upper of the normal ones."""
+    """The AUROC and the quantile, from bounds (images, draws): lower of the defective, upper of the normal ones."""
 
     def area(quantile: float) -> float:
         at = float(norm.ppf(quantile))
@@ -101,8 +101,8 @@ def _by_quantile(below: Floats, above: Floats, shift: float) -> tuple[float, flo
     return areas[best], best
 
 
-def _by_picture(parts: list[Tensor], count: int) -> Floats:
-    """(pictures, draws), from one tensor per batch and draw."""
+def _by_image(parts: list[Tensor], count: int) -> Floats:
+    """(images, draws), from one tensor per batch and draw."""
     rows = [torch.stack(parts[start : start + DRAWS], 1) for start in range(0, len(parts), DRAWS)]
     values = torch.cat(rows).double().numpy()
     assert values.shape == (count, DRAWS)

@@ -86,7 +86,7 @@ class Trainer:
         for view in config.views:
             if view.window_px % denoiser.multiple_px or view.window_px > view.picture_px:
                 raise ConfigError(
-                    f"window of {view.window_px} px in pictures of {view.picture_px} px: must fit, and be a multiple"
+                    f"window of {view.window_px} px in images of {view.picture_px} px: must fit, and be a multiple"
                     f" of {denoiser.multiple_px} px"
                 )
         share = config.batch_size // world
@@ -107,11 +107,11 @@ class Trainer:
         #: False while a step is being applied: an interrupt then leaves weights that belong to no step.
         self.whole = True
 
-    def advance(self, pictures: ImageStack) -> float:
+    def advance(self, stack: ImageStack) -> float:
         """Take one step.
 
         Args:
-            pictures: the training pictures.
+            stack: the training images.
 
         Returns:
             The loss of this process's rows.
@@ -120,7 +120,7 @@ class Trainer:
             TrainingDivergedError: the loss is NaN, infinite or far above where it began.
         """
         config = self.config
-        batch = self._batch(pictures)
+        batch = self._batch(stack)
         fraction = schedule(config, self.step)
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
@@ -143,20 +143,20 @@ class Trainer:
         return value
 
     @torch.no_grad()
-    def rehearse(self, pictures: ImageStack) -> None:
+    def rehearse(self, stack: ImageStack) -> None:
         """Pass over a step's batch without learning from it, for the time it takes: as long as scoring one does."""
-        batch = [part.to(self.accelerator.device) for part in make_batch(pictures, self.config, self.step, self.rows)]
+        batch = [part.to(self.accelerator.device) for part in make_batch(stack, self.config, self.step, self.rows)]
         with self.accelerator.autocast():
             self.objective(*batch)
 
-    def _batch(self, pictures: ImageStack) -> list[Tensor]:
+    def _batch(self, stack: ImageStack) -> list[Tensor]:
         """What the step learns from: its batch, moved against the denoiser if that is wanted.
 
         Source: Wong et al. 2020, "Fast is better than free: revisiting adversarial training": one signed step from a
-        random start. The target stays the picture as given, so that the denoiser learns to take the change away.
+        random start. The target stays the image as given, so that the denoiser learns to take the change away.
         """
         config, device = self.config, self.accelerator.device
-        batch = [part.to(device) for part in make_batch(pictures, config, self.step, self.rows)]
+        batch = [part.to(device) for part in make_batch(stack, config, self.step, self.rows)]
         if not config.harden:
             return batch
         images, corrupted, *rest = batch
@@ -219,13 +219,13 @@ class Trainer:
 
 
 def fit(
-    trainer: Trainer, pictures: ImageStack, folder: Path, report: Callable[[Progress], None] | None = None
+    trainer: Trainer, stack: ImageStack, folder: Path, report: Callable[[Progress], None] | None = None
 ) -> Denoiser:
     """Train to the end, saving on the way.
 
     Args:
         trainer: at step 0, or where :meth:`Trainer.load` put it.
-        pictures: the training pictures.
+        stack: the training images.
         folder: where ``state.safetensors`` and ``log.jsonl`` go; an interrupted run saves its state first.
         report: called after every step.
 
@@ -238,7 +238,7 @@ def fit(
     first, smooth = trainer.step, None
     try:
         while trainer.step < steps:
-            loss = trainer.advance(pictures)
+            loss = trainer.advance(stack)
             smooth = loss if smooth is None else 0.97 * smooth + 0.03 * loss
             now = time.perf_counter()
             rate = (trainer.step - first) / (now - began)

@@ -15,7 +15,7 @@ from advrad.utils.files import make_folder, write_json
 
 @dataclass(frozen=True, slots=True)
 class ResultStore:
-    """The rows of a run over pictures.
+    """The rows of a run over images.
 
     Attributes:
         folder: of the rows.
@@ -31,13 +31,13 @@ class ResultStore:
 
         Args:
             folder: of the run; made if it is not there.
-            plan: all that decides the result, but the detector and the pictures.
-            names: of the pictures, one row each.
-            digest: of the pictures' contents.
+            plan: all that decides the result, but the detector and the images.
+            names: of the images, one row each.
+            digest: of the images' contents.
             identity: of the detector.
 
         Raises:
-            OutputError: the folder holds rows of another plan, of other pictures or of another detector.
+            OutputError: the folder holds rows of another plan, of other images or of another detector.
         """
         rows = cls(make_folder(folder / "rows"), len(names))
         mine = plan.model_dump(mode="json") | {"names": list(names), "pictures": digest, "detector": identity}

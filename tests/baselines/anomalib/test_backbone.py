@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from toy_models import assert_gradient, pictures
+from toy_models import assert_gradient, random_images
 
 from advrad.baselines.anomalib.backbone import LITE0, features, lite0_weights, pretrained
 from advrad.errors import ConfigError
@@ -28,7 +28,7 @@ def test_logits_are_those_of_the_package() -> None:
     theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
     with pretrained():
         ours = timm.create_model(LITE0, pretrained=True).eval()
-    images = pictures(2, 224)
+    images = random_images(2, 224)
     with torch.no_grad():
         expected = theirs(images)
         assert (ours(images) - expected).abs().max() < 1e-4
@@ -55,7 +55,7 @@ def shared_data_screw(shared_data) -> torch.Tensor:  # type: ignore[no-untyped-d
 
 
 def test_features_are_the_networks_own_and_stay_frozen() -> None:
-    images = pictures(2, 64)
+    images = random_images(2, 64)
     network = features((0, 1, 2, 3, 4))
     maps = network.train()(images)
     assert [tuple(part.shape[1:]) for part in maps] == [
@@ -68,7 +68,7 @@ def test_features_are_the_networks_own_and_stay_frozen() -> None:
     assert network.channels == (16, 24, 40, 112, 320)
     assert not any(part.requires_grad for part in maps)
     assert not any(module.training for module in network.modules())
-    # By hand: stem and first stages of the whole network, on scaled pictures.
+    # By hand: stem and first stages of the whole network, on scaled images.
     import timm
 
     with pretrained():
@@ -84,7 +84,7 @@ def test_features_are_the_networks_own_and_stay_frozen() -> None:
 
 def test_features_are_differentiable() -> None:
     network = features((1, 2)).double()
-    images = pictures(1, 32).double()
+    images = random_images(1, 32).double()
     assert_gradient(lambda x: torch.cat([part.flatten(1) for part in network(x)], 1), images, step=1e-8)
 
 

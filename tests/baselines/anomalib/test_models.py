@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_models import assert_gradient, generator, pictures, stack
+from toy_models import assert_gradient, generator, random_images, stack
 
 from advrad.baselines.anomalib.backbone import lite0_weights
 from advrad.baselines.anomalib.models import MODELS, AnomalibOptions, Name, build, fit_anomalib
@@ -64,7 +64,7 @@ def fitted(name: str) -> CallableDetector:
 
 def inputs(name: str, count: int = 3) -> Tensor:
     images = stack(count, 64, seed=5).batch(slice(0, count))
-    return (images + 0.2 * pictures(count, 64, seed=6)).clamp(0, 1)
+    return (images + 0.2 * random_images(count, 64, seed=6)).clamp(0, 1)
 
 
 def test_the_table_has_every_name() -> None:
@@ -129,12 +129,12 @@ def test_one_lesson_gives_one_detector(name: str) -> None:
     assert torch.equal(again.infer(images, generator()).scores, fitted(name).infer(images, generator()).scores)
 
 
-def test_only_so_many_pictures_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_so_many_images_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
     from advrad.baselines.anomalib import training
 
     seen = []
-    real = training.Pictures
-    monkeypatch.setattr(training, "Pictures", lambda images: seen.append(images) or real(images))
+    real = training.Images
+    monkeypatch.setattr(training, "Images", lambda images: seen.append(images) or real(images))
     for most in (None, 3, 1000):
         fit_anomalib(lesson(), AnomalibOptions(model="padim", pictures=most))
     whole, few, all_of_them = seen
@@ -149,7 +149,7 @@ def test_another_seed_gives_another() -> None:
 
 
 def test_hints_grow_with_the_score() -> None:
-    images = torch.cat([inputs("draem", 4), pictures(4, 64)])
+    images = torch.cat([inputs("draem", 4), random_images(4, 64)])
     for name in ("draem", "supersimplenet"):
         detector = fitted(name)
         raw = detector.infer(images, generator()).scores.detach()
@@ -178,10 +178,10 @@ def test_training_leaves_nothing_behind(
     assert out == "" and err == ""
 
 
-def test_a_model_may_work_at_another_size_than_the_pictures() -> None:
+def test_a_model_may_work_at_another_size_than_the_images() -> None:
     detector = fit_anomalib(lesson(48), options("padim"))
     assert detector.size_px == 48
-    point = pictures(1, 48).requires_grad_()
+    point = random_images(1, 48).requires_grad_()
     (gradient,) = torch.autograd.grad(detector.infer(point, generator()).scores.sum(), point)
     assert gradient.abs().sum() > 0
 
@@ -256,7 +256,7 @@ def test_efficient_ad_from_a_folder(tmp_path: Path) -> None:
 
 
 def _engine_auroc(model: Any, good: Tensor, images: Tensor, labels: Tensor, folder: Path) -> float:
-    """What anomalib says of it: validated and tested on the same pictures, as is its habit.
+    """What anomalib says of it: validated and tested on the same images, as is its habit.
 
     Without validation its scores are not brought to [0, 1], and torchmetrics presses them through a sigmoid in float32,
     where most of them become equal. With it, they are clamped to [0, 1] around its threshold, where the outermost ones
@@ -266,12 +266,12 @@ def _engine_auroc(model: Any, good: Tensor, images: Tensor, labels: Tensor, fold
     from anomalib.metrics import AUROC, Evaluator
     from anomalib.post_processing import PostProcessor
 
-    from advrad.baselines.anomalib.training import InMemory, Pictures, quiet
+    from advrad.baselines.anomalib.training import Images, InMemory, quiet
 
     metric = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
     model.evaluator = Evaluator(test_metrics=[metric])
     model.post_processor = PostProcessor()
-    data = InMemory(Pictures(good), 4, generator(), test=Pictures(images, labels))
+    data = InMemory(Images(good), 4, generator(), test=Images(images, labels))
     with quiet():
         engine = Engine(logger=False, default_root_dir=folder, enable_progress_bar=False, devices=1)
         engine.validate(model, datamodule=data, verbose=False)
@@ -291,7 +291,7 @@ def _our_auroc(detector: CallableDetector, images: Tensor, labels: Tensor) -> fl
 def test_auroc_is_that_of_anomalibs_engine(name: str, tmp_path: Path) -> None:
     good = stack(12, 64, seed=8).batch(slice(0, 12))
     amount = torch.linspace(0, 0.2, 12)[:, None, None, None]  # from what cannot be seen to what cannot be missed
-    images = torch.cat([good, good.flip(0) * (1 - amount) + pictures(12, 64) * amount])
+    images = torch.cat([good, good.flip(0) * (1 - amount) + random_images(12, 64) * amount])
     labels = torch.arange(24) >= 12
     detector = fit_anomalib(lesson(), options(name))
     ours = _our_auroc(detector, images, labels)
@@ -305,13 +305,13 @@ def test_auroc_is_that_of_anomalibs_engine(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["patchcore", "padim"])
 def test_auroc_is_that_of_anomalibs_engine_on_bottles(name: str, shared_data: Path, tmp_path: Path) -> None:
     from advrad.data.layouts import find_records
-    from advrad.data.loading import load_pictures
+    from advrad.data.loading import load_images
 
     records = find_records(shared_data / "mvtec_ad" / "bottle").records
     train = [record for record in records if record.split == "train"][:40]
     test = [record for record in records if record.split == "test"][::2]
-    good = load_pictures(train, 256)
-    images = load_pictures(test, 256).batch(slice(None))
+    good = load_images(train, 256)
+    images = load_images(test, 256).batch(slice(None))
     labels = torch.tensor([record.label for record in test])
     detector = fit_anomalib(FitContext(good, seed=1), AnomalibOptions(model=name))  # type: ignore[arg-type]
     ours = _our_auroc(detector, images, labels)

@@ -15,21 +15,21 @@ SIZE = 96
 
 
 def read(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
-def test_picture_is_well_formed_and_mask_of_a_good_part_is_empty() -> None:
-    picture, mask = render(0, SIZE)
-    assert picture.shape == (SIZE, SIZE, 3) and picture.dtype == np.float32
-    assert picture.min() >= 0 and picture.max() <= 1
+def test_image_is_well_formed_and_mask_of_a_good_part_is_empty() -> None:
+    image, mask = render(0, SIZE)
+    assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.float32
+    assert image.min() >= 0 and image.max() <= 1
     assert mask.shape == (SIZE, SIZE) and mask.dtype == np.bool_ and not mask.any()
     # Neither flat nor blown out.
-    assert picture.std() > 0.1
-    assert (picture > 0.99).mean() < 0.02
+    assert image.std() > 0.1
+    assert (image > 0.99).mean() < 0.02
 
 
-def test_same_seed_same_picture_other_seed_other_picture() -> None:
+def test_same_seed_same_image_other_seed_other_image() -> None:
     first, other = render(3, SIZE)[0], render(4, SIZE)[0]
     np.testing.assert_array_equal(first, render(3, SIZE)[0])
     assert np.abs(first - other).mean() > 0.01
@@ -67,10 +67,10 @@ def test_severity_from_the_seed_varies() -> None:
 
 
 def test_pose_and_light_vary_between_good_parts() -> None:
-    pictures = np.stack([render(seed, SIZE)[0] for seed in range(8)])
-    assert pictures.mean((1, 2, 3)).std() > 0.005
+    images = np.stack([render(seed, SIZE)[0] for seed in range(8)])
+    assert images.mean((1, 2, 3)).std() > 0.005
     # Wide enough to see, narrow enough to stay one product.
-    assert 0.01 < pictures.std(0).mean() < 0.12
+    assert 0.01 < images.std(0).mean() < 0.12
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_layout(product: Path) -> None:
         assert read(path).shape == (SIZE, SIZE)
 
 
-def test_all_pictures_differ(product: Path) -> None:
-    pictures = [path.read_bytes() for path in product.rglob("*/*/*.png") if "ground_truth" not in path.parts]
-    assert len(set(pictures)) == len(pictures) == 5 + len(DEFECTS)
+def test_all_images_differ(product: Path) -> None:
+    images = [path.read_bytes() for path in product.rglob("*/*/*.png") if "ground_truth" not in path.parts]
+    assert len(set(images)) == len(images) == 5 + len(DEFECTS)
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are(product: Path, tmp_path: Path) -> None:
+def test_a_image_does_not_depend_on_how_many_there_are(product: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     small = write_product(tmp_path / "small", 7, 1, 1, 0, SIZE, lambda *call: calls.append(call))
     for name in ("train/good/000.png", "test/good/000.png"):

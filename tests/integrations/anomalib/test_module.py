@@ -33,7 +33,7 @@ pytestmark = [
 ]
 
 SIZE_PX = trained_run.SIZE_PX
-#: Of the pictures: they are resized, in training and in exported graphs.
+#: Of the images: they are resized, in training and in exported graphs.
 FILE_PX = 80
 OPTIONS = {"steps": 6, "size_px": SIZE_PX, "batch_size": 4, "false_alarm_rate": 0.2, "precision": "float32"}
 #: Nothing between our score and anomalib's answer.
@@ -91,12 +91,12 @@ class Taught:
     """Our model after anomalib trained and tested it.
 
     Attributes:
-        product: folder of the pictures.
+        product: folder of the images.
         module: the model.
         figures: anomalib's metrics.
         checkpoint: what the engine saved.
-        images: (8, 3, h, w), the test pictures as in their files.
-        paths: of the test pictures.
+        images: (8, 3, h, w), the test images as in their files.
+        paths: of the test images.
     """
 
     product: Path
@@ -125,7 +125,7 @@ class Plain:
     Attributes:
         detector: inside.
         checkpoint: what the engine saved.
-        scores: of the test pictures.
+        scores: of the test images.
     """
 
     detector: AdvRAD
@@ -154,7 +154,7 @@ def test_it_learns_what_advrad_train_learns(taught: Taught, tmp_path: Path) -> N
     detector = taught.module.detector
     assert detector.detector_config.score == usual.detector_config.score
     assert detector.calibration.n == usual.calibration.n
-    # Up to the last bits of the resized pictures, and what the training makes of them.
+    # Up to the last bits of the resized images, and what the training makes of them.
     assert detector.calibration.threshold == pytest.approx(usual.calibration.threshold, rel=1e-3)
     for name, tensor in usual.state_dict().items():
         torch.testing.assert_close(detector.state_dict()[name], tensor, rtol=1e-2, atol=1e-3)
@@ -168,7 +168,7 @@ def test_anomalib_measures_the_scores_that_are_ours(taught: Taught) -> None:
     assert set(taught.figures) == {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"}
 
 
-def test_the_graph_scores_a_batch_as_the_detector_scores_each_picture(taught: Taught) -> None:
+def test_the_graph_scores_a_batch_as_the_detector_scores_each_image(taught: Taught) -> None:
     images = taught.module.pre_processor(taught.images)
     together = taught.module.model(images)
     scores, maps, _ = taught.module.detector.measure(taught.images)
@@ -305,7 +305,7 @@ def test_exported_graphs_have_our_scores(
         assert torch.as_tensor(answer.pred_score).item() == pytest.approx(score, rel=CLOSE, abs=CLOSE)
     maps = plain.detector.measure(taught.images[-1:])[1]
     torch.testing.assert_close(torch.as_tensor(answer.anomaly_map).view_as(maps), maps, rtol=CLOSE, atol=CLOSE)
-    if kind == "openvino":  # neither the size nor the number of pictures is that of the export
+    if kind == "openvino":  # neither the size nor the number of images is that of the export
         images = torch.rand(3, 3, 70, 100, generator=torch.Generator().manual_seed(0))
         scores = inferencer.predict(images).pred_score
         np.testing.assert_allclose(scores.ravel(), plain.detector.measure(images)[0], rtol=CLOSE, atol=CLOSE)
@@ -373,13 +373,13 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], words: str) -
         module(**options)
 
 
-def test_pictures_that_do_not_suit_are_refused(product: Path, tmp_path: Path) -> None:
+def test_images_that_do_not_suit_are_refused(product: Path, tmp_path: Path) -> None:
     from anomalib.models import Padim
 
     shutil.copytree(product, tmp_path / "few")
     for path in sorted((tmp_path / "few" / "train" / "good").iterdir())[5:]:
         path.unlink()
-    with pytest.raises(DataError, match="5 good pictures to train on; at least 8"):
+    with pytest.raises(DataError, match="5 normal images to train on; at least 8"):
         engine(tmp_path / "a").fit(model=module(), datamodule=datamodule(tmp_path / "few"))
     normalising = Padim.configure_pre_processor((SIZE_PX, SIZE_PX))
     with pytest.raises(DataError, match=r"000\.png: its values are not in \[0, 1\]"):

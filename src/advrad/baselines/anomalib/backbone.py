@@ -24,7 +24,7 @@ LITE0 = "tf_efficientnet_lite0"
 #: the mean and deviation of ImageNet.
 MEAN = STD = 0.5
 
-#: Feature maps that timm gives of a convolutional network, at 1/2, 1/4, ... 1/32 of the picture's side.
+#: Feature maps that timm gives of a convolutional network, at 1/2, 1/4, ... 1/32 of the image's side.
 LEVELS = 5
 
 
@@ -89,11 +89,11 @@ def features(layers: tuple[int, ...]) -> Features:
     """EfficientNet-lite0 as a source of features.
 
     Args:
-        layers: which of its five maps (0 to 4, at 1/2 to 1/32 of the picture's side), ascending.
+        layers: which of its five maps (0 to 4, at 1/2 to 1/32 of the image's side), ascending.
 
     Returns:
-        A frozen module from pictures (b, 3, h, w) in [0, 1] to a list of feature maps, the finest first. Scaling is
-        inside; gradients reach the pictures.
+        A frozen module from images (b, 3, h, w) in [0, 1] to a list of feature maps, the finest first. Scaling is
+        inside; gradients reach the images.
 
     Raises:
         ConfigError: no such layers, or the extra ``anomalib`` is not installed.

@@ -76,7 +76,7 @@ def reverse_distillation(
 
 
 class _Named(nn.Module):
-    """Feature maps by the names that CFA has for a ResNet's. It scales pictures itself."""
+    """Feature maps by the names that CFA has for a ResNet's. It scales images itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,8 +89,8 @@ class _Named(nn.Module):
 def cfa(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
     """CFA takes networks of torchvision, of few names and fixed widths.
 
-    EfficientNet-lite0 goes in with a descriptor of its width. It scales pictures inside, because anomalib computes
-    CFA's first memory from pictures that its pre-processor did not see.
+    EfficientNet-lite0 goes in with a descriptor of its width. It scales images inside, because anomalib computes
+    CFA's first memory from images that its pre-processor did not see.
     """
     if backbone != LITE0:
         try:
@@ -122,7 +122,7 @@ def draem(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[st
     arguments = dict(arguments)
     width, folder = arguments.pop("base_width"), arguments.pop("dtd_dir")
     if folder is not None and not Path(folder).is_dir():
-        raise ConfigError(f"{folder}: is not a folder; `dtd_dir` must hold pictures of textures, or be left out")
+        raise ConfigError(f"{folder}: is not a folder; `dtd_dir` must hold images of textures, or be left out")
     # Any folder that exists keeps anomalib from downloading.
     model = make(dtd_dir=folder or Path(__file__).parent, **arguments)
     model.augmenter = PerlinAnomalyGenerator(folder, blend_factor=arguments.get("beta", (0.1, 1.0)))
@@ -135,11 +135,11 @@ def draem(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[st
 
 
 def efficient_ad(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
-    """EfficientAD, whose teacher and whose penalty's pictures cannot be had from the package index.
+    """EfficientAD, whose teacher and whose penalty's images cannot be had from the package index.
 
     The argument ``folder`` holds them: ``pretrained_teacher_small.pth`` (or ``_medium``) of anomalib's release
-    ``efficientad_pretrained_weights``, and ``imagenette``, a folder of folders of pictures. Its maps are normalised by
-    quantiles over the good pictures, since there are no others to validate on.
+    ``efficientad_pretrained_weights``, and ``imagenette``, a folder of folders of images. Its maps are normalised by
+    quantiles over the normal images, since there are no others to validate on.
     """
     del backbone
     arguments = dict(arguments)

@@ -1,4 +1,4 @@
-"""Models of anomalib as baselines: trained by its own engine on good pictures alone, then exposed as detectors.
+"""Models of anomalib as baselines: trained by its own engine on normal images alone, then exposed as detectors.
 
 They rest on EfficientNet-lite0, whose ImageNet weights come from the package index, so that no network is needed. Where
 a model of anomalib takes few backbones only, it is built for ``resnet18`` and handed EfficientNet-lite0 in its place.
@@ -45,11 +45,11 @@ class AnomalibOptions(Config):
     Attributes:
         model: one of anomalib's.
         backbone: timm's name of a network with ImageNet weights; None is ``tf_efficientnet_lite0``.
-        layers: which of the backbone's maps, 0 to 4, at 1/2 to 1/32 of the picture's side.
+        layers: which of the backbone's maps, 0 to 4, at 1/2 to 1/32 of the image's side.
         steps: batches to train on.
-        batch_size: pictures in each.
-        size_px: side at which the model works; pictures are resized inside the detector.
-        pictures: at most so many of the good ones are learnt from, drawn at random; None for all. What keeps a memory
+        batch_size: images in each.
+        size_px: side at which the model works; images are resized inside the detector.
+        images: at most so many of the good ones are learnt from, drawn at random; None for all. What keeps a memory
             of all patches grows with their square.
         arguments: for the model's class in anomalib, over those of its row.
     """
@@ -71,10 +71,10 @@ class Recipe:
     Attributes:
         name: its class in ``anomalib.models``.
         build: makes it from the class, the backbone and arguments.
-        steps: batches to train on; None for one pass over the pictures, after which it is fitted in closed form.
+        steps: batches to train on; None for one pass over the images, after which it is fitted in closed form.
         layers: of the backbone; None where they cannot be chosen.
-        batch_size: pictures in a step.
-        size_px: side at which it works; None for that of the pictures.
+        batch_size: images in a step.
+        size_px: side at which it works; None for that of the images.
         least_px: the smallest at which it can: anomalib's textures need some room, and so do some networks.
         arguments: for its class.
         backbone: it rests on one.
@@ -190,16 +190,16 @@ def build(options: AnomalibOptions, size_px: int) -> AnomalibModule:
 
 
 def fit_anomalib(lesson: FitContext, options: AnomalibOptions) -> CallableDetector:
-    """Train a model of anomalib with anomalib's engine, on good pictures alone.
+    """Train a model of anomalib with anomalib's engine, on normal images alone.
 
     Nothing is left on disk, and the global sources of randomness are as before.
 
     Args:
-        lesson: good pictures and a seed; the same lesson gives the same detector.
+        lesson: normal images and a seed; the same lesson gives the same detector.
         options: which model.
 
     Returns:
-        A detector, see :func:`advrad.detectors.anomalib.expose`, for pictures of the lesson's size.
+        A detector, see :func:`advrad.detectors.anomalib.expose`, for images of the lesson's size.
 
     Raises:
         ConfigError: see :func:`build`.

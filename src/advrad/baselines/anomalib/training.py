@@ -1,4 +1,4 @@
-"""Training a model of anomalib by its engine, from pictures in memory, without a trace on disk or in global state."""
+"""Training a model of anomalib by its engine, from images in memory, without a trace on disk or in global state."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ _EXPECTED = (
 )
 
 
-class Pictures(Dataset[ImageItem]):
-    """Pictures in memory, as items of anomalib.
+class Images(Dataset[ImageItem]):
+    """Images in memory, as items of anomalib.
 
     Args:
         images: (n, 3, h, w) float32 in [0, 1].
@@ -61,14 +61,14 @@ class Pictures(Dataset[ImageItem]):
 
 
 class InMemory(LightningDataModule):  # type: ignore[misc]
-    """What anomalib's engine and models ask of a datamodule, over pictures in memory.
+    """What anomalib's engine and models ask of a datamodule, over images in memory.
 
     Args:
-        train: good pictures.
+        train: normal images.
         batch_size: of training and testing.
         generator: of the order of training.
-        whole: leave the last pictures of a pass out where they do not fill a batch.
-        test: pictures to validate and test on, as anomalib does with MVTec AD by default.
+        whole: leave the last images of a pass out where they do not fill a batch.
+        test: images to validate and test on, as anomalib does with MVTec AD by default.
     """
 
     name = "memory"
@@ -76,12 +76,12 @@ class InMemory(LightningDataModule):  # type: ignore[misc]
 
     def __init__(
         self,
-        train: Pictures,
+        train: Images,
         batch_size: int,
         generator: torch.Generator,
         *,
         whole: bool = False,
-        test: Pictures | None = None,
+        test: Images | None = None,
     ) -> None:
         super().__init__()
         self.train_data, self.test_data = train, test
@@ -90,7 +90,7 @@ class InMemory(LightningDataModule):  # type: ignore[misc]
         self.whole = whole
 
     def train_dataloader(self) -> DataLoader[ImageItem]:
-        """The good pictures once, in a new order each time."""
+        """The normal images once, in a new order each time."""
         return DataLoader(
             self.train_data,
             self.train_batch_size,
@@ -101,11 +101,11 @@ class InMemory(LightningDataModule):  # type: ignore[misc]
         )
 
     def val_dataloader(self) -> DataLoader[ImageItem]:
-        """The pictures to test on, in order."""
+        """The images to test on, in order."""
         return self.test_dataloader()
 
     def test_dataloader(self) -> DataLoader[ImageItem]:
-        """The pictures to test on, in order."""
+        """The images to test on, in order."""
         assert self.test_data is not None
         return DataLoader(self.test_data, self.train_batch_size, collate_fn=ImageBatch.collate)
 
@@ -138,17 +138,17 @@ def train(
 
     Args:
         model: untrained.
-        lesson: gives good pictures, the order and the progress.
-        steps: batches; None for one pass over the pictures.
-        batch_size: pictures in each.
-        size_px: side at which the model works. Pictures are brought to it here too, as by its pre-processor, because
-            some models read pictures past it.
+        lesson: gives normal images, the order and the progress.
+        steps: batches; None for one pass over the images.
+        batch_size: images in each.
+        size_px: side at which the model works. Images are brought to it here too, as by its pre-processor, because
+            some models read images past it.
         pictures: at most so many of the good ones, drawn at random; None for all.
     """
-    images = torch.cat([resize(batch, [size_px, size_px], antialias=True) for batch in lesson.pictures()])
+    images = torch.cat([resize(batch, [size_px, size_px], antialias=True) for batch in lesson.images()])
     if pictures is not None:
         images = images[torch.randperm(len(images), generator=lesson.generator("anomalib", "pictures"))[:pictures]]
-    datamodule = InMemory(Pictures(images), batch_size, lesson.generator("anomalib", "order"), whole=bool(steps))
+    datamodule = InMemory(Images(images), batch_size, lesson.generator("anomalib", "order"), whole=bool(steps))
     in_a_pass = len(datamodule.train_dataloader())
     steps = steps or in_a_pass
     with tempfile.TemporaryDirectory() as folder, quiet():

@@ -133,8 +133,8 @@ def crack(part: Part, rng: Rng, severity: float) -> Mask:
     elif kind == 1:
         number, side = int(rng.integers(HOLE_COUNT)), rng.uniform(0, 2 * np.pi)
         middle = part.place(HOLE_CIRCLE, _hole_angle(number))
-        reach, side_in_picture = SINK_RADIUS * part.setting.scale, side + part.setting.angle
-        start = (middle[0] + reach * np.cos(side_in_picture), middle[1] + reach * np.sin(side_in_picture))
+        reach, side_in_image = SINK_RADIUS * part.setting.scale, side + part.setting.angle
+        start = (middle[0] + reach * np.cos(side_in_image), middle[1] + reach * np.sin(side_in_image))
         inwards = side
     else:
         angle = rng.uniform(0, 2 * np.pi)

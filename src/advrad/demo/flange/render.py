@@ -1,10 +1,10 @@
 """A made-up product: photographs of a machined flange, good ones and defective ones.
 
-It gives the detector something to learn where no data set is at hand. The pictures are drawn, not recorded:
+It gives the detector something to learn where no data set is at hand. The images are drawn, not recorded:
 a shape with turning marks, holes and an engraving, lit by three area lights. Good parts differ in pose,
 light, finish, belt and sensor noise; a defective part differs from its good twin only by its defect.
 
-The same seed gives the same picture on the same kind of machine; on another one the last bit of a pixel may
+The same seed gives the same image on the same kind of machine; on another one the last bit of a pixel may
 differ.
 """
 
@@ -48,12 +48,12 @@ def render(
 
     Args:
         seed: the part, its pose and its light; with and without defect it is the same part.
-        size_px: side of the square picture, at least 32.
+        size_px: side of the square image, at least 32.
         defect: a key of ``DEFECTS``, or None for a good part.
         severity: from 0, subtle but visible, to 1, plain; None draws it from the seed.
 
     Returns:
-        The picture (size_px, size_px, 3) in [0, 1], and the mask (size_px, size_px), True on the defect.
+        The image (size_px, size_px, 3) in [0, 1], and the mask (size_px, size_px), True on the defect.
 
     Raises:
         ConfigError: an argument is unknown or out of range.
@@ -73,10 +73,10 @@ def render(
         samples = DEFECTS[defect](part, rng, drawn if severity is None else max(severity, _MILDEST))
     light = _photograph(part, _stream(root, _BELT))
     tiles = (size_px, SUPERSAMPLING, size_px, SUPERSAMPLING)
-    picture = _develop(light.reshape(3, *tiles).mean((2, 4)), _stream(root, _SENSOR))
+    image = _develop(light.reshape(3, *tiles).mean((2, 4)), _stream(root, _SENSOR))
     # One sample is enough: a defect thinner than a pixel must not lose its pixels.
     mask = samples.reshape(tiles).mean((1, 3)) > 0.2
-    return picture, mask
+    return image, mask
 
 
 def _stream(root: np.random.SeedSequence, *key: int) -> Rng:
@@ -138,16 +138,16 @@ def _belt(part: Part, rng: Rng) -> Array:
 
 
 def _develop(light: Array, sensor: Rng) -> Array:
-    """From linear light (3, h, w) to a picture (h, w, 3): vignette, tone curve, noise."""
+    """From linear light (3, h, w) to an image (h, w, 3): vignette, tone curve, noise."""
     height, width = light.shape[1:]
     x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
     vignette = 1 - 0.09 * (np.square(y)[:, None] + np.square(x)[None, :])
     exposed = (light * vignette).transpose(1, 2, 0) * np.float32(1.75)
     # The shoulder keeps highlights from clipping.
-    picture = np.sqrt(np.clip(exposed * (1 + 0.12 * exposed) / (1 + 0.75 * exposed), 0, None))
+    image = np.sqrt(np.clip(exposed * (1 + 0.12 * exposed) / (1 + 0.75 * exposed), 0, None))
     # Shot noise grows with the light; after the square root it is even.
-    picture += np.float32(0.008) * sensor.standard_normal(picture.shape, dtype=np.float32)
-    return np.clip(picture, 0, 1)
+    image += np.float32(0.008) * sensor.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(image, 0, 1)
 
 
 def write_product(
@@ -166,12 +166,12 @@ def write_product(
 
     Args:
         folder: the data set's own folder, made with its parents.
-        seed: >= 0; every picture follows from it, its split, its defect and its number alone.
-        n_train: good pictures to train on.
-        n_test_good: good pictures to test on.
-        n_per_defect: pictures of each defect.
-        size_px: side of the pictures.
-        progress: called with (pictures done, pictures in all).
+        seed: >= 0; every image follows from it, its split, its defect and its number alone.
+        n_train: normal images to train on.
+        n_test_good: normal images to test on.
+        n_per_defect: images of each defect.
+        size_px: side of the images.
+        progress: called with (images done, images in all).
 
     Returns:
         The folder.
@@ -205,9 +205,9 @@ def write_product(
             (draft / split).mkdir(parents=True)
         for done, (split, defect, index) in enumerate(jobs, 1):
             key = (zlib.crc32(split.encode()), zlib.crc32((defect or "good").encode()), index)
-            picture, mask = render(np.random.SeedSequence(seed, spawn_key=key), size_px, defect)
+            image, mask = render(np.random.SeedSequence(seed, spawn_key=key), size_px, defect)
             stem = f"{index:03d}"
-            _write_png(draft / split / (defect or "good") / f"{stem}.png", np.rint(picture * 255))
+            _write_png(draft / split / (defect or "good") / f"{stem}.png", np.rint(image * 255))
             if defect is not None:
                 _write_png(draft / "ground_truth" / defect / f"{stem}_mask.png", mask * 255.0)
             if progress is not None:
@@ -225,7 +225,7 @@ def write_product(
 
 
 def _jobs(n_train: int, n_test_good: int, n_per_defect: int) -> Iterator[tuple[str, str | None, int]]:
-    """Split, defect and number of every picture."""
+    """Split, defect and number of every image."""
     yield from (("train", None, index) for index in range(n_train))
     yield from (("test", None, index) for index in range(n_test_good))
     for defect in DEFECTS:

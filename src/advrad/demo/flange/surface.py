@@ -3,7 +3,7 @@
 A part is a stack of fields over the pixels (slope, direction of the turning marks, facet spread,
 reflectance, ...). Machining and damage alter the fields; ``product.render`` lights them once at the end.
 
-Lengths are in half picture sides: the picture spans [-1, 1] in x (to the right) and y (downwards). A slope is
+Lengths are in half image sides: the image spans [-1, 1] in x (to the right) and y (downwards). A slope is
 the derivative of the height towards the camera. Fields are supersampled by ``SUPERSAMPLING``.
 """
 
@@ -61,11 +61,11 @@ class Lamp(NamedTuple):
 
 @dataclass(frozen=True)
 class Setting:
-    """What differs between two pictures of good parts.
+    """What differs between two images of good parts.
 
     Attributes:
         centre: (x, y) of the part.
-        scale: picture half sides per part unit.
+        scale: image half sides per part unit.
         angle: rotation of the part in radians, clockwise.
         lamps: the lights, the first one casts the shadows.
         ambient: light from everywhere else.
@@ -140,7 +140,7 @@ class Part:
     Args:
         setting: pose and light.
         finish: draws the turning marks and the belt.
-        size_px: side of the square picture.
+        size_px: side of the square image.
 
     Attributes:
         setting: pose and light.
@@ -186,7 +186,7 @@ class Part:
         raise AttributeError(name)
 
     def place(self, radius: float, angle: float) -> tuple[float, float]:
-        """Picture coordinates of a point given by part radius and angle (clockwise from the right)."""
+        """Image coordinates of a point given by part radius and angle (clockwise from the right)."""
         angle += self.setting.angle
         reach = radius * self.setting.scale
         return (
@@ -195,14 +195,14 @@ class Part:
         )
 
     def window(self, x_low: float, y_low: float, x_high: float, y_high: float) -> Window:
-        """The samples between two corners, cut off at the picture's edge."""
+        """The samples between two corners, cut off at the image's edge."""
         return (
             slice(*(int(i) for i in np.searchsorted(self.y[:, 0], (y_low, y_high)))),
             slice(*(int(i) for i in np.searchsorted(self.x[0], (x_low, x_high)))),
         )
 
     def around(self, centre: tuple[float, float], reach: float) -> tuple[Window, Array, Array]:
-        """The window within ``reach`` (picture units) of a point, and x, y relative to that point."""
+        """The window within ``reach`` (image units) of a point, and x, y relative to that point."""
         window = self.window(centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach)
         rows, columns = window
         return window, self.x[:, columns] - np.float32(centre[0]), self.y[rows] - np.float32(centre[1])
@@ -228,7 +228,7 @@ class Part:
         self.radius = radius = distance * np.float32(1 / scale)
         self.grain_x[...] = from_x / distance
         self.grain_y[...] = from_y / distance
-        # The scale of the bins leaves the corners of the picture inside the table.
+        # The scale of the bins leaves the corners of the image inside the table.
         place = radius * np.float32(_BINS / _BIN_REACH)
         bins = np.minimum(place, _BINS - 1).astype(np.int32)
         turn = np.arctan2(self.grain_y, self.grain_x)

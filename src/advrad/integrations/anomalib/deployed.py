@@ -1,4 +1,4 @@
-"""The part of our anomalib model that is exported: from pictures to scores, in a graph that draws nothing."""
+"""The part of our anomalib model that is exported: from images to scores, in a graph that draws nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Deployed(nn.Module):
             self.register_buffer(f"noise_{index}", draw, persistent=False)
 
     def forward(self, images: Tensor) -> InferenceBatch:
-        """Score pictures as :meth:`advrad.AdvRAD.measure` does, in float32.
+        """Score images as :meth:`advrad.AdvRAD.measure` does, in float32.
 
         Args:
             images: (b, 3, h, w) float in [0, 1].

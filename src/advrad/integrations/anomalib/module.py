@@ -1,8 +1,8 @@
 """Our detector as a model of anomalib: trained by its engine, judged by its metrics, exported by its exporter.
 
-Anomalib reads the pictures, keeps time and judges. What is learnt, and how, is that of ``advrad train``: the same
-batches, optimisers and moving average; and at the end the same choice of the score on normal pictures held out of the
-training set. Validation and test pictures are for anomalib's own threshold and metrics alone.
+Anomalib reads the images, keeps time and judges. What is learnt, and how, is that of ``advrad train``: the same
+batches, optimisers and moving average; and at the end the same choice of the score on normal images held out of the
+training set. Validation and test images are for anomalib's own threshold and metrics alone.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
     """AdvRAD as a model of anomalib.
 
     One epoch of anomalib is the whole training: its optimiser steps are spread evenly over the epoch's batches, whose
-    pictures were all read when the training began. Anomalib's threshold, from its validation pictures, decides in
-    anomalib; the detector inside has its own, from normal pictures alone, for use outside.
+    images were all read when the training began. Anomalib's threshold, from its validation images, decides in
+    anomalib; the detector inside has its own, from normal images alone, for use outside.
 
     Args:
         steps: optimiser steps.
-        size_px: side of the square at which pictures enter; None for the preset's.
+        size_px: side of the square at which images enter; None for the preset's.
         preset: ``lean``, or one of the diffusers U-Nets of ``advrad train``.
         score: ``auto`` chooses it for peace, ``robust`` for attacks, ``paper`` takes the paper's.
         seed: of everything.
-        batch_size: pictures in a step; those of anomalib's batches do not matter.
-        false_alarm_rate: of the detector's own threshold; where the normal pictures are too few for it, the least
+        batch_size: images in a step; those of anomalib's batches do not matter.
+        false_alarm_rate: of the detector's own threshold; where the normal images are too few for it, the least
             that they can promise.
         precision: arithmetic of the training. The score is chosen, computed and exported in float32.
         pre_processor: as in every model of anomalib.
@@ -132,7 +132,7 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
 
     @property
     def learning_type(self) -> LearningType:
-        """It learns from normal pictures."""
+        """It learns from normal images."""
         return LearningType.ONE_CLASS
 
     @property
@@ -151,7 +151,7 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> SquarePreProcessor:
-        """Resizing only: pictures stay in [0, 1]."""
+        """Resizing only: images stay in [0, 1]."""
         return SquarePreProcessor(Resize(image_size or (256, 256), antialias=True))
 
     def to_onnx(self, *args: Any, **options: Any) -> Path:
@@ -168,19 +168,19 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
         return self._course.trainer.optimisers
 
     def on_train_start(self) -> None:
-        """Read the training pictures.
+        """Read the training images.
 
         Raises:
             DataError: there are too few, or a pre-processor leads out of [0, 1].
         """
         assert self._course is not None
-        pictures = read_normals(self.trainer.train_dataloader.dataset, self.pre_processor, self.train_config.size_px)
+        images = read_normals(self.trainer.train_dataloader.dataset, self.pre_processor, self.train_config.size_px)
         optimisers = self.optimizers()  # through Lightning, which counts their steps
-        self._course.begin(pictures, optimisers if isinstance(optimisers, list) else [optimisers])
+        self._course.begin(images, optimisers if isinstance(optimisers, list) else [optimisers])
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """This batch's share of the steps."""
-        del batch  # its pictures were read when the training began
+        del batch  # its images were read when the training began
         assert self._course is not None
         losses = self._course.advance(self.train_config.steps * (batch_idx + 1) // self.trainer.num_training_batches)
         loss = torch.tensor(losses).mean()

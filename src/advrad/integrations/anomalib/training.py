@@ -1,6 +1,6 @@
 """A training of our detector inside anomalib's: the same steps, and the same choice at the end, as ``advrad train``.
 
-Lightning lends its optimisers, its device and the pictures of its datamodule; all else is ours.
+Lightning lends its optimisers, its device and the images of its datamodule; all else is ours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from advrad.data.transforms import resize
 from advrad.denoisers.factory import DenoiserConfig, build_denoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import DataError
-from advrad.training.batches import TrainConfig, find_symmetry, whole_pictures
+from advrad.training.batches import TrainConfig, find_symmetry, whole_images
 from advrad.training.finalize import CalibrationData, choose_score, set_thresholds, source_of
 from advrad.training.plan import RunOptions, RunPlan
 from advrad.training.trainer import Trainer
@@ -93,26 +93,26 @@ class Course:
         """All steps were taken."""
         return self.trainer.step == self.trainer.config.steps
 
-    def begin(self, pictures: ImageStack, optimisers: list[torch.optim.Optimizer]) -> None:
-        """Hold some pictures out to choose the score and the threshold by, and look at the others once.
+    def begin(self, images: ImageStack, optimisers: list[torch.optim.Optimizer]) -> None:
+        """Hold some images out to choose the score and the threshold by, and look at the others once.
 
         Args:
-            pictures: normal ones, at the working size.
+            images: normal ones, at the working size.
             optimisers: those of the trainer, as Lightning wants them to be called.
 
         Raises:
-            DataError: too few pictures.
+            DataError: too few images.
         """
-        split = split_normals(pictures.records, self.options.seed, false_alarm_rate=self.options.false_alarm_rate)
-        row = {record: index for index, record in enumerate(pictures.records)}
+        split = split_normals(images.records, self.options.seed, false_alarm_rate=self.options.false_alarm_rate)
+        row = {record: index for index, record in enumerate(images.records)}
         train, selection, calibration = (
-            ImageStack(pictures.values[[row[record] for record in part]], part)
+            ImageStack(images.values[[row[record] for record in part]], part)
             for part in (split.train, split.selection, split.calibration)
         )
         self._stacks = CalibrationData(train, selection, calibration)
         trainer = self.trainer
         trainer.config = trainer.config.model_copy(update={"symmetry": find_symmetry(train)})
-        trainer.denoiser.adapt(whole_pictures(train, trainer.config))
+        trainer.denoiser.adapt(whole_images(train, trainer.config))
         trainer.average.load_state_dict(trainer.denoiser.state_dict())
         trainer.optimisers = optimisers
 
@@ -122,7 +122,7 @@ class Course:
         return [self.trainer.advance(self._stacks.train) for _ in range(self.trainer.step, step)]
 
     def settle(self, data: str, category: str) -> AdvRAD:
-        """Choose the score and set the threshold, on the normal pictures that were held out.
+        """Choose the score and set the threshold, on the normal images that were held out.
 
         Args:
             data: name of the data set, for the record.
@@ -133,7 +133,7 @@ class Course:
         rate = max(asked, rate_in_reach(len(stacks.calibration)))
         if rate > asked:
             logger.warning(
-                "advrad: %d pictures for its own threshold promise a false-alarm rate of %.3g, not %.3g",
+                "advrad: %d images for its own threshold promise a false-alarm rate of %.3g, not %.3g",
                 len(stacks.calibration),
                 rate,
                 asked,
@@ -157,7 +157,7 @@ class Course:
 
 
 def read_normals(dataset: Any, pre_process: Callable[[Tensor], Tensor] | None, size_px: int) -> ImageStack:
-    """Take the normal pictures out of a data set of anomalib, as anomalib reads them.
+    """Take the normal images out of a data set of anomalib, as anomalib reads them.
 
     Args:
         dataset: whose items have ``image`` (3, h, w) in [0, 1], ``image_path`` and ``gt_label``.
@@ -178,5 +178,5 @@ def read_normals(dataset: Any, pre_process: Callable[[Tensor], Tensor] | None, s
         values.append(np.rint(resize(image, size_px)[0].clamp(0, 1).numpy() * 65535).astype(np.uint16))
         records.append(Record(Path(item.image_path or f"{index:06}"), "train", 0, "good"))
     if not records:
-        raise DataError("the datamodule has no normal picture to train on")
+        raise DataError("the datamodule has no normal image to train on")
     return ImageStack(np.stack(values), tuple(records))

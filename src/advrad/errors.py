@@ -11,9 +11,9 @@ The tree::
     |   |-- OutputError         a place that cannot be written
     |   |-- DetectorError       a detector under audit that answers with no score
     |   `-- NotCalibratedError  a verdict was asked of a detector without a threshold
-    `-- TrainingDivergedError   the loss left the numbers
+    `-- TrainingDivergedError   the training loss became NaN or infinite
 
-A message is one line: it names the file or the option, says what is wrong, and how to mend it.
+A message is one line: it names the file or the option, says what is wrong, and how to fix it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,35 @@ class ImageError(DataError):
 
 
 class ConfigError(UserError):
-    """An option or a configuration value is unknown, missing or out of range."""
+    """An option or a configuration value is unknown, missing or out of range.
+
+    Args:
+        message: What is wrong and how to fix it, without the option's name.
+        option: Name of the Python parameter at fault, such as ``false_alarm_rate``; None where the message names the
+            source itself, such as a file. The command line shows it as its own option, ``--false-alarm-rate``.
+        value: The value that was given, as it is to be shown; None where there is none to show.
+
+    Example:
+        >>> str(ConfigError("must be above 0", option="minutes", value=-1))
+        'minutes -1: must be above 0'
+    """
+
+    def __init__(self, message: str, *, option: str | None = None, value: object = None) -> None:
+        self.message = message
+        self.option = option
+        self.value = value
+        super().__init__(self.named(option))
+
+    def named(self, option: str | None) -> str:
+        """The whole message, with the option under the name that the caller uses for it.
+
+        Args:
+            option: Name to show; None shows the message alone.
+        """
+        if option is None:
+            return self.message
+        shown = f"{self.value:g}" if isinstance(self.value, float) else self.value
+        return f"{option}: {self.message}" if shown is None else f"{option} {shown}: {self.message}"
 
 
 class CheckpointError(UserError):

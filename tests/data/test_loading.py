@@ -134,7 +134,7 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         done.append(path)
         return images.read_image(path, *args, **options)
 
-    monkeypatch.setattr(data, "read_image", counted)
+    monkeypatch.setattr(loading, "read_image", counted)
     return done
 
 

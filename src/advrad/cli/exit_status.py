@@ -11,13 +11,26 @@ from typing import TYPE_CHECKING
 import typer
 
 from advrad.cli.terminal import give_up_stdout, printable
-from advrad.errors import AdvradError, UserError
+from advrad.errors import AdvradError, ConfigError, UserError
 from advrad.utils.files import explain
 
 if TYPE_CHECKING:
     from types import FrameType
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+#: Options whose name on the command line is not that of the Python parameter.
+_NAMES = {"size_px": "--size", "output": "-o", "radii": "--radius", "denoiser_source": "--denoiser", "source": "--from"}
+
+
+def shown_option(option: str | None) -> str | None:
+    """The command line's name of a Python parameter: ``--false-alarm-rate`` for ``false_alarm_rate``.
+
+    Args:
+        option: Name of the parameter; None gives None.
+    """
+    return option and _NAMES.get(option, f"--{option.replace('_', '-')}")
 
 
 @contextmanager
@@ -53,6 +66,8 @@ def status_of(command: Callable[[], object]) -> int:
         return result if isinstance(result, int) else 0
     except typer.Exit as done:
         return done.exit_code
+    except ConfigError as error:
+        return _fail(error.named(shown_option(error.option)), BAD_INPUT)
     except UserError as error:
         return _fail(str(error), BAD_INPUT)
     except AdvradError as error:

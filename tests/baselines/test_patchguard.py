@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
-from toy_models import generator, images
+from toy_models import generator, random_images
 from toy_squares import good_and_squares
 
 from advrad.baselines.patchguard import (
@@ -82,7 +82,7 @@ def test_pseudo_anomalies_lie_on_the_foreground_only() -> None:
 
 def test_what_meets_no_foreground_stays_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("advrad.baselines.patchguard.foreground", lambda image: np.zeros(image.shape[1:], bool))
-    view = images(3)
+    view = random_images(3)
     bad, masks = paste_on_foreground(view, generator(1))
     assert torch.equal(bad, view)
     assert not bool(masks.any())
@@ -98,7 +98,7 @@ def test_divergence_of_attention() -> None:
 
 
 def test_losses_and_score_are_those_of_the_logits() -> None:
-    system, view = fitted(steps=2), images(3)
+    system, view = fitted(steps=2), random_images(3)
     logits, attentions = system.examine(view)
     assert logits.shape == (3, 1, 8, 8)
     assert [attention.shape for attention in attentions] == [(3, 2, 64, 64)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from toy_features import assert_contract, lesson, robust_auroc
-from toy_models import generator, images
+from toy_models import generator, random_images
 from toy_squares import good_and_squares
 
 from advrad.baselines.autoencoder import AutoencoderOptions, fit_autoencoder
@@ -97,7 +97,7 @@ def test_the_analyses_are_the_trained_ones_and_stay() -> None:
     system = fitted(steps=2)
     assert bool(system.channels.seen) and bool(system.positions.seen)
     before = {name: value.clone() for name, value in system.state_dict().items()}
-    system.infer(images(3), generator())
+    system.infer(random_images(3), generator())
     assert all(torch.equal(value, before[name]) for name, value in system.state_dict().items())
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from toy_models import generator, images, stack
+from toy_models import generator, random_images, stack
 
 from advrad.baselines.base import FitContext
 from advrad.baselines.gan import Decoder
@@ -25,7 +25,7 @@ def test_white_and_black_can_be_reached() -> None:
     """No tanh at the end: the output follows the last layer's bias beyond [-1, 1]."""
     network = UNet((8,)).eval().requires_grad_(False)
     torch.nn.init.constant_(network.decoder.head.bias, 5.0)
-    assert float(network(images(1)).mean()) > 3
+    assert float(network(random_images(1)).mean()) > 3
 
 
 def test_fit() -> None:
@@ -34,4 +34,4 @@ def test_fit() -> None:
     assert (options.adversarial_weight, options.context_weight, options.latent_weight) == (1, 40, 1)
     detector = fit_skipgan(FitContext(stack()), options)
     assert isinstance(detector.generator, UNet)
-    assert bool(torch.isfinite(detector.infer(images(2), generator()).scores).all())
+    assert bool(torch.isfinite(detector.infer(random_images(2), generator()).scores).all())

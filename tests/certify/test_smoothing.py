@@ -9,14 +9,14 @@ import pytest
 import torch
 from broken_detectors import Noisy, honest
 from torch import Tensor
-from toy_models import generator, images
+from toy_models import generator, random_images
 
 from advrad.certify.order_statistics import bounds
 from advrad.certify.smoothing import BATCH, Percentile, side_by_side
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError, DetectorError
 
-IMAGE = images(1, 16, seed=4)[0]
+IMAGE = random_images(1, 16, seed=4)[0]
 
 
 class Seen:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from toy_models import FAR, NEAR, TINY, Linear, detector, generator, images, statistics
+from toy_models import FAR, NEAR, TINY, Linear, detector, generator, random_images, statistics
 
 from advrad.certify import two_path as twopath
 from advrad.certify.operator_norms import Kernel, kernels, resize_norm
@@ -82,7 +82,7 @@ def test_no_change_that_is_found_leaves_the_interval_and_some_leave_that_of_halv
         judge = detector(config, calibrated=False)
         index = number % len(config.map_sizes)
         kernel, normal = kernels(look, config)[index], judge.normal(look, index)
-        view = 0.3 + 0.3 * images(1, look.view_px, seed=number)
+        view = 0.3 + 0.3 * random_images(1, look.view_px, seed=number)
         with torch.no_grad():
             recon = reconstruct(judge.denoiser, view, look.sigma, generator(number)).double()
         view = view.double()  # so that rounding has no say
@@ -168,7 +168,7 @@ def test_without_a_change_both_bounds_are_the_score() -> None:
         looks=(NEAR,), scales="apart", level="relative", normalisation="spread", filter_px=3, pooling=0.05
     )
     judge = detector(config, calibrated=False)
-    view, recon = images(2, 32), images(2, 32, seed=1)
+    view, recon = random_images(2, 32), random_images(2, 32, seed=1)
     for index, maps in enumerate(maps_of(view, recon, config)):
         normal = judge.normal(NEAR, index)
         lower, upper = bounded(maps, kernels(NEAR, config)[index], normal, config, 0.0)
@@ -181,7 +181,7 @@ def test_without_a_change_both_bounds_are_the_score() -> None:
 def test_a_larger_radius_never_narrows_the_interval(level: str, way: str) -> None:
     config = ScoreConfig(looks=(NEAR,), level=level, normalisation=way, pooling=0.05)
     judge = detector(config, calibrated=False)
-    (maps,) = maps_of(images(1, 32).double(), images(1, 32, seed=1).double(), config)
+    (maps,) = maps_of(random_images(1, 32).double(), random_images(1, 32, seed=1).double(), config)
     (kernel,), normal = kernels(NEAR, config), judge.normal(NEAR, 0)
     found = [bounded(maps, kernel, normal, config, reach) for reach in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
     for one, next in itertools.pairwise(found):
@@ -262,7 +262,7 @@ def test_every_draw_has_noise_of_its_own_in_every_step() -> None:
     config = BOTH.model_copy(update={"looks": (FAR,)})
     settings = DetectorConfig(denoiser=TINY, size_px=32, score=config, precision="float32")
     sampler = TwoPath(AdvRAD(denoiser, settings, statistics(config)))
-    image = images(1, 32)[0]
+    image = random_images(1, 32)[0]
     lower, _ = sampler.draw(image, (0.0,), 10, generator())
     assert [len(z) for z, _ in denoiser.asked] == [8, 8, 2, 2]  # two walks of two steps
     for step in (0, 1):

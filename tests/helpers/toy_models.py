@@ -29,7 +29,7 @@ def generators(count: int, seed: int = 0) -> list[torch.Generator]:
     return [generator(1000 * seed + index) for index in range(count)]
 
 
-def images(count: int, size_px: int = 32, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+def random_images(count: int, size_px: int = 32, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(count, 3, size_px, size_px, generator=generator(seed), dtype=dtype)
 
 
@@ -95,7 +95,7 @@ def detector(score: ScoreConfig = TWO_LOOKS, calibrated: bool = True, **config: 
     values = {"denoiser": TINY, "size_px": 32, "score": score, "precision": "float32"} | config
     made = AdvRAD(awake(), DetectorConfig(**values), statistics(score)).eval()
     if calibrated:
-        made.calibrate([images(10, seed=90), images(10, seed=91)], 0.1, {"data": "made up"})
+        made.calibrate([random_images(10, seed=90), random_images(10, seed=91)], 0.1, {"data": "made up"})
     return made
 
 

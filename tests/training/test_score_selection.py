@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_models import Linear, awake, generator, images, stack
+from toy_models import Linear, awake, generator, random_images, stack
 
 import advrad.training.score_selection
 from advrad.data.synthetic import SELECTION
@@ -316,5 +316,5 @@ def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tens
 
 
 def test_images_larger_than_every_view_are_shrunk(normals: Tensor) -> None:
-    selection = choose(awake(), images(4, 64), images(4, 64), [16], generator(0), sigmas=[0.2])
+    selection = choose(awake(), random_images(4, 64), random_images(4, 64), [16], generator(0), sigmas=[0.2])
     assert selection.statistics[0].mean.shape == (1, 1, 16, 16)

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from predict import fresh_detector
 
-from advrad.certify.smoothing import side_by_side
-from advrad.certify.two_path import TwoPath
+from advrad.certificates.smoothing import side_by_side
+from advrad.certificates.two_path import TwoPath
 from advrad.detectors.advrad import AdvRAD
 
 AT_ONCE = (1, 2, 4, 8, 16, 32, 64)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from trained_run import Cli
 
-from advrad.certify.smoothing import Sampler
-from advrad.certify.threshold import upper_bounds
-from advrad.certify.two_path import TwoPath
+from advrad.certificates.smoothing import Sampler
+from advrad.certificates.threshold import upper_bounds
+from advrad.certificates.two_path import TwoPath
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
 from advrad.data.splits import split_normals

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from toy_models import FAR, TINY, Linear, awake, generator, statistics
 
-from advrad.certify.order_statistics import levels
-from advrad.certify.two_path import TwoPath
+from advrad.certificates.order_statistics import levels
+from advrad.certificates.two_path import TwoPath
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
 from advrad.detectors.scoring import MapStatistics, ScoreConfig

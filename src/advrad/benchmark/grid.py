@@ -25,7 +25,7 @@ from advrad.baselines.anomalib.models import AnomalibOptions
 from advrad.baselines.purify import PurifyOptions
 from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import CellKey
-from advrad.certify.pipeline import CertifyOptions, check_confidence, radii_of
+from advrad.certificates.pipeline import CertifyOptions, check_confidence, radii_of
 from advrad.data import cache
 from advrad.data.layouts import Dataset, find_records
 from advrad.errors import ConfigError, UserError

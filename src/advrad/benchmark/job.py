@@ -26,7 +26,7 @@ from advrad.baselines.base import FitContext
 from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import Cell, Figures, Machine
 from advrad.benchmark.grid import OURS, Entry, Job, Own, Task
-from advrad.certify import pipeline as certificates
+from advrad.certificates import pipeline as certificates
 from advrad.data.loading import ImageStack, load_images, load_masks
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector

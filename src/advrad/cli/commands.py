@@ -10,7 +10,7 @@ from pathlib import Path
 
 from advrad.attacks import pipeline as audits
 from advrad.attacks.threat import Threat
-from advrad.certify import pipeline as certificates
+from advrad.certificates import pipeline as certificates
 from advrad.cli.console import Screen, show_attack, show_certificates, show_checks, show_curve, show_figures
 from advrad.cli.exit_status import INTERRUPTED
 from advrad.cli.terminal import is_first_process, open_page, paths_from_stdin, put, put_json, warn
@@ -275,7 +275,7 @@ def certify(
     as_json: bool,
     device: str,
 ) -> None:
-    """Certify a detector and print the result; arguments as of :mod:`advrad.certify.pipeline`."""
+    """Certify a detector and print the result; arguments as of :mod:`advrad.certificates.pipeline`."""
     case = certificates.prepare(load_target(name, device), data, options, folder)
     with _interruptible("the same command goes on"), Screen() as screen:
         screen.stage("Certifying")

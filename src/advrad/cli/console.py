@@ -247,7 +247,7 @@ def show_curve(result: Mapping[str, Any], title: str) -> None:
 
 
 def show_certificates(result: Mapping[str, Any], title: str) -> None:
-    """Print what :func:`advrad.certify.pipeline.certify` found."""
+    """Print what :func:`advrad.certificates.pipeline.certify` found."""
     noise = "" if result["sigma"] is None else f", noise {result['sigma']:g}"
     rows = [
         ("method", f"{result['method']}{noise}; {result['draws']} draws; confidence {result['confidence']:g}"),

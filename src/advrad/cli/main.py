@@ -221,7 +221,7 @@ def predict(
     typed = {name: value for name, value in asked.items() if value is not None}
     if typed and not certify:
         raise ConfigError(f"--{next(iter(typed))}: goes with --certify, and only with it")
-    from advrad.certify.pipeline import PredictionCertificateOptions
+    from advrad.certificates.pipeline import PredictionCertificateOptions
     from advrad.cli import commands
 
     commands.predict(

@@ -172,7 +172,7 @@ def certify(
     The same command goes on where it was stopped.
     """
     one_of("--method", method, ("auto", "percentile", "two-path"))
-    from advrad.certify.pipeline import CertifyOptions
+    from advrad.certificates.pipeline import CertifyOptions
     from advrad.cli import commands
 
     options = CertifyOptions.parse(typed(context, CertifyOptions.model_fields), "options")

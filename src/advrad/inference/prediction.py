@@ -15,9 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.certify.evaluation import CertifyPlan, certify_sequential, draws_for
-from advrad.certify.smoothing import refuse_too_few
-from advrad.certify.two_path import TwoPath
+from advrad.certificates.evaluation import CertifyPlan, certify_sequential, draws_for
+from advrad.certificates.smoothing import refuse_too_few
+from advrad.certificates.two_path import TwoPath
 from advrad.data.images import REDUCE_ABOVE_PIXELS, read_image, read_resized
 from advrad.data.png import write_image
 from advrad.data.records import MAX_PIXELS

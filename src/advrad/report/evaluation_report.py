@@ -94,7 +94,7 @@ class ReportContent:
         choice_reason: one sentence: why the winner won.
         attacks: results of :func:`advrad.attacks.pipeline.attack`, each with its ``flags``.
         curves: results of :func:`advrad.attacks.pipeline.curve`.
-        certificates: results of :func:`advrad.certify.pipeline.certify`.
+        certificates: results of :func:`advrad.certificates.pipeline.certify`.
         configuration: options of the detector, may be nested.
         provenance: seed, versions, times, data: what is needed to make the result again.
     """

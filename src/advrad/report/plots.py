@@ -175,7 +175,7 @@ def _curve(result: Mapping[str, Any], line: str, ink: str, muted: str) -> Figure
 
 
 def certificate_plot(result: Mapping[str, Any], number_of: int) -> str:
-    """Certified AUROC and verdicts over the radius; see :func:`advrad.certify.pipeline.certify`.
+    """Certified AUROC and verdicts over the radius; see :func:`advrad.certificates.pipeline.certify`.
 
     Args:
         result: of the certification.

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from advrad.certify.threshold import CONFIDENCE, calibrate_robust_threshold, least_rate
-from advrad.certify.threshold import N_SAMPLES as GUARANTEE_DRAWS
-from advrad.certify.two_path import TwoPath
+from advrad.certificates.threshold import CONFIDENCE, calibrate_robust_threshold, least_rate
+from advrad.certificates.threshold import N_SAMPLES as GUARANTEE_DRAWS
+from advrad.certificates.two_path import TwoPath
 from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.detectors.advrad import AdvRAD

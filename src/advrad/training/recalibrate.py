@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from advrad.certify.threshold import CONFIDENCE, N_SAMPLES
+from advrad.certificates.threshold import CONFIDENCE, N_SAMPLES
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
 from advrad.data.splits import split_normals

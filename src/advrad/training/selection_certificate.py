@@ -14,8 +14,8 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from advrad.certify.operator_norms import kernels, resize_norm
-from advrad.certify.two_path import bounded
+from advrad.certificates.operator_norms import kernels, resize_norm
+from advrad.certificates.two_path import bounded
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import reconstruct

@@ -14,11 +14,11 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from advrad.certify.evaluation import CertifiedImages, CertifyPlan, check_reach, evaluate_certificates
-from advrad.certify.smoothing import Percentile, Sampler
-from advrad.certify.summary import above, meaning, summarize
-from advrad.certify.threshold import certified_threshold
-from advrad.certify.two_path import TwoPath
+from advrad.certificates.evaluation import CertifiedImages, CertifyPlan, check_reach, evaluate_certificates
+from advrad.certificates.smoothing import Percentile, Sampler
+from advrad.certificates.summary import above, meaning, summarize
+from advrad.certificates.threshold import certified_threshold
+from advrad.certificates.two_path import TwoPath
 from advrad.data.images import examine, read_image
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
@@ -315,10 +315,10 @@ def certify(case: CertificationJob, *, progress: Callable[[int, int], None] | No
         progress: told (images done, images in all).
 
     Returns:
-        As :func:`advrad.certify.summary.summarize`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``;
+        As :func:`advrad.certificates.summary.summarize`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``;
         ``size``, of the images as given; ``rounding_l2``, how far rounding such an image to 8 bits moves it;
         ``attacked``, see :func:`attacked`; ``meaning``, what the figures say and what not, in sentences; ``notes``;
-        ``warnings``, see :func:`advrad.certify.summary.above`. The same lies in
+        ``warnings``, see :func:`advrad.certificates.summary.above`. The same lies in
         ``result.json``, the rows in ``rows.jsonl``.
 
     Raises:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from toy_models import FAR, NEAR, TINY, Linear, detector, generator, random_images, statistics
 
-from advrad.certify import two_path as twopath
-from advrad.certify.operator_norms import Kernel, kernels, resize_norm
-from advrad.certify.two_path import TwoPath, bounded
+from advrad.certificates import two_path as twopath
+from advrad.certificates.operator_norms import Kernel, kernels, resize_norm
+from advrad.certificates.two_path import TwoPath, bounded
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD

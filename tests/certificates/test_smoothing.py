@@ -11,8 +11,8 @@ from broken_detectors import Noisy, honest
 from torch import Tensor
 from toy_models import generator, random_images
 
-from advrad.certify.order_statistics import bounds
-from advrad.certify.smoothing import BATCH, Percentile, side_by_side
+from advrad.certificates.order_statistics import bounds
+from advrad.certificates.smoothing import BATCH, Percentile, side_by_side
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError, DetectorError
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.certify.order_statistics import draws_needed
+from advrad.certificates.order_statistics import draws_needed
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.probing import validated_output
 from advrad.errors import ConfigError

@@ -12,8 +12,8 @@ from analytic_scores import SIGMA, Line, number
 from scipy.stats import norm
 from toy_models import generator
 
-from advrad.certify.evaluation import certified_decision
-from advrad.certify.threshold import calibrate_robust_threshold, least_rate, promised_rate, upper_bounds
+from advrad.certificates.evaluation import certified_decision
+from advrad.certificates.threshold import calibrate_robust_threshold, least_rate, promised_rate, upper_bounds
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
 

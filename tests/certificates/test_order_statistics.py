@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 
-from advrad.certify.order_statistics import (
+from advrad.certificates.order_statistics import (
     FIRST_LOOK,
     binary_radius,
     bounds,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from advrad import metrics
-from advrad.certify.evaluation import CertifyPlan, ImageCertificate
+from advrad.certificates.evaluation import CertifyPlan, ImageCertificate
 
 
 def certified_auroc(rows: tuple[ImageCertificate, ...], rung: int) -> float | None:

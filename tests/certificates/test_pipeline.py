@@ -23,10 +23,10 @@ from advrad.attacks.base import AttackInput
 from advrad.attacks.objectives import objective
 from advrad.attacks.registry import ATTACKS
 from advrad.attacks.threat import Threat
-from advrad.certify.evaluation import CertifyPlan, ImageCertificate
-from advrad.certify.pipeline import CertifyOptions, certify, load_test_images, prepare, radii_of
-from advrad.certify.summary import certified_auroc, summarize
-from advrad.certify.two_path import TwoPath
+from advrad.certificates.evaluation import CertifyPlan, ImageCertificate
+from advrad.certificates.pipeline import CertifyOptions, certify, load_test_images, prepare, radii_of
+from advrad.certificates.summary import certified_auroc, summarize
+from advrad.certificates.two_path import TwoPath
 from advrad.detectors.config import RobustCalibration
 from advrad.detectors.loading import load_detector, load_target
 from advrad.errors import ConfigError

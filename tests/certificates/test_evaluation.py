@@ -17,8 +17,8 @@ from scipy.stats import norm
 from torch import Tensor
 from toy_models import FAR, detector, generator
 
-from advrad.certify import evaluation as certify
-from advrad.certify.evaluation import (
+from advrad.certificates import evaluation as certify
+from advrad.certificates.evaluation import (
     RADIUS_GRID,
     CertifiedImages,
     CertifiedPrediction,
@@ -29,8 +29,8 @@ from advrad.certify.evaluation import (
     check_reach,
     evaluate_certificates,
 )
-from advrad.certify.order_statistics import bounds, interim_sizes
-from advrad.certify.two_path import TwoPath
+from advrad.certificates.order_statistics import bounds, interim_sizes
+from advrad.certificates.two_path import TwoPath
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.scoring import ScoreConfig, combine_scales, mean_filter, scale_errors, standardise

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from advrad.certify.order_statistics import bounds, futility, interim_sizes, levels, rank_above, rank_below
-from advrad.certify.smoothing import Sampler, draws_in_reach, refuse_too_few
-from advrad.certify.two_path import TwoPath
+from advrad.certificates.order_statistics import bounds, futility, interim_sizes, levels, rank_above, rank_below
+from advrad.certificates.smoothing import Sampler, draws_in_reach, refuse_too_few
+from advrad.certificates.two_path import TwoPath
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.config import Config
 from advrad.utils.result_store import ResultStore
@@ -133,8 +133,8 @@ def certified_decision(
     """The verdict that draws prove.
 
     Args:
-        lower: (parts, n) as in :func:`advrad.certify.order_statistics.bounds`.
-        upper: (parts, n) as in :func:`advrad.certify.order_statistics.bounds`.
+        lower: (parts, n) as in :func:`advrad.certificates.order_statistics.bounds`.
+        upper: (parts, n) as in :func:`advrad.certificates.order_statistics.bounds`.
         shifts: of the noise, for this radius.
         threshold: anomalous where score > threshold.
         failure: probability that a certified verdict is wrong.
@@ -360,7 +360,7 @@ def _early(
 
 
 def draws_for(sampler: TwoPath, sides: Sequence[int], radius: float, failure: float) -> int:
-    """Fewest draws with which :func:`advrad.certify.evaluation.settle` can come to a verdict.
+    """Fewest draws with which :func:`advrad.certificates.evaluation.settle` can come to a verdict.
 
     Args:
         sampler: of the score.

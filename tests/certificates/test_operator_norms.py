@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy_models import generator
 
-from advrad.certify.operator_norms import kernels, resize_matrix, resize_norm
+from advrad.certificates.operator_norms import kernels, resize_matrix, resize_norm
 from advrad.data.transforms import resize
 from advrad.detectors.scoring import NoiseView, ScoreConfig, combine_scales, mean_filter, scale_errors
 

@@ -2,7 +2,7 @@
 
 The image enters the score twice. Through the noised image it reaches the reconstruction; that path is smoothed
 already. And it is compared with the reconstruction as it is; that path is Lipschitz, with constants that can be
-computed (:mod:`advrad.certify.operator_norms`). So no second noise is needed, and no error floor comes with
+computed (:mod:`advrad.certificates.operator_norms`). So no second noise is needed, and no error floor comes with
 it. The proof is in docs/certificates.md.
 """
 
@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.certify.operator_norms import Kernel, kernels, resize_norm
-from advrad.certify.smoothing import side_by_side
+from advrad.certificates.operator_norms import Kernel, kernels, resize_norm
+from advrad.certificates.smoothing import side_by_side
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD
@@ -149,14 +149,14 @@ class TwoPath:
         return [resize_norm(height_px, width_px, size_px, look.view_px) for look in self.config.looks]
 
     def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
-        """See :class:`advrad.certify.smoothing.Sampler`."""
+        """See :class:`advrad.certificates.smoothing.Sampler`."""
         reaches = self._reaches(height_px, width_px)
         return tuple(reach / look.sigma for reach, look in zip(reaches, self.config.looks, strict=True))
 
     def draw(
         self, image: Tensor, radii: Sequence[float], count: int, generator: torch.Generator
     ) -> tuple[Floats, Floats]:
-        """See :class:`advrad.certify.smoothing.Sampler`."""
+        """See :class:`advrad.certificates.smoothing.Sampler`."""
         given = resize(image[None].to(self.detector.device), self.detector.size_px)
         lower = np.empty((len(self.config.looks), len(radii), count))
         upper = np.empty_like(lower)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from advrad.certify.order_statistics import bounds
-from advrad.certify.smoothing import Sampler, draws_in_reach, refuse_too_few
+from advrad.certificates.order_statistics import bounds
+from advrad.certificates.smoothing import Sampler, draws_in_reach, refuse_too_few
 from advrad.data.splits import normals_needed
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import RobustCalibration

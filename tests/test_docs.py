@@ -30,6 +30,7 @@ QUICKER = {
     "--preset paper --score paper --minutes 60": "--preset tiny --score paper --size 16 --steps 2",
     "--denoiser my-unet --minutes 60": "--denoiser my-unet --size 16 --steps 2",
     "--minutes 5": f"--steps 2 --size {trained_run.SIZE_PX}",
+    "minutes=5": f"steps=2, size_px={trained_run.SIZE_PX}",
 }
 
 
@@ -77,7 +78,7 @@ def test_commands_and_code_run_in_order(
     ]
     trained_run.shrink(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    make_folder(tmp_path / "pictures", good=64, defects={"scratch": 3}, masks=True, size=trained_run.SIZE_PX)
+    make_folder(tmp_path / "images", good=64, defects={"scratch": 3}, masks=True, size=trained_run.SIZE_PX)
     for number in (1, 2):
         write_good(tmp_path / f"part-000{number}.png", trained_run.SIZE_PX, number)
     if any("my-unet" in content for _, content in shown):
@@ -89,7 +90,7 @@ def test_commands_and_code_run_in_order(
     for language, content in shown:
         if language == "python":
             with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(content, str(document), "exec"), {})
+                exec(compile(quicker(content), str(document), "exec"), {})
             continue
         for line in content.splitlines():
             assert line.startswith("$ "), f"not a command: {line}"
@@ -105,7 +106,7 @@ def test_a_detector_of_ones_own_takes_under_20_lines() -> None:
 
 def test_every_substitution_is_needed() -> None:
     commands = "".join(
-        content for document in DOCUMENTS for language, content in blocks(document) if language == "console"
+        content for document in DOCUMENTS for language, content in blocks(document) if language in ("console", "python")
     )
     assert [shown for shown in QUICKER if shown not in commands] == []
 
@@ -113,7 +114,7 @@ def test_every_substitution_is_needed() -> None:
 def test_the_messages_of_the_troubleshooting_table_exist() -> None:
     texts = [
         node.value
-        for path in (ROOT / "src" / "advrad").glob("*.py")
+        for path in (ROOT / "src" / "advrad").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]

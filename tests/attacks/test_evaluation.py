@@ -23,6 +23,7 @@ from advrad.attacks.threat import NORMS, Norm, Threat
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError, DataError, DetectorError, OutputError
+from advrad.utils.progress import CallbackReporter
 
 every = pytest.mark.parametrize(("name", "norm"), list(itertools.product(ATTACKS, NORMS)))
 EPS = {"linf": 0.02, "l2": 0.3}
@@ -269,11 +270,16 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate_robustness(target, given, plan(), tmp_path / "part", batch_size=2, progress=stopping)
+        evaluate_robustness(target, given, plan(), tmp_path / "part", batch_size=2, progress=CallbackReporter(stopping))
     assert len(list((tmp_path / "part" / "rows").glob("*.json"))) == 4
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "part" / "rows").glob("*.json")}
     rest = evaluate_robustness(
-        target, given, plan(), tmp_path / "part", batch_size=2, progress=lambda done, _: calls.append(done)
+        target,
+        given,
+        plan(),
+        tmp_path / "part",
+        batch_size=2,
+        progress=CallbackReporter(lambda done, _: calls.append(done)),
     )
     assert calls == [0, 2, 4, 4, 6]
     assert all(path.stat().st_mtime_ns == then for path, then in kept.items())

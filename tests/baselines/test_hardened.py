@@ -18,6 +18,7 @@ from advrad.baselines.cfa import Cfa
 from advrad.baselines.fastflow import FastFlow
 from advrad.baselines.hardened import HardenedOptions, fit_hardened
 from advrad.errors import ConfigError
+from advrad.utils.progress import CallbackReporter
 
 EPS = 8 / 255
 
@@ -92,7 +93,7 @@ def test_the_seed_decides(model: Model) -> None:
 
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
-    taught = FitContext(lesson().good, progress=lambda done, whole: told.append((done, whole)))
+    taught = FitContext(lesson().good, progress=CallbackReporter(lambda done, whole: told.append((done, whole))))
     fit_hardened(taught, HardenedOptions(steps=3, attack_eps=0), ToyFeatures())
     assert told == [(1, 3), (2, 3), (3, 3)]
 

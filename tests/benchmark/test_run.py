@@ -18,11 +18,11 @@ from advrad.benchmark import run as benches
 from advrad.benchmark.cells import read_bench
 from advrad.benchmark.estimate import estimates
 from advrad.benchmark.grid import jobs_of, read_grid
-from advrad.benchmark.run import Outcome, bench, progress
+from advrad.benchmark.run import Outcome, bench, grid_progress
 from advrad.demo.flange.render import write_product
 from advrad.errors import DataError, OutputError
 from advrad.utils.locks import lease
-from advrad.utils.progress import Silent
+from advrad.utils.progress import SILENT, ProgressReporter, SilentReporter
 
 GRID = """
 size_px = 64
@@ -60,12 +60,12 @@ def fit(lesson, weight):
 """
 
 
-class Listener(Silent):
+class Listener(SilentReporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def note(self, words: str) -> None:
-        self.notes.append(words)
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def home(tmp_path: Path, widgets: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return tmp_path
 
 
-def measured(home: Path, only: tuple[str, ...] = (), watcher: Silent | None = None) -> Outcome:
-    return bench(read_grid(home / "grid.toml"), home / "data", home / "out", only=only, watcher=watcher)
+def measured(home: Path, only: tuple[str, ...] = (), progress: ProgressReporter = SILENT) -> Outcome:
+    return bench(read_grid(home / "grid.toml"), home / "data", home / "out", only=only, progress=progress)
 
 
 def cells(home: Path) -> dict[str, bytes]:
@@ -92,7 +92,7 @@ def test_every_cell_is_measured_once_and_kept(home: Path) -> None:
     assert first == Outcome(planned=9, done=9, failed=(), elsewhere=0)
     before = cells(home)
     listener = Listener()
-    assert measured(home, watcher=listener) == first
+    assert measured(home, progress=listener) == first
     assert cells(home) == before
     assert listener.notes == ["9 cells are measured already and stay as they are"]
     assert not any((home / "out" / "work").iterdir())
@@ -142,7 +142,7 @@ def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(home: Path) -> None:
         ("purified bright", "ZeroDivisionError: division by zero"),
     }
     listener = Listener()
-    again = measured(home, watcher=listener)
+    again = measured(home, progress=listener)
     assert "4 cells failed before and are tried again" in listener.notes
     assert len(again.failed) == 4
 
@@ -234,7 +234,7 @@ def test_an_error_of_ours_while_writing_ends_the_bench(home: Path, monkeypatch: 
 
 def test_standing_and_estimates_write_nothing(home: Path) -> None:
     jobs = jobs_of(read_grid(home / "grid.toml"), home / "data")
-    assert progress(home / "out", jobs).done == frozenset()
+    assert grid_progress(home / "out", jobs).done == frozenset()
     left = {part.label: part for part in estimates(jobs, home / "out")}
     assert {label: part.cells for label, part in left.items()} == {
         "ours": 3,

@@ -35,6 +35,7 @@ from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.scoring import ScoreConfig, combine_scales, mean_filter, scale_errors, standardise
 from advrad.errors import ConfigError, DataError, OutputError
+from advrad.utils.progress import CallbackReporter
 from advrad.utils.seeding import seed_of
 
 
@@ -248,7 +249,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
         (tmp_path / "rows" / f"{index:05}.json").unlink()
     sampler, told = Line(), list[tuple[int, int]]()
     again = evaluate_certificates(
-        sampler, numbers(values), plan_of(), tmp_path, progress=lambda *done: told.append(done)
+        sampler, numbers(values), plan_of(), tmp_path, progress=CallbackReporter(lambda *done: told.append(done))
     )
     assert without_time(again) == without_time(whole)
     assert sampler.drawn == 2 * 60

@@ -128,13 +128,13 @@ def test_an_interrupted_certification_goes_on_and_ends_in_the_same(
     from advrad.cli.console import Screen
 
     whole = json.loads(cli("certify", run, data, *QUICK, "--json", "-o", tmp_path / "whole").out)
-    count = Screen.count
+    update = Screen.update
 
     def interrupted(self: Screen, done: int, total: int) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Screen, "count", interrupted)
+    monkeypatch.setattr(Screen, "update", interrupted)
     stopped = cli("certify", run, data, *QUICK, "-o", tmp_path / "out")
     assert stopped.status == 130 and stopped.out == ""
     assert stopped.err.splitlines()[-1] == "interrupted; what was finished is kept, and the same command goes on", (
@@ -142,7 +142,7 @@ def test_an_interrupted_certification_goes_on_and_ends_in_the_same(
     )
     written = rows_of(tmp_path / "out")
     assert len(written) == 2
-    monkeypatch.setattr(Screen, "count", count)
+    monkeypatch.setattr(Screen, "update", update)
     result = json.loads(cli("certify", run, data, *QUICK, "--json", "-o", tmp_path / "out").out)
     assert written.items() <= rows_of(tmp_path / "out").items()
     other = ("folder", "seconds")

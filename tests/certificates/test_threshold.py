@@ -16,6 +16,7 @@ from advrad.certificates.evaluation import certified_decision
 from advrad.certificates.threshold import calibrate_robust_threshold, least_rate, promised_rate, upper_bounds
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
+from advrad.utils.progress import CallbackReporter
 
 RADIUS, DRAWS, CONFIDENCE, RATE = 0.2, 60, 0.99, 0.12
 
@@ -96,7 +97,7 @@ def test_the_threshold_is_the_quantile_of_the_bounds_at_what_is_left_of_the_rate
         confidence=CONFIDENCE,
         seed=5,
         source={"data": "made up"},
-        progress=lambda *done: told.append(done),
+        progress=CallbackReporter(lambda *done: told.append(done)),
     )
     bounds = upper_bounds(Line(), normals, RADIUS, DRAWS, CONFIDENCE, generator(5))
     # Two sides that may fail by 0.01 leave 0.08.

@@ -134,8 +134,8 @@ def test_an_interrupted_training_says_how_to_finish_and_loses_nothing(
     run = tmp_path / "run"
     step = Screen.step
 
-    def interrupted(self: Screen, progress: object) -> None:
-        step(self, progress)  # type: ignore[arg-type]
+    def interrupted(self: Screen, state: object) -> None:
+        step(self, state)  # type: ignore[arg-type]
         if self.last_step == 2:
             raise KeyboardInterrupt
 
@@ -419,8 +419,8 @@ def test_an_interrupted_demo_goes_on_with_its_own_options(
     monkeypatch.setattr(advrad.demo.run, "write_product", lambda folder, seed, **_: widgets)
     step = Screen.step
 
-    def interrupted(self: Screen, progress: object) -> None:
-        step(self, progress)  # type: ignore[arg-type]
+    def interrupted(self: Screen, state: object) -> None:
+        step(self, state)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Screen, "step", interrupted)

@@ -22,6 +22,7 @@ from advrad.data import images, inspection, loading, splits
 from advrad.data.layouts import find_records
 from advrad.data.records import Record
 from advrad.errors import ConfigError, DataError, ImageError
+from advrad.utils.progress import CallbackReporter
 
 
 def _normals(n: int, root: str = "data/train/good") -> list[Record]:
@@ -265,7 +266,7 @@ def test_broken_images_are_named_or_skipped(records: tuple[Record, ...], cache: 
             16,
             skip_bad=True,
             cache_dir=cache,
-            progress=lambda done, total: seen.append((done, total)),
+            progress=CallbackReporter(lambda done, total: seen.append((done, total))),
         )
         assert [error.path for error in stack.skipped] == [records[2].path, records[5].path]
         assert stack.records == tuple(r for i, r in enumerate(records) if i not in (2, 5))
@@ -378,7 +379,7 @@ def test_inspect(tmp_path: Path) -> None:
     shutil.copy(base / "train" / "good" / "000.png", base / "test" / "good" / "000.png")
     Image.new("L", (64, 32)).save(base / "train" / "good" / "048.png")
     seen: list[int] = []
-    got = inspection.inspect(find_records(base), progress=lambda done, total: seen.append(done))
+    got = inspection.inspect(find_records(base), progress=CallbackReporter(lambda done, total: seen.append(done)))
     assert seen == list(range(1, 59))
     assert json.loads(json.dumps(got)) == got
     assert (got["layout"], got["category"], got["root"]) == ("mvtec", "widget", str(base))

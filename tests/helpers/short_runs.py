@@ -11,7 +11,7 @@ import torch
 import trained_run
 
 from advrad.training.plan import RunOptions
-from advrad.utils.progress import Progress, Silent
+from advrad.utils.progress import SilentReporter, TrainingState
 
 
 def replace(options: RunOptions, **changes: object) -> RunOptions:
@@ -38,16 +38,16 @@ def weights(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-class StopAt(Silent):
+class StopAt(SilentReporter):
     """Interrupts a run after a step, or when a stage begins."""
 
     def __init__(self, step: int | None = None, stage: str | None = None) -> None:
-        self.last, self.words = step, stage
+        self.last, self.title = step, stage
 
-    def step(self, progress: Progress) -> None:
-        if progress.step == self.last:
+    def step(self, state: TrainingState) -> None:
+        if state.step == self.last:
             raise KeyboardInterrupt
 
-    def stage(self, words: str) -> None:
-        if words == self.words:
+    def stage(self, title: str) -> None:
+        if title == self.title:
             raise KeyboardInterrupt

@@ -17,7 +17,7 @@ import advrad.training.trainer
 from advrad.denoisers.lean import LeanDenoiser
 from advrad.training.batches import TrainConfig, View
 from advrad.training.trainer import Trainer, fit, make_accelerator
-from advrad.utils.progress import Progress
+from advrad.utils.progress import SILENT, SilentReporter, TrainingState
 
 TESTS = Path(__file__).resolve().parents[1]
 STATE = "state.safetensors"
@@ -41,19 +41,29 @@ def trainer(settings: TrainConfig | None = None, seed: int = 0) -> Trainer:
     return Trainer(LeanDenoiser(TINY), settings, make_accelerator(settings.precision))
 
 
+class OnStep(SilentReporter):
+    """Calls a function after every training step."""
+
+    def __init__(self, report: Callable[[TrainingState], None]) -> None:
+        self._report = report
+
+    def step(self, state: TrainingState) -> None:
+        self._report(state)
+
+
 def train(
-    folder: Path, settings: TrainConfig | None = None, report: Callable[[Progress], None] | None = None
+    folder: Path, settings: TrainConfig | None = None, report: Callable[[TrainingState], None] | None = None
 ) -> Trainer:
     """Train to the end, taking up the state in the folder if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     made = trainer(settings)
     if (folder / STATE).exists():
         made.load(folder / STATE)
-    fit(made, stack(), folder, report)
+    fit(made, stack(), folder, OnStep(report) if report else SILENT)
     return made
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     advrad.training.trainer.SAVE_EVERY_S = 0.0
-    train(Path(sys.argv[1]), config(int(sys.argv[2])), lambda progress: time.sleep(float(sys.argv[3])))
+    train(Path(sys.argv[1]), config(int(sys.argv[2])), lambda _: time.sleep(float(sys.argv[3])))

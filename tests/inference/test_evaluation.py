@@ -20,6 +20,7 @@ from advrad.errors import CheckpointError, DataError, ImageError
 from advrad.inference.evaluation import EvaluationResult, evaluate, measure, write_scores
 from advrad.report.content import report_content
 from advrad.report.evaluation_report import write_report
+from advrad.utils.progress import CallbackReporter
 
 KEYS = {
     "image_auroc",
@@ -83,7 +84,10 @@ def test_scores_are_those_of_predict(evaluation: EvaluationResult, detector: Adv
 def test_batches_and_progress_change_nothing(detector: AdvRAD, widgets: Path, evaluation: EvaluationResult) -> None:
     told: list[tuple[int, int]] = []
     again = evaluate(
-        detector, find_records(widgets), batch_size=3, progress=lambda done, total: told.append((done, total))
+        detector,
+        find_records(widgets),
+        batch_size=3,
+        progress=CallbackReporter(lambda done, total: told.append((done, total))),
     )
     np.testing.assert_allclose(again.scores, evaluation.scores, rtol=1e-4, atol=1e-4)
     assert told == [(3, 11), (6, 11), (9, 11), (11, 11)]

@@ -60,7 +60,7 @@ def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("interrupted")
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         trained_run.shrink(patch)
-        train(data, folder, LEAN, watcher=StopAt(stage="Training"))
+        train(data, folder, LEAN, progress=StopAt(stage="Training"))
     return folder
 
 
@@ -104,7 +104,7 @@ def test_a_radius_to_train_against_that_is_none_is_refused(typed: str | float, w
 def stop_and_repeat(data: Path, folder: Path, options: RunOptions) -> AdvRAD:
     """Interrupt a run, and finish it with the same options."""
     with pytest.raises(KeyboardInterrupt):
-        train(data, folder, options, watcher=StopAt(stage="Training"))
+        train(data, folder, options, progress=StopAt(stage="Training"))
     return train(data, folder, options, resume=True)
 
 
@@ -124,7 +124,7 @@ def test_the_same_options_may_be_given_again(data: Path, tmp_path: Path) -> None
 def test_a_budget_may_be_given_again_but_no_other(data: Path, tmp_path: Path) -> None:
     options = replace(LEAN, steps=None, minutes=0.02)
     with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path, options, watcher=StopAt(stage="Training"))
+        train(data, tmp_path, options, progress=StopAt(stage="Training"))
     with pytest.raises(ConfigError, match=r"--minutes 1\.0: the run in .* was begun with 0\.02;"):
         train(data, tmp_path, RunOptions(minutes=1.0), resume=True)
     assert train(data, tmp_path, options, resume=True).detector_config.training["plan"]["budget_minutes"] == 0.02

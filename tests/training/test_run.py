@@ -32,7 +32,7 @@ from advrad.errors import CheckpointError, ConfigError, DataError
 from advrad.training.plan import RunOptions, RunPlan
 from advrad.training.run import train
 from advrad.training.score_selection import fit_statistics
-from advrad.utils.progress import Progress, Silent
+from advrad.utils.progress import SilentReporter, TrainingState
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("product"), good=20, size=64)
 
 
-class Listener(Silent):
+class Listener(SilentReporter):
     """Remembers what a run said."""
 
     def __init__(self) -> None:
@@ -54,14 +54,14 @@ class Listener(Silent):
         self.notes: list[str] = []
         self.steps: list[int] = []
 
-    def stage(self, words: str) -> None:
-        self.stages.append(words)
+    def stage(self, title: str) -> None:
+        self.stages.append(title)
 
-    def note(self, words: str) -> None:
-        self.notes.append(words)
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
-    def step(self, progress: Progress) -> None:
-        self.steps.append(progress.step)
+    def step(self, state: TrainingState) -> None:
+        self.steps.append(state.step)
 
 
 # --- end to end ----------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_one_shot_and_arbitrary_shot_go_through_the_same_reconstruct(
 
 def test_what_a_run_leaves_behind(data: Path, tmp_path: Path) -> None:
     listener = Listener()
-    train(data, tmp_path, LEAN, watcher=listener)
+    train(data, tmp_path, LEAN, progress=listener)
     assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors", "training"}
     kept = {path.name for path in (tmp_path / "training").iterdir()}
     assert {"plan.json", "state.safetensors", "log.jsonl"} <= kept
@@ -220,7 +220,7 @@ def test_stopped_at_any_stage_it_resumes_to_the_same_model(
     stop: StopAt, data: Path, tmp_path: Path, uninterrupted: bytes
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path, LEAN, watcher=stop)
+        train(data, tmp_path, LEAN, progress=stop)
     assert not (tmp_path / "config.json").exists()
     with pytest.raises(CheckpointError):
         AdvRAD.from_pretrained(tmp_path)
@@ -237,7 +237,7 @@ def test_a_run_from_a_checkpoint_resumes_to_the_same_model(stop: StopAt, data: P
     options = replace(TINY, preset="lean", source=str(tmp_path / "unet"), size_px=16)
     train(data, tmp_path / "whole", options)
     with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path / "cut", options, watcher=stop)
+        train(data, tmp_path / "cut", options, progress=stop)
     train(data, tmp_path / "cut", RunOptions(), resume=True)
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
@@ -245,17 +245,18 @@ def test_a_run_from_a_checkpoint_resumes_to_the_same_model(stop: StopAt, data: P
 KILLED = """
 import sys, time
 from pathlib import Path
-import pytest, torch, trained
-import advrad.train
-from advrad.plan import RunOptions
-from advrad.run import Silent, train
+import pytest, torch, trained_run
+import advrad.training.trainer
+from advrad.training.plan import RunOptions
+from advrad.training.run import train
+from advrad.utils.progress import SilentReporter
 torch.set_num_threads(1)
 trained_run.shrink(pytest.MonkeyPatch())
 advrad.training.trainer.SAVE_EVERY_S = 0.0
-class Slow(Silent):
-    def step(self, progress):
+class Slow(SilentReporter):
+    def step(self, state):
         time.sleep(0.2)
-train(Path(sys.argv[1]), Path(sys.argv[2]), RunOptions(**eval(sys.argv[3])), watcher=Slow())
+train(Path(sys.argv[1]), Path(sys.argv[2]), RunOptions(**eval(sys.argv[3])), progress=Slow())
 """
 
 
@@ -282,7 +283,7 @@ def test_really_killed_it_resumes_to_the_same_model(data: Path, tmp_path: Path, 
 def test_a_finished_run_can_be_resumed_in_vain(data: Path, tmp_path: Path, uninterrupted: bytes) -> None:
     train(data, tmp_path, LEAN)
     listener = Listener()
-    train(data, tmp_path, RunOptions(), resume=True, watcher=listener)
+    train(data, tmp_path, RunOptions(), resume=True, progress=listener)
     assert listener.steps == [] and weights(tmp_path) == uninterrupted
 
 
@@ -292,7 +293,7 @@ def test_a_finished_run_can_be_resumed_in_vain(data: Path, tmp_path: Path, unint
 def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data", good=20, size=64)
     with pytest.raises(KeyboardInterrupt):
-        train(root, tmp_path / "run", LEAN, watcher=StopAt(step=2))
+        train(root, tmp_path / "run", LEAN, progress=StopAt(step=2))
     for i in range(4):
         write_good(root / f"more{i}.png", 64, 100 + i)
     with pytest.raises(DataError, match="not those the run began with"):
@@ -346,7 +347,7 @@ def test_images_left_out_are_missed_before_training(tmp_path: Path) -> None:
     split.calibration[0].path.write_bytes(b"broken")
     listener = Listener()
     with pytest.raises(ConfigError, match="only 8 of the 21 can be spared"):
-        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, skip_bad=True), watcher=listener)
+        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, skip_bad=True), progress=listener)
     assert listener.stages == ["Reading images"] and len(listener.notes) == 1
 
 

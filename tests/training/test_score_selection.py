@@ -15,6 +15,7 @@ from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.scoring import NoiseView, ScoreConfig, error_map, map_statistics, normalise, paper_score, pool
 from advrad.metrics import auroc, auroc_standard_error
 from advrad.training.score_selection import choose, fit_statistics, forced
+from advrad.utils.progress import CallbackReporter
 
 SIZE_PX = 32
 
@@ -115,7 +116,13 @@ def test_under_attack_single_looks_compete_and_what_is_left_counts(normals: Tens
     told = []
     denoiser = awake()
     selection = choose(
-        denoiser, normals, normals, [SIZE_PX], generator(0), aim="attack", progress=lambda *x: told.append(x)
+        denoiser,
+        normals,
+        normals,
+        [SIZE_PX],
+        generator(0),
+        aim="attack",
+        progress=CallbackReporter(lambda *x: told.append(x)),
     )
     config = selection.config
     assert len(config.looks) == 1 and config.looks[0].sigma in advrad.training.score_selection.FIELDS["attack"].sigmas
@@ -157,7 +164,7 @@ def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
             generator(0),
             aim="radius",
             radius=radius,
-            progress=lambda *x: told.append(x),
+            progress=CallbackReporter(lambda *x: told.append(x)),
         )
 
     selection = chosen(0.01)
@@ -191,7 +198,13 @@ def normals() -> Tensor:
 def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
     told = []
     selection = choose(
-        awake(), normals, normals, [16, SIZE_PX], generator(0), sigmas=[0.1, 0.3], progress=lambda *x: told.append(x)
+        awake(),
+        normals,
+        normals,
+        [16, SIZE_PX],
+        generator(0),
+        sigmas=[0.1, 0.3],
+        progress=CallbackReporter(lambda *x: told.append(x)),
     )
     names, values = zip(*selection.tried, strict=True)
     assert list(values) == sorted(values, reverse=True)

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 from toy_models import generator, stack
-from toy_training import STATE, TESTS, config, train, trainer
+from toy_training import STATE, TESTS, OnStep, config, train, trainer
 
 import advrad.training.trainer
 from advrad.data.loading import ImageStack
@@ -32,7 +32,7 @@ from advrad.training.budget import steps_for
 from advrad.training.log import read_log
 from advrad.training.muon import Muon
 from advrad.training.trainer import Trainer, fit, make_accelerator, schedule
-from advrad.utils.progress import Progress
+from advrad.utils.progress import TrainingState
 
 CHILD_ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent / "src")}
 
@@ -144,10 +144,10 @@ def test_fit_gives_the_average_ready_for_use(tmp_path: Path) -> None:
 
 
 def test_progress_is_told_after_every_step(tmp_path: Path) -> None:
-    told: list[Progress] = []
+    told: list[TrainingState] = []
     train(tmp_path, report=told.append)
-    assert [progress.step for progress in told] == list(range(1, 13))
-    assert all(progress.steps == 12 and progress.images_per_s > 0 for progress in told)
+    assert [state.step for state in told] == list(range(1, 13))
+    assert all(state.steps == 12 and state.images_per_s > 0 for state in told)
     assert told[-1].left_s == 0 and told[0].left_s > 0
 
 
@@ -209,14 +209,14 @@ def test_a_loss_that_is_no_number_is_noticed_at_once(tmp_path: Path) -> None:
 def test_a_diverging_run_keeps_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advrad.training.trainer, "SAVE_EVERY_S", 0.0)
 
-    def poison(progress: Progress) -> None:
-        if progress.step == 5:
+    def poison(state: TrainingState) -> None:
+        if state.step == 5:
             with torch.no_grad():
                 made.denoiser.network.stem.weight[0, 0, 0, 0] = torch.nan
 
     made = trainer()
     with pytest.raises(TrainingDivergedError, match="at step 6"):
-        fit(made, stack(), tmp_path, poison)
+        fit(made, stack(), tmp_path, OnStep(poison))
     assert step_in(tmp_path) == 5
     assert all(value.isfinite().all() for value in load_file(tmp_path / STATE).values())
 
@@ -483,7 +483,7 @@ def test_two_precisions_in_one_process() -> None:
 
 
 def test_unrelated_draws_do_not_disturb_a_run(tmp_path: Path, uninterrupted: State) -> None:
-    def disturb(progress: Progress) -> None:
+    def disturb(state: TrainingState) -> None:
         torch.rand(3)
         np.random.rand(2)
 

@@ -30,6 +30,7 @@ from advrad.detectors.probing import ProbedProperties, probe, validated_output
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.config import Config
 from advrad.utils.files import atomic_path, make_folder
+from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.result_store import ResultStore
 from advrad.utils.seeding import seed_of
 
@@ -217,7 +218,7 @@ def evaluate_robustness(
     identity: str = "",
     save_images: bool = False,
     process: tuple[int, int] = (0, 1),
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressReporter = SILENT,
     wait: Callable[[], None] | None = None,
     batch_size: int = BATCH,
 ) -> RobustnessResult:
@@ -233,7 +234,7 @@ def evaluate_robustness(
         identity: of the detector; an earlier run of another one is not continued.
         save_images: keep the worst images, too.
         process: number of this process, and of all processes; each takes its share of the images.
-        progress: told (images done, images of this process).
+        progress: Receives the progress.
         wait: for all processes; called once all their rows should be there.
         batch_size: images side by side; does not change the result.
 
@@ -266,8 +267,7 @@ def evaluate_robustness(
     share = range(process[0], len(subjects.names), process[1])
     missing = files.missing(share)
     done = len(share) - len(missing)
-    if progress:
-        progress(done, len(share))
+    progress.update(done, len(share))
     for start in range(0, len(missing), batch_size):
         batch = missing[start : start + batch_size]
         for index, row, worst, worst_map in _attacked(
@@ -279,8 +279,7 @@ def evaluate_robustness(
                 _write_worst(folder, row.name, worst)
             files.write(index, asdict(row))
         done += len(batch)
-        if progress:
-            progress(done, len(share))
+        progress.update(done, len(share))
     if wait:
         wait()
     rows, worst_maps = _collected(files, clean_maps is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,10 +30,9 @@ from advrad.utils.config import Config
 from advrad.utils.environment import versions
 from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.precision import Precision, takes_bfloat16
+from advrad.utils.progress import SILENT, ProgressReporter
 
 DEFAULT_STEPS = {"square": 1000}
-
-Progress = Callable[[int, int], None]
 
 
 class AttackOptions(Config):
@@ -142,7 +141,7 @@ def attack(
     folder: Path | None = None,
     *,
     source: AnomalyDetector | None = None,
-    progress: Progress | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> dict[str, Any]:
     """Attack, look for reasons to distrust the result, and write both down.
 
@@ -151,7 +150,7 @@ def attack(
         options: of the attack.
         folder: of the rows and the result; None for one inside the model folder, whose name tells the plan.
         source: the detector whose gradients a transfer attack follows.
-        progress: told (images done, images in all).
+        progress: Receives the progress.
 
     Returns:
         As :func:`advrad.attacks.summary.summarize`, and ``attack``, ``members``, ``flags``, ``folder``, ``category``;
@@ -233,7 +232,7 @@ def _home(case: AttackJob, options: AttackOptions, plan: AttackPlan) -> Path:
 
 
 def check(
-    case: AttackJob, options: AttackOptions, folder: Path | None = None, *, progress: Progress | None = None
+    case: AttackJob, options: AttackOptions, folder: Path | None = None, *, progress: ProgressReporter = SILENT
 ) -> dict[str, Any]:
     """Make every check, also those that take attacks of their own.
 
@@ -276,7 +275,7 @@ def curve(
     values: Sequence[str],
     folder: Path | None = None,
     *,
-    progress: Progress | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> dict[str, Any]:
     """Attack again and again with more of one thing.
 
@@ -286,7 +285,7 @@ def curve(
         over: a name from :data:`AXES`.
         values: as typed.
         folder: for all attacks; None for one inside the model folder.
-        progress: told (attacks done, attacks in all).
+        progress: Receives the progress.
 
     Returns:
         ``over``, and ``points``: for each value the figures that matter.
@@ -321,8 +320,7 @@ def curve(
         )
         number = result["eps"] if over == "eps" else int(value)
         points.append({"value": number, "typed": value, **{name: result[name] for name in kept}})
-        if progress:
-            progress(index + 1, len(values))
+        progress.update(index + 1, len(values))
     return {
         "over": over,
         "attack": options.attack,

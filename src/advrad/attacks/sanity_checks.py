@@ -6,7 +6,7 @@ oneself, and says what it saw. A detector that passes them all is not proven rob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from advrad.attacks.registry import WITHOUT_GRADIENTS
 from advrad.attacks.threat import Threat
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.probing import ProbedProperties, gradient_of, probe, validated_output
+from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import seed_of
 
 #: Of a wrong gradient: the slopes that it promises and those that are there differ by more than this share.
@@ -266,7 +267,7 @@ def check_ladder(
     steps: int = 20,
     eot: int = 1,
     identity: str = "",
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> tuple[list[Flag], dict[str, float]]:
     """Attack with more and less of everything: more must never help the defender, and enough must leave nothing.
 
@@ -279,7 +280,7 @@ def check_ladder(
         steps: of the weaker attack; the stronger has four times as many.
         eot: calls averaged.
         identity: of the detector.
-        progress: told (runs done, runs in all).
+        progress: Receives the progress.
 
     Returns:
         The flags, and the AUROC of every run by its name.
@@ -315,8 +316,7 @@ def check_ladder(
         if not areas:
             areas["clean"] = _area(audit, [row.clean for row in audit.rows])
         areas[name] = _area(audit, [row.worst for row in audit.rows])
-        if progress:
-            progress(index + 1, len(grid))
+        progress.update(index + 1, len(grid))
     bad = int(subjects.labels.sum())
     slack = _SLACK + 2 / max(1, bad * (len(subjects.labels) - bad))  # two pairs of images may change places by luck
     for less, more, what in (

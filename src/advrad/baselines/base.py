@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from advrad.data.loading import ImageStack
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import DetectorOutput, SurrogateLoss
+from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import seed_of
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +24,13 @@ class FitContext:
         seed: of everything that is drawn.
         diffusion: our own detector, trained on the same images; for systems that purify with its denoiser. The first
             call may train for minutes.
-        progress: told (steps done, steps in all); None for nobody.
+        progress: Receives the progress.
     """
 
     good: ImageStack
     seed: int = 0
     diffusion: Callable[[], AdvRAD] | None = None
-    progress: Progress | None = None
+    progress: ProgressReporter = SILENT
 
     @property
     def size_px(self) -> int:
@@ -65,8 +64,7 @@ class FitContext:
             else:
                 rows = torch.randint(len(self.good), (batch_size,), generator=generator)
             yield self.good.batch(rows), generator
-            if self.progress:
-                self.progress(step + 1, steps)
+            self.progress.update(step + 1, steps)
 
 
 class BaselineDetector(nn.Module):
@@ -115,7 +113,7 @@ class BaselineDetector(nn.Module):
         return DetectorOutput(self.scores(images, maps), maps)
 
 
-def descend(
+def train_network(
     loss: Callable[[Tensor, torch.Generator], Tensor],
     parameters: Iterable[nn.Parameter],
     lesson: FitContext,

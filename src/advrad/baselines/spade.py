@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advrad.baselines.base import BaselineDetector, FitContext
-from advrad.baselines.features import as_positions, blur, enlarged, frozen, imagenet, joined, nearest
+from advrad.baselines.features import flatten_positions, gaussian_blur, upsample, freeze, imagenet_network, concatenate_maps, nearest_neighbours
 from advrad.detectors.base import DetectorOutput
 from advrad.utils.config import Config
 
@@ -54,22 +54,22 @@ class Spade(BaselineDetector):
 
     def __init__(self, size_px: int, network: nn.Module, options: SpadeOptions, wholes: Tensor, parts: Tensor) -> None:
         super().__init__(size_px)
-        self.network, self.options = frozen(network), options
+        self.network, self.options = freeze(network), options
         self.register_buffer("wholes", wholes)
         self.register_buffer("parts", parts)
 
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
         """See :class:`advrad.detectors.base.AnomalyDetector`; maps (b, 1, h, w) at the size of the images."""
         wholes, pyramid = _described(self.network, images)
-        distances, rows = nearest(wholes, self.wholes, self.options.neighbours)
+        distances, rows = nearest_neighbours(wholes, self.wholes, self.options.neighbours)
         height, width = pyramid.shape[-2:]
         errors = []
-        for features, similar in zip(as_positions(pyramid), rows, strict=True):
+        for features, similar in zip(flatten_positions(pyramid), rows, strict=True):
             gallery = self.parts[similar].flatten(0, 1)
-            away, _ = nearest(features, gallery, self.options.position_neighbours)
+            away, _ = nearest_neighbours(features, gallery, self.options.position_neighbours)
             errors.append(away.mean(1).view(1, height, width))
-        maps = enlarged(torch.stack(errors), images)
-        return DetectorOutput(distances.mean(1), blur(maps, self.options.smooth_px))
+        maps = upsample(torch.stack(errors), images)
+        return DetectorOutput(distances.mean(1), gaussian_blur(maps, self.options.smooth_px))
 
 
 def fit_spade(lesson: FitContext, options: SpadeOptions, network: nn.Module | None = None) -> Spade:
@@ -78,9 +78,9 @@ def fit_spade(lesson: FitContext, options: SpadeOptions, network: nn.Module | No
     Args:
         lesson: what to learn from.
         options: see there.
-        network: see :mod:`advrad.baselines.features`; by default :func:`imagenet`.
+        network: see :mod:`advrad.baselines.features`; by default :func:`imagenet_network`.
     """
-    network = frozen(imagenet(options.layers) if network is None else network)
+    network = freeze(imagenet_network(options.layers) if network is None else network)
     draws = lesson.generator("spade")
     count = len(lesson.good)
     chosen = torch.randperm(count, generator=draws)[: options.gallery_pictures]
@@ -88,16 +88,15 @@ def fit_spade(lesson: FitContext, options: SpadeOptions, network: nn.Module | No
     with torch.no_grad():
         for done, row in enumerate(chosen.tolist(), start=1):
             whole, pyramid = _described(network, lesson.good.batch([row]))
-            features = as_positions(pyramid)
+            features = flatten_positions(pyramid)
             kept = torch.randperm(features.shape[1], generator=draws)[: options.gallery_positions]
             wholes.append(whole)
             parts.append(features[:, kept])
-            if lesson.progress:
-                lesson.progress(done, len(chosen))
+            lesson.progress.update(done, len(chosen))
     return Spade(lesson.size_px, network, options, torch.cat(wholes), torch.cat(parts))
 
 
 def _described(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     """Features of whole images (b, c) and the pyramid (b, c', h, w)."""
     *fine, coarse = network(images)
-    return coarse.mean((2, 3)), joined(fine)
+    return coarse.mean((2, 3)), concatenate_maps(fine)

@@ -25,7 +25,7 @@ from advrad.attacks.evaluation import scored
 from advrad.baselines.base import FitContext
 from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import Cell, Figures, Machine
-from advrad.benchmark.grid import OURS, Entry, Job, Own, Task
+from advrad.benchmark.grid import OURS, DetectorEntry, Job, CellTask, UserDetectorOptions
 from advrad.certificates import pipeline as certificates
 from advrad.data.loading import ImageStack, load_images, load_masks
 from advrad.detectors.advrad import AdvRAD
@@ -42,7 +42,7 @@ from advrad.utils.environment import versions
 from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.imports import load_name
 from advrad.utils.locks import lease
-from advrad.utils.progress import Watcher
+from advrad.utils.progress import ProgressReporter
 from advrad.utils.seeding import seed_of
 
 _NONE = Figures()
@@ -53,26 +53,26 @@ class Locked(Exception):
 
 
 @dataclass(eq=False)
-class Bench:
+class JobRunner:
     """A bench folder at work, and what this process keeps between jobs of one category and seed.
 
     Attributes:
         folder: of the results.
         grid: of the grid's file, which files of one's own are named from.
         size_px: side at which all detectors are given the images.
-        watcher: hears of the progress.
+        progress: Receives the progress.
         inner: labels of detectors that others stand before; once fitted, they are kept for those.
     """
 
     folder: Path
     grid: Path
     size_px: int
-    watcher: Watcher
+    progress: ProgressReporter
     inner: frozenset[str] = frozenset()
     _kept: dict[str, Any] = field(default_factory=dict)
     _kept_for: tuple[str, int] = ("", 0)
 
-    def measure(self, job: Job, tasks: tuple[Task, ...]) -> Iterator[Cell]:
+    def measure(self, job: Job, tasks: tuple[CellTask, ...]) -> Iterator[Cell]:
         """Fit the job's detector, and measure cells; each is written as it comes.
 
         Args:
@@ -99,7 +99,7 @@ class Bench:
             return
         for task in tasks:
             began = time.perf_counter()
-            self.watcher.stage(f"{_label(job)}: {task.place.attack or task.place.certificate or 'clean'}")
+            self.progress.stage(f"{_label(job)}: {task.place.attack or task.place.certificate or 'clean'}")
             try:
                 figures = self._figures(job, task, accused)
             except OutputError:
@@ -124,7 +124,7 @@ class Bench:
         identity = hashlib.sha256(f"{job.name} {said.tobytes().hex()}".encode()).hexdigest()
         return LoadedDetector(detector, identity, None), fit_s
 
-    def _fitted(self, job: Job, entry: Entry) -> AnomalyDetector:
+    def _fitted(self, job: Job, entry: DetectorEntry) -> AnomalyDetector:
         """A detector that learned from the job's images; one that others stand before is fitted once for all."""
         if entry.label in self._kept:
             held: AnomalyDetector = self._kept[entry.label]
@@ -133,20 +133,20 @@ class Bench:
             self._images(job, "train"),
             job.seed,
             diffusion=(lambda: self._trained(job)) if entry.trained is not None else None,
-            progress=self.watcher.count,
+            progress=self.progress,
         )
         found = self._fit(job, entry, lesson)
         if entry.label in self.inner:
             self._kept[entry.label] = found
         return found
 
-    def _fit(self, job: Job, entry: Entry, lesson: FitContext) -> AnomalyDetector:
+    def _fit(self, job: Job, entry: DetectorEntry, lesson: FitContext) -> AnomalyDetector:
         if entry.trained is not None:
             self._trained(job)  # or be told at once that another process is at it
-        self.watcher.stage(f"{_label(job)}: fitting" + ("" if entry is job.detector else f" {entry.label}"))
+        self.progress.stage(f"{_label(job)}: fitting" + ("" if entry is job.detector else f" {entry.label}"))
         if entry.kind == OURS:
             return WhiteBoxAdvRAD(self._trained(job))
-        if isinstance(entry.options, Own):
+        if isinstance(entry.options, UserDetectorOptions):
             function = load_name(str(self.grid.parent / entry.kind))
             return as_detector(function(lesson, **entry.options.arguments))
         row = BASELINES[entry.kind]
@@ -182,7 +182,7 @@ class Bench:
                     options = trained.options.model_copy(update=asked)
                     make_folder(place.parent)
                     resume = plan_path(place).is_file()
-                    runs.train(job.data, place, options, resume=resume, watcher=self.watcher)
+                    runs.train(job.data, place, options, resume=resume, progress=self.progress)
         self._kept[job.model] = load_detector(place)
         detector: AdvRAD = self._kept[job.model]
         return detector
@@ -196,7 +196,7 @@ class Bench:
             raise DataError(f"{job.data}: has no {split} images")
         return load_images(records, self.size_px)
 
-    def _figures(self, job: Job, task: Task, accused: LoadedDetector) -> Figures:
+    def _figures(self, job: Job, task: CellTask, accused: LoadedDetector) -> Figures:
         if task.attack is None and task.certificate is None:
             found = self._clean(job, accused)
         else:
@@ -205,16 +205,16 @@ class Bench:
         values = {name: value for name, value in found.items() if name in known and value is not None}
         return Figures.parse(values, task.place.key)
 
-    def _tested(self, job: Job, task: Task, accused: LoadedDetector) -> dict[str, Any]:
+    def _tested(self, job: Job, task: CellTask, accused: LoadedDetector) -> dict[str, Any]:
         """Figures under an attack, or of a certificate."""
         work = self.folder / "work" / f"{task.place.key}-{accused.identity[:8]}"
         if task.attack is not None:
             case = audits.prepare(accused, job.data, task.attack)
-            found = audits.attack(case, task.attack, work, progress=self.watcher.count)
+            found = audits.attack(case, task.attack, work, progress=self.progress)
         else:
             assert task.certificate is not None
             proof = certificates.prepare(accused, job.data, task.certificate, work)
-            found = certificates.certify(proof, progress=self.watcher.count)
+            found = certificates.certify(proof, progress=self.progress)
         # The rows say all that anybody may ask later; maps and single files were for the case of an interruption.
         rows = (work / "rows.jsonl").read_text(encoding="utf-8")
         write_text(make_folder(self.folder / "rows") / f"{task.place.key}.jsonl", rows)
@@ -232,7 +232,7 @@ class Bench:
             score, drawn = scored(accused.detector, stack.batch([index]), seed)
             scores.append(score)
             maps.append(drawn)
-            self.watcher.count(index + 1, len(stack))
+            self.progress.update(index + 1, len(stack))
         shown = [part for part in maps if part is not None and part.shape[1:] == masks.shape[1:]]
         drawn = np.concatenate(shown) if len(shown) == len(stack) else np.zeros(masks.shape, np.float32)
         known &= len(shown) == len(stack)
@@ -251,7 +251,7 @@ class Bench:
     def _write(
         self,
         job: Job,
-        task: Task,
+        task: CellTask,
         began: float,
         *,
         figures: Figures = _NONE,
@@ -286,10 +286,10 @@ def _words(error: Exception) -> str:
     return text if isinstance(error, AdvradError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _versions(entry: Entry) -> dict[str, str]:
+def _versions(entry: DetectorEntry) -> dict[str, str]:
     """Of what a result depends on."""
     found = versions()
-    part: Entry | None = entry
+    part: DetectorEntry | None = entry
     while part is not None:
         for package in BASELINES[part.kind].packages if part.kind in BASELINES else ():
             try:

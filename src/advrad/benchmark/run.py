@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advrad.benchmark.cells import FORMAT, Cell, read_cell
-from advrad.benchmark.grid import Grid, Job, Task, jobs_of
-from advrad.benchmark.job import Bench, Locked, code_digest
+from advrad.benchmark.grid import Grid, Job, CellTask, jobs_of
+from advrad.benchmark.job import JobRunner, Locked, code_digest
 from advrad.errors import OutputError
 from advrad.utils.files import make_folder, write_json
 from advrad.utils.locks import lease, live
-from advrad.utils.progress import Silent, Watcher
+from advrad.utils.progress import SILENT, ProgressReporter
 
 #: Between looks at what other processes are doing.
 _WAIT_S = 5.0
@@ -58,7 +58,9 @@ class BenchProgress:
     notes: tuple[str, ...]
 
 
-def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), watcher: Watcher | None = None) -> Outcome:
+def bench(
+    grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), progress: ProgressReporter = SILENT
+) -> Outcome:
     """Measure every cell of a grid that the folder does not hold yet.
 
     Any number of processes may do so in one folder at once. Whatever ends one of them, what it finished stays, and the
@@ -69,30 +71,29 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
         data: folder that its categories lie in.
         folder: of the results; made if missing.
         only: labels of what is worked on, see :func:`advrad.benchmark.grid.jobs_of`.
-        watcher: hears of the progress.
+        progress: Receives the progress.
 
     Raises:
         ConfigError: a label is unknown, or a category is missing.
         OutputError: a result cannot be written, or another grid is being measured in the folder.
     """
     _stand_alone()
-    watcher = watcher or Silent()
-    watcher.stage("Reading the images of the grid")
+    progress.stage("Reading the images of the grid")
     jobs = jobs_of(grid, data, only)
     make_folder(folder / "cells")
     _claim_folder(folder, grid, jobs)
-    before = progress(folder, jobs)
+    before = grid_progress(folder, jobs)
     for note in before.notes:
-        watcher.note(note)
+        progress.note(note)
     tried: set[str] = set()
     failed = []
 
-    def wanted(job: Job) -> tuple[Task, ...]:
+    def wanted(job: Job) -> tuple[CellTask, ...]:
         done = {cell.key for cell in held_cells(folder, job) if cell.done}
         return tuple(task for task in job.tasks if task.meant and task.place.key not in done | tried)
 
     inner = frozenset(entry.inner.label for entry in grid.detectors.values() if entry.inner is not None)
-    at_work = Bench(folder, grid.path, grid.size_px, watcher, inner)
+    at_work = JobRunner(folder, grid.path, grid.size_px, progress, inner)
     pending = [job for job in jobs if job.dataset is not None and wanted(job)]
     total = sum(len(wanted(job)) for job in pending)
     while pending:
@@ -108,7 +109,7 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
                         tried.add(cell.key)
                         label = f"{cell.detector} on {cell.category}, {cell.attack or cell.certificate or 'clean'}"
                         said = f"failed: {cell.error}" if not cell.done else f"{(cell.seconds or 0):.0f} s"
-                        watcher.note(f"{len(tried)} of {total}  {label}: {said}")
+                        progress.note(f"{len(tried)} of {total}  {label}: {said}")
                         if not cell.done:
                             failed.append(f"{label}: {cell.error}")
                 except Locked:
@@ -119,12 +120,12 @@ def bench(grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), wat
                 break  # the rest is with others
             time.sleep(_WAIT_S)
         pending = [job for job in left if wanted(job)]
-    after = progress(folder, jobs)
+    after = grid_progress(folder, jobs)
     elsewhere = sum(len(wanted(job)) for job in pending)
     return Outcome(sum(len(job.tasks) for job in jobs), len(after.done), tuple(failed), elsewhere)
 
 
-def progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
+def grid_progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
     """Look at what a folder holds of a grid's cells; nothing is written.
 
     Raises:

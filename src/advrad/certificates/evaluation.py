@@ -31,6 +31,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from advrad.utils.progress import SILENT, ProgressReporter
+
 Floats = npt.NDArray[np.float64]
 Verdict = Literal["certified anomalous", "certified normal", "abstain"]
 
@@ -201,7 +203,7 @@ def evaluate_certificates(
     *,
     identity: str = "",
     process: tuple[int, int] = (0, 1),
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressReporter = SILENT,
     wait: Callable[[], None] | None = None,
 ) -> tuple[ImageCertificate, ...]:
     """Bound the score of every image.
@@ -213,7 +215,7 @@ def evaluate_certificates(
         folder: of its rows; what an earlier run with the same plan finished there is kept.
         identity: of the detector and of the method; an earlier run of another one is not continued.
         process: number of this process, and of all processes; each takes its share of the images.
-        progress: told (images done, images of this process).
+        progress: Receives the progress.
         wait: for all processes; called once all their rows should be there.
 
     Returns:
@@ -231,15 +233,13 @@ def evaluate_certificates(
     share = range(process[0], count, process[1])
     missing = rows.missing(share)
     done = len(share) - len(missing)
-    if progress:
-        progress(done, len(share))
+    progress.update(done, len(share))
     for index in missing:
         generator = torch.Generator().manual_seed(seed_of(plan.seed, images.names[index]))
         row = _row(sampler, images, index, plan, generator)
         rows.write(index, asdict(row))
         done += 1
-        if progress:
-            progress(done, len(share))
+        progress.update(done, len(share))
     if wait:
         wait()
     return tuple(_read(values, rows.path(index)) for index, values in enumerate(rows.read_all()))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +32,7 @@ from advrad.errors import ConfigError
 from advrad.utils.config import Config
 from advrad.utils.environment import versions
 from advrad.utils.files import make_folder, write_json, write_text
+from advrad.utils.progress import SILENT, ProgressReporter
 
 Method = Literal["auto", "percentile", "two-path"]
 METHODS: tuple[Method, ...] = ("auto", "percentile", "two-path")
@@ -307,12 +307,12 @@ def prepare(
     return CertificationJob(accused, shown, sampler, plan, folder, identity, tuple(notes), options.own_size)
 
 
-def certify(case: CertificationJob, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def certify(case: CertificationJob, *, progress: ProgressReporter = SILENT) -> dict[str, Any]:
     """Certify a detector on test images.
 
     Args:
         case: detector, images and plan.
-        progress: told (images done, images in all).
+        progress: Receives the progress.
 
     Returns:
         As :func:`advrad.certificates.summary.summarize`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import RobustCalibration
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
+from advrad.utils.progress import SILENT, ProgressReporter
 
 #: Draws that bound the score of each calibration image.
 N_SAMPLES = 64
@@ -29,7 +30,7 @@ def upper_bounds(
     draws: int,
     confidence: float,
     generator: torch.Generator,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> list[float]:
     """For each image a bound that its smoothed score does not exceed within the radius, with this confidence each.
 
@@ -40,7 +41,7 @@ def upper_bounds(
         draws: of each score.
         confidence: of each bound.
         generator: source of all noise.
-        progress: told (images done, images in all).
+        progress: Receives the progress.
 
     Raises:
         ConfigError: the radius is out of reach of so many draws.
@@ -53,8 +54,7 @@ def upper_bounds(
         refuse_too_few(needed, draws, radius, confidence, sampler)
         lower, upper = sampler.draw(image, (radius,), draws, generator)
         found.append(bounds(lower[:, 0], upper[:, 0], shifts, failure, sampler.quantile)[1])
-        if progress:
-            progress(index + 1, len(normals))
+        progress.update(index + 1, len(normals))
     return found
 
 
@@ -90,7 +90,7 @@ def calibrate_robust_threshold(
     confidence: float = CONFIDENCE,
     seed: int = 0,
     source: dict[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> RobustCalibration:
     """The threshold that a normal image's certified verdict passes with at most this probability, moved or not.
 
@@ -106,7 +106,7 @@ def calibrate_robust_threshold(
         confidence: of each bound, and at least that of the verdicts to come.
         seed: of the noise.
         source: provenance, kept with the threshold.
-        progress: told (images done, images in all).
+        progress: Receives the progress.
 
     Raises:
         ConfigError: too few images for the rate, or the radius is out of reach of the draws.

@@ -26,13 +26,13 @@ def run(grid_path: Path, data: Path, folder: Path, only: list[str], *, dry_run: 
     if dry_run:
         jobs = jobs_of(grid, data, only)
         show_estimates(estimates(jobs, folder), f"{grid.name}: what is left to do")
-        for note in benches.progress(folder, jobs).notes:
+        for note in benches.grid_progress(folder, jobs).notes:
             print(note, file=sys.stderr)
         return 0
     first = is_first_process()
     with Screen() as screen:
         try:
-            outcome = benches.bench(grid, data, folder, only=only, watcher=screen)
+            outcome = benches.bench(grid, data, folder, only=only, progress=screen)
         except KeyboardInterrupt:
             screen.close()
             print("interrupted; the same command goes on where it stopped", file=sys.stderr)

@@ -41,7 +41,7 @@ def train(data: Path, folder: Path, options: RunOptions, resume: bool) -> int:
     """
     with Screen() as screen:
         try:
-            detector = runs.train(data, folder, options, resume=resume, watcher=screen)
+            detector = runs.train(data, folder, options, resume=resume, progress=screen)
         except KeyboardInterrupt:
             screen.close()
             return _interrupted(screen, folder, f"advrad train {quoted(data)} -o {quoted(folder)} --resume")
@@ -54,7 +54,7 @@ def train(data: Path, folder: Path, options: RunOptions, resume: bool) -> int:
 def calibrate(folder: Path, data: Path, options: calibration.CalibrateOptions, out: Path | None) -> None:
     """Set thresholds anew, and say which; the arguments are those of :func:`advrad.training.recalibrate.calibrate`."""
     with _interruptible("the model is as it was"), Screen() as screen:
-        detector = calibration.calibrate(folder, data, options, out, watcher=screen)
+        detector = calibration.calibrate(folder, data, options, out, progress=screen)
     _tell(detector, out or folder, data)
 
 
@@ -182,9 +182,7 @@ def evaluated(detector: AdvRAD, dataset: Dataset, *, skip_bad: bool, seed: int, 
     """Measure a detector and show progress; arguments as of :func:`advrad.inference.evaluation.evaluate`."""
     with Screen() as screen:
         screen.stage("Evaluating")
-        evaluation = evaluate(
-            detector, dataset, skip_bad=skip_bad, seed=seed, progress=screen.count, max_pixels=max_pixels
-        )
+        evaluation = evaluate(detector, dataset, skip_bad=skip_bad, seed=seed, progress=screen, max_pixels=max_pixels)
         for words in (*evaluation.notes, *(f"skipped: {error}" for error in evaluation.skipped)):
             screen.note(words)
     return evaluation
@@ -207,7 +205,7 @@ def attack(
     climbed = None if source is None else load_target(source, device).detector
     with _interruptible("the same command goes on"), Screen() as screen:
         screen.stage("Attacking")
-        result = audits.attack(case, options, folder, source=climbed, progress=screen.count)
+        result = audits.attack(case, options, folder, source=climbed, progress=screen)
     if not is_first_process():
         return
     if as_json:
@@ -228,7 +226,7 @@ def checks(
     case = _case(name, data, options, device)
     with _interruptible("the same command goes on"), Screen() as screen:
         screen.stage("Checking")
-        result = audits.check(case, options, folder, progress=screen.count)
+        result = audits.check(case, options, folder, progress=screen)
     if as_json:
         put_json(result)
     else:
@@ -253,7 +251,7 @@ def curve(
     case = _case(name, data, options, device)
     with _interruptible("the same command goes on"), Screen() as screen:
         screen.stage("Attacking")
-        result = audits.curve(case, options, over, values, folder, progress=screen.count)
+        result = audits.curve(case, options, over, values, folder, progress=screen)
     if not is_first_process():
         return
     home = folder if folder is not None else Path(name) / "attacks"
@@ -279,7 +277,7 @@ def certify(
     case = certificates.prepare(load_target(name, device), data, options, folder)
     with _interruptible("the same command goes on"), Screen() as screen:
         screen.stage("Certifying")
-        result = certificates.certify(case, progress=screen.count)
+        result = certificates.certify(case, progress=screen)
     if not is_first_process():
         return
     drawing = Path(result["folder"]) / "certificates.png"

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from advrad.benchmark.estimate import Estimate
-    from advrad.utils.progress import Progress
+    from advrad.utils.progress import TrainingState
 
 _LINE_EVERY_S = 20.0
 
 
 class Screen(AbstractContextManager["Screen"]):
-    """A run's watcher: bars on a terminal, plain lines elsewhere. Everything goes to standard error.
+    """Shows progress: bars on a terminal, plain lines elsewhere. Everything goes to standard error.
 
     Of several processes only the first speaks.
     """
@@ -60,19 +60,19 @@ class Screen(AbstractContextManager["Screen"]):
         if self._bars is not None:
             self._bars.stop()
 
-    def stage(self, words: str) -> None:
-        """A new stage begins."""
+    def stage(self, title: str) -> None:
+        """Begin a stage."""
         self._counted = None
         if self._bars is not None:
             if self._task is not None:
                 self._bars.remove_task(self._task)
-            self._task = self._bars.add_task(words, total=None, words="")
+            self._task = self._bars.add_task(title, total=None, words="")
         else:
-            self._say(words)
+            self._say(title)
             self._spoke = time.monotonic()
 
-    def count(self, done: int, total: int) -> None:
-        """Progress inside a stage."""
+    def update(self, done: int, total: int) -> None:
+        """Show how many items of the stage are finished, and the time left."""
         now = time.monotonic()
         if self._counted is None or done < self._counted[0]:
             self._counted = (done, now)
@@ -80,21 +80,21 @@ class Screen(AbstractContextManager["Screen"]):
         left = f"  {_clock((now - began) / (done - first) * (total - done))} left" if done > first else ""
         self._show(done, total, f"{done} of {total}{left}")
 
-    def step(self, progress: Progress) -> None:
-        """A training step was taken."""
-        self.last_step = progress.step
+    def step(self, state: TrainingState) -> None:
+        """Show a training step."""
+        self.last_step = state.step
         words = (
-            f"step {progress.step} of {progress.steps}  loss {progress.loss:.4g}"
-            f"  {progress.images_per_s:.1f} images/s  {_clock(progress.left_s)} left"
+            f"step {state.step} of {state.steps}  loss {state.loss:.4g}"
+            f"  {state.images_per_s:.1f} images/s  {_clock(state.left_s)} left"
         )
-        self._show(progress.step, progress.steps, words)
+        self._show(state.step, state.steps, words)
 
-    def note(self, words: str) -> None:
-        """Something worth telling."""
+    def note(self, text: str) -> None:
+        """Show a message."""
         if self._bars is not None:
-            self._bars.console.print(words, style="dim", markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
         else:
-            self._say(words)
+            self._say(text)
 
     def _show(self, done: int, total: int, words: str) -> None:
         if self._bars is not None and self._task is not None:

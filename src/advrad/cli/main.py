@@ -91,7 +91,7 @@ def inspect_data(
             false_alarm_rate=false_alarm_rate,
             size_px=size_px,
             max_pixels=max_pixels,
-            progress=screen.count,
+            progress=screen,
         )
     if as_json:
         put_json(found)

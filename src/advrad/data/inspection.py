@@ -15,30 +15,32 @@ import numpy.typing as npt
 from advrad.data import cache, shortcuts
 from advrad.data.images import ImageInfo, read_and_examine
 from advrad.data.layouts import Dataset
-from advrad.data.loading import Progress, _ahead, _mask, _resized
-from advrad.data.records import MAX_PIXELS, Record
+from advrad.data.loading import _ahead, _mask, _resized
+from advrad.data.options import DataOptions
+from advrad.data.records import Record
 from advrad.data.splits import split_normals
 from advrad.errors import DataError, ImageError
+from advrad.utils.progress import SILENT, ProgressReporter
 
 
 def inspect(
     dataset: Dataset,
+    options: DataOptions = DataOptions(),
     *,
     seed: int = 0,
     false_alarm_rate: float = 0.05,
     size_px: int = 256,
-    max_pixels: int = MAX_PIXELS,
-    progress: Progress | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> dict[str, Any]:
     """Read every image and mask of a data set and say what is there, as plain JSON values.
 
     Args:
         dataset: as of :func:`advrad.data.layouts.find_records`.
+        options: Bound on each image and mask.
         seed: of the split, and of the resampling behind the warnings.
         false_alarm_rate: for which the normals are split, in (0, 1).
         size_px: side of the square at which images are compared with each other, >= 3; sharpness depends on it.
-        max_pixels: bound on each image and mask as it lies in its file.
-        progress: called after each image.
+        progress: Receives the progress.
 
     Returns:
         ``root, layout, category``; ``counts`` by split and defect; ``masks`` (``usable, empty, missing,
@@ -58,7 +60,7 @@ def inspect(
     readable: list[Record] = []
     seen: dict[str, set[bytes | None]] = {"train": set(), "test": set()}
     measured: list[shortcuts.Statistics] = []
-    work = _ahead(partial(_examined, size_px=size_px, max_pixels=max_pixels), dataset.records)
+    work = _ahead(partial(_examined, size_px=size_px, max_pixels=options.max_pixels), dataset.records)
     with closing(work):
         for done, (record, (read, digest, mask)) in enumerate(zip(dataset.records, work, strict=True), start=1):
             counts[record.split][record.defect] += 1
@@ -75,8 +77,7 @@ def inspect(
                     masks["broken"] += 1
                 elif record.label == 1:
                     masks["missing" if mask is None else "usable" if mask else "empty"] += 1
-            if progress is not None:
-                progress(done, len(dataset.records))
+            progress.update(done, len(dataset.records))
     notes = list(dataset.notes)
     if shared := len((seen["train"] & seen["test"]) - {None}):
         notes.append(f"images that lie in both train and test, byte for byte: {shared}; the test is not fair")

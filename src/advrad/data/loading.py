@@ -17,14 +17,15 @@ import numpy.typing as npt
 
 from advrad.data import cache
 from advrad.data.images import examine, read_image, read_mask
-from advrad.data.records import MAX_PIXELS, Record
+from advrad.data.options import DataOptions
+from advrad.data.records import Record
 from advrad.data.transforms import resize, to_tensor
 from advrad.errors import DataError, ImageError, OutputError
+from advrad.utils.progress import SILENT, ProgressReporter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Progress = Callable[[int, int], None]
 """Called with the number of images done and of all images."""
 
 _WORKERS = min(os.cpu_count() or 1, 16)
@@ -67,11 +68,10 @@ class ImageStack:
 def load_images(
     records: Iterable[Record],
     size_px: int,
+    options: DataOptions = DataOptions(),
     *,
-    skip_bad: bool = False,
     cache_dir: Path | Literal[False] | None = None,
-    max_pixels: int = MAX_PIXELS,
-    progress: Progress | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> ImageStack:
     """Decode images at the working size, or take them from the cache.
 
@@ -83,10 +83,10 @@ def load_images(
     Args:
         records: the images, in the order wanted.
         size_px: side of the square.
-        skip_bad: leave out images that cannot be read instead of raising.
+        options: Bound on each image, and whether images that cannot be read are left out.
         cache_dir: None for :func:`advrad.data.cache.default_folder`, False for no cache.
         max_pixels: bound on each image as it lies in its file.
-        progress: called after each image.
+        progress: Receives the progress.
 
     Raises:
         ImageError: the first image that cannot be read, unless ``skip_bad``.
@@ -101,21 +101,21 @@ def load_images(
     if folder is not None:
         digests = _ahead(cache.digest, [record.path for record in wanted])
         with closing(digests):
-            path = cache.entry_path(folder, digests, size_px, max_pixels)
+            path = cache.entry_path(folder, digests, size_px, options.max_pixels)
     entry = None if path is None else cache.take(path, len(wanted), size_px)
     if entry is None:
-        entry = _decoded(wanted, size_px, skip_bad, max_pixels, progress)
+        entry = _decoded(wanted, size_px, options, progress)
         if path is not None and len(entry[0]):
             try:
                 cache.keep(path, entry)
                 entry = cache.take(path, len(wanted), size_px) or entry
             except OutputError as error:
                 notes = (f"decoded images are not kept for the next run: {error}",)
-    elif progress is not None:
-        progress(len(wanted), len(wanted))
+    else:
+        progress.update(len(wanted), len(wanted))
     values, bad = entry
     skipped = tuple(ImageError(wanted[i].path, reason) for i, reason in sorted(bad.items()))
-    if skipped and not skip_bad:
+    if skipped and not options.skip_bad:
         raise skipped[0]
     if not len(values):
         raise DataError(f"none of the {len(wanted)} images can be read; the first is {skipped[0]}")
@@ -124,7 +124,7 @@ def load_images(
 
 
 def load_masks(
-    records: Sequence[Record], size_px: int, *, skip_bad: bool = False, max_pixels: int = MAX_PIXELS
+    records: Sequence[Record], size_px: int, options: DataOptions = DataOptions()
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Read the ground truth at the working size.
 
@@ -136,8 +136,7 @@ def load_masks(
     Args:
         records: images that can be read, such as ``ImageStack.records``.
         size_px: side of the square.
-        skip_bad: count a mask that cannot be used as unknown instead of raising.
-        max_pixels: bound on each mask as it lies in its file.
+        options: Bound on each mask, and whether masks that cannot be used count as unknown instead of raising.
 
     Returns:
         masks (n, size_px, size_px) bool, and known (n,) bool: False for a defect without a mask. The mask of
@@ -149,12 +148,12 @@ def load_masks(
     masks = np.zeros((len(records), size_px, size_px), dtype=np.bool_)
     known = np.array([record.label == 0 for record in records], dtype=np.bool_)
     with_mask = [i for i, record in enumerate(records) if record.label == 1 and record.mask is not None]
-    work = _ahead(partial(_mask, max_pixels=max_pixels), [records[i] for i in with_mask])
+    work = _ahead(partial(_mask, max_pixels=options.max_pixels), [records[i] for i in with_mask])
     with closing(work):
         for i, mask in zip(with_mask, work, strict=True):
             if not isinstance(mask, ImageError):
                 masks[i], known[i] = _shrunk(mask, size_px), True
-            elif not skip_bad:
+            elif not options.skip_bad:
                 raise mask
     return masks, known
 
@@ -176,22 +175,21 @@ def _ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_
 
 
 def _decoded(
-    records: tuple[Record, ...], size_px: int, skip_bad: bool, max_pixels: int, progress: Progress | None
+    records: tuple[Record, ...], size_px: int, skip_bad: bool, max_pixels: int, progress: ProgressReporter
 ) -> cache.Entry:
     """Decode all images; only with ``skip_bad`` are some of them bad."""
     values = np.empty((len(records), 3, size_px, size_px), dtype=np.uint16)
     bad: dict[int, str] = {}
-    work = _ahead(partial(_read, size_px=size_px, max_pixels=max_pixels), records)
+    work = _ahead(partial(_read, size_px=size_px, max_pixels=options.max_pixels), records)
     with closing(work):
         for i, image in enumerate(work):
             if not isinstance(image, ImageError):
                 values[i - len(bad)] = np.rint(_resized(image, size_px) * 65535)
-            elif skip_bad:
+            elif options.skip_bad:
                 bad[i] = image.reason
             else:
                 raise image
-            if progress is not None:
-                progress(i + 1, len(records))
+            progress.update(i + 1, len(records))
     values = values[: len(records) - len(bad)]
     values.flags.writeable = False
     return values, bad

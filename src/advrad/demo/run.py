@@ -16,7 +16,7 @@ from advrad.report.evaluation_report import write_report
 from advrad.training.plan import RunOptions, plan_path
 from advrad.training.run import train
 from advrad.utils.files import make_folder
-from advrad.utils.progress import Watcher
+from advrad.utils.progress import ProgressReporter
 
 PRODUCT_NAME = "flange"
 REPORT_NAME = "report.html"
@@ -42,13 +42,13 @@ class Demo:
     figures: dict[str, Any]
 
 
-def demo(folder: Path, options: RunOptions, watcher: Watcher, product: dict[str, int] | None = None) -> Demo:
+def demo(folder: Path, options: RunOptions, progress: ProgressReporter, product: dict[str, int] | None = None) -> Demo:
     """Make the product, train, evaluate, and write the report. What an earlier call finished is kept.
 
     Args:
         folder: for everything; becomes the model folder too.
         options: of the training, ``DEFAULT_MINUTES`` long if they do not say; its seed is the product's too.
-        watcher: hears of the progress.
+        progress: Receives the progress.
         product: numbers and size of the images, as :func:`advrad.demo.flange.render.write_product` names them.
 
     Raises:
@@ -56,17 +56,17 @@ def demo(folder: Path, options: RunOptions, watcher: Watcher, product: dict[str,
         ConfigError: an option contradicts those that an interrupted training was begun with.
     """
     make_folder(folder)
-    watcher.stage("Making the product")
-    data = write_product(folder / PRODUCT_NAME, options.seed, progress=watcher.count, **(product or {}))
+    progress.stage("Making the product")
+    data = write_product(folder / PRODUCT_NAME, options.seed, progress=progress, **(product or {}))
     if options.minutes is None and options.steps is None and not plan_path(folder).is_file():
         options = options.model_copy(update={"minutes": DEFAULT_MINUTES})
     if not (folder / CONFIG_NAME).is_file():
-        train(data, folder, options, resume=True, watcher=watcher)
+        train(data, folder, options, resume=True, progress=progress)
     detector = load_detector(folder)
-    watcher.stage("Evaluating")
-    evaluation = evaluate(detector, find_records(data), progress=watcher.count)
+    progress.stage("Evaluating")
+    evaluation = evaluate(detector, find_records(data), progress=progress)
     save_figures(folder, evaluation.figures)
-    watcher.stage("Writing the report")
+    progress.stage("Writing the report")
     report = folder / REPORT_NAME
     write_report(report, report_content(evaluation, detector, folder))
     return Demo(data, folder, report, evaluation.figures)

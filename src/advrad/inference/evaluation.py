@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from advrad.data.records import MAX_PIXELS, Record
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import CheckpointError, DataError, ImageError
 from advrad.utils.files import write_text
+from advrad.utils.progress import SILENT, ProgressReporter
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def evaluate(
     *,
     skip_bad: bool = False,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressReporter = SILENT,
     max_pixels: int = MAX_PIXELS,
     batch_size: int = 8,
 ) -> EvaluationResult:
@@ -74,7 +74,7 @@ def evaluate(
         dataset: as of :func:`advrad.data.layouts.find_records`.
         skip_bad: leave out images that cannot be read, and count masks that cannot be read as unknown.
         seed: of the interval's resampling.
-        progress: told (images scored, images in all).
+        progress: Receives the progress.
         max_pixels: bound on each image file.
         batch_size: images at a time; does not change the figures.
 
@@ -102,8 +102,7 @@ def evaluate(
         statistics.append(shortcuts.describe(images.numpy()))
         batch_scores, batch_maps, _ = detector.measure(images)
         scores[part], maps[part] = batch_scores.numpy(), batch_maps[:, 0].numpy()
-        if progress is not None:
-            progress(part.stop, len(records))
+        progress.update(part.stop, len(records))
     if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
         raise CheckpointError("a score is not a finite number; the model is damaged or diverged: train it again")
     labels = np.array([record.label for record in records], dtype=np.int64)

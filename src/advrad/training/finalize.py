@@ -5,7 +5,6 @@ Training ends with it, and ``advrad calibrate`` does it again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,7 @@ from advrad.training.plan import RunPlan, ScoreAim
 from advrad.training.score_selection import REFERENCES, Aim, choose, forced
 from advrad.utils.environment import versions
 from advrad.utils.precision import takes_bfloat16
-
-Count = Callable[[int, int], None]
+from advrad.utils.progress import SILENT, ProgressReporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,12 @@ def aim_of(score: ScoreAim, optimise_for_radius: float | None) -> Aim:
 
 
 def choose_score(
-    plan: RunPlan, denoiser: Denoiser, stacks: CalibrationData, device: torch.device, trained_s: float, progress: Count
+    plan: RunPlan,
+    denoiser: Denoiser,
+    stacks: CalibrationData,
+    device: torch.device,
+    trained_s: float,
+    progress: ProgressReporter,
 ) -> AdvRAD:
     """Choose how a trained denoiser scores images, as the plan wants it.
 
@@ -61,7 +64,7 @@ def choose_score(
         stacks: normal images.
         device: to compute on.
         trained_s: seconds that the training took, for the record.
-        progress: told (looks done, looks in all).
+        progress: Receives the progress.
 
     Returns:
         A detector without thresholds.
@@ -125,7 +128,7 @@ def set_thresholds(
     draws: int = GUARANTEE_DRAWS,
     confidence: float = CONFIDENCE,
     strict: bool = True,
-    progress: Count | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> None:
     """Set a detector's threshold, and for a radius also the one that holds under attack.
 
@@ -139,7 +142,7 @@ def set_thresholds(
         confidence: of each such bound.
         strict: refuse a rate that the promise under attack cannot keep with so few images; else it promises the
             least that it can.
-        progress: told (images done, images in all) of the longer part.
+        progress: Receives the progress.
 
     Raises:
         ConfigError: too few images for the rate, or the radius is out of reach.

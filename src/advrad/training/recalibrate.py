@@ -17,7 +17,7 @@ from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
 from advrad.training.finalize import CalibrationData, choose_score, set_thresholds, source_of
 from advrad.training.plan import RunPlan, ScoreAim, refuse_two_aims
 from advrad.utils.config import Config
-from advrad.utils.progress import Silent, Watcher
+from advrad.utils.progress import SILENT, ProgressReporter
 
 
 class CalibrateOptions(Config):
@@ -42,7 +42,7 @@ class CalibrateOptions(Config):
 
 
 def calibrate(
-    folder: Path, data: Path, options: CalibrateOptions, out: Path | None = None, *, watcher: Watcher | None = None
+    folder: Path, data: Path, options: CalibrateOptions, out: Path | None = None, *, progress: ProgressReporter = SILENT
 ) -> AdvRAD:
     """Set thresholds anew, and save the detector.
 
@@ -51,7 +51,7 @@ def calibrate(
         data: the images that it was trained with; test images in it are not looked at.
         options: what is asked for.
         out: folder for the result; None to change the model in place, which a new score is too much for.
-        watcher: hears of the progress.
+        progress: Receives the progress.
 
     Returns:
         The detector.
@@ -62,7 +62,6 @@ def calibrate(
         DataError: the normal images are not those of the training.
         OutputError: the folder cannot be written, or holds something already.
     """
-    watcher = watcher or Silent()
     rechosen = options.score is not None or options.optimise_for_radius is not None
     refuse_two_aims(options.score or "auto", options.optimise_for_radius)
     if options.radius is not None and not 0 < options.radius < float("inf"):
@@ -73,17 +72,17 @@ def calibrate(
         raise OutputError(f"{out}: holds a model, or is a file; name another folder with -o")
     detector = load_detector(folder)
     plan, counts = _plan_of(detector, folder, data)
-    stacks = _stacks_of(plan, counts, data, watcher)
+    stacks = _stacks_of(plan, counts, data, progress)
     if rechosen:
         plan = plan.model_copy(
             update={"score": options.score or "auto", "optimise_for_radius": options.optimise_for_radius}
         )
-        watcher.stage("Choosing the score")
+        progress.stage("Choosing the score")
         trained_s = float(detector.detector_config.training["seconds"])
-        detector = choose_score(plan, detector.denoiser, stacks, detector.device, trained_s, watcher.count)
+        detector = choose_score(plan, detector.denoiser, stacks, detector.device, trained_s, progress)
     # Figures that were measured with other thresholds no longer hold.
     detector.detector_config = detector.detector_config.model_copy(update={"figures": {}, "guarantee": None})
-    watcher.stage("Calibrating")
+    progress.stage("Calibrating")
     set_thresholds(
         detector,
         stacks.calibration,
@@ -92,7 +91,7 @@ def calibrate(
         source=source_of(plan),
         draws=options.draws,
         confidence=options.confidence,
-        progress=watcher.count,
+        progress=progress,
     )
     detector.save_pretrained(out or folder)
     return detector
@@ -110,17 +109,15 @@ def _plan_of(detector: AdvRAD, folder: Path, data: Path) -> tuple[RunPlan, dict[
         ) from None
 
 
-def _stacks_of(plan: RunPlan, counts: dict[str, int], data: Path, watcher: Watcher) -> CalibrationData:
+def _stacks_of(plan: RunPlan, counts: dict[str, int], data: Path, progress: ProgressReporter) -> CalibrationData:
     """The normal images, shared out as in training."""
     dataset = find_records(data, plan.layout, plan.category)
     split = split_normals(dataset.records, plan.train.seed, false_alarm_rate=plan.false_alarm_rate)
-    watcher.stage("Reading images")
+    progress.stage("Reading images")
     parts = (split.train, split.selection, split.calibration)
     stacks = CalibrationData(
         *(
-            load_images(
-                part, plan.train.size_px, skip_bad=plan.skip_bad, max_pixels=plan.max_pixels, progress=watcher.count
-            )
+            load_images(part, plan.train.size_px, skip_bad=plan.skip_bad, max_pixels=plan.max_pixels, progress=progress)
             for part in parts
         )
     )

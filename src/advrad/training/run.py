@@ -40,29 +40,27 @@ from advrad.training.plan import (
 )
 from advrad.training.score_selection import REFERENCES
 from advrad.training.trainer import Trainer, fit, make_accelerator
-from advrad.utils.progress import Silent, Watcher
+from advrad.utils.progress import SILENT, ProgressReporter
 
 STATE_NAME = "state.safetensors"
 
 
 def _stacks(
-    plan_parts: Sequence[Sequence[Any]], size_px: int, options: RunOptions, watcher: Watcher
+    plan_parts: Sequence[Sequence[Any]], size_px: int, options: RunOptions, progress: ProgressReporter
 ) -> list[ImageStack]:
     stacks = []
     for part in plan_parts:
-        stack = load_images(
-            part, size_px, skip_bad=options.skip_bad, max_pixels=options.max_pixels, progress=watcher.count
-        )
+        stack = load_images(part, size_px, skip_bad=options.skip_bad, max_pixels=options.max_pixels, progress=progress)
         for note in stack.notes:
-            watcher.note(note)
+            progress.note(note)
         for error in stack.skipped:
-            watcher.note(f"skipped: {error}")
+            progress.note(f"skipped: {error}")
         stacks.append(stack)
     return stacks
 
 
 def train(
-    data: Path, folder: Path, options: RunOptions, *, resume: bool = False, watcher: Watcher | None = None
+    data: Path, folder: Path, options: RunOptions, *, resume: bool = False, progress: ProgressReporter = SILENT
 ) -> AdvRAD:
     """Train, choose the score, calibrate, and save into ``folder``.
 
@@ -72,7 +70,7 @@ def train(
         options: what is asked for; with ``resume`` the plan of the interrupted run counts, and what is asked for
             must not contradict it.
         resume: finish the run that is in ``folder``.
-        watcher: hears of the progress.
+        progress: Receives the progress.
 
     Returns:
         The calibrated detector.
@@ -82,7 +80,6 @@ def train(
         TrainingDivergedError: the loss left the numbers.
     """
     began = time.perf_counter()
-    watcher = watcher or Silent()
     if options.minutes is not None and options.steps is not None:
         raise ConfigError("--minutes and --steps: give one of them")
     if options.minutes is not None and not 0 < options.minutes < 1e6:
@@ -98,7 +95,7 @@ def train(
     accelerator = make_accelerator(options.precision)
     dataset = find_records(data, plan.layout if plan else options.layout, plan.category if plan else options.category)
     for note in dataset.notes:
-        watcher.note(note)
+        progress.note(note)
     split = split_normals(dataset.records, options.seed, false_alarm_rate=options.false_alarm_rate)
     _enough(len(split.train), len(split.selection), len(split.calibration), options.false_alarm_rate)
 
@@ -108,10 +105,10 @@ def train(
         config = train_config(options, denoiser_config)
     else:
         denoiser_config, config = plan.denoiser, plan.train
-    watcher.stage("Reading images")
+    progress.stage("Reading images")
     with accelerator.main_process_first():
         images, held, calibration = _stacks(
-            (split.train, split.selection, split.calibration), config.size_px, options, watcher
+            (split.train, split.selection, split.calibration), config.size_px, options, progress
         )
     if options.skip_bad:  # what was left out may be missed
         _enough(len(images), len(held), len(calibration), options.false_alarm_rate)
@@ -125,7 +122,7 @@ def train(
         config = config.model_copy(update={"symmetry": find_symmetry(images)})
         minutes = options.minutes if options.minutes is not None else DEFAULT_MINUTES
         if options.steps is None:
-            watcher.stage("Measuring speed")
+            progress.stage("Measuring speed")
 
             def affordable(config: TrainConfig) -> TrainConfig:
                 passes = passes_after(
@@ -168,14 +165,14 @@ def train(
     if resume and (work / STATE_NAME).exists():
         trainer.load(work / STATE_NAME)
     accelerator.wait_for_everyone()
-    watcher.stage("Training")
-    average = fit(trainer, images, work, watcher.step if accelerator.is_main_process else None)
+    progress.stage("Training")
+    average = fit(trainer, images, work, progress if accelerator.is_main_process else SILENT)
     trained_s = time.perf_counter() - began
     # Every process computes the same; the main one writes.
-    watcher.stage("Choosing the score")
+    progress.stage("Choosing the score")
     stacks = CalibrationData(images, held, calibration)
-    detector = choose_score(plan, average, stacks, accelerator.device, trained_s, watcher.count)
-    watcher.stage("Calibrating")
+    detector = choose_score(plan, average, stacks, accelerator.device, trained_s, progress)
+    progress.stage("Calibrating")
     set_thresholds(
         detector,
         calibration,
@@ -183,7 +180,7 @@ def train(
         radius=plan.optimise_for_radius,
         source=source_of(plan),
         strict=False,
-        progress=watcher.count,
+        progress=progress,
     )
     if accelerator.is_main_process:
         detector.save_pretrained(folder)

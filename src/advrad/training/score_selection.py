@@ -51,6 +51,7 @@ from advrad.detectors.scoring import (
 from advrad.metrics import auroc, auroc_standard_error
 from advrad.training.selection_attack import IMAGES, auroc_under_attack
 from advrad.training.selection_certificate import certified_aurocs
+from advrad.utils.progress import SILENT, ProgressReporter
 
 Floats = npt.NDArray[np.float64]
 
@@ -152,7 +153,7 @@ def choose(
     aim: Aim = "peace",
     radius: float | None = None,
     sigmas: Sequence[float] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> Selection:
     """Choose how a trained denoiser scores images.
 
@@ -167,7 +168,7 @@ def choose(
         aim: what the score is to be good at.
         radius: of the aim of that name, l2 in [0, 1] pixel units of these images.
         sigmas: noise levels to try; None for those of the aim.
-        progress: told (looks done, looks in all).
+        progress: Receives the progress.
 
     Returns:
         The winner with its statistics.
@@ -195,8 +196,7 @@ def choose(
         errors.append(_errors(denoiser, everyone, look, noise_seed, autocast))
         for style, values in _pooled(errors[-1], len(references), len(normals), field):
             pooled.setdefault(style, []).append(values)
-        if progress:
-            progress(done + 1, len(looks))
+        progress.update(done + 1, len(looks))
 
     merit: dict[_Candidate, float] = {
         (style, subset): auroc(labels, np.mean([scores[i] for i in subset], axis=0))
@@ -217,8 +217,7 @@ def choose(
             finalists = _finalists(merit)
             for done, finalist in enumerate(finalists):
                 robust[finalist] = auroc_under_attack(denoiser, normals, defective, *prepared(finalist), noise_seed)
-                if progress:
-                    progress(done + 1, len(finalists))
+                progress.update(done + 1, len(finalists))
         else:
             for done, look in enumerate(looks):
                 group = [candidate for candidate in merit if candidate[1] == (done,)]
@@ -229,8 +228,7 @@ def choose(
                 for candidate, (area, quantile) in zip(group, areas, strict=True):
                     robust[candidate] = area
                     configs[candidate] = configs[candidate].model_copy(update={"quantile": quantile})
-                if progress:
-                    progress(done + 1, len(looks))
+                progress.update(done + 1, len(looks))
         if aim == "attack":
             sizes = {candidate: looks[candidate[1][0]].view_px for candidate in robust}
             winner = _toughest(robust, merit, sizes, len(normals), len(defective))

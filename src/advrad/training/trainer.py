@@ -10,7 +10,6 @@ import copy
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,7 @@ from advrad.training.batches import TrainConfig, make_batch, random_start
 from advrad.training.log import LogWriter
 from advrad.training.muon import Muon
 from advrad.utils.precision import Precision, takes_bfloat16
-from advrad.utils.progress import Progress
+from advrad.utils.progress import SILENT, ProgressReporter, TrainingState
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -218,16 +217,14 @@ class Trainer:
             ) from None
 
 
-def fit(
-    trainer: Trainer, stack: ImageStack, folder: Path, report: Callable[[Progress], None] | None = None
-) -> Denoiser:
+def fit(trainer: Trainer, stack: ImageStack, folder: Path, progress: ProgressReporter = SILENT) -> Denoiser:
     """Train to the end, saving on the way.
 
     Args:
         trainer: at step 0, or where :meth:`Trainer.load` put it.
         stack: the training images.
         folder: where ``state.safetensors`` and ``log.jsonl`` go; an interrupted run saves its state first.
-        report: called after every step.
+        progress: Receives the progress after every step.
 
     Returns:
         The moving average of the weights, in evaluation mode.
@@ -247,9 +244,10 @@ def fit(
             if main and now - saved > SAVE_EVERY_S:
                 trainer.save(folder / "state.safetensors")
                 saved = now
-            if report:
-                left_s = (steps - trainer.step) / rate
-                report(Progress(trainer.step, steps, smooth, rate * trainer.config.batch_size, now - began, left_s))
+            left_s = (steps - trainer.step) / rate
+            progress.step(
+                TrainingState(trainer.step, steps, smooth, rate * trainer.config.batch_size, now - began, left_s)
+            )
     finally:
         # Also on Ctrl-C. The last state saved counts where a step was cut in two, by Ctrl-C or because it diverged.
         if main and trainer.whole and trainer.step > first:

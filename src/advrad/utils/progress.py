@@ -1,46 +1,24 @@
-"""Progress of long work, told to whoever shows it."""
+"""Progress of long work: one interface for training, attacks, certificates and everything else that takes a while."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 
-class Watcher(Protocol):
-    """Hears of a run's progress; every method may do nothing."""
-
-    def stage(self, words: str) -> None:
-        """A new stage begins."""
-
-    def count(self, done: int, total: int) -> None:
-        """Progress inside a stage."""
-
-    def step(self, progress: Progress) -> None:
-        """A training step was taken."""
-
-    def note(self, words: str) -> None:
-        """Something worth telling."""
-
-
-class Silent:
-    """A watcher that says nothing."""
-
-    def stage(self, words: str) -> None:
-        """Ignore."""
-
-    def count(self, done: int, total: int) -> None:
-        """Ignore."""
-
-    def step(self, progress: Progress) -> None:
-        """Ignore."""
-
-    def note(self, words: str) -> None:
-        """Ignore."""
-
-
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """State of a run, given to the caller after every step."""
+class TrainingState:
+    """Where a training run is after a step.
+
+    Attributes:
+        step: Number of steps done, >= 1.
+        steps: Number of steps in all.
+        loss: Training loss, averaged over the last steps.
+        images_per_s: Training images per second.
+        elapsed_s: Seconds since the training began or was resumed.
+        left_s: Estimated seconds until the last step.
+    """
 
     step: int
     steps: int
@@ -48,3 +26,76 @@ class Progress:
     images_per_s: float
     elapsed_s: float
     left_s: float
+
+
+class ProgressReporter(Protocol):
+    """Receives the progress of a long computation.
+
+    Every method may do nothing. An exception that a method raises stops the computation; what is finished stays saved.
+
+    Example:
+        >>> from advrad.utils.progress import SilentReporter
+        >>> class Printer(SilentReporter):
+        ...     def update(self, done: int, total: int) -> None:
+        ...         print(f"{done} of {total}")
+        >>> Printer().update(1, 2)
+        1 of 2
+    """
+
+    def stage(self, title: str) -> None:
+        """Begin a stage, such as "Training"."""
+
+    def update(self, done: int, total: int) -> None:
+        """Report that ``done`` of ``total`` items of this stage are finished."""
+
+    def step(self, state: TrainingState) -> None:
+        """Report a training step."""
+
+    def note(self, text: str) -> None:
+        """Pass on a message that the user should see, such as a skipped file."""
+
+
+class SilentReporter:
+    """Ignores all progress. A base class for reporters that handle only some of the events."""
+
+    def stage(self, title: str) -> None:
+        """Ignore the stage."""
+
+    def update(self, done: int, total: int) -> None:
+        """Ignore the count."""
+
+    def step(self, state: TrainingState) -> None:
+        """Ignore the step."""
+
+    def note(self, text: str) -> None:
+        """Ignore the message."""
+
+
+SILENT: ProgressReporter = SilentReporter()
+"""The default reporter: it ignores all progress."""
+
+
+class CallbackReporter(SilentReporter):
+    """Calls a plain function with the progress; stages and messages are ignored.
+
+    Training steps count as items: step 3 of 100 calls ``callback(3, 100)``.
+
+    Args:
+        callback: Function that takes the number of finished items and the number of all items.
+
+    Example:
+        >>> from advrad.utils.progress import CallbackReporter
+        >>> CallbackReporter(lambda done, total: print(f"{done} of {total}")).update(1, 2)
+        1 of 2
+    """
+
+    def __init__(self, callback: Callable[[int, int], None]) -> None:
+        self._callback = callback
+
+    def update(self, done: int, total: int) -> None:
+        """Call the function."""
+        self._callback(done, total)
+
+    def step(self, state: TrainingState) -> None:
+        """Call the function with the step and the number of steps."""
+        self._callback(state.step, state.steps)

@@ -24,6 +24,7 @@ from advrad.baselines.base import FitContext
 from advrad.detectors.probing import probe
 from advrad.detectors.wrappers import CallableDetector
 from advrad.errors import ConfigError
+from advrad.utils.progress import CallbackReporter
 
 pytestmark = [
     pytest.mark.anomalib,
@@ -167,7 +168,10 @@ def test_training_leaves_nothing_behind(
     states = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     level = logging.getLogger("anomalib").level
     told: list[tuple[int, int]] = []
-    fit_anomalib(lesson(progress=lambda done, of: told.append((done, of))), options("stfpm", steps=3, batch_size=6))
+    fit_anomalib(
+        lesson(progress=CallbackReporter(lambda done, of: told.append((done, of)))),
+        options("stfpm", steps=3, batch_size=6),
+    )
     fit_anomalib(lesson(), options("patchcore"))
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert list(tmp_path.iterdir()) == []

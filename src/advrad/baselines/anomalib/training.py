@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import resize
 
 if TYPE_CHECKING:
-    from advrad.baselines.base import FitContext, Progress
+    from advrad.baselines.base import FitContext
+    from advrad.utils.progress import ProgressReporter
 
 #: Warnings that a user can do nothing about.
 _EXPECTED = (
@@ -113,15 +114,14 @@ class InMemory(LightningDataModule):  # type: ignore[misc]
 class _Steps(Callback):  # type: ignore[misc]
     """Stops after so many batches, and tells how many are done."""
 
-    def __init__(self, steps: int, progress: Progress | None) -> None:
+    def __init__(self, steps: int, progress: ProgressReporter) -> None:
         self.steps = steps
         self.progress = progress
         self.done = 0
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         self.done += 1
-        if self.progress:
-            self.progress(self.done, self.steps)
+        self.progress.update(self.done, self.steps)
         if self.done >= self.steps:
             trainer.should_stop = True
 

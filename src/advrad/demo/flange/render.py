@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,9 @@ from advrad.demo.flange.defects import DEFECTS
 from advrad.demo.flange.fields import Array, Mask, Rng, smooth_noise
 from advrad.demo.flange.surface import SUPERSAMPLING, Part, Setting
 from advrad.errors import ConfigError, OutputError
+from advrad.utils.progress import SILENT, ProgressReporter
 
 __all__ = ["DEFECTS", "render", "write_product"]
-
-Progress = Callable[[int, int], None]
 
 # Raise it with every change that alters pixels: a folder written by another version is not reused.
 _VERSION = 1
@@ -157,7 +156,7 @@ def write_product(
     n_test_good: int = 30,
     n_per_defect: int = 8,
     size_px: int = 256,
-    progress: Progress | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> Path:
     """Write a data set in the layout of MVTec AD.
 
@@ -171,7 +170,7 @@ def write_product(
         n_test_good: normal images to test on.
         n_per_defect: images of each defect.
         size_px: side of the images.
-        progress: called with (images done, images in all).
+        progress: Receives the progress.
 
     Returns:
         The folder.
@@ -210,8 +209,7 @@ def write_product(
             _write_png(draft / split / (defect or "good") / f"{stem}.png", np.rint(image * 255))
             if defect is not None:
                 _write_png(draft / "ground_truth" / defect / f"{stem}_mask.png", mask * 255.0)
-            if progress is not None:
-                progress(done, len(jobs))
+            progress.update(done, len(jobs))
         (draft / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         draft.chmod(0o755)
         if folder.is_dir():

@@ -29,6 +29,7 @@ from advrad.training.finalize import CalibrationData, choose_score, set_threshol
 from advrad.training.plan import RunOptions, RunPlan
 from advrad.training.trainer import Trainer
 from advrad.utils.precision import Precision, takes_bfloat16
+from advrad.utils.progress import SILENT
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class Course:
         )
         trained_s = time.perf_counter() - self._began
         device = trainer.accelerator.device
-        detector = choose_score(plan, trainer.average.eval(), stacks, device, trained_s, lambda done, total: None)
+        detector = choose_score(plan, trainer.average.eval(), stacks, device, trained_s, SILENT)
         set_thresholds(detector, stacks.calibration, false_alarm_rate=rate, radius=None, source=source_of(plan))
         return detector.eval()
 

@@ -76,7 +76,7 @@ class Threat(Config):
         """
         if norm not in NORMS:
             raise ConfigError(f"--norm {norm}: is unknown; choose {' or '.join(NORMS)}")
-        return cls.parse({"norm": norm, "eps": radius_of(eps, norm, "--eps")}, "threat")
+        return cls.parse({"norm": norm, "eps": radius_of(eps, norm, "--eps")})
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
         """Distance of each pair of images, (b, c, h, w) twice -> (b,)."""

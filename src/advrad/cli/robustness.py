@@ -175,7 +175,7 @@ def certify(
     from advrad.certificates.pipeline import CertifyOptions
     from advrad.cli import commands
 
-    options = CertifyOptions.parse(typed(context, CertifyOptions.model_fields), "options")
+    options = CertifyOptions.parse(typed(context, CertifyOptions.flat_names()))
     commands.certify(run, data, options, output, as_json=as_json, device=device)
 
 
@@ -206,4 +206,4 @@ def _attack_options(context: typer.Context) -> AttackOptions:
         one_of("--gradients", context.params["gradients"], ("auto", "float32", "bfloat16"))
     from advrad.attacks.pipeline import AttackOptions
 
-    return AttackOptions.parse(typed(context, AttackOptions.model_fields), "options")
+    return AttackOptions.parse(typed(context, AttackOptions.flat_names()))

@@ -1,4 +1,4 @@
-"""Base of all configurations: frozen, typed, an unknown key is an error."""
+"""Base class of all options and configurations: frozen, typed, and strict about unknown keys."""
 
 from __future__ import annotations
 
@@ -10,24 +10,70 @@ from advrad.errors import ConfigError
 
 
 class Config(BaseModel):
-    """A frozen set of options that reads and writes JSON."""
+    """A frozen set of options that reads and writes JSON.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    A field whose Python name differs from its JSON name has the JSON name as its alias: ``parse`` reads both names,
+    ``model_dump`` writes the alias.
+
+    Example:
+        >>> from pydantic import Field
+        >>> from advrad.utils.config import Config
+        >>> class Options(Config):
+        ...     n_samples: int = Field(100, alias="draws", ge=1)
+        >>> Options.parse({"draws": 5}) == Options(n_samples=5)
+        True
+        >>> Options(n_samples=5).model_dump()
+        {'draws': 5}
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
 
     @classmethod
-    def parse(cls, values: dict[str, Any], source: str) -> Self:
-        """Validate ``values``.
+    def parse(cls, values: dict[str, Any], source: str | None = None) -> Self:
+        """Validate values.
 
         Args:
-            values: plain JSON values.
-            source: where they come from, named in the error.
+            values: Plain JSON values by field name or alias.
+            source: Name of the file that the values come from, for the error; None if they are arguments of a function
+                or a command.
 
         Raises:
-            ConfigError: a key is unknown or missing, or a value is out of range.
+            ConfigError: A key is unknown or missing, or a value is out of range. Without a source its ``option`` is the
+                field.
         """
         try:
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
+            message = _message(first["msg"])
+            if source is None and first["loc"]:
+                name = _option(cls, first["loc"])
+                value = first["input"] if isinstance(first["input"], str | int | float) else None
+                raise ConfigError(message, option=name, value=value) from None
             where = ".".join(str(part) for part in first["loc"]) or cls.__name__
-            raise ConfigError(f"{source}: {where}: {first['msg']}") from None
+            raise ConfigError(f"{source or cls.__name__}: {where}: {message}") from None
+
+
+def _option(model: type[Config], location: tuple[int | str, ...]) -> str:
+    """The Python name of the field at fault, inside nested configurations too."""
+    key, *rest = location
+    for name, field in model.model_fields.items():
+        if key in (name, field.alias):
+            inner = field.annotation
+            return (
+                _option(inner, tuple(rest)) if rest and isinstance(inner, type) and issubclass(inner, Config) else name
+            )
+    return str(key)
+
+
+def _message(text: str) -> str:
+    """A message of pydantic in the style of ours: "Input should be greater than 0" -> "must be greater than 0"."""
+    text = text.removeprefix("Value error, ")
+    return text.replace("Input should be", "must be", 1) if text.startswith("Input should be") else text

@@ -88,8 +88,8 @@ def adapted(config: LeanConfig = TINY, **changes: object) -> tuple[LeanDenoiser,
     mean[..., 16:] = 0.7
     deviation = torch.where(mean > 0.5, 0.1, 0.03)
     images = mean + deviation * torch.randn(4000, 3, 32, 32, generator=generator(3))
-    denoiser = LeanDenoiser(config.model_copy(update={"usual_px": 32} | changes))
-    denoiser.adapt([images[:1000], images[1000:]])
+    denoiser = LeanDenoiser(config.model_copy(update={"statistics_px": 32} | changes))
+    denoiser.fit_statistics([images[:1000], images[1000:]])
     return denoiser, mean, deviation
 
 
@@ -121,7 +121,7 @@ def test_a_crop_is_adapted_to_its_own_place() -> None:
 
 def test_a_place_that_never_changes_keeps_some_variance() -> None:
     denoiser = LeanDenoiser(TINY)
-    denoiser.adapt([torch.full((5, 3, 32, 32), 0.5)])
+    denoiser.fit_statistics([torch.full((5, 3, 32, 32), 0.5)])
     torch.testing.assert_close(denoiser.mean, torch.zeros_like(denoiser.mean))
     torch.testing.assert_close(denoiser.variance, torch.full_like(denoiser.variance, 0.04**2))
 
@@ -130,15 +130,15 @@ def test_detail_finer_than_the_usual_image_counts_as_variance() -> None:
     """Stripes of one pixel, always the same, vanish from a mean of half the size."""
     stripes = torch.zeros(6, 3, 32, 32)
     stripes[..., ::2] = 1
-    denoiser = LeanDenoiser(TINY.model_copy(update={"usual_px": 8}))
-    denoiser.adapt([stripes])
+    denoiser = LeanDenoiser(TINY.model_copy(update={"statistics_px": 8}))
+    denoiser.fit_statistics([stripes])
     assert float(denoiser.mean[..., 2:6, 2:6].abs().max()) < 0.1
     assert float(denoiser.variance[..., 2:6, 2:6].min()) > 0.9
 
 
 def test_an_adapted_denoiser_has_exact_gradients() -> None:
     denoiser = awake()
-    denoiser.adapt([random_images(9, 32, seed=4)])
+    denoiser.fit_statistics([random_images(9, 32, seed=4)])
     denoiser = denoiser.double()
     sigma = torch.tensor([0.1], dtype=torch.float64)
     assert_gradient(lambda z: denoiser.denoise(z, sigma), random_images(1, dtype=torch.float64))
@@ -175,7 +175,7 @@ def test_network_is_told_place_and_magnification_of_a_crop() -> None:
 
 def test_no_window_is_the_whole_window() -> None:
     denoiser, z = awake(), random_images(2)
-    assert torch.equal(ask(denoiser, z, 0.2), ask(denoiser, z, 0.2, WHOLE.expand(2, 4)))
+    torch.testing.assert_close(ask(denoiser, z, 0.2), ask(denoiser, z, 0.2, WHOLE.expand(2, 4)), rtol=1e-5, atol=1e-6)
 
 
 def loss_of(denoiser: LeanDenoiser, count: int = 3, **changes: Tensor) -> Tensor:

@@ -48,7 +48,8 @@ def test_the_shares_of_processes_make_up_the_batch(step: int, symmetry: str) -> 
         share = 6 // world
         parts = [make_batch(pictures, settings, step, slice(i * share, (i + 1) * share)) for i in range(world)]
         for one, rows in zip(whole, zip(*parts, strict=True), strict=True):
-            assert torch.equal(torch.cat(rows), one)
+            # Kernels may round differently for another number of rows.
+            torch.testing.assert_close(torch.cat(rows), one, rtol=1e-6, atol=1e-6)
 
 
 def test_a_step_is_drawn_from_seed_and_step_alone() -> None:

@@ -48,7 +48,7 @@ FINER_STEP = {"supersimplenet": 1e-8}
 NAMES = [name for name in MODELS if name != "efficient-ad"]
 
 
-def lesson(size_px: int = 64, **changes: Any) -> FitContext:
+def make_context(size_px: int = 64, **changes: Any) -> FitContext:
     return replace(FitContext(stack(6, size_px), seed=3), **changes)
 
 
@@ -60,7 +60,7 @@ def options(name: str, **changes: Any) -> AnomalibOptions:
 
 @cache
 def fitted(name: str) -> CallableDetector:
-    return fit_anomalib(lesson(), options(name))
+    return fit_anomalib(make_context(), options(name))
 
 
 def inputs(name: str, count: int = 3) -> Tensor:
@@ -85,7 +85,8 @@ def test_scores_are_the_plain_models(name: str) -> None:
         with torch.no_grad():
             plain = model.model(model.pre_processor.transform(one))
         alone = detector.infer(one, generator())
-        assert torch.equal(alone.scores.detach(), plain.pred_score.reshape(1))
+        # With a graph and without one, kernels may round differently.
+        torch.testing.assert_close(alone.scores.detach(), plain.pred_score.reshape(1), rtol=1e-5, atol=1e-7)
         # A row's score is its own.
         torch.testing.assert_close(alone.scores, answer.scores[row : row + 1], rtol=1e-5, atol=1e-7)
         if answer.maps is not None and alone.maps is not None:
@@ -122,11 +123,11 @@ def _check_gradient(detector: CallableDetector, images: Tensor, step: float) -> 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_lesson_gives_one_detector(name: str) -> None:
+def test_one_context_gives_one_detector(name: str) -> None:
     images = inputs(name)
     lite0_weights.cache_clear()  # whether they were loaded before must not matter
     torch.rand(7)
-    again = fit_anomalib(lesson(), options(name))
+    again = fit_anomalib(make_context(), options(name))
     assert torch.equal(again.infer(images, generator()).scores, fitted(name).infer(images, generator()).scores)
 
 
@@ -134,10 +135,10 @@ def test_only_so_many_images_are_learnt_from(monkeypatch: pytest.MonkeyPatch) ->
     from advrad.baselines.anomalib import training
 
     seen = []
-    real = training.Images
-    monkeypatch.setattr(training, "Images", lambda images: seen.append(images) or real(images))
+    real = training.InMemoryImages
+    monkeypatch.setattr(training, "InMemoryImages", lambda images: seen.append(images) or real(images))
     for most in (None, 3, 1000):
-        fit_anomalib(lesson(), AnomalibOptions(model="padim", pictures=most))
+        fit_anomalib(make_context(), AnomalibOptions(model="padim", pictures=most))
     whole, few, all_of_them = seen
     assert len(few) == 3 < len(whole) == len(all_of_them)
     assert all(any(torch.equal(one, other) for other in whole) for one in few)
@@ -145,7 +146,7 @@ def test_only_so_many_images_are_learnt_from(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_another_seed_gives_another() -> None:
     images = inputs("stfpm")
-    other = fit_anomalib(lesson(seed=4), options("stfpm"))
+    other = fit_anomalib(make_context(seed=4), options("stfpm"))
     assert not torch.equal(other.infer(images, generator()).scores, fitted("stfpm").infer(images, generator()).scores)
 
 
@@ -169,10 +170,10 @@ def test_training_leaves_nothing_behind(
     level = logging.getLogger("anomalib").level
     told: list[tuple[int, int]] = []
     fit_anomalib(
-        lesson(progress=CallbackReporter(lambda done, of: told.append((done, of)))),
+        make_context(progress=CallbackReporter(lambda done, of: told.append((done, of)))),
         options("stfpm", steps=3, batch_size=6),
     )
-    fit_anomalib(lesson(), options("patchcore"))
+    fit_anomalib(make_context(), options("patchcore"))
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert list(tmp_path.iterdir()) == []
     assert torch.equal(torch.random.get_rng_state(), states[0])
@@ -183,7 +184,7 @@ def test_training_leaves_nothing_behind(
 
 
 def test_a_model_may_work_at_another_size_than_the_images() -> None:
-    detector = fit_anomalib(lesson(48), options("padim"))
+    detector = fit_anomalib(make_context(48), options("padim"))
     assert detector.size_px == 48
     point = random_images(1, 48).requires_grad_()
     (gradient,) = torch.autograd.grad(detector.infer(point, generator()).scores.sum(), point)
@@ -213,7 +214,7 @@ def test_bad_options_say_what_to_do(name: str, changes: dict[str, Any], words: s
 
 def test_what_anomalib_cannot_train_says_so() -> None:
     with pytest.raises(ConfigError, match="fibers"):
-        fit_anomalib(lesson(), options("cflow", arguments={"fiber_batch_size": 10**6, "coupling_blocks": 2}))
+        fit_anomalib(make_context(), options("cflow", arguments={"fiber_batch_size": 10**6, "coupling_blocks": 2}))
 
 
 def test_unknown_options() -> None:
@@ -254,7 +255,8 @@ def test_efficient_ad_from_a_folder(tmp_path: Path) -> None:
     model = detector.call.model  # type: ignore[attr-defined]
     with torch.no_grad():
         plain = model.model(model.pre_processor.transform(images))
-    assert torch.equal(detector.infer(images, generator()).scores.detach(), plain.pred_score.reshape(1))
+    scores = detector.infer(images, generator()).scores.detach()
+    torch.testing.assert_close(scores, plain.pred_score.reshape(1), rtol=1e-5, atol=1e-7)
     assert model.model.is_set(model.model.quantiles)
     _check_gradient(detector, images, STEP)
 
@@ -270,12 +272,12 @@ def _engine_auroc(model: Any, good: Tensor, images: Tensor, labels: Tensor, fold
     from anomalib.metrics import AUROC, Evaluator
     from anomalib.post_processing import PostProcessor
 
-    from advrad.baselines.anomalib.training import Images, InMemory, quiet
+    from advrad.baselines.anomalib.training import InMemory, InMemoryImages, quiet
 
     metric = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
     model.evaluator = Evaluator(test_metrics=[metric])
     model.post_processor = PostProcessor()
-    data = InMemory(Images(good), 4, generator(), test=Images(images, labels))
+    data = InMemory(InMemoryImages(good), 4, generator(), test=InMemoryImages(images, labels))
     with quiet():
         engine = Engine(logger=False, default_root_dir=folder, enable_progress_bar=False, devices=1)
         engine.validate(model, datamodule=data, verbose=False)
@@ -297,7 +299,7 @@ def test_auroc_is_that_of_anomalibs_engine(name: str, tmp_path: Path) -> None:
     amount = torch.linspace(0, 0.2, 12)[:, None, None, None]  # from what cannot be seen to what cannot be missed
     images = torch.cat([good, good.flip(0) * (1 - amount) + random_images(12, 64) * amount])
     labels = torch.arange(24) >= 12
-    detector = fit_anomalib(lesson(), options(name))
+    detector = fit_anomalib(make_context(), options(name))
     ours = _our_auroc(detector, images, labels)
     model = detector.call.model  # type: ignore[attr-defined]
     assert abs(ours - _engine_auroc(model, images[:4], images, labels, tmp_path)) < 1e-4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from html.parser import HTMLParser
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -36,3 +37,15 @@ class Page(HTMLParser):
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.tags if name == tag]
+
+    def plots(self) -> list[dict[str, str | None]]:
+        return [attributes for attributes in self.all("img") if attributes.get("class") == "plot"]
+
+
+def svg_source(image: dict[str, str | None]) -> str:
+    """The SVG document that a plot's data URI holds."""
+    source = image["src"]
+    assert source is not None
+    head, _, data = source.partition(",")
+    assert head == "data:image/svg+xml;base64"
+    return base64.b64decode(data).decode("utf-8")

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from advrad.benchmark.formats import plain
 from advrad.benchmark.noise_sweeps import Family
 from advrad.benchmark.tables import Entry, Table
-from advrad.report.plots import INK, MUTED, save, svg
+from advrad.report.plots import INK, MUTED, save_png, svg_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Of middling lightness: seen on a light page as well as on a dark one.
 _COLOURS = ("#3b8bd0", "#e0702f", "#3aa35b", "#b36bd1", "#c9a227", "#d1527a", "#36a9ad", "#8c7a5b")
 _WIDEST = 3
 
@@ -42,11 +41,9 @@ def overview_plot(table: Table) -> str:
             axes.hlines(place, min(values), max(values), color=MUTED, linewidth=1, zorder=1)
     axes.set_yticks(range(len(labels)), [_shown(label) for label in labels], parse_math=False)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(labels) - 0.5, -0.5), xlabel="Image AUROC, mean over categories")
-    _legend(figure, axes, INK)
+    _legend(figure, axes)
     with _any_letters():
-        return svg(
-            figure, "overview", "Standard, robust and certified AUROC of every detector; the table holds the figures"
-        )
+        return svg_image(figure, "Standard, robust and certified AUROC of every detector; the table holds the figures")
 
 
 def _points(axes: Axes, entries: Sequence[Entry], name: str, colour: str) -> None:
@@ -69,7 +66,7 @@ def dilemma_plot(families: Sequence[Family], attacks: Sequence[str]) -> str:
     """
     label = "AUROC without and under attack over the noise level; the table holds the figures"
     with _any_letters():
-        return svg(_dilemma(families, attacks, INK), "dilemma", label)
+        return svg_image(_dilemma(families, attacks), label)
 
 
 def draw_dilemma(path: Path, families: Sequence[Family], attacks: Sequence[str]) -> None:
@@ -79,10 +76,10 @@ def draw_dilemma(path: Path, families: Sequence[Family], attacks: Sequence[str])
         OutputError: it cannot be written.
     """
     with _any_letters():
-        save(path, _dilemma(families, attacks, "black"))
+        save_png(path, _dilemma(families, attacks))
 
 
-def _dilemma(families: Sequence[Family], attacks: Sequence[str], ink: str) -> Figure:
+def _dilemma(families: Sequence[Family], attacks: Sequence[str]) -> Figure:
     from matplotlib.figure import Figure
 
     panels = max(1, len(attacks))
@@ -100,9 +97,9 @@ def _dilemma(families: Sequence[Family], attacks: Sequence[str], ink: str) -> Fi
             if attacks:
                 _line(axes, family, [point.robust[panel] for point in family.points], "-", colour, f"{name}, attacked")
         if attacks:
-            axes.set_title(_shown(attacks[panel]), color=ink, fontsize="medium", parse_math=False)
+            axes.set_title(_shown(attacks[panel]), color=INK, fontsize="medium", parse_math=False)
         axes.set(ylim=(-0.02, 1.02), xlabel="Noise sigma", ylabel="Image AUROC, mean" if panel % wide == 0 else "")
-    _legend(figure, figure.axes[0], ink)
+    _legend(figure, figure.axes[0])
     return figure
 
 
@@ -121,10 +118,10 @@ def _line(axes: Axes, family: Family, entries: Sequence[Entry], style: str, colo
     axes.fill_between(x, [low for low, _ in ends], [high for _, high in ends], color=colour, alpha=0.12, linewidth=0)
 
 
-def _legend(figure: Figure, axes: Axes, ink: str) -> None:
+def _legend(figure: Figure, axes: Axes) -> None:
     """Below the panels, as what stands there may be long."""
     handles, labels = axes.get_legend_handles_labels()
-    legend = figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False, labelcolor=ink)
+    legend = figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
     for text in legend.get_texts():
         text.set_parse_math(False)
 

@@ -211,7 +211,7 @@ def _render(content: ReportContent) -> str:
         training=_training(content.training),
         choices=_choices(content),
         curves=[curve_plot(curve) for curve in content.curves],
-        proofs=[certificate_plot(result, place) for place, result in enumerate(content.certificates)],
+        proofs=[certificate_plot(result) for result in content.certificates],
         configuration=list(flat(content.configuration, ", ")),
         provenance=list(flat(content.provenance, ", ")),
     )

@@ -1,10 +1,14 @@
-"""The drawings of a report, as SVG markup that takes its colours and its font from the page around it."""
+"""Plots of a report: as SVG images inside a page, or as PNG files.
+
+On a page each plot is an ``img`` element with the drawing in a data URI. It is a document of its own with a white
+background, so it looks the same on light and dark pages and shares no identifiers with other plots.
+"""
 
 from __future__ import annotations
 
+import base64
 import io
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,25 +25,22 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+INK, MUTED = "#1b2430", "#66707e"
+NORMAL_COLOUR, ANOMALOUS_COLOUR = "#1f6fb2", "#c2471c"
+
 _CURVE_POINTS = 400
-# Colours that no plot uses otherwise: each is replaced by the page's own, which follows its light or dark
-# look.
-_SENTINELS = {
-    "#010203": "currentColor",
-    "#010204": "var(--good)",
-    "#010205": "var(--defect)",
-    "#010206": "var(--muted)",
-}
-INK, GOOD, DEFECT, MUTED = _SENTINELS
 
 
 def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
-    """The ROC curve, and on it the threshold.
+    """Plot the ROC curve and the point of the threshold, as an image for a page.
 
     Args:
-        labels: (n,) bool, both classes occur.
-        scores: (n,) finite.
-        threshold: None for none.
+        labels: Labels, (n,), bool, True for anomalous; both classes must occur.
+        scores: Scores, (n,), finite; larger is more anomalous.
+        threshold: Threshold to mark, or None.
+
+    Returns:
+        Markup of one ``img`` element.
     """
     from matplotlib.figure import Figure
 
@@ -47,8 +48,8 @@ def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
     figure = Figure(figsize=(4.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-    axes.fill_between(fpr, tpr, color=DEFECT, alpha=0.10, linewidth=0)
-    axes.plot(fpr, tpr, color=DEFECT, linewidth=2, clip_on=False, solid_capstyle="round")
+    axes.fill_between(fpr, tpr, color=ANOMALOUS_COLOUR, alpha=0.10, linewidth=0)
+    axes.plot(fpr, tpr, color=ANOMALOUS_COLOUR, linewidth=2, clip_on=False, solid_capstyle="round")
     label = f"ROC curve of {labels.size} test images"
     if threshold is not None:
         found, alarm = metrics.rates(labels, scores, threshold)
@@ -64,22 +65,25 @@ def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
         )
         label += f"; at the threshold {percent(found)} of defects found, {percent(alarm)} false alarms"
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="False alarms (FPR)", ylabel="Defects found (TPR)")
-    return svg(figure, "roc", label)
+    return svg_image(figure, label)
 
 
 def histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str:
-    """How the scores of good and of anomalous images are spread.
+    """Plot the histograms of the scores of normal and of anomalous images, as an image for a page.
 
     Args:
-        labels: (n,) bool.
-        scores: (n,) finite, n >= 1.
-        threshold: None for none.
+        labels: Labels, (n,), bool, True for anomalous.
+        scores: Scores, (n,), finite, n >= 1.
+        threshold: Threshold to mark, or None.
+
+    Returns:
+        Markup of one ``img`` element.
     """
     from matplotlib.figure import Figure
 
-    marks = scores if threshold is None else np.append(scores, threshold)
-    low, high = float(marks.min()), float(marks.max())
-    # Scores are often squares or ratios: spread over decades, they can only be read on a logarithmic axis.
+    values = scores if threshold is None else np.append(scores, threshold)
+    low, high = float(values.min()), float(values.max())
+    # Scores that span decades (squares, ratios) are only readable on a logarithmic axis.
     logarithmic = low > 0.0 and high / low > 20.0
     if low == high:
         low, high = low - 0.5, high + 0.5
@@ -88,7 +92,8 @@ def histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str
     edges[0], edges[-1] = low, high
     figure = Figure(figsize=(6.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    for part, colour, name in ((scores[~labels], GOOD, "good"), (scores[labels], DEFECT, "defective")):
+    classes = (("normal", scores[~labels], NORMAL_COLOUR), ("anomalous", scores[labels], ANOMALOUS_COLOUR))
+    for name, part, colour in classes:
         if part.size:
             share = 100.0 * np.histogram(part, edges)[0] / part.size
             axes.stairs(share, edges, fill=True, color=colour, alpha=0.30)
@@ -99,22 +104,22 @@ def histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str
         axes.set_xscale("log")
     axes.set(xlabel="Score" + (" (logarithmic)" if logarithmic else ""), ylabel="Share of the class (%)")
     axes.set_xlim(low, high)
-    axes.legend(frameon=False, labelcolor=INK)
-    good, defective = scores[~labels], scores[labels]
-    parts = [
-        f"median of {name} {number(float(np.median(part)), '.4g')}"
-        for name, part in (("good", good), ("defective", defective))
-        if part.size
+    axes.legend(frameon=False)
+    medians = [
+        f"median of {name} images {number(float(np.median(part)), '.4g')}" for name, part, _ in classes if part.size
     ]
-    return svg(figure, "histogram", "Histogram of the scores: " + ", ".join(parts))
+    return svg_image(figure, "Histogram of the scores: " + ", ".join(medians))
 
 
 def loss_plot(steps: Array, losses: Array) -> str:
-    """The training loss, and its moving mean.
+    """Plot the training loss and its moving mean, as an image for a page.
 
     Args:
-        steps: (n,) rising.
-        losses: (n,) finite, n >= 1.
+        steps: Step numbers, (n,), increasing.
+        losses: Losses, (n,), finite, n >= 1.
+
+    Returns:
+        Markup of one ``img`` element.
     """
     from matplotlib.figure import Figure
 
@@ -124,38 +129,49 @@ def loss_plot(steps: Array, losses: Array) -> str:
     x = np.array([steps[group].mean() for group in groups])
     y = np.array([losses[group].mean() for group in groups])
     width = max(1, len(y) // 25)
-    axes.plot(x, y, color=GOOD, linewidth=1, alpha=0.45)
+    axes.plot(x, y, color=NORMAL_COLOUR, linewidth=1, alpha=0.45)
     if width > 1:
         sums = np.concatenate([[0.0], np.cumsum(y)])
         position = np.arange(len(y))
         start, stop = np.maximum(position - width, 0), np.minimum(position + width + 1, len(y))
         smooth = (sums[stop] - sums[start]) / (stop - start)
-        axes.plot(x, smooth, color=GOOD, linewidth=2)
+        axes.plot(x, smooth, color=NORMAL_COLOUR, linewidth=2)
     if y.min() > 0.0 and y.max() / y.min() > 5.0:
         axes.set_yscale("log")
     axes.set(xlabel="Step", ylabel="Loss")
     axes.margins(x=0.01)
     first, last = (number(float(loss), ".4g") for loss in (losses[0], losses[-1]))
-    return svg(figure, "loss", f"Training loss from {first} to {last} over {int(steps[-1])} steps")
+    return svg_image(figure, f"Training loss from {first} to {last} over {int(steps[-1])} steps")
 
 
 def curve_plot(result: Mapping[str, Any]) -> str:
-    """Robust AUROC over one thing; see :func:`advrad.attacks.pipeline.curve`."""
+    """Plot the robust AUROC over one parameter of the attack, as an image for a page.
+
+    Args:
+        result: Result of :func:`advrad.attacks.pipeline.curve`.
+
+    Returns:
+        Markup of one ``img`` element.
+    """
     areas = [number(point["robust_auroc"], ".3f") for point in result["points"]]
     label = f"AUROC under {result['attack']} over {result['over']}, from {areas[0]} to {areas[-1]}"
-    return svg(_curve(result, DEFECT, INK, MUTED), f"curve-{result['over']}", label)
+    return svg_image(_curve_figure(result), label)
 
 
 def draw_curve(path: Path, result: Mapping[str, Any]) -> None:
-    """The same as a PNG file.
+    """Save the plot of :func:`curve_plot` as a PNG file.
+
+    Args:
+        path: PNG file to write.
+        result: Result of :func:`advrad.attacks.pipeline.curve`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
-    save(path, _curve(result, "tab:red", "black", "grey"))
+    save_png(path, _curve_figure(result))
 
 
-def _curve(result: Mapping[str, Any], line: str, ink: str, muted: str) -> Figure:
+def _curve_figure(result: Mapping[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     points = sorted(result["points"], key=lambda point: point["value"])
@@ -165,87 +181,110 @@ def _curve(result: Mapping[str, Any], line: str, ink: str, muted: str) -> Figure
     low, high = np.array([point["robust_auroc_ci"] for point in points]).T
     figure = Figure(figsize=(6.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    axes.axhline(result["clean_auroc"], color=muted, linewidth=1, linestyle=(0, (3, 3)), label="clean")
-    axes.fill_between(x, low, high, color=line, alpha=0.15, linewidth=0)
-    axes.plot(x, y, "o-", color=line, linewidth=2, markersize=5, label=f"under {result['attack']}")
+    axes.axhline(result["clean_auroc"], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), label="clean")
+    axes.fill_between(x, low, high, color=ANOMALOUS_COLOUR, alpha=0.15, linewidth=0)
+    axes.plot(x, y, "o-", color=ANOMALOUS_COLOUR, linewidth=2, markersize=5, label=f"under {result['attack']}")
     names = {"eps": f"eps ({result['norm']}" + (", levels of 255)" if units > 1 else ")")}
     axes.set(xlabel=names.get(result["over"], result["over"]), ylabel="Image AUROC", ylim=(-0.02, 1.02))
-    axes.legend(frameon=False, labelcolor=ink)
+    axes.legend(frameon=False)
     return figure
 
 
-def certificate_plot(result: Mapping[str, Any], number_of: int) -> str:
-    """Certified AUROC and verdicts over the radius; see :func:`advrad.certificates.pipeline.certify`.
+def certificate_plot(result: Mapping[str, Any]) -> str:
+    """Plot the certified AUROC and the certified verdicts over the radius, as an image for a page.
 
     Args:
-        result: of the certification.
-        number_of: the drawing on its page, so that several can stand there.
+        result: Result of :func:`advrad.certificates.pipeline.certify`.
+
+    Returns:
+        Markup of one ``img`` element.
     """
     areas = [f"{number(area, '.3f')} at {radius}" for radius, area in result["certified_auroc"].items()]
-    label = f"Certified AUROC over the l2 radius: {', '.join(areas)}"
-    return svg(_certificates(result, GOOD, DEFECT, INK), f"certificates-{number_of}", label)
+    return svg_image(_certificate_figure(result), f"Certified AUROC over the l2 radius: {', '.join(areas)}")
 
 
 def draw_certificates(path: Path, result: Mapping[str, Any]) -> None:
-    """The same as a PNG file.
+    """Save the plot of :func:`certificate_plot` as a PNG file.
+
+    Args:
+        path: PNG file to write.
+        result: Result of :func:`advrad.certificates.pipeline.certify`.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
-    save(path, _certificates(result, "tab:blue", "tab:red", "black"))
+    save_png(path, _certificate_figure(result))
 
 
-def _certificates(result: Mapping[str, Any], line: str, attacks: str, ink: str) -> Figure:
+def _certificate_figure(result: Mapping[str, Any]) -> Figure:
     from matplotlib.figure import Figure
 
     curve = result["curve"]
     shown = {"certified_auroc": ("certified AUROC", "-"), "certified_right": ("verdicts certified right", "--")}
     curves = {name: np.array(curve[name], dtype=np.float64) for name in shown if name in curve}
     radii = np.array(curve["radii"])
-    # Up to where nothing is left, but as far as anybody asked or attacked.
-    some = [radii[np.append(0, np.flatnonzero(values))[-1]] for values in curves.values()]
-    asked = [float(radius) for radius in result["certified_auroc"]] + [point["eps"] for point in result["attacked"]]
+    # The axis ends where every curve is zero, but covers all requested radii and all attacks.
+    last_nonzero = [radii[np.append(0, np.flatnonzero(values))[-1]] for values in curves.values()]
+    requested = [float(radius) for radius in result["certified_auroc"]]
+    attacked = [point["eps"] for point in result["attacked"]]
     figure = Figure(figsize=(6.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
     for name, values in curves.items():
         label, style = shown[name]
-        # Between two radii holds what is certified for the larger.
-        axes.plot(radii, values, style, color=line, linewidth=2, drawstyle="steps-pre", label=label)
-    for same, fill in ((True, attacks), (False, "none")):
+        # Between two radii, the value certified for the larger one holds.
+        axes.plot(radii, values, style, color=NORMAL_COLOUR, linewidth=2, drawstyle="steps-pre", label=label)
+    for same, fill in ((True, ANOMALOUS_COLOUR), (False, "none")):
         points = [point for point in result["attacked"] if point["same_pictures"] is same]
         if points:
             x, y = zip(*((point["eps"], point["robust_auroc"]) for point in points), strict=True)
             label = "left by attacks" + ("" if same else " on other images")
-            axes.plot(x, y, "o", color=attacks, markerfacecolor=fill, markersize=6, linestyle="none", label=label)
+            axes.scatter(x, y, s=36, facecolors=fill, edgecolors=ANOMALOUS_COLOUR, zorder=3, label=label)
     axes.set(xlabel="l2 radius", ylabel="AUROC, share of images", ylim=(-0.02, 1.02))
-    axes.set_xlim(0, 1.1 * max(some + asked) or 1)
-    axes.legend(frameon=False, labelcolor=ink)
+    axes.set_xlim(0, 1.1 * max(last_nonzero + requested + attacked) or 1)
+    axes.legend(frameon=False)
     return figure
 
 
-def save(path: Path, figure: Figure) -> None:
-    """Write a figure as a PNG file.
+def save_png(path: Path, figure: Figure) -> None:
+    """Save a figure as a PNG file.
+
+    Args:
+        path: PNG file to write; replaced only once the new one is complete.
+        figure: Figure to draw.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
+    _apply_style(figure)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 
-def svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as markup to stand inside the page, coloured by the page's own style.
+def svg_image(figure: Figure, label: str) -> str:
+    """Draw a figure as an SVG image for a page.
 
     Args:
-        figure: drawn with :data:`INK`, :data:`GOOD`, :data:`DEFECT` and :data:`MUTED`, which become the page's colours.
-        name: of the drawing, unique on its page; letters, digits and hyphens.
-        label: what it shows, for those who cannot see it.
+        figure: Figure to draw.
+        label: Description of the plot, for readers who cannot see it.
+
+    Returns:
+        Markup of one ``img`` element, the same bytes for the same figure.
     """
     import matplotlib
-    from markupsafe import Markup, escape
+    from markupsafe import Markup
 
+    _apply_style(figure)
+    buffer = io.BytesIO()
+    # Text stays text, which keeps the file small. The fixed salt makes identifiers, and so the file, repeatable.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "advrad"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    data = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return Markup('<img class="plot" src="data:image/svg+xml;base64,{}" alt="{}">').format(data, label)
+
+
+def _apply_style(figure: Figure) -> None:
+    """Give all axes of a figure the colours of the report."""
     for axes in figure.axes:
-        axes.set_facecolor("none")
         axes.tick_params(which="both", color=MUTED, labelcolor=INK)
         axes.xaxis.label.set_color(INK)
         axes.yaxis.label.set_color(INK)
@@ -254,23 +293,3 @@ def svg(figure: Figure, name: str, label: str) -> str:
         for side, spine in axes.spines.items():
             spine.set_color(MUTED)
             spine.set_visible(side in ("left", "bottom"))
-    buffer = io.StringIO()
-    # Text stays text and takes the page's font. The salt makes the file repeatable.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    drawing = buffer.getvalue()
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    # As a shorthand or as a property of its own: what matplotlib writes depends on its release.
-    drawing = re.sub(r"""font: (\S+) [^;"]*""", r"font: \1 var(--font)", drawing)
-    drawing = re.sub(r"""font-family: [^;"]*""", "font-family: var(--font)", drawing)
-    # Identifiers are unique within a figure only, and the page holds several.
-    drawing = re.sub(r'\bid="', f'id="{name}-', drawing)
-    drawing = re.sub(r'(url\(|href=")#', rf"\1#{name}-", drawing)
-    for sentinel, colour in _SENTINELS.items():
-        drawing = drawing.replace(sentinel, colour)
-    # Without a width and height of its own the drawing takes those of its column.
-    opening = re.search(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', drawing)
-    assert opening is not None
-    head = f'<svg {opening.group(1)} role="img" aria-label="{escape(label)}">'
-    return Markup(head + drawing[opening.end() :])

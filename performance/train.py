@@ -206,7 +206,7 @@ def _until(
     data: Path, target: float, cap: float, first: float, checkpoint: str | None, size_px: int, folder: Path
 ) -> list[dict[str, float]]:
     from advrad.inference.evaluation import evaluate
-    from advrad.training.plan import RunOptions
+    from advrad.training.options import RunOptions
     from advrad.training.run import train
 
     dataset = find_records(data)

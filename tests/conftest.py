@@ -51,7 +51,7 @@ def widgets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def widget_run(tmp_path_factory: pytest.TempPathFactory, widgets: Path) -> Path:
     """A run trained on `widgets` for a few steps; to be read only."""
-    from advrad.training.plan import RunOptions
+    from advrad.training.options import RunOptions
     from advrad.training.run import train
 
     folder = tmp_path_factory.mktemp("runs") / "widget"

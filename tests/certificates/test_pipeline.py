@@ -24,7 +24,8 @@ from advrad.attacks.objectives import objective
 from advrad.attacks.registry import ATTACKS
 from advrad.attacks.threat import Threat
 from advrad.certificates.evaluation import CertifyPlan, ImageCertificate
-from advrad.certificates.pipeline import CertifyOptions, certify, load_test_images, prepare, radii_of
+from advrad.certificates.options import CertifyOptions
+from advrad.certificates.pipeline import certify, load_test_images, prepare, radii_of
 from advrad.certificates.summary import certified_auroc, summarize
 from advrad.certificates.two_path import TwoPath
 from advrad.detectors.config import RobustCalibration
@@ -75,7 +76,7 @@ def guaranteed(folder: Path, threshold: float) -> None:
     """Give a saved detector a threshold for certified verdicts."""
     held = load_detector(folder)
     promise = RobustCalibration(threshold=threshold, false_alarm_rate=0.1, radius=0.1, n=19, draws=64, confidence=0.999)
-    held.detector_config = held.detector_config.model_copy(update={"guarantee": promise})
+    held.detector_config = held.detector_config.model_copy(update={"robust_calibration": promise})
     held.save_pretrained(folder)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import trained_run
 
-from advrad.training.plan import RunOptions
+from advrad.training.options import RunOptions
 from advrad.utils.progress import SilentReporter, TrainingState
 
 

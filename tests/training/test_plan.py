@@ -17,7 +17,8 @@ from advrad.denoisers.ddpm import DdpmConfig, build
 from advrad.denoisers.lean import LeanConfig, LeanDenoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import CheckpointError, ConfigError, OutputError
-from advrad.training.plan import RunOptions, RunPlan, lean_views
+from advrad.training.options import RunOptions
+from advrad.training.plan import RunPlan, lean_views
 from advrad.training.run import train
 
 
@@ -98,7 +99,7 @@ def test_an_option_that_contradicts_the_interrupted_run_is_refused(
 @pytest.mark.parametrize(("typed", "words"), [("near", "a number or a fraction"), ("-1", "between 0 and 1"), (2, "1")])
 def test_a_radius_to_train_against_that_is_none_is_refused(typed: str | float, words: str) -> None:
     with pytest.raises(ConfigError, match=f"--harden {typed}: must be .*{words}"):
-        RunOptions.parse({"harden": typed}, "options")
+        RunOptions.parse({"harden": typed})
 
 
 def stop_and_repeat(data: Path, folder: Path, options: RunOptions) -> AdvRAD:
@@ -127,7 +128,9 @@ def test_a_budget_may_be_given_again_but_no_other(data: Path, tmp_path: Path) ->
         train(data, tmp_path, options, progress=StopAt(stage="Training"))
     with pytest.raises(ConfigError, match=r"--minutes 1\.0: the run in .* was begun with 0\.02;"):
         train(data, tmp_path, RunOptions(minutes=1.0), resume=True)
-    assert train(data, tmp_path, options, resume=True).detector_config.training["plan"]["budget_minutes"] == 0.02
+    assert (
+        train(data, tmp_path, options, resume=True).detector_config.training.to_dict()["plan"]["budget_minutes"] == 0.02
+    )
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

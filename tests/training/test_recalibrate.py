@@ -18,7 +18,8 @@ from advrad.data.splits import split_normals
 from advrad.detectors.conformal import conformal_threshold
 from advrad.detectors.loading import load_detector
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
-from advrad.training.recalibrate import CalibrateOptions, calibrate
+from advrad.training.options import CalibrateOptions
+from advrad.training.recalibrate import calibrate
 
 
 @pytest.fixture
@@ -48,10 +49,10 @@ def test_another_rate_is_the_quantile_of_the_same_pictures(model: Path, widgets:
 
 def test_a_radius_sets_the_threshold_of_certified_verdicts(model: Path, widgets: Path) -> None:
     options = CalibrateOptions(radius=0.05, false_alarm_rate=0.2, draws=24)
-    promise = calibrate(model, widgets, options).detector_config.guarantee
+    promise = calibrate(model, widgets, options).detector_config.robust_calibration
     assert promise is not None and (promise.radius, promise.draws, promise.n) == (0.05, 24, 19)
     detector = load_detector(model)
-    assert detector.detector_config.guarantee == promise
+    assert detector.detector_config.robust_calibration == promise
     # Its own draws give other bounds, but no threshold far from this one.
     sampler: Sampler = TwoPath(detector)
     held = load_images(split_normals(find_records(widgets).records, 0).calibration, detector.size_px)
@@ -60,13 +61,13 @@ def test_a_radius_sets_the_threshold_of_certified_verdicts(model: Path, widgets:
     values = upper_bounds(sampler, list(held.batch(slice(None))), 0.05, 24, 0.999, generator(9))
     above = sum(value > promise.threshold for value in values)
     assert above <= 7, "about a fifth of the bounds lie above it"
-    wider = calibrate(model, widgets, options.model_copy(update={"radius": 0.1})).detector_config.guarantee
+    wider = calibrate(model, widgets, options.model_copy(update={"radius": 0.1})).detector_config.robust_calibration
     assert wider is not None and wider.threshold > promise.threshold
 
 
 def test_the_promise_under_attack_goes_with_what_it_was_made_for(model: Path, widgets: Path) -> None:
     calibrate(model, widgets, CalibrateOptions(radius=0.05, false_alarm_rate=0.2, draws=24))
-    assert calibrate(model, widgets, CalibrateOptions()).detector_config.guarantee is None
+    assert calibrate(model, widgets, CalibrateOptions()).detector_config.robust_calibration is None
 
 
 @pytest.mark.parametrize("options", [{"score": "auto"}, {"score": "robust"}, {"optimise_for_radius": 0.05}])
@@ -81,9 +82,9 @@ def test_a_new_score_makes_another_model(
     calibrate(model, widgets, wanted, tmp_path / "new")
     assert (model / "config.json").read_bytes() == before
     old, new = (load_detector(folder).detector_config for folder in (model, tmp_path / "new"))
-    assert old.training["winner"] == "paper" != new.training["winner"]
-    assert new.training["reason"] and new.training["seconds"] == old.training["seconds"]
-    assert (new.guarantee is not None) == ("optimise_for_radius" in options)
+    assert old.training.winner == "paper" != new.training.winner
+    assert new.training.reason and new.training.seconds == old.training.seconds
+    assert (new.robust_calibration is not None) == ("optimise_for_radius" in options)
     # It remembers enough to be calibrated again.
     assert calibrate(tmp_path / "new", widgets, CalibrateOptions()).detector_config.calibration is not None
     with pytest.raises(OutputError, match="holds a model"):
@@ -139,7 +140,7 @@ def test_the_command_says_both_thresholds(model: Path, widgets: Path, cli: Cli) 
     done = cli("calibrate", model, widgets, "--radius", "0.05", "--false-alarm-rate", "0.2", "--draws", "24")
     assert done.status == 0, done.err
     detector = load_detector(model).detector_config
-    assert detector.calibration is not None and detector.guarantee is not None
+    assert detector.calibration is not None and detector.robust_calibration is not None
     assert f"threshold  {detector.calibration.threshold:.6g}" in done.out
-    assert f"certified  {detector.guarantee.threshold:.6g}" in done.out
+    assert f"certified  {detector.robust_calibration.threshold:.6g}" in done.out
     assert "moved by up to 0.05 in l2" in done.out

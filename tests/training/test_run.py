@@ -27,9 +27,10 @@ from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
 from advrad.denoisers.ddpm import DdpmDenoiser, build
 from advrad.denoisers.lean import LeanDenoiser
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.scoring import paper_score
+from advrad.detectors.score_config import paper_score
 from advrad.errors import CheckpointError, ConfigError, DataError
-from advrad.training.plan import RunOptions, RunPlan
+from advrad.training.options import RunOptions
+from advrad.training.plan import RunPlan
 from advrad.training.run import train
 from advrad.training.score_selection import fit_statistics
 from advrad.utils.progress import SilentReporter, TrainingState
@@ -146,8 +147,8 @@ def test_what_a_run_leaves_behind(data: Path, tmp_path: Path) -> None:
 def test_a_score_for_attacks_can_be_asked_for(data: Path, tmp_path: Path) -> None:
     made = train(data, tmp_path, replace(LEAN, score="robust", steps=1))
     config = made.detector_config
-    assert config.score.normalisation == "tolerant" and len(config.score.looks) == 1
-    assert len(config.training["attacked"]) == 6 and "under a quick attack" in config.training["reason"]
+    assert config.score.normalisation == "noise_tolerant" and len(config.score.views) == 1
+    assert len(config.training.attacked) == 6 and "under a quick attack" in config.training.reason
 
 
 def test_the_papers_score_can_be_asked_for(data: Path, tmp_path: Path) -> None:
@@ -347,7 +348,7 @@ def test_images_left_out_are_missed_before_training(tmp_path: Path) -> None:
     split.calibration[0].path.write_bytes(b"broken")
     listener = Listener()
     with pytest.raises(ConfigError, match="only 8 of the 21 can be spared"):
-        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, skip_bad=True), progress=listener)
+        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True)), progress=listener)
     assert listener.stages == ["Reading images"] and len(listener.notes) == 1
 
 
@@ -357,4 +358,4 @@ def test_a_selection_left_out_is_missed_before_training(tmp_path: Path) -> None:
     assert len(split.selection) == 2
     split.selection[0].path.write_bytes(b"broken")
     with pytest.raises(DataError, match="1 of the 21 normal images are left to choose the score by"):
-        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, skip_bad=True))
+        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True)))

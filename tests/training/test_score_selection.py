@@ -12,7 +12,8 @@ import advrad.training.score_selection
 from advrad.data.synthetic import SELECTION
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import reconstruct
-from advrad.detectors.scoring import NoiseView, ScoreConfig, error_map, map_statistics, normalise, paper_score, pool
+from advrad.detectors.score_config import NoiseView, ScoreConfig, paper_score
+from advrad.detectors.scoring import error_map, map_statistics, normalise, pool
 from advrad.metrics import auroc, auroc_standard_error
 from advrad.training.score_selection import choose, fit_statistics, forced
 from advrad.utils.progress import CallbackReporter
@@ -73,7 +74,7 @@ def best_by(tried: tuple[tuple[str, float], ...]) -> dict[str, float]:
     }
 
 
-STYLE = advrad.training.score_selection._Style("apart", "relative", "spread", 3, 0.01)
+STYLE = advrad.training.score_selection._Style("separate", True, "spread", 3, 0.01)
 
 
 def test_all_looks_are_the_safe_bet_but_not_at_the_price_of_a_much_better_one() -> None:
@@ -84,7 +85,7 @@ def test_all_looks_are_the_safe_bet_but_not_at_the_price_of_a_much_better_one() 
 
 
 def test_relative_errors_are_the_safe_bet_but_not_at_the_price_of_much_better_absolute_ones() -> None:
-    absolute = advrad.training.score_selection._Style("averaged", "absolute", "none", 3, 0.01)
+    absolute = advrad.training.score_selection._Style("averaged", False, "none", 3, 0.01)
     merit = {(absolute, (0, 1)): 0.90, (STYLE, (0,)): 0.88}
     assert advrad.training.score_selection._winner(merit, 8, 64)[0] == (STYLE, (0,))
     assert advrad.training.score_selection._winner(merit, 5000, 6400)[0] == (absolute, (0, 1))
@@ -104,7 +105,7 @@ def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
     normals = prototype + 0.01 * torch.randn(16, 3, SIZE_PX, SIZE_PX, generator=generator(1))
     # The prototype does not look at the noise, so all noise levels are equally good.
     selection = choose(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
-    assert [look.sigma for look in selection.config.looks] == [0.1, 0.2]
+    assert [look.sigma for look in selection.config.views] == [0.1, 0.2]
     assert "the safest of" in selection.reason
     assert selection.winner in dict(selection.tried)
 
@@ -125,8 +126,8 @@ def test_under_attack_single_looks_compete_and_what_is_left_counts(normals: Tens
         progress=CallbackReporter(lambda *x: told.append(x)),
     )
     config = selection.config
-    assert len(config.looks) == 1 and config.looks[0].sigma in advrad.training.score_selection.FIELDS["attack"].sigmas
-    assert (config.level, config.normalisation) == ("absolute", "tolerant")
+    assert len(config.views) == 1 and config.views[0].sigma in advrad.training.score_selection.FIELDS["attack"].sigmas
+    assert (config.normalise_by_image_mean, config.normalisation) == (False, "noise_tolerant")
     assert told == [(1, 3), (2, 3), (3, 3), *((i, 6) for i in range(1, 7))], "three looks, then six finalists"
     names, values = zip(*selection.attacked, strict=True)
     assert list(values) == sorted(values, reverse=True) and len(set(names)) == 6
@@ -169,8 +170,8 @@ def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
 
     selection = chosen(0.01)
     config = selection.config
-    assert len(config.looks) == 1 and config.looks[0].view_px == 16, "the smallest view: shrinking shortens a change"
-    assert (config.level, config.normalisation) == ("absolute", "tolerant")
+    assert len(config.views) == 1 and config.views[0].view_px == 16, "the smallest view: shrinking shortens a change"
+    assert (config.normalise_by_image_mean, config.normalisation) == (False, "noise_tolerant")
     assert told == [(1, 3), (2, 3), (3, 3)] * 2, "each look once for errors, once for bounds"
     values = [value for _, value in selection.attacked]
     field = advrad.training.score_selection.FIELDS["radius"]
@@ -215,7 +216,7 @@ def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
     styles = len(field.ways) * sum(len(filters) for _, _, filters in field.kinds) * len(field.poolings)
     assert len(names) == styles * 3 * 3, "every style on every set of views and every run of noise levels"
     assert len(selection.statistics) == len(selection.config.map_sizes)
-    assert {look.view_px for look in selection.config.looks} <= {16, SIZE_PX}
+    assert {look.view_px for look in selection.config.views} <= {16, SIZE_PX}
 
 
 def test_the_seed_decides(normals: Tensor) -> None:
@@ -253,11 +254,11 @@ def test_defects_are_of_families_that_training_never_shows(normals: Tensor, monk
 # --- statistics ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["none", "mean", "spread", "tolerant"])
+@pytest.mark.parametrize("how", ["none", "mean", "spread", "noise_tolerant"])
 def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(normals: Tensor, how: str) -> None:
     denoiser, look = awake(), NoiseView(view_px=SIZE_PX, sigma=0.2)
     references = stack(7, SIZE_PX, seed=8).batch(range(7))
-    config = ScoreConfig(looks=(look,), normalisation=how, filter_px=3, pooling=0.01)  # type: ignore[arg-type]
+    config = ScoreConfig(views=(look,), normalisation=how, filter_px=3, pooling=0.01)  # type: ignore[arg-type]
     (got,) = fit_statistics(denoiser, references, normals, config, 77)
     draws = generator(77)
     maps = []
@@ -287,7 +288,7 @@ def test_maps_do_not_depend_on_the_batches(normals: Tensor) -> None:
 def test_statistics_hold_for_any_noise(normals: Tensor) -> None:
     """Every normal has its own draw: the mean map must not carry the pattern of one draw."""
     same = normals[:1].expand(64, -1, -1, -1)
-    config = ScoreConfig(looks=(NoiseView(view_px=SIZE_PX, sigma=0.3),), filter_px=1)
+    config = ScoreConfig(views=(NoiseView(view_px=SIZE_PX, sigma=0.3),), filter_px=1)
     (got,) = fit_statistics(Linear(0.5), same, same, config, 5)
     assert got.spread.min() > 0.1 * got.mean.mean(), "equal images differ by their noise alone"
     (other,) = fit_statistics(Linear(0.5), same, same, config, 6)

@@ -12,7 +12,8 @@ from advrad.certificates.order_statistics import levels
 from advrad.certificates.two_path import TwoPath
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
-from advrad.detectors.scoring import MapStatistics, ScoreConfig
+from advrad.detectors.score_config import ScoreConfig
+from advrad.detectors.scoring import MapStatistics
 from advrad.training.selection_certificate import DRAWS, IMAGES, QUANTILES, _by_quantile, certified_aurocs
 
 Style = tuple[ScoreConfig, list[MapStatistics]]
@@ -21,11 +22,11 @@ EACH = 10
 
 
 def style(**values: object) -> Style:
-    config = ScoreConfig(**{"looks": (FAR,), "normalisation": "tolerant", "pooling": 0.05} | values)
+    config = ScoreConfig(**{"views": (FAR,), "normalisation": "noise_tolerant", "pooling": 0.05} | values)
     return config, statistics(config)
 
 
-NARROW, WIDE, APART = style(filter_px=1), style(filter_px=7), style(filter_px=3, scales="apart")
+NARROW, WIDE, APART = style(filter_px=1), style(filter_px=7), style(filter_px=3, scales="separate")
 
 
 @pytest.fixture(scope="module")

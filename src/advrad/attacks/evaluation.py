@@ -22,6 +22,7 @@ from torch import Tensor
 
 from advrad.attacks.base import AttackInput
 from advrad.attacks.objectives import NEED_MAPS, SURROGATES, available_objectives, objective
+from advrad.attacks.options import Noise
 from advrad.attacks.registry import ATTACKS, WITHOUT_GRADIENTS
 from advrad.attacks.threat import Threat
 from advrad.data.png import write_image
@@ -34,7 +35,6 @@ from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.result_store import ResultStore
 from advrad.utils.seeding import seed_of
 
-Noise = Literal["unknown", "known"]
 Arithmetic = Literal["float32", "bfloat16"]
 Floats = npt.NDArray[np.float64]
 

@@ -9,73 +9,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field
 
 from advrad.attacks import sanity_checks as checks
 from advrad.attacks import suite
-from advrad.attacks.evaluation import AttackPlan, AttackSpec, ImageSet, Noise, evaluate_robustness
+from advrad.attacks.evaluation import AttackPlan, AttackSpec, ImageSet, evaluate_robustness
 from advrad.attacks.objectives import available_objectives
+from advrad.attacks.options import AttackOptions
 from advrad.attacks.registry import ATTACKS, CONFINED
 from advrad.attacks.summary import summarize
 from advrad.attacks.threat import Threat
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images, load_masks
-from advrad.data.records import MAX_PIXELS
 from advrad.data.splits import sample_test_records
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.loading import LoadedDetector
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError
-from advrad.utils.config import Config
 from advrad.utils.environment import versions
 from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.precision import Precision, takes_bfloat16
 from advrad.utils.progress import SILENT, ProgressReporter
 
 DEFAULT_STEPS = {"square": 1000}
-
-
-class AttackOptions(Config):
-    """What a caller may ask of an attack; None leaves the default.
-
-    Attributes:
-        attack: ``suite``, ``transfer`` (PGD on another detector), or a name from
-            :data:`advrad.attacks.registry.ATTACKS`.
-        norm: of the threat.
-        eps: radius, a number or a fraction such as ``2/255``.
-        budget: of the suite.
-        steps: of a single attack; 100, or 1000 queries of Square.
-        restarts: of a single attack.
-        eot: of a single attack.
-        surrogate: of a single attack.
-        noise: known to the attacker, or not.
-        gradients: arithmetic of the gradients of our own detector; ``auto`` is bfloat16 where the processor has it.
-        limit: attack only so many images, half of them good.
-        seed: of everything.
-        layout: of the data.
-        category: product in the data.
-        size_px: side at which images are given to a detector that takes any size.
-        max_pixels: bound on each image file.
-        save_images: keep the adversarial images.
-    """
-
-    attack: str = "suite"
-    norm: str = "linf"
-    eps: str = "2/255"
-    budget: str = "standard"
-    steps: int | None = Field(None, gt=0)
-    restarts: int = Field(1, gt=0)
-    eot: int = Field(1, gt=0)
-    surrogate: str = "score"
-    noise: Noise = "unknown"
-    gradients: Precision = "auto"
-    limit: int | None = Field(None, ge=2)
-    seed: int = Field(0, ge=0)
-    layout: str = "auto"
-    category: str | None = None
-    size_px: int | None = Field(None, ge=16)
-    max_pixels: int = MAX_PIXELS
-    save_images: bool = False
 
 
 def members_for(options: AttackOptions, detector: AnomalyDetector) -> tuple[AttackSpec, ...]:
@@ -96,7 +51,7 @@ def members_for(options: AttackOptions, detector: AnomalyDetector) -> tuple[Atta
     steps = options.steps or DEFAULT_STEPS.get(name, 100)
     attack = "pgd" if name == "transfer" else name
     values = {"attack": attack, "surrogate": options.surrogate, "steps": steps, "transfer": name == "transfer"}
-    return (AttackSpec.parse(values | {"restarts": options.restarts, "eot": options.eot}, "options"),)
+    return (AttackSpec.parse(values | {"restarts": options.restarts, "eot": options.eot}),)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,11 +79,11 @@ def prepare(accused: LoadedDetector, data: Path, options: AttackOptions) -> Atta
     Raises:
         DataError: an image cannot be read, or one kind is missing.
     """
-    dataset = find_records(data, options.layout, options.category)
+    dataset = find_records(data, options.data)
     size_px = accused.detector.size_px or options.size_px or 256
     records = sample_test_records(dataset.records, options.limit, options.seed)
-    stack = load_images(records, size_px, max_pixels=options.max_pixels)
-    masks, known = load_masks(stack.records, size_px, max_pixels=options.max_pixels)
+    stack = load_images(records, size_px, options.data)
+    masks, known = load_masks(stack.records, size_px, options.data)
     labels = np.array([record.label for record in stack.records], dtype=np.int64)
     names = tuple(record.path.relative_to(dataset.root).as_posix() for record in stack.records)
     subjects = ImageSet(stack.batch(slice(None)), labels, names)

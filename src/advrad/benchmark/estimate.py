@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from advrad.attacks.pipeline import AttackOptions
+from advrad.attacks.options import AttackOptions
 from advrad.attacks.suite import members_of
 from advrad.baselines.registry import BASELINES
-from advrad.benchmark.grid import OURS, Entry, Job, Task
+from advrad.benchmark.grid import OURS, CellTask, DetectorEntry, Job
 from advrad.benchmark.run import held_cells
-from advrad.training.plan import DEFAULT_MINUTES, RunOptions
+from advrad.detectors.model_folder import CONFIG_NAME
+from advrad.training.options import DEFAULT_MINUTES, RunOptions
 
 #: Rough guesses for one core at 256 px, in seconds: of a training step of ours, and of one gradient of its score.
 _STEP_S, _GRADIENT_S = 0.6, 0.1
@@ -61,7 +62,7 @@ def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
                 done.add(cell.key)
                 measured.setdefault((cell.detector, cell.attack, cell.certificate), []).append(cell.seconds or 0.0)
                 fits.setdefault(cell.detector, []).append(cell.fit_seconds or 0.0)
-    found, trained = [], {job.model for job in jobs if (folder / "models" / job.model / "config.json").is_file()}
+    found, trained = [], {job.model for job in jobs if (folder / "models" / job.model / CONFIG_NAME).is_file()}
     for job in jobs:
         tasks = [task for task in job.tasks if task.meant and task.place.key not in done]
         if job.dataset is None or not tasks:
@@ -89,7 +90,7 @@ def _training_s(options: RunOptions) -> float:
     return 60 * (DEFAULT_MINUTES if options.minutes is None else options.minutes)
 
 
-def _typical(entry: Entry) -> tuple[float, float]:
+def _typical(entry: DetectorEntry) -> tuple[float, float]:
     """Seconds of a fit and of a gradient for one image."""
     if entry.kind == OURS:
         return 0.0, _GRADIENT_S
@@ -101,7 +102,7 @@ def _typical(entry: Entry) -> tuple[float, float]:
     return fit_s, gradient_s
 
 
-def _gradients(task: Task, images: int) -> float:
+def _gradients(task: CellTask, images: int) -> float:
     """As many gradients take as long as the task."""
     if task.attack is not None:
         return min(images, task.attack.limit or images) * _steps(task.attack)

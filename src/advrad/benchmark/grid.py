@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import Field
 
-from advrad.attacks.pipeline import AttackOptions
+from advrad.attacks.options import AttackOptions
 from advrad.attacks.registry import ATTACKS
 from advrad.attacks.suite import members_of
 from advrad.attacks.threat import Threat
@@ -25,11 +25,13 @@ from advrad.baselines.anomalib.models import AnomalibOptions
 from advrad.baselines.purify import PurifyOptions
 from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import CellKey
-from advrad.certificates.pipeline import CertifyOptions, check_confidence, radii_of
+from advrad.certificates.options import CertifyOptions
+from advrad.certificates.pipeline import check_confidence, radii_of
 from advrad.data import cache
 from advrad.data.layouts import Dataset, find_records
+from advrad.data.options import DataOptions, WithDataOptions
 from advrad.errors import ConfigError, UserError
-from advrad.training.plan import RunOptions
+from advrad.training.options import RunOptions
 from advrad.utils.config import Config
 
 #: The kind of our own detector; all others are in :data:`advrad.baselines.registry.BASELINES`, or files of one's own.
@@ -37,7 +39,7 @@ OURS = "advrad"
 
 #: Keys of a result from another format are never those of this one.
 _FORMAT = 1
-_DECIDED_ELSEWHERE = frozenset({"seed", "layout", "category", "size_px", "save_images"})
+_DECIDED_ELSEWHERE = frozenset({"seed", "data", "layout", "category", "size_px", "save_images"})
 
 
 class Product(Config):
@@ -53,8 +55,13 @@ class Product(Config):
     layout: str = "auto"
     category: str | None = None
 
+    @property
+    def options(self) -> DataOptions:
+        """How the images are found."""
+        return DataOptions(layout=self.layout, category=self.category)
 
-class Own(Config):
+
+class UserDetectorOptions(Config):
     """A detector of one's own.
 
     Attributes:
@@ -79,7 +86,7 @@ class _File(Config):
 
 
 @dataclass(frozen=True)
-class Entry:
+class DetectorEntry:
     """One detector of a grid.
 
     Attributes:
@@ -94,8 +101,8 @@ class Entry:
     label: str
     kind: str
     options: Config
-    inner: Entry | None = None
-    trained: Entry | None = None
+    inner: DetectorEntry | None = None
+    trained: DetectorEntry | None = None
     source: str | None = None
 
     @property
@@ -114,7 +121,7 @@ _Options = TypeVar("_Options", AttackOptions, CertifyOptions)
 
 
 @dataclass(frozen=True)
-class Trial(Generic[_Options]):
+class GridTest(Generic[_Options]):
     """One attack or one certificate of a grid: its options, and the labels of the detectors that meet it."""
 
     options: _Options
@@ -141,13 +148,13 @@ class Grid:
     size_px: int
     seeds: tuple[int, ...]
     categories: Mapping[str, Product]
-    detectors: Mapping[str, Entry]
-    attacks: Mapping[str, Trial[AttackOptions]]
-    certificates: Mapping[str, Trial[CertifyOptions]]
+    detectors: Mapping[str, DetectorEntry]
+    attacks: Mapping[str, GridTest[AttackOptions]]
+    certificates: Mapping[str, GridTest[CertifyOptions]]
 
 
 @dataclass(frozen=True)
-class Task:
+class CellTask:
     """One cell to be measured; without attack and certificate it is the clean one, which always goes along.
 
     Attributes:
@@ -180,10 +187,10 @@ class Job:
     """
 
     name: str
-    detector: Entry
+    detector: DetectorEntry
     category: str
     seed: int
-    tasks: tuple[Task, ...]
+    tasks: tuple[CellTask, ...]
     product: Product
     data: Path
     dataset: Dataset | None
@@ -231,15 +238,15 @@ def read_grid(path: Path) -> Grid:
     return Grid(path, file.name or path.stem, file.size_px, file.seeds, products, detectors, attacks, certificates)
 
 
-def _detectors(path: Path, file: _File) -> dict[str, Entry]:
+def _detectors(path: Path, file: _File) -> dict[str, DetectorEntry]:
     """Every detector, with those that it needs; one that stands before another may come before it in the file."""
-    made: dict[str, Entry] = {}
+    made: dict[str, DetectorEntry] = {}
     ours = [label for label, given in file.detectors.items() if given.get("kind") == OURS]
     shared = file.diffusion or (ours[0] if ours else None)
     if shared is not None and shared not in ours:
         raise ConfigError(f"{path}: diffusion: '{shared}' is no detector of kind {OURS} in this grid")
 
-    def make(label: str, above: tuple[str, ...] = ()) -> Entry:
+    def make(label: str, above: tuple[str, ...] = ()) -> DetectorEntry:
         if label in made:
             return made[label]
         where = f"{path}: detectors.{label}"
@@ -251,12 +258,14 @@ def _detectors(path: Path, file: _File) -> dict[str, Entry]:
             raise ConfigError(f"{where}: has no `kind`; choose {', '.join((OURS, *BASELINES))}, or FILE.py:NAME")
         if kind == OURS:
             options: Config = RunOptions.parse({"size_px": file.size_px} | given, where)
-            made[label] = Entry(label, OURS, options)
+            made[label] = DetectorEntry(label, OURS, options)
         elif isinstance(kind, str) and ".py:" in kind:
             source = path.parent / kind.rpartition(":")[0]
             if not source.is_file():
                 raise ConfigError(f"{where}: kind {kind}: there is no file {source}")
-            made[label] = Entry(label, kind, Own(arguments=given), source=_file_digest([source]))
+            made[label] = DetectorEntry(
+                label, kind, UserDetectorOptions(arguments=given), source=_file_digest([source])
+            )
         elif kind in BASELINES:
             row = BASELINES[kind]
             inner = given.pop("inner", None) if row.holds else None
@@ -266,7 +275,7 @@ def _detectors(path: Path, file: _File) -> dict[str, Entry]:
                 raise ConfigError(f"{where}: needs a trained diffusion model; add a detector of kind {OURS}")
             parsed = row.options.parse(given, where)
             named = [value for _, value in parsed if isinstance(value, Path) and value.is_file()]
-            made[label] = Entry(
+            made[label] = DetectorEntry(
                 label,
                 kind,
                 parsed,
@@ -285,8 +294,8 @@ def _detectors(path: Path, file: _File) -> dict[str, Entry]:
 
 
 def _test(
-    path: Path, where: str, kind: type[_Options], given: dict[str, Any], detectors: Mapping[str, Entry]
-) -> Trial[_Options]:
+    path: Path, where: str, kind: type[_Options], given: dict[str, Any], detectors: Mapping[str, DetectorEntry]
+) -> GridTest[_Options]:
     values = dict(given)
     wanted = values.pop("detectors", list(detectors))
     for name in sorted(_DECIDED_ELSEWHERE & set(values)):
@@ -298,7 +307,7 @@ def _test(
             raise ConfigError(f"{path}: {where}: detectors: '{name}' is no detector of this grid")
     options = kind.parse(values, f"{path}: {where}")
     _fits(path, where, options)
-    return Trial(options, frozenset(wanted))
+    return GridTest(options, frozenset(wanted))
 
 
 def _fits(path: Path, where: str, options: AttackOptions | CertifyOptions) -> None:
@@ -344,7 +353,7 @@ def jobs_of(grid: Grid, data: Path, only: Iterable[str] = ()) -> tuple[Job, ...]
     for label, product in grid.categories.items():
         dataset, images = None, "absent"
         try:
-            dataset = find_records(data / product.data, product.layout, product.category)
+            dataset = find_records(data / product.data, product.options)
             images = _image_digest(dataset)
         except UserError as error:
             if label in categories:
@@ -361,7 +370,7 @@ def jobs_of(grid: Grid, data: Path, only: Iterable[str] = ()) -> tuple[Job, ...]
 
 def _job(
     grid: Grid,
-    entry: Entry,
+    entry: DetectorEntry,
     category: str,
     seed: int,
     data: Path,
@@ -379,21 +388,26 @@ def _job(
         "pictures": images,
         "seed": seed,
     }
-    common: dict[str, Any] = {"seed": seed, "layout": product.layout, "category": product.category}
+
+    def placed(options: WithDataOptions) -> dict[str, Any]:
+        """The seed, and where the images are."""
+        where = {"layout": product.layout, "category": product.category}
+        return {"seed": seed, "data": options.data.model_copy(update=where)}
+
     place = CellKey(key=_digest(told), detector=entry.label, kind=entry.kind, category=category, seed=seed)
-    tasks = [Task(place)]
+    tasks = [CellTask(place)]
     for label, attack in grid.attacks.items():
         if entry.label in attack.detectors:
-            threat = attack.options.model_copy(update=common | {"size_px": grid.size_px})
+            threat = attack.options.model_copy(update=placed(attack.options) | {"size_px": grid.size_px})
             key = _digest(told | {"attack": [label, _told(threat)]})
             here = place.model_copy(update={"key": key, "attack": label})
-            tasks.append(Task(here, attack=threat, meant=label in tests))
+            tasks.append(CellTask(here, attack=threat, meant=label in tests))
     for label, certificate in grid.certificates.items():
         if entry.label in certificate.detectors:
-            proof = certificate.options.model_copy(update=common)
+            proof = certificate.options.model_copy(update=placed(certificate.options))
             key = _digest(told | {"certificate": [label, _told(proof)]})
             here = place.model_copy(update={"key": key, "certificate": label})
-            tasks.append(Task(here, certificate=proof, meant=label in tests))
+            tasks.append(CellTask(here, certificate=proof, meant=label in tests))
     return Job(place.key, entry, category, seed, tuple(tasks), product, data / product.data, dataset, images)
 
 
@@ -425,7 +439,10 @@ def _told(options: Config) -> dict[str, Any]:
     """All options that a result depends on, as plain JSON values."""
     younger, fields = _YOUNGER.get(type(options), frozenset()), type(options).model_fields
     left_out = {name for name in younger if getattr(options, name) == fields[name].default}
-    return options.model_dump(mode="json", exclude=left_out)
+    told = options.model_dump(mode="json", exclude=left_out)
+    if isinstance(options, AttackOptions | CertifyOptions) and not options.data.skip_bad:
+        del told["skip_bad"]  # younger too
+    return told
 
 
 def _digest(values: object) -> str:

@@ -25,7 +25,7 @@ from advrad.attacks.evaluation import scored
 from advrad.baselines.base import FitContext
 from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import Cell, Figures, Machine
-from advrad.benchmark.grid import OURS, DetectorEntry, Job, CellTask, UserDetectorOptions
+from advrad.benchmark.grid import OURS, CellTask, DetectorEntry, Job, UserDetectorOptions
 from advrad.certificates import pipeline as certificates
 from advrad.data.loading import ImageStack, load_images, load_masks
 from advrad.detectors.advrad import AdvRAD
@@ -37,7 +37,8 @@ from advrad.detectors.wrappers import as_detector
 from advrad.errors import AdvradError, ConfigError, DataError, OutputError
 from advrad.inference.evaluation import measure
 from advrad.training import run as runs
-from advrad.training.plan import RunOptions, plan_path
+from advrad.training.options import RunOptions
+from advrad.training.plan import plan_path
 from advrad.utils.environment import versions
 from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.imports import load_name
@@ -117,7 +118,8 @@ class JobRunner:
         detector = self._fitted(job, job.detector)
         fit_s = time.perf_counter() - began
         if job.detector.kind == OURS:
-            fit_s = self._trained(job).detector_config.training.get("seconds", fit_s)
+            trained_s = self._trained(job).detector_config.training.seconds
+            fit_s = fit_s if trained_s is None else trained_s
         # A detector that is fitted again, on another machine perhaps, may come out another: the images tell.
         probe = self._images(job, "test", 4).batch(slice(None))
         said, _ = scored(detector, probe, seed_of(job.seed, "probe"))
@@ -129,18 +131,18 @@ class JobRunner:
         if entry.label in self._kept:
             held: AnomalyDetector = self._kept[entry.label]
             return held
-        lesson = FitContext(
+        context = FitContext(
             self._images(job, "train"),
             job.seed,
             diffusion=(lambda: self._trained(job)) if entry.trained is not None else None,
             progress=self.progress,
         )
-        found = self._fit(job, entry, lesson)
+        found = self._fit(job, entry, context)
         if entry.label in self.inner:
             self._kept[entry.label] = found
         return found
 
-    def _fit(self, job: Job, entry: DetectorEntry, lesson: FitContext) -> AnomalyDetector:
+    def _fit(self, job: Job, entry: DetectorEntry, context: FitContext) -> AnomalyDetector:
         if entry.trained is not None:
             self._trained(job)  # or be told at once that another process is at it
         self.progress.stage(f"{_label(job)}: fitting" + ("" if entry is job.detector else f" {entry.label}"))
@@ -148,22 +150,22 @@ class JobRunner:
             return WhiteBoxAdvRAD(self._trained(job))
         if isinstance(entry.options, UserDetectorOptions):
             function = load_name(str(self.grid.parent / entry.kind))
-            return as_detector(function(lesson, **entry.options.arguments))
+            return as_detector(function(context, **entry.options.arguments))
         row = BASELINES[entry.kind]
         if not row.holds:
-            return row.fit(lesson, entry.options)
+            return row.fit(context, entry.options)
         judge = entry.inner
         assert judge is not None
 
         def inner(taught: FitContext) -> AnomalyDetector:
             """The detector behind, fitted on what the one before it gives it to learn from."""
-            if taught is lesson:
+            if taught is context:
                 return self._fitted(job, judge)
             if judge.kind == OURS:
                 raise ConfigError(f"{entry.label}: its inner detector learns from images as given only")
             return self._fit(job, judge, taught)
 
-        return row.fit(lesson, entry.options, inner=inner)
+        return row.fit(context, entry.options, inner=inner)
 
     def _trained(self, job: Job) -> AdvRAD:
         """Our own detector, trained once for the whole folder; kept and resumable there as any run."""
@@ -178,7 +180,8 @@ class JobRunner:
                 if not mine:
                     raise Locked
                 if not (place / CONFIG_NAME).is_file():
-                    asked = {"seed": job.seed, "layout": job.product.layout, "category": job.product.category}
+                    where = {"layout": job.product.layout, "category": job.product.category}
+                    asked = {"seed": job.seed, "data": trained.options.data.model_copy(update=where)}
                     options = trained.options.model_copy(update=asked)
                     make_folder(place.parent)
                     resume = plan_path(place).is_file()

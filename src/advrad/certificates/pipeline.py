@@ -7,13 +7,13 @@ import json
 import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 from torch import Tensor
 
 from advrad.certificates.evaluation import CertifiedImages, CertifyPlan, check_reach, evaluate_certificates
+from advrad.certificates.options import CertifyOptions, Method, PredictionCertificateOptions
 from advrad.certificates.smoothing import Percentile, Sampler
 from advrad.certificates.summary import above, meaning, summarize
 from advrad.certificates.threshold import certified_threshold
@@ -21,7 +21,6 @@ from advrad.certificates.two_path import TwoPath
 from advrad.data.images import examine, read_image
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
-from advrad.data.records import MAX_PIXELS
 from advrad.data.splits import sample_test_records
 from advrad.data.transforms import to_tensor
 from advrad.detectors.advrad import AdvRAD
@@ -29,69 +28,15 @@ from advrad.detectors.loading import LoadedDetector
 from advrad.detectors.probing import probe
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError
-from advrad.utils.config import Config
 from advrad.utils.environment import versions
 from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.progress import SILENT, ProgressReporter
 
-Method = Literal["auto", "percentile", "two-path"]
-METHODS: tuple[Method, ...] = ("auto", "percentile", "two-path")
 #: Radii that are tried where none are asked for, as far as the draws reach.
 RADII = (0.1, 0.2, 0.5)
 
 #: Rounding an image to 8 bits moves each value by up to half a level, evenly: per value, the root of the mean square.
 ROUNDING = 1 / 255 / 12**0.5
-
-
-class CertifyOptions(Config):
-    """What a caller may ask of a certification.
-
-    Attributes:
-        radius: radii, separated by commas; l2 in [0, 1] pixel units of the images as given. None for those of
-            :data:`RADII` that the draws reach.
-        draws: of every image's score.
-        confidence: at each radius, of the bounds of all images together, and of each verdict.
-        method: ``percentile`` adds noise to the image; ``two-path`` uses AdvRAD's own; ``auto`` takes two-path where
-            the score allows.
-        sigma: of the noise that ``percentile`` adds; None for the largest radius.
-        limit: certify only so many images, half of them good.
-        seed: of everything.
-        layout: of the data.
-        category: product in the data.
-        size_px: side of the square at which images are given; None for the detector's own size.
-        own_size: give images at the size that they have in their files.
-        max_pixels: bound on each image file.
-    """
-
-    radius: str | None = None
-    draws: int = 200
-    confidence: float = 0.999
-    method: Method = "auto"
-    sigma: float | None = None
-    limit: int | None = Field(None, ge=2)
-    seed: int = Field(0, ge=0)
-    layout: str = "auto"
-    category: str | None = None
-    size_px: int | None = Field(None, ge=16)
-    own_size: bool = False
-    max_pixels: int = MAX_PIXELS
-
-
-class PredictionCertificateOptions(Config):
-    """What a caller may ask of a certificate for a single image.
-
-    Attributes:
-        radius: for which a verdict is wanted; l2 in [0, 1] pixel units of the image as given.
-        draws: of its score, at most.
-        confidence: of its verdict.
-        seed: of the noise; None for one that nobody can foretell. An adversary who knew it could choose an image on
-            which these draws mislead, which the confidence does not cover.
-    """
-
-    radius: float = 0.2
-    draws: int = 1000
-    confidence: float = 0.999
-    seed: int | None = None
 
 
 def radii_of(typed: str) -> tuple[float, ...]:
@@ -145,7 +90,7 @@ def prediction_certificate_plan(
     check_radius(options.radius)
     check_confidence(options.confidence, options.draws)
     threshold, warnings = certified_threshold(detector)
-    promise = detector.detector_config.guarantee
+    promise = detector.detector_config.robust_calibration
     if promise is not None and options.confidence < promise.confidence:
         warnings.append(
             f"--confidence {options.confidence:g}: the false-alarm rate of certified verdicts is promised for"
@@ -224,23 +169,23 @@ def load_test_images(accused: LoadedDetector, data: Path, options: CertifyOption
     if needs_px is not None and (options.own_size or options.size_px not in (None, needs_px)):
         asked = "--own-size" if options.own_size else f"--size {options.size_px}"
         raise ConfigError(f"{asked}: this detector takes images of {needs_px} px only; leave it out")
-    dataset = find_records(data, options.layout, options.category)
+    dataset = find_records(data, options.data)
     records = sample_test_records(dataset.records, options.limit, options.seed)
     names = tuple(record.path.relative_to(dataset.root).as_posix() for record in records)
     labels = np.array([record.label for record in records], dtype=np.int64)
     if options.own_size:
-        infos = [examine(record.path, options.max_pixels) for record in records]
+        infos = [examine(record.path, options.data.max_pixels) for record in records]
         told = hashlib.sha256()
         for record in records:
             told.update(hashlib.sha256(record.path.read_bytes()).digest())
 
         def load(index: int) -> Tensor:
-            return to_tensor(read_image(records[index].path, options.max_pixels))
+            return to_tensor(read_image(records[index].path, options.data.max_pixels))
 
         sides = tuple((info.height_px, info.width_px) for info in infos)
         return GivenImages(CertifiedImages(load, labels, names, told.hexdigest()), dataset.category, sides)
     size_px = options.size_px or accused.detector.size_px or 256
-    images = load_images(records, size_px, max_pixels=options.max_pixels).batch(slice(None))
+    images = load_images(records, size_px, options.data).batch(slice(None))
     # As in an audit, so that its images can be known again.
     digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
     return GivenImages(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from advrad.certificates.options import CONFIDENCE, N_SAMPLES
 from advrad.certificates.order_statistics import bounds
 from advrad.certificates.smoothing import Sampler, draws_in_reach, refuse_too_few
 from advrad.data.splits import normals_needed
@@ -17,10 +18,6 @@ from advrad.detectors.config import RobustCalibration
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
 from advrad.utils.progress import SILENT, ProgressReporter
-
-#: Draws that bound the score of each calibration image.
-N_SAMPLES = 64
-CONFIDENCE = 0.999
 
 
 def upper_bounds(
@@ -126,7 +123,7 @@ def calibrate_robust_threshold(
         false_alarm_rate=false_alarm_rate,
         radius=radius,
         n=len(normals),
-        draws=draws,
+        n_samples=draws,
         confidence=confidence,
         source=source or {},
     )
@@ -135,8 +132,8 @@ def calibrate_robust_threshold(
 def certified_threshold(detector: AdvRAD) -> tuple[float | None, list[str]]:
     """The threshold for the score that two-path certificates speak of, and what is to be said of it."""
     config = detector.detector_config
-    if config.guarantee is not None:
-        return config.guarantee.threshold, []
+    if config.robust_calibration is not None:
+        return config.robust_calibration.threshold, []
     if config.calibration is None:
         return None, []
     return config.calibration.threshold, [

@@ -8,12 +8,14 @@ from typing import Any
 
 from advrad.data.layouts import find_records
 from advrad.demo.flange.render import write_product
+from advrad.detectors.config import RecordedFigures
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import CONFIG_NAME, save_figures
 from advrad.inference.evaluation import evaluate
 from advrad.report.content import report_content
 from advrad.report.evaluation_report import write_report
-from advrad.training.plan import RunOptions, plan_path
+from advrad.training.options import RunOptions
+from advrad.training.plan import plan_path
 from advrad.training.run import train
 from advrad.utils.files import make_folder
 from advrad.utils.progress import ProgressReporter
@@ -65,7 +67,7 @@ def demo(folder: Path, options: RunOptions, progress: ProgressReporter, product:
     detector = load_detector(folder)
     progress.stage("Evaluating")
     evaluation = evaluate(detector, find_records(data), progress=progress)
-    save_figures(folder, evaluation.figures)
+    save_figures(folder, RecordedFigures.model_validate(evaluation.figures))
     progress.stage("Writing the report")
     report = folder / REPORT_NAME
     write_report(report, report_content(evaluation, detector, folder))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from advrad.certificates.threshold import N_SAMPLES as GUARANTEE_DRAWS
+from advrad.certificates.options import N_SAMPLES as GUARANTEE_DRAWS
 from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.training.batches import TrainConfig, View

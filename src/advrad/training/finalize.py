@@ -11,15 +11,17 @@ from typing import Any
 
 import torch
 
-from advrad.certificates.threshold import CONFIDENCE, calibrate_robust_threshold, least_rate
-from advrad.certificates.threshold import N_SAMPLES as GUARANTEE_DRAWS
+from advrad.certificates.options import CONFIDENCE
+from advrad.certificates.options import N_SAMPLES as GUARANTEE_DRAWS
+from advrad.certificates.threshold import calibrate_robust_threshold, least_rate
 from advrad.certificates.two_path import TwoPath
 from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.config import DetectorConfig
-from advrad.detectors.scoring import paper_score
-from advrad.training.plan import RunPlan, ScoreAim
+from advrad.detectors.config import DetectorConfig, ImageCounts, PlanRecord, TrainingRecord
+from advrad.detectors.score_config import paper_score
+from advrad.training.options import ScoreAim
+from advrad.training.plan import RunPlan
 from advrad.training.score_selection import REFERENCES, Aim, choose, forced
 from advrad.utils.environment import versions
 from advrad.utils.precision import takes_bfloat16
@@ -39,6 +41,11 @@ class CalibrationData:
     train: ImageStack
     selection: ImageStack
     calibration: ImageStack
+
+    @property
+    def counts(self) -> ImageCounts:
+        """Number of images of each sort."""
+        return ImageCounts(train=len(self.train), selection=len(self.selection), calibration=len(self.calibration))
 
 
 def aim_of(score: ScoreAim, optimise_for_radius: float | None) -> Aim:
@@ -92,21 +99,17 @@ def choose_score(
             radius=plan.optimise_for_radius,
             progress=progress,
         )
-    training: dict[str, Any] = {
-        "plan": plan.model_dump(mode="json", exclude={"names", "data"}),
-        "seconds": round(trained_s, 1),
-        "pictures": {
-            "train": len(stacks.train),
-            "selection": len(stacks.selection),
-            "calibration": len(stacks.calibration),
-        },
-        "tried": [list(row) for row in selection.tried[:50]],
-        "candidates": len(selection.tried),
-        "winner": selection.winner,
-        "reason": selection.reason,
-        "attacked": [list(row) for row in selection.attacked],
-        "versions": versions(),
-    }
+    training = TrainingRecord(
+        plan=PlanRecord.model_validate(plan.model_dump(mode="json", exclude={"names", "data"})),
+        seconds=round(trained_s, 1),
+        images=stacks.counts,
+        tried=selection.tried[:50],
+        candidates=len(selection.tried),
+        winner=selection.winner,
+        reason=selection.reason,
+        attacked=selection.attacked,
+        versions=versions(),
+    )
     settings = DetectorConfig(
         denoiser=plan.denoiser,
         size_px=config.size_px,
@@ -163,7 +166,7 @@ def set_thresholds(
         source=source,
         progress=progress,
     )
-    detector.detector_config = detector.detector_config.model_copy(update={"guarantee": promise})
+    detector.detector_config = detector.detector_config.model_copy(update={"robust_calibration": promise})
 
 
 def source_of(plan: RunPlan) -> dict[str, Any]:

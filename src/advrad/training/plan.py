@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from advrad.attacks.threat import radius_of
+from advrad.data.options import DataOptions
 from advrad.data.records import MAX_PIXELS
 from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
 from advrad.denoisers.ddpm import DdpmConfig
 from advrad.denoisers.factory import DenoiserConfig
 from advrad.denoisers.lean import LeanConfig
+from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import CheckpointError, ConfigError, OutputError
 from advrad.training.batches import TrainConfig, View
+from advrad.training.options import RunOptions, ScoreAim
 from advrad.utils.config import Config
 from advrad.utils.files import make_folder, write_json
-from advrad.utils.precision import Precision
-
-ScoreAim = Literal["auto", "robust", "paper"]
 
 
 class RunPlan(Config):
@@ -61,58 +60,13 @@ class RunPlan(Config):
     names: tuple[str, ...]
     budget_minutes: float | None = None
 
+    @property
+    def data_options(self) -> DataOptions:
+        """How the images are found and read."""
+        return DataOptions(
+            layout=self.layout, category=self.category, skip_bad=self.skip_bad, max_pixels=self.max_pixels
+        )
 
-class RunOptions(Config):
-    """What a caller of :func:`advrad.training.run.train` may ask for; None leaves the preset's value.
-
-    What is not passed is not asked for: a run that is resumed may have another value there.
-
-    Attributes:
-        minutes: budget for the whole command; exclusive with ``steps``.
-        steps: optimiser steps.
-        preset: ``lean``, ``paper`` or ``tiny``; the last two are diffusers U-Nets.
-        source: checkpoint folder or hub id of a diffusers U-Net to start from.
-        size_px: side of the square at which images enter.
-        seed: of everything.
-        batch_size: over all processes.
-        learning_rate: peak.
-        false_alarm_rate: of the threshold.
-        score: ``auto``, ``robust`` or ``paper``.
-        optimise_for_radius: instead of ``score``, the radius to choose the score for.
-        harden: ``linf`` radius of an adversary whom the denoiser is trained against, a number or a fraction.
-        precision: arithmetic of the network.
-        layout: of the data.
-        category: product in the data.
-        skip_bad: leave out images that cannot be read.
-        max_pixels: bound on each image file.
-    """
-
-    minutes: float | None = None
-    steps: int | None = None
-    preset: str = "lean"
-    source: str | None = None
-    size_px: int | None = None
-    seed: int = 0
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    false_alarm_rate: float = 0.05
-    score: ScoreAim = "auto"
-    optimise_for_radius: float | None = None
-    harden: float | None = None
-    precision: Precision = "auto"
-    layout: str = "auto"
-    category: str | None = None
-    skip_bad: bool = False
-    max_pixels: int = MAX_PIXELS
-
-    @field_validator("harden", mode="before")
-    @classmethod
-    def _fraction(cls, value: str | float | None) -> float | None:
-        return None if value is None else radius_of(value, "linf", "--harden")
-
-
-#: Of a training that names neither minutes nor steps.
-DEFAULT_MINUTES = 5.0
 
 #: From so many steps on the lean denoiser learns from crops, too. They take more steps to learn, and looking at them
 #: takes four times as long; on MVTec AD bottle, after 400 steps, they found nothing that the whole had not found.
@@ -186,7 +140,7 @@ def train_config(options: RunOptions, denoiser: DenoiserConfig) -> TrainConfig:
     else:
         size_px = options.size_px or 256
         values = {"size_px": size_px, "views": lean_views(size_px, common["steps"])} | common
-    return TrainConfig.parse(values, "options")
+    return TrainConfig.parse(values)
 
 
 def plan_path(folder: Path) -> Path:
@@ -220,7 +174,7 @@ def existing_plan(folder: Path, resume: bool) -> RunPlan | None:
             raise CheckpointError(f"{path}: is damaged ({error}); train anew in another folder") from None
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file; name a folder")
-    if path.exists() or (folder / "config.json").exists():
+    if path.exists() or (folder / CONFIG_NAME).exists():
         raise OutputError(f"{folder}: holds an earlier run; finish it with --resume, or name another folder with -o")
     make_folder(path.parent)
     return None
@@ -253,10 +207,7 @@ def options_of(plan: RunPlan) -> RunOptions:
         optimise_for_radius=plan.optimise_for_radius,
         harden=plan.train.harden or None,
         precision=plan.train.precision,
-        layout=plan.layout,
-        category=plan.category,
-        skip_bad=plan.skip_bad,
-        max_pixels=plan.max_pixels,
+        data=plan.data_options,
     )
 
 
@@ -301,11 +252,13 @@ def refuse_contradiction(asked: RunOptions, begun: RunOptions, folder: Path) -> 
     idle = set()
     if begun.source is not None:
         idle.add("preset")  # the checkpoint decides
-    if asked.layout == "auto":
+    if asked.data.layout == "auto":
         idle.add("layout")  # the plan holds the one that was found
-    for field in RunOptions.model_fields:
-        value, held = getattr(asked, field), getattr(begun, field)
-        if field not in asked.model_fields_set - idle or value in (None, held):
+    given = (asked.model_fields_set - {"data"} | asked.data.model_fields_set) - idle
+    asked_values, begun_values = asked.model_dump(), begun.model_dump()
+    for field in asked_values:
+        value, held = asked_values[field], begun_values[field]
+        if field not in given or value in (None, held):
             continue
         option = _NAMES.get(field, f"--{field.replace('_', '-')}")
         shown = option if value is True else f"{option} {value}"

@@ -3,42 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field
-
-from advrad.certificates.threshold import CONFIDENCE, N_SAMPLES
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
 from advrad.data.splits import split_normals
 from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.config import ImageCounts, RecordedFigures
 from advrad.detectors.loading import load_detector
+from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
 from advrad.training.finalize import CalibrationData, choose_score, set_thresholds, source_of
-from advrad.training.plan import RunPlan, ScoreAim, refuse_two_aims
-from advrad.utils.config import Config
+from advrad.training.options import CalibrateOptions
+from advrad.training.plan import RunPlan, refuse_two_aims
 from advrad.utils.progress import SILENT, ProgressReporter
-
-
-class CalibrateOptions(Config):
-    """What a caller may ask for; None leaves what the detector has.
-
-    Attributes:
-        false_alarm_rate: of the thresholds.
-        radius: within which a threshold for certified verdicts shall keep that rate, l2 in [0, 1] pixel units of an
-            image of the detector's size.
-        score: choose the score anew: ``auto``, ``robust`` or ``paper``.
-        optimise_for_radius: choose the score anew, for what can be certified within this radius.
-        draws: that bound each calibration image's score.
-        confidence: of each such bound.
-    """
-
-    false_alarm_rate: float | None = None
-    radius: float | None = None
-    score: ScoreAim | None = None
-    optimise_for_radius: float | None = None
-    draws: int = Field(N_SAMPLES, ge=2)
-    confidence: float = Field(CONFIDENCE, gt=0, lt=1)
 
 
 def calibrate(
@@ -68,7 +45,7 @@ def calibrate(
         raise ConfigError(f"--radius {options.radius:g}: must be above 0")
     if rechosen and out is None:
         raise ConfigError("-o: is needed, because a new score makes another model; name a folder for it")
-    if out is not None and ((out / "config.json").exists() or (out.exists() and not out.is_dir())):
+    if out is not None and ((out / CONFIG_NAME).exists() or (out.exists() and not out.is_dir())):
         raise OutputError(f"{out}: holds a model, or is a file; name another folder with -o")
     detector = load_detector(folder)
     plan, counts = _plan_of(detector, folder, data)
@@ -78,10 +55,12 @@ def calibrate(
             update={"score": options.score or "auto", "optimise_for_radius": options.optimise_for_radius}
         )
         progress.stage("Choosing the score")
-        trained_s = float(detector.detector_config.training["seconds"])
+        trained_s = detector.detector_config.training.seconds or 0.0
         detector = choose_score(plan, detector.denoiser, stacks, detector.device, trained_s, progress)
     # Figures that were measured with other thresholds no longer hold.
-    detector.detector_config = detector.detector_config.model_copy(update={"figures": {}, "guarantee": None})
+    detector.detector_config = detector.detector_config.model_copy(
+        update={"figures": RecordedFigures(), "robust_calibration": None}
+    )
     progress.stage("Calibrating")
     set_thresholds(
         detector,
@@ -97,38 +76,29 @@ def calibrate(
     return detector
 
 
-def _plan_of(detector: AdvRAD, folder: Path, data: Path) -> tuple[RunPlan, dict[str, int]]:
+def _plan_of(detector: AdvRAD, folder: Path, data: Path) -> tuple[RunPlan, ImageCounts]:
     """How a detector was trained, and with how many images of each sort."""
-    training: dict[str, Any] = detector.detector_config.training
-    try:
-        values = training["plan"] | {"data": str(data.resolve()), "names": ()}
-        return RunPlan.parse(values, str(folder / "config.json")), dict(training["pictures"])
-    except (KeyError, TypeError):
+    training = detector.detector_config.training
+    if training.plan is None or training.images is None:
         raise CheckpointError(
             f"{folder}: does not tell how it was trained, so its normal images cannot be shared out again; train anew"
-        ) from None
+        )
+    values = training.plan.to_dict() | {"data": str(data.resolve()), "names": ()}
+    return RunPlan.parse(values, str(folder / CONFIG_NAME)), training.images
 
 
-def _stacks_of(plan: RunPlan, counts: dict[str, int], data: Path, progress: ProgressReporter) -> CalibrationData:
+def _stacks_of(plan: RunPlan, counts: ImageCounts, data: Path, progress: ProgressReporter) -> CalibrationData:
     """The normal images, shared out as in training."""
-    dataset = find_records(data, plan.layout, plan.category)
+    dataset = find_records(data, plan.data_options)
     split = split_normals(dataset.records, plan.train.seed, false_alarm_rate=plan.false_alarm_rate)
     progress.stage("Reading images")
     parts = (split.train, split.selection, split.calibration)
     stacks = CalibrationData(
-        *(
-            load_images(part, plan.train.size_px, skip_bad=plan.skip_bad, max_pixels=plan.max_pixels, progress=progress)
-            for part in parts
-        )
+        *(load_images(part, plan.train.size_px, plan.data_options, progress=progress) for part in parts)
     )
-    found = {
-        "train": len(stacks.train),
-        "selection": len(stacks.selection),
-        "calibration": len(stacks.calibration),
-    }
+    found = stacks.counts
     if found != counts:
         raise DataError(
-            f"{data}: the normal images are not those of the training ({sum(found.values())} now,"
-            f" {sum(counts.values())} then); calibrating on images that it was trained with would break the promise"
+            f"{data}: the normal images are not those of the training ({found.total} now, {counts.total} then); calibrating on images that it was trained with would break the promise"
         )
     return stacks

@@ -24,9 +24,8 @@ from advrad.errors import ConfigError, DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_images
 from advrad.training.budget import passes_after, steps_for
 from advrad.training.finalize import CalibrationData, aim_of, choose_score, set_thresholds, source_of
+from advrad.training.options import DEFAULT_MINUTES, RunOptions
 from advrad.training.plan import (
-    DEFAULT_MINUTES,
-    RunOptions,
     RunPlan,
     existing_plan,
     fresh_config,
@@ -50,7 +49,7 @@ def _stacks(
 ) -> list[ImageStack]:
     stacks = []
     for part in plan_parts:
-        stack = load_images(part, size_px, skip_bad=options.skip_bad, max_pixels=options.max_pixels, progress=progress)
+        stack = load_images(part, size_px, options.data, progress=progress)
         for note in stack.notes:
             progress.note(note)
         for error in stack.skipped:
@@ -93,7 +92,7 @@ def train(
         refuse_contradiction(options, begun, folder)
         options = begun
     accelerator = make_accelerator(options.precision)
-    dataset = find_records(data, plan.layout if plan else options.layout, plan.category if plan else options.category)
+    dataset = find_records(data, options.data)
     for note in dataset.notes:
         progress.note(note)
     split = split_normals(dataset.records, options.seed, false_alarm_rate=options.false_alarm_rate)
@@ -110,7 +109,7 @@ def train(
         images, held, calibration = _stacks(
             (split.train, split.selection, split.calibration), config.size_px, options, progress
         )
-    if options.skip_bad:  # what was left out may be missed
+    if options.data.skip_bad:  # what was left out may be missed
         _enough(len(images), len(held), len(calibration), options.false_alarm_rate)
     names = tuple(record.path.relative_to(dataset.root).as_posix() for record in images.records)
     if plan is not None and names != plan.names:
@@ -152,15 +151,15 @@ def train(
             false_alarm_rate=options.false_alarm_rate,
             score=options.score,
             optimise_for_radius=options.optimise_for_radius,
-            max_pixels=options.max_pixels,
-            skip_bad=options.skip_bad,
+            max_pixels=options.data.max_pixels,
+            skip_bad=options.data.skip_bad,
             names=names,
             budget_minutes=minutes if options.steps is None else None,
         )
         if accelerator.is_main_process:
             save_plan(folder, plan)
 
-    denoiser.adapt(whole_images(images, config))
+    denoiser.fit_statistics(whole_images(images, config))
     trainer = Trainer(denoiser, config, accelerator)
     if resume and (work / STATE_NAME).exists():
         trainer.load(work / STATE_NAME)

@@ -20,7 +20,7 @@ from toy_datasets import make_mvtec
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import CheckpointError, ConfigError, DataError, NotCalibratedError
 from advrad.metrics import auroc
-from advrad.training.plan import RunOptions
+from advrad.training.options import RunOptions
 from advrad.training.run import train
 
 pytestmark = [
@@ -158,7 +158,7 @@ def test_it_learns_what_advrad_train_learns(taught: Taught, tmp_path: Path) -> N
     assert detector.calibration.threshold == pytest.approx(usual.calibration.threshold, rel=1e-3)
     for name, tensor in usual.state_dict().items():
         torch.testing.assert_close(detector.state_dict()[name], tensor, rtol=1e-2, atol=1e-3)
-    assert detector.detector_config.training["plan"]["layout"] == "datamodule"
+    assert detector.detector_config.training.to_dict()["plan"]["layout"] == "datamodule"
 
 
 def test_anomalib_measures_the_scores_that_are_ours(taught: Taught) -> None:

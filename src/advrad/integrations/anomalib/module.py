@@ -24,9 +24,10 @@ from torchvision.transforms.v2 import Resize
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
 from advrad.errors import ConfigError, NotCalibratedError
-from advrad.integrations.anomalib.deployed import Deployed, SquarePreProcessor
-from advrad.integrations.anomalib.training import Course, Lightning, read_normals
-from advrad.training.plan import RunOptions, fresh_config, train_config
+from advrad.integrations.anomalib.deployed import DeployedDetector, SquarePreProcessor
+from advrad.integrations.anomalib.training import AnomalibTraining, Lightning, read_normals
+from advrad.training.options import RunOptions
+from advrad.training.plan import fresh_config, train_config
 
 #: Where the detector's configuration lies in a checkpoint, and its tensors among those of the module.
 _CONFIG, _TENSORS = "advrad_detector", "model.detector."
@@ -91,9 +92,9 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
             evaluator=evaluator,
             visualizer=visualizer,
         )
-        self.model = Deployed()
+        self.model = DeployedDetector()
         self.automatic_optimization = False
-        self._course: Course | None = None
+        self._course: AnomalibTraining | None = None
 
     @classmethod
     def from_folder(cls, folder: str | Path, **components: Any) -> AdvRad:
@@ -164,7 +165,7 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """A fresh denoiser, and the optimisers of ``advrad train`` for it."""
         lightning = Lightning(self, self.options.precision)
-        self._course = Course(self.options, self.denoiser_config, self.train_config, lightning)
+        self._course = AnomalibTraining(self.options, self.denoiser_config, self.train_config, lightning)
         return self._course.trainer.optimisers
 
     def on_train_start(self) -> None:

@@ -26,7 +26,8 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.errors import DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_images
 from advrad.training.finalize import CalibrationData, choose_score, set_thresholds, source_of
-from advrad.training.plan import RunOptions, RunPlan
+from advrad.training.options import RunOptions
+from advrad.training.plan import RunPlan
 from advrad.training.trainer import Trainer
 from advrad.utils.precision import Precision, takes_bfloat16
 from advrad.utils.progress import SILENT
@@ -68,7 +69,7 @@ class Lightning:
         self.module.manual_backward(loss)
 
 
-class Course:
+class AnomalibTraining:
     """One training, from fresh weights to a detector.
 
     Args:
@@ -113,7 +114,7 @@ class Course:
         self._stacks = CalibrationData(train, selection, calibration)
         trainer = self.trainer
         trainer.config = trainer.config.model_copy(update={"symmetry": find_symmetry(train)})
-        trainer.denoiser.adapt(whole_images(train, trainer.config))
+        trainer.denoiser.fit_statistics(whole_images(train, trainer.config))
         trainer.average.load_state_dict(trainer.denoiser.state_dict())
         trainer.optimisers = optimisers
 

@@ -1,0 +1,74 @@
+"""Options of an attack. The command line reads its options, their defaults and their help from here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from advrad.data.options import WithDataOptions
+from advrad.utils.precision import Precision
+
+Noise = Literal["unknown", "known"]
+
+
+class AttackOptions(WithDataOptions):
+    """Options of an attack; each field's description says what it is.
+
+    Example:
+        >>> AttackOptions(norm="l2", eps="0.5").budget
+        'standard'
+    """
+
+    attack: str = Field(
+        "suite",
+        description="Attack: suite (several attacks, the strongest result counts), pgd, apgd, square (needs no"
+        " gradients), transfer (PGD on another detector), lowfrequency or patch.",
+    )
+    norm: str = Field(
+        "linf",
+        description="Norm of the perturbation: linf (largest change of a pixel) or l2 (length of the whole change).",
+    )
+    eps: str = Field(
+        "2/255",
+        description="Largest perturbation in this norm, for pixel values in [0, 1]: a number or a fraction, such as"
+        " 2/255.",
+    )
+    budget: str = Field("standard", description="Effort of the suite: quick, standard or full.")
+    steps: int | None = Field(
+        None,
+        gt=0,
+        description="Steps of a single attack.",
+        json_schema_extra={"when_none": "100; for square 1000 queries"},
+    )
+    restarts: int = Field(1, gt=0, description="Random starts of a single attack; the strongest result counts.")
+    eot: int = Field(
+        1, gt=0, description="Noise samples averaged per step of a single attack, for detectors that add noise."
+    )
+    surrogate: str = Field(
+        "score",
+        description="Loss that a single attack maximises: score, or a surrogate loss of the detector, such as"
+        " logsumexp, top or sum.",
+    )
+    noise: Noise = Field(
+        "unknown", description="Whether the attacker knows the noise that the detector will add: unknown or known."
+    )
+    gradients: Precision = Field(
+        "auto",
+        description="Precision of the gradients of AdvRAD detectors: auto (bfloat16 where the processor supports it),"
+        " float32 or bfloat16.",
+    )
+    limit: int | None = Field(
+        None,
+        ge=2,
+        description="Use only this many test images, half of them normal.",
+        json_schema_extra={"when_none": "all"},
+    )
+    seed: int = Field(0, ge=0, description="Seed for all random draws.")
+    size_px: int | None = Field(
+        None,
+        ge=16,
+        description="Side of the square images in pixels, for detectors that take any size.",
+        json_schema_extra={"when_none": "256"},
+    )
+    save_images: bool = Field(False, description="Save the adversarial images as 16-bit PNG files.")

@@ -1,0 +1,74 @@
+"""Options of a certification. The command line reads its options, their defaults and their help from here."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from advrad.data.options import WithDataOptions
+from advrad.utils.config import Config
+
+Method = Literal["auto", "percentile", "two-path"]
+
+#: Noise samples per calibration image, and the confidence of each bound, for a certified threshold.
+N_SAMPLES = 64
+CONFIDENCE = 0.999
+
+
+class CertifyOptions(WithDataOptions):
+    """Options of a certification; each field's description says what it is."""
+
+    radius: str | None = Field(
+        None,
+        description="l2 radii to certify, separated by commas, for pixel values in [0, 1].",
+        json_schema_extra={"when_none": "those of 0.1,0.2,0.5 that the samples can certify"},
+    )
+    draws: int = Field(200, description="Noise samples per image.")
+    confidence: float = Field(
+        0.999, description="Probability that all bounds of a radius hold together, and that each verdict holds."
+    )
+    method: Method = Field(
+        "auto",
+        description="two-path (uses the noise of an AdvRAD detector itself), percentile (adds noise to the image; for"
+        " any detector), or auto (two-path where possible).",
+    )
+    sigma: float | None = Field(
+        None,
+        description="Standard deviation of the noise that method percentile adds.",
+        json_schema_extra={"when_none": "the largest radius"},
+    )
+    limit: int | None = Field(
+        None,
+        ge=2,
+        description="Use only this many test images, half of them normal.",
+        json_schema_extra={"when_none": "all"},
+    )
+    seed: int = Field(0, ge=0, description="Seed for all random draws.")
+    size_px: int | None = Field(
+        None,
+        ge=16,
+        description="Side of the square images in pixels; the radii refer to images of this size.",
+        json_schema_extra={"when_none": "the detector's size"},
+    )
+    own_size: bool = Field(False, description="Keep each image at the size of its file; the radii refer to that size.")
+
+
+class PredictionCertificateOptions(Config):
+    """Options of the certificate of a single prediction; each field's description says what it is.
+
+    The default seed cannot be predicted. An adversary who knew the seed could choose an image on which these noise
+    samples mislead, and the confidence does not cover that case.
+    """
+
+    radius: float = Field(
+        0.2,
+        description="l2 radius for which the verdict should hold, for pixel values in [0, 1] of the image as given.",
+    )
+    draws: int = Field(1000, description="Largest number of noise samples per image.")
+    confidence: float = Field(0.999, description="Probability that a certified verdict is correct.")
+    seed: int | None = Field(
+        None,
+        description="Seed of the noise samples, to repeat a result.",
+        json_schema_extra={"when_none": "unpredictable"},
+    )

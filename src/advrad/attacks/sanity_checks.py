@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from advrad import metrics
 from advrad.attacks.evaluation import AGREEMENT, AttackPlan, AttackSpec, ImageSet, RobustnessResult, evaluate_robustness
@@ -22,6 +21,7 @@ from advrad.attacks.registry import WITHOUT_GRADIENTS
 from advrad.attacks.threat import Threat
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.probing import ProbedProperties, gradient_of, probe, validated_output
+from advrad.utils.compat import TorchDispatchMode
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import seed_of
 

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from advrad.detectors.base import SurrogateLoss
 from advrad.detectors.wrappers import CallableDetector
 from advrad.errors import ConfigError
+from advrad.utils.compat import is_grad_switch
 
 if TYPE_CHECKING:
     from anomalib.models.components.base import AnomalibModule
@@ -56,7 +57,7 @@ class WholeGraph(TorchFunctionMode):
     ) -> Any:
         """See the class; called by PyTorch in place of ``func``."""
         del types
-        if func is torch._C._set_grad_enabled:
+        if is_grad_switch(func):
             return None
         if func in _DETACH:
             return args[0]

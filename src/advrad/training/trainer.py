@@ -23,6 +23,7 @@ from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
 from advrad.training.batches import TrainConfig, make_batch, random_start
 from advrad.training.log import LogWriter
 from advrad.training.muon import Muon
+from advrad.utils.compat import reset_accelerator_state
 from advrad.utils.precision import Precision, takes_bfloat16
 from advrad.utils.progress import SILENT, ProgressReporter, TrainingState
 
@@ -46,12 +47,10 @@ def schedule(config: TrainConfig, step: int) -> float:
 def make_accelerator(precision: Precision) -> Accelerator:
     """The accelerator of this process, on the device that ``accelerate`` finds."""
     import accelerate
-    from accelerate.state import AcceleratorState
 
     probe = accelerate.PartialState()
     bf16 = takes_bfloat16(precision, probe.device)
-    # The first precision would hold for the whole process, and asking for another one would fail.
-    AcceleratorState._reset_state()
+    reset_accelerator_state()
     return accelerate.Accelerator(mixed_precision="bf16" if bf16 else "no")
 
 

@@ -1,6 +1,9 @@
 # Every target sets up all it needs. PYTHON chooses the interpreter the environment is made from.
 PYTHON ?= python3
 PYTEST_ARGS ?=
+# Test processes side by side; one thread each, so that they do not compete for the cores.
+WORKERS ?= auto
+PYTEST := -m pytest -n $(WORKERS) --dist worksteal
 
 # Paths stay relative, so that the checkout may lie in a folder with spaces in its name.
 BIN := .venv/bin
@@ -11,24 +14,25 @@ TORCH := torch==2.13.0
 TORCH_PAIR := torch==2.14.1 torchvision==0.29.1
 
 # What needs anomalib runs in an environment of its own.
-ANOMALIB_TESTS := .venv-anomalib/bin/python -m pytest
+ANOMALIB_TESTS := OMP_NUM_THREADS=1 .venv-anomalib/bin/python $(PYTEST)
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 .PHONY: demo test test-all lint clean
 .DELETE_ON_ERROR:
 
-# Train, evaluate and report on a small made-up product.
+# Train, evaluate and report on a small synthetic product.
 demo: .venv/.core
 	$(BIN)/advrad demo
 
 # Style, types, import order, then all tests but the slow ones.
 test: lint .venv-anomalib/.made
 	$(ANOMALIB_TESTS) -m "anomalib and not slow" $(PYTEST_ARGS)
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(TESTS) -m "not slow" $(PYTEST_ARGS)
 
 # The slow tests too.
 test-all: lint .venv-anomalib/.made
 	$(ANOMALIB_TESTS) -m anomalib $(PYTEST_ARGS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(TESTS) $(PYTEST_ARGS)
 
 lint: .venv/.test
 	$(BIN)/python -m ruff check --quiet .

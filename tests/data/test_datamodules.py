@@ -12,6 +12,7 @@ from toy_datasets import make_mvtec
 from trained_run import Cli
 
 from advrad.data.layouts import Dataset, find_records
+from advrad.data.options import DataOptions
 from advrad.errors import AdvradError, ConfigError, DataError
 
 #: A stand-in that offers what every datamodule of anomalib does.
@@ -73,7 +74,7 @@ def file(tmp_path_factory: pytest.TempPathFactory, product: Path) -> Path:
 
 
 def found(name: str, **options: Any) -> Dataset:
-    return find_records(Path(name), **options)
+    return find_records(Path(name), DataOptions.parse(options))
 
 
 def refused(name: str, error: type[AdvradError], **options: Any) -> str:
@@ -122,8 +123,8 @@ odd.seed = None
     ("name", "error", "words"),
     [
         ("nothing", ConfigError, "holds no 'nothing'"),
-        ("BASE", ConfigError, "is no datamodule but PosixPath; name one, or a function that makes one"),
-        ("three", ConfigError, "is no datamodule but int"),
+        ("BASE", ConfigError, "is not a datamodule but PosixPath; name one, or a function that makes one"),
+        ("three", ConfigError, "is not a datamodule but int"),
         ("Fake", ConfigError, r"cannot be called (TypeError: "),
         ("failing", ConfigError, "cannot be called (ZeroDivisionError: division by zero)"),
         ("unready", DataError, "the datamodule cannot be set up (FileNotFoundError: download it first)"),

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from advrad.data import layouts
 from advrad.data.layouts import Dataset, find_records
+from advrad.data.options import DataOptions
 from advrad.errors import ConfigError, DataError
 
 
@@ -21,9 +22,9 @@ def _counts(dataset: Dataset) -> dict[tuple[str, str], int]:
     return dict(Counter((record.split, record.defect) for record in dataset.records))
 
 
-def _message(*args: object, **options: object) -> str:
+def _message(data: Path, **options: object) -> str:
     with pytest.raises(DataError) as caught:
-        find_records(*args, **options)  # type: ignore[arg-type]
+        find_records(data, DataOptions.parse(options))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -46,8 +47,8 @@ def test_mvtec(tmp_path: Path) -> None:
             assert record.mask.parent.name == record.defect
     assert [record.split for record in found.records] == ["train"] * 12 + ["test"] * 9
     for alias in ({"layout": "mvtec"}, {"category": "widget"}):
-        assert find_records(base, **alias) == found  # type: ignore[arg-type]
-    assert find_records(tmp_path, category="widget").records == found.records
+        assert find_records(base, DataOptions.parse(alias)) == found
+    assert find_records(tmp_path, DataOptions(category="widget")).records == found.records
     assert find_records(tmp_path).records == found.records
 
 
@@ -56,9 +57,9 @@ def test_several_categories_must_be_named(tmp_path: Path) -> None:
     toy_datasets.make_mvtec(tmp_path, "bottle")
     message = _message(tmp_path)
     assert "bottle, screw" in message
-    assert "--category" in message
+    assert "as the category" in message
     assert str(tmp_path / "bottle") in message
-    assert find_records(tmp_path, category="screw").category == "screw"
+    assert find_records(tmp_path, DataOptions(category="screw")).category == "screw"
     assert "no category 'nut'; it holds: bottle, screw" in _message(tmp_path, category="nut")
 
 
@@ -82,17 +83,17 @@ def test_missing_masks_and_foreign_files_are_told(tmp_path: Path) -> None:
 def test_btad(tmp_path: Path) -> None:
     toy_datasets.make_btad(tmp_path, "01")
     toy_datasets.make_btad(tmp_path, "02")
-    found = find_records(tmp_path, category="01")
+    found = find_records(tmp_path, DataOptions(category="01"))
     assert (found.layout, found.category) == ("btad", "01")
     assert _counts(found) == {("train", "good"): 12, ("test", "good"): 4, ("test", "ko"): 3}
     assert all(record.mask and record.mask.suffix == ".png" for record in found.records if record.label)
     assert "01, 02" in _message(tmp_path)
-    assert "train/good is missing" in _message(tmp_path / "01", "mvtec")
+    assert "train/good is missing" in _message(tmp_path / "01", layout="mvtec")
 
 
 def test_visa(tmp_path: Path) -> None:
     root = toy_datasets.make_visa(tmp_path, ("candle", "pcb1"))
-    found = find_records(root, category="pcb1")
+    found = find_records(root, DataOptions(category="pcb1"))
     assert (found.root, found.layout, found.category, found.notes) == (root, "visa", "pcb1", ())
     assert _counts(found) == {("train", "good"): 12, ("test", "good"): 4, ("test", "anomaly"): 3}
     assert all("pcb1" in record.path.parts and record.path.is_file() for record in found.records)
@@ -102,7 +103,7 @@ def test_visa(tmp_path: Path) -> None:
     assert "candle, pcb1" in _message(root)
     assert "no category 'nut'" in _message(root, category="nut")
     (root / "pcb1" / "Data" / "Masks" / "Anomaly" / "000.png").unlink()
-    assert find_records(root, category="pcb1").notes == ("defect images without a mask: 1 (anomaly 1)",)
+    assert find_records(root, DataOptions(category="pcb1")).notes == ("defect images without a mask: 1 (anomaly 1)",)
 
 
 def test_visas_table_may_be_damaged(tmp_path: Path) -> None:
@@ -123,7 +124,7 @@ def test_visas_table_may_be_damaged(tmp_path: Path) -> None:
     table.write_bytes(b"\xff\xfe\x00\xd8")
     assert "cannot be read as a table" in _message(root)
     table.unlink()
-    assert "split_csv/1cls.csv is missing" in _message(root, "visa")
+    assert "split_csv/1cls.csv is missing" in _message(root, layout="visa")
 
 
 def test_a_folder_of_good_images_only(tmp_path: Path) -> None:
@@ -188,8 +189,8 @@ def test_held_out_never_starves_training(names: set[str]) -> None:
 
 
 def test_bad_roots(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="layout 'coco' is unknown; choose auto, mvtec, visa, btad, folder"):
-        find_records(tmp_path, "coco")
+    with pytest.raises(ConfigError, match="layout coco: is unknown; choose auto, mvtec, visa, btad, folder"):
+        find_records(tmp_path, DataOptions(layout="coco"))
     assert "no such folder" in _message(tmp_path / "none")
     (tmp_path / "file").write_text("x")
     assert "is a file" in _message(tmp_path / "file")
@@ -211,7 +212,7 @@ def test_no_normals_and_one_normal(tmp_path: Path) -> None:
     assert "no normal image to train on in train/good" in _message(base)
     (base / "train" / "good").rmdir()
     assert "neither train/good" in _message(base)
-    assert "train/good is missing" in _message(base, "mvtec")
+    assert "train/good is missing" in _message(base, layout="mvtec")
     toy_datasets.make_folder(tmp_path / "one", 1, {"rust": 2})
     assert "only one normal image to train on" in _message(tmp_path / "one")
     toy_datasets.make_folder(tmp_path / "none", 0, {"rust": 2})
@@ -250,4 +251,4 @@ def test_real_data(shared_data: Path, name: str, train: int, good: int, defects:
 
 def test_a_plain_folder_is_found_again_by_the_name_it_was_given(tmp_path: Path) -> None:
     first = find_records(toy_datasets.make_folder(tmp_path / "parts"))
-    assert find_records(first.root, first.layout, first.category) == first
+    assert find_records(first.root, DataOptions(layout=first.layout, category=first.category)) == first

@@ -20,9 +20,12 @@ from PIL import Image
 
 from advrad.data import images, inspection, loading, splits
 from advrad.data.layouts import find_records
+from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.errors import ConfigError, DataError, ImageError
 from advrad.utils.progress import CallbackReporter
+
+SKIP_BAD = DataOptions(skip_bad=True)
 
 
 def _normals(n: int, root: str = "data/train/good") -> list[Record]:
@@ -264,7 +267,7 @@ def test_broken_images_are_named_or_skipped(records: tuple[Record, ...], cache: 
         stack = loading.load_images(
             records,
             16,
-            skip_bad=True,
+            SKIP_BAD,
             cache_dir=cache,
             progress=CallbackReporter(lambda done, total: seen.append((done, total))),
         )
@@ -283,7 +286,7 @@ def test_broken_images_are_named_or_skipped(records: tuple[Record, ...], cache: 
 def test_a_missing_file_is_not_remembered(records: tuple[Record, ...], cache: Path) -> None:
     whole = records[0].path.read_bytes()
     records[0].path.unlink()
-    stack = loading.load_images(records, 16, skip_bad=True, cache_dir=cache)
+    stack = loading.load_images(records, 16, SKIP_BAD, cache_dir=cache)
     assert [error.reason for error in stack.skipped] == ["there is no such file"]
     assert not cache.exists()
     records[0].path.write_bytes(whole)
@@ -296,7 +299,7 @@ def test_nothing_to_load(records: tuple[Record, ...]) -> None:
     for record in records:
         record.path.write_bytes(b"")
     with pytest.raises(DataError, match=r"none of the 11 images can be read.*0 bytes"):
-        loading.load_images(records, 16, skip_bad=True, cache_dir=False)
+        loading.load_images(records, 16, SKIP_BAD, cache_dir=False)
 
 
 def test_mixed_sizes_and_kinds_become_one_size(tmp_path: Path) -> None:
@@ -352,7 +355,7 @@ def test_a_mask_of_another_size(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"is 30 x 20 px, but its image 001.png is 32 x 32 px") as caught:
         loading.load_masks(test, 16)
     assert caught.value.path == wrong
-    assert loading.load_masks(test, 16, skip_bad=True)[1].tolist() == [True, False]
+    assert loading.load_masks(test, 16, SKIP_BAD)[1].tolist() == [True, False]
     wrong.write_bytes(b"")
     with pytest.raises(ImageError, match="0 bytes"):
         loading.load_masks(test, 16)

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 
 from advrad.data.layouts import Dataset, find_records
+from advrad.data.options import DataOptions
 from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.config import RecordedFigures
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import save_figures
 from advrad.errors import CheckpointError, DataError, ImageError
@@ -158,7 +160,7 @@ def test_a_broken_image_stops_or_is_left_out(detector: AdvRAD, widgets: Path, tm
     bad.write_bytes(b"")
     with pytest.raises(ImageError, match="empty"):
         evaluate(detector, find_records(data))
-    found = evaluate(detector, find_records(data), skip_bad=True)
+    found = evaluate(detector, find_records(data), options=DataOptions(skip_bad=True))
     assert [error.path for error in found.skipped] == [bad]
     assert found.figures["n_defect"] == 4
 
@@ -170,9 +172,9 @@ def test_saved_figures_reach_the_configuration_and_the_card(
     shutil.copytree(widget_run, run)
     assert "Not evaluated yet" in (run / "README.md").read_text()
     weights = (run / "model.safetensors").read_bytes()
-    save_figures(run, evaluation.figures)
+    save_figures(run, RecordedFigures.model_validate(evaluation.figures))
     again = load_detector(run, "cpu")
-    assert again.detector_config.figures == evaluation.figures
+    assert again.detector_config.figures.to_dict() == evaluation.figures
     assert (run / "model.safetensors").read_bytes() == weights
     card = (run / "README.md").read_text()
     assert "Not evaluated yet" not in card
@@ -183,7 +185,7 @@ def test_saved_figures_reach_the_configuration_and_the_card(
 
 def test_saving_figures_needs_a_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"config\.json"):
-        save_figures(tmp_path, {})
+        save_figures(tmp_path, RecordedFigures())
 
 
 def test_scores_as_json_lines(evaluation: EvaluationResult, tmp_path: Path) -> None:

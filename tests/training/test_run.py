@@ -22,6 +22,7 @@ from toy_models import generator, random_images
 import advrad.training.run
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
+from advrad.data.options import DataOptions
 from advrad.data.splits import split_normals
 from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
 from advrad.denoisers.ddpm import DdpmDenoiser, build
@@ -348,7 +349,8 @@ def test_images_left_out_are_missed_before_training(tmp_path: Path) -> None:
     split.calibration[0].path.write_bytes(b"broken")
     listener = Listener()
     with pytest.raises(ConfigError, match="only 8 of the 21 can be spared"):
-        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True)), progress=listener)
+        options = replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True))
+        train(root, tmp_path / "run", options, progress=listener)
     assert listener.stages == ["Reading images"] and len(listener.notes) == 1
 
 

@@ -9,17 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from advrad.attacks import pipeline as audits
+from advrad.attacks.options import AttackOptions
 from advrad.attacks.threat import Threat
 from advrad.certificates import pipeline as certificates
+from advrad.certificates.options import CertifyOptions, PredictionCertificateOptions
 from advrad.cli.console import Screen, show_attack, show_certificates, show_checks, show_curve, show_figures
 from advrad.cli.exit_status import INTERRUPTED
 from advrad.cli.terminal import is_first_process, open_page, paths_from_stdin, put, put_json, warn
 from advrad.data.layouts import Dataset, find_records
+from advrad.data.options import DataOptions
 from advrad.data.paths import expand_paths
 from advrad.demo import run as demonstration
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.loading import load_detector, load_target
-from advrad.detectors.scoring import describe
+from advrad.detectors.score_config import describe
 from advrad.errors import ConfigError, DataError, ImageError
 from advrad.inference.evaluation import EvaluationResult, evaluate
 from advrad.inference.prediction import PredictionRecord, predict_paths
@@ -28,7 +31,8 @@ from advrad.report.evaluation_report import write_report
 from advrad.report.plots import draw_certificates, draw_curve
 from advrad.training import recalibrate as calibration
 from advrad.training import run as runs
-from advrad.training.plan import RunOptions, plan_path
+from advrad.training.options import CalibrateOptions, RunOptions
+from advrad.training.plan import plan_path
 from advrad.utils.files import write_json
 from advrad.utils.formatting import quoted
 
@@ -51,7 +55,7 @@ def train(data: Path, folder: Path, options: RunOptions, resume: bool) -> int:
     return 0
 
 
-def calibrate(folder: Path, data: Path, options: calibration.CalibrateOptions, out: Path | None) -> None:
+def calibrate(folder: Path, data: Path, options: CalibrateOptions, out: Path | None) -> None:
     """Set thresholds anew, and say which; the arguments are those of :func:`advrad.training.recalibrate.calibrate`."""
     with _interruptible("the model is as it was"), Screen() as screen:
         detector = calibration.calibrate(folder, data, options, out, progress=screen)
@@ -63,14 +67,14 @@ def _tell(detector: AdvRAD, folder: Path, data: Path) -> None:
     config, threshold = detector.detector_config, detector.calibration
     print(f"threshold  {threshold.threshold:.6g}")
     print(f"           a normal image exceeds it with a probability of at most {threshold.false_alarm_rate:g}")
-    if (promise := config.guarantee) is not None:
+    if (promise := config.robust_calibration) is not None:
         print(f"certified  {promise.threshold:.6g}")
         print(
             "           the smoothed score of a normal image exceeds it with a probability of at most"
             f" {promise.false_alarm_rate:g}, also if the image is moved by up to {promise.radius:g} in l2"
         )
     print(f"score      {describe(config.score)}")
-    if reason := config.training.get("reason"):
+    if reason := config.training.reason:
         print(f"           {reason}")
     print(f"model      {folder}")
     print(f"next       advrad evaluate {quoted(folder)} {quoted(data)}")
@@ -117,7 +121,7 @@ def predict(
     skip_bad: bool,
     max_pixels: int,
     device: str,
-    certify: certificates.PredictionCertificateOptions | None = None,
+    certify: PredictionCertificateOptions | None = None,
 ) -> None:
     """Judge images, and print a line for each as it comes.
 
@@ -178,11 +182,11 @@ def _readable(verdict: PredictionRecord) -> str:
     return f"{words}  score {verdict.score:9.4g}  threshold {verdict.threshold:9.4g}  {proof}{verdict.path}"
 
 
-def evaluated(detector: AdvRAD, dataset: Dataset, *, skip_bad: bool, seed: int, max_pixels: int) -> EvaluationResult:
+def evaluated(detector: AdvRAD, dataset: Dataset, options: DataOptions, seed: int) -> EvaluationResult:
     """Measure a detector and show progress; arguments as of :func:`advrad.inference.evaluation.evaluate`."""
     with Screen() as screen:
         screen.stage("Evaluating")
-        evaluation = evaluate(detector, dataset, skip_bad=skip_bad, seed=seed, progress=screen, max_pixels=max_pixels)
+        evaluation = evaluate(detector, dataset, options=options, seed=seed, progress=screen)
         for words in (*evaluation.notes, *(f"skipped: {error}" for error in evaluation.skipped)):
             screen.note(words)
     return evaluation
@@ -191,7 +195,7 @@ def evaluated(detector: AdvRAD, dataset: Dataset, *, skip_bad: bool, seed: int, 
 def attack(
     name: str,
     data: Path,
-    options: audits.AttackOptions,
+    options: AttackOptions,
     folder: Path | None,
     *,
     source: str | None,
@@ -216,7 +220,7 @@ def attack(
 
 
 def checks(
-    name: str, data: Path, options: audits.AttackOptions, folder: Path | None, *, as_json: bool, device: str
+    name: str, data: Path, options: AttackOptions, folder: Path | None, *, as_json: bool, device: str
 ) -> int:
     """Make every check and print what it saw.
 
@@ -237,7 +241,7 @@ def checks(
 def curve(
     name: str,
     data: Path,
-    options: audits.AttackOptions,
+    options: AttackOptions,
     over: str,
     values: list[str],
     folder: Path | None,
@@ -267,7 +271,7 @@ def curve(
 def certify(
     name: str,
     data: Path,
-    options: certificates.CertifyOptions,
+    options: CertifyOptions,
     folder: Path | None,
     *,
     as_json: bool,
@@ -290,7 +294,7 @@ def certify(
         print(drawing)
 
 
-def _case(name: str, data: Path, options: audits.AttackOptions, device: str) -> audits.AttackJob:
+def _case(name: str, data: Path, options: AttackOptions, device: str) -> audits.AttackJob:
     """Detector and images; what is wrong with the options shows before anything is loaded for long."""
     Threat.of(options.norm, options.eps)
     return audits.prepare(load_target(name, device), data, options)
@@ -331,18 +335,15 @@ def report(
     folder: Path,
     data: Path,
     output: Path,
-    layout: str,
-    category: str | None,
+    options: DataOptions,
     *,
-    skip_bad: bool,
     seed: int,
-    max_pixels: int,
     device: str,
 ) -> None:
     """Evaluate a model, and write a page of it; the arguments are those of the command."""
-    dataset = find_records(data, layout, category)
+    dataset = find_records(data, options)
     detector = detector_on(folder, device)
-    evaluation = evaluated(detector, dataset, skip_bad=skip_bad, seed=seed, max_pixels=max_pixels)
-    write_report(output, report_content(evaluation, detector, folder, max_pixels=max_pixels))
+    evaluation = evaluated(detector, dataset, options, seed)
+    write_report(output, report_content(evaluation, detector, folder, max_pixels=options.max_pixels))
     print(output)
     warn(evaluation.figures["warnings"])

@@ -81,16 +81,18 @@ def inspect_data(
     from advrad.cli.console import Screen, show_inspection
     from advrad.data.inspection import inspect
     from advrad.data.layouts import find_records
+    from advrad.data.options import DataOptions
 
-    dataset = find_records(data, layout, category)
+    options = DataOptions(layout=layout, category=category, max_pixels=max_pixels)
+    dataset = find_records(data, options)
     with Screen() as screen:
         screen.stage("Reading images")
         found = inspect(
             dataset,
+            options,
             seed=seed,
             false_alarm_rate=false_alarm_rate,
             size_px=size_px,
-            max_pixels=max_pixels,
             progress=screen,
         )
     if as_json:
@@ -140,9 +142,9 @@ def train(
     one_of("--score", score, ("auto", "robust", "paper"))
     one_of("--precision", precision, ("auto", "float32", "bfloat16"))
     from advrad.cli import commands
-    from advrad.training.plan import RunOptions
+    from advrad.training.options import RunOptions
 
-    options = RunOptions.parse(typed(context, RunOptions.model_fields), "options")
+    options = RunOptions.parse(typed(context, RunOptions.flat_fields()))
     return commands.train(data, output, options, resume)
 
 
@@ -177,9 +179,9 @@ def calibrate(
     if score is not None:
         one_of("--score", score, ("auto", "robust", "paper"))
     from advrad.cli import commands
-    from advrad.training.recalibrate import CalibrateOptions
+    from advrad.training.options import CalibrateOptions
 
-    options = CalibrateOptions.parse(typed(context, CalibrateOptions.model_fields), "options")
+    options = CalibrateOptions.parse(typed(context, CalibrateOptions.model_fields))
     commands.calibrate(run, data, options, output)
 
 
@@ -221,7 +223,7 @@ def predict(
     typed = {name: value for name, value in asked.items() if value is not None}
     if typed and not certify:
         raise ConfigError(f"--{next(iter(typed))}: goes with --certify, and only with it")
-    from advrad.certificates.pipeline import PredictionCertificateOptions
+    from advrad.certificates.options import PredictionCertificateOptions
     from advrad.cli import commands
 
     commands.predict(
@@ -232,7 +234,7 @@ def predict(
         skip_bad=skip_bad,
         max_pixels=max_pixels,
         device=device,
-        certify=PredictionCertificateOptions.parse(typed, "options") if certify else None,
+        certify=PredictionCertificateOptions.parse(typed) if certify else None,
     )
 
 
@@ -256,18 +258,21 @@ def evaluate(
     from advrad.cli import commands
     from advrad.cli.console import show_figures
     from advrad.data.layouts import find_records
+    from advrad.data.options import DataOptions
+    from advrad.detectors.config import RecordedFigures
     from advrad.detectors.model_folder import save_figures
     from advrad.inference.evaluation import write_scores
 
     if scores is not None:
         make_place(scores)
-    dataset = find_records(data, layout, category)
+    options = DataOptions(layout=layout, category=category, skip_bad=skip_bad, max_pixels=max_pixels)
+    dataset = find_records(data, options)
     detector = commands.detector_on(run, device)
-    evaluation = commands.evaluated(detector, dataset, skip_bad=skip_bad, seed=seed, max_pixels=max_pixels)
+    evaluation = commands.evaluated(detector, dataset, options, seed)
     if scores is not None:
         write_scores(scores, evaluation)
     if save:
-        save_figures(run, evaluation.figures)
+        save_figures(run, RecordedFigures.model_validate(evaluation.figures))
     if as_json:
         put_json(evaluation.figures)
         warn(evaluation.figures["warnings"])
@@ -299,11 +304,11 @@ def report(
     if output is None:
         raise ConfigError("-o: is needed; name the HTML file")
     from advrad.cli import commands
+    from advrad.data.options import DataOptions
 
     make_place(output)
-    commands.report(
-        run, data, output, layout, category, skip_bad=skip_bad, seed=seed, max_pixels=max_pixels, device=device
-    )
+    options = DataOptions(layout=layout, category=category, skip_bad=skip_bad, max_pixels=max_pixels)
+    commands.report(run, data, output, options, seed=seed, device=device)
 
 
 @app.command()
@@ -311,10 +316,10 @@ def info(run: Run, as_json: AsJson = False) -> None:
     """Show everything that is known of a model folder."""
     from advrad.cli.console import show_facts
     from advrad.detectors.config import DetectorConfig
-    from advrad.detectors.model_folder import load_folder
+    from advrad.detectors.model_folder import CONFIG_NAME, load_folder
 
     values, tensors = load_folder(run)
-    config = DetectorConfig.parse(values, str(run / "config.json"))
+    config = DetectorConfig.parse(values, str(run / CONFIG_NAME))
     weights = [tensor for name, tensor in tensors.items() if name.startswith("denoiser.")]
     facts = {
         "folder": str(run),
@@ -326,7 +331,7 @@ def info(run: Run, as_json: AsJson = False) -> None:
         put_json(facts)
         return
     # The candidates are many; the report shows them.
-    facts["training"] = {name: value for name, value in config.training.items() if name != "tried"}
+    facts["training"] = config.training.model_dump(mode="json", exclude={"tried"})
     show_facts("Model", facts)
 
 
@@ -343,6 +348,6 @@ def demo(
 ) -> int:
     """Train, evaluate and report on a made-up product. A second call goes on where the first was stopped."""
     from advrad.cli import commands
-    from advrad.training.plan import RunOptions
+    from advrad.training.options import RunOptions
 
-    return commands.demo(output, RunOptions.parse(typed(context, RunOptions.model_fields), "options"))
+    return commands.demo(output, RunOptions.parse(typed(context, RunOptions.flat_fields())))

@@ -11,7 +11,7 @@ from advrad.cli.options import AsJson, Category, Data, Device, Layout, MaxPixels
 from advrad.data.records import MAX_PIXELS
 
 if TYPE_CHECKING:
-    from advrad.attacks.pipeline import AttackOptions
+    from advrad.attacks.options import AttackOptions
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -172,10 +172,10 @@ def certify(
     The same command goes on where it was stopped.
     """
     one_of("--method", method, ("auto", "percentile", "two-path"))
-    from advrad.certificates.pipeline import CertifyOptions
+    from advrad.certificates.options import CertifyOptions
     from advrad.cli import commands
 
-    options = CertifyOptions.parse(typed(context, CertifyOptions.flat_names()))
+    options = CertifyOptions.parse(typed(context, CertifyOptions.flat_fields()))
     commands.certify(run, data, options, output, as_json=as_json, device=device)
 
 
@@ -204,6 +204,6 @@ def bench(
 def _attack_options(context: typer.Context) -> AttackOptions:
     if "gradients" in context.params:
         one_of("--gradients", context.params["gradients"], ("auto", "float32", "bfloat16"))
-    from advrad.attacks.pipeline import AttackOptions
+    from advrad.attacks.options import AttackOptions
 
-    return AttackOptions.parse(typed(context, AttackOptions.flat_names()))
+    return AttackOptions.parse(typed(context, AttackOptions.flat_fields()))

@@ -11,11 +11,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from advrad.data.records import Record, Split
 from advrad.errors import AdvradError, ConfigError, DataError
 from advrad.utils.imports import load_name
+
+
+class Datamodule(Protocol):
+    """What is used of a datamodule of anomalib; its data sets appear with ``setup``."""
+
+    def setup(self) -> object:
+        """Find the images."""
 
 
 class Contents(NamedTuple):
@@ -34,20 +41,23 @@ class Contents(NamedTuple):
     notes: list[str]
 
 
-def read_datamodule(name: str) -> Contents:
-    """Run a file, set up the datamodule in it, and list its images.
+def read_datamodule(datamodule: Datamodule, name: str) -> Contents:
+    """Set up a datamodule and list its images.
 
     Nothing is downloaded: ``prepare_data`` is not called.
 
     Args:
-        name: ``FILE.py:NAME``, where NAME is a datamodule, or a function or class that makes one when called without
-            arguments.
+        datamodule: The datamodule.
+        name: Its name in errors.
 
     Raises:
-        ConfigError: the file cannot be run, holds no such name, or it is no datamodule.
-        DataError: the datamodule cannot be set up, or a sample names no image.
+        ConfigError: It is no datamodule of anomalib.
+        DataError: It cannot be set up, or a sample names no image.
     """
-    datamodule = _made(name)
+    if not callable(getattr(datamodule, "setup", None)):
+        raise ConfigError(
+            f"{name}: is not a datamodule but {type(datamodule).__name__}; name one, or a function that makes one"
+        )
     try:
         datamodule.setup()
         train, test = (getattr(datamodule, key, None) for key in ("train_data", "test_data"))
@@ -81,21 +91,31 @@ def read_datamodule(name: str) -> Contents:
     return Contents(root, str(category), records, notes)
 
 
-def _made(name: str) -> Any:
-    """The datamodule under a name."""
-    found = load_name(name)
+def describe_datamodule(datamodule: Datamodule) -> str:
+    """The name of a datamodule in errors: its own, or that of its class."""
+    return str(getattr(datamodule, "name", None) or type(datamodule).__name__)
+
+
+def load_datamodule(name: str) -> Datamodule:
+    """Run a Python file and take the datamodule in it.
+
+    Args:
+        name: ``FILE.py:NAME``, where NAME is a datamodule, or a function or class that makes one when called without
+            arguments.
+
+    Raises:
+        ConfigError: The file cannot be run, or holds no such name.
+    """
+    found: Any = load_name(name)
     if callable(found) and (isinstance(found, type) or not hasattr(found, "setup")):
         try:
             found = found()
         except AdvradError:
             raise
         except Exception as error:  # whatever the user's own code raises
-            raise ConfigError(f"{name}: cannot be called ({type(error).__name__}: {error}); mend it first") from None
-    if not callable(getattr(found, "setup", None)):
-        raise ConfigError(
-            f"{name}: is no datamodule but {type(found).__name__}; name one, or a function that makes one"
-        )
-    return found
+            raise ConfigError(f"{name}: cannot be called ({type(error).__name__}: {error}); fix it first") from None
+    made: Datamodule = found
+    return made
 
 
 def _rows(dataset: Any) -> list[dict[str, Any]] | None:

@@ -24,10 +24,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from advrad.data.datamodules import read_datamodule
+from advrad.data.datamodules import Datamodule, describe_datamodule, load_datamodule, read_datamodule
+from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.errors import ConfigError, DataError
 from advrad.utils.imports import is_file_name
+
+ImageSource = str | Path | Datamodule
+"""Where images come from: a folder, ``FILE.py:NAME`` for a datamodule in a Python file, or a datamodule of anomalib."""
 
 Layout = Literal["mvtec", "visa", "btad", "folder", "datamodule"]
 
@@ -71,24 +75,34 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-def find_records(root: Path, layout: str = "auto", category: str | None = None) -> Dataset:
-    """List the images of one product, without opening any.
+def find_records(data: ImageSource, options: DataOptions = DataOptions()) -> Dataset:
+    """List the images of one product without opening them.
 
     Args:
-        root: the product's folder, or that of a data set with several products; or ``FILE.py:NAME`` for a datamodule.
-            The file is run.
-        layout: one of `LAYOUTS`, or ``auto`` to tell by the folders.
-        category: the product, where root holds several.
+        data: Folder of the product, or of a data set with several products; ``FILE.py:NAME`` for a datamodule in a
+            Python file, which is run; or a datamodule of anomalib.
+        options: Layout of the folders and category.
+
+    Returns:
+        The images, with at least two normal ones for training.
 
     Raises:
-        ConfigError: no such layout, or the file holds no datamodule.
-        DataError: the folder is missing, does not have this layout, or holds fewer than two normal images to
-            train on.
+        ConfigError: The layout is unknown, or the file holds no datamodule.
+        DataError: The folder is missing, does not have this layout, or holds fewer than two normal images for
+            training.
     """
-    root = Path(root)
+    layout, category = options.layout, options.category
     if layout != "auto" and layout not in LAYOUTS:
-        raise ConfigError(f"layout {layout!r} is unknown; choose auto, {', '.join(LAYOUTS)}")
-    found = _datamodule(str(root), layout, category) if is_file_name(str(root)) else _lying(root, layout, category)
+        raise ConfigError(f"is unknown; choose auto, {', '.join(LAYOUTS)}", option="layout", value=layout)
+    if not isinstance(data, (str, Path)):
+        root = Path(describe_datamodule(data))
+        found = _datamodule(data, str(root), layout, category)
+    elif is_file_name(str(data)):
+        root = Path(data)
+        found = _datamodule(load_datamodule(str(data)), str(data), layout, category)
+    else:
+        root = Path(data)
+        found = _lying(root, layout, category)
     normals = [record for record in found.records if record.split == "train"]
     if len(normals) < 2:
         count = "only one normal image" if normals else "no normal image"
@@ -106,11 +120,11 @@ def find_records(root: Path, layout: str = "auto", category: str | None = None) 
     return found
 
 
-def _datamodule(name: str, layout: str, category: str | None) -> Dataset:
-    """What a file's datamodule holds."""
+def _datamodule(datamodule: Datamodule, name: str, layout: str, category: str | None) -> Dataset:
+    """The images of a datamodule."""
     if layout not in ("auto", "datamodule"):
-        raise ConfigError(f"--layout {layout}: is for folders, but {name} names a datamodule; leave it out")
-    contents = read_datamodule(name)
+        raise ConfigError(f"is for folders, but {name} is a datamodule; leave it out", option="layout", value=layout)
+    contents = read_datamodule(datamodule, name)
     if category not in (None, contents.category):
         raise DataError(f"{name}: has no category {category!r}; it holds: {contents.category}")
     notes = _Notes()
@@ -158,7 +172,7 @@ def _product(root: Path, layout: Layout | None, category: str | None) -> tuple[P
         if len(products) > 1:
             several = ", ".join(path.name for path in products)
             raise DataError(
-                f"{root}: holds several categories ({several}); name one, as {products[0]} or with --category"
+                f"{root}: holds several categories ({several}); name one, as {products[0]} or as the category"
             )
         base = products[0] if products else root
         own = _layout_of(base)
@@ -254,7 +268,7 @@ def _visa(root: Path, category: str | None) -> Dataset | None:
         category = names[0]
     if category is None:
         raise DataError(
-            f"{root}: holds several categories ({', '.join(names)}); name one, as {base / names[0]} or with --category"
+            f"{root}: holds several categories ({', '.join(names)}); name one, as {base / names[0]} or as the category"
         )
     if category not in names:
         raise DataError(f"{table}: has no category {category!r}; it holds: {', '.join(names)}")

@@ -85,7 +85,6 @@ def load_images(
         size_px: side of the square.
         options: Bound on each image, and whether images that cannot be read are left out.
         cache_dir: None for :func:`advrad.data.cache.default_folder`, False for no cache.
-        max_pixels: bound on each image as it lies in its file.
         progress: Receives the progress.
 
     Raises:
@@ -175,7 +174,7 @@ def _ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_
 
 
 def _decoded(
-    records: tuple[Record, ...], size_px: int, skip_bad: bool, max_pixels: int, progress: ProgressReporter
+    records: tuple[Record, ...], size_px: int, options: DataOptions, progress: ProgressReporter
 ) -> cache.Entry:
     """Decode all images; only with ``skip_bad`` are some of them bad."""
     values = np.empty((len(records), 3, size_px, size_px), dtype=np.uint16)

@@ -48,7 +48,7 @@ def normals_needed(false_alarm_rate: float) -> int:
         ConfigError: the rate is not strictly between 0 and 1.
     """
     if not 0 < false_alarm_rate < 1:
-        raise ConfigError(f"--false-alarm-rate {false_alarm_rate:g}: must lie strictly between 0 and 1")
+        raise ConfigError("must lie strictly between 0 and 1", option="false_alarm_rate", value=false_alarm_rate)
     # The tiny allowance keeps 1 / 0.05 at 20 in floating point.
     return math.ceil(1 / false_alarm_rate - 1e-9) - 1
 
@@ -102,7 +102,7 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
     n = len(normals)
     if n < MIN_NORMALS:
         raise DataError(
-            f"{n} good {'image' if n == 1 else 'pictures'} to train on; at least {MIN_NORMALS} are needed, "
+            f"{n} normal image{'s' if n != 1 else ''} to train on; at least {MIN_NORMALS} are needed, "
             "and several dozen for a good detector: add normal images"
         )
     spare = n // 2

@@ -14,7 +14,8 @@ from advrad import metrics
 from advrad.data import shortcuts
 from advrad.data.layouts import Dataset
 from advrad.data.loading import load_images, load_masks
-from advrad.data.records import MAX_PIXELS, Record
+from advrad.data.options import DataOptions
+from advrad.data.records import Record
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import CheckpointError, DataError, ImageError
 from advrad.utils.files import write_text
@@ -61,10 +62,9 @@ def evaluate(
     detector: AdvRAD,
     dataset: Dataset,
     *,
-    skip_bad: bool = False,
+    options: DataOptions = DataOptions(),
     seed: int = 0,
     progress: ProgressReporter = SILENT,
-    max_pixels: int = MAX_PIXELS,
     batch_size: int = 8,
 ) -> EvaluationResult:
     """Measure a detector on the test split; no other image is looked at.
@@ -72,10 +72,9 @@ def evaluate(
     Args:
         detector: with or without a threshold.
         dataset: as of :func:`advrad.data.layouts.find_records`.
-        skip_bad: leave out images that cannot be read, and count masks that cannot be read as unknown.
+        options: Bound on each image, and whether images and masks that cannot be read are left out.
         seed: of the interval's resampling.
         progress: Receives the progress.
-        max_pixels: bound on each image file.
         batch_size: images at a time; does not change the figures.
 
     Raises:
@@ -90,9 +89,9 @@ def evaluate(
         )
     size_px = detector.size_px
     # Masks first: they are quick to read, and a wrong one should not cost the scoring.
-    stack = load_images(wanted, size_px, skip_bad=skip_bad, max_pixels=max_pixels)
+    stack = load_images(wanted, size_px, options)
     records = stack.records
-    masks, known = load_masks(records, size_px, skip_bad=skip_bad, max_pixels=max_pixels)
+    masks, known = load_masks(records, size_px, options)
     maps = np.empty((len(records), size_px, size_px), dtype=np.float32)
     scores = np.empty(len(records), dtype=np.float64)
     statistics = []

@@ -6,8 +6,8 @@ import yaml
 
 from advrad.denoisers.lean import LeanConfig
 from advrad.detectors.config import Calibration, DetectorConfig
-from advrad.detectors.model_card import category_of, promise, render
-from advrad.detectors.scoring import NoiseView, ScoreConfig, describe
+from advrad.detectors.model_card import promise, render
+from advrad.detectors.score_config import NoiseView, ScoreConfig, describe
 
 FIGURES = {
     "image_auroc": 0.98765,
@@ -27,7 +27,7 @@ def config(**changes: object) -> DetectorConfig:
     values: dict[str, object] = {
         "denoiser": LeanConfig(),
         "size_px": 64,
-        "score": ScoreConfig(looks=(NoiseView(view_px=64, sigma=0.2),)),
+        "score": ScoreConfig(views=(NoiseView(view_px=64, sigma=0.2),)),
         "calibration": Calibration(threshold=1.25, false_alarm_rate=0.05, n=19, heat_low=0.5, heat_high=1.5),
         "training": {
             "plan": {
@@ -104,7 +104,7 @@ def test_a_detector_without_threshold_or_history_has_a_card_too() -> None:
     text = render(bare)
     assert "does not decide" in promise(bare)
     assert "| Threshold" not in text
-    assert category_of(bare) == ""
+    assert bare.training.category == ""
     assert "# AdvRAD detector\n" in text
 
 
@@ -117,7 +117,7 @@ def test_a_category_cannot_break_the_page() -> None:
 
 def test_the_score_is_described_in_one_line() -> None:
     looks = [NoiseView(view_px=64, sigma=0.2), NoiseView(view_px=32, sigma=0.1)]
-    score = ScoreConfig(looks=tuple(looks), pooling=0.002)
+    score = ScoreConfig(views=tuple(looks), pooling=0.002)
     assert describe(score) == (
         "scales averaged, level absolute, normalisation none, filter 3 px, mean of the top 0.2%; 32+64 px;"
         " noise 0.1, 0.2"

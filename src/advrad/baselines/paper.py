@@ -13,7 +13,7 @@ from pydantic import Field
 from advrad.baselines.base import FitContext
 from advrad.data.splits import split_normals
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.scoring import NoiseView, paper_score
+from advrad.detectors.score_config import NoiseView, paper_score
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError
 from advrad.training.score_selection import REFERENCES, forced
@@ -38,34 +38,32 @@ class PaperOptions(Config):
     draws: int = Field(1, ge=1)
 
 
-def fit_paper(lesson: FitContext, options: PaperOptions) -> WhiteBoxAdvRAD:
-    """Give the lesson's trained denoiser the paper's score.
+def fit_paper(context: FitContext, options: PaperOptions) -> WhiteBoxAdvRAD:
+    """Give the context's trained denoiser the paper's score.
 
     The mean error map is that of training images, location and scale those of images that the denoiser has not
     seen, shared out as in its own training.
 
     Args:
-        lesson: with a trained detector.
+        context: with a trained detector.
         options: see there.
 
     Raises:
-        ConfigError: the lesson has no trained detector.
+        ConfigError: the context has no trained detector.
     """
-    if lesson.diffusion is None:
-        raise ConfigError("the paper's score needs a trained AdvRAD; the lesson has none")
-    trained = lesson.diffusion()
+    if context.diffusion is None:
+        raise ConfigError("the paper's score needs a trained AdvRAD; the context has none")
+    trained = context.diffusion()
     config = trained.detector_config
-    plan = config.training.get("plan", {})
-    views = plan.get("train", {}).get("views", [])
-    whole = [view["picture_px"] for view in views if view["picture_px"] == view["window_px"]]
+    whole = [view.image_px for view in config.training.loop.views if view.image_px == view.window_px]
     side = options.view_px or max(whole, default=config.size_px)
     score = paper_score(config.size_px, options.sigma, options.filter_px)
     look = NoiseView(view_px=side, sigma=options.sigma)
     score = score.model_copy(update={"looks": (look,), "steps": options.steps, "draws": options.draws})
-    split = split_normals(lesson.good.records, lesson.seed)
-    rows = {record: index for index, record in enumerate(lesson.good.records)}
-    references = lesson.good.batch([rows[record] for record in split.train[:REFERENCES]])
-    normals = lesson.good.batch([rows[record] for record in split.selection])
-    selection = forced(trained.denoiser, references, normals, score, lesson.generator("paper"))
-    settings = config.model_copy(update={"score": score, "calibration": None, "guarantee": None})
+    split = split_normals(context.normal_images.records, context.seed)
+    rows = {record: index for index, record in enumerate(context.normal_images.records)}
+    references = context.normal_images.batch([rows[record] for record in split.train[:REFERENCES]])
+    normals = context.normal_images.batch([rows[record] for record in split.selection])
+    selection = forced(trained.denoiser, references, normals, score, context.generator("paper"))
+    settings = config.model_copy(update={"score": score, "calibration": None, "robust_calibration": None})
     return WhiteBoxAdvRAD(AdvRAD(trained.denoiser, settings, selection.statistics).to(trained.device))

@@ -152,7 +152,7 @@ class JobRunner:
             function = load_name(str(self.grid.parent / entry.kind))
             return as_detector(function(context, **entry.options.arguments))
         row = BASELINES[entry.kind]
-        if not row.holds:
+        if not row.wraps_detector:
             return row.fit(context, entry.options)
         judge = entry.inner
         assert judge is not None

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advrad.denoisers.base import SCALES
-from advrad.detectors.scoring import NoiseView, ScoreConfig
+from advrad.detectors.score_config import NoiseView, ScoreConfig
 
 Floats = npt.NDArray[np.float64]
 
@@ -130,7 +130,7 @@ def kernels(look: NoiseView, config: ScoreConfig) -> tuple[Kernel, ...]:
         look: of the score.
         config: of the score; its scales and filter matter.
     """
-    return _kernels(look.view_px, config.filter_px, config.scales == "apart")
+    return _kernels(look.view_px, config.filter_px, config.scales == "separate")
 
 
 @lru_cache(maxsize=64)

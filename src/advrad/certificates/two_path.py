@@ -20,11 +20,10 @@ from advrad.certificates.smoothing import side_by_side
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.score_config import NoiseView, ScoreConfig
 from advrad.detectors.scoring import (
     EPS,
     MapStatistics,
-    NoiseView,
-    ScoreConfig,
     combine_scales,
     mean_filter,
     normalise,
@@ -56,7 +55,7 @@ def bounded(
     cells = kernel.cells.to(maps)
     low, high = (roots - cells * reach).clamp_min(0).square(), (roots + cells * reach).square()
     least = most = torch.ones_like(maps[:, :, :1, :1])
-    if config.level == "relative":
+    if config.normalise_by_image_mean:
         own = maps.mean((1, 2, 3), keepdim=True).sqrt()
         change = reach * kernel.sum_norm(torch.full_like(maps[:1], 1 / maps[0].numel()))
         least = (own - change).clamp_min(0).square().clamp(EPS, normal.ceiling)
@@ -146,22 +145,22 @@ class TwoPath:
     def _reaches(self, height_px: int, width_px: int) -> list[float]:
         """How far a change of length 1 can move the image at each look's view."""
         size_px = self.detector.size_px
-        return [resize_norm(height_px, width_px, size_px, look.view_px) for look in self.config.looks]
+        return [resize_norm(height_px, width_px, size_px, look.view_px) for look in self.config.views]
 
     def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
         """See :class:`advrad.certificates.smoothing.Sampler`."""
         reaches = self._reaches(height_px, width_px)
-        return tuple(reach / look.sigma for reach, look in zip(reaches, self.config.looks, strict=True))
+        return tuple(reach / look.sigma for reach, look in zip(reaches, self.config.views, strict=True))
 
     def draw(
         self, image: Tensor, radii: Sequence[float], count: int, generator: torch.Generator
     ) -> tuple[Floats, Floats]:
         """See :class:`advrad.certificates.smoothing.Sampler`."""
         given = resize(image[None].to(self.detector.device), self.detector.size_px)
-        lower = np.empty((len(self.config.looks), len(radii), count))
+        lower = np.empty((len(self.config.views), len(radii), count))
         upper = np.empty_like(lower)
         reaches = self._reaches(*image.shape[1:])
-        for part, (look, reach) in enumerate(zip(self.config.looks, reaches, strict=True)):
+        for part, (look, reach) in enumerate(zip(self.config.views, reaches, strict=True)):
             view = resize(given, look.view_px)
             for start in range(0, count, self.at_once):
                 drawn = slice(start, min(start + self.at_once, count))

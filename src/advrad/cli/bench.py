@@ -12,6 +12,7 @@ from advrad.benchmark.report import bench_report
 from advrad.cli.console import Screen, show_estimates
 from advrad.cli.exit_status import INTERRUPTED
 from advrad.cli.terminal import is_first_process, warn
+from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import ConfigError
 from advrad.utils.formatting import quoted
 
@@ -51,7 +52,7 @@ def run(grid_path: Path, data: Path, folder: Path, only: list[str], *, dry_run: 
 
 def report(folder: Path, output: Path | None) -> None:
     """Make the tables and plots of a bench, and name the files."""
-    if not (folder / "grid.json").is_file() and (folder / "config.json").is_file():
+    if not (folder / "grid.json").is_file() and (folder / CONFIG_NAME).is_file():
         raise ConfigError(f"{folder}: is a model folder; name its DATA, too, and the HTML file with -o")
     for path in bench_report(folder, output or folder / "report"):
         print(path)

@@ -1,27 +1,27 @@
-"""The settings of a detector, as a file can hold them, and the denoiser that they describe."""
+"""The configuration of a detector, as the file ``config.json`` of a model folder holds it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from advrad.denoisers.factory import DenoiserConfig
-from advrad.detectors.scoring import ScoreConfig
+from advrad.detectors.score_config import ScoreConfig
 from advrad.utils.config import Config
 from advrad.utils.precision import Precision
 
 
 class Calibration(Config):
-    """The threshold and where it comes from.
+    """The detector's threshold and how it was set.
 
     Attributes:
-        threshold: verdict defective where score > threshold.
-        false_alarm_rate: promised for normal images like those of the calibration.
-        n: calibration images.
-        heat_low: score-map value at which heat maps begin to glow: the median of the normal maps' maxima.
-        heat_high: value that only the threshold's share of normal maps passes; outlined in heat maps.
-        source: the data, the product in them, and the seed of the split.
+        threshold: Threshold of the score; the verdict is defective where score > threshold.
+        false_alarm_rate: Highest probability that a normal image like those of the calibration exceeds the threshold.
+        n: Number of calibration images.
+        heat_low: Value of the anomaly map at which heat maps start to glow: the median of the normal maps' maxima.
+        heat_high: Value that normal anomaly maps exceed with at most ``false_alarm_rate``; outlined in heat maps.
+        source: Origin of the images: data folder, category and seed of the split.
     """
 
     threshold: float
@@ -33,43 +33,213 @@ class Calibration(Config):
 
 
 class RobustCalibration(Config):
-    """A threshold for the smoothed score that keeps its promise under attack, and where it comes from.
+    """A threshold of the smoothed score that keeps its false-alarm rate under attack, and how it was set.
 
     Attributes:
-        threshold: verdict anomalous where the smoothed score > threshold.
-        false_alarm_rate: promised for normal images like those of the calibration, each moved by up to ``radius``.
-        radius: l2, in [0, 1] pixel units of an image of the detector's own size.
-        n: calibration images.
-        draws: that bounded each of their scores.
-        confidence: with which each of these bounds holds.
-        source: the data, the product in them, and the seed of the split.
+        threshold: Threshold of the smoothed score; the verdict is anomalous where smoothed score > threshold.
+        false_alarm_rate: Highest probability of a false alarm for a normal image like those of the calibration, after
+            any perturbation within ``radius``.
+        radius: Radius of the perturbations, l2, for an image of the detector's own size with values in [0, 1].
+        n: Number of calibration images.
+        n_samples: Number of noise samples that bounded each image's score; ``draws`` in JSON.
+        confidence: Confidence of each of these bounds.
+        source: Origin of the images: data folder, category and seed of the split.
     """
 
     threshold: float
     false_alarm_rate: float = Field(gt=0, lt=1)
     radius: float = Field(ge=0)
     n: int = Field(gt=0)
-    draws: int = Field(gt=0)
+    n_samples: int = Field(gt=0, alias="draws")
     confidence: float = Field(gt=0, lt=1)
     source: dict[str, Any] = Field(default_factory=dict)
 
 
-class DetectorConfig(Config):
-    """Everything about a detector but its tensors.
+class _Record(Config):
+    """Facts stored in a model folder: any may be missing, and older or newer ones that are unknown here are kept.
+
+    Only the facts that were given are written back, so that a file without them stays without them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    @model_serializer(mode="wrap")
+    def _write_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        missing = {
+            field.alias or name
+            for name, field in type(self).model_fields.items()
+            if name not in self.model_fields_set
+        }
+        return {name: value for name, value in write(self).items() if name not in missing}
+
+    def __bool__(self) -> bool:
+        """Whether any fact is stored."""
+        return bool(self.model_fields_set)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stored facts as JSON values."""
+        return self.model_dump(mode="json")
+
+
+class ViewRecord(_Record):
+    """One size at which training showed images.
 
     Attributes:
-        denoiser: kind and shape of the network.
-        size_px: side of the square at which images enter; the published input size.
-        score: how an image is scored.
-        locations: mean normal score of each error map.
-        scales: spread of each error map's normal score.
-        ceilings: of each error map, see :func:`advrad.detectors.scoring.divide_by_image_mean`.
-        noise_seed: of the noise that :meth:`AdvRAD.predict` uses.
-        precision: arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor has it.
-        calibration: None while no threshold was set.
-        guarantee: the threshold of certified verdicts; None while none was set.
-        training: how it was trained: the plan, the numbers of images, what was tried for the score, the versions.
-        figures: measured results, shown in the model card.
+        image_px: Side of the square to which images were resized; ``picture_px`` in JSON.
+        window_px: Side of the random window cut from them; equal to ``image_px`` for whole images.
+    """
+
+    image_px: int = Field(0, alias="picture_px")
+    window_px: int = 0
+
+
+class LoopRecord(_Record):
+    """The options of the training loop that are shown or used later.
+
+    Attributes:
+        seed: Seed of the training.
+        steps: Number of optimiser steps.
+        batch_size: Images per step.
+        learning_rate: Peak learning rate.
+        views: Sizes at which training showed images.
+    """
+
+    seed: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    views: tuple[ViewRecord, ...] = ()
+
+
+class PlanRecord(_Record):
+    """The plan of the training (:class:`advrad.training.plan.RunPlan`, without the names of the images).
+
+    Attributes:
+        category: Name of the product.
+        train: Options of the training loop.
+    """
+
+    category: str | None = None
+    train: LoopRecord = LoopRecord()
+
+
+class ImageCounts(_Record):
+    """Number of normal images used for each purpose.
+
+    Attributes:
+        train: Images from which the weights were learnt.
+        selection: Images with which the score was chosen.
+        calibration: Images with which the threshold was set.
+    """
+
+    train: int = 0
+    selection: int = 0
+    calibration: int = 0
+
+    @property
+    def total(self) -> int:
+        """Number of normal images."""
+        return self.train + self.selection + self.calibration
+
+
+class TrainingRecord(_Record):
+    """How a detector was trained.
+
+    Attributes:
+        plan: Plan of the training; None if it is not recorded.
+        seconds: Duration of the training in seconds.
+        images: Number of normal images by purpose; None if it is not recorded; ``pictures`` in JSON.
+        tried: Name and AUROC of the best candidate scores, best first.
+        candidates: Number of candidate scores.
+        winner: Name of the chosen score.
+        reason: Why it was chosen, in words.
+        attacked: Name and robust or certified AUROC of the finalists, best first; empty if only clean accuracy counted.
+        versions: Versions of the packages used.
+    """
+
+    plan: PlanRecord | None = None
+    seconds: float | None = None
+    images: ImageCounts | None = Field(None, alias="pictures")
+    tried: tuple[tuple[str, float], ...] = ()
+    candidates: int | None = None
+    winner: str | None = None
+    reason: str = ""
+    attacked: tuple[tuple[str, float], ...] = ()
+    versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def category(self) -> str:
+        """Name of the product; empty if it is not recorded."""
+        return (self.plan and self.plan.category) or ""
+
+    @property
+    def loop(self) -> LoopRecord:
+        """Options of the training loop; without values if they are not recorded."""
+        return self.plan.train if self.plan else LoopRecord()
+
+
+class DefectFigures(_Record):
+    """Figures of one kind of defect.
+
+    Attributes:
+        n: Number of its images.
+        auroc: AUROC of its images against all normal images; None without normal images.
+        tpr: Share of its images above the threshold; None without a threshold.
+    """
+
+    n: int = 0
+    auroc: float | None = None
+    tpr: float | None = None
+
+
+class RecordedFigures(_Record):
+    """Figures measured on test images. None stands for what could not be measured.
+
+    Attributes:
+        image_auroc: AUROC over images.
+        image_auroc_ci: 95 % interval of ``image_auroc``.
+        pixel_auroc: AUROC over pixels.
+        aupro: Area under the per-region overlap curve, for false-positive rates up to 30 %.
+        tpr: Share of anomalous images above the threshold.
+        fpr: Share of normal images above the threshold.
+        threshold: Threshold of the score.
+        n_normal: Number of normal test images; ``n_good`` in JSON.
+        n_anomalous: Number of anomalous test images; ``n_defect`` in JSON.
+        per_defect: Figures by kind of defect.
+        shortcuts: AUROC with which brightness, contrast or sharpness alone separates normal from anomalous images.
+        warnings: Texts to show wherever the figures are shown.
+    """
+
+    image_auroc: float | None = None
+    image_auroc_ci: tuple[float, float] | None = None
+    pixel_auroc: float | None = None
+    aupro: float | None = None
+    tpr: float | None = None
+    fpr: float | None = None
+    threshold: float | None = None
+    n_normal: int = Field(0, alias="n_good")
+    n_anomalous: int = Field(0, alias="n_defect")
+    per_defect: dict[str, DefectFigures] = Field(default_factory=dict)
+    shortcuts: dict[str, float] = Field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class DetectorConfig(Config):
+    """Everything about a detector except its tensors.
+
+    Attributes:
+        denoiser: Kind and shape of the denoiser's network.
+        size_px: Side of the square to which images are resized, in pixels.
+        score: How an image is scored.
+        locations: Mean normal score of each error map.
+        scales: Spread of each error map's normal score.
+        ceilings: Ceiling of each error map's mean, see :func:`advrad.detectors.scoring.divide_by_image_mean`.
+        noise_seed: Seed of the noise that :meth:`AdvRAD.predict` uses.
+        precision: Arithmetic of :meth:`AdvRAD.predict`; ``auto`` is bfloat16 where the processor supports it.
+        calibration: Threshold of the score; None if it was not set.
+        robust_calibration: Threshold for certified verdicts; None if it was not set; ``guarantee`` in JSON.
+        training: How the detector was trained.
+        figures: Measured results, shown in the model card.
     """
 
     denoiser: DenoiserConfig
@@ -81,6 +251,6 @@ class DetectorConfig(Config):
     noise_seed: int = Field(0, ge=0)
     precision: Precision = "auto"
     calibration: Calibration | None = None
-    guarantee: RobustCalibration | None = None
-    training: dict[str, Any] = Field(default_factory=dict)
-    figures: dict[str, Any] = Field(default_factory=dict)
+    robust_calibration: RobustCalibration | None = Field(None, alias="guarantee")
+    training: TrainingRecord = TrainingRecord()
+    figures: RecordedFigures = RecordedFigures()

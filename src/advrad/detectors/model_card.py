@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from advrad.detectors.scoring import describe
+from advrad.detectors.score_config import describe
 from advrad.utils.formatting import number, percent
 
 if TYPE_CHECKING:
-    from advrad.detectors.config import DetectorConfig
+    from advrad.detectors.config import DetectorConfig, RecordedFigures
 
 _HEAD = """\
 ---
@@ -47,7 +46,7 @@ def render(config: DetectorConfig) -> str:
     Returns:
         Markdown with a YAML head. It names no folder of the machine on which the detector was trained.
     """
-    product = category_of(config)
+    product = config.training.category
     title = f"AdvRAD detector for {_plain(product)}" if product else "AdvRAD detector"
     parts = [
         f"{_HEAD}\n# {title}\n",
@@ -60,13 +59,6 @@ def render(config: DetectorConfig) -> str:
         _LIMITS,
     ]
     return "\n".join(parts)
-
-
-def category_of(config: DetectorConfig) -> str:
-    """Name of the product the detector was trained on; empty if it is not known."""
-    plan = config.training.get("plan")
-    name = plan.get("category") if isinstance(plan, Mapping) else None
-    return str(name) if name else ""
 
 
 def promise(config: DetectorConfig) -> str:
@@ -104,65 +96,59 @@ def _decision(config: DetectorConfig) -> str:
         rows.append(("Promised false-alarm rate", f"at most {percent(config.calibration.false_alarm_rate)}"))
         rows.append(("Calibration images", str(config.calibration.n)))
     rows.append(("Score", describe(config.score)))
-    reason = config.training.get("reason")
-    if reason:
-        rows.append(("Why this score", str(reason)))
+    if config.training.reason:
+        rows.append(("Why this score", config.training.reason))
     words = "An image is called defective where its score lies above the threshold. "
     return f"## How it decides\n\n{words if config.calibration else ''}{promise(config)}\n\n{_table(rows)}"
 
 
-def _figures(figures: Mapping[str, Any]) -> str:
+def _figures(figures: RecordedFigures) -> str:
     if not figures:
         return (
             "## Measured figures\n\nNot evaluated yet. `advrad evaluate path/to/this/folder DATA --save`"
             " measures the detector\non test images and writes the figures here.\n"
         )
-    interval = figures.get("image_auroc_ci")
-    area = number(figures.get("image_auroc"))
+    interval = figures.image_auroc_ci
+    area = number(figures.image_auroc)
     if interval:
         area += f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
     rows = [
         ("Image AUROC", area),
-        ("Pixel AUROC", number(figures.get("pixel_auroc"))),
-        ("AUPRO (false-positive rate up to 30 %)", number(figures.get("aupro"))),
-        ("Defects found at the threshold (TPR)", percent(figures.get("tpr"))),
-        ("False alarms at the threshold (FPR)", percent(figures.get("fpr"))),
-        ("Test images", f"{figures.get('n_good', 0)} good, {figures.get('n_defect', 0)} defective"),
+        ("Pixel AUROC", number(figures.pixel_auroc)),
+        ("AUPRO (false-positive rate up to 30 %)", number(figures.aupro)),
+        ("Defects found at the threshold (TPR)", percent(figures.tpr)),
+        ("False alarms at the threshold (FPR)", percent(figures.fpr)),
+        ("Test images", f"{figures.n_normal} good, {figures.n_anomalous} defective"),
     ]
     words = "On test images that were not used for training or calibration."
-    warnings = "".join(f"> **Warning.** {_plain(warning)}\n\n" for warning in figures.get("warnings", ()))
+    warnings = "".join(f"> **Warning.** {_plain(warning)}\n\n" for warning in figures.warnings)
     text = f"## Measured figures\n\n{words}\n\n{warnings}{_table(rows)}"
-    per_defect = figures.get("per_defect") or {}
-    if per_defect:
+    if figures.per_defect:
         lines = ["", "| Defect | Images | AUROC | Found |", "|---|---:|---:|---:|"]
         lines += [
-            f"| {_plain(name)} | {row['n']} | {number(row['auroc'])} | {percent(row['tpr'])} |"
-            for name, row in per_defect.items()
+            f"| {_plain(name)} | {row.n} | {number(row.auroc)} | {percent(row.tpr)} |"
+            for name, row in figures.per_defect.items()
         ]
         text += "\n".join(lines) + "\n"
     return text
 
 
 def _making(config: DetectorConfig) -> str:
-    training = config.training
+    training, loop = config.training, config.training.loop
     rows = [("Denoiser", config.denoiser.kind), ("Input size", f"{config.size_px} x {config.size_px} px")]
-    product = category_of(config)
-    if product:
-        rows.insert(0, ("Product", product))
-    plan = training.get("plan")
-    loop = plan.get("train") if isinstance(plan, Mapping) else None
-    if isinstance(loop, Mapping):
-        rows += [("Steps", str(loop.get("steps"))), ("Batch size", str(loop.get("batch_size")))]
-        rows.append(("Seed", str(loop.get("seed"))))
-    images = training.get("pictures")
-    if isinstance(images, Mapping):
-        parts = ", ".join(f"{count} for {name}" for name, count in images.items())
-        rows.append(("Normal images", parts.replace("for train", "for training")))
-    if isinstance(training.get("seconds"), int | float):
-        rows.append(("Training time", f"{training['seconds'] / 60:.1f} min"))
-    versions = training.get("versions")
-    if isinstance(versions, Mapping):
-        rows.append(("Versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    if training.category:
+        rows.insert(0, ("Product", training.category))
+    if loop:
+        rows += [("Steps", str(loop.steps)), ("Batch size", str(loop.batch_size)), ("Seed", str(loop.seed))]
+    if training.images:
+        counts = training.images
+        parts = f"{counts.train} for training, {counts.selection} for selection, {counts.calibration} for calibration"
+        rows.append(("Normal images", parts))
+    if training.seconds is not None:
+        rows.append(("Training time", f"{training.seconds / 60:.1f} min"))
+    if training.versions:
+        versions = (f"{name} {version}" for name, version in training.versions.items())
+        rows.append(("Versions", ", ".join(versions)))
     return f"## How it was made\n\n{_table(rows)}"
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from advrad.detectors.config import DetectorConfig
+from advrad.detectors.config import DetectorConfig, RecordedFigures
 from advrad.detectors.model_card import render
 from advrad.errors import CheckpointError, OutputError
 from advrad.utils.files import atomic_path, make_folder, write_json, write_text
@@ -164,7 +164,7 @@ def download(
 CARD_NAME = "README.md"
 
 
-def save_figures(folder: Path, figures: dict[str, Any]) -> DetectorConfig:
+def save_figures(folder: Path, figures: RecordedFigures) -> DetectorConfig:
     """Put measured figures into a model folder: its ``config.json`` and its model card. The weights stay.
 
     Returns:
@@ -180,7 +180,8 @@ def save_figures(folder: Path, figures: dict[str, Any]) -> DetectorConfig:
         header = {name: values.pop(name) for name in ("format", "format_version", "weights_sha256")}
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); train again or copy the folder again") from None
-    config = DetectorConfig.parse(values | {"figures": figures}, str(path))
-    write_json(path, header | config.model_dump(mode="json"))
+    values["figures"] = figures.to_dict()
+    config = DetectorConfig.parse(values, str(path))
+    write_json(path, header | values)
     write_text(folder / CARD_NAME, render(config))
     return config

@@ -11,8 +11,8 @@ from advrad.data.images import read_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import to_tensor
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.model_card import category_of, promise
-from advrad.detectors.scoring import describe
+from advrad.detectors.model_card import promise
+from advrad.detectors.score_config import describe
 from advrad.errors import DataError
 from advrad.inference.evaluation import EvaluationResult
 from advrad.inference.heatmaps import heat
@@ -43,7 +43,7 @@ def report_content(
     """
     config, figures = detector.detector_config, evaluation.figures
     misses, alarms, finds = pick_gallery(evaluation.labels, evaluation.scores)
-    tried = [Choice(str(name), float(value)) for name, value in config.training.get("tried", [])]
+    tried = [Choice(name, value) for name, value in config.training.tried]
     winner = describe(config.score)
     shown = tried[:_SHOWN_CHOICES]
     shown += [choice for choice in tried[_SHOWN_CHOICES:] if choice.name == winner]
@@ -71,7 +71,7 @@ def report_content(
         choices=tuple(shown),
         winner=winner if any(choice.name == winner for choice in shown) else None,
         choice_metric="AUROC of held-out normal images against synthetic defects",
-        choice_reason=str(config.training.get("reason", "")),
+        choice_reason=config.training.reason,
         attacks=_results(run_folder, "attacks/*/result.json", evaluation.category),
         curves=_results(run_folder, "attacks/curve-*.json", evaluation.category),
         certificates=_results(run_folder, "certificates/*/result.json", evaluation.category),
@@ -119,17 +119,14 @@ def _item(evaluation: EvaluationResult, detector: AdvRAD, index: int, max_pixels
 
 def _provenance(detector: AdvRAD) -> dict[str, Any]:
     config = detector.detector_config
-    plan = config.training.get("plan", {})
-    loop = plan.get("train", {}) if isinstance(plan, dict) else {}
-    known = {name: loop[name] for name in ("seed", "steps", "batch_size", "learning_rate") if name in loop}
+    loop = config.training.loop.model_dump(mode="json", include={"seed", "steps", "batch_size", "learning_rate"})
+    recorded = config.training.to_dict()
     rest: dict[str, Any] = {
-        name: config.training[name]
-        for name in ("pictures", "seconds", "candidates", "versions")
-        if name in config.training
+        name: recorded[name] for name in ("pictures", "seconds", "candidates", "versions") if name in recorded
     }
     if config.calibration is not None:
         rest["calibration"] = {
             "pictures": config.calibration.n,
             "false_alarm_rate": config.calibration.false_alarm_rate,
         }
-    return {"category": category_of(config), **known, **rest}
+    return {"category": config.training.category, **loop, **rest}

@@ -224,7 +224,7 @@ def test_another_detector_needs_a_place_for_its_results(advrad: Cli, others: Pat
 def test_one_class_and_no_images_are_refused(advrad: Cli, run: Path, tmp_path: Path) -> None:
     one = make_mvtec(tmp_path, "one", defects={})
     done = advrad("attack", run, one)
-    assert done.status == 2 and "no defective test image" in done.one_error_line()
+    assert done.status == 2 and "no anomalous test image" in done.one_error_line()
     (tmp_path / "empty").mkdir()
     done = advrad("attack", run, tmp_path / "empty")
     assert done.status == 2
@@ -318,5 +318,5 @@ def test_a_limit_is_filled_up_where_one_kind_is_scarce() -> None:
 
 
 def test_both_kinds_must_be_there() -> None:
-    with pytest.raises(DataError, match="no good test image"):
+    with pytest.raises(DataError, match="no normal test image"):
         sample_test_records(records(0, dent=3), None, 0)

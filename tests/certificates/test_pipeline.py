@@ -76,7 +76,7 @@ def guaranteed(folder: Path, threshold: float) -> None:
     """Give a saved detector a threshold for certified verdicts."""
     held = load_detector(folder)
     promise = RobustCalibration(threshold=threshold, false_alarm_rate=0.1, radius=0.1, n=19, draws=64, confidence=0.999)
-    held.detector_config = held.detector_config.model_copy(update={"robust_calibration": promise})
+    held.update_config(robust_calibration=promise)
     held.save_pretrained(folder)
 
 
@@ -314,7 +314,7 @@ def test_missing_folders_and_one_class_are_refused(cli: Cli, run: Path, data: Pa
     assert done.status == 2 and "there is no such folder" in done.one_error_line()
     one = make_mvtec(tmp_path, "one", defects={})
     done = cli("certify", run, one)
-    assert done.status == 2 and "there is no defective test image; both kinds are needed" in done.one_error_line()
+    assert done.status == 2 and "there is no anomalous test image; both classes are needed" in done.one_error_line()
 
 
 def test_a_folder_that_holds_another_run_is_left_alone(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:

@@ -17,28 +17,53 @@ from advrad.utils.seeding import seed_of
 
 
 def sample_test_records(records: Sequence[Record], limit: int | None, seed: int) -> tuple[Record, ...]:
-    """Test images to attack: all, or half good and half defective ones, the kinds of defect taken in turn.
+    """Test images of a data set: all, or half normal and half anomalous ones; see :func:`sample_tests`.
+
+    Args:
+        records: Images of a data set; those for training are ignored.
+        limit: Number of images; None for all.
+        seed: Seed for the choice.
 
     Raises:
-        DataError: images of one kind only.
+        DataError: There are images of one class only.
     """
     test = [record for record in records if record.split == "test"]
-    good = [record for record in test if not record.label]
-    bad = [record for record in test if record.label]
-    if not (good and bad):
-        missing = "good" if not good else "defective"
-        raise DataError(f"there is no {missing} test image; both kinds are needed, good and defective")
-    if limit is None or limit >= len(test):
+    labels = {record.label for record in test}
+    if labels != {0, 1}:
+        missing = "normal" if 0 not in labels else "anomalous"
+        raise DataError(f"there is no {missing} test image; both classes are needed, normal and anomalous")
+    if limit is None:
         return tuple(test)
-    shuffled = np.random.default_rng(seed_of(seed, "limit"))
-    good = [good[i] for i in shuffled.permutation(len(good))]
-    kinds: dict[str, list[Record]] = {}
-    for i in shuffled.permutation(len(bad)):
-        kinds.setdefault(bad[i].defect, []).append(bad[i])
-    turns = [kind[turn] for turn in range(len(bad)) for _, kind in sorted(kinds.items()) if turn < len(kind)]
-    defects = max(limit - len(good), min(limit - limit // 2, len(bad)))
-    wanted = {record.path for record in (*good[: limit - defects], *turns[:defects])}
-    return tuple(record for record in test if record.path in wanted)
+    chosen = sample_tests([record.label for record in test], [record.defect for record in test], limit, seed)
+    return tuple(test[index] for index in chosen)
+
+
+def sample_tests(labels: Sequence[int], defects: Sequence[str], limit: int, seed: int) -> tuple[int, ...]:
+    """Choose test images at random: half normal, half anomalous, with the kinds of defect in turn.
+
+    Where one class has too few images, the other one fills up.
+
+    Args:
+        labels: Labels, n: 0 for normal, 1 for anomalous.
+        defects: Defect names, n.
+        limit: Number of images to choose.
+        seed: Seed for the choice.
+
+    Returns:
+        Positions of the chosen images, ascending; all where there are no more than ``limit``.
+    """
+    if limit >= len(labels):
+        return tuple(range(len(labels)))
+    normal = [index for index, label in enumerate(labels) if not label]
+    anomalous = [index for index, label in enumerate(labels) if label]
+    rng = np.random.default_rng(seed_of(seed, "limit"))
+    normal = [normal[i] for i in rng.permutation(len(normal))]
+    kinds: dict[str, list[int]] = {}
+    for i in rng.permutation(len(anomalous)):
+        kinds.setdefault(defects[anomalous[i]], []).append(anomalous[i])
+    turns = [kind[turn] for turn in range(len(anomalous)) for _, kind in sorted(kinds.items()) if turn < len(kind)]
+    share = max(limit - len(normal), min(limit - limit // 2, len(anomalous)))
+    return tuple(sorted({*normal[: limit - share], *turns[:share]}))
 
 
 def normals_needed(false_alarm_rate: float) -> int:

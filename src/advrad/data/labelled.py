@@ -1,0 +1,208 @@
+"""Labelled test images from any source: a folder, a datamodule, or tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from advrad.data.layouts import Dataset, ImageSource, find_records
+from advrad.data.loading import ImageStack, load_images, load_masks
+from advrad.data.options import DataOptions
+from advrad.data.records import Record
+from advrad.data.splits import sample_test_records, sample_tests
+from advrad.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    DataSource = ImageSource | Dataset | tuple[Tensor | npt.NDArray[Any], Any]
+    """Where labelled images come from: a folder, ``FILE.py:NAME``, a datamodule, records that were found before, or
+    a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) with 0 for normal and 1 for anomalous."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Test images of one size with their labels.
+
+    Attributes:
+        pixels: Images, (n, c, h, w), float32 in [0, 1]; or an image stack, which holds them on disk.
+        labels: Labels, (n,): 0 for normal, 1 for anomalous.
+        names: Names of the images, n different ones; relative paths for files.
+        defects: Defect names, n; ``good`` for normal images.
+        category: Name of the product.
+        records: Files of the images, n; empty for tensors.
+        masks: Ground-truth masks, (n, h, w) bool; None if there are none, or they were not asked for.
+        mask_known: Whether the mask of each image is known, (n,) bool; None without masks.
+        skipped: Errors of the files that were left out.
+        notes: Messages for the user, such as images without a mask.
+
+    Example:
+        >>> import torch
+        >>> from advrad.data.labelled import load_labelled
+        >>> data = load_labelled((torch.rand(4, 3, 32, 32), [0, 0, 1, 1]))
+        >>> len(data), data.defects
+        (4, ('good', 'good', 'anomaly', 'anomaly'))
+    """
+
+    pixels: Tensor | ImageStack
+    labels: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    defects: tuple[str, ...]
+    category: str
+    records: tuple[Record, ...] = ()
+    masks: npt.NDArray[np.bool_] | None = None
+    mask_known: npt.NDArray[np.bool_] | None = None
+    skipped: tuple[ImageError, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def images(self) -> Tensor:
+        """All images in memory, (n, c, h, w), float32 in [0, 1]."""
+        return self.batch(slice(None))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images in pixels."""
+        height, width = self.pixels.values.shape[2:] if isinstance(self.pixels, ImageStack) else self.pixels.shape[2:]
+        return int(height), int(width)
+
+    def batch(self, indices: slice | Sequence[int]) -> Tensor:
+        """Some images, (b, c, h, w), float32 in [0, 1].
+
+        Args:
+            indices: Positions of the images.
+        """
+        return self.pixels.batch(indices) if isinstance(self.pixels, ImageStack) else self.pixels[indices]
+
+    def check_size(self, size_px: int | None) -> None:
+        """Check that the images have the size that a detector needs.
+
+        Args:
+            size_px: Side of the square in pixels; None if every size will do.
+
+        Raises:
+            DataError: The images have another size.
+        """
+        height, width = self.size
+        if size_px is not None and (height, width) != (size_px, size_px):
+            raise DataError(
+                f"the images have {width} x {height} px, but the detector takes {size_px} x {size_px} px; resize them"
+            )
+
+
+def load_labelled(
+    data: DataSource,
+    size_px: int = 256,
+    options: DataOptions = DataOptions(),
+    limit: int | None = None,
+    seed: int = 0,
+    *,
+    masks: bool = True,
+    both_classes: bool = True,
+) -> LabelledImages:
+    """Load the test images of a data set with their labels.
+
+    Args:
+        data: Folder of images, ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule, the records of a
+            data set, or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1
+            (anomalous).
+        size_px: Side of the square to which image files are scaled. Tensors keep their size.
+        options: How image files are found and read.
+        limit: Number of images, half of them normal; None for all.
+        seed: Seed for the choice of these images.
+        masks: Whether to load ground-truth masks.
+        both_classes: Whether images of both classes must be there.
+
+    Raises:
+        ConfigError: An option does not fit the data.
+        DataError: The data cannot be used: no test images, images of one class only, or tensors of the wrong shape,
+            type or range.
+        ImageError: An image or a mask cannot be read, unless ``options.skip_bad``.
+    """
+    if isinstance(data, tuple):
+        return _from_tensors(data, limit, seed, both_classes)
+    dataset = data if isinstance(data, Dataset) else find_records(data, options)
+    wanted = tuple(record for record in dataset.records if record.split == "test")
+    if both_classes or (limit is not None and limit < len(wanted)):
+        wanted = sample_test_records(wanted, limit, seed)
+    if not wanted:
+        raise DataError(
+            f"{dataset.root}: has no test images; add some, as test/good and test/<defect>, or as good/ and <defect>/"
+        )
+    stack = load_images(wanted, size_px, options)
+    records = stack.records
+    labels = np.array([record.label for record in records], dtype=np.int64)
+    if both_classes:
+        _check_classes(labels, str(dataset.root))
+    truth, known = load_masks(records, size_px, options) if masks else (None, None)
+    return LabelledImages(
+        stack,
+        labels,
+        tuple(_name(record, dataset.root) for record in records),
+        tuple(record.defect for record in records),
+        dataset.category,
+        records,
+        truth,
+        known,
+        stack.skipped,
+        stack.notes,
+    )
+
+
+def _name(record: Record, root: Path) -> str:
+    return record.path.relative_to(root).as_posix()
+
+
+def _from_tensors(data: tuple[Any, ...], limit: int | None, seed: int, both_classes: bool) -> LabelledImages:
+    """Check a pair of images and labels."""
+    import torch
+
+    if len(data) != 2:
+        raise DataError(f"data: is a tuple of {len(data)}; give a pair of images and labels")
+    images = torch.from_numpy(data[0]) if isinstance(data[0], np.ndarray) else data[0]
+    if not isinstance(images, torch.Tensor):
+        raise DataError(f"images: are {type(data[0]).__name__}; give a tensor (n, c, h, w)")
+    if images.ndim != 4 or 0 in images.shape:
+        raise DataError(f"images: have the shape {tuple(images.shape)}; give (n, c, h, w)")
+    if not images.is_floating_point():
+        raise DataError(f"images: are {images.dtype}; give float values in [0, 1], such as images / 255")
+    images = images.detach().to("cpu", torch.float32)
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):  # NaN fails, too
+        raise DataError(f"images: have values from {low:g} to {high:g}; give values in [0, 1]")
+    labels = _checked_labels(data[1], len(images))
+    if both_classes:
+        _check_classes(labels, "labels")
+    defects = ["anomaly" if label else "good" for label in labels]
+    names = [f"{index:05}" for index in range(len(images))]
+    chosen = sample_tests(labels.tolist(), defects, limit, seed) if limit is not None else tuple(range(len(images)))
+    return LabelledImages(
+        images[list(chosen)],
+        labels[list(chosen)],
+        tuple(names[index] for index in chosen),
+        tuple(defects[index] for index in chosen),
+        "images",
+    )
+
+
+def _checked_labels(given: Any, count: int) -> npt.NDArray[np.int64]:
+    labels = np.asarray(given.detach().cpu() if hasattr(given, "detach") else given)
+    if labels.shape != (count,):
+        raise DataError(f"labels: have the shape {labels.shape}; give one for each of the {count} images")
+    if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+        raise DataError("labels: must be 0 for normal and 1 for anomalous")
+    return labels.astype(np.int64)
+
+
+def _check_classes(labels: npt.NDArray[np.int64], source: str) -> None:
+    if labels.all() or not labels.any():
+        missing = "normal" if labels.all() else "anomalous"
+        raise DataError(f"{source}: no {missing} test images; both classes are needed, normal and anomalous")

@@ -15,15 +15,24 @@ from sklearn.metrics import roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
 from advrad.errors import ConfigError, DataError
-from advrad.metrics import aupro, auroc, auroc_interval, pixel_auroc, rates, roc_curve
+from advrad.metrics import (
+    aupro,
+    auroc,
+    auroc_interval,
+    auroc_standard_error,
+    pixel_auroc,
+    rates,
+    roc_curve,
+    share_above,
+)
 
 
 def auroc_oracle(labels: np.ndarray, scores: np.ndarray) -> float:
-    """Every pair of a defect and a good sample, one by one."""
+    """Every pair of an anomalous and a normal sample, one by one."""
     wins = 0.0
-    for defect in scores[labels == 1]:
-        for good in scores[labels == 0]:
-            wins += 1.0 if defect > good else 0.5 if defect == good else 0.0
+    for anomalous in scores[labels == 1]:
+        for normal in scores[labels == 0]:
+            wins += 1.0 if anomalous > normal else 0.5 if anomalous == normal else 0.0
     return wins / (int((labels == 1).sum()) * int((labels == 0).sum()))
 
 
@@ -71,9 +80,9 @@ def images(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 @settings(max_examples=150, deadline=None)
 @given(samples())
-def test_auroc_equals_oracle_and_sklearn(sample: tuple[np.ndarray, np.ndarray]) -> None:
+def test_auroc_equals_every_pair_counted(sample: tuple[np.ndarray, np.ndarray]) -> None:
     labels, scores = sample
-    assert auroc(labels, scores) == pytest.approx(auroc_oracle(labels, scores), abs=1e-12)
+    assert auroc(labels, scores) == auroc_oracle(labels, scores)
     assert auroc(labels, scores) == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
@@ -106,6 +115,32 @@ def test_roc_curve_equals_sklearn(sample: tuple[np.ndarray, np.ndarray]) -> None
         assert rates(labels, scores, np.nextafter(threshold, -np.inf)) == (pytest.approx(t), pytest.approx(f))
 
 
+@settings(max_examples=100, deadline=None)
+@given(samples())
+def test_roc_curve_equals_every_threshold_counted(sample: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, scores = sample
+    levels = np.unique(scores)[::-1]
+    normal, anomalous = scores[labels == 0], scores[labels == 1]
+    fpr, tpr = roc_curve(labels, scores)
+    np.testing.assert_array_equal(fpr, [0.0, *((normal >= level).mean() for level in levels)])
+    np.testing.assert_array_equal(tpr, [0.0, *((anomalous >= level).mean() for level in levels)])
+
+
+@settings(max_examples=100, deadline=None)
+@given(samples())
+def test_rates_are_the_shares_of_each_class(sample: tuple[np.ndarray, np.ndarray]) -> None:
+    labels, scores = sample
+    for threshold in np.unique(scores):
+        expected = (share_above(scores[labels == 1], threshold), share_above(scores[labels == 0], threshold))
+        assert rates(labels, scores, threshold) == expected
+
+
+def test_a_share_without_threshold_or_scores_is_none() -> None:
+    assert share_above([], 0.5) is None
+    assert share_above([0.1], None) is None
+    assert share_above([0.5, 0.6], 0.5) == 0.5
+
+
 def test_rates_are_strict() -> None:
     labels, scores = [0, 0, 1, 1], [0.1, 0.5, 0.5, 0.9]
     assert rates(labels, scores, 0.5) == (0.5, 0.0)
@@ -128,8 +163,9 @@ def test_interval() -> None:
     area = auroc(labels, scores)
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = (area * (1 - area) + 49 * (q1 - area**2) + 29 * (q2 - area**2)) / (30 * 50)
+    assert auroc_standard_error(area, 30, 50) == pytest.approx(variance**0.5)
     assert high - low == pytest.approx(2 * 1.96 * variance**0.5, rel=0.3)
-    assert auroc_interval([0, 0, 1], [0.0, 0.1, 0.2], seed=0, draws=5) == (1.0, 1.0)
+    assert auroc_interval([0, 0, 1], [0.0, 0.1, 0.2], seed=0, n_resamples=5) == (1.0, 1.0)
 
 
 def test_interval_equals_plain_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,11 +176,11 @@ def test_interval_equals_plain_bootstrap(monkeypatch: pytest.MonkeyPatch) -> Non
     replay = np.random.default_rng(5)
     areas = []
     for _ in range(40):
-        good = scores[labels == 0][replay.integers(0, 7, 7)]
-        defective = scores[labels == 1][replay.integers(0, 9, 9)]
-        areas.append(auroc_oracle(labels, np.concatenate([good, defective])))
+        normal = scores[labels == 0][replay.integers(0, 7, 7)]
+        anomalous = scores[labels == 1][replay.integers(0, 9, 9)]
+        areas.append(auroc_oracle(labels, np.concatenate([normal, anomalous])))
     expected = np.quantile(areas, [0.025, 0.975])
-    assert auroc_interval(labels, scores, seed=5, draws=40) == pytest.approx(tuple(expected), abs=1e-12)
+    assert auroc_interval(labels, scores, seed=5, n_resamples=40) == pytest.approx(tuple(expected), abs=1e-12)
 
 
 @settings(max_examples=60, deadline=None)
@@ -207,24 +243,24 @@ MASKS, MAPS = np.array([[[True, False]]]), np.array([[[1.0, 0.0]]])
     [
         (lambda: auroc(LABELS, SCORES[:1]), DataError, "do not match"),
         (lambda: auroc(LABELS[:, None], SCORES[:, None]), DataError, r"shape \(n,\)"),
-        (lambda: auroc([], []), DataError, "no defective sample among 0"),
-        (lambda: auroc([0, 0], SCORES), DataError, "no defective sample"),
-        (lambda: auroc([1, 1], SCORES), DataError, "no good sample"),
+        (lambda: auroc([], []), DataError, "no anomalous sample among 0"),
+        (lambda: auroc([0, 0], SCORES), DataError, "no anomalous sample"),
+        (lambda: auroc([1, 1], SCORES), DataError, "no normal sample"),
         (lambda: auroc([0, 2], SCORES), DataError, "neither 0 nor 1"),
         (lambda: auroc(["0", "1"], SCORES), DataError, "neither 0 nor 1"),
         (lambda: auroc(LABELS, [0.0, np.nan]), DataError, "NaN or infinite"),
         (lambda: auroc(LABELS, [0.0, np.inf]), DataError, "NaN or infinite"),
         (lambda: auroc(LABELS, [0j, 1j]), DataError, "real numbers"),
-        (lambda: roc_curve([1, 1], SCORES), DataError, "no good sample"),
-        (lambda: auroc_interval(LABELS, SCORES, seed=0, draws=0), ConfigError, "draws"),
+        (lambda: roc_curve([1, 1], SCORES), DataError, "no normal sample"),
+        (lambda: auroc_interval(LABELS, SCORES, seed=0, n_resamples=0), ConfigError, "n_resamples 0: must be"),
         (lambda: auroc_interval(LABELS, SCORES, seed=0, confidence=1.0), ConfigError, "confidence"),
-        (lambda: auroc_interval([0, 0], SCORES, seed=0), DataError, "no defective sample"),
-        (lambda: rates([0, 0], SCORES, 0.5), DataError, "no defective sample"),
+        (lambda: auroc_interval([0, 0], SCORES, seed=0), DataError, "no anomalous sample"),
+        (lambda: rates([0, 0], SCORES, 0.5), DataError, "no anomalous sample"),
         (lambda: rates(LABELS, SCORES, np.nan), ConfigError, "threshold"),
         (lambda: pixel_auroc(MASKS[0], MAPS[0]), DataError, r"shape \(n, h, w\)"),
         (lambda: pixel_auroc(MASKS, MAPS[:, :, :1]), DataError, "do not match"),
-        (lambda: pixel_auroc(~MASKS & False, MAPS), DataError, "no defective pixel"),
-        (lambda: pixel_auroc(MASKS | True, MAPS), DataError, "no good pixel"),
+        (lambda: pixel_auroc(~MASKS & False, MAPS), DataError, "no anomalous pixel"),
+        (lambda: pixel_auroc(MASKS | True, MAPS), DataError, "no normal pixel"),
         (lambda: pixel_auroc(MASKS * 255, MAPS), DataError, "neither 0 nor 1"),
         (lambda: aupro(MASKS, MAPS * np.nan), DataError, "NaN or infinite"),
         (lambda: aupro(MASKS, MAPS, 0.0), ConfigError, "fpr_limit"),

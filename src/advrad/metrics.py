@@ -1,8 +1,7 @@
-"""Detection metrics: pure functions on arrays, exact, larger scores are more anomalous.
+"""Detection metrics: AUROC, AUPRO, rates and intervals, as functions of NumPy arrays. Larger scores are more anomalous.
 
-Nothing is binned or sampled: every distinct score is a threshold, and a tie between a good and a defective
-sample counts one half. All functions refuse NaN, infinities, wrong shapes and, where a rate would be
-undefined, a missing class.
+All metrics are exact: every distinct score is a threshold, and a tie between a normal and an anomalous sample counts
+one half. All functions refuse NaN, infinities, wrong shapes and, where the metric would be undefined, a missing class.
 """
 
 from __future__ import annotations
@@ -14,6 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from advrad.errors import ConfigError, DataError
 
+__all__ = [
+    "aupro",
+    "auroc",
+    "auroc_interval",
+    "auroc_standard_error",
+    "pixel_auroc",
+    "rates",
+    "roc_curve",
+    "share_above",
+]
+
 Floats = NDArray[np.floating[Any]]
 
 # Elements of a temporary array in the bootstrap: bounds its memory to some tens of MB.
@@ -21,103 +31,118 @@ _CHUNK = 2_000_000
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a defect scores above a good sample, ties counting one half.
+    """Area under the ROC curve: the probability that an anomalous sample scores above a normal one.
 
     Args:
-        labels: (n,) 0 or False for good, 1 or True for defective.
-        scores: (n,) finite; larger is more anomalous.
+        labels: Labels, (n,), 0 or False for normal, 1 or True for anomalous.
+        scores: Scores, (n,), finite; larger is more anomalous.
 
     Returns:
-        The area in [0, 1]. Exact: a ratio of two integers, and so unchanged by any increasing map of the
-        scores.
+        The area, in [0, 1]; ties count one half.
 
     Raises:
-        DataError: shapes differ, a label is not 0 or 1, a score is not finite, or one class is missing.
+        DataError: Shapes differ, a label is not 0 or 1, a score is not finite, or one class is missing.
+
+    Example:
+        >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.9])
+        0.75
     """
-    return _area(*_classes(labels, scores))
+    from sklearn.metrics import roc_auc_score
+
+    anomalous, values = _samples(labels, scores)
+    half_pairs = 2 * int(anomalous.sum()) * int((~anomalous).sum())
+    # The area is a whole number of half pairs. Rounding to it makes equal areas compare equal, whatever the scores are.
+    return round(float(roc_auc_score(anomalous, values)) * half_pairs) / half_pairs
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Points of the ROC curve, one per distinct score.
+    """Points of the ROC curve, one for each distinct score.
 
     Args:
-        labels: (n,) 0 or 1.
-        scores: (n,) finite.
+        labels: Labels, (n,), 0 or 1.
+        scores: Scores, (n,), finite.
 
     Returns:
-        ``(fpr, tpr)``, each (m + 1,) for m distinct scores, ascending from (0, 0) to (1, 1). The trapezoids
-        below them sum to :func:`auroc`.
+        False and true positive rates, each (m + 1,) for m distinct scores, ascending from (0, 0) to (1, 1).
 
     Raises:
-        DataError: as :func:`auroc`.
+        DataError: As :func:`auroc`.
+
+    Example:
+        >>> fpr, tpr = roc_curve([0, 1], [0.2, 0.7])
+        >>> fpr.tolist(), tpr.tolist()
+        ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
     """
-    good, defective = _classes(labels, scores)
-    good.sort()
-    defective.sort()
-    levels = np.unique(np.concatenate([good, defective]))[::-1]
-    fpr = (good.size - np.searchsorted(good, levels, side="left")) / good.size
-    tpr = (defective.size - np.searchsorted(defective, levels, side="left")) / defective.size
-    return np.concatenate([[0.0], fpr]), np.concatenate([[0.0], tpr])
+    from sklearn import metrics
+
+    fpr, tpr, _ = metrics.roc_curve(*_samples(labels, scores), drop_intermediate=False)
+    return fpr, tpr
 
 
-def auroc_standard_error(area: float, good: int, defective: int) -> float:
-    """Standard error of an AUROC from the number of samples in each class.
+def auroc_standard_error(area: float, n_normal: int, n_anomalous: int) -> float:
+    """Standard error of an AUROC, from the number of samples of each class.
 
     Args:
-        area: the AUROC, in [0, 1].
-        good: number of good samples, >= 1.
-        defective: number of defective ones, >= 1.
+        area: AUROC, in [0, 1].
+        n_normal: Number of normal samples, >= 1.
+        n_anomalous: Number of anomalous samples, >= 1.
+
+    Example:
+        >>> round(auroc_standard_error(0.9, 30, 50), 4)
+        0.0339
 
     Source: Hanley and McNeil 1982, "The meaning and use of the area under a receiver operating characteristic (ROC)
     curve".
     """
-    both_defects_above, both_goods_below = area / (2 - area), 2 * area**2 / (1 + area)
-    variance = area * (1 - area)
-    variance += (defective - 1) * (both_defects_above - area**2) + (good - 1) * (both_goods_below - area**2)
-    return float(max(0.0, variance / (good * defective)) ** 0.5)
+    q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
+    variance = area * (1 - area) + (n_anomalous - 1) * (q1 - area**2) + (n_normal - 1) * (q2 - area**2)
+    return float(max(0.0, variance / (n_normal * n_anomalous)) ** 0.5)
 
 
 def auroc_interval(
-    labels: ArrayLike, scores: ArrayLike, *, seed: int, draws: int = 1000, confidence: float = 0.95
+    labels: ArrayLike, scores: ArrayLike, *, seed: int, n_resamples: int = 1000, confidence: float = 0.95
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of :func:`auroc`, resampled within each class.
 
-    It speaks of the choice of test images only, not of the training seed. Where the classes are fully
-    separated every resample is too, so the interval shrinks to (1, 1): then it says nothing about how few
-    images were seen.
+    The interval covers the choice of test images, not the training seed. If the classes are fully separated, so is
+    every resample, and the interval is (1, 1) however few the images are.
 
     Args:
-        labels: (n,) 0 or 1.
-        scores: (n,) finite.
-        seed: of the resampling; the same seed gives the same interval.
-        draws: number of resamples, >= 1.
-        confidence: coverage in (0, 1).
+        labels: Labels, (n,), 0 or 1.
+        scores: Scores, (n,), finite.
+        seed: Seed of the resampling.
+        n_resamples: Number of resamples, >= 1.
+        confidence: Coverage, in (0, 1).
 
     Returns:
-        ``(low, high)`` in [0, 1].
+        Lower and upper end, in [0, 1].
 
     Raises:
-        ConfigError: ``draws`` or ``confidence`` is out of range.
-        DataError: as :func:`auroc`.
+        ConfigError: ``n_resamples`` or ``confidence`` is out of range.
+        DataError: As :func:`auroc`.
+
+    Example:
+        >>> auroc_interval([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.9], seed=0)
+        (0.0, 1.0)
     """
-    if draws < 1:
-        raise ConfigError(f"draws: {draws} is too few; use 1 or more")
+    if n_resamples < 1:
+        raise ConfigError("must be 1 or more", option="n_resamples", value=n_resamples)
     if not 0.0 < confidence < 1.0:
-        raise ConfigError(f"confidence: {confidence} is out of range; use a number between 0 and 1, such as 0.95")
-    good, defective = _classes(labels, scores)
-    levels = np.unique(np.concatenate([good, defective]))
-    good_rank = np.searchsorted(levels, good)
-    defective_rank = np.searchsorted(levels, defective)
+        raise ConfigError("must be between 0 and 1, such as 0.95", option="confidence", value=confidence)
+    normal, anomalous = _classes(labels, scores)
+    levels = np.unique(np.concatenate([normal, anomalous]))
+    normal_rank = np.searchsorted(levels, normal)
+    anomalous_rank = np.searchsorted(levels, anomalous)
     generator = np.random.default_rng(seed)
-    areas = np.empty(draws)
-    chunk = max(1, _CHUNK // (good.size + defective.size))
-    for start in range(0, draws, chunk):
-        size = min(chunk, draws - start)
-        good_counts = _resample(good_rank, levels.size, size, generator)
-        defective_counts = _resample(defective_rank, levels.size, size, generator)
-        # Twice the number of good samples below each level, plus those at it: half a win for each tie.
-        wins = 2 * np.cumsum(good_counts, axis=1) - good_counts
-        areas[start : start + size] = (defective_counts * wins).sum(axis=1) / (2 * good.size * defective.size)
+    areas = np.empty(n_resamples)
+    chunk = max(1, _CHUNK // (normal.size + anomalous.size))
+    for start in range(0, n_resamples, chunk):
+        size = min(chunk, n_resamples - start)
+        normal_counts = _resample(normal_rank, levels.size, size, generator)
+        anomalous_counts = _resample(anomalous_rank, levels.size, size, generator)
+        # Twice the number of normal samples below each level, plus those at it: a tie counts one half.
+        wins = 2 * np.cumsum(normal_counts, axis=1) - normal_counts
+        areas[start : start + size] = (anomalous_counts * wins).sum(axis=1) / (2 * normal.size * anomalous.size)
     low, high = np.quantile(areas, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
     return float(low), float(high)
 
@@ -126,105 +151,131 @@ def rates(labels: ArrayLike, scores: ArrayLike, threshold: float) -> tuple[float
     """True and false positive rate of the verdict ``score > threshold``.
 
     Args:
-        labels: (n,) 0 or 1.
-        scores: (n,) finite.
-        threshold: a score equal to it is still good.
+        labels: Labels, (n,), 0 or 1.
+        scores: Scores, (n,), finite.
+        threshold: Threshold; a score equal to it is normal.
 
     Returns:
-        ``(tpr, fpr)``: the share of defects called defective, and of good samples called defective.
+        The share of anomalous samples above the threshold, and the share of normal samples above it.
 
     Raises:
-        ConfigError: the threshold is NaN.
-        DataError: as :func:`auroc`.
+        ConfigError: The threshold is NaN.
+        DataError: As :func:`auroc`.
+
+    Example:
+        >>> rates([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.9], 0.3)
+        (0.5, 0.5)
     """
     if np.isnan(threshold):
-        raise ConfigError("threshold: it is NaN; calibrate the detector again")
-    good, defective = _classes(labels, scores)
-    return float(np.mean(defective > threshold)), float(np.mean(good > threshold))
+        raise ConfigError("is NaN; calibrate the detector again", option="threshold")
+    normal, anomalous = _classes(labels, scores)
+    return float(np.mean(anomalous > threshold)), float(np.mean(normal > threshold))
+
+
+def share_above(scores: ArrayLike, threshold: float | None) -> float | None:
+    """Share of the scores above a threshold: the true or false positive rate of one class.
+
+    Args:
+        scores: Scores of one class, (n,).
+        threshold: Threshold, or None.
+
+    Returns:
+        The share, in [0, 1]; None without a threshold or without scores.
+
+    Example:
+        >>> share_above([0.1, 0.4, 0.3], 0.3)
+        0.3333333333333333
+    """
+    values = np.asarray(scores)
+    return None if threshold is None or not values.size else float(np.mean(values > threshold))
 
 
 def pixel_auroc(masks: ArrayLike, maps: ArrayLike) -> float:
     """:func:`auroc` over the pixels of all images together.
 
     Args:
-        masks: (n, h, w) bool, True where a pixel is defective; all False for a normal image.
-        maps: (n, h, w) finite; larger is more anomalous.
+        masks: Masks, (n, h, w), bool, True where a pixel is anomalous; all False for a normal image.
+        maps: Anomaly maps, (n, h, w), finite; larger is more anomalous.
 
     Returns:
-        The area in [0, 1], exact. Needs about twice the memory of ``maps``.
+        The area, in [0, 1].
 
     Raises:
-        DataError: shapes differ, a value is not finite, or there is no defective or no good pixel.
+        DataError: Shapes differ, a value is not finite, or there is no anomalous or no normal pixel.
+
+    Example:
+        >>> pixel_auroc([[[True, False, False]]], [[[0.9, 0.1, 0.9]]])
+        0.75
     """
     mask, values = _pixels(masks, maps)
-    return _area(values[~mask], values[mask])
+    normal, anomalous = values[~mask], values[mask]
+    normal.sort()
+    # Counting takes a tenth of the memory and time of scikit-learn's curve, which has a point for every pixel.
+    below, upto = _counts(normal, anomalous)
+    return int((below + upto).sum()) / (2 * normal.size * anomalous.size)
 
 
 def aupro(masks: ArrayLike, maps: ArrayLike, fpr_limit: float = 0.3) -> float:
-    """Area under the per-region overlap up to a false positive rate, as a share of the largest possible.
+    """Area under the per-region overlap (AUPRO) up to a false positive rate, divided by that rate.
 
-    A region is an 8-connected component of a mask; every region counts the same, however small. The curve
-    holds, for each distinct value of ``maps`` as the threshold, the mean share of a region that is found
-    against the share of all good pixels that are flagged; its points are joined by straight lines, also at
-    ``fpr_limit``.
+    A region is an 8-connected component of a mask; every region has the same weight. The curve has one point for each
+    distinct value of ``maps`` as the threshold: the mean share of a region above it, against the share of all normal
+    pixels above it. Points are joined by straight lines, also at ``fpr_limit``.
 
     Args:
-        masks: (n, h, w) bool.
-        maps: (n, h, w) finite; larger is more anomalous.
-        fpr_limit: in (0, 1].
+        masks: Masks, (n, h, w), bool.
+        maps: Anomaly maps, (n, h, w), finite; larger is more anomalous.
+        fpr_limit: Largest false positive rate, in (0, 1].
 
     Returns:
-        The normalised area in [0, 1]. Exact up to rounding; needs about twice the memory of ``maps``.
+        The normalised area, in [0, 1], exact up to rounding.
 
     Raises:
         ConfigError: ``fpr_limit`` is out of range.
-        DataError: as :func:`pixel_auroc`.
+        DataError: As :func:`pixel_auroc`.
+
+    Example:
+        >>> aupro([[[True, False, False]]], [[[0.9, 0.1, 0.5]]])
+        1.0
 
     Source: Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.
     """
     if not 0.0 < fpr_limit <= 1.0:
-        raise ConfigError(f"fpr_limit: {fpr_limit} is out of range; use a number above 0 and up to 1, such as 0.3")
+        raise ConfigError("must be above 0 and at most 1, such as 0.3", option="fpr_limit", value=fpr_limit)
     mask, values = _pixels(masks, maps)
-    good = values[~mask]
-    good.sort()
-    defective, weights = _region_pixels(mask, values)
-    # The curve is a sum of one ramp per defective pixel: it is found as the threshold passes its value, which
-    # happens between the false positive rates `start` (good pixels above it) and `stop` (above or equal). So
-    # the area is a sum of closed forms, and only the good pixels have to be sorted.
-    below, upto = _counts(good, defective)
-    start = (good.size - upto) / good.size
-    stop = (good.size - below) / good.size
+    normal = values[~mask]
+    normal.sort()
+    anomalous, weights = _region_pixels(mask, values)
+    # The curve is a sum of one ramp per anomalous pixel: the pixel is found as the threshold passes its value, which
+    # happens between the false positive rates `start` (normal pixels above it) and `stop` (above or equal). So the
+    # area is a sum of closed forms, and only the normal pixels have to be sorted.
+    below, upto = _counts(normal, anomalous)
+    start = (normal.size - upto) / normal.size
+    stop = (normal.size - below) / normal.size
     reached = np.clip(fpr_limit - start, 0.0, None)
     width = stop - start
     ramp = np.minimum(reached, width)
     slope = np.divide(ramp, width, out=np.zeros_like(ramp), where=width > 0.0)
     area = 0.5 * slope * ramp + np.clip(fpr_limit - stop, 0.0, None)
-    return min(1.0, float(np.dot(weights, area) / fpr_limit))  # the sum of many shares may be a hair above 1
+    return min(1.0, float(np.dot(weights, area) / fpr_limit))  # rounding may bring the sum slightly above 1
 
 
-def _area(good: Floats, defective: Floats) -> float:
-    """The share of pairs that are in order, ties counting one half; sorts ``good``."""
-    good.sort()
-    below, upto = _counts(good, defective)
-    return int((below + upto).sum()) / (2 * good.size * defective.size)
-
-
-def _counts(good: Floats, defective: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """How many of the sorted good values lie below each defective value, and how many below or at it."""
-    below = np.searchsorted(good, defective, side="left")
-    upto = np.searchsorted(good, defective, side="right")
+def _counts(normal: Floats, anomalous: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number of sorted normal values below each anomalous value, and below or equal to it."""
+    below = np.searchsorted(normal, anomalous, side="left")
+    upto = np.searchsorted(normal, anomalous, side="right")
     return below.astype(np.int64, copy=False), upto.astype(np.int64, copy=False)
 
 
 def _resample(ranks: NDArray[np.intp], levels: int, draws: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """(draws, levels) how often each level occurs when ``ranks`` is drawn from with replacement."""
+    """Counts of each level, (draws, levels), when ``ranks`` is resampled with replacement."""
     picked = ranks[generator.integers(0, ranks.size, size=(draws, ranks.size))]
     picked += levels * np.arange(draws)[:, None]
     return np.bincount(picked.ravel(), minlength=draws * levels).reshape(draws, levels).astype(np.int64, copy=False)
 
 
 def _region_pixels(mask: NDArray[np.bool_], values: Floats) -> tuple[Floats, NDArray[np.float64]]:
-    """Values and weights of the defective pixels: a region weighs 1 / regions, shared by its pixels."""
+    """Values and weights of the anomalous pixels: a region weighs 1 / regions, shared evenly by its pixels."""
     from scipy import ndimage
 
     picked, weights, regions = [], [], 0
@@ -240,35 +291,41 @@ def _region_pixels(mask: NDArray[np.bool_], values: Floats) -> tuple[Floats, NDA
 
 
 def _classes(labels: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
-    """Checked scores of the good and of the defective samples, as copies."""
+    """Validated scores of the normal and of the anomalous samples."""
+    anomalous, values = _samples(labels, scores)
+    return values[~anomalous], values[anomalous]
+
+
+def _samples(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
+    """Validated labels, as booleans, and scores."""
     label, score = np.asarray(labels), np.asarray(scores)
     if label.ndim != 1 or label.shape != score.shape:
         raise DataError(f"labels {label.shape} and scores {score.shape} do not match; pass two arrays of shape (n,)")
-    defective, values = _binary(label, "labels", "sample"), _finite(score, "scores")
-    return values[~defective], values[defective]
+    return _binary(label, "labels", "sample"), _finite(score, "scores")
 
 
 def _pixels(masks: ArrayLike, maps: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
-    """Checked masks and maps."""
+    """Validated masks, as booleans, and anomaly maps."""
     mask, values = np.asarray(masks), np.asarray(maps)
     if mask.ndim != 3 or mask.shape != values.shape:
         raise DataError(f"masks {mask.shape} and maps {values.shape} do not match; pass two arrays of shape (n, h, w)")
     return _binary(mask, "masks", "pixel"), _finite(values, "maps")
 
 
-def _binary(values: NDArray[Any], name: str, one: str) -> NDArray[np.bool_]:
-    """Labels as booleans, both of which occur."""
+def _binary(values: NDArray[Any], name: str, item: str) -> NDArray[np.bool_]:
+    """Labels as booleans; both classes must occur."""
     if values.dtype != np.bool_ and (values.dtype.kind not in "iuf" or not np.isin(values, (0, 1)).all()):
-        raise DataError(f"{name}: a value is neither 0 nor 1; use 0 for good and 1 for defective")
-    defective = values.astype(np.bool_, copy=False)
-    count = int(defective.sum())
-    if count == 0 or count == defective.size:
-        missing = "defective" if count == 0 else "good"
-        raise DataError(f"{name}: there is no {missing} {one} among {defective.size}; both classes are needed")
-    return defective
+        raise DataError(f"{name}: a value is neither 0 nor 1; use 0 for normal and 1 for anomalous")
+    anomalous = values.astype(np.bool_, copy=False)
+    count = int(anomalous.sum())
+    if count in (0, anomalous.size):
+        missing = "anomalous" if count == 0 else "normal"
+        raise DataError(f"{name}: there is no {missing} {item} among {anomalous.size}; both classes are needed")
+    return anomalous
 
 
 def _finite(values: NDArray[Any], name: str) -> Floats:
+    """Finite values as float32 or float64."""
     if values.dtype.kind not in "iufb":
         raise DataError(f"{name}: {values.dtype} is not a numeric type; pass real numbers")
     if values.dtype not in (np.float32, np.float64):  # float16 sorts slowly; the others have no fractions

@@ -44,9 +44,6 @@ def summarize(
     def area(scores: Floats) -> float | None:
         return metrics.auroc(labels, scores) if both else None
 
-    def share(scores: Floats) -> float | None:
-        return None if threshold is None or not scores.size else float((scores > threshold).mean())
-
     found = [row.by for row in audit.rows]
     return {
         "norm": audit.plan.threat.norm,
@@ -63,10 +60,10 @@ def summarize(
         "robust_auroc_normal_only": area(np.where(bad, clean, worst)),
         "robust_auroc_8bit": area(rounded),
         "threshold": threshold,
-        "clean_tpr": share(clean[bad]),
-        "clean_fpr": share(clean[~bad]),
-        "robust_tpr": share(worst[bad]),
-        "robust_fpr": share(worst[~bad]),
+        "clean_tpr": metrics.share_above(clean[bad], threshold),
+        "clean_fpr": metrics.share_above(clean[~bad], threshold),
+        "robust_tpr": metrics.share_above(worst[bad], threshold),
+        "robust_fpr": metrics.share_above(worst[~bad], threshold),
         **_pixel_figures("clean", audit.clean_maps, masks, known),
         **_pixel_figures("robust", audit.worst_maps, masks, known),
         "robust_auroc_after": {name: area(scores) for name, scores in _cumulative(audit)},

@@ -99,7 +99,7 @@ def evaluate(
         part = slice(start, min(start + batch_size, len(records)))
         images = stack.batch(part)
         statistics.append(shortcuts.describe(images.numpy()))
-        batch_scores, batch_maps, _ = detector.measure(images)
+        batch_scores, batch_maps, _ = detector.predict_batch(images)
         scores[part], maps[part] = batch_scores.numpy(), batch_maps[:, 0].numpy()
         progress.update(part.stop, len(records))
     if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
@@ -163,23 +163,20 @@ def measure(
     pixels = bool(seen.any() and not seen.all())
     good = scores[~bad]
 
-    def share_above(values: npt.NDArray[np.float64]) -> float | None:
-        return None if threshold is None or not values.size else float((values > threshold).mean())
-
     per_defect = {}
     names = np.array(defects, dtype=object)
     for name in sorted(set(names[bad])):
         part = scores[bad & (names == name)]
         truth = np.repeat([0, 1], [good.size, part.size])
         area = metrics.auroc(truth, np.concatenate([good, part])) if good.size else None
-        per_defect[str(name)] = {"n": int(part.size), "auroc": area, "tpr": share_above(part)}
+        per_defect[str(name)] = {"n": int(part.size), "auroc": area, "tpr": metrics.share_above(part, threshold)}
     return {
         "image_auroc": metrics.auroc(labels, scores) if both else None,
         "image_auroc_ci": list(metrics.auroc_interval(labels, scores, seed=seed)) if both else None,
         "pixel_auroc": metrics.pixel_auroc(seen, maps[known]) if pixels else None,
         "aupro": metrics.aupro(seen, maps[known]) if pixels else None,
-        "tpr": share_above(scores[bad]),
-        "fpr": share_above(good),
+        "tpr": metrics.share_above(scores[bad], threshold),
+        "fpr": metrics.share_above(good, threshold),
         "threshold": threshold,
         "n_good": int(good.size),
         "n_defect": int(bad.sum()),

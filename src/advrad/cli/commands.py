@@ -82,18 +82,18 @@ def _tell(detector: AdvRAD, folder: Path, data: Path) -> None:
 
 
 def demo(folder: Path, options: RunOptions) -> int:
-    """Run the demonstration, and show what came of it; the arguments are those of :func:`advrad.demo.run.demo`.
+    """Run the demonstration, and show what came of it; the arguments are those of :func:`advrad.demo.run.run_demo`.
 
     Returns:
         The exit status.
     """
     with Screen() as screen:
         try:
-            done = demonstration.demo(folder, options, screen)
+            done = demonstration.run_demo(folder, options, screen)
         except KeyboardInterrupt:
             screen.close()
             return _interrupted(screen, folder, f"advrad demo -o {quoted(folder)}")
-    show_figures(done.figures, f"A made-up product: {done.data}")
+    show_figures(done.evaluation.figures, f"A made-up product: {done.data}")
     print(f"report  {done.report}")
     print(f"model   {done.run}")
     print(f"next    advrad predict {quoted(done.run)} {quoted(done.data / 'test')} -o heat-maps")

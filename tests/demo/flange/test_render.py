@@ -10,6 +10,7 @@ from scipy.ndimage import binary_dilation
 
 from advrad.demo.flange.render import DEFECTS, render, write_product
 from advrad.errors import ConfigError, OutputError
+from advrad.utils.progress import CallbackReporter
 
 SIZE = 96
 
@@ -19,12 +20,12 @@ def read(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def test_image_is_well_formed_and_mask_of_a_good_part_is_empty() -> None:
+def test_image_is_well_formed_and_mask_of_a_normal_part_is_empty() -> None:
     image, mask = render(0, SIZE)
     assert image.shape == (SIZE, SIZE, 3) and image.dtype == np.float32
     assert image.min() >= 0 and image.max() <= 1
     assert mask.shape == (SIZE, SIZE) and mask.dtype == np.bool_ and not mask.any()
-    # Neither flat nor blown out.
+    # Neither flat nor overexposed.
     assert image.std() > 0.1
     assert (image > 0.99).mean() < 0.02
 
@@ -35,7 +36,7 @@ def test_same_seed_same_image_other_seed_other_image() -> None:
     assert np.abs(first - other).mean() > 0.01
 
 
-def test_global_random_state_neither_matters_nor_moves() -> None:
+def test_the_global_random_state_is_neither_used_nor_changed() -> None:
     np.random.seed(1)
     first = render(5, SIZE, "rust")[0]
     after = np.random.random()
@@ -46,7 +47,7 @@ def test_global_random_state_neither_matters_nor_moves() -> None:
 
 @pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("severity", [0.0, 1.0])
-def test_defect_changes_the_good_twin_inside_its_mask_only(defect: str, severity: float) -> None:
+def test_a_defect_changes_the_image_inside_its_mask_only(defect: str, severity: float) -> None:
     for seed in (1, 2, 3):
         good, _ = render(seed, SIZE)
         bad, mask = render(seed, SIZE, defect, severity)
@@ -56,7 +57,7 @@ def test_defect_changes_the_good_twin_inside_its_mask_only(defect: str, severity
         near = binary_dilation(mask, iterations=2)
         assert change[~near].max() < 0.12
         assert (change[~near] > 0.03).mean() < 0.001
-        # The mildest one is well above the sensor's noise.
+        # Even the mildest defect is well above the sensor noise.
         assert change[mask].mean() > 0.03
         assert np.sort(change[mask])[-5:].min() > 0.08
 
@@ -66,10 +67,10 @@ def test_severity_from_the_seed_varies() -> None:
     assert len(set(areas)) == len(areas)
 
 
-def test_pose_and_light_vary_between_good_parts() -> None:
+def test_pose_and_light_vary_between_normal_parts() -> None:
     images = np.stack([render(seed, SIZE)[0] for seed in range(8)])
     assert images.mean((1, 2, 3)).std() > 0.005
-    # Wide enough to see, narrow enough to stay one product.
+    # Variation is visible, but small enough for one product.
     assert 0.01 < images.std(0).mean() < 0.12
 
 
@@ -107,9 +108,9 @@ def test_all_images_differ(product: Path) -> None:
     assert len(set(images)) == len(images) == 5 + len(DEFECTS)
 
 
-def test_a_image_does_not_depend_on_how_many_there_are(product: Path, tmp_path: Path) -> None:
+def test_an_image_does_not_depend_on_the_number_of_images(product: Path, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    small = write_product(tmp_path / "small", 7, 1, 1, 0, SIZE, lambda *call: calls.append(call))
+    small = write_product(tmp_path / "small", 7, 1, 1, 0, SIZE, CallbackReporter(lambda *call: calls.append(call)))
     for name in ("train/good/000.png", "test/good/000.png"):
         np.testing.assert_array_equal(read(small / name), read(product / name))
     assert calls == [(1, 2), (2, 2)]
@@ -118,7 +119,7 @@ def test_a_image_does_not_depend_on_how_many_there_are(product: Path, tmp_path: 
 def test_same_data_set_is_reused(product: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in product.rglob("*")}
     calls: list[tuple[int, int]] = []
-    assert write_product(product, 7, 3, 2, 1, SIZE, lambda *call: calls.append(call)) == product
+    assert write_product(product, 7, 3, 2, 1, SIZE, CallbackReporter(lambda *call: calls.append(call))) == product
     assert before == {path: path.stat().st_mtime_ns for path in product.rglob("*")}
     assert not calls
 
@@ -149,7 +150,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_product(tmp_path / "flange", 1, 2, 0, 0, SIZE, stop)
+        write_product(tmp_path / "flange", 1, 2, 0, 0, SIZE, CallbackReporter(stop))
     assert not list(tmp_path.iterdir())
 
 

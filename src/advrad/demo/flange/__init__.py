@@ -1,1 +1,1 @@
-"""Images of a synthetic product, a flange, with and without defects."""
+"""Rendered images of a synthetic product, a flange, with and without defects."""

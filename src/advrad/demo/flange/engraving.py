@@ -1,4 +1,4 @@
-"""The text on the made-up product, as a height map in part units."""
+"""The engraved text on the flange, as a height map in part units."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from advrad.demo.flange.fields import Array, polyline_distance, step
 
 DEPTH = 0.0125
-"""Of the engraving at its deepest."""
+"""Largest depth of the engraving, in part units."""
 
-_PITCH = 0.0025  # cell of the engraving's own height map
+_PITCH = 0.0025  # width of one cell of the height map, in part units
 
 # fmt: off
-# Single-stroke letters on a 4 x 6 grid, as an engraving machine cuts them.
+# Letters on a 4 x 6 grid: each is a list of polylines, which an engraving machine would cut.
 _GLYPHS: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
     "A": (((0, 6), (2, 0), (4, 6)), ((0.7, 4), (3.3, 4))),
     "B": (((0, 0), (2.8, 0), (3.7, 1.4), (2.8, 3), (0, 3)), ((2.8, 3), (4, 4.4), (3, 6), (0, 6), (0, 0))),
@@ -37,12 +37,15 @@ _GLYPHS: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
 
 
 def engraved_height(lines: tuple[str, ...], across: Array, down: Array) -> Array:
-    """Height of the surface at some places, <= 0; 0 beside the text.
+    """Compute the height of the engraved surface.
 
     Args:
-        lines: of the text.
-        across: (h, w) places along the lines, from the middle of the text.
-        down: (h, w) places across the lines, likewise.
+        lines: Lines of the text.
+        across: Coordinates along the lines, (h, w), from the centre of the text, in part units.
+        down: Coordinates across the lines, (h, w), from the centre of the text, in part units.
+
+    Returns:
+        Heights, (h, w), <= 0; 0 beside the text.
     """
     from scipy.ndimage import map_coordinates
 
@@ -55,7 +58,7 @@ def engraved_height(lines: tuple[str, ...], across: Array, down: Array) -> Array
 
 @lru_cache(maxsize=16)
 def _ground(lines: tuple[str, ...]) -> Array:
-    """Height map (rows, columns) of the engraved text, <= 0, in part units and centred."""
+    """Make the height map, (rows, columns), <= 0, of the engraved text, centred, in part units."""
     heights, gap = (0.082, 0.068, 0.068), 0.034
     columns, rows = int(0.52 / _PITCH), int(0.30 / _PITCH)
     x = ((np.arange(columns, dtype=np.float32) - (columns - 1) / 2) * _PITCH)[None, :]

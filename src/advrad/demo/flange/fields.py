@@ -1,4 +1,4 @@
-"""Fields over the pixels of the made-up product: noise, smooth steps and distances to lines."""
+"""Arrays over the pixels of an image: noise, smooth steps and distances to lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ Rng = np.random.Generator
 
 
 def smooth_noise(rng: Rng, height: int, width: int, rows: int, columns: int) -> Array:
-    """Noise of about unit variance that varies over 1 / rows of the height and 1 / columns of the width."""
+    """Draw smooth noise of about unit variance.
+
+    Args:
+        rng: Random generator.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        rows: Number of independent values along the height.
+        columns: Number of independent values along the width.
+
+    Returns:
+        Noise, (height, width).
+    """
     grid = rng.standard_normal((rows + 1, columns + 1), dtype=np.float32)
     noise: Array = np.matmul(_upsampling(height, rows) @ grid, _upsampling(width, columns).T, dtype=np.float32)
     return noise
@@ -22,7 +33,7 @@ def smooth_noise(rng: Rng, height: int, width: int, rows: int, columns: int) -> 
 
 @lru_cache(maxsize=64)
 def _upsampling(size: int, cells: int) -> Array:
-    """Matrix (size, cells + 1) of smooth interpolation between cells + 1 knots."""
+    """Make the matrix, (size, cells + 1), of smooth interpolation between cells + 1 knots."""
     place = np.linspace(0, cells, size, endpoint=False, dtype=np.float32)
     left = place.astype(np.intp)
     share = place - left
@@ -34,16 +45,16 @@ def _upsampling(size: int, cells: int) -> Array:
 
 
 def clouds(rng: Rng, from_x: Array, from_y: Array, cell: float) -> Array:
-    """Noise of about unit variance on a randomly turned grid, so that nothing runs along the pixel rows.
+    """Draw smooth noise of about unit variance on a randomly rotated grid, which hides the grid's directions.
 
     Args:
-        rng: draws it.
-        from_x: (1, w) places relative to the middle.
-        from_y: (h, 1).
-        cell: length over which it varies, in the units of the places.
+        rng: Random generator.
+        from_x: Horizontal distances from the centre, (1, w).
+        from_y: Vertical distances from the centre, (h, 1).
+        cell: Distance between independent values, in the units of the coordinates.
 
     Returns:
-        (h, w).
+        Noise, (h, w).
     """
     from scipy.ndimage import map_coordinates
 
@@ -58,22 +69,28 @@ def clouds(rng: Rng, from_x: Array, from_y: Array, cell: float) -> Array:
 
 
 def step(value: Array, low: float, high: float) -> Array:
-    """Smooth step from 0 at ``low`` to 1 at ``high``; falls where ``high < low``."""
+    """Compute a smooth step from 0 at ``low`` to 1 at ``high``; the step falls if ``high < low``.
+
+    Args:
+        value: Values of any shape.
+        low: Value at which the step is 0.
+        high: Value at which the step is 1.
+    """
     share = np.clip((value - low) * (1 / (high - low)), 0, 1)
     return share * share * (3 - 2 * share)  # type: ignore[no-any-return]
 
 
 def polyline_distance(x: Array, y: Array, points: NDArray[np.float64], reach: float) -> tuple[Array, Array]:
-    """Distance to a polyline, and where along it the nearest point lies.
+    """Compute the distance to a polyline and the position of the nearest point on it.
 
     Args:
-        x: (1, w) increasing, evenly spaced.
-        y: (h, 1) increasing, evenly spaced.
-        points: (n, 2) corners (x, y).
-        reach: distances above it need not be right.
+        x: Horizontal coordinates, (1, w), increasing.
+        y: Vertical coordinates, (h, 1), increasing.
+        points: Corners of the line, (n, 2), x and y.
+        reach: Largest distance of interest.
 
     Returns:
-        Distance (h, w), infinite beyond ``reach``, and the place in [0, n - 1] on the line.
+        Distances, (h, w), infinite beyond ``reach``, and positions on the line, (h, w), in [0, n - 1].
     """
     distance = np.full((y.size, x.size), np.inf, np.float32)
     place = np.zeros_like(distance)

@@ -1,28 +1,27 @@
-"""The metal part that the made-up product consists of: its shape, its finish and the light on it.
+"""The surface of the flange: its shape, its finish and the light that reaches it.
 
-A part is a stack of fields over the pixels (slope, direction of the turning marks, facet spread,
-reflectance, ...). Machining and damage alter the fields; ``product.render`` lights them once at the end.
+A part is a set of fields over the pixels (slope, direction of the turning marks, facet spread, reflectance, ...).
+Machining and damage change the fields; ``render`` computes the light from them once, at the end.
 
-Lengths are in half image sides: the image spans [-1, 1] in x (to the right) and y (downwards). A slope is
-the derivative of the height towards the camera. Fields are supersampled by ``SUPERSAMPLING``.
+Lengths are in half image sides: the image spans [-1, 1] in x (to the right) and y (downwards). A slope is the
+derivative of the height towards the camera. Fields have ``SUPERSAMPLING`` samples per pixel and direction.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 
 from advrad.demo.flange.engraving import DEPTH, engraved_height
 from advrad.demo.flange.fields import Array, Rng, step
+from advrad.demo.flange.scene import Scene
 
 Window = tuple[slice, slice]
 
 SUPERSAMPLING = 2
 
-# The drawing of the part, in part units.
+# Dimensions of the part, in part units.
 OUTER_RADIUS = 0.86
 BORE_RADIUS = 0.175
 HOLE_CIRCLE = 0.655
@@ -47,68 +46,12 @@ _OCCLUSION_KNOTS = (
 _REFLECT_KNOTS = ((0.0, 1.0), (0.20, 1.0), (0.21, 1.06), (0.37, 1.06), (0.42, 0.97), (1.5, 0.97))
 _BINS = 1024
 _BIN_REACH = 1.5
-
 # fmt: on
-class Lamp(NamedTuple):
-    """One area light, given by the surface normal (x, y) that would mirror it into the camera."""
-
-    x: float
-    y: float
-    size: float
-    strength: float
-    colour: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What differs between two images of good parts.
-
-    Attributes:
-        centre: (x, y) of the part.
-        scale: image half sides per part unit.
-        angle: rotation of the part in radians, clockwise.
-        lamps: the lights, the first one casts the shadows.
-        ambient: light from everywhere else.
-        exposure: factor on all light.
-    """
-
-    centre: tuple[float, float]
-    scale: float
-    angle: float
-    lamps: tuple[Lamp, ...]
-    ambient: float
-    exposure: float
-
-    @classmethod
-    def draw(cls, rng: Rng) -> Setting:
-        """A setting within the tolerances of a real inspection station."""
-        warmth = rng.uniform(-0.025, 0.025)
-        turn = np.deg2rad(rng.uniform(-9, 9))
-
-        def lamp(angle: float, tilt: float, size: float, strength: float, colour: tuple[float, float, float]) -> Lamp:
-            angle = np.deg2rad(angle + rng.uniform(-3, 3)) + turn
-            strength *= rng.uniform(0.92, 1.08)
-            return Lamp(float(tilt * np.cos(angle)), float(tilt * np.sin(angle)), size, strength, colour)
-
-        lamps = (
-            lamp(-122, 0.31, 0.052, 1.25, (1.02 + warmth, 0.99, 0.95 - warmth)),
-            lamp(28, 0.36, 0.070, 0.70, (0.90, 0.97, 1.05)),
-            lamp(-35, 0.42, 0.085, 0.34, (0.92, 0.98, 1.04)),
-        )
-        shift = rng.uniform(-0.02, 0.02, 2)
-        return cls(
-            centre=(float(shift[0]), float(shift[1])),
-            scale=float(rng.uniform(0.988, 1.012)),
-            angle=float(np.deg2rad(rng.uniform(-3.5, 3.5))),
-            lamps=lamps,
-            ambient=float(0.205 * rng.uniform(0.93, 1.07)),
-            exposure=float(rng.uniform(0.93, 1.07)),
-        )
 
 
 @lru_cache(maxsize=1)
 def _profile() -> tuple[Array, Array, Array, Array]:
-    """Radius, slope, occlusion and reflectance at the centres of the radial bins."""
+    """Compute radius, slope, occlusion and reflectance at the centres of the radial bins."""
     radius = (np.arange(_BINS, dtype=np.float32) + 0.5) * (_BIN_REACH / _BINS)
     slope, occlusion, reflect = (
         np.interp(radius, *np.array(knots).T).astype(np.float32)
@@ -118,11 +61,11 @@ def _profile() -> tuple[Array, Array, Array, Array]:
 
 
 def _turning_marks(rng: Rng) -> Array:
-    """Radial slope left by the tool, (bins, angles): nearly, not wholly, the same along each turn."""
+    """Draw the radial slope left by the tool, (bins, angles): nearly the same along each turn."""
     turns = 56
     fine = rng.standard_normal((_BINS, 1), dtype=np.float32)
     drift = rng.standard_normal((_BINS, turns), dtype=np.float32)
-    # Along a turn the marks live on a circle: the last column runs into the first.
+    # The marks are periodic along a turn: the last column continues into the first.
     angles = 512
     place = np.arange(angles, dtype=np.float32) * (turns / angles)
     left = place.astype(np.intp)
@@ -135,19 +78,21 @@ def _turning_marks(rng: Rng) -> Array:
 
 
 class Part:
-    """A flange, turned, drilled and engraved, under its lights.
+    """A flange: turned, drilled and engraved.
 
     Args:
-        setting: pose and light.
-        finish: draws the turning marks and the belt.
-        size_px: side of the square image.
+        scene: Pose and lighting.
+        finish: Random generator of the turning marks.
+        size_px: Side of the square image in pixels.
 
     Attributes:
-        setting: pose and light.
-        x: (1, n) and ``y``: (n, 1) places of the samples, n = SUPERSAMPLING * size_px.
-        radius: (n, n) distance from the axis, in part units.
-        fields: (10, n, n), see the properties' names in ``FIELDS``.
-        coats: what lies on the metal: (window, opacity (h, w), colour (h, w, 3) or (3,)).
+        scene: Pose and lighting.
+        x: Horizontal coordinates of the samples, (1, n), n = SUPERSAMPLING * size_px.
+        y: Vertical coordinates of the samples, (n, 1).
+        pitch: Distance between neighbouring samples.
+        radius: Distance of each sample from the axis, (n, n), in part units.
+        fields: All fields, (10, n, n), in the order of ``FIELDS``; each is also an attribute of its own name.
+        coats: Layers on the metal, such as rust: window, opacity (h, w), colour (h, w, 3) or (3,).
     """
 
     FIELDS = (
@@ -156,17 +101,17 @@ class Part:
         "grain_x",  # unit vector across the turning marks
         "grain_y",
         "across",  # spread of the facets across the marks
-        "along",  # and along them
+        "along",  # spread of the facets along the marks
         "reflect",  # reflectance
         "occlusion",  # share of the light that arrives
         "matter",  # 1 where there is metal
-        "under",  # the light on what shows where there is none
+        "under",  # light on the background, seen where there is no metal
     )
 
-    def __init__(self, setting: Setting, finish: Rng, size_px: int) -> None:
+    def __init__(self, scene: Scene, finish: Rng, size_px: int) -> None:
         count = SUPERSAMPLING * size_px
         axis = (np.arange(count, dtype=np.float32) + 0.5) * np.float32(2 / count) - 1
-        self.setting = setting
+        self.scene = scene
         self.x, self.y = axis[None, :], axis[:, None]
         self.pitch = 2 / count
         self.coats: list[tuple[Window, Array, Array]] = []
@@ -179,36 +124,60 @@ class Part:
         self.engrave(CODE_LINES)
 
     def __getattr__(self, name: str) -> Array:
-        """The field of that name."""
+        """Return the field of that name."""
         if name in Part.FIELDS:
             field: Array = self.fields[Part.FIELDS.index(name)]
             return field
         raise AttributeError(name)
 
-    def place(self, radius: float, angle: float) -> tuple[float, float]:
-        """Image coordinates of a point given by part radius and angle (clockwise from the right)."""
-        angle += self.setting.angle
-        reach = radius * self.setting.scale
+    def to_image(self, radius: float, angle: float) -> tuple[float, float]:
+        """Convert a point of the part to image coordinates.
+
+        Args:
+            radius: Distance from the axis, in part units.
+            angle: Angle in radians, clockwise from the right.
+
+        Returns:
+            x and y.
+        """
+        angle += self.scene.angle
+        reach = radius * self.scene.scale
         return (
-            float(self.setting.centre[0] + reach * np.cos(angle)),
-            float(self.setting.centre[1] + reach * np.sin(angle)),
+            float(self.scene.centre[0] + reach * np.cos(angle)),
+            float(self.scene.centre[1] + reach * np.sin(angle)),
         )
 
+    def hole_centre(self, number: int) -> tuple[float, float]:
+        """Return the image coordinates of the centre of a hole.
+
+        Args:
+            number: Number of the hole, from 0 to HOLE_COUNT - 1.
+        """
+        return self.to_image(HOLE_CIRCLE, 2 * np.pi * number / HOLE_COUNT - np.pi / 2)
+
     def window(self, x_low: float, y_low: float, x_high: float, y_high: float) -> Window:
-        """The samples between two corners, cut off at the image's edge."""
+        """Return the window of the samples between two corners, cut off at the edge of the image."""
         return (
             slice(*(int(i) for i in np.searchsorted(self.y[:, 0], (y_low, y_high)))),
             slice(*(int(i) for i in np.searchsorted(self.x[0], (x_low, x_high)))),
         )
 
-    def around(self, centre: tuple[float, float], reach: float) -> tuple[Window, Array, Array]:
-        """The window within ``reach`` (image units) of a point, and x, y relative to that point."""
+    def window_around(self, centre: tuple[float, float], reach: float) -> tuple[Window, Array, Array]:
+        """Find the samples around a point.
+
+        Args:
+            centre: Point, x and y.
+            reach: Half width of the window, in half image sides.
+
+        Returns:
+            The window, and the distances of its samples from the point: horizontal, (1, w), and vertical, (h, 1).
+        """
         window = self.window(centre[0] - reach, centre[1] - reach, centre[0] + reach, centre[1] + reach)
         rows, columns = window
         return window, self.x[:, columns] - np.float32(centre[0]), self.y[rows] - np.float32(centre[1])
 
-    def emboss(self, window: Window, height: Array) -> None:
-        """Add a height map to the surface."""
+    def add_height(self, window: Window, height: Array) -> None:
+        """Add a height map, (h, w), to the surface in a window."""
         if min(height.shape) < 2:
             return
         along_y, along_x = np.gradient(height, np.float32(self.pitch))
@@ -216,19 +185,22 @@ class Part:
         self.slope_y[window] += along_y
 
     def shadow_shift(self, height: float) -> tuple[float, float]:
-        """Where the shadow of a point at ``height`` above the ground falls, relative to the point."""
-        key = self.setting.lamps[0]
+        """Return where the shadow of a point falls, relative to the point.
+
+        Args:
+            height: Height of the point above the ground.
+        """
+        key = self.scene.lamps[0]
         return -2.3 * key.x * height, -2.3 * key.y * height
 
     def _turn(self) -> None:
-        scale, (centre_x, centre_y) = self.setting.scale, self.setting.centre
+        scale, (centre_x, centre_y) = self.scene.scale, self.scene.centre
         from_x, from_y = self.x - np.float32(centre_x), self.y - np.float32(centre_y)
         squared = from_x * from_x + from_y * from_y
         distance = np.sqrt(squared) + np.float32(1e-6)
         self.radius = radius = distance * np.float32(1 / scale)
         self.grain_x[...] = from_x / distance
         self.grain_y[...] = from_y / distance
-        # The scale of the bins leaves the corners of the image inside the table.
         place = radius * np.float32(_BINS / _BIN_REACH)
         bins = np.minimum(place, _BINS - 1).astype(np.int32)
         turn = np.arctan2(self.grain_y, self.grain_x)
@@ -253,28 +225,28 @@ class Part:
         away_x, away_y = from_x - np.float32(shift_x), from_y - np.float32(shift_y)
         shadow = np.sqrt(away_x * away_x + away_y * away_y)
         self.under[...] = 0.16 + 0.84 * step(shadow, 0.80 * scale, 0.98 * scale)
-        # Deep inside the bore only a sickle of belt is lit.
+        # Inside the bore, only a small part of the belt is lit; _bore adds it.
         self.under[radius < OUTER_RADIUS - 0.2] = 0.10
         self._bore(radius)
 
     def _bore(self, radius: Array) -> None:
-        """The wall of the bore, seen because the camera stands above its middle."""
-        window, from_x, from_y = self.around(self.setting.centre, 1.05 * BORE_RADIUS * self.setting.scale)
+        """Add the light on the wall of the bore."""
+        window, from_x, from_y = self.window_around(self.scene.centre, 1.05 * BORE_RADIUS * self.scene.scale)
         depth = np.clip((radius[window] - 0.128) / (BORE_RADIUS - 0.128), 0, 1)
-        key = self.setting.lamps[0]
+        key = self.scene.lamps[0]
         towards = -(from_x * key.x + from_y * key.y) / (BORE_RADIUS * np.hypot(key.x, key.y))
         self.under[window] += step(depth, 0.0, 0.12) * (0.5 + 3.6 * depth**2 * np.clip(towards + 0.1, 0, 1) ** 1.5)
 
     def drill(self, number: int, through: bool = True) -> None:
-        """Sink and drill one hole of the circle.
+        """Make one hole: a cylindrical sink with a smaller hole through the part.
 
         Args:
-            number: which one.
-            through: False leaves the sink without its hole.
+            number: Number of the hole, from 0 to HOLE_COUNT - 1.
+            through: Whether to drill the hole; False makes the sink only.
         """
-        scale = self.setting.scale
-        centre = self.place(HOLE_CIRCLE, 2 * np.pi * number / HOLE_COUNT - np.pi / 2)
-        window, from_x, from_y = self.around(centre, 1.35 * SINK_RADIUS * scale)
+        scale = self.scene.scale
+        centre = self.hole_centre(number)
+        window, from_x, from_y = self.window_around(centre, 1.35 * SINK_RADIUS * scale)
         self._blank.setdefault(("hole", number), (window, self.fields[:, *window].copy()))
         distance = np.hypot(from_x, from_y) + np.float32(1e-6)
         radius = distance / np.float32(scale)
@@ -293,7 +265,7 @@ class Part:
         inside = sunk > 0
         self.grain_x[window][inside] = out_x[inside]
         self.grain_y[window][inside] = out_y[inside]
-        # A flat end mill leaves a rougher floor than the lathe; the wall shades the side next to the light.
+        # The milled floor is rougher than the turned face, and the wall shades the side next to the light.
         shift_x, shift_y = self.shadow_shift(SINK_DEPTH * scale)
         lit = step(np.hypot(from_x - shift_x, from_y - shift_y) / np.float32(scale), SINK_RADIUS + 0.012, 0.074)
         wall = step(radius, SINK_RADIUS, SINK_RADIUS - 0.022)
@@ -302,7 +274,7 @@ class Part:
         self.along[window] += sunk * 0.06
         if through:
             self.matter[window] *= np.clip((radius - HOLE_RADIUS) / edge + 0.5, 0, 1)
-            key = self.setting.lamps[0]
+            key = self.scene.lamps[0]
             towards = -(from_x * key.x + from_y * key.y) / (HOLE_RADIUS * np.hypot(key.x, key.y))
             depth = np.clip((radius - 0.026) / (HOLE_RADIUS - 0.026), 0, 1)
             gleam = depth**2 * np.clip(towards, 0, 1) ** 1.5
@@ -310,41 +282,48 @@ class Part:
             self.under[window][hole] = (0.07 + 1.9 * gleam)[hole]
 
     def engrave(self, lines: tuple[str, ...], smear: tuple[float, float] = (0.0, 0.0), depth: float = 1.0) -> Array:
-        """Engrave text along the face, below the hub.
+        """Engrave text into the face, below the hub.
 
         Args:
-            lines: upper and lower line.
-            smear: second pass of the tool, displaced by that many part units.
-            depth: factor on the depth.
+            lines: Upper and lower line of the text.
+            smear: Displacement of a second pass of the tool, x and y in part units; (0, 0) for a single pass.
+            depth: Factor on the depth.
 
         Returns:
-            The height that was removed, over the window ``engraved()``, <= 0.
+            Heights, <= 0, over the window of :meth:`engraving_window`.
         """
-        window = self.engraved()
+        window = self.engraving_window()
         self._blank.setdefault("code", (window, self.fields[:, *window].copy()))
         rows, columns = window
-        from_x = (self.x[:, columns] - np.float32(self.setting.centre[0])) / np.float32(self.setting.scale)
-        from_y = (self.y[rows] - np.float32(self.setting.centre[1])) / np.float32(self.setting.scale)
-        # Text lies along the circle: across = arc length, down = radius.
-        across = -(np.arctan2(from_y, from_x) - np.float32(np.pi / 2 + self.setting.angle)) * HOLE_CIRCLE
+        from_x = (self.x[:, columns] - np.float32(self.scene.centre[0])) / np.float32(self.scene.scale)
+        from_y = (self.y[rows] - np.float32(self.scene.centre[1])) / np.float32(self.scene.scale)
+        # The text follows a circle: ``across`` is the arc length, ``down`` the radius.
+        across = -(np.arctan2(from_y, from_x) - np.float32(np.pi / 2 + self.scene.angle)) * HOLE_CIRCLE
         down = np.hypot(from_x, from_y) - np.float32(HOLE_CIRCLE + 0.015)
         height = engraved_height(lines, across, down)
         if smear != (0.0, 0.0):
             height = np.minimum(height, engraved_height(lines, across - smear[0], down - smear[1]))
         height *= np.float32(depth)
-        self.emboss(window, height * np.float32(self.setting.scale))
+        self.add_height(window, height * np.float32(self.scene.scale))
         floor = np.sqrt(np.clip(height / -DEPTH, 0, 1))
         self.occlusion[window] *= 1 - 0.85 * floor
         self.along[window] += 0.10 * floor
         return height
 
-    def engraved(self) -> Window:
-        """The window that holds the engraving."""
-        centre = self.place(HOLE_CIRCLE + 0.01, np.pi / 2)
+    def engraving_window(self) -> Window:
+        """Return the window of the engraving."""
+        centre = self.to_image(HOLE_CIRCLE + 0.01, np.pi / 2)
         return self.window(centre[0] - 0.29, centre[1] - 0.17, centre[0] + 0.29, centre[1] + 0.17)
 
     def restore(self, key: object) -> Window:
-        """Undo ``drill`` (key ``("hole", number)``) or ``engrave`` (key ``"code"``); returns the window."""
+        """Undo a hole or the engraving.
+
+        Args:
+            key: ``("hole", number)`` for a hole, ``"code"`` for the engraving.
+
+        Returns:
+            The window that was restored.
+        """
         window, blank = self._blank[key]
         self.fields[:, *window] = blank
         return window

@@ -14,7 +14,6 @@ from toy_training import config
 from advrad.data.loading import ImageStack
 from advrad.data.records import Record
 from advrad.training.batches import TrainConfig, View, find_symmetry, make_batch, whole_images
-from advrad.utils.seeding import step_generator
 
 
 def stacked(values: np.ndarray) -> ImageStack:
@@ -63,17 +62,8 @@ def test_a_step_is_drawn_from_seed_and_step_alone() -> None:
     assert not torch.equal(first[3], make_batch(pictures, config(seed=1), 3, rows)[3])
 
 
-def test_generators_of_steps_and_seeds_are_unrelated() -> None:
-    firsts = {
-        int(torch.randint(2**62, (1,), generator=step_generator(seed, step)))
-        for seed in range(30)
-        for step in range(30)
-    }
-    assert len(firsts) == 900
-
-
 def test_batches_take_turns_among_the_views() -> None:
-    settings = config(views=(View(picture_px=32, window_px=24), View(picture_px=16, window_px=16)))
+    settings = config(views=(View(image_px=32, window_px=24), View(image_px=16, window_px=16)))
     sides = [make_batch(stack(), settings, step, slice(0, 4))[0].shape for step in range(4)]
     assert sides == [(4, 3, 24, 24), (4, 3, 16, 16)] * 2
 
@@ -85,7 +75,7 @@ def test_windows_say_where_the_pixels_come_from() -> None:
     pictures = stacked(np.stack([y, x, 0 * x])[None].repeat(3, 0))
     corners = set()
     for step in range(6):
-        settings = config(views=(View(picture_px=32, window_px=16),), restore=0.0, exposure=0.0, batch_size=8)
+        settings = config(views=(View(image_px=32, window_px=16),), defect_probability=0.0, brightness_jitter=0.0, batch_size=8)
         images, _, _, _, windows = make_batch(pictures, settings, step, slice(0, 8))
         for image, (top, left, bottom, right) in zip(images, windows.tolist(), strict=True):
             assert bottom - top == pytest.approx(1) and right - left == pytest.approx(1)
@@ -101,14 +91,14 @@ def test_windows_say_where_the_pixels_come_from() -> None:
 
 
 def test_whole_images_have_the_whole_window() -> None:
-    settings = config(views=(View(picture_px=16, window_px=16),))
+    settings = config(views=(View(image_px=16, window_px=16),))
     windows = make_batch(stack(), settings, 0, slice(0, 4))[4]
     assert windows.tolist() == [[-1, -1, 1, 1]] * 4
 
 
 def test_the_share_that_shows_a_defect() -> None:
-    for restore, low, high in ((0.0, 0, 0), (0.6, 30, 60), (1.0, 60, 80)):
-        settings = config(batch_size=80, restore=restore)
+    for share, low, high in ((0.0, 0, 0), (0.6, 30, 60), (1.0, 60, 80)):
+        settings = config(batch_size=80, defect_probability=share)
         images, corrupted, _, _, _ = make_batch(stack(), settings, 0, slice(0, 80))
         changed = int((images != corrupted).flatten(1).any(1).sum())
         assert low <= changed <= high
@@ -116,8 +106,8 @@ def test_the_share_that_shows_a_defect() -> None:
 
 def test_light_varies_from_row_to_row_around_the_images_own() -> None:
     grey = stacked(np.full((3, 3, 16, 16), 0.3))
-    whole = View(picture_px=16, window_px=16)
-    settings = config(views=(whole,), restore=0.0, exposure=0.2, batch_size=400)
+    whole = View(image_px=16, window_px=16)
+    settings = config(views=(whole,), defect_probability=0.0, brightness_jitter=0.2, batch_size=400)
     images, corrupted, _, _, _ = make_batch(grey, settings, 0, slice(0, 400))
     assert torch.equal(images, corrupted), "the light is no defect to undo"
     assert float(images.flatten(1).std(1).max()) < 1e-6
@@ -144,8 +134,8 @@ def test_noise_is_standard_and_independent_of_the_row() -> None:
 def test_mirror_images_are_those_allowed(symmetry: str, expected: int) -> None:
     corner = np.zeros((1, 3, 16, 16))
     corner[0, :, 0, 1] = 1.0
-    whole = View(picture_px=16, window_px=16)
-    settings = config(views=(whole,), symmetry=symmetry, restore=0.0, exposure=0.0, batch_size=64)
+    whole = View(image_px=16, window_px=16)
+    settings = config(views=(whole,), symmetry=symmetry, defect_probability=0.0, brightness_jitter=0.0, batch_size=64)
     images = make_batch(stacked(corner), settings, 0, slice(0, 64))[0]
     places = {tuple((row[0] == 1).nonzero()[0].tolist()) for row in images}
     assert len(places) == expected
@@ -198,7 +188,7 @@ def test_a_product_that_lies_anyhow_may_be_turned() -> None:
 
 
 def test_what_is_usual_is_learnt_from_whole_images_without_defects() -> None:
-    pictures, settings = stack(), config(exposure=0.0, restore=1.0, symmetry="none")
+    pictures, settings = stack(), config(brightness_jitter=0.0, defect_probability=1.0, symmetry="none")
     batches = list(whole_images(pictures, settings, 5))
     assert [batch.shape for batch in batches] == [(4, 3, 32, 32)] * 5
     known = {pictures.batch([i]).numpy().tobytes() for i in range(len(pictures))}
@@ -211,5 +201,5 @@ def test_what_is_usual_is_lit_and_mirrored_as_training_is_and_follows_the_seed()
     first, again, other = (list(whole_images(stack(), config(seed=seed), 3)) for seed in (0, 0, 1))
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
-    plain = list(whole_images(stack(), config(exposure=0.0), 3))
+    plain = list(whole_images(stack(), config(brightness_jitter=0.0), 3))
     assert (first[0] - plain[0]).abs().max() > 0.01

@@ -1,14 +1,14 @@
-"""What training shows the denoiser: batches, reproducible from the seed and the number of the step alone.
+"""Training batches, reproducible from the seed and the number of the step.
 
-All randomness of step t comes from a generator seeded by (seed, t), drawn for the whole batch; each process then works
-on its own rows.
+All random draws of a step come from one generator, seeded by the seed and the step, for the whole batch. Each process
+then takes its own rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -19,44 +19,50 @@ from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
 from advrad.utils.config import Config
 from advrad.utils.precision import Precision
-from advrad.utils.seeding import step_generator
+from advrad.utils.seeding import generator_for
 
+#: Mirror images and quarter turns under which a normal image stays normal.
 Symmetry = Literal["none", "horizontal", "vertical", "both", "square"]
 
 
 class View(Config):
-    """What a training batch shows: windows of images.
+    """Size at which a training batch shows images: random windows of resized images.
 
     Attributes:
-        picture_px: the image is shrunk to this size.
-        window_px: side of the random window cut from it; equal to ``picture_px`` for the whole image.
+        image_px: Side of the square to which images are resized, pixels; ``picture_px`` in files.
+        window_px: Side of the random window cut from them, pixels; equal to ``image_px`` for whole images.
+
+    Example:
+        >>> View(image_px=256, window_px=128).window_px
+        128
     """
 
-    picture_px: int = Field(gt=0)
+    image_px: int = Field(gt=0, alias="picture_px")
     window_px: int = Field(gt=0)
 
 
 class TrainConfig(Config):
-    """Everything that, with the data, decides the weights.
+    """Options of the training loop. With the images they determine the weights.
 
     Attributes:
-        seed: of every draw.
-        steps: optimiser steps.
-        size_px: images enter the detector at this size, squeezed to a square.
-        views: batches take turns among these.
-        batch_size: images per step over all processes.
-        learning_rate: peak rate of AdamW; Muon's follows it.
-        warmup: share of the steps over which the rate rises; then it falls as a cosine to 0.
-        weight_decay: decoupled.
-        clip_norm: largest gradient norm.
-        ema_share: half-life of the weights' moving average, as a share of the steps.
-        restore: share of rows that show a synthetic defect which the denoiser must undo.
-        exposure: standard deviation of the logarithm of a random gain on each row, so that light which drifts from
-            shift to shift is no anomaly; 0 leaves the images as they are.
-        symmetry: mirror images and quarter turns under which the product stays normal.
-        harden: ``linf`` radius within which every batch is moved against the denoiser before it learns from it,
-            [0, 1] pixel units; 0 takes the images as they are.
-        precision: arithmetic of the network; ``auto`` is bfloat16 where the processor has it.
+        seed: Seed for all random draws.
+        steps: Number of optimiser steps.
+        size_px: Side of the square to which the detector resizes images, pixels.
+        views: Sizes at which batches show images, used in turn.
+        batch_size: Images per step, summed over all processes.
+        learning_rate: Peak learning rate of AdamW; the rate of Muon is proportional to it.
+        warmup: Share of the steps in which the rate rises; afterwards it falls to 0 as a cosine.
+        weight_decay: Decoupled weight decay.
+        clip_norm: Largest norm of the gradient.
+        ema_share: Half-life of the moving average of the weights, as a share of the steps.
+        defect_probability: Probability that a row shows a synthetic defect, which the denoiser learns to remove;
+            ``restore`` in files.
+        brightness_jitter: Standard deviation of the logarithm of a random brightness factor for each row, so that
+            changes of the lighting do not count as anomalies; 0 disables it; ``exposure`` in files.
+        symmetry: Mirror images and quarter turns under which a normal image stays normal.
+        adversarial_eps: Linf radius of the perturbations of adversarial training, [0, 1] pixel units; 0 disables it;
+            ``harden`` in files.
+        precision: Arithmetic of the network; ``auto`` is bfloat16 where the processor supports it.
     """
 
     seed: int = Field(0, ge=0)
@@ -69,43 +75,78 @@ class TrainConfig(Config):
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
     ema_share: float = Field(0.04, gt=0)
-    restore: float = Field(0.6, ge=0, le=1)
-    exposure: float = Field(0.1, ge=0)
+    defect_probability: float = Field(0.6, ge=0, le=1, alias="restore")
+    brightness_jitter: float = Field(0.1, ge=0, alias="exposure")
     symmetry: Symmetry = "none"
-    harden: float = Field(0.0, ge=0, le=1)
+    adversarial_eps: float = Field(0.0, ge=0, le=1, alias="harden")
     precision: Precision = "auto"
 
 
-def find_symmetry(stack: ImageStack, limit: int = 200, size_px: int = 32, tolerance: float = 1.1) -> Symmetry:
-    """Which mirror images and turns of a normal image are as normal as the image itself.
+class TrainingBatch(NamedTuple):
+    """The arguments of :meth:`advrad.denoisers.base.Denoiser.training_loss`, in its order.
 
-    A transformation is allowed if transformed images lie no further from their nearest other image than
-    untransformed ones do, by the median. It looks at training images only.
+    Attributes:
+        images: Normal images, (b, 3, h, w) float in [0, 1].
+        corrupted: The same images, some of them with a synthetic defect, (b, 3, h, w).
+        level: Uniform numbers in [0, 1) for the noise levels, (b,).
+        noise: Standard normal noise, (b, 3, h, w).
+        window: Top, left, bottom and right of each image in its whole image, (b, 4), in [-1, 1].
+    """
+
+    images: Tensor
+    corrupted: Tensor
+    level: Tensor
+    noise: Tensor
+    window: Tensor
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """Copy the batch to a device.
+
+        Args:
+            device: Target device.
+        """
+        return TrainingBatch(*(part.to(device) for part in self))
+
+
+def find_symmetry(stack: ImageStack, limit: int = 200, size_px: int = 32, tolerance: float = 1.1) -> Symmetry:
+    """Find the mirror images and quarter turns under which a normal image stays normal.
+
+    A transformation is accepted if the median distance of transformed images to the nearest other image is about that of
+    untransformed images.
 
     Args:
-        stack: normal training images.
-        limit: at most so many are compared.
-        size_px: they are compared at this size.
-        tolerance: allowed ratio of median squared distances.
+        stack: Normal training images.
+        limit: Largest number of images to compare.
+        size_px: Side to which the images are resized for the comparison, pixels.
+        tolerance: Largest accepted ratio of the median squared distances.
+
+    Returns:
+        The largest accepted group of transformations.
     """
     small = resize(stack.batch(range(min(limit, len(stack)))), size_px)
     flat = small.flatten(1)
 
-    def nearest(moved: Tensor) -> float:
-        distance = torch.cdist(moved.flatten(1), flat).square()
+    def nearest(transformed: Tensor) -> float:
+        distance = torch.cdist(transformed.flatten(1), flat).square()
         distance.fill_diagonal_(math.inf)
         return float(distance.amin(1).median())
 
-    own = nearest(small) * tolerance
-    turned = nearest(torch.rot90(small, 1, (2, 3))) <= own
-    horizontal, vertical = nearest(small.flip(3)) <= own, nearest(small.flip(2)) <= own
+    accepted = nearest(small) * tolerance
+    turned = nearest(torch.rot90(small, 1, (2, 3))) <= accepted
+    horizontal, vertical = nearest(small.flip(3)) <= accepted, nearest(small.flip(2)) <= accepted
     if horizontal and vertical:
         return "square" if turned else "both"
     return "horizontal" if horizontal else "vertical" if vertical else "none"
 
 
 def _mirror(images: Tensor, draws: Tensor, symmetry: Symmetry) -> Tensor:
-    """Mirror and turn each row as its three draws in [0, 1) say."""
+    """Mirror and turn each image at random.
+
+    Args:
+        images: Images, (b, c, h, w).
+        draws: Uniform numbers in [0, 1), (b, 3): below 1/2 they mirror left and right, mirror up and down, transpose.
+        symmetry: Transformations that are allowed.
+    """
     rows = []
     for row, (first, second, third) in zip(images, draws.tolist(), strict=True):
         if symmetry in ("horizontal", "both", "square") and first < 0.5:
@@ -118,84 +159,76 @@ def _mirror(images: Tensor, draws: Tensor, symmetry: Symmetry) -> Tensor:
     return torch.stack(rows)
 
 
-def make_batch(
-    stack: ImageStack, config: TrainConfig, step: int, rows: slice
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """One process's share of a step's batch.
+def make_batch(stack: ImageStack, config: TrainConfig, step: int, rows: slice) -> TrainingBatch:
+    """Make one process's rows of the batch of a step.
 
     Args:
-        stack: the training images.
-        config: of the run.
-        step: 0-based.
-        rows: of the whole batch.
-
-    Returns:
-        The arguments of :meth:`Denoiser.training_loss`: images, corrupted, level, noise, window.
+        stack: Training images.
+        config: Options of the training loop.
+        step: Number of the step, counted from 0.
+        rows: Rows of the whole batch to make.
     """
-    generator = step_generator(config.seed, step)
+    generator = generator_for(config.seed, "batch", step)
     view, total = config.views[step % len(config.views)], config.batch_size
+    # Every number is drawn for the whole batch, so that the processes together use the draws of one.
     chosen, donors = torch.randint(len(stack), (2, total), generator=generator)[:, rows]
     turns = torch.rand(total, 3, generator=generator)[rows]
     corners = torch.rand(total, 2, generator=generator)[rows]
-    restored = torch.rand(total, generator=generator)[rows] < config.restore
+    with_defect = torch.rand(total, generator=generator)[rows] < config.defect_probability
     seeds = torch.randint(2**31 - 1, (total,), generator=generator)[rows]
-    # Stratified: every batch covers the noise levels evenly, which calms the loss.
+    # Stratified: each batch covers the noise levels evenly, which lowers the variance of the loss.
     level = ((torch.arange(total) + torch.rand(total, generator=generator)) / total)[rows]
     noise = torch.randn(total, 3, view.window_px, view.window_px, generator=generator)[rows]
-    gain = torch.exp(config.exposure * torch.randn(total, 1, 1, 1, generator=generator))[rows]
+    brightness = torch.exp(config.brightness_jitter * torch.randn(total, 1, 1, 1, generator=generator))[rows]
 
-    spare = view.picture_px - view.window_px
-    # Even corners keep the patches of the stem aligned with those of the whole image.
-    corners = (corners * (spare // 2 + 1)).long() * 2
-    windows = torch.cat([corners, corners + view.window_px], dim=1) / view.picture_px * 2.0 - 1.0
+    margin = view.image_px - view.window_px
+    # Even corners align the patches of the network's first layer with those of the whole image.
+    corners = (corners * (margin // 2 + 1)).long() * 2
+    window = torch.cat([corners, corners + view.window_px], dim=1) / view.image_px * 2.0 - 1.0
 
-    def cut(images: Tensor) -> Tensor:
-        images = _mirror(resize(images, view.picture_px), turns, config.symmetry)
+    def crop(images: Tensor) -> Tensor:
+        images = _mirror(resize(images, view.image_px), turns, config.symmetry)
         side = view.window_px
-        rows = [row[:, y : y + side, x : x + side] for row, (y, x) in zip(images, corners.tolist(), strict=True)]
-        return (torch.stack(rows) * gain).clamp(0, 1)
+        crops = [row[:, y : y + side, x : x + side] for row, (y, x) in zip(images, corners.tolist(), strict=True)]
+        return (torch.stack(crops) * brightness).clamp(0, 1)
 
-    images = cut(stack.batch(chosen.tolist()))
+    images = crop(stack.batch(chosen.tolist()))
     corrupted = images
-    if bool(restored.any()):
-        pasted, _ = paste_defects(images, cut(stack.batch(donors.tolist())), seeds.tolist())
-        corrupted = torch.where(restored[:, None, None, None], pasted, images)
-    return images, corrupted, level, noise, windows
-
-
-#: Added to a step's number for the starts of its adversary, so that their draws are unrelated to the batch's.
-_ADVERSARY = 2**32
+    if bool(with_defect.any()):
+        pasted, _ = paste_defects(images, crop(stack.batch(donors.tolist())), seeds.tolist())
+        corrupted = torch.where(with_defect[:, None, None, None], pasted, images)
+    return TrainingBatch(images, corrupted, level, noise, window)
 
 
 def random_start(config: TrainConfig, step: int, rows: slice, images: Tensor) -> Tensor:
-    """Where the adversary of a step begins: changes uniform within ``config.harden``.
+    """Draw the perturbations from which the adversarial step of a training step starts.
 
     Args:
-        config: of the run.
-        step: 0-based.
-        rows: of the whole batch, of this process.
-        images: (b, 3, h, w), its images, for their shape.
+        config: Options of the training loop.
+        step: Number of the step, counted from 0.
+        rows: Rows of the whole batch that this process has.
+        images: Images of these rows, (b, 3, h, w); only the shape is used.
 
     Returns:
-        (b, 3, h, w).
+        Perturbations, (b, 3, h, w), uniform in [-adversarial_eps, adversarial_eps].
     """
-    generator = step_generator(config.seed, step + _ADVERSARY)
+    generator = generator_for(config.seed, "adversarial start", step)
     draws = torch.rand(config.batch_size, *images.shape[1:], generator=generator)[rows]
-    return config.harden * (2 * draws - 1)
+    return config.adversarial_eps * (2 * draws - 1)
 
 
 def whole_images(stack: ImageStack, config: TrainConfig, count: int = 32) -> Iterator[Tensor]:
-    """Batches of whole normal images, mirrored and lit as in training, for :meth:`Denoiser.adapt`.
+    """Make batches of whole normal images, augmented as in training, for :meth:`Denoiser.fit_statistics`.
 
     Args:
-        stack: the training images.
-        config: of the run.
-        count: number of batches.
+        stack: Training images.
+        config: Options of the training loop.
+        count: Number of batches.
 
     Yields:
-        (batch_size, 3, size_px, size_px) in [0, 1].
+        Images, (batch_size, 3, size_px, size_px) float in [0, 1].
     """
-    size_px = config.size_px
-    plain = config.model_copy(update={"views": (View(picture_px=size_px, window_px=size_px),), "restore": 0.0})
-    for step in range(-count, 0):  # steps that training does not take
-        yield make_batch(stack, plain, step, slice(None))[0]
+    whole = View(image_px=config.size_px, window_px=config.size_px)
+    plain = config.model_copy(update={"views": (whole,), "defect_probability": 0.0})
+    for step in range(-count, 0):  # training itself counts from 0
+        yield make_batch(stack, plain, step, slice(None)).images

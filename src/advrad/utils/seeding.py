@@ -1,19 +1,58 @@
-"""Random generators from seeds."""
+"""Seeds and random generators. Every random draw of advrad depends on a seed and on names for what it is used for."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-import torch
-
-
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The generator of one step; different seeds and steps give unrelated streams."""
-    mixed = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**63
-    return torch.Generator().manual_seed(mixed)
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 
 def seed_of(*parts: object) -> int:
-    """A seed that belongs to these parts and to no others."""
+    """Derive a seed from a base seed and the purpose of the draws.
+
+    Args:
+        parts: Base seed, and anything that names the purpose: a word, a file name, the number of a step. Their text
+            counts, so ``1`` and ``"1"`` are the same part.
+
+    Returns:
+        A seed in [0, 2^56). Seeds of different parts are unrelated.
+
+    Example:
+        >>> seed_of(0, "score") == seed_of(0, "score"), seed_of(0, "score") == seed_of(1, "score")
+        (True, False)
+    """
     text = "/".join(map(str, parts)).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=7).digest(), "big")
+
+
+def generator_for(*parts: object) -> torch.Generator:
+    """Make a generator of PyTorch, on the CPU, for a purpose.
+
+    Args:
+        parts: Base seed and purpose, as for :func:`seed_of`.
+
+    Example:
+        >>> generator_for(0, "step", 3).initial_seed() == seed_of(0, "step", 3)
+        True
+    """
+    import torch
+
+    return torch.Generator().manual_seed(seed_of(*parts))
+
+
+def numpy_generator_for(*parts: object) -> np.random.Generator:
+    """Make a generator of NumPy for a purpose.
+
+    Args:
+        parts: Base seed and purpose, as for :func:`seed_of`.
+
+    Example:
+        >>> numpy_generator_for(0, "scene").integers(10) == numpy_generator_for(0, "scene").integers(10)
+        True
+    """
+    import numpy as np
+
+    return np.random.default_rng(seed_of(*parts))

@@ -196,8 +196,8 @@ def test_the_arithmetic_of_the_gradients_is_told_and_chosen(
     ("name", "words"),
     [
         ("broken", "scores of shape"),
-        ("not_a_number", "no finite number"),
-        ("missing", "holds no 'missing'"),
+        ("not_a_number", "not a finite number"),
+        ("missing", "does not define 'missing'"),
         ("number", "cannot be called"),
     ],
 )
@@ -218,7 +218,7 @@ def test_a_file_that_fails_or_is_not_there(advrad: Cli, data: Path, tmp_path: Pa
 
 def test_another_detector_needs_a_place_for_its_results(advrad: Cli, others: Path, data: Path) -> None:
     done = advrad("attack", f"{others}:sized", data)
-    assert done.status == 2 and "-o: is needed" in done.err
+    assert done.status == 2 and "--output: is needed" in done.err
 
 
 def test_one_class_and_no_images_are_refused(advrad: Cli, run: Path, tmp_path: Path) -> None:

@@ -303,7 +303,7 @@ def test_an_output_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     folder = make_bench(tmp_path / "out", [clean("a", 0.9)])
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(
-        OutputError, match=r"file: the folder cannot be made: a file of this name is in the way; choose"
+        OutputError, match=r"file: the folder cannot be created: a file of this name is in the way; choose"
     ):
         bench_report(folder, tmp_path / "file")
     (tmp_path / "report" / "tables.md").mkdir(parents=True)

@@ -126,7 +126,7 @@ def test_certify_prints_one_object_and_keeps_rows_that_a_second_call_takes_up(cl
 def test_an_interrupted_certification_goes_on_and_ends_in_the_same(
     cli: Cli, run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advrad.cli.console import Screen
+    from advrad.cli.screen import Screen
 
     whole = json.loads(cli("certify", run, data, *QUICK, "--json", "-o", tmp_path / "whole").out)
     update = Screen.update
@@ -291,7 +291,7 @@ def test_options_that_make_no_sense(arguments: tuple[str, ...], words: str, cli:
         ("sized", ("--size", "64"), "--size 64: this detector takes images of 32 px only"),
         ("sized", ("--own-size",), "--own-size: this detector takes images of 32 px only"),
         ("broken", ("--size", "32"), "scores of shape"),
-        ("missing", (), "holds no 'missing'"),
+        ("missing", (), "does not define 'missing'"),
     ],
 )
 def test_what_other_detectors_cannot_do(

@@ -122,7 +122,7 @@ odd.seed = None
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [
-        ("nothing", ConfigError, "holds no 'nothing'"),
+        ("nothing", ConfigError, "does not define 'nothing'"),
         ("BASE", ConfigError, "is not a datamodule but PosixPath; name one, or a function that makes one"),
         ("three", ConfigError, "is not a datamodule but int"),
         ("Fake", ConfigError, r"cannot be called (TypeError: "),

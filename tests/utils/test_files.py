@@ -108,10 +108,10 @@ def test_make_folder(tmp_path: Path) -> None:
 def test_make_place_makes_folders_and_refuses_what_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files.make_place(tmp_path / "a" / "b" / "c.html")
+    files.ensure_writable(tmp_path / "a" / "b" / "c.html")
     assert list((tmp_path / "a" / "b").iterdir()) == []
     with pytest.raises(OutputError, match="is a folder; name a file"):
-        files.make_place(tmp_path / "a")
+        files.ensure_writable(tmp_path / "a")
     monkeypatch.setattr("advrad.utils.files.os.access", lambda path, mode: False)
     with pytest.raises(OutputError, match=r"c\.html: cannot be written: permission denied"):
-        files.make_place(tmp_path / "a" / "c.html")
+        files.ensure_writable(tmp_path / "a" / "c.html")

@@ -26,7 +26,7 @@ def test_a_name_in_a_file(tmp_path: Path) -> None:
     ("text", "words"),
     [
         (None, "there is no such file"),
-        ("other = 1", "holds no 'made'"),
+        ("other = 1", "does not define 'made'"),
         ("1 / 0", r"cannot be run \(ZeroDivisionError: division by zero\)"),
         ("def", r"cannot be run \(SyntaxError"),
         ("import no_such_package", r"cannot be run \(ModuleNotFoundError"),

@@ -39,8 +39,8 @@ def test_a_claim_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
 
 def test_the_claim_of_a_killed_process_is_void(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pathlib import Path; from advrad.utils.locks import claimed\n"
-        "with claimed(Path(sys.argv[1]), 'a') as mine:\n"
+        "import os, sys; from pathlib import Path; from advrad.utils.locks import lease\n"
+        "with lease(Path(sys.argv[1]), 'a') as mine:\n"
         "    assert mine; os._exit(9)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == 9

@@ -19,20 +19,20 @@ class Plan(Config):
     seed: int = 0
 
 
-def claim(folder: Path, **other: object) -> ResultStore:
+def opened(folder: Path, **other: object) -> ResultStore:
     values = {"plan": Plan(), "names": NAMES, "digest": "1", "identity": "mine"} | other
-    return ResultStore.claim(folder, **values)  # type: ignore[arg-type]
+    return ResultStore.open(folder, **values)  # type: ignore[arg-type]
 
 
 def test_rows_come_back_in_order_whoever_wrote_them(tmp_path: Path) -> None:
-    rows = claim(tmp_path)
+    rows = opened(tmp_path)
     for index in (2, 0, 1):
         rows.write(index, {"name": NAMES[index], "score": index / 3})
-    assert claim(tmp_path).read_all() == [{"name": name, "score": index / 3} for index, name in enumerate(NAMES)]
+    assert opened(tmp_path).read_all() == [{"name": name, "score": index / 3} for index, name in enumerate(NAMES)]
 
 
 def test_what_is_missing_is_told_for_a_share(tmp_path: Path) -> None:
-    rows = claim(tmp_path)
+    rows = opened(tmp_path)
     rows.write(1, {})
     assert rows.missing(range(3)) == [0, 2]
     assert rows.missing(range(1, 3)) == [2]
@@ -49,25 +49,25 @@ def test_what_is_missing_is_told_for_a_share(tmp_path: Path) -> None:
     ],
 )
 def test_a_folder_of_another_run_is_refused(tmp_path: Path, other: dict[str, object], word: str) -> None:
-    claim(tmp_path)
-    with pytest.raises(OutputError, match=f"holds a run with other {word}; name another folder"):
-        claim(tmp_path, **other)
-    claim(tmp_path)
+    opened(tmp_path)
+    with pytest.raises(OutputError, match=f"holds a run with other {word}; choose another output folder"):
+        opened(tmp_path, **other)
+    opened(tmp_path)
 
 
 def test_a_damaged_plan_is_refused(tmp_path: Path) -> None:
-    claim(tmp_path)
+    opened(tmp_path)
     (tmp_path / "plan.json").write_text('{"radii": [0.1')
     with pytest.raises(OutputError, match="is damaged"):
-        claim(tmp_path)
+        opened(tmp_path)
     (tmp_path / "plan.json").write_text("[]")
     with pytest.raises(OutputError, match="holds a run with other"):
-        claim(tmp_path)
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "", '{"score": 0.', "3"])
 def test_a_missing_or_damaged_row_is_named(tmp_path: Path, content: str | None) -> None:
-    rows = claim(tmp_path)
+    rows = opened(tmp_path)
     for index in range(3):
         rows.write(index, {})
     rows.path(1).unlink()
@@ -78,7 +78,7 @@ def test_a_missing_or_damaged_row_is_named(tmp_path: Path, content: str | None) 
 
 
 def test_a_number_that_json_does_not_know_leaves_no_half_a_row(tmp_path: Path) -> None:
-    rows = claim(tmp_path)
+    rows = opened(tmp_path)
     with pytest.raises(ValueError, match="JSON"):
         rows.write(0, {"upper": float("inf")})
     assert rows.missing(range(1)) == [0]

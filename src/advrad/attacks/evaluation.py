@@ -33,7 +33,7 @@ from advrad.utils.config import Config
 from advrad.utils.files import atomic_path, make_folder
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.result_store import ResultStore
-from advrad.utils.seeding import seed_of
+from advrad.utils.seeding import generator_for, seed_of
 
 Arithmetic = Literal["float32", "bfloat16"]
 Floats = npt.NDArray[np.float64]
@@ -251,13 +251,13 @@ def evaluate_robustness(
         raise DataError("there is no image to attack; give test images, good and defective")
     traits = probe(detector, subjects.few)
     first = validated_output(detector, subjects.images[:1], torch.Generator().manual_seed(0))
-    members, left_out = applicable_attacks(plan, detector, traits, first.maps is not None)
+    members, left_out = applicable_attacks(plan, detector, traits, first.anomaly_maps is not None)
     if any(member.transfer for member in members) and source is None:
         raise ConfigError("--attack transfer: needs another detector to climb; name its folder with --from")
     if not members:  # nothing but its scores is left
         members = [AttackSpec(attack="square", steps=max(member.steps for member in plan.members))]
     digest = hashlib.sha256(subjects.images.cpu().numpy().tobytes()).hexdigest()
-    files = ResultStore.claim(folder, plan, subjects.names, digest, identity)
+    files = ResultStore.open(folder, plan, subjects.names, digest, identity)
     seed = _score_seed(detector, plan)
     clean, clean_maps = scored(detector, subjects.images, seed)
     opposite = _reach(clean, subjects.labels, detector.threshold)
@@ -302,9 +302,9 @@ def scored(detector: AnomalyDetector, images: Tensor, seed: int) -> tuple[Floats
         validated_output(detector, part, torch.Generator().manual_seed(seed)) for part in torch.split(images, at_once)
     ]
     scores = torch.cat([answer.scores for answer in answers]).double().numpy()
-    if answers[0].maps is None:
+    if answers[0].anomaly_maps is None:
         return scores, None
-    maps = torch.cat([answer.maps for answer in answers if answer.maps is not None])
+    maps = torch.cat([answer.anomaly_maps for answer in answers if answer.anomaly_maps is not None])
     return scores, maps[:, 0].numpy()
 
 
@@ -360,11 +360,11 @@ def _attacked(
                 source if member.transfer and source is not None else climbed,
                 torch.from_numpy(signs[rows]),
                 member.surrogate,
-                torch.Generator().manual_seed(seed_of(*tag, "noise")),
+                generator_for(*tag, "noise"),
                 eot=member.eot,
                 known_noise=seed if plan.noise == "known" else None,
             )
-            own = [torch.Generator().manual_seed(seed_of(*tag, subjects.names[batch[row]])) for row in rows]
+            own = [generator_for(*tag, subjects.names[batch[row]]) for row in rows]
             told = frank and member.surrogate == "score" and not member.transfer
             enough = torch.from_numpy((signs * np.where(labels == 0, *opposite) + spare)[rows]) if told else None
             found = ATTACKS[member.attack](AttackInput(goal, images[rows], plan.threat, own, member.steps, enough))

@@ -1,7 +1,7 @@
-"""Writing files so that a reader never meets half of one.
+"""Atomic writing of files: a reader finds the whole file or the old one, never half of a file.
 
-Everything that is written goes to a temporary name in the same folder and takes its real name only when it is
-complete. A full disk, a read-only folder or an interrupt leaves the old file as it was and nothing beside it.
+A file is written under a temporary name in the same folder and renamed when it is complete. A full disk, a read-only
+folder or an interrupt leaves the old file unchanged and no temporary file behind.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from typing import Any
 from advrad.errors import OutputError
 
 PART = ".part"
-"""What every temporary name ends in, before the suffix of the file to be."""
+"""End of every temporary name, before the suffix of the file."""
 
-_MENDS = {
+_FIXES = {
     errno.ENOSPC: "the disk is full; free some space or write elsewhere",
     errno.EDQUOT: "the disk quota is used up; free some space or write elsewhere",
     errno.EACCES: "permission denied; choose a folder that may be written to",
@@ -30,39 +30,49 @@ _MENDS = {
     errno.EISDIR: "a folder of this name is in the way; choose another name",
     errno.EEXIST: "a file of this name is in the way; choose another name",
     errno.ENOTEMPTY: "a folder of this name is in the way; choose another name",
-    errno.ENOENT: "the folder is missing; make it first",
+    errno.ENOENT: "the folder is missing; create it first",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
 
 
 def explain(error: OSError) -> str:
-    """Say in words why a file could not be written, and what to do about it."""
-    known = _MENDS.get(error.errno) if error.errno is not None else None
+    """Describe why a file could not be written, and the fix.
+
+    Args:
+        error: Error of the operating system.
+
+    Example:
+        >>> explain(OSError(errno.EROFS, "read-only"))
+        'the disk is read-only; write elsewhere'
+    """
+    known = _FIXES.get(error.errno) if error.errno is not None else None
     if known:
         return known
     if error.errno is None and "requested and" in str(error):
-        # numpy's words for a short write, which comes without a number.
-        return "it came out too short, the disk is probably full; free some space or write elsewhere"
+        # NumPy reports a short write without an error number.
+        return "the file is too short, the disk is probably full; free some space or write elsewhere"
     text = " ".join((error.strerror or str(error) or type(error).__name__).split())
     return f"{text}; check the disk and the path"
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes ``path`` when the block ends well.
+    """Yield a temporary path that is renamed to ``path`` when the block ends without an error.
 
-    The temporary file lies in the same folder and has the same suffix. Whatever ends the block otherwise, the
-    temporary file is deleted and ``path`` is left as it was. The block should only write: each OSError in it
-    counts as a failure to write.
+    The temporary file lies in the same folder and has the same suffix. If the block raises, the temporary file is
+    deleted and ``path`` is unchanged. The block should only write: each OSError in it counts as a failure to write.
 
     Args:
-        path: the file to be; its folder must exist.
+        path: Path of the file; its folder must exist.
+
+    Yields:
+        The temporary path.
 
     Raises:
-        OutputError: the file cannot be written; names ``path`` and the mend.
+        OutputError: The file cannot be written.
     """
     path = Path(path)
-    # A short random name: long names stay legal, and two writers of one file do not meet.
+    # A short random name stays legal for long file names, and two writers of one file do not collide.
     temporary = path.with_name(f".{secrets.token_hex(6)}{PART}{path.suffix}")
     try:
         yield temporary
@@ -75,50 +85,64 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 with plain newlines, all of it or nothing.
+    """Write a text file atomically, as UTF-8 with newlines as they are.
+
+    Args:
+        path: Path of the file; its folder must exist.
+        text: Content.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.write(text)
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write ``values`` as indented JSON, all of it or nothing.
+    """Write an indented JSON file atomically.
+
+    Args:
+        path: Path of the file; its folder must exist.
+        values: Plain JSON values.
 
     Raises:
-        OutputError: the file cannot be written.
-        ValueError: a number is NaN or infinite, which JSON does not know.
+        OutputError: The file cannot be written.
+        ValueError: A number is NaN or infinite, which JSON cannot hold.
     """
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder and those above it, if they are not there yet.
+    """Create a folder and its parents; an existing folder is kept.
+
+    Args:
+        path: Path of the folder.
+
+    Returns:
+        The path.
 
     Raises:
-        OutputError: the folder cannot be made.
+        OutputError: The folder cannot be created.
     """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"{path}: the folder cannot be made: {explain(error)}") from error
+        raise OutputError(f"{path}: the folder cannot be created: {explain(error)}") from error
     return path
 
 
-def make_place(path: Path) -> None:
-    """See to it that a file can be written, before minutes are spent on what shall be in it.
+def ensure_writable(path: Path) -> None:
+    """Check that a file can be written, before a long computation of its content.
 
     Args:
-        path: of the file; folders above it that are missing are made.
+        path: Path of the file; missing parent folders are created.
 
     Raises:
-        OutputError: it could not be written.
+        OutputError: The file cannot be written.
     """
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
     make_folder(path.parent)
     if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: cannot be written: {_MENDS[errno.EACCES]}")
+        raise OutputError(f"{path}: cannot be written: {_FIXES[errno.EACCES]}")

@@ -1,4 +1,4 @@
-"""Values as text, for tables, pages and model cards."""
+"""Values as text, for tables, reports and model cards."""
 
 from __future__ import annotations
 
@@ -8,22 +8,48 @@ from pathlib import Path
 
 
 def number(value: float | None, form: str = ".4f", missing: str = "not measured") -> str:
-    """A figure in a format of Python's, or the words for one that was not measured."""
+    """Format a number.
+
+    Args:
+        value: Number, or None if it was not measured.
+        form: Format specification of Python.
+        missing: Text for None.
+
+    Example:
+        >>> number(0.98765), number(None)
+        ('0.9877', 'not measured')
+    """
     return missing if value is None else format(value, form)
 
 
 def percent(value: float | None, missing: str = "not measured") -> str:
-    """A share as a percentage of three digits, or the words for one that was not measured."""
+    """Format a share as a percentage with three digits.
+
+    Args:
+        value: Share, in [0, 1], or None if it was not measured.
+        missing: Text for None.
+
+    Example:
+        >>> percent(0.05), percent(None)
+        ('5 %', 'not measured')
+    """
     return missing if value is None else f"{100 * value:.3g} %"
 
 
 def flat(values: Mapping[str, object], between: str, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested options as dotted names and readable values.
+    """Flatten nested options to dotted names and readable values.
 
     Args:
-        values: plain JSON values.
-        between: stands between the parts of a list.
-        prefix: of every name.
+        values: Plain JSON values by name.
+        between: Separator of the items of a list.
+        prefix: Text in front of every name.
+
+    Yields:
+        Pairs of a dotted name and a value as text.
+
+    Example:
+        >>> list(flat({"score": {"views": [256, 128], "tiled": True}}, ", "))
+        [('score.views', '256, 128'), ('score.tiled', 'yes')]
     """
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -35,7 +61,15 @@ def flat(values: Mapping[str, object], between: str, prefix: str = "") -> Iterat
 
 
 def text(value: object) -> str:
-    """A plain JSON value on one line."""
+    """Format a plain JSON value on one line.
+
+    Args:
+        value: Plain JSON value.
+
+    Example:
+        >>> text([1, 0.25, None, True])
+        '1, 0.25, none, yes'
+    """
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -48,5 +82,28 @@ def text(value: object) -> str:
 
 
 def quoted(path: Path) -> str:
-    """The path as a shell takes it."""
+    """Quote a path for a shell command.
+
+    Args:
+        path: Path.
+
+    Example:
+        >>> quoted(Path("my images"))
+        "'my images'"
+    """
     return shlex.quote(str(path))
+
+
+def clock(seconds: float) -> str:
+    """Format a duration as minutes and seconds, with hours if there are any.
+
+    Args:
+        seconds: The duration; a negative one counts as 0.
+
+    Example:
+        >>> clock(61), clock(3661)
+        ('1:01', '1:01:01')
+    """
+    whole = max(0, round(seconds))
+    hours, rest = divmod(whole, 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"

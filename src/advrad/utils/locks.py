@@ -1,8 +1,8 @@
-"""Claims to pieces of work, so that processes on one machine or on several share a folder and not the work.
+"""Leases on pieces of work, so that several processes, also on several machines, can share a folder of results.
 
-A claim is a file that only one process can make. Its owner touches it again and again; a claim whose owner is known to
-be dead, or that was not touched for long, is void, and whoever finds it takes it over. All clocks are the folder's own:
-machines that share it need not agree on the time.
+A lease is a file that only one process can create. Its owner touches it regularly. A lease whose owner is dead, or that
+was not touched for a long time, is void, and another process may take it over. All times are those of the folder's file
+system, so the machines need not agree on the time.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from pathlib import Path
 from advrad.errors import OutputError
 from advrad.utils.files import explain, make_folder
 
-#: A claim is touched every so many seconds, and void after so many without a touch.
+#: Seconds between two touches of a lease, and seconds without a touch after which it is void.
 BEAT_S, VOID_S = 20.0, 300.0
 
 
 @contextmanager
 def lease(folder: Path, name: str) -> Iterator[bool]:
-    """Claim a piece of work while the block runs.
+    """Hold a lease on a piece of work while the block runs.
 
-    Two processes that find one void claim at the same moment might both believe that they own it. Then a piece of work
-    is done twice; nothing is lost, because results are written whole.
+    Two processes that find a void lease at the same moment may both take it. Then a piece of work is done twice;
+    nothing is lost, because results are written atomically.
 
     Args:
-        folder: of the claims; made if missing.
-        name: of the work, a file name without suffix.
+        folder: Folder of the leases; created if missing.
+        name: Name of the work, a file name without suffix.
 
     Yields:
-        Whether it is ours. If not, another process is at it.
+        True if this process holds the lease, False if another process does.
 
     Raises:
-        OutputError: the claim cannot be written.
+        OutputError: The lease cannot be written.
     """
     path = make_folder(folder) / f"{name}.claim"
     if not (_make(path) or (_void(path) and _taken_over(path))):
@@ -57,7 +57,11 @@ def lease(folder: Path, name: str) -> Iterator[bool]:
 
 
 def live(folder: Path) -> tuple[str, ...]:
-    """Names of the work that processes are at."""
+    """Names of the work that some process holds a lease on.
+
+    Args:
+        folder: Folder of the leases.
+    """
     found = sorted(folder.glob("*.claim")) if folder.is_dir() else []
     return tuple(path.stem for path in found if not _void(path))
 
@@ -78,7 +82,7 @@ def _make(path: Path) -> bool:
 def _taken_over(path: Path) -> bool:
     aside = path.with_name(f".{secrets.token_hex(6)}.void")
     try:
-        os.rename(path, aside)  # only one process can
+        os.rename(path, aside)  # succeeds in one process only
         aside.unlink()
     except OSError:
         return False
@@ -86,7 +90,7 @@ def _taken_over(path: Path) -> bool:
 
 
 def _void(path: Path) -> bool:
-    """Whether the owner of a claim is dead, or was silent for too long."""
+    """Whether the owner of a lease is dead, or did not touch it for too long."""
     try:
         touched = path.stat().st_mtime
         owner = json.loads(path.read_text(encoding="utf-8"))
@@ -100,19 +104,19 @@ def _void(path: Path) -> bool:
 
 
 def _now(folder: Path) -> float:
-    """The time by the folder's clock."""
+    """The time by the clock of the folder's file system."""
     probe = folder / f".{secrets.token_hex(6)}.clock"
     try:
         probe.touch()
         now = probe.stat().st_mtime
         probe.unlink()
     except OSError:
-        return 0.0  # nothing is void by a clock that cannot be read
+        return 0.0  # no lease is void if the clock cannot be read
     return now
 
 
 def _home() -> str:
-    """The place in which process numbers mean something: this machine, since it was started, and this container."""
+    """Where a process number is unique: this machine since its start, and this container."""
     parts = [platform.node()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip())

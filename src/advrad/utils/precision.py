@@ -39,6 +39,7 @@ def takes_bfloat16(precision: Precision, device: torch.device) -> bool:
         device: Device of the network.
 
     Example:
+        >>> import torch
         >>> takes_bfloat16("float32", torch.device("cpu"))
         False
     """

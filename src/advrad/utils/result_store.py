@@ -1,4 +1,4 @@
-"""Rows of a result, one file each, so that a run can be killed anywhere, resumed, and split over processes."""
+"""Rows of a result, one file per row, so that a run can be interrupted, resumed and split over processes."""
 
 from __future__ import annotations
 
@@ -15,75 +15,87 @@ from advrad.utils.files import make_folder, write_json
 
 @dataclass(frozen=True, slots=True)
 class ResultStore:
-    """The rows of a run over images.
+    """Rows of a run over images: one JSON file per image.
 
     Attributes:
-        folder: of the rows.
-        count: how many there will be.
+        folder: Folder of the row files.
+        count: Number of rows of the complete run.
     """
 
     folder: Path
     count: int
 
     @classmethod
-    def claim(cls, folder: Path, plan: Config, names: Sequence[str], digest: str, identity: str) -> ResultStore:
-        """Write down what a folder's rows belong to, or refuse a folder whose rows belong to something else.
+    def open(cls, folder: Path, plan: Config, names: Sequence[str], digest: str, identity: str) -> ResultStore:
+        """Create the store of a run, or open it again to resume the run.
 
         Args:
-            folder: of the run; made if it is not there.
-            plan: all that decides the result, but the detector and the images.
-            names: of the images, one row each.
-            digest: of the images' contents.
-            identity: of the detector.
+            folder: Folder of the run; created if missing.
+            plan: Everything that determines the result apart from the detector and the images.
+            names: Names of the images, one row each.
+            digest: Digest of the images' contents.
+            identity: Digest of the detector.
 
         Raises:
-            OutputError: the folder holds rows of another plan, of other images or of another detector.
+            OutputError: The folder holds rows of another plan, of other images or of another detector.
         """
-        rows = cls(make_folder(folder / "rows"), len(names))
-        mine = plan.model_dump(mode="json") | {"names": list(names), "pictures": digest, "detector": identity}
+        store = cls(make_folder(folder / "rows"), len(names))
+        wanted = plan.model_dump(mode="json") | {"names": list(names), "pictures": digest, "detector": identity}
         path = folder / "plan.json"
         if not path.is_file():
-            write_json(path, mine)
-            return rows
+            write_json(path, wanted)
+            return store
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise OutputError(f"{path}: is damaged ({error}); name another folder with -o") from None
-        if held != mine:
-            other = ", ".join(sorted(key for key in mine if not isinstance(held, dict) or held.get(key) != mine[key]))
-            raise OutputError(f"{folder}: holds a run with other {other}; name another folder with -o")
-        return rows
+            raise OutputError(f"{path}: is damaged ({error}); choose another output folder") from None
+        if found != wanted:
+            held = found if isinstance(found, dict) else {}
+            other = ", ".join(key for key in sorted(wanted) if held.get(key) != wanted[key])
+            raise OutputError(f"{folder}: holds a run with other {other}; choose another output folder")
+        return store
 
     def path(self, index: int) -> Path:
-        """Of one row."""
+        """Path of the file of a row.
+
+        Args:
+            index: Number of the row, counted from 0.
+        """
         return self.folder / f"{index:05}.json"
 
-    def missing(self, share: Iterable[int]) -> list[int]:
-        """Those of some rows that are not finished."""
-        return [index for index in share if not self.path(index).is_file()]
+    def missing(self, indices: Iterable[int]) -> list[int]:
+        """Rows that are not finished yet.
+
+        Args:
+            indices: Numbers of the rows to look for.
+        """
+        return [index for index in indices if not self.path(index).is_file()]
 
     def write(self, index: int, values: dict[str, Any]) -> None:
-        """Finish a row.
+        """Write a finished row.
+
+        Args:
+            index: Number of the row.
+            values: Plain JSON values by name.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: The file cannot be written.
         """
         write_json(self.path(index), values)
 
     def read_all(self) -> list[dict[str, Any]]:
-        """All rows, in order.
+        """Read all rows, in order.
 
         Raises:
-            OutputError: one is missing or damaged.
+            OutputError: A row is missing or damaged.
         """
-        found = []
+        rows = []
         for index in range(self.count):
             path = self.path(index)
             try:
-                values = json.loads(path.read_text(encoding="utf-8"))
-                found.append(dict(values))
+                rows.append(dict(json.loads(path.read_text(encoding="utf-8"))))
             except (OSError, ValueError, TypeError) as error:
                 raise OutputError(
                     f"{path}: a row is damaged ({error}); delete it and run the same command again"
                 ) from None
-        return found
+        return rows

@@ -1,10 +1,10 @@
-"""Gradient evaluations per second of our PGD, beside the Adversarial Robustness Toolbox's, on the same detector.
+"""Gradient evaluations per second of our PGD and of the Adversarial Robustness Toolbox's PGD on the same detector.
 
-Both follow the same score with the same number of steps on the same images, by turns in one run::
+Both attack the same score with the same number of steps on the same images, in alternation::
 
     python performance/attack.py [--run RUN] [--rounds 3] [--steps 5] [--batch 4]
 
-ends with one line of JSON.
+The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ THREAT = Threat(norm="linf", eps=2 / 255)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print, and return what was printed as JSON."""
+    """Measure, print, and return the values of the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="a model folder; without it an untrained detector")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--size", type=int, default=256, help="of the untrained detector")
+    parser.add_argument("--run", type=Path, help="model folder; an untrained detector by default")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each attack")
+    parser.add_argument("--steps", type=int, default=5, help="attack steps")
+    parser.add_argument("--batch", type=int, default=4, help="images per batch")
+    parser.add_argument("--size", type=int, default=256, help="input size of the untrained detector, pixels")
     options = parser.parse_args(arguments)
     detector = fresh_detector(options.size) if options.run is None else AdvRAD.from_pretrained(options.run)
     target = WhiteBoxAdvRAD(detector)
@@ -58,8 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     contestants: dict[str, Callable[[], object]] = {"ours": ours("score"), "toolbox": theirs}
     if "in turn" in available_objectives(target):
         contestants["ours, parts in turn"] = ours("in turn")
-    if takes_bfloat16("auto", torch.device("cpu")):  # which advrad attack then chooses by itself
-        contestants["ours, bfloat16"] = ours("score", target.in_arithmetic("bfloat16"))
+    if takes_bfloat16("auto", torch.device("cpu")):  # the default of advrad attack on such processors
+        contestants["ours, bfloat16"] = ours("score", target.with_gradient_precision("bfloat16"))
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for round_ in range(options.rounds + 1):
         for name, attack in contestants.items():

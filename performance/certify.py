@@ -1,10 +1,10 @@
-"""Noise draws per second of the two-path certificate, by how many go through the network side by side.
+"""Noise samples per second of the two-path certificate, for several batch sizes.
 
-All numbers of draws at once take turns in one run::
+All batch sizes are measured in alternation::
 
     python performance/certify.py [--run RUN] [--rounds 5] [--draws 64]
 
-ends with one line of JSON.
+The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ AT_ONCE = (1, 2, 4, 8, 16, 32, 64)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print, and return what was printed as JSON."""
+    """Measure, print, and return the values of the JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="a model folder; without it an untrained detector")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--draws", type=int, default=64)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--size", type=int, default=256, help="of the untrained detector")
+    parser.add_argument("--run", type=Path, help="model folder; an untrained detector by default")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each batch size")
+    parser.add_argument("--draws", type=int, default=64, help="noise samples per measurement")
+    parser.add_argument("--device", default="cpu", help="device of the detector")
+    parser.add_argument("--size", type=int, default=256, help="input size of the untrained detector, pixels")
     options = parser.parse_args(arguments)
     detector = fresh_detector(options.size) if options.run is None else AdvRAD.from_pretrained(options.run)
     detector = detector.to(options.device)
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "size_px": side,
     }
     for count, rate in rates.items():
-        print(f"{count:3} at once {rate:8.2f} draws/s" + ("  as shipped" if count == chosen else ""))
-    print(f"as shipped, beside the best {result['ratio_to_best']:8.2f}")
+        print(f"{count:3} at once {rate:8.2f} draws/s" + ("  default" if count == chosen else ""))
+    print(f"speed of the default, relative to the best {result['ratio_to_best']:8.2f}")
     print(json.dumps(result))
     return result
 

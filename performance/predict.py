@@ -1,11 +1,11 @@
-"""Time of a verdict, and how near it comes to what the processor can do at all.
+"""Time per verdict, and the share of the processor's peak speed that it reaches.
 
-The whole detector is timed, with every look of its score, from an image in memory to its score and maps. The limit
-is the speed of a large matrix product, measured in the same run, in every precision that the processor has::
+The whole detector is timed, from an image in memory to its score and anomaly maps. The peak is the speed of a large
+matrix product, measured in the same run, in every precision that the processor supports::
 
     python performance/predict.py [--run RUN]
 
-ends with one line of JSON.
+The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -27,16 +27,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from advrad.denoisers.lean import LeanConfig, LeanDenoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
-from advrad.detectors.scoring import MapStatistics, NoiseView, ScoreConfig
+from advrad.detectors.score_config import NoiseView, ScoreConfig
+from advrad.detectors.scoring import MapStatistics
 from advrad.utils.precision import bfloat16_is_native
 
 SIGMAS = (0.05, 0.1, 0.2, 0.4)
 
 
 def fresh_detector(size_px: int = 256, denoiser: LeanConfig | None = None) -> AdvRAD:
-    """An untrained lean detector, scored as after minutes of training: the whole at half size, four noise levels."""
+    """Make an untrained lean detector with the score of a short training: half resolution, four noise levels."""
     looks = tuple(NoiseView(view_px=size_px // 2, sigma=sigma) for sigma in SIGMAS)
-    score = ScoreConfig(looks=looks, scales="apart", level="relative", normalisation="spread", pooling=0.002, draws=2)
+    score = ScoreConfig(
+        views=looks, scales="separate", normalise_by_image_mean=True, normalisation="spread", pooling=0.002, draws=2
+    )
     shapes = [(1, 1, side, side) for side in score.map_sizes]
     normal = [MapStatistics(torch.zeros(shape), torch.ones(shape)) for shape in shapes]
     config = denoiser or LeanConfig()
@@ -45,7 +48,7 @@ def fresh_detector(size_px: int = 256, denoiser: LeanConfig | None = None) -> Ad
 
 
 def peak(dtype: torch.dtype, side: int) -> float:
-    """Floating-point operations per second of a square matrix product, the best of several."""
+    """Measure floating-point operations per second of a square matrix product; the best of six."""
     left, right = torch.randn(2, side, side).to(dtype)
     times = []
     for _ in range(6):
@@ -56,38 +59,38 @@ def peak(dtype: torch.dtype, side: int) -> float:
 
 
 def in_precision(detector: AdvRAD, precision: str, compiled: bool) -> AdvRAD:
-    """A copy of a detector that works in another precision, compiled or not."""
+    """Copy a detector and set its precision, compiled or not."""
     detector = copy.deepcopy(detector)
-    detector.detector_config = detector.detector_config.model_copy(update={"precision": precision})
+    detector.update_config(precision=precision)
     if compiled:
         detector.denoiser.network = torch.compile(detector.denoiser.network, dynamic=False)  # type: ignore[arg-type]
     return detector
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds of one call."""
+    """Measure the seconds of one call."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def precisions() -> tuple[str, ...]:
-    """Those that the processor has: bfloat16 without its instructions is emulated, a hundred times slower."""
+    """List the precisions of the processor; without bfloat16 instructions, bfloat16 is 100 times slower."""
     return ("float32", "bfloat16") if bfloat16_is_native(torch.device("cpu")) else ("float32",)
 
 
 def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, compile_too: bool) -> dict[str, Any]:
-    """Milliseconds per image of every way to run a detector, in turns.
+    """Measure milliseconds per image of every way to run a detector, in alternation.
 
     Args:
-        detector: on the CPU.
-        batches: sizes to measure.
-        rounds: each way takes its turn in each.
-        side: of the matrices whose product gives the limit.
-        compile_too: also try ``torch.compile``.
+        detector: Detector on the CPU.
+        batches: Batch sizes.
+        rounds: Number of measurements of each way.
+        side: Side of the matrices whose product gives the peak speed.
+        compile_too: Whether to measure ``torch.compile`` too.
 
     Returns:
-        Plain JSON values. Where compiling fails, words stand in place of the figures.
+        Plain JSON values. Where compiling fails, a row holds the reason in place of the times.
     """
     ways = {
         f"{'compiled' if compiled else 'eager'} {precision}": (precision, compiled)
@@ -100,7 +103,7 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
     for batch in batches:
         images = torch.rand(batch, 3, detector.size_px, detector.size_px)
         with FlopCounterMode(display=False) as counter:
-            detector.measure(images)
+            detector.predict_batch(images)
         work = counter.get_total_flops() / batch
         ready: dict[str, AdvRAD] = {}
         first: dict[str, float] = {}
@@ -111,7 +114,7 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
             try:
                 ready[name] = in_precision(detector, precision, compiled)
                 first[name] = timed(partial(ready[name].measure, images))
-            except Exception as error:  # a missing compiler, an operation it does not know, and much else
+            except Exception as error:  # such as a missing compiler or an unknown operation
                 ready.pop(name, None)
                 row["failed"] = " ".join(str(error).split())[:200] or type(error).__name__
         times: dict[str, list[float]] = {name: [] for name in ready}
@@ -127,7 +130,7 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
     return {
         "benchmark": "predict",
         "size_px": detector.size_px,
-        "looks": len(detector.detector_config.score.looks),
+        "looks": len(detector.detector_config.score.views),
         "threads": torch.get_num_threads(),
         "limit_flops_per_s": limits,
         "rows": rows,
@@ -135,14 +138,14 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark and print a table and a line of JSON."""
+    """Measure, print a table and a line of JSON, and return the values of that line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="trained model folder; else a fresh lean detector")
-    parser.add_argument("--size", type=int, default=256, help="input size of the fresh detector, pixels")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--side", type=int, default=4096, help="of the matrices that give the limit")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--run", type=Path, help="model folder; an untrained lean detector by default")
+    parser.add_argument("--size", type=int, default=256, help="input size of the untrained detector, pixels")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="batch sizes")
+    parser.add_argument("--rounds", type=int, default=10, help="measurements of each way")
+    parser.add_argument("--side", type=int, default=4096, help="side of the matrices that give the peak speed")
+    parser.add_argument("--no-compile", action="store_true", help="do not measure torch.compile")
     given = parser.parse_args(arguments)
     torch.manual_seed(0)
     detector = AdvRAD.from_pretrained(given.run) if given.run else fresh_detector(given.size)

@@ -1,9 +1,9 @@
-"""Keep a bench's result rows in ``docs/results``, and write the tables of ``docs/results.md`` from the rows kept there.
+"""Copy the result rows of a bench to ``docs/results``, and write the tables of ``docs/results.md`` from these rows.
 
-    python performance/results.py bench-cpu      # keep, then write
-    python performance/results.py                # write only
+    python performance/results.py bench-cpu      # copy, then write the tables
+    python performance/results.py                # write the tables only
 
-The page's tables stand between ``<!-- tables: NAME -->`` and ``<!-- end -->``; nothing between them is typed by hand.
+The tables of the page are between ``<!-- tables: NAME -->`` and ``<!-- end -->``; this part is not edited by hand.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MARKED = re.compile(r"(?<=<!-- tables: )(?P<name>\w+)( -->\n).*?(?=<!-- end -->
 
 
 def keep(bench: Path, rows: Path = ROWS) -> Path:
-    """Copy plan and cells of a bench that the plan names, which is all that a report needs."""
+    """Copy the grid of a bench and its cells, which is all that a report needs."""
     results = read_bench(bench)
     folder = make_folder(rows / results.name)
     for old in (folder / "cells").glob("*.json"):
@@ -35,17 +35,17 @@ def keep(bench: Path, rows: Path = ROWS) -> Path:
 
 
 def tables_of(folder: Path) -> str:
-    """The tables of a bench as Markdown."""
+    """Write the tables of a bench as Markdown."""
     return "\n".join(markdown(table) for table in make_tables(read_bench(folder)).all)
 
 
 def with_tables(page: str, rows: Path = ROWS) -> str:
-    """A page with its tables written anew."""
+    """Replace the tables of a page."""
     return _MARKED.sub(lambda found: f"{found['name']} -->\n\n{tables_of(rows / found['name'])}\n", page)
 
 
 def main(arguments: list[str]) -> None:
-    """See the module."""
+    """Copy the rows of the benches named by the arguments, and write the tables."""
     for bench in arguments:
         print(keep(Path(bench)))
     write_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))

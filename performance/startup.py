@@ -1,10 +1,10 @@
-"""Time until advrad is there: what it adds to importing PyTorch, and how long its help takes.
+"""Import time of advrad: what it adds to importing PyTorch, and how long its help takes.
 
-Fresh processes in turns, so that a busy moment hits all alike::
+Every command runs in new processes, in alternation::
 
     python performance/startup.py
 
-ends with one line of JSON.
+The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ COMMANDS = {
 
 
 def seconds(arguments: Sequence[str]) -> float:
-    """Wall time of one process of this interpreter.
+    """Measure the wall time of one process of this interpreter.
 
     Raises:
-        subprocess.CalledProcessError: it failed.
+        subprocess.CalledProcessError: The process failed.
     """
     start = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -39,10 +39,10 @@ def seconds(arguments: Sequence[str]) -> float:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run the benchmark and print a table and a line of JSON."""
+    """Measure, print a table and a line of JSON, and return the values of that line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--cold", action="store_true", help="count the first round too, which fills the disk cache")
+    parser.add_argument("--rounds", type=int, default=7, help="measurements of each command")
+    parser.add_argument("--cold", action="store_true", help="include the first round, which fills the disk cache")
     given = parser.parse_args(arguments)
     if not given.cold:
         for command in COMMANDS.values():
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         for name, command in COMMANDS.items():
             times[name].append(seconds(command))
     medians = {name: statistics.median(values) for name, values in times.items()}
-    # Within a round both saw the same machine.
+    # The difference within each round, because the speed of a shared machine varies between rounds.
     added = statistics.median(
         ours - theirs for ours, theirs in zip(times["import advrad, use AdvRAD"], times["import torch"], strict=True)
     )

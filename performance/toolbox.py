@@ -1,4 +1,4 @@
-"""The PGD of the Adversarial Robustness Toolbox on our detectors: a peer, for a benchmark and for the tests."""
+"""The PGD of the Adversarial Robustness Toolbox for our detectors, as a reference in a benchmark and in the tests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from advrad.attacks.threat import Threat
 from advrad.detectors.base import AnomalyDetector
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # theirs, of their own dependencies
+    warnings.simplefilter("ignore")  # warnings about the dependencies of the toolbox
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
 
 class TwoLogits(nn.Module):
-    """A detector as a classifier: good, defective. Every call has new noise."""
+    """A detector as a classifier with the classes normal and anomalous. Every call draws new noise."""
 
     def __init__(self, target: AnomalyDetector) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class TwoLogits(nn.Module):
         self.generator = torch.Generator().manual_seed(5)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (b, 2), the score and its negative."""
+        """Compute the logits, (b, 2): the negative score and the score."""
         scores = self.target.infer(images, self.generator).scores
         return torch.stack([-scores, scores], dim=1)
 
@@ -35,18 +35,21 @@ class TwoLogits(nn.Module):
 def toolbox_pgd(
     target: AnomalyDetector, images: Tensor, labels: Tensor, threat: Threat, steps: int
 ) -> Callable[[], Tensor]:
-    """The toolbox's PGD, ready to be called: it gives back the attacked images.
+    """Prepare the toolbox's PGD.
 
     Args:
-        target: to be misled.
-        images: (b, c, h, w) in [0, 1].
-        labels: (b,) 0 for normal images, whose score is to rise, and 1 for defective ones.
-        threat: what is allowed.
-        steps: gradient evaluations per image.
+        target: Detector to attack.
+        images: Images, (b, c, h, w), in [0, 1].
+        labels: Labels, (b,): 0 for normal images (the score is raised), 1 for anomalous images (it is lowered).
+        threat: Norm and radius.
+        steps: Number of gradient evaluations per image.
+
+    Returns:
+        Function that runs the attack and returns the adversarial images.
     """
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return -(logits * labels).sum()  # they come one-hot
+        return -(logits * labels).sum()  # the toolbox passes one-hot labels
 
     classifier = PyTorchClassifier(
         TwoLogits(target).eval(), loss, tuple(images.shape[1:]), 2, clip_values=(0, 1), device_type="cpu"

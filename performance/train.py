@@ -1,12 +1,12 @@
-"""Speed of training: the lean denoiser against the U-Net of the diffusers library with as many parameters.
+"""Training speed of the lean denoiser and of a U-Net of the diffusers library with as many parameters.
 
-Three questions, one per call, each answered from one run, because two runs on a shared machine do not compare::
+There are three measurements. Each compares within one run, because times of two runs on a shared machine differ::
 
-    python performance/train.py                                  # images per second: must be >= 4x, aim 10x
+    python performance/train.py                                  # images per second: required 4x, goal 10x
     python performance/train.py --data FOLDER --target 0.97      # minutes to an image AUROC
     python performance/train.py --optimisers                     # Muon with AdamW against AdamW alone
 
-Every answer ends with one line of JSON.
+The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from advrad.utils.precision import bfloat16_is_native
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-#: Two shapes of a ``UNet2DModel`` near lean's number of parameters: few layers that are wide where the image is
-#: large, and more layers that are narrow there. The faster one is the one to beat.
+#: Two shapes of a ``UNet2DModel`` with about as many parameters as the lean denoiser: few layers, wide at high
+#: resolution, and more layers, narrow at high resolution. The faster one is the reference.
 PEERS = {"wide": ((64, 96, 64, 64), 1), "deep": ((32, 64, 64, 64), 2)}
-_TOLERANCE = 0.1  # allowed relative difference of the numbers of parameters
-_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # places in the range of noise levels at which the held-out error is taken
+_TOLERANCE = 0.1  # allowed relative difference of the number of parameters
+_LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)  # noise levels of the held-out error, as positions in the logarithmic range
 
 
 def parameters(network: nn.Module) -> int:
-    """Number of parameters."""
+    """Count the parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def peer(shape: str, size_px: int) -> Denoiser:
-    """A fresh U-Net of the diffusers library, with attention at its lowest resolution."""
+    """Make an untrained U-Net of the diffusers library, with attention at its lowest resolution."""
     widths, layers = PEERS[shape]
     blocks = (*["DownBlock2D"] * (len(widths) - 1), "AttnDownBlock2D")
     return build(
@@ -59,22 +59,27 @@ def peer(shape: str, size_px: int) -> Denoiser:
 
 
 def matched(shape: str, size_px: int) -> Denoiser:
-    """A peer that has about as many parameters as the lean denoiser."""
+    """Make a U-Net with about as many parameters as the lean denoiser.
+
+    Raises:
+        ValueError: The number of parameters differs by more than 10 %.
+    """
     network, wanted = peer(shape, size_px), parameters(LeanDenoiser())
     difference = abs(parameters(network) / wanted - 1)
-    assert difference <= _TOLERANCE, f"{shape}: the number of parameters differs by {difference:.0%}; adapt PEERS"
+    if difference > _TOLERANCE:
+        raise ValueError(f"{shape}: the number of parameters differs by {difference:.0%}; adapt PEERS")
     return network
 
 
 class _Bfloat16(nn.Module):
-    """An objective whose network works in bfloat16."""
+    """A training objective that is computed in bfloat16."""
 
     def __init__(self, objective: nn.Module, device: torch.device) -> None:
         super().__init__()
         self.objective, self.device = objective, device
 
     def forward(self, *batch: Tensor) -> Tensor:
-        """The loss of one batch."""
+        """Compute the loss of one batch."""
         with torch.autocast(self.device.type, torch.bfloat16):
             loss: Tensor = self.objective(*batch)
         return loss
@@ -82,27 +87,28 @@ class _Bfloat16(nn.Module):
 
 def _noise_images(count: int, size_px: int) -> ImageStack:
     values = np.random.default_rng(0).integers(0, 65536, (count, 3, size_px, size_px), dtype=np.uint16)
-    return ImageStack(values, (None,) * count)  # type: ignore[arg-type]  # nobody asks where they come from
+    return ImageStack(values, (None,) * count)  # type: ignore[arg-type]  # the records are not used
 
 
 def _trainer(denoiser: Denoiser, window: int, batch: int, restore: float, accelerator: Accelerator) -> Trainer:
-    view = View(picture_px=window, window_px=window)
-    # The rate is tiny because nothing is to be learnt from noise; the arithmetic is that of any other rate.
+    view = View(image_px=window, window_px=window)
+    # A tiny learning rate keeps the weights finite on noise images; the time per step does not depend on it.
     config = TrainConfig(
-        steps=10**6, size_px=window, views=(view,), batch_size=batch, learning_rate=1e-6, restore=restore
+        steps=10**6, size_px=window, views=(view,), batch_size=batch, learning_rate=1e-6, defect_probability=restore
     )
     return Trainer(denoiser, config, accelerator)
 
 
 def compare_speed(rounds: int, batch: int, window: int) -> dict[str, Any]:
-    """Images per second of whole training steps: making the batch, forward, backward, optimisers, average.
+    """Measure images per second of whole training steps: batch, forward, backward, optimisers, weight average.
 
-    The lean denoiser is timed as it trains by default, with synthetic defects to undo; its rivals are spared these.
+    The lean denoiser is timed with its default training, which includes the removal of synthetic defects; the U-Nets
+    are trained without it.
 
     Args:
-        rounds: every contestant takes its turn in each.
-        batch: images per step.
-        window: side of the training images, pixels.
+        rounds: Number of measurements of each network.
+        batch: Number of images per step.
+        window: Side of the training images in pixels.
 
     Returns:
         Plain JSON values.
@@ -115,12 +121,12 @@ def compare_speed(rounds: int, batch: int, window: int) -> dict[str, Any]:
     trainers = {f"lean, {fast}": _trainer(LeanDenoiser(), window, batch, restore, accelerator)}
     for shape in PEERS:
         trainers[f"diffusers {shape}, {fast}"] = _trainer(matched(shape, window), window, batch, 0.0, accelerator)
-    if native:  # elsewhere it is emulated, and slower for everyone
+    if native:  # elsewhere it is emulated and slow
         for trainer in trainers.values():
             trainer.objective = _Bfloat16(trainer.objective, accelerator.device)
     for shape in PEERS:
         shipped = _trainer(matched(shape, window), window, batch, 0.0, accelerator)
-        # The library leaves kernels in the usual memory order.
+        # The library keeps kernels in the contiguous memory format.
         shipped.denoiser.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         trainers[f"diffusers {shape}, as shipped"] = shipped
 
@@ -131,7 +137,7 @@ def compare_speed(rounds: int, batch: int, window: int) -> dict[str, Any]:
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    for trainer in trainers.values():  # kernels are chosen and memory is taken on first use
+    for trainer in trainers.values():  # warm-up
         timed(trainer)
     times: dict[str, list[float]] = {name: [] for name in trainers}
     for _ in range(rounds):
@@ -148,8 +154,8 @@ def compare_speed(rounds: int, batch: int, window: int) -> dict[str, Any]:
         kind: ours / max(rate for name, rate in rates.items() if name.startswith("diffusers") and kind in name)
         for kind in (fast, "as shipped")
     }
-    print(f"against the faster peer, both in {fast}: {ratio[fast]:.1f}x (must be >= 4x, aim 10x)")
-    print(f"against the faster peer as its library ships it: {ratio['as shipped']:.1f}x")
+    print(f"lean against the faster U-Net, both in {fast}: {ratio[fast]:.1f}x (required 4x, goal 10x)")
+    print(f"lean against the faster U-Net with the library's defaults: {ratio['as shipped']:.1f}x")
     return {
         "benchmark": "train.speed",
         "window_px": window,
@@ -166,20 +172,19 @@ def compare_speed(rounds: int, batch: int, window: int) -> dict[str, Any]:
 
 
 def compare_minutes(data: Path, target: float, cap: float, first: float, size: int, shape: str) -> dict[str, Any]:
-    """Minutes that the whole of ``advrad train`` needs for an image AUROC, found by runs of growing budgets.
+    """Measure the minutes that ``advrad train`` needs to reach an image AUROC, with runs of increasing budgets.
 
-    Each budget is a fresh run with a learning rate that falls to 0 at its end, as a user would start it. The AUROC on
-    the test images is a stopwatch here and nothing else: no setting is chosen on it, and training, choice of the
-    score and threshold never see these images.
+    Each budget is a new run, as a user would start it. The AUROC on the test images only ends the measurement: no
+    setting is chosen by it, and training, score selection and threshold do not use these images.
 
     Args:
-        data: folder with training and test images.
-        target: image AUROC at which the clock stops.
-        cap: the largest budget, minutes.
-        first: the smallest; each next one is half as much again.
-        size: lean's input size; the peer gets the whole image at half of it, so that both see equally many pixels
-            per step.
-        shape: of the peer, a key of :data:`PEERS`.
+        data: Folder with training and test images.
+        target: Image AUROC to reach.
+        cap: Largest budget in minutes.
+        first: Smallest budget in minutes; each following one is 1.5 times as large.
+        size: Input size of the lean denoiser; the U-Net takes the image at half this size, so that both process
+            as many pixels per step.
+        shape: Shape of the U-Net, a key of :data:`PEERS`.
 
     Returns:
         Plain JSON values; ``minutes`` is None where the target was not reached.
@@ -198,7 +203,7 @@ def compare_minutes(data: Path, target: float, cap: float, first: float, size: i
     ours, theirs = (found[name]["minutes"] for name in contestants)
     if ours is not None:
         least = theirs if theirs is not None else cap
-        print(f"lean is {'' if theirs is not None else 'more than '}{least / ours:.1f}x as fast to it")
+        print(f"lean is {'' if theirs is not None else 'more than '}{least / ours:.1f}x as fast")
     return found
 
 
@@ -218,7 +223,7 @@ def _until(
         start = time.perf_counter()
         detector = train(data, folder / str(number), RunOptions(minutes=budget, source=checkpoint, size_px=size_px))
         minutes = (time.perf_counter() - start) / 60
-        area = evaluate(detector, dataset).figures["image_auroc"]
+        area = evaluate(detector, dataset).image_auroc
         if area is None:
             raise SystemExit(f"{data}: needs good and defective test images")
         print(f"  {'diffusers' if checkpoint else 'lean'}: {minutes:.2f} minutes, image AUROC {area:.4f}", flush=True)
@@ -229,15 +234,15 @@ def _until(
 
 
 class _AdamOnly(LeanDenoiser):
-    """The lean denoiser with every parameter left to AdamW."""
+    """The lean denoiser with all parameters optimised by AdamW."""
 
     def optimiser_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """No kernels for Muon."""
+        """Return no parameters for Muon."""
         return Denoiser.optimiser_groups(self)
 
 
 def held_out_error(denoiser: Denoiser, images: Tensor, levels: Sequence[float] = _LEVELS) -> float:
-    """Geometric mean over noise levels of the squared denoising error, [0, 1] units; the noise is fixed."""
+    """Compute the geometric mean over noise levels of the mean squared denoising error, with fixed noise."""
     config = denoiser.config
     low, high = np.log(config.sigma_min), np.log(config.sigma_max)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
@@ -256,17 +261,17 @@ def held_out_error(denoiser: Denoiser, images: Tensor, levels: Sequence[float] =
 def compare_optimisers(
     data: Path | None, steps: int, window: int, batch: int, rates: Sequence[float]
 ) -> dict[str, Any]:
-    """Held-out denoising error of the lean denoiser after some steps, with Muon and without.
+    """Measure the held-out denoising error of the lean denoiser after training with Muon and without.
 
-    AdamW alone also gets twice the steps and several rates, of which its best counts. The learning rate falls to 0
-    at the end of each run, so that every one is as good as its steps allow.
+    AdamW alone is also run with twice the steps and with several learning rates, of which the best counts. The learning
+    rate falls to 0 at the end of each run.
 
     Args:
-        data: folder of images; None for the made-up product.
-        steps: of the run with Muon.
-        window: side of the images.
-        batch: images per step.
-        rates: tried for AdamW alone; Muon runs at the default.
+        data: Folder of images; None for the synthetic product.
+        steps: Number of steps of the run with Muon.
+        window: Side of the images in pixels.
+        batch: Number of images per step.
+        rates: Learning rates of AdamW alone; Muon uses the default.
 
     Returns:
         Plain JSON values.
@@ -276,9 +281,9 @@ def compare_optimisers(
 
     def error(kind: Callable[[], LeanDenoiser], count: int, rate: float) -> float:
         torch.manual_seed(0)
-        view = View(picture_px=window, window_px=window)
+        view = View(image_px=window, window_px=window)
         config = TrainConfig(
-            steps=count, size_px=window, views=(view,), batch_size=batch, learning_rate=rate, restore=0
+            steps=count, size_px=window, views=(view,), batch_size=batch, learning_rate=rate, defect_probability=0
         )
         trainer = Trainer(kind(), config, accelerator)
         for _ in range(count):
@@ -296,7 +301,7 @@ def compare_optimisers(
         print(f"{name:18}{count:>7}{rate:>9g}{value:>12.4g}{value / rows[0][3]:>9.3f}")
     best = {count: min(row[3] for row in rows[1:] if row[1] == count) for count in (steps, 2 * steps)}
     for count, value in best.items():
-        print(f"AdamW's best after {count} steps: {value / rows[0][3]:.3f} times the error of Muon after {steps}")
+        print(f"best AdamW after {count} steps: {value / rows[0][3]:.3f} times the error of Muon after {steps}")
     names = ("optimiser", "steps", "rate", "error")
     return {
         "benchmark": "train.optimisers",
@@ -309,7 +314,7 @@ def compare_optimisers(
 
 
 def _product_images(data: Path | None, size_px: int) -> tuple[ImageStack, Tensor]:
-    """Training images, and held-out ones as a tensor."""
+    """Load training images, and held-out images as a tensor."""
     with tempfile.TemporaryDirectory() as scratch:
         if data is None:
             from advrad.demo.flange.render import write_product
@@ -323,20 +328,28 @@ def _product_images(data: Path | None, size_px: int) -> tuple[ImageStack, Tensor
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run one benchmark and print a table and a line of JSON."""
+    """Run one measurement, print a table and a line of JSON, and return the values of that line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=10, help="measurements of each network")
+    parser.add_argument("--batch", type=int, default=8, help="images per step")
     parser.add_argument("--window", type=int, default=128, help="side of the training images, pixels")
-    parser.add_argument("--data", type=Path, help="folder of images; times both to --target")
-    parser.add_argument("--target", type=float, default=0.97, help="image AUROC that stops the clock")
+    parser.add_argument("--data", type=Path, help="folder of images; measures the minutes to --target")
+    parser.add_argument("--target", type=float, default=0.97, help="image AUROC to reach, with --data")
     parser.add_argument("--minutes", type=float, default=20.0, help="largest budget with --data")
     parser.add_argument("--first", type=float, default=0.5, help="smallest budget with --data, minutes")
-    parser.add_argument("--size", type=int, default=256, help="lean's input size with --data")
-    parser.add_argument("--peer", choices=sorted(PEERS), default="deep", help="diffusers shape with --data")
-    parser.add_argument("--optimisers", action="store_true", help="compare optimisers instead, on --data if given")
-    parser.add_argument("--steps", type=int, default=250, help="with --optimisers")
-    parser.add_argument("--rates", type=float, nargs="+", default=[5e-4, 1e-3, 2e-3], help="of AdamW alone")
+    parser.add_argument("--size", type=int, default=256, help="input size of the lean denoiser with --data")
+    parser.add_argument("--peer", choices=sorted(PEERS), default="deep", help="shape of the U-Net with --data")
+    parser.add_argument(
+        "--optimisers", action="store_true", help="compare optimisers, on --data or on the synthetic product"
+    )
+    parser.add_argument("--steps", type=int, default=250, help="steps of Muon with --optimisers")
+    parser.add_argument(
+        "--rates",
+        type=float,
+        nargs="+",
+        default=[5e-4, 1e-3, 2e-3],
+        help="learning rates of AdamW alone with --optimisers",
+    )
     given = parser.parse_args(arguments)
     if given.optimisers:
         result = compare_optimisers(given.data, given.steps, given.window, given.batch, given.rates)

@@ -1,4 +1,4 @@
-"""The figures that we publish: the page shows the rows that are kept, and a cell of each kind can be had again."""
+"""Published results: the page shows the stored rows, and a cell of each kind can be reproduced."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from advrad.benchmark.run import bench
 GRIDS = ROWS.parents[1] / "grids"
 
 
-def test_the_page_shows_the_rows_that_are_kept() -> None:
+def test_the_page_shows_the_stored_rows() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page.count("<!-- tables: ") == len(list(ROWS.iterdir()))
     assert with_tables(page) == page
 
 
 @pytest.mark.parametrize("folder", sorted(ROWS.iterdir()), ids=lambda folder: folder.name)
-def test_the_kept_plan_is_the_grid_of_the_repository(folder: Path) -> None:
+def test_the_stored_grid_is_the_grid_of_the_repository(folder: Path) -> None:
     plan = json.loads((folder / "grid.json").read_text(encoding="utf-8"))
     assert plan["grid"] == (GRIDS / f"{folder.name}.toml").read_text(encoding="utf-8")
     assert all(path.stat().st_size < 10_000 for path in (folder / "cells").iterdir())
 
 
 def kept(detector: str, category: str) -> dict[str | None, Cell]:
-    """The cells that are kept of one detector and one product, by their attack or certificate."""
+    """The stored cells of one detector and one product, by their attack or certificate."""
     cells = read_bench(ROWS / "cpu").done
     return {c.attack or c.certificate: c for c in cells if (c.detector, c.category) == (detector, category)}
 
 
 def again(folder: Path, data: Path, detector: str, category: str, tests: list[str]) -> dict[str | None, Cell]:
-    """The same cells, measured anew."""
+    """The same cells, measured again."""
     bench(read_grid(GRIDS / "cpu.toml"), data, folder, only=(detector, category, *tests))
     found = read_bench(folder).cells.values()
     assert all(cell.done for cell in found), [cell.error for cell in found]
@@ -54,7 +54,7 @@ def assert_inside(value: float | None, interval: tuple[float, float] | None) -> 
     "detector",
     ["autoencoder", "advrad", pytest.param("spade", marks=pytest.mark.anomalib)],
 )
-def test_cells_can_be_had_again(tmp_path: Path, shared_data: Path, detector: str) -> None:
+def test_cells_can_be_reproduced(tmp_path: Path, shared_data: Path, detector: str) -> None:
     before = kept(detector, "bottle")
     tests = [label for label in before if label is not None]
     assert tests
@@ -64,7 +64,7 @@ def test_cells_can_be_had_again(tmp_path: Path, shared_data: Path, detector: str
         old, new = cell.figures, now[label].figures
         if cell.certificate is not None:
             for radius, area in old.certified_auroc.items():
-                # A bound has no interval; seed and draws are the same, so that rounding alone makes a difference.
+                # A bound has no interval. Seed and draws are the same, so only rounding differs.
                 assert new.certified_auroc[radius] == pytest.approx(area, abs=0.05)
         elif cell.attack is not None:
             assert_inside(new.robust_auroc, old.robust_auroc_ci)

@@ -1,4 +1,4 @@
-"""The scripts in performance/ run and say what they should; their figures are not judged here."""
+"""The scripts in performance/ run and print what they should; the measured values are not checked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PERFORMANCE = Path(__file__).resolve().parents[2] / "performance"
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", PERFORMANCE / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"performance_{name}", PERFORMANCE / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -28,8 +28,8 @@ def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def shrink(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tiny networks in the benchmark too."""
+def shrink(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the networks of the script tiny."""
     from advrad.denoisers.lean import LeanConfig, LeanDenoiser
 
     def tiny(self: LeanDenoiser) -> None:
@@ -38,17 +38,17 @@ def shrink(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     class Tiny(LeanDenoiser):
         __init__ = tiny
 
-    class TinyAdamOnly(bench._AdamOnly):
+    class TinyAdamOnly(script._AdamOnly):
         __init__ = tiny
 
-    monkeypatch.setattr(bench, "LeanDenoiser", Tiny)
-    monkeypatch.setattr(bench, "_AdamOnly", TinyAdamOnly)
+    monkeypatch.setattr(script, "LeanDenoiser", Tiny)
+    monkeypatch.setattr(script, "_AdamOnly", TinyAdamOnly)
 
 
-def test_peers_have_as_many_parameters_as_lean() -> None:
-    bench = load("train")
-    for shape in bench.PEERS:
-        bench.matched(shape, 128)
+def test_the_reference_networks_have_as_many_parameters() -> None:
+    script = load("train")
+    for shape in script.PEERS:
+        script.matched(shape, 128)
 
 
 def test_speed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,11 +61,11 @@ def test_speed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_minutes_to_a_target_that_is_not_reached(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bench = load("train")
+    script = load("train")
     trained_run.shrink(monkeypatch)
-    monkeypatch.setattr(bench, "matched", lambda shape, size_px: bench.build(_tiny_ddpm(size_px)))
+    monkeypatch.setattr(script, "matched", lambda shape, size_px: script.build(_tiny_ddpm(size_px)))
     data = make_mvtec(tmp_path, train=48, size=64)
-    bench.main(["--data", str(data), "--target", "1.1", "--minutes", "0.005", "--first", "0.005", "--size", "64"])
+    script.main(["--data", str(data), "--target", "1.1", "--minutes", "0.005", "--first", "0.005", "--size", "64"])
     out = capsys.readouterr().out
     assert "lean: image AUROC 1.1: not reached in 0.005 minutes" in out
     assert json.loads(out.splitlines()[-1])["diffusers deep"]["minutes"] is None
@@ -78,29 +78,29 @@ def _tiny_ddpm(size_px: int) -> object:
 
 
 def test_optimisers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    bench = load("train")
-    shrink(bench, monkeypatch)
-    result = bench.main(["--optimisers", "--steps", "2", "--window", "32", "--batch", "2", "--rates", "1e-3"])
+    script = load("train")
+    shrink(script, monkeypatch)
+    result = script.main(["--optimisers", "--steps", "2", "--window", "32", "--batch", "2", "--rates", "1e-3"])
     assert last_json(capsys) == result
     assert [row["steps"] for row in result["rows"]] == [2, 2, 4]
     assert all(math.isfinite(row["error"]) for row in result["rows"])
 
 
 def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = load("predict")
+    script = load("predict")
     from advrad.denoisers.lean import LeanConfig
     from advrad.training.score_selection import FIELDS
 
     tiny = LeanConfig(channels=(8, 16), blocks=(1, 1))
-    whole = bench.fresh_detector
-    monkeypatch.setattr(bench, "fresh_detector", lambda size: whole(size, tiny))
+    whole = script.fresh_detector
+    monkeypatch.setattr(script, "fresh_detector", lambda size: whole(size, tiny))
 
     def no_compiler(*arguments: object, **options: object) -> object:
         raise RuntimeError("there is no compiler")
 
-    monkeypatch.setattr(bench.torch, "compile", no_compiler)
-    monkeypatch.setattr(bench, "precisions", lambda: ("float32", "bfloat16"))
-    result = bench.main(["--size", "64", "--batches", "1", "2", "--rounds", "1", "--side", "64"])
+    monkeypatch.setattr(script.torch, "compile", no_compiler)
+    monkeypatch.setattr(script, "precisions", lambda: ("float32", "bfloat16"))
+    result = script.main(["--size", "64", "--batches", "1", "2", "--rounds", "1", "--side", "64"])
     out = capsys.readouterr().out
     assert out.count("failed: there is no compiler") == 4
     assert result["looks"] == len(FIELDS["peace"].sigmas)
@@ -110,13 +110,13 @@ def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
 
 
 def test_startup(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = load("startup")
+    script = load("startup")
     calls: list[list[str]] = []
-    monkeypatch.setattr(bench, "seconds", lambda command: float(len(calls.append(command) or calls)))
-    result = bench.main(["--rounds", "2", "--cold"])
-    assert len(calls) == 2 * len(bench.COMMANDS)
+    monkeypatch.setattr(script, "seconds", lambda command: float(len(calls.append(command) or calls)))
+    result = script.main(["--rounds", "2", "--cold"])
+    assert len(calls) == 2 * len(script.COMMANDS)
     assert last_json(capsys) == result
-    # The fourth and the second of each round.
+    # The difference of the fourth and the second command of each round.
     assert result["added_to_torch_s"] == 2.0
 
 
@@ -124,16 +124,16 @@ def test_startup_times_a_process() -> None:
     assert load("startup").seconds(["-c", "pass"]) > 0
 
 
-def test_attacks_beside_the_toolbox(capsys: pytest.CaptureFixture[str]) -> None:
+def test_attack_speed_beside_the_toolbox(capsys: pytest.CaptureFixture[str]) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the toolbox's own
+        warnings.simplefilter("ignore")  # warnings about the dependencies of the toolbox
         result = load("attack").main(["--rounds", "1", "--steps", "1", "--batch", "2", "--size", "64"])
     assert last_json(capsys) == result
     assert set(result["gradients_per_s"]) >= {"ours", "toolbox", "ours, parts in turn"} and result["ratio"] > 0
     assert ("ours, bfloat16" in result["gradients_per_s"]) == ("ratio_bfloat16" in result)
 
 
-def test_draws_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+def test_certification_speed_by_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
     result = load("certify").main(["--rounds", "1", "--draws", "8", "--size", "64"])
     assert last_json(capsys) == result
     assert list(result["draws_per_s"]) == ["1", "2", "4", "8"]

@@ -111,10 +111,10 @@ def test_only_some(data: Path) -> None:
 def test_a_detector_of_ones_own(data: Path) -> None:
     text = GRID.replace('kind = "autoencoder"', 'kind = "own.py:fit"')
     assert "there is no file" in refused(data, text)
-    (data / "own.py").write_text("def fit(lesson, steps): ...", encoding="utf-8")
+    (data / "own.py").write_text("def fit(context, steps): ...", encoding="utf-8")
     path = write(data, text)
     before = keys(jobs_of(read_grid(path), data))
-    (data / "own.py").write_text("def fit(lesson, steps): pass", encoding="utf-8")
+    (data / "own.py").write_text("def fit(context, steps): pass", encoding="utf-8")
     after = keys(jobs_of(read_grid(path), data))
     assert {cell[0] for cell, key in before.items() if after[cell] != key} == {"plain", "clean"}
 
@@ -146,7 +146,7 @@ def test_a_file_that_an_option_names_decides_too(data: Path) -> None:
         ('kind = "autoencoder"', 'kind = "autoencodr"', "detectors.plain: kind 'autoencodr' is unknown; did you mean"),
         ('kind = "autoencoder"', 'kind = "x"', "detectors.plain: kind 'x' is unknown; choose advrad, "),
         ('kind = "autoencoder"\n', "", "detectors.plain: has no `kind`; choose advrad, "),
-        ('kind = "autoencoder"\nsteps', 'kind = "autoencoder"\nstep', "detectors.plain: step: Extra inputs"),
+        ('kind = "autoencoder"\nsteps', 'kind = "autoencoder"\nstep', "detectors.plain: step: is unknown"),
         ('inner = "plain"', 'inner = "plan"', "detectors.clean: inner: 'plan' is no detector of this grid"),
         ('inner = "plain"', 'inner = "clean"', "detectors.clean: stands before itself"),
         ('kind = "advrad"\nsteps = 4', 'kind = "autoencoder"', "detectors.clean: needs a trained diffusion model"),
@@ -158,7 +158,7 @@ def test_a_file_that_an_option_names_decides_too(data: Path) -> None:
         ('detectors = ["plain"]', 'detectors = ["plan"]', "attacks.suite: detectors: 'plan' is no detector"),
         ('radius = "0.1"', 'radius = "x"', "certificates.l2: radius x: 'x' is no number"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "seeds: must be 0 or more, and all different"),
-        ("seeds = [0, 1]", "seed = [0, 1]", "seed: Extra inputs"),
+        ("seeds = [0, 1]", "seed = [0, 1]", "seed: is unknown"),
         ("limit = 4", "limit = ", "cannot be read as TOML"),
     ],
 )

@@ -1,4 +1,4 @@
-"""How commands end: one line and a status for every error that has a name, a traceback for those that have none."""
+"""How commands end: one line and a status for an expected error, a traceback for an unexpected one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 
 from advrad.cli.exit_status import status_of, terminated
@@ -29,10 +30,6 @@ def test_a_result_becomes_a_status(result: object, status: int, capsys: pytest.C
     assert capsys.readouterr().err == ""
 
 
-class OutOfMemoryError(RuntimeError):
-    """Of the same name as PyTorch's."""
-
-
 @pytest.mark.parametrize(
     ("error", "status", "line"),
     [
@@ -42,7 +39,7 @@ class OutOfMemoryError(RuntimeError):
         (KeyboardInterrupt(), 130, "interrupted"),
         (typer.Abort(), 130, "interrupted"),
         (MemoryError(), 1, "not enough memory"),
-        (OutOfMemoryError("2 GiB"), 1, "not enough memory"),
+        (torch.cuda.OutOfMemoryError("2 GiB"), 1, "not enough memory"),
         (RuntimeError("can't allocate memory: 2 GiB"), 1, "not enough memory"),
         (PermissionError(13, "Permission denied", "out"), 2, "error: out: permission denied"),
         (OSError(28, "No space left on device"), 2, "error: standard output: the disk is full"),
@@ -57,18 +54,18 @@ def test_an_error_becomes_a_line_and_a_status(
     assert len(err.splitlines()) == 1 and err.startswith("advrad: ") and line in err
 
 
-def test_leaving_early_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_keeps_its_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert status_of(raising(typer.Exit(3))) == 3
     assert capsys.readouterr().err == ""
 
 
-def test_an_error_without_a_name_is_ours_to_mend() -> None:
+def test_an_unexpected_error_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         status_of(raising(ZeroDivisionError()))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_sigterm_interrupts_inside_only() -> None:
+def test_sigterm_interrupts_only_inside_the_context() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), terminated():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -76,7 +73,7 @@ def test_sigterm_interrupts_inside_only() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_outside_the_main_thread_signals_are_left_alone() -> None:
+def test_signals_stay_as_they_are_outside_the_main_thread() -> None:
     done: list[int] = []
 
     def work() -> None:

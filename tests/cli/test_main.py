@@ -128,7 +128,7 @@ def test_train_says_what_it_made_and_what_to_type_next(
 def test_an_interrupted_training_says_how_to_finish_and_loses_nothing(
     cli: Cli, widgets: Path, widget_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from advrad.cli.console import Screen
+    from advrad.cli.screen import Screen
 
     trained_run.shrink(monkeypatch)
     run = tmp_path / "run"
@@ -413,7 +413,7 @@ def test_an_interrupted_demo_goes_on_with_its_own_options(
     cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import advrad.demo.run
-    from advrad.cli.console import Screen
+    from advrad.cli.screen import Screen
 
     trained_run.shrink(monkeypatch)
     monkeypatch.setattr(advrad.demo.run, "write_product", lambda folder, seed, **_: widgets)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import Field
@@ -19,6 +19,7 @@ class Options(Config):
     minutes: float = Field(5.0, gt=0)
     false_alarm_rate: float = Field(0.1, alias="rate", gt=0, lt=1)
     inner: Inner = Inner()
+    mode: Literal["fast", "exact"] = "fast"
 
 
 def test_both_names_are_read_and_the_alias_is_written() -> None:
@@ -26,7 +27,7 @@ def test_both_names_are_read_and_the_alias_is_written() -> None:
     by_alias = Options.parse({"rate": 0.2, "inner": {"draws": 3}}, "file")
     assert by_name == by_alias == Options(false_alarm_rate=0.2, inner=Inner(n_samples=3))
     written = by_name.model_dump(mode="json")
-    assert written == {"minutes": 5.0, "rate": 0.2, "inner": {"draws": 3}}
+    assert written == {"minutes": 5.0, "rate": 0.2, "inner": {"draws": 3}, "mode": "fast"}
     assert Options.parse(written, "file") == by_name
 
 
@@ -50,8 +51,9 @@ def test_an_error_in_a_file_names_the_file_and_the_key(values: dict[str, Any], m
         ({"minutes": -1.5}, "minutes", "minutes -1.5: must be greater than 0"),
         ({"rate": 2}, "false_alarm_rate", "false_alarm_rate 2: must be less than 1"),
         ({"inner": {"draws": 0}}, "n_samples", "n_samples 0: must be greater than or equal to 1"),
-        ({"colour": 1}, "colour", "colour 1: Extra inputs are not permitted"),
+        ({"colour": 1}, "colour", "colour 1: is unknown"),
         ({"minutes": "soon"}, "minutes", "minutes soon: must be a valid number"),
+        ({"mode": "slow"}, "mode", "mode slow: is unknown; choose fast, exact"),
     ],
 )
 def test_an_error_in_arguments_names_the_option(values: dict[str, Any], option: str, message: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from advrad.utils.formatting import flat, number, percent, text
+from pathlib import Path
+
+from advrad.utils.formatting import flat, number, percent, quoted, text
 
 
 def test_figures_and_shares() -> None:
@@ -26,3 +28,7 @@ def test_nested_values_get_dotted_names() -> None:
         ("notes", "none"),
         ("seed", "0"),
     ]
+
+
+def test_paths_are_quoted_for_the_shell() -> None:
+    assert (quoted(Path("a/b")), quoted(Path("a b"))) == ("a/b", "'a b'")

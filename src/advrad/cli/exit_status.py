@@ -1,4 +1,4 @@
-"""How a command ends: every error becomes one line and an exit status, a signal saves what is in progress."""
+"""How a command ends: every expected error becomes one line and an exit status; an interruption loses no work."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from advrad.cli.terminal import give_up_stdout, printable
-from advrad.errors import AdvradError, ConfigError, UserError
+from advrad.cli.terminal import give_up_stdout, is_first_process, printable
+from advrad.errors import AdvradError, UserError
 from advrad.utils.files import explain
 
 if TYPE_CHECKING:
@@ -19,23 +19,13 @@ if TYPE_CHECKING:
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
-
-#: Options whose name on the command line is not that of the Python parameter.
-_NAMES = {"size_px": "--size", "output": "-o", "radii": "--radius", "denoiser_source": "--denoiser", "source": "--from"}
-
-
-def shown_option(option: str | None) -> str | None:
-    """The command line's name of a Python parameter: ``--false-alarm-rate`` for ``false_alarm_rate``.
-
-    Args:
-        option: Name of the parameter; None gives None.
-    """
-    return option and _NAMES.get(option, f"--{option.replace('_', '-')}")
+#: Base of all errors about wrong usage. It is click's class, of which newer versions of typer bring a copy.
+_USAGE_ERROR: Any = typer.BadParameter.__bases__[0]
 
 
 @contextmanager
 def terminated() -> Iterator[None]:
-    """SIGTERM ends a command like Ctrl-C: what is in progress is saved."""
+    """Treat SIGTERM like Ctrl-C inside this context, so that work in progress is saved."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -51,14 +41,35 @@ def terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def status_of(command: Callable[[], object]) -> int:
-    """Run a command.
+@contextmanager
+def interruptible(message: str) -> Iterator[None]:
+    """End an interrupted command with a message and the exit status for it.
 
     Args:
-        command: returns its exit status; anything but a whole number counts as 0.
+        message: What the user should know, in one line.
+
+    Raises:
+        SystemExit: The command was interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_first_process():
+            print(message, file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def status_of(command: Callable[[], object]) -> int:
+    """Run a command, and print an expected error as one line on standard error.
+
+    Args:
+        command: The command; a whole number that it returns is its exit status, anything else counts as 0.
 
     Returns:
-        The exit status; for every error that has a name one line was printed on standard error.
+        The exit status.
+
+    Raises:
+        Exception: The error is not an expected one.
     """
     try:
         result = command()
@@ -66,8 +77,10 @@ def status_of(command: Callable[[], object]) -> int:
         return result if isinstance(result, int) else 0
     except typer.Exit as done:
         return done.exit_code
-    except ConfigError as error:
-        return _fail(error.named(shown_option(error.option)), BAD_INPUT)
+    except _USAGE_ERROR as error:
+        context = getattr(error, "ctx", None)
+        name = getattr(context, "command_path", "advrad")
+        return _fail(f"{error.format_message().rstrip('.')}; see '{name} --help'", BAD_INPUT)
     except UserError as error:
         return _fail(str(error), BAD_INPUT)
     except AdvradError as error:
@@ -76,10 +89,8 @@ def status_of(command: Callable[[], object]) -> int:
         print("advrad: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        give_up_stdout()  # whoever read our output has seen enough
+        give_up_stdout()  # the program that reads our output has ended
         return 0
-    except MemoryError:
-        return _fail("there is not enough memory; use smaller images or a smaller --size or --batch-size", FAILED)
     except OSError as error:
         try:
             sys.stdout.flush()
@@ -87,17 +98,19 @@ def status_of(command: Callable[[], object]) -> int:
             give_up_stdout()
         return _fail(f"{error.filename or 'standard output'}: {explain(error)}", BAD_INPUT)
     except Exception as error:
-        # Typer's usage errors are of a class that differs between its versions.
-        if hasattr(error, "format_message"):
-            message = str(error.format_message())
-            if type(error).__name__ == "NoArgsIsHelpError":
-                print(message, file=sys.stderr)
-                return BAD_INPUT
-            called = getattr(getattr(error, "ctx", None), "command_path", "advrad")
-            return _fail(f"{message.rstrip('.')}; see '{called} --help'", BAD_INPUT)
-        if type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
-            return _fail("there is not enough memory; use a smaller --size or --batch-size", FAILED)
+        if _is_out_of_memory(error):
+            return _fail("there is not enough memory; use smaller images, or a smaller --size or --batch-size", FAILED)
         raise
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was exhausted: Python's own, a GPU's, or that of PyTorch on the CPU, which has no class for it."""
+    torch = sys.modules.get("torch")
+    return (
+        isinstance(error, MemoryError)
+        or (torch is not None and isinstance(error, torch.cuda.OutOfMemoryError))
+        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    )
 
 
 def _fail(message: str, status: int) -> int:

@@ -1,4 +1,4 @@
-"""The commands that say how robust a detector is: attack, checks, curve, certify, bench."""
+"""Commands that measure or certify robustness: attack, checks, curve, certify."""
 
 from __future__ import annotations
 
@@ -7,203 +7,191 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from advrad.cli.options import AsJson, Category, Data, Device, Layout, MaxPixels, Seed, one_of, typed
-from advrad.data.records import MAX_PIXELS
+from advrad.attacks.options import AttackOptions
+from advrad.certificates.options import CertifyOptions
+from advrad.cli.exit_status import interruptible
+from advrad.cli.options import AnyDetector, AsJson, Data, Device, Results, add_command
+from advrad.cli.terminal import is_first_process, put_json, warn
+from advrad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from advrad.attacks.options import AttackOptions
+    from advrad.attacks.pipeline import AttackJob
 
 app = typer.Typer(rich_markup_mode=None)
 
-AnyDetector = Annotated[
-    str, typer.Argument(metavar="RUN", help="Model folder, or FILE.py:NAME for any other detector (runs the file).")
-]
-Norm = Annotated[str, typer.Option(help="linf or l2.")]
-Eps = Annotated[str, typer.Option(help="Radius, for pixels in [0, 1]: a number, or a fraction such as 2/255.")]
-Steps = Annotated[int | None, typer.Option(min=1, help="Gradient evaluations.  [default: 100; square 1000 queries]")]
-Restarts = Annotated[int, typer.Option(min=1, help="Random starts of a single attack.")]
-Eot = Annotated[int, typer.Option(min=1, help="Noise draws averaged in every evaluation.")]
-Surrogate = Annotated[str, typer.Option(help="What a single attack climbs: score, logsumexp, top, sum, ...")]
-Budget = Annotated[str, typer.Option(help="Of the suite: quick, standard or full.")]
-Noise = Annotated[str, typer.Option(help="unknown, or known to the attacker.")]
-Gradients = Annotated[str, typer.Option(help="Arithmetic of our own detector's gradients: auto, float32 or bfloat16.")]
-Limit = Annotated[int | None, typer.Option(min=2, help="Only so many images, half of them good.")]
-GivenSize = Annotated[int | None, typer.Option("--size", help="For a detector that takes any size.")]
-Results = Annotated[
-    Path | None, typer.Option("-o", "--output", metavar="FOLDER", help="For the results.  [default: in RUN]")
-]
+#: An attack or a certification uses all its images: what cannot be read is an error.
+_ATTACK_FIELDS = AttackOptions.flat_fields().keys() - {"skip_bad"}
+_CONTINUES = "interrupted; finished images are kept, and the same command continues"
 
 
-@app.command()
+@add_command(app, only=_ATTACK_FIELDS)
 def attack(
-    context: typer.Context,
-    run: AnyDetector,
+    detector: AnyDetector,
     data: Data,
-    attack: Annotated[str, typer.Option(help="suite, pgd, apgd, square, transfer, lowfrequency or patch.")] = "suite",
-    norm: Norm = "linf",
-    eps: Eps = "2/255",
-    budget: Budget = "standard",
-    steps: Steps = None,
-    restarts: Restarts = 1,
-    eot: Eot = 1,
-    surrogate: Surrogate = "score",
-    noise: Noise = "unknown",
-    gradients: Gradients = "auto",
-    limit: Limit = None,
+    options: AttackOptions,
     source: Annotated[
-        str | None, typer.Option("--from", metavar="RUN", help="Detector whose gradients a transfer attack follows.")
-    ] = None,
-    save_images: Annotated[
-        bool, typer.Option("--save-pictures", help="Keep the adversarial images, as 16-bit PNG.")
-    ] = False,
-    output: Results = None,
-    as_json: AsJson = False,
-    layout: Layout = "auto",
-    category: Category = None,
-    size_px: GivenSize = None,
-    seed: Seed = 0,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    device: Device = "auto",
-) -> None:
-    """Attack a detector on test images, good and defective ones, and say what is left of it.
-
-    The same command goes on where it was stopped. The worst that any attack finds counts, judged anew on fresh noise.
-    """
-    from advrad.cli import commands
-
-    commands.attack(run, data, _attack_options(context), output, source=source, as_json=as_json, device=device)
-
-
-@app.command()
-def checks(
-    context: typer.Context,
-    run: AnyDetector,
-    data: Data,
-    norm: Norm = "linf",
-    eps: Eps = "2/255",
-    steps: Annotated[
-        int, typer.Option(min=1, help="Of the weaker attacks; the stronger have four times as many.")
-    ] = 20,
-    eot: Eot = 1,
-    limit: Annotated[int, typer.Option(min=2, help="Images, half of them good.")] = 12,
-    output: Results = None,
-    as_json: AsJson = False,
-    layout: Layout = "auto",
-    category: Category = None,
-    size_px: GivenSize = None,
-    seed: Seed = 0,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    device: Device = "auto",
-) -> int:
-    """Look for reasons to distrust an attack's result. The exit status is 1 if there is one."""
-    from advrad.cli import commands
-
-    options = _attack_options(context).model_copy(update={"limit": limit, "steps": steps})
-    return commands.checks(run, data, options, output, as_json=as_json, device=device)
-
-
-@app.command()
-def curve(
-    context: typer.Context,
-    run: AnyDetector,
-    data: Data,
-    over: Annotated[str, typer.Option(help="eps, steps, eot or restarts.")] = "eps",
-    values: Annotated[str, typer.Option(help="Separated by commas.")] = "0,0.5/255,1/255,2/255,4/255,8/255,16/255",
-    attack: Annotated[str, typer.Option(help="pgd, apgd, square or suite.")] = "pgd",
-    norm: Norm = "linf",
-    eps: Eps = "2/255",
-    budget: Budget = "quick",
-    steps: Steps = None,
-    restarts: Restarts = 1,
-    eot: Eot = 1,
-    surrogate: Surrogate = "score",
-    noise: Noise = "unknown",
-    gradients: Gradients = "auto",
-    limit: Limit = None,
-    output: Results = None,
-    as_json: AsJson = False,
-    layout: Layout = "auto",
-    category: Category = None,
-    size_px: GivenSize = None,
-    seed: Seed = 0,
-    max_pixels: MaxPixels = MAX_PIXELS,
-    device: Device = "auto",
-) -> None:
-    """Attack with more and more of one thing, and draw the robust AUROC over it."""
-    from advrad.cli import commands
-
-    options = _attack_options(context).model_copy(update={"attack": attack, "budget": budget})
-    wanted = [value.strip() for value in values.split(",") if value.strip()]
-    commands.curve(run, data, options, over, wanted, output, as_json=as_json, device=device)
-
-
-@app.command()
-def certify(
-    context: typer.Context,
-    run: AnyDetector,
-    data: Data,
-    radius: Annotated[
         str | None,
         typer.Option(
-            help="l2 radii for pixels in [0, 1], separated by commas.  [default: 0.1,0.2,0.5, those in reach]"
+            "--from", metavar="RUN", help="With --attack transfer: the detector whose gradients the attack uses."
         ),
     ] = None,
-    draws: Annotated[int, typer.Option(help="Noise draws per image.")] = 200,
-    confidence: Annotated[float, typer.Option(help="Of the bounds of all images together.")] = 0.999,
-    method: Annotated[str, typer.Option(help="auto, percentile or two-path.")] = "auto",
-    sigma: Annotated[
-        float | None, typer.Option(help="Noise that percentile adds.  [default: the largest radius]")
-    ] = None,
-    limit: Limit = None,
-    size_px: Annotated[
-        int | None, typer.Option("--size", min=16, help="Images are given at this size.  [default: the detector's]")
-    ] = None,
-    own_size: Annotated[bool, typer.Option("--own-size", help="Images are given at the size of their files.")] = False,
     output: Results = None,
     as_json: AsJson = False,
-    layout: Layout = "auto",
-    category: Category = None,
-    seed: Seed = 0,
-    max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
 ) -> None:
-    """Prove on test images what no change within a radius can break: AUROC, and each verdict.
+    """Measure how well a detector withstands adversarial attacks.
 
-    The same command goes on where it was stopped.
+    Each test image is changed within a small distance so that a defect is missed or a normal image is called defective.
+    Of all attacks the strongest counts, measured again with fresh noise. Prints AUROC, detections and false alarms
+    before and after the attack. The same command continues an interrupted attack.
+
+    Example: advrad attack run images --budget quick --limit 8
     """
-    one_of("--method", method, ("auto", "percentile", "two-path"))
-    from advrad.certificates.options import CertifyOptions
-    from advrad.cli import commands
+    if (source is None) != (options.attack != "transfer"):
+        raise ConfigError("--from belongs to --attack transfer; give both or neither")
+    from advrad.attacks import pipeline
+    from advrad.cli.screen import Screen
+    from advrad.cli.tables import show_attack
+    from advrad.detectors.loading import load_target
 
-    options = CertifyOptions.parse(typed(context, CertifyOptions.flat_fields()))
-    commands.certify(run, data, options, output, as_json=as_json, device=device)
+    job = _prepare(detector, data, options, device)
+    followed = None if source is None else load_target(source, device).detector
+    with interruptible(_CONTINUES), Screen() as screen:
+        screen.stage("Attacking")
+        result = pipeline.attack(job, options, output, source=followed, progress=screen)
+    if not is_first_process():
+        return
+    if as_json:
+        put_json(result)
+        warn(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
+    else:
+        show_attack(result, f"{result['category']}: {detector}")
 
 
-@app.command()
-def bench(
-    grid: Annotated[Path, typer.Argument(metavar="GRID", help="TOML file: detectors, categories, attacks, seeds.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder of the results.")],
-    data: Annotated[Path, typer.Option("--data", metavar="DATA", help="Folder that the categories lie in.")] = Path(
-        "."
-    ),
-    only: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LABEL", help="Work on this detector, category or test; may be repeated."),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and for how long.")] = False,
+@add_command(
+    app,
+    only=_ATTACK_FIELDS - {"attack", "budget", "restarts", "surrogate", "noise", "gradients", "save_images"},
+    defaults={"steps": 20, "limit": 12},
+)
+def checks(
+    detector: AnyDetector,
+    data: Data,
+    options: AttackOptions,
+    output: Results = None,
+    as_json: AsJson = False,
+    device: Device = "auto",
 ) -> int:
-    """Fit, attack and certify many detectors on many products; the same command goes on where it was stopped.
+    """Check whether attack results on this detector can be trusted.
 
-    Several processes, also on other machines, may work in one folder at once.
+    Looks for signs that attacks fail although the detector is not robust: useless gradients, more steps that find less,
+    unlimited perturbations that do not succeed. The exit status is 1 if such a sign is found.
+
+    The stronger attacks of the check use four times as many steps.
+
+    Example: advrad checks run images
     """
-    from advrad.cli import bench as benchcommands
+    from advrad.attacks import pipeline
+    from advrad.cli.screen import Screen
+    from advrad.cli.tables import show_checks
 
-    return benchcommands.run(grid, data, output, only or [], dry_run=dry_run)
+    job = _prepare(detector, data, options, device)
+    with interruptible(_CONTINUES), Screen() as screen:
+        screen.stage("Checking")
+        result = pipeline.check(job, options, output, progress=screen)
+    if as_json:
+        put_json(result)
+    else:
+        show_checks(result, f"{job.category}: {detector}")
+    return 1 if result["flags"] else 0
 
 
-def _attack_options(context: typer.Context) -> AttackOptions:
-    if "gradients" in context.params:
-        one_of("--gradients", context.params["gradients"], ("auto", "float32", "bfloat16"))
-    from advrad.attacks.options import AttackOptions
+@add_command(app, only=_ATTACK_FIELDS - {"save_images"}, defaults={"attack": "pgd", "budget": "quick"})
+def curve(
+    detector: AnyDetector,
+    data: Data,
+    options: AttackOptions,
+    over: Annotated[str, typer.Option(help="Parameter to vary: eps, steps, eot or restarts.")] = "eps",
+    values: Annotated[
+        str, typer.Option(help="Values of this parameter, separated by commas.")
+    ] = "0,0.5/255,1/255,2/255,4/255,8/255,16/255",
+    output: Results = None,
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """Attack a detector with rising strength and plot its AUROC.
 
-    return AttackOptions.parse(typed(context, AttackOptions.flat_fields()))
+    Runs one attack for each value of a parameter, by default the size of the perturbation. Writes a table and a plot.
+
+    Example: advrad curve run images --values 0,1/255,4/255
+    """
+    listed = [value.strip() for value in values.split(",") if value.strip()]
+    if not listed:
+        raise ConfigError("holds no value; give some, such as 1/255,2/255", option="values")
+    from advrad.attacks import pipeline
+    from advrad.cli.screen import Screen
+    from advrad.cli.tables import show_curve
+    from advrad.report.plots import draw_curve
+    from advrad.utils.files import write_json
+
+    job = _prepare(detector, data, options, device)
+    with interruptible(_CONTINUES), Screen() as screen:
+        screen.stage("Attacking")
+        result = pipeline.curve(job, options, over, listed, output, progress=screen)
+    if not is_first_process():
+        return
+    folder = output if output is not None else Path(detector) / "attacks"
+    write_json(folder / f"curve-{over}.json", result)
+    draw_curve(folder / f"curve-{over}.png", result)
+    if as_json:
+        put_json(result)
+    else:
+        show_curve(result, f"{job.category}: {detector}")
+        print(folder / f"curve-{over}.png")
+
+
+@add_command(app, only=CertifyOptions.flat_fields().keys() - {"skip_bad"})
+def certify(
+    detector: AnyDetector,
+    data: Data,
+    options: CertifyOptions,
+    output: Results = None,
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """Prove bounds on the effect of any small perturbation.
+
+    Prints a lower bound on the AUROC under every possible attack, and how many verdicts are certified. The bounds hold
+    for the smoothed score: the median over random noise. The same command continues an interrupted certification.
+
+    Example: advrad certify run images --radius 0.02,0.05 --limit 4
+    """
+    from advrad.certificates import pipeline
+    from advrad.cli.screen import Screen
+    from advrad.cli.tables import show_certificates
+    from advrad.detectors.loading import load_target
+    from advrad.report.plots import draw_certificates
+
+    job = pipeline.prepare(load_target(detector, device), data, options, output)
+    with interruptible(_CONTINUES), Screen() as screen:
+        screen.stage("Certifying")
+        result = pipeline.certify(job, progress=screen)
+    if not is_first_process():
+        return
+    plot = Path(result["folder"]) / "certificates.png"
+    draw_certificates(plot, result)
+    if as_json:
+        put_json(result)
+        warn([*result["notes"], *result["warnings"]])
+    else:
+        show_certificates(result, f"{result['category']}: {detector}")
+        print(plot)
+
+
+def _prepare(detector: str, data: Path, options: AttackOptions, device: str) -> AttackJob:
+    """Load the detector and the images, after a check of the perturbation's size."""
+    from advrad.attacks import pipeline
+    from advrad.attacks.threat import Threat
+    from advrad.detectors.loading import load_target
+
+    Threat.of(options.norm, options.eps)
+    return pipeline.prepare(load_target(detector, device), data, options)

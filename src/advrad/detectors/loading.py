@@ -1,4 +1,4 @@
-"""Load the detector that a name leads to."""
+"""Load a detector from a model folder, or from a Python file of the user."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,66 +21,91 @@ from advrad.utils.imports import is_file_name, load_name
 
 @dataclass(frozen=True)
 class LoadedDetector:
-    """A detector that a name led to.
+    """A detector with what identifies it and where its results go.
 
     Attributes:
-        detector: as an audit needs it.
-        identity: a digest of its weights, or its name.
-        home: where results go if nothing else is said; None for a detector that is no model folder.
+        detector: Detector.
+        identity: Digest of the model's configuration, or the name of the file that defines the detector. Results of
+            another identity are not continued.
+        folder: Model folder, in which results are stored by default; None for a detector that has none.
     """
 
     detector: AnomalyDetector
     identity: str
-    home: Path | None
+    folder: Path | None
 
-    def place(self, kind: str, label: str, told: list[object]) -> Path:
-        """A folder for results inside the model's, one of its own for everything that they depend on.
+    def result_folder(self, kind: str, label: str, depends_on: list[object]) -> Path:
+        """Path of a folder for results inside the model folder.
 
         Args:
-            kind: of the results: the folder that holds all of them.
-            label: for people, before the digest.
-            told: what the results depend on, as plain JSON values.
+            kind: Kind of result: the name of the folder that holds all of the kind.
+            label: Readable beginning of the folder's name.
+            depends_on: Everything that the results depend on, as plain JSON values; its digest ends the folder's name.
 
         Raises:
-            ConfigError: the detector has no folder.
+            ConfigError: The detector has no model folder.
         """
-        if self.home is None:
-            raise ConfigError("-o: is needed, because this detector has no folder; name one for the results")
-        digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
-        return self.home / kind / f"{label}-{digest}"
+        if self.folder is None:
+            raise ConfigError(
+                "is needed, because this detector has no folder; name a folder for the results", option="output"
+            )
+        digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:8]
+        return self.folder / kind / f"{label}-{digest}"
 
 
 def load_target(name: str, device: str = "auto") -> LoadedDetector:
-    """Find a detector.
+    """Load a detector by name.
 
     Args:
-        name: a model folder, or ``FILE.py:NAME``, where the file's NAME is a
+        name: Model folder; or ``FILE.py:NAME``, where NAME in that file is an
             :class:`advrad.detectors.base.AnomalyDetector`, or a function or module that :func:`advrad.wrap` takes. The
             file is run.
-        device: for a model folder.
+        device: Device of a model from a model folder; ``auto`` is the GPU if PyTorch has one.
 
     Raises:
-        CheckpointError: the folder is no model.
-        ConfigError: the file cannot be run, or holds no such name.
+        CheckpointError: The folder holds no model.
+        ConfigError: The file cannot be run, or does not define the name.
     """
     if not is_file_name(name):
         folder = Path(name)
         detector = load_detector(folder, device)
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        config.pop("figures", None)  # measuring a detector does not make it another one
+        config.pop("figures", None)  # a measurement does not change the detector
         return LoadedDetector(WhiteBoxAdvRAD(detector), hashlib.sha256(json.dumps(config).encode()).hexdigest(), folder)
     return LoadedDetector(as_detector(load_name(name)), Path(name).name, None)
 
 
-def load_detector(folder: Path, device: str = "auto") -> AdvRAD:
-    """Load a local model folder; a name that is no folder is not looked for on the hub.
+def to_loaded(detector: Any) -> LoadedDetector:
+    """Make a :class:`LoadedDetector` of any detector in memory.
 
     Args:
-        folder: as ``advrad train`` made it.
-        device: ``auto`` takes the GPU if PyTorch has one.
+        detector: :class:`LoadedDetector`, :class:`advrad.AdvRAD`, :class:`advrad.detectors.base.AnomalyDetector`, or
+            anything that :func:`advrad.wrap` takes.
 
     Raises:
-        CheckpointError: missing, damaged, foreign, or of a newer format.
+        ConfigError: It is none of these.
+    """
+    if isinstance(detector, LoadedDetector):
+        return detector
+    found = as_detector(detector)
+    if isinstance(found, WhiteBoxAdvRAD):
+        config = found.detector.detector_config.model_dump(mode="json", exclude={"figures"})
+        digest = hashlib.sha256(json.dumps(config).encode())
+        for name, tensor in found.detector.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return LoadedDetector(found, digest.hexdigest(), None)
+    return LoadedDetector(found, type(detector).__name__, None)
+
+
+def load_detector(folder: Path, device: str = "auto") -> AdvRAD:
+    """Load a model folder. A name that is not a folder is not searched for on the hub.
+
+    Args:
+        folder: Model folder, as ``advrad train`` makes it.
+        device: Device of the model; ``auto`` is the GPU if PyTorch has one.
+
+    Raises:
+        CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such model folder; make one with 'advrad train DATA -o {folder}'")

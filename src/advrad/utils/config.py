@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+import re
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from advrad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Config(BaseModel):
@@ -52,7 +56,7 @@ class Config(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             first = error.errors()[0]
-            message = _message(first["msg"])
+            message = _message(first)
             if source is None and first["loc"]:
                 name = _option(cls, first["loc"])
                 value = first["input"] if isinstance(first["input"], str | int | float) else None
@@ -73,7 +77,12 @@ def _option(model: type[Config], location: tuple[int | str, ...]) -> str:
     return str(key)
 
 
-def _message(text: str) -> str:
+def _message(error: ErrorDetails) -> str:
     """A message of pydantic in the style of ours: "Input should be greater than 0" -> "must be greater than 0"."""
-    text = text.removeprefix("Value error, ")
+    if error["type"] == "literal_error":
+        choices = re.findall("'([^']*)'", error["ctx"]["expected"])
+        return f"is unknown; choose {', '.join(choices)}"
+    if error["type"] == "extra_forbidden":
+        return "is unknown"
+    text = error["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
     return text.replace("Input should be", "must be", 1) if text.startswith("Input should be") else text

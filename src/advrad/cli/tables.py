@@ -1,117 +1,16 @@
-"""What a person sees: progress on standard error, tables on standard output."""
+"""Results as tables on standard output."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from advrad.cli.terminal import is_first_process, printable
-from advrad.utils.formatting import flat, number, percent
+from advrad.cli.terminal import printable
+from advrad.utils.formatting import clock, flat, number, percent
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
-
     from advrad.benchmark.estimate import Estimate
-    from advrad.utils.progress import TrainingState
-
-_LINE_EVERY_S = 20.0
-
-
-class Screen(AbstractContextManager["Screen"]):
-    """Shows progress: bars on a terminal, plain lines elsewhere. Everything goes to standard error.
-
-    Of several processes only the first speaks.
-    """
-
-    def __init__(self) -> None:
-        self.last_step: int | None = None
-        self._bars: Bars | None = None
-        self._task: TaskID | None = None
-        self._quiet = not is_first_process()
-        self._spoke = 0.0
-        #: How much was done, and when, at the first count of this stage.
-        self._counted: tuple[int, float] | None = None
-        if not self._quiet and sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, TextColumn
-            from rich.progress import Progress as Bars
-
-            self._bars = Bars(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[words]}", markup=False),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            self._bars.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Take the bars away; lines that are printed next stand alone."""
-        if self._bars is not None:
-            self._bars.stop()
-
-    def stage(self, title: str) -> None:
-        """Begin a stage."""
-        self._counted = None
-        if self._bars is not None:
-            if self._task is not None:
-                self._bars.remove_task(self._task)
-            self._task = self._bars.add_task(title, total=None, words="")
-        else:
-            self._say(title)
-            self._spoke = time.monotonic()
-
-    def update(self, done: int, total: int) -> None:
-        """Show how many items of the stage are finished, and the time left."""
-        now = time.monotonic()
-        if self._counted is None or done < self._counted[0]:
-            self._counted = (done, now)
-        first, began = self._counted
-        left = f"  {_clock((now - began) / (done - first) * (total - done))} left" if done > first else ""
-        self._show(done, total, f"{done} of {total}{left}")
-
-    def step(self, state: TrainingState) -> None:
-        """Show a training step."""
-        self.last_step = state.step
-        words = (
-            f"step {state.step} of {state.steps}  loss {state.loss:.4g}"
-            f"  {state.images_per_s:.1f} images/s  {_clock(state.left_s)} left"
-        )
-        self._show(state.step, state.steps, words)
-
-    def note(self, text: str) -> None:
-        """Show a message."""
-        if self._bars is not None:
-            self._bars.console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
-        else:
-            self._say(text)
-
-    def _show(self, done: int, total: int, words: str) -> None:
-        if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, words=words)
-        elif self._bars is None and time.monotonic() - self._spoke > _LINE_EVERY_S:
-            self._say(words)
-            self._spoke = time.monotonic()
-
-    def _say(self, words: str) -> None:
-        if not self._quiet:
-            print(words, file=sys.stderr, flush=True)
-
-
-def _clock(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    hours, rest = divmod(whole, 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
+    from advrad.inference.evaluation import EvaluationResult
 
 
 def show_table(title: str, rows: Iterable[Sequence[str]], heads: Sequence[str] = ()) -> None:
@@ -167,27 +66,25 @@ def show_inspection(found: Mapping[str, Any]) -> None:
     show_warnings(found["warnings"])
 
 
-def show_figures(figures: Mapping[str, Any], title: str) -> None:
+def show_figures(result: EvaluationResult, title: str) -> None:
     """Print the figures of an evaluation."""
-    interval = figures["image_auroc_ci"]
-    area = number(figures["image_auroc"])
-    if interval:
-        area += f"  (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+    area = number(result.image_auroc)
+    if result.image_auroc_ci:
+        area += "  (95 % interval {:.4f} to {:.4f})".format(*result.image_auroc_ci)
     rows = [
         ("image AUROC", area),
-        ("pixel AUROC", number(figures["pixel_auroc"])),
-        ("AUPRO", number(figures["aupro"])),
-        ("defects found (TPR)", percent(figures["tpr"])),
-        ("false alarms (FPR)", percent(figures["fpr"])),
-        ("threshold", number(figures["threshold"], ".6g")),
-        ("test images", f"{figures['n_good']} good, {figures['n_defect']} defective"),
+        ("pixel AUROC", number(result.pixel_auroc)),
+        ("AUPRO", number(result.aupro)),
+        ("defects found (TPR)", percent(result.tpr)),
+        ("false alarms (FPR)", percent(result.fpr)),
+        ("threshold", number(result.threshold, ".6g")),
+        ("test images", f"{result.n_normal} good, {result.n_anomalous} defective"),
     ]
     show_table(title, rows)
-    per_defect = figures["per_defect"]
-    if per_defect:
-        listed = [(name, str(row["n"]), number(row["auroc"]), percent(row["tpr"])) for name, row in per_defect.items()]
+    listed = [(name, str(row.n), number(row.auroc), percent(row.tpr)) for name, row in result.per_defect.items()]
+    if listed:
         show_table("By defect", listed, ("defect", "pictures", "AUROC", "found"))
-    show_warnings(figures["warnings"])
+    show_warnings(result.warnings)
 
 
 def show_attack(result: Mapping[str, Any], title: str) -> None:
@@ -280,11 +177,11 @@ def show_estimates(left: Sequence[Estimate], title: str) -> None:
     for part in left:
         by_label.setdefault(part.label, []).append(part)
     rows = [
-        (label, str(len(parts)), str(sum(part.cells for part in parts)), _clock(sum(part.seconds for part in parts)))
+        (label, str(len(parts)), str(sum(part.cells for part in parts)), clock(sum(part.seconds for part in parts)))
         for label, parts in by_label.items()
     ]
     seconds = sum(part.seconds for part in left)
-    rows.append(("all", str(len(left)), str(sum(part.cells for part in left)), _clock(seconds)))
+    rows.append(("all", str(len(left)), str(sum(part.cells for part in left)), clock(seconds)))
     show_table(title, rows, ("detector", "fits", "cells", "time of one process"))
     print(f"about {seconds / 3600:.1f} hours for one process; a hint, not a promise")
 

@@ -1,0 +1,252 @@
+"""Commands that use a model: predict, evaluate, report, info."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advrad.certificates.options import PredictionCertificateOptions
+from advrad.cli.options import AsJson, Data, Device, Model, Seed, add_command
+from advrad.cli.terminal import paths_from_stdin, put, put_json, stdin_is_piped, warn
+from advrad.data.options import DataOptions
+from advrad.data.records import MAX_PIXELS
+from advrad.errors import ConfigError, DataError, ImageError
+from advrad.utils.files import ensure_writable
+
+if TYPE_CHECKING:
+    from advrad.detectors.advrad import AdvRAD
+    from advrad.inference.evaluation import EvaluationResult
+    from advrad.inference.prediction import PredictionRecord
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@add_command(app)
+def predict(
+    model: Model,
+    certificate: PredictionCertificateOptions,
+    images: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="IMAGE|FOLDER ...", help="Images and folders of images; - or none: read paths from standard input."
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT", help="Folder for heat maps and reconstructions, as PNG files."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON lines on a terminal too; in a pipe they are the default.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Continue after an image that cannot be read, instead of stopping.")
+    ] = False,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Also certify each verdict against any small perturbation of the image.")
+    ] = False,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse images with more pixels (width times height).")
+    ] = MAX_PIXELS,
+    device: Device = "auto",
+) -> None:
+    """Decide for each image whether it shows a defect.
+
+    Prints one line per image: the verdict (good or defective), the anomaly score and the threshold. The exit status is
+    0 also if defects are found.
+
+    Example: advrad predict run part-0001.png -o heat-maps
+    """
+    if certificate.model_fields_set and not certify:
+        option = sorted(certificate.model_fields_set)[0]
+        raise ConfigError("can only be used with certification; add --certify", option=option)
+    if not images and not stdin_is_piped():
+        raise ConfigError("no image is given; name images or folders, or pipe in their paths, one per line")
+    from advrad.certificates.pipeline import prediction_certificate_plan
+    from advrad.data.paths import expand_paths
+    from advrad.detectors.loading import load_detector
+    from advrad.inference.prediction import predict_paths
+
+    piped = not images or images == [Path("-")]
+    detector = load_detector(model, device)
+    plan = None
+    if certify:
+        plan, warnings = prediction_certificate_plan(detector, certificate)
+        warn(warnings)
+    # Piped paths are answered one by one; on a CPU, batches gain nothing.
+    batch_size = 8 if detector.device.type == "cuda" and not piped else 1
+    sources = expand_paths(paths_from_stdin() if piped else images or [], output)
+    results = predict_paths(detector, sources, batch_size=batch_size, max_pixels=max_pixels, out=output, plan=plan)
+    predicted = skipped = 0
+    for result in results:
+        if not isinstance(result, DataError):
+            predicted += 1
+            _put_prediction(result, as_json)
+        elif skip_bad:
+            skipped += 1
+            _put_skipped(result, as_json)
+        else:
+            raise result
+    if skipped:
+        print(f"advrad: skipped {skipped} of {predicted + skipped} images, which cannot be read", file=sys.stderr)
+        if not predicted:
+            raise DataError("none of the images can be read; the lines above give the reasons")
+
+
+def _put_prediction(prediction: PredictionRecord, as_json: bool) -> None:
+    """Print a prediction: JSON in a pipe or on request, a readable line on a terminal."""
+    if as_json or not sys.stdout.isatty():
+        put(json.dumps(prediction.as_json(), allow_nan=False))
+        return
+    verdict = "DEFECTIVE" if prediction.defective else "good     "
+    certified = ""
+    if (certificate := prediction.certificate) is not None:
+        certified = f"{certificate.verdict:19} radius {certificate.radius:6.4g}  "
+    put(
+        f"{verdict}  score {prediction.score:9.4g}  threshold {prediction.threshold:9.4g}  {certified}{prediction.path}"
+    )
+
+
+def _put_skipped(error: DataError, as_json: bool) -> None:
+    """Print that an image was left out, in the form of the predictions."""
+    if sys.stdout.isatty() and not as_json:
+        print(f"skipped: {error}", file=sys.stderr)
+    elif isinstance(error, ImageError):
+        put(json.dumps({"path": str(error.path), "error": error.reason}))
+    else:
+        put(json.dumps({"path": None, "error": str(error)}))
+
+
+@add_command(app)
+def evaluate(
+    model: Model,
+    data: Data,
+    options: DataOptions,
+    as_json: AsJson = False,
+    scores: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the score of each image to this file, as JSON lines.")
+    ] = None,
+    save: Annotated[
+        bool, typer.Option("--save", help="Save the results in RUN and show them in its model card.")
+    ] = False,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Measure a model on the test images of a folder.
+
+    Prints the AUROC with a confidence interval, how many defects are found at the threshold, and the share of false
+    alarms; with masks of the defects also how well the anomaly map locates them.
+
+    Example: advrad evaluate run images
+    """
+    from advrad.cli.tables import show_figures
+    from advrad.detectors.loading import load_detector
+    from advrad.detectors.model_folder import save_figures
+    from advrad.inference.evaluation import write_scores
+
+    if scores is not None:
+        ensure_writable(scores)
+    result = _evaluated(load_detector(model, device), data, options, seed)
+    if scores is not None:
+        write_scores(scores, result)
+    if save:
+        save_figures(model, result.figures)
+    if as_json:
+        put_json(result.to_dict())
+        warn(result.warnings)
+    else:
+        show_figures(result, f"{result.category}: {model}")
+
+
+@add_command(app)
+def report(
+    folder: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Model folder, or the folder that 'advrad bench' wrote.")
+    ],
+    options: DataOptions,
+    data: Annotated[
+        Path | None, typer.Argument(metavar="[DATA]", help="Folder of images; left out for a benchmark.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="HTML file to write; for a benchmark a folder.  [default for a benchmark: inside RUN]",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Write a report about a model or a benchmark.
+
+    The page of a model shows its results on the test images of DATA, the images with the largest errors and their heat
+    maps.
+
+    Example: advrad report run images -o report.html
+    """
+    if data is None:
+        from advrad.cli.bench import write_bench_report
+
+        write_bench_report(folder, output)
+        return
+    if output is None:
+        raise ConfigError("is missing; name the HTML file", option="output")
+    ensure_writable(output)
+    from advrad.detectors.loading import load_detector
+    from advrad.report.content import report_content
+    from advrad.report.evaluation_report import write_report
+
+    detector = load_detector(folder, device)
+    result = _evaluated(detector, data, options, seed)
+    write_report(output, report_content(result, detector, folder, max_pixels=options.max_pixels))
+    print(output)
+    warn(result.warnings)
+
+
+def _evaluated(detector: AdvRAD, data: Path, options: DataOptions, seed: int) -> EvaluationResult:
+    """Evaluate a detector, with progress and notes on the screen."""
+    from advrad.cli.screen import Screen
+    from advrad.data.layouts import find_records
+    from advrad.inference.evaluation import evaluate as run_evaluation
+
+    dataset = find_records(data, options)
+    with Screen() as screen:
+        screen.stage("Evaluating")
+        result = run_evaluation(detector, dataset, options=options, seed=seed, progress=screen)
+        for note in (*result.notes, *(f"skipped: {error}" for error in result.skipped)):
+            screen.note(note)
+    return result
+
+
+@add_command(app)
+def info(model: Model, as_json: AsJson = False) -> None:
+    """Show what a model folder contains.
+
+    Prints the network, the anomaly score, the threshold, how it was trained, and saved results.
+
+    Example: advrad info run
+    """
+    from advrad.cli.tables import show_facts
+    from advrad.detectors.config import DetectorConfig
+    from advrad.detectors.model_folder import CONFIG_NAME, load_folder
+
+    values, tensors = load_folder(model)
+    config = DetectorConfig.parse(values, str(model / CONFIG_NAME))
+    weights = [tensor for name, tensor in tensors.items() if name.startswith("denoiser.")]
+    facts = {
+        "folder": str(model),
+        "parameters": sum(tensor.numel() for tensor in weights),
+        "megabytes": round(sum(tensor.nbytes for tensor in tensors.values()) / 1e6, 3),
+        **config.model_dump(mode="json"),
+    }
+    if as_json:
+        put_json(facts)
+        return
+    # The report shows the candidates for the score; here they would fill the screen.
+    facts["training"] = config.training.model_dump(mode="json", exclude={"tried"})
+    show_facts("Model", facts)

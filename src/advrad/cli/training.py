@@ -1,0 +1,146 @@
+"""Commands that make a model: train, calibrate, demo."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from advrad.cli.exit_status import INTERRUPTED, interruptible
+from advrad.cli.options import Data, Model, add_command
+from advrad.cli.terminal import is_first_process, open_page
+from advrad.training.options import CalibrateOptions, RunOptions
+from advrad.utils.formatting import quoted
+
+if TYPE_CHECKING:
+    from advrad.cli.screen import Screen
+    from advrad.detectors.advrad import AdvRAD
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@add_command(app)
+def train(
+    data: Data,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the model; it must be new or empty.")
+    ],
+    options: RunOptions,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Finish an interrupted training in RUN; the other options are remembered."),
+    ] = False,
+) -> int:
+    """Train a detector on normal images and save it as a model.
+
+    Trains the denoising network, chooses the anomaly score, and sets the threshold above which an image is called
+    defective. Images of defects are not used.
+
+    Example: advrad train images -o run --minutes 5
+    """
+    from advrad.cli.screen import Screen
+    from advrad.training.run import train as run_training
+
+    with Screen() as screen:
+        try:
+            detector = run_training(data, output, options, resume=resume, progress=screen)
+        except KeyboardInterrupt:
+            screen.close()
+            return _interrupted(screen, output, f"advrad train {quoted(data)} -o {quoted(output)} --resume")
+    _print_model(detector, output, data)
+    return 0
+
+
+@add_command(app)
+def calibrate(
+    model: Model,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The folder of images that RUN was trained on.")],
+    options: CalibrateOptions,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="NEW", help="Folder for the changed model.  [default: RUN]")
+    ] = None,
+) -> None:
+    """Set the threshold of a model again, without training.
+
+    Can also choose the anomaly score again. Uses the normal images that the training kept aside; test images are not
+    used.
+
+    Example: advrad calibrate run images --false-alarm-rate 0.01
+    """
+    from advrad.cli.screen import Screen
+    from advrad.training.recalibrate import calibrate as run_calibration
+
+    with interruptible("interrupted; the model is unchanged"), Screen() as screen:
+        detector = run_calibration(model, data, options, output, progress=screen)
+    _print_model(detector, output or model, data)
+
+
+@add_command(app, only=("minutes", "steps", "size_px", "seed"), shown_defaults={"minutes": 4.25, "size_px": 256})
+def demo(
+    options: RunOptions,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FOLDER", help="Folder for images, model and report.")
+    ] = Path("demo-run"),
+    show: Annotated[bool, typer.Option("--open", help="Open the report in the web browser at the end.")] = False,
+) -> int:
+    """Train, evaluate and report on an example product.
+
+    Shows what advrad does and needs no images of your own. Writes images of a metal flange, normal and anomalous,
+    trains on the normal ones, and writes an HTML report. The same command continues an interrupted demonstration.
+
+    Example: advrad demo
+    """
+    from advrad.cli.screen import Screen
+    from advrad.cli.tables import show_figures
+    from advrad.demo.run import run_demo
+
+    with Screen() as screen:
+        try:
+            done = run_demo(output, options, screen)
+        except KeyboardInterrupt:
+            screen.close()
+            return _interrupted(screen, output, f"advrad demo -o {quoted(output)}")
+    show_figures(done.evaluation, f"Example product: {done.data}")
+    print(f"report  {done.report}")
+    print(f"model   {done.run}")
+    print(f"next    advrad predict {quoted(done.run)} {quoted(done.data / 'test')} -o heat-maps")
+    if show:
+        open_page(done.report)
+    return 0
+
+
+def _print_model(detector: AdvRAD, folder: Path, data: Path) -> None:
+    """Print the threshold and the score of a model, and the commands that use it."""
+    if not is_first_process():
+        return
+    from advrad.detectors.score_config import describe
+
+    config, calibration = detector.detector_config, detector.calibration
+    print(f"threshold  {calibration.threshold:.6g}")
+    print(f"           a normal image exceeds it with a probability of at most {calibration.false_alarm_rate:g}")
+    if (robust := config.robust_calibration) is not None:
+        print(f"certified  {robust.threshold:.6g}")
+        print(
+            "           the smoothed score of a normal image exceeds it with a probability of at most"
+            f" {robust.false_alarm_rate:g}, even after a perturbation of l2 length {robust.radius:g}"
+        )
+    print(f"score      {describe(config.score)}")
+    if reason := config.training.reason:
+        print(f"           {reason}")
+    print(f"model      {folder}")
+    print(f"next       advrad evaluate {quoted(folder)} {quoted(data)}")
+    print(f"           advrad predict {quoted(folder)} IMAGE -o heat-maps")
+
+
+def _interrupted(screen: Screen, folder: Path, command: str) -> int:
+    """Print how to continue an interrupted training, and return the exit status."""
+    from advrad.training.plan import plan_path
+
+    if is_first_process():
+        if not plan_path(folder).is_file():
+            print("interrupted before the training began; run the same command again", file=sys.stderr)
+        else:
+            print(f"interrupted at step {screen.last_step or 0}; finish with: {command}", file=sys.stderr)
+    return INTERRUPTED

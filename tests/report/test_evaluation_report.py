@@ -1,4 +1,4 @@
-"""The report: complete, self-contained, safe against hostile names, and honest about what is missing."""
+"""The report: complete, self-contained, safe against hostile names, and clear about missing parts."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_full_report(tmp_path: Path) -> None:
     page = render(path, content())
     for words in (
         "bottle", "0.988", "0.951 to 0.999", "0.912", "0.877", "Quantile of 40 held-out normal images.",
-        "scratch", "dent", "missed", "false alarm", "found", "normalised (taken)", "It leads on every kind",
+        "scratch", "dent", "missed", "false alarm", "found", "normalised (selected)", "It leads on every kind",
         "denoiser.widths", "32, 64", "1000 steps in 10.0 minutes", "40 images per second", "2.13.0",
     ):  # fmt: skip
         assert words in page.text, words
@@ -103,12 +103,12 @@ CURVE = {
 }  # fmt: skip
 
 
-def test_attacks_and_curves_are_shown_with_what_speaks_against_them(tmp_path: Path) -> None:
+def test_attacks_and_curves_are_shown_with_their_flags(tmp_path: Path) -> None:
     page = render(tmp_path / "a.html", content(attacks=(ATTACK,), curves=(CURVE,)))
     for words in ("suite quick, linf 0.007843", "0.987", "0.654", "43.2 %", "black box wins", "gradients mislead"):
         assert words in page.text, words
     assert any("from 0.980 to 0.610" in str(plot["alt"]) for plot in page.plots())
-    assert "Nothing was attacked yet" in render(tmp_path / "b.html", content()).text
+    assert "No attack was run yet" in render(tmp_path / "b.html", content()).text
 
 
 CERTIFICATE = {
@@ -123,14 +123,14 @@ CERTIFICATE = {
 }  # fmt: skip
 
 
-def test_certificates_are_shown_with_what_they_mean(tmp_path: Path) -> None:
+def test_certificates_are_shown_with_their_meaning(tmp_path: Path) -> None:
     others = {"method": "percentile", "sigma": 0.25, "size": "own", "notes": [], "warnings": []}
     bare = {name: value for name, value in CERTIFICATE.items() if name not in ("verdicts", "median_radius")} | others
     page = render(tmp_path / "a.html", content(certificates=(CERTIFICATE, bare)))
     for words in (
-        "two-path, 200 draws, 12 images of 256 px", "smoothed score 0.987", "median certified radius 0.1921",
+        "two-path, 200 noise samples, 12 images of 256 px", "smoothed score 0.987", "median certified radius 0.1921",
         "0.876", "0.543", "32.1 %", "1.2 %", "66.7 %", "75 %", "All 12 images hold together. Mind the scale.",
-        "Note: the threshold promises nothing.", "Distrust this. more is certified than an attack left.",
+        "Note: the threshold promises nothing.", "Do not trust this. more is certified than an attack left.",
         "percentile, noise 0.25", "12 images at their own sizes",
     ):  # fmt: skip
         assert words in page.text, words
@@ -158,7 +158,7 @@ def test_self_contained(tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in source
 
 
-def test_warnings_stand_above_the_figures(tmp_path: Path) -> None:
+def test_warnings_are_above_the_figures(tmp_path: Path) -> None:
     assert render(tmp_path / "report.html", content()).all("aside") == []
     page = render(tmp_path / "report.html", content(warnings=("Beware & look.", "Twice.")))
     assert len(page.all("aside")) == 2
@@ -192,15 +192,15 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
 def test_missing_parts_are_named(tmp_path: Path) -> None:
     page = render(tmp_path / "report.html", ReportContent("nut", [0, 0, 0], [0.1, 0.2, 0.2], ("good",) * 3))
     for words in (
-        "needs good and anomalous images", "needs ground-truth masks", "holds no threshold", "no ROC curve",
-        "hold no defect", "No images were kept", "No alternatives were compared", "no training log",
-        "Neither was recorded",
+        "needs normal and anomalous images", "needs ground-truth masks", "has no threshold", "no ROC curve",
+        "no anomalous test images", "This report has no images", "No candidates were compared", "no training log",
+        "No configuration or origin was recorded",
     ):  # fmt: skip
         assert words in page.text, words
     assert len(page.plots()) == 1
     assert "There are no test images." in render(tmp_path / "b.html", ReportContent("nut", [], [], ())).text
     only = render(tmp_path / "c.html", ReportContent("nut", [1], [0.5], ("dent",), threshold=0.5))
-    assert "all defective" in only.text and "0 of 1 at the threshold" in only.text
+    assert "All test images are anomalous" in only.text and "0 of 1 at the threshold" in only.text
 
 
 def test_missing_panels(tmp_path: Path) -> None:
@@ -220,7 +220,7 @@ def test_kinds_of_defects(tmp_path: Path) -> None:
         threshold=0.35,
     )
     rows = re.sub(r"\s+", " ", render(tmp_path / "report.html", report).text).replace("\N{EN DASH}", "-")
-    # The hardest first; a rate of each; normal images last.
+    # The lowest AUROC first; the share that is called defective; normal images last.
     assert "dent20.500 0 (0 %) 0.20.250.3 hole11.000 1 (100 %) 0.90.90.9 good2- 1 (50 %) 0.10.250.4" in rows
 
 

@@ -1,4 +1,4 @@
-"""From an evaluation to the content of its report."""
+"""The content of a report, gathered from an evaluation and the model folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from advrad.data.images import read_image
 from advrad.data.records import MAX_PIXELS
@@ -29,25 +32,24 @@ def report_content(
     *,
     max_pixels: int = MAX_PIXELS,
 ) -> ReportContent:
-    """Gather what a report shows.
+    """Gather the content of a report.
 
     Args:
-        evaluation: of ``detector``.
-        detector: scores the few images of the gallery again, for their reconstructions.
-        run_folder: its training log is read, if there is one.
-        max_pixels: bound on each image file.
+        evaluation: Evaluation of ``detector``.
+        detector: Detector; it scores the images of the gallery again, for their reconstructions.
+        run_folder: Model folder with the training log and the results of attacks and certifications; None for none.
+        max_pixels: Largest number of pixels of an image file.
 
     Raises:
-        ImageError: an image went away since it was scored.
-        DataError: the training log is damaged.
+        ImageError: An image of the gallery cannot be read any more.
+        DataError: The training log or a stored result is damaged.
     """
-    config, figures = detector.detector_config, evaluation.figures
+    config = detector.detector_config
     misses, alarms, finds = pick_gallery(evaluation.labels, evaluation.scores)
     tried = [Choice(name, value) for name, value in config.training.tried]
     winner = describe(config.score)
     shown = tried[:_SHOWN_CHOICES]
     shown += [choice for choice in tried[_SHOWN_CHOICES:] if choice.name == winner]
-    interval = figures["image_auroc_ci"]
 
     def items(indices: Iterable[int]) -> tuple[GalleryItem, ...]:
         return tuple(_item(evaluation, detector, index, max_pixels) for index in indices)
@@ -57,13 +59,13 @@ def report_content(
         labels=evaluation.labels,
         scores=evaluation.scores,
         defects=evaluation.defects,
-        warnings=tuple(figures["warnings"]),
-        threshold=figures["threshold"],
+        warnings=evaluation.warnings,
+        threshold=evaluation.threshold,
         threshold_source=promise(config),
-        image_auroc=figures["image_auroc"],
-        image_auroc_interval=None if interval is None else (interval[0], interval[1]),
-        pixel_auroc=figures["pixel_auroc"],
-        aupro=figures["aupro"],
+        image_auroc=evaluation.image_auroc,
+        image_auroc_interval=evaluation.image_auroc_ci,
+        pixel_auroc=evaluation.pixel_auroc,
+        aupro=evaluation.aupro,
         misses=items(misses),
         false_alarms=items(alarms),
         finds=items(finds),
@@ -83,10 +85,10 @@ def report_content(
 
 
 def _results(run_folder: Path | None, pattern: str, category: str) -> tuple[dict[str, Any], ...]:
-    """What audits and certifications of this product left in the model folder.
+    """Read the stored results of attacks or certifications of this product.
 
     Raises:
-        DataError: a result is damaged.
+        DataError: A result is damaged.
     """
     found = []
     for path in sorted(run_folder.glob(pattern)) if run_folder else ():
@@ -95,15 +97,15 @@ def _results(run_folder: Path | None, pattern: str, category: str) -> tuple[dict
             if result["category"] == category:
                 found.append(result)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: is damaged ({error}); delete it, or run its command again") from None
+            raise DataError(f"{path}: is damaged ({error}); delete it or run its command again") from None
     return tuple(found)
 
 
 def _item(evaluation: EvaluationResult, detector: AdvRAD, index: int, max_pixels: int) -> GalleryItem:
     record = evaluation.records[index]
     image = read_image(record.path, max_pixels, at_least_px=detector.size_px)
-    # From the image as it was scored, so that the panels belong together.
-    _, maps, recon = detector.measure(to_tensor(image)[None])
+    # The reconstruction comes from the image as it was scored, so that the panels match.
+    _, maps, recon = detector.predict_batch(to_tensor(image)[None])
     calibration = detector.detector_config.calibration
     return GalleryItem(
         name="/".join(record.path.parts[-2:]),
@@ -113,8 +115,16 @@ def _item(evaluation: EvaluationResult, detector: AdvRAD, index: int, max_pixels
         image=image,
         heat=None if calibration is None else heat(image, maps[0, 0].numpy(), calibration),
         reconstruction=recon[0].clamp(0, 1).permute(1, 2, 0).numpy(),
-        mask=evaluation.masks[index] if evaluation.known[index] else None,
+        mask=_mask(evaluation, index),
     )
+
+
+def _mask(evaluation: EvaluationResult, index: int) -> npt.NDArray[np.bool_] | None:
+    """The ground-truth mask of an image, if it is known."""
+    if evaluation.masks is None or evaluation.mask_known is None or not evaluation.mask_known[index]:
+        return None
+    mask: npt.NDArray[np.bool_] = evaluation.masks[index]
+    return mask
 
 
 def _provenance(detector: AdvRAD) -> dict[str, Any]:

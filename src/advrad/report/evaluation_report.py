@@ -1,4 +1,4 @@
-"""One evaluation as one HTML file that needs nothing else: no script, no font, no image from elsewhere."""
+"""The report of an evaluation: one HTML file without scripts, which loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from advrad import metrics
 from advrad.data.png import to_levels
 from advrad.errors import DataError
 from advrad.inference import heatmaps as overlay
+from advrad.inference.evaluation import figures_by_defect
 from advrad.report.plots import certificate_plot, curve_plot, histogram_plot, loss_plot, roc_plot
 from advrad.report.rendering import page
 from advrad.utils.files import atomic_path
@@ -29,17 +29,17 @@ _SHOWN_PX = 256
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One test image to be shown.
+    """One test image in the report.
 
     Attributes:
-        name: file name as it is to be read, such as ``scratch/004.png``.
-        label: 0 for good, 1 for defective.
-        defect: ``good`` or the defect's name.
-        score: of the detector.
-        image: (h, w, 3) in [0, 1].
-        heat: the image with its score map on it, same shape; see :func:`advrad.inference.heatmaps.heat_overlay`.
-        reconstruction: (h, w, 3) in [0, 1].
-        mask: (h', w') bool, ground truth; outlined on ``heat``, or on ``image`` where there is no ``heat``.
+        name: Displayed file name, such as ``scratch/004.png``.
+        label: 0 for normal, 1 for anomalous.
+        defect: Name of the defect; ``good`` for normal images.
+        score: Anomaly score.
+        image: Image, (h, w, 3), in [0, 1].
+        heat: Image with its anomaly map, (h, w, 3), in [0, 1]; see :func:`advrad.inference.heatmaps.heat_overlay`.
+        reconstruction: Reconstruction, (h, w, 3), in [0, 1].
+        mask: Ground truth, (h', w'), bool; outlined on ``heat``, or on ``image`` if there is no ``heat``.
     """
 
     name: str
@@ -54,11 +54,11 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class Choice:
-    """One candidate that was tried before the detector was settled.
+    """One candidate of the score selection.
 
     Attributes:
-        name: what was tried.
-        metric: its figure of merit, larger is better; None where it could not be measured.
+        name: Description of the candidate.
+        metric: Value that candidates were compared by, larger is better; None if it could not be measured.
     """
 
     name: str
@@ -67,36 +67,35 @@ class Choice:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """All that a report shows; what is left out is missing from the page, with a sentence that says so.
+    """Everything that a report shows. Where a part is missing, the page says so.
 
     Attributes:
-        category: name of the product.
-        labels: (n,) 0 or 1, one per test image.
-        scores: (n,) finite, larger is more anomalous.
-        defects: n names, ``good`` for normal images.
-        warnings: what to know before the figures are believed.
-        threshold: a score above it is called defective.
-        threshold_source: one sentence: which images set it and with what promise.
-        image_auroc: area under the ROC curve of ``scores``.
-        image_auroc_interval: its interval.
-        confidence: coverage of that interval.
-        pixel_auroc: over all pixels; None without masks.
-        aupro: area under the per-region overlap; None without masks.
-        fpr_limit: limit of ``aupro``.
-        misses: defects with the lowest scores, lowest first.
-        false_alarms: normal images with the highest scores, highest first.
-        finds: defects with the highest scores, highest first.
-        training: as of :func:`advrad.training.log.read_log`: finite ``step``, ``loss`` and, if known,
-            ``images_per_s`` and ``elapsed_s``.
-        choices: candidates that were compared on normal images and synthetic defects.
-        winner: name of the one taken.
-        choice_metric: what ``Choice.metric`` measures.
-        choice_reason: one sentence: why the winner won.
-        attacks: results of :func:`advrad.attacks.pipeline.attack`, each with its ``flags``.
-        curves: results of :func:`advrad.attacks.pipeline.curve`.
-        certificates: results of :func:`advrad.certificates.pipeline.certify`.
-        configuration: options of the detector, may be nested.
-        provenance: seed, versions, times, data: what is needed to make the result again.
+        category: Name of the product.
+        labels: Labels, (n,), 0 for normal, 1 for anomalous.
+        scores: Scores, (n,), finite, larger is more anomalous.
+        defects: Names of the defects, n; ``good`` for normal images.
+        warnings: Reasons to doubt the figures.
+        threshold: Threshold; an image with a higher score is called defective.
+        threshold_source: Sentence on the images that the threshold comes from and on its guarantee.
+        image_auroc: Area under the ROC curve of ``scores``.
+        image_auroc_interval: Confidence interval of ``image_auroc``.
+        confidence: Coverage of that interval, in (0, 1).
+        pixel_auroc: Area under the ROC curve over all pixels; None without masks.
+        aupro: Area under the per-region overlap; None without masks.
+        fpr_limit: Largest false positive rate of ``aupro``.
+        misses: Anomalous images with the lowest scores, lowest first.
+        false_alarms: Normal images with the highest scores, highest first.
+        finds: Anomalous images with the highest scores, highest first.
+        training: Rows of the training log, as :func:`advrad.training.log.read_log` returns them.
+        choices: Candidates of the score selection.
+        winner: Name of the selected candidate.
+        choice_metric: Description of ``Choice.metric``.
+        choice_reason: Sentence on the reason for the selection.
+        attacks: Results of attacks on the detector.
+        curves: Robust AUROC over one parameter of an attack.
+        certificates: Results of certifications of the detector.
+        configuration: Configuration of the detector, may be nested.
+        provenance: Seed, versions, times and data that the result comes from, may be nested.
     """
 
     category: str
@@ -130,22 +129,26 @@ class ReportContent:
 def pick_gallery(
     labels: ArrayLike, scores: ArrayLike, count: int = 4
 ) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Choose the images worth showing, so that only these have to be kept.
+    """Choose the images that a report shows.
 
     Args:
-        labels: (n,) 0 or 1.
-        scores: (n,) larger is more anomalous.
-        count: how many of each kind, at most.
+        labels: Labels, (n,), 0 for normal, 1 for anomalous.
+        scores: Scores, (n,), larger is more anomalous.
+        count: Largest number of images of each kind.
 
     Returns:
-        ``(misses, false_alarms, finds)``: positions of the defects with the lowest scores, of the normal
-        images with the highest, and of the defects with the highest that are not among the misses already.
+        ``(misses, false_alarms, finds)``: indices of the anomalous images with the lowest scores, of the normal images
+        with the highest scores, and of the anomalous images with the highest scores that are not among the misses.
         Ties keep their order.
+
+    Example:
+        >>> pick_gallery([0, 1, 0, 1], [0.3, 0.9, 0.1, 0.2], count=1)
+        ((3,), (0,), (1,))
     """
     label, score = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
     rising = np.argsort(score, kind="stable")
     falling = np.argsort(-score, kind="stable")
-    # With few defects they are shared out, and the misses come first: they teach more.
+    # Few anomalous images are divided between misses and finds; an odd one is a miss.
     defects = int(label.sum())
     shown = min(count, (defects + 1) // 2)
     misses = tuple(int(i) for i in rising[label[rising]][:shown])
@@ -155,19 +158,19 @@ def pick_gallery(
 
 
 def write_report(path: Path, content: ReportContent) -> None:
-    """Write the report; an older file is replaced only once the new one is complete.
+    """Write a report as one HTML file.
 
     Args:
-        path: of the HTML file; its folder exists.
-        content: what to show. Names may hold any characters: they are escaped.
+        path: HTML file to write, in an existing folder. An older file is replaced once the new one is complete.
+        content: Content of the report. Names may contain any characters.
 
     Raises:
-        DataError: labels, scores, defects or an image have a wrong shape or are not finite.
-        OutputError: the file cannot be written.
+        DataError: Labels, scores, defects or an image have a wrong shape or are not finite.
+        OutputError: The file cannot be written.
     """
     text = _render(content)
     with atomic_path(path) as temporary:
-        # A file name that is not valid text (a lone surrogate) must not cost the report.
+        # File names may contain characters that are not valid in UTF-8.
         temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
 
 
@@ -178,7 +181,7 @@ def _render(content: ReportContent) -> str:
         shapes = f"labels {labels.shape}, scores {scores.shape} and {count} defects"
         raise DataError(f"{shapes} do not match; pass one of each per image")
     if not np.isin(labels, (0, 1)).all():
-        raise DataError("labels: a value is neither 0 nor 1; use 0 for good and 1 for defective")
+        raise DataError("labels: a value is neither 0 nor 1; use 0 for normal and 1 for anomalous")
     if not np.isfinite(scores).all():
         raise DataError("scores: a value is NaN or infinite; the model that made it has diverged")
     labels = labels.astype(bool)
@@ -195,18 +198,23 @@ def _render(content: ReportContent) -> str:
         by_defect=_by_defect(labels, scores, content),
         galleries=[
             _gallery(
-                "Defects with the lowest scores",
-                "The defects that the detector finds hardest to see.",
+                "Anomalous images with the lowest scores",
+                "The defects that are hardest to detect.",
                 content.misses,
                 threshold,
             ),
             _gallery(
                 "Normal images with the highest scores",
-                "What comes closest to a false alarm, or is one.",
+                "False alarms, or the images closest to one.",
                 content.false_alarms,
                 threshold,
             ),
-            _gallery("Defects with the highest scores", "The clearest finds.", content.finds, threshold),
+            _gallery(
+                "Anomalous images with the highest scores",
+                "The defects that are easiest to detect.",
+                content.finds,
+                threshold,
+            ),
         ],
         training=_training(content.training),
         choices=_choices(content),
@@ -218,21 +226,16 @@ def _render(content: ReportContent) -> str:
 
 
 def _by_defect(labels: Array, scores: Array, content: ReportContent) -> list[dict[str, Any]]:
-    """One row per kind of defect, the hardest first; normal images last."""
+    """Make one row per defect, the lowest AUROC first, and a last row for the normal images."""
     names = np.array(content.defects, dtype=object)
-    good = scores[~labels]
-    rows = []
-    for name in sorted(set(names[labels])):
-        part = scores[labels & (names == name)]
-        area = None
-        if good.size:
-            truth = np.repeat([0, 1], [good.size, part.size])
-            area = metrics.auroc(truth, np.concatenate([good, part]))
-        rows.append(_defect_row(name, part, area, content.threshold))
-    if good.size:
+    rows = [
+        _defect_row(name, scores[labels & (names == name)], figures.auroc, content.threshold)
+        for name, figures in figures_by_defect(labels, scores, content.defects, content.threshold).items()
+    ]
+    normal = scores[~labels]
+    if normal.size:
         rows.sort(key=lambda row: row["auroc"])
-    if good.size:
-        rows.append(_defect_row("good", good, None, content.threshold))
+        rows.append(_defect_row("good", normal, None, content.threshold))
     return rows
 
 
@@ -254,11 +257,11 @@ def _gallery(title: str, note: str, items: tuple[GalleryItem, ...], threshold: f
 
 
 def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
-    """The panels of one image and what is said of it."""
+    """Make the panels and the texts of one image."""
     about = f"{item.name} ({item.defect})"
     panels = [("Image", item.image, f"Test image {about}")]
     if item.heat is not None:
-        panels.append(("Score map", item.heat, f"Score map over {about}"))
+        panels.append(("Anomaly map", item.heat, f"Anomaly map over {about}"))
     if item.mask is not None and np.asarray(item.mask).any():
         title, array, alt = panels.pop()
         panels.append((title, overlay.outline(array, item.mask), f"{alt}, true defect outlined"))
@@ -279,7 +282,7 @@ def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
 
 
 def _data_uri(array: ArrayLike) -> str:
-    """An image of at most 256 px as a JPEG inside a URI: some 10 to 40 kB."""
+    """Encode an image as a data URI: a JPEG of at most 256 px, 10 to 40 kB."""
     from PIL import Image
 
     image = Image.fromarray(to_levels(overlay.colour_image(array)))
@@ -290,10 +293,10 @@ def _data_uri(array: ArrayLike) -> str:
 
 
 def _choices(content: ReportContent) -> list[dict[str, Any]]:
-    """Candidates, best first, with the length of their bars."""
+    """List the candidates, best first, with the lengths of their bars."""
     measured = [c.metric for c in content.choices if c.metric is not None and math.isfinite(c.metric)]
     low, high = (min(measured), max(measured)) if measured else (0.0, 0.0)
-    floor = min(low, 0.5) if low >= 0.0 and high <= 1.0 else low  # an AUROC of one half is no merit
+    floor = min(low, 0.5) if low >= 0.0 and high <= 1.0 else low  # an AUROC of 0.5 is that of chance
     rows = []
     for choice in content.choices:
         value = choice.metric if choice.metric is not None and math.isfinite(choice.metric) else None
@@ -304,7 +307,7 @@ def _choices(content: ReportContent) -> list[dict[str, Any]]:
 
 
 def _training(rows: Sequence[Mapping[str, float]]) -> dict[str, Any] | None:
-    """The loss curve and its summary, or None where there are fewer than two rows."""
+    """Plot and summarise the training loss; None if there are fewer than two rows."""
     if len(rows) < 2:
         return None
     steps = np.array([row["step"] for row in rows], dtype=np.float64)

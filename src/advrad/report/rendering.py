@@ -1,4 +1,4 @@
-"""HTML pages that need nothing else, from the templates of this package."""
+"""HTML pages from the templates of this package. A page is one file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ from functools import partial
 
 from advrad.utils.formatting import number, percent
 
-NONE = "\N{EN DASH}"
+MISSING = "\N{EN DASH}"
+"""Shown where a value was not measured."""
 
 
 def page(template: str, **values: object) -> str:
-    """Fill in a template; every text is escaped.
+    """Fill in a template; all texts are escaped.
 
     Args:
-        template: its file in ``templates``.
-        values: that it names; one that is missing is an error.
+        template: File name in ``templates``.
+        values: Values that the template uses.
+
+    Returns:
+        The page as HTML.
+
+    Raises:
+        jinja2.UndefinedError: The template uses a value that is missing.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -25,6 +32,6 @@ def page(template: str, **values: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = partial(number, form=".4g", missing=NONE)
-    environment.filters["percent"] = partial(percent, missing=NONE)
+    environment.filters["number"] = partial(number, form=".4g", missing=MISSING)
+    environment.filters["percent"] = partial(percent, missing=MISSING)
     return environment.get_template(template).render(values)

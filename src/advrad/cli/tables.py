@@ -17,9 +17,9 @@ def show_table(title: str, rows: Iterable[Sequence[str]], heads: Sequence[str] =
     """Print a table on standard output.
 
     Args:
-        title: above it.
-        rows: of texts; the first column is the name.
-        heads: names of the columns, if they have any.
+        title: Title of the table.
+        rows: Rows of texts; the first column is set in bold.
+        heads: Names of the columns; empty for none.
     """
     from rich.console import Console
     from rich.table import Table
@@ -36,7 +36,7 @@ def show_table(title: str, rows: Iterable[Sequence[str]], heads: Sequence[str] =
 
 
 def show_warnings(texts: Iterable[str]) -> None:
-    """Print warnings on standard output, each in a frame of its own."""
+    """Print warnings on standard output, each in its own frame."""
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
@@ -46,7 +46,7 @@ def show_warnings(texts: Iterable[str]) -> None:
 
 
 def show_inspection(found: Mapping[str, Any]) -> None:
-    """Print what :func:`advrad.data.inspection.inspect` found."""
+    """Print the result of :func:`advrad.data.inspection.inspect`."""
     rows = [("folder", str(found["root"])), ("layout", found["layout"]), ("category", found["category"])]
     for split, counts in found["counts"].items():
         rows.append((f"{split} images", ", ".join(f"{name} {n}" for name, n in counts.items()) or "none"))
@@ -59,7 +59,7 @@ def show_inspection(found: Mapping[str, Any]) -> None:
             rows.append((side.removesuffix("_px"), text))
     rows.append(("pixels", ", ".join(f"{name} {n}" for name, n in found["kinds"].items()) or "none"))
     if found["split"] is not None:
-        rows.append(("normals are used for", ", ".join(f"{name} {n}" for name, n in found["split"].items())))
+        rows.append(("normal images for", ", ".join(f"{name} {n}" for name, n in found["split"].items())))
     rows += [("note", note) for note in found["notes"]]
     rows += [("cannot be read", f"{bad['path']}: {bad['reason']}") for bad in found["broken"]]
     show_table("Data", rows)
@@ -67,7 +67,7 @@ def show_inspection(found: Mapping[str, Any]) -> None:
 
 
 def show_figures(result: EvaluationResult, title: str) -> None:
-    """Print the figures of an evaluation."""
+    """Print the result of an evaluation."""
     area = number(result.image_auroc)
     if result.image_auroc_ci:
         area += "  (95 % interval {:.4f} to {:.4f})".format(*result.image_auroc_ci)
@@ -78,17 +78,17 @@ def show_figures(result: EvaluationResult, title: str) -> None:
         ("defects found (TPR)", percent(result.tpr)),
         ("false alarms (FPR)", percent(result.fpr)),
         ("threshold", number(result.threshold, ".6g")),
-        ("test images", f"{result.n_normal} good, {result.n_anomalous} defective"),
+        ("test images", f"{result.n_normal} normal, {result.n_anomalous} anomalous"),
     ]
     show_table(title, rows)
     listed = [(name, str(row.n), number(row.auroc), percent(row.tpr)) for name, row in result.per_defect.items()]
     if listed:
-        show_table("By defect", listed, ("defect", "pictures", "AUROC", "found"))
+        show_table("By defect", listed, ("defect", "images", "AUROC", "found"))
     show_warnings(result.warnings)
 
 
 def show_attack(result: Mapping[str, Any], title: str) -> None:
-    """Print what :func:`advrad.attacks.pipeline.attack` found."""
+    """Print the result of :func:`advrad.attacks.pipeline.attack`."""
     interval = result["robust_auroc_ci"]
 
     def pair(name: str, form: Callable[[float | None], str]) -> str:
@@ -99,14 +99,14 @@ def show_attack(result: Mapping[str, Any], title: str) -> None:
         ("attack", f"{result['attack']}{suite}; {result['norm']} {result['eps']:.4g}; noise {result['noise']}"),
         ("image AUROC", pair("auroc", number)),
         ("95 % interval", f"{interval[0]:.4f} to {interval[1]:.4f}"),
-        ("only defective attacked", number(result["robust_auroc_anomalous_only"])),
-        ("only good attacked", number(result["robust_auroc_normal_only"])),
+        ("only anomalous attacked", number(result["robust_auroc_anomalous_only"])),
+        ("only normal attacked", number(result["robust_auroc_normal_only"])),
         ("rounded to 8 bits", number(result["robust_auroc_8bit"])),
         ("defects found (TPR)", pair("tpr", percent)),
         ("false alarms (FPR)", pair("fpr", percent)),
         ("pixel AUROC", pair("pixel_auroc", number)),
         ("AUPRO", pair("aupro", number)),
-        ("pictures", f"{result['n_good']} good, {result['n_defect']} defective"),
+        ("images", f"{result['n_good']} normal, {result['n_defect']} anomalous"),
         ("effort", f"{result['gradients']} gradients, {result['queries']} evaluations, {result['seconds']:.0f} s"),
         ("results", result["folder"]),
     ]
@@ -116,22 +116,22 @@ def show_attack(result: Mapping[str, Any], title: str) -> None:
     listed = [
         (name, number(area), str(result["found_by"][name])) for name, area in result["robust_auroc_after"].items()
     ]
-    show_table("By attack", listed, ("attack", "AUROC after it", "worst found"))
+    show_table("By attack", listed, ("attack", "AUROC after it", "strongest for"))
     for name, reason in result["left_out"].items():
         print(f"left out  {name}: {reason}")
     show_warnings(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
 
 
 def show_checks(result: Mapping[str, Any], title: str) -> None:
-    """Print what :func:`advrad.attacks.pipeline.check` found."""
-    show_table(title, [(name, number(area)) for name, area in result["auroc"].items()], ("attack", "AUROC left"))
+    """Print the result of :func:`advrad.attacks.pipeline.check`."""
+    show_table(title, [(name, number(area)) for name, area in result["auroc"].items()], ("attack", "robust AUROC"))
     show_warnings(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
     if not result["flags"]:
-        print("No reason for distrust was found. That is no proof.")
+        print("No sign was found that attacks on this detector fail. This is no proof that they succeed.")
 
 
 def show_curve(result: Mapping[str, Any], title: str) -> None:
-    """Print what :func:`advrad.attacks.pipeline.curve` found."""
+    """Print the result of :func:`advrad.attacks.pipeline.curve`."""
     rows = [("clean", number(result["clean_auroc"]), "", "")]
     for point in result["points"]:
         low, high = point["robust_auroc_ci"]
@@ -144,12 +144,12 @@ def show_curve(result: Mapping[str, Any], title: str) -> None:
 
 
 def show_certificates(result: Mapping[str, Any], title: str) -> None:
-    """Print what :func:`advrad.certificates.pipeline.certify` found."""
+    """Print the result of :func:`advrad.certificates.pipeline.certify`."""
     noise = "" if result["sigma"] is None else f", noise {result['sigma']:g}"
     rows = [
         ("method", f"{result['method']}{noise}; {result['draws']} draws; confidence {result['confidence']:g}"),
         ("image AUROC, smoothed score", number(result["clean_auroc"])),
-        ("pictures", f"{result['n_good']} good, {result['n_defect']} defective"),
+        ("images", f"{result['n_good']} normal, {result['n_defect']} anomalous"),
         ("effort", f"{result['seconds']:.0f} s"),
         ("results", result["folder"]),
     ]
@@ -169,7 +169,7 @@ def show_certificates(result: Mapping[str, Any], title: str) -> None:
 
 
 def show_estimates(left: Sequence[Estimate], title: str) -> None:
-    """Print what a bench has left to do, detector by detector, and an estimate of the hours."""
+    """Print what a benchmark has left to do for each detector, and an estimate of the time."""
     if not left:
         print("nothing is left to do")
         return
@@ -182,8 +182,8 @@ def show_estimates(left: Sequence[Estimate], title: str) -> None:
     ]
     seconds = sum(part.seconds for part in left)
     rows.append(("all", str(len(left)), str(sum(part.cells for part in left)), clock(seconds)))
-    show_table(title, rows, ("detector", "fits", "cells", "time of one process"))
-    print(f"about {seconds / 3600:.1f} hours for one process; a hint, not a promise")
+    show_table(title, rows, ("detector", "trainings", "cells", "time of one process"))
+    print(f"about {seconds / 3600:.1f} hours for one process; this is a rough estimate")
 
 
 def show_facts(title: str, values: Mapping[str, Any]) -> None:

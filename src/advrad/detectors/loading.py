@@ -106,9 +106,34 @@ def load_detector(folder: Path, device: str = "auto") -> AdvRAD:
 
     Raises:
         CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
+        ConfigError: The device cannot be used.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such model folder; make one with 'advrad train DATA -o {folder}'")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return AdvRAD.from_pretrained(folder, map_location=device)
+    return AdvRAD.from_pretrained(folder, map_location=usable_device(device))
+
+
+def usable_device(name: str) -> str:
+    """Check that a device can be used.
+
+    Args:
+        name: Name of the device, such as ``cpu`` or ``cuda:1``; ``auto`` is the GPU if PyTorch has one.
+
+    Returns:
+        Name of the device; never ``auto``.
+
+    Raises:
+        ConfigError: There is no such device.
+
+    Example:
+        >>> usable_device("cpu")
+        'cpu'
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # without CUDA, PyTorch raises an AssertionError
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"cannot be used ({reason}); choose cpu or auto", option="device", value=name) from None
+    return name

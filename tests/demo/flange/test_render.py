@@ -13,6 +13,8 @@ from advrad.errors import ConfigError, OutputError
 from advrad.utils.progress import CallbackReporter
 
 SIZE = 96
+# Even the mildest defect is visible at this size.
+VISIBLE_SIZE = 128
 
 
 def read(path: Path) -> np.ndarray:
@@ -49,8 +51,8 @@ def test_the_global_random_state_is_neither_used_nor_changed() -> None:
 @pytest.mark.parametrize("severity", [0.0, 1.0])
 def test_a_defect_changes_the_image_inside_its_mask_only(defect: str, severity: float) -> None:
     for seed in (1, 2, 3):
-        good, _ = render(seed, SIZE)
-        bad, mask = render(seed, SIZE, defect, severity)
+        good, _ = render(seed, VISIBLE_SIZE)
+        bad, mask = render(seed, VISIBLE_SIZE, defect, severity)
         assert 0.0005 < mask.mean() < 0.15
         change = np.abs(bad - good).max(-1)
         # The sensor noise is the same in both, so even small differences stem from the defect.

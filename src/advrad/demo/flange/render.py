@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,20 +25,19 @@ from advrad.demo.flange.surface import SUPERSAMPLING, Part
 from advrad.errors import ConfigError, OutputError
 from advrad.utils.files import explain
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.seeding import numpy_generator_for, seed_of
 
 __all__ = ["DEFECTS", "render", "write_product"]
 
 # To be increased with every change of the pixels: a folder of another version is not reused.
-_VERSION = 1
+_VERSION = 2
 _MANIFEST = "product.json"
-# Independent random streams, so that a defect does not change the rest of the image.
-_SCENE, _FINISH, _BELT, _SENSOR, _DEFECT = range(5)
 # Smallest severity of a defect: visible at 128 px.
 _MIN_SEVERITY = 0.12
 
 
 def render(
-    seed: int | np.random.SeedSequence,
+    seed: int,
     size_px: int = 256,
     defect: str | None = None,
     severity: float | None = None,
@@ -69,25 +67,19 @@ def render(
         raise ConfigError(f"is unknown; choose one of {', '.join(DEFECTS)}", option="defect", value=defect)
     if severity is not None and not 0 <= severity <= 1:
         raise ConfigError("must be between 0 and 1", option="severity", value=severity)
-    root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(seed)
-    part = Part(Scene.draw(_stream(root, _SCENE)), _stream(root, _FINISH), size_px)
+    # Independent generators, so that a defect does not change the rest of the image.
+    part = Part(Scene.draw(numpy_generator_for(seed, "scene")), numpy_generator_for(seed, "finish"), size_px)
     samples = np.zeros(part.radius.shape, np.bool_)
     if defect is not None:
-        rng = _stream(root, _DEFECT, zlib.crc32(defect.encode()))
+        rng = numpy_generator_for(seed, "defect", defect)
         drawn = rng.uniform(_MIN_SEVERITY, 1.0)
         samples = DEFECTS[defect](part, rng, drawn if severity is None else max(severity, _MIN_SEVERITY))
-    light = _photograph(part, _stream(root, _BELT))
+    light = _photograph(part, numpy_generator_for(seed, "belt"))
     tiles = (size_px, SUPERSAMPLING, size_px, SUPERSAMPLING)
-    image = _develop(light.reshape(3, *tiles).mean((2, 4)), _stream(root, _SENSOR))
+    image = _develop(light.reshape(3, *tiles).mean((2, 4)), numpy_generator_for(seed, "sensor"))
     # One sample marks a pixel, so that defects thinner than a pixel stay in the mask.
     mask = samples.reshape(tiles).mean((1, 3)) > 0.2
     return image, mask
-
-
-def _stream(root: np.random.SeedSequence, *key: int) -> Rng:
-    # Counts as part of the images' definition: another scheme would change every image of the demonstration.
-    child = np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, *key))
-    return np.random.Generator(np.random.PCG64(child))
 
 
 def _photograph(part: Part, belt: Rng) -> Array:
@@ -246,9 +238,9 @@ def _holds(folder: Path, manifest: dict[str, object]) -> bool:
 
 
 def _write_image(folder: Path, split: str, defect: str | None, index: int, seed: int, size_px: int) -> None:
-    key = (zlib.crc32(split.encode()), zlib.crc32((defect or "good").encode()), index)
-    image, mask = render(np.random.SeedSequence(seed, spawn_key=key), size_px, defect)
-    _write_png(folder / split / (defect or "good") / f"{index:03d}.png", np.rint(image * 255))
+    kind = defect or "good"
+    image, mask = render(seed_of(seed, split, kind, index), size_px, defect)
+    _write_png(folder / split / kind / f"{index:03d}.png", np.rint(image * 255))
     if defect is not None:
         _write_png(folder / "ground_truth" / defect / f"{index:03d}_mask.png", mask * 255.0)
 

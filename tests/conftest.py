@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from pathlib import Path
 import pytest
 import trained_run
 
-# A shell that starts the tests in the background makes them ignore Ctrl-C, and so would the programs that they start.
+# A shell that starts the tests in the background makes them, and the programs they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests marked ``anomalib`` run where it is installed."""
+    """Skip tests marked ``anomalib`` where anomalib is not installed."""
     if item.get_closest_marker("anomalib") and importlib.util.find_spec("anomalib") is None:
         pytest.skip("anomalib is not installed here; `make test` runs this in .venv-anomalib")
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of public data sets next to the checkout, for tests marked ``real``."""
+    """Folder of public data sets beside the checkout, for tests marked ``real``."""
     folder = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("the public data sets are not here: ../shared/data is missing")
+        pytest.skip("the public data sets are missing: ../shared/data")
     return folder
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test touches the user's cache or the network."""
+def _isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests away from the user's cache and the network."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ADVRAD_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("HF_HUB_OFFLINE", "1")
@@ -41,7 +41,7 @@ def _apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def widgets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny product in the layout of MVTec AD; to be read only."""
+    """A tiny data set in the layout of MVTec AD; tests must not change it."""
     from toy_datasets import make_mvtec
 
     defects = {"dent": 2, "scratch": 3}
@@ -50,7 +50,7 @@ def widgets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def widget_run(tmp_path_factory: pytest.TempPathFactory, widgets: Path) -> Path:
-    """A run trained on `widgets` for a few steps; to be read only."""
+    """A model folder trained on `widgets` for a few steps; tests must not change it."""
     from advrad.training.options import RunOptions
     from advrad.training.run import train
 
@@ -63,5 +63,5 @@ def widget_run(tmp_path_factory: pytest.TempPathFactory, widgets: Path) -> Path:
 
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> trained_run.Cli:
-    """Runs `advrad ARGS` in this process."""
+    """A function that runs `advrad ARGS` in this process."""
     return trained_run.call(capsys, monkeypatch)

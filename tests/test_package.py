@@ -1,7 +1,9 @@
-"""The facade: what it exports, and that importing it loads nothing heavy."""
+"""The public names of the packages, and that importing the packages is quick."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 import re
 import subprocess
@@ -31,6 +33,19 @@ HEAVY = {
 }
 
 
+SOURCE = Path(advrad.__file__).parent
+PACKAGES = sorted(".".join(path.parent.relative_to(SOURCE.parent).parts) for path in SOURCE.rglob("__init__.py"))
+# Packages that hold other packages or the parts of one; their modules are not for users.
+WITHOUT_FACE = {"advrad.baselines.anomalib", "advrad.demo.flange", "advrad.integrations"}
+FACES = sorted(set(PACKAGES) - WITHOUT_FACE)
+WITH_ANOMALIB = {"advrad.integrations.anomalib"}
+
+
+def kind_of(name: str) -> int:
+    """Constants come first, then classes, then functions."""
+    return 0 if name.isupper() else 1 if name[0].isupper() else 2
+
+
 def loaded_by(code: str) -> set[str]:
     """The top-level modules that are loaded after ``code`` has run in a fresh interpreter."""
     script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
@@ -39,11 +54,12 @@ def loaded_by(code: str) -> set[str]:
     return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
 
 
-def test_exports_exactly_the_detector_wrap_the_errors_and_the_version() -> None:
+def test_exports_exactly_the_front_the_errors_and_the_version() -> None:
     tree = {
         name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
     }
-    assert set(advrad.__all__) == tree - {"Path"} | {"AdvRAD", "__version__", "wrap"}
+    front = {"AdvRAD", "__version__", "attack", "certify", "evaluate", "train", "wrap"}
+    assert set(advrad.__all__) == tree | front
     assert len(set(advrad.__all__)) == len(advrad.__all__)
 
 
@@ -84,6 +100,42 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
     )
     slow = {"accelerate", "diffusers", "matplotlib", "numpy", "scipy", "sklearn", "torch"}
     assert not loaded_by(code) & slow
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_a_package_lists_its_public_names_in_order(package: str) -> None:
+    names = [name for name in importlib.import_module(package).__all__ if name != "__version__"]
+    assert names == sorted(set(names), key=lambda name: (kind_of(name), name))
+    assert names and not [name for name in names if name.startswith("_")]
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_every_public_name_of_a_package_resolves(package: str) -> None:
+    if package in WITH_ANOMALIB and importlib.util.find_spec("anomalib") is None:
+        pytest.skip("anomalib is not installed")
+    face = importlib.import_module(package)
+    for name in face.__all__:
+        assert getattr(face, name) is not None
+    assert set(face.__all__) <= set(dir(face))
+
+
+@pytest.mark.parametrize("package", FACES)
+def test_a_package_has_no_public_name_that_it_does_not_list(package: str) -> None:
+    # In a fresh interpreter, because submodules that something has loaded are attributes too.
+    code = (
+        f"import json, types, {package} as face\n"
+        "values = {name: value for name, value in vars(face).items() if not name.startswith('_')}\n"
+        "print(json.dumps([name for name, value in values.items() if not isinstance(value, types.ModuleType)]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    tools = {"TYPE_CHECKING", "annotations", "attach"}
+    assert set(json.loads(done.stdout)) - tools <= set(importlib.import_module(package).__all__)
+
+
+def test_importing_the_packages_loads_neither_torch_nor_numpy() -> None:
+    code = "\n".join(f"import {package}" for package in PACKAGES)
+    assert not loaded_by(code) & {"torch", "numpy", "scipy", "sklearn", "matplotlib"}
 
 
 def test_is_marked_as_typed() -> None:

@@ -19,6 +19,7 @@ from advrad.errors import (
     TrainingDivergedError,
     UserError,
 )
+from advrad.utils.lazy import attach
 
 __version__ = "0.1.0"
 
@@ -35,25 +36,25 @@ __all__ = [
     "TrainingDivergedError",
     "UserError",
     "__version__",
+    "evaluate",
     "wrap",
 ]
 
 if TYPE_CHECKING:
     from advrad.detectors.advrad import AdvRAD
     from advrad.detectors.wrappers import wrap
+    from advrad.inference.evaluation import evaluate
 else:
-    # Hidden from type checkers, which would otherwise believe that every name exists.
-    _LAZY = {"AdvRAD": "advrad.detectors.advrad", "wrap": "advrad.detectors.wrappers"}
-
-    def __getattr__(name: str) -> object:
-        if name not in _LAZY:
-            raise AttributeError(f"module 'advrad' has no attribute {name!r}")
-        from importlib import import_module
-
-        value = getattr(import_module(_LAZY[name]), name)
-        globals()[name] = value
-        return value
+    # Hidden from type checkers, which would otherwise accept every name.
+    __getattr__, _ = attach(
+        __name__,
+        {
+            "AdvRAD": "advrad.detectors.advrad",
+            "evaluate": "advrad.inference.evaluation",
+            "wrap": "advrad.detectors.wrappers",
+        },
+    )
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -1,19 +1,19 @@
-"""Every error that advrad raises on purpose.
+"""The errors that advrad raises.
 
-The tree::
+The hierarchy::
 
     AdvradError
-    |-- UserError               bad input; the command line exits with status 2
-    |   |-- DataError           a folder of images that cannot be used
-    |   |   `-- ImageError    one image that cannot be read
-    |   |-- ConfigError         an option or a configuration key
+    |-- UserError               wrong input; the command line exits with status 2
+    |   |-- DataError           a data set that cannot be used
+    |   |   `-- ImageError      one image that cannot be read
+    |   |-- ConfigError         an option or a configuration value that is wrong
     |   |-- CheckpointError     a model folder that cannot be read
-    |   |-- OutputError         a place that cannot be written
-    |   |-- DetectorError       a detector under audit that answers with no score
-    |   `-- NotCalibratedError  a verdict was asked of a detector without a threshold
+    |   |-- OutputError         a file or folder that cannot be written
+    |   |-- DetectorError       a detector that returns no valid scores
+    |   `-- NotCalibratedError  a verdict from a detector without a threshold
     `-- TrainingDivergedError   the training loss became NaN or infinite
 
-A message is one line: it names the file or the option, says what is wrong, and how to fix it.
+A message is one line that names the file or the option, what is wrong, and the fix.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pathlib import Path
 
 
 class AdvradError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors that advrad raises."""
 
 
 class UserError(AdvradError):
-    """The input is at fault, not the program."""
+    """The input is wrong."""
 
 
 class DataError(UserError):
@@ -37,8 +37,12 @@ class ImageError(DataError):
     """One image cannot be read.
 
     Args:
-        path: the file.
-        reason: what is wrong with it, without the path.
+        path: Path of the file.
+        reason: Description of what is wrong, without the path.
+
+    Example:
+        >>> str(ImageError(Path("part.png"), "the file is empty"))
+        'part.png: the file is empty'
     """
 
     def __init__(self, path: Path, reason: str) -> None:
@@ -51,10 +55,10 @@ class ConfigError(UserError):
     """An option or a configuration value is unknown, missing or out of range.
 
     Args:
-        message: What is wrong and how to fix it, without the option's name.
-        option: Name of the Python parameter at fault, such as ``false_alarm_rate``; None where the message names the
-            source itself, such as a file. The command line shows it as its own option, ``--false-alarm-rate``.
-        value: The value that was given, as it is to be shown; None where there is none to show.
+        message: Description of what is wrong and of the fix, without the option's name.
+        option: Name of the Python parameter at fault, such as ``false_alarm_rate``; None if the message names its
+            source itself, such as a file. The command line shows the name of its own option instead.
+        value: Value that was given, or None to show none.
 
     Example:
         >>> str(ConfigError("must be above 0", option="minutes", value=-1))
@@ -68,10 +72,10 @@ class ConfigError(UserError):
         super().__init__(self.named(option))
 
     def named(self, option: str | None) -> str:
-        """The whole message, with the option under the name that the caller uses for it.
+        """The message with the option under another name.
 
         Args:
-            option: Name to show; None shows the message alone.
+            option: Name to show; None for the message alone.
         """
         if option is None:
             return self.message
@@ -80,20 +84,20 @@ class ConfigError(UserError):
 
 
 class CheckpointError(UserError):
-    """A model folder is missing, damaged, foreign or of a newer format."""
+    """A model folder is missing, damaged, of another program or of a newer format."""
 
 
 class OutputError(UserError):
-    """A result cannot be written."""
+    """A file or a folder cannot be written."""
 
 
 class DetectorError(UserError):
-    """A detector under audit answers with something that is no score."""
+    """A detector returns something that is not one finite score per image."""
 
 
 class NotCalibratedError(UserError):
-    """A verdict was asked of a detector that holds no threshold."""
+    """A verdict was requested from a detector without a threshold."""
 
 
 class TrainingDivergedError(AdvradError):
-    """The training loss became infinite, NaN or exploded."""
+    """The training loss became NaN or infinite, or grew without bound."""

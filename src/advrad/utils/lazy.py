@@ -8,10 +8,10 @@ from importlib import import_module
 
 
 def attach(package: str, names: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Make the ``__getattr__`` and ``__dir__`` of a package whose public names live in its modules.
+    """Make the ``__getattr__`` and ``__dir__`` of a package whose public names are defined in its modules.
 
     Args:
-        package: The package's ``__name__``.
+        package: Name of the package, its ``__name__``.
         names: Public names, each with the full name of the module that defines it.
 
     Returns:

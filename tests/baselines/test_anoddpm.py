@@ -43,13 +43,13 @@ def test_a_score_depends_on_its_own_image_only(noise: str) -> None:
     detector, images = system(48, noise=noise), random_images(5, 48)
     together = detector.infer(images, generator(1))
     assert together.scores.shape == (5,)
-    assert together.maps is not None
-    assert together.maps.shape == (5, 1, 48, 48)
+    assert together.anomaly_maps is not None
+    assert together.anomaly_maps.shape == (5, 1, 48, 48)
     for row in range(5):
         alone = detector.infer(images[row : row + 1], generator(1))
         assert torch.allclose(alone.scores, together.scores[row : row + 1], rtol=1e-4)
-        assert alone.maps is not None
-        assert torch.allclose(alone.maps[0], together.maps[row], rtol=1e-3, atol=1e-5)
+        assert alone.anomaly_maps is not None
+        assert torch.allclose(alone.anomaly_maps[0], together.anomaly_maps[row], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("noise", KINDS)
@@ -134,7 +134,7 @@ def test_one_shot_is_a_walk_of_one_step() -> None:
     detector, images = system(walk_steps=1), random_images(3)
     (now, end) = detector.options.walk(1)
     assert (now, end) == (250, 0)
-    z = images + detector.sigmas[now] * detector.draw(images, generator(3))
+    z = images + detector.sigmas[now] * detector.sample_noise(images, generator(3))
     expected = detector.denoise(z, detector.sigmas[now])
     torch.testing.assert_close(detector.reconstruct(images, generator(3), 1), expected, rtol=1e-5, atol=1e-6)
 
@@ -166,7 +166,7 @@ def test_after_a_short_training_coarse_defects_stand_out(noise: str) -> None:
     images = stack(16, seed=1).batch(slice(0, 16))
     detector = fit_anoddpm(context, options)
     assert not detector.training
-    drawn = torch.cat([detector.draw(images, generator(seed)) for seed in range(16)])
+    drawn = torch.cat([detector.sample_noise(images, generator(seed)) for seed in range(16)])
     trained, untrained = (one.loss(images, drawn, generator(4)).detach() for one in (detector, AnoDDPM(32, options)))
     assert trained < 0.7 * untrained
     scores = torch.cat([detector.infer(part, generator(2)).scores for part in (images, with_defects(images))])
@@ -184,7 +184,7 @@ def test_the_seed_decides_the_weights() -> None:
 @pytest.mark.parametrize(
     ("values", "named"),
     [
-        ({"walk_steps": 300}, "walk_steps exceeds start_step"),
+        ({"walk_steps": 300}, "walk_steps must be at most start_step"),
         ({"channels": [8, 16]}, "blocks and channels"),
         ({"work_px": 100}, "work_px"),
         ({"period": 3}, "period"),

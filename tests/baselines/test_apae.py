@@ -53,7 +53,7 @@ def test_a_step_is_gradient_descent_by_hand() -> None:
     jacobian = torch.autograd.functional.jacobian(lambda z: system.decode(z[None])[0].flatten(), latent[1])
     slope = jacobian.flatten(1).T @ (system.decode(latent[1:])[0] - view[1]).flatten()
     moved = system.project(view, latent)
-    torch.testing.assert_close(moved[1].flatten(), latent[1].flatten() - system.rate * slope)
+    torch.testing.assert_close(moved[1].flatten(), latent[1].flatten() - system.step_size * slope)
 
 
 def test_gradients_pass_through_the_search() -> None:
@@ -82,14 +82,14 @@ def test_weights_are_the_medians_of_good_images() -> None:
     good = make_context(12).normal_images.batch(slice(None))
     # The lower of the two middle ones, as torch has it.
     usual = (good - system.reconstruct(good)).square().sort(0).values[5]
-    torch.testing.assert_close(system.usual, usual, atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(system.typical_errors, usual, atol=1e-6, rtol=1e-3)
     images = random_images(2)
     plain = (images - system.reconstruct(images)).square()
     expected = (plain / (usual + 1e-3)).mean(1, keepdim=True)
     answer = system.infer(images, generator())
-    assert answer.maps is not None
-    torch.testing.assert_close(answer.maps, expected, rtol=1e-3, atol=1e-5)
-    unweighted = fitted(weighted=False).infer(images, generator()).maps
+    assert answer.anomaly_maps is not None
+    torch.testing.assert_close(answer.anomaly_maps, expected, rtol=1e-3, atol=1e-5)
+    unweighted = fitted(weighted=False).infer(images, generator()).anomaly_maps
     assert unweighted is not None
     torch.testing.assert_close(unweighted, plain.mean(1, keepdim=True))
 
@@ -109,9 +109,9 @@ def test_the_step_is_the_longest_that_descends() -> None:
     with torch.no_grad():  # a decoder whose curvature is known: 64 outputs, each 0.1 times one latent
         system.decode = lambda latent: 4 * latent.repeat(1, 3, 1, 1)  # type: ignore[method-assign]
         system.encode = lambda view: 0 * view[:, :1]  # type: ignore[method-assign]
-        system.choose_rate(random_images(4))
+        system.choose_step_size(random_images(4))
     # Second derivative 3 * 16 = 48: descent is stable below 2 / 48, so of powers of two 1 / 32, halved.
-    assert float(system.rate) == 1 / 64
+    assert float(system.step_size) == 1 / 64
 
 
 def test_defects_stand_out() -> None:
@@ -129,4 +129,4 @@ def test_the_network_is_the_plain_one() -> None:
 def test_the_seed_decides() -> None:
     one, same, other = (fit_apae(make_context(12, seed=s), SMALL.model_copy(update={"steps": 3})) for s in (1, 1, 2))
     assert all(torch.equal(value, same.state_dict()[name]) for name, value in one.state_dict().items())
-    assert not torch.equal(one.usual, other.usual)
+    assert not torch.equal(one.typical_errors, other.typical_errors)

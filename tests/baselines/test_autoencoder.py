@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from toy_features import assert_contract, lesson, robust_auroc
+from toy_features import assert_contract, make_context, robust_auroc
 from toy_models import generator, random_images, stack
 from toy_squares import good_and_squares
 
-from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, begun, fit_autoencoder, shrunk
-from advrad.baselines.base import FitContext
+from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, fit_autoencoder
+from advrad.baselines.base import FitContext, build_seeded, resize_clamped
 from advrad.data.transforms import resize
 from advrad.errors import ConfigError
 
@@ -17,7 +17,7 @@ SMALL = AutoencoderOptions(work_px=32, channels=(8, 16, 32), latent_channels=4, 
 
 
 def fitted(seed: int = 0, **changes: object) -> Autoencoder:
-    return fit_autoencoder(lesson(24, seed=seed), SMALL.model_copy(update=changes))
+    return fit_autoencoder(make_context(24, seed=seed), SMALL.model_copy(update=changes))
 
 
 def test_contract() -> None:
@@ -33,8 +33,8 @@ def test_map_and_score_are_the_squared_error() -> None:
     system, images = fitted(), random_images(2)
     error = (images - (system.decoder(system.encoder(2 * images - 1)) + 1) / 2).square().mean(1, keepdim=True)
     answer = system.infer(images, generator())
-    assert answer.maps is not None
-    torch.testing.assert_close(answer.maps, error)
+    assert answer.anomaly_maps is not None
+    torch.testing.assert_close(answer.anomaly_maps, error)
     ten = error.flatten(1).sort(1, descending=True).values[:, :10].mean(1)  # 1 % of 1024
     torch.testing.assert_close(answer.scores, ten)
     torch.testing.assert_close(system.losses(images), error.mean((1, 2, 3)))
@@ -64,14 +64,14 @@ def test_the_seed_decides_the_weights() -> None:
 
 
 def test_kinds_begin_apart() -> None:
-    one, other = (begun(lesson(), name, lambda: Autoencoder(32, SMALL)) for name in ("a", "b"))
+    one, other = (build_seeded(make_context(), name, lambda: Autoencoder(32, SMALL)) for name in ("a", "b"))
     assert not torch.equal(one.encoder[0][0].weight, other.encoder[0][0].weight)
 
 
 def test_training_images_stay_in_range() -> None:
     edges = torch.zeros(1, 3, 48, 48)
     edges[..., 24:] = 1
-    view = shrunk(edges.requires_grad_(), 32)
+    view = resize_clamped(edges.requires_grad_(), 32)
     assert not view.requires_grad
     assert float(view.min()) >= 0 and float(view.max()) <= 1
     torch.testing.assert_close(view, resize(edges, 32).detach())
@@ -81,7 +81,7 @@ def test_good_images_at_another_size_than_the_network() -> None:
     system = fit_autoencoder(FitContext(stack(8, 48)), SMALL)
     assert system.size_px == 48
     answer = system.infer(random_images(1, 48), generator())
-    assert answer.maps is not None and answer.maps.shape == (1, 1, 48, 48)
+    assert answer.anomaly_maps is not None and answer.anomaly_maps.shape == (1, 1, 48, 48)
 
 
 @pytest.mark.parametrize("values", [{"work_px": 40, "channels": [8] * 4}, {"channels": []}, {"dropout": 0.1}])

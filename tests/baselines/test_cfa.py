@@ -6,14 +6,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
-from toy_features import ToyFeatures, assert_contract, lesson
+from toy_features import ToyFeatures, assert_contract, make_context
 from toy_models import assert_gradient, generator, random_images
 
 from advrad.baselines.cfa import Cfa
 
 
 def made(seed: int = 0, smooth_px: float = 4.0) -> Cfa:
-    return Cfa(32, ToyFeatures(), lesson().images(), generator(seed), smooth_px).eval()
+    return Cfa(32, ToyFeatures(), make_context().images(), generator(seed), smooth_px).eval()
 
 
 def described(system: Cfa, images: torch.Tensor) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_contract() -> None:
 
 def test_centres_are_the_mean_features_of_each_position() -> None:
     system = made()
-    expected = described(system, lesson().good.batch(slice(None))).mean(0).reshape(256, 24)
+    expected = described(system, make_context().normal_images.batch(slice(None))).mean(0).reshape(256, 24)
     np.testing.assert_allclose(system.centres, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -55,8 +55,8 @@ def test_loss_and_map_are_the_papers() -> None:
     large = F.interpolate(errors, size=(32, 32), mode="bilinear")[:, 0].numpy()
     expected = [gaussian_filter(one, 1.5, mode="nearest", truncate=3) for one in large]
     answer = system.infer(images, generator())
-    assert answer.maps is not None
-    np.testing.assert_allclose(answer.maps[:, 0].detach(), np.stack(expected), rtol=1e-3)
+    assert answer.anomaly_maps is not None
+    np.testing.assert_allclose(answer.anomaly_maps[:, 0].detach(), np.stack(expected), rtol=1e-3)
     np.testing.assert_allclose(answer.scores.detach(), np.stack(expected).max((1, 2)), rtol=1e-3)
 
 
@@ -70,6 +70,8 @@ def test_training_moves_the_descriptor_alone_and_the_seed_decides_where_it_begin
     system.losses(random_images(2)).sum().backward()
     moved = {name for name, parameter in system.named_parameters() if parameter.grad is not None}
     assert moved == {"descriptor.weight", "descriptor.bias"}
-    assert {id(parameter) for parameter in system.trained()} == {id(p) for p in system.descriptor.parameters()}
+    assert {id(parameter) for parameter in system.trainable_parameters()} == {
+        id(p) for p in system.descriptor.parameters()
+    }
     assert torch.equal(made().descriptor.weight, made().descriptor.weight)
     assert not torch.equal(made().descriptor.weight, made(1).descriptor.weight)

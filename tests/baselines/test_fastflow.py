@@ -36,7 +36,7 @@ def made(seed: int = 0) -> FastFlow:
     system = FastFlow(32, ToyFeatures(), generator(seed), flow_steps=4).eval()
     draws = generator(9)
     with torch.no_grad():
-        for parameter in system.trained():
+        for parameter in system.trainable_parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=draws))
     return system
 
@@ -99,7 +99,7 @@ def test_loss_is_the_negative_log_likelihood_of_normalised_features() -> None:
         squares.append(large)
     torch.testing.assert_close(system.losses(images), total)
     answer = system.infer(images, generator())
-    torch.testing.assert_close(answer.maps, sum(squares) / 3)
+    torch.testing.assert_close(answer.anomaly_maps, sum(squares) / 3)
     torch.testing.assert_close(answer.scores, (sum(squares) / 3).amax((1, 2, 3)))
 
 
@@ -112,6 +112,6 @@ def test_training_moves_norms_and_flows_alone() -> None:
     system.losses(random_images(2)).sum().backward()
     moved = {name for name, parameter in system.named_parameters() if parameter.grad is not None}
     assert moved == {name for name, _ in system.named_parameters() if name.startswith(("norms", "flows"))}
-    assert len(system.trained()) == len(moved)
+    assert len(system.trainable_parameters()) == len(moved)
     kernels = [step.first.kernel_size[0] for step in system.flows[0]]
     assert kernels == [3, 1, 3, 1]

@@ -42,13 +42,13 @@ def test_a_score_depends_on_its_own_image_only(build: Build) -> None:
     images = random_images(5, 48)
     together = detector.infer(images, generator())
     assert together.scores.shape == (5,)
-    assert together.maps is not None
-    assert together.maps.shape == (5, 1, 48, 48)
+    assert together.anomaly_maps is not None
+    assert together.anomaly_maps.shape == (5, 1, 48, 48)
     for row in range(5):
         alone = detector.infer(images[row : row + 1], generator())
         assert torch.allclose(alone.scores, together.scores[row : row + 1], rtol=1e-4)
-        assert alone.maps is not None
-        assert torch.allclose(alone.maps[0], together.maps[row], rtol=1e-3, atol=1e-6)
+        assert alone.anomaly_maps is not None
+        assert torch.allclose(alone.anomaly_maps[0], together.anomaly_maps[row], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -112,7 +112,7 @@ def test_negatives_teach_the_discriminator_what_is_misplaced(negatives: bool, mo
     monkeypatch.setattr(gan, "paste_defects", pasted)  # by defects that are easy to learn
     judge = fitted(UNet, steps=60, negatives=negatives, learning_rate=2e-3).discriminator
     images = stack(16, seed=1).batch(slice(0, 16))
-    good, bad = (judge.verdict(judge.features(2 * part - 1)) for part in (images, with_defects(images)))
+    good, bad = (judge.logits(judge.features(2 * part - 1)) for part in (images, with_defects(images)))
     assert len(set(asked)) == (60 * 8 if negatives else 0)
     assert (auroc([0] * 16 + [1] * 16, -torch.cat([good, bad]).numpy()) > 0.95) == negatives
 
@@ -132,5 +132,5 @@ def test_good_images_at_another_size_than_the_networks() -> None:
     detector = fit_gan(FitContext(stack(8, 48)), options, lambda: UNet(options.channels), "toy")
     assert detector.size_px == 48
     judged = detector.infer(random_images(1, 48), generator())
-    assert judged.maps is not None
-    assert judged.maps.shape == (1, 1, 48, 48)
+    assert judged.anomaly_maps is not None
+    assert judged.anomaly_maps.shape == (1, 1, 48, 48)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson, robust_auroc
+from toy_features import ToyFeatures, assert_contract, good_and_bad, make_context, robust_auroc
 from toy_models import generator
 
 from advrad.attacks.base import AttackInput
@@ -29,7 +29,7 @@ both = pytest.mark.parametrize("model", ["cfa", "fastflow"])
 @cache
 def fitted(model: Model, eps: float) -> Cfa | FastFlow:
     options = HardenedOptions(model=model, attack_eps=eps, steps=60, batch_size=8, learning_rate=1e-2)
-    return fit_hardened(lesson(24), options, ToyFeatures())
+    return fit_hardened(make_context(24), options, ToyFeatures())
 
 
 @both
@@ -44,7 +44,7 @@ def test_contract(model: Model) -> None:
 def test_training_lowers_the_loss_on_images_not_shown(model: Model) -> None:
     good, _ = good_and_bad(10)
     before = fit_hardened(
-        lesson(24), HardenedOptions(model=model, attack_eps=0, steps=1, learning_rate=1e-12), ToyFeatures()
+        make_context(24), HardenedOptions(model=model, attack_eps=0, steps=1, learning_rate=1e-12), ToyFeatures()
     )
     assert float(fitted(model, 0.0).losses(good).mean()) < float(before.losses(good).mean()) - 0.5
 
@@ -84,7 +84,9 @@ def test_the_plain_control_is_the_better_fooled(model: Model) -> None:
 def test_the_seed_decides(model: Model) -> None:
     options = HardenedOptions(model=model, attack_eps=EPS, steps=3)
     one, same, other = (
-        torch.cat([p.flatten() for p in fit_hardened(lesson(seed=seed), options, ToyFeatures()).trained()])
+        torch.cat(
+            [p.flatten() for p in fit_hardened(make_context(seed=seed), options, ToyFeatures()).trainable_parameters()]
+        )
         for seed in (0, 0, 1)
     )
     assert torch.equal(one, same)
@@ -93,7 +95,9 @@ def test_the_seed_decides(model: Model) -> None:
 
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
-    taught = FitContext(lesson().good, progress=CallbackReporter(lambda done, whole: told.append((done, whole))))
+    taught = FitContext(
+        make_context().normal_images, progress=CallbackReporter(lambda done, whole: told.append((done, whole)))
+    )
     fit_hardened(taught, HardenedOptions(steps=3, attack_eps=0), ToyFeatures())
     assert told == [(1, 3), (2, 3), (3, 3)]
 

@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from toy_features import assert_contract, lesson, robust_auroc
+from toy_features import assert_contract, make_context, robust_auroc
 from toy_models import generator, random_images
 from toy_squares import good_and_squares
 
@@ -15,10 +15,10 @@ from advrad.baselines.patchguard import (
     PatchGuard,
     PatchGuardOptions,
     divergence_from_uniform,
-    entropies,
     fit_patchguard,
     foreground,
     paste_on_foreground,
+    patch_losses,
 )
 from advrad.errors import ConfigError
 
@@ -29,7 +29,7 @@ SMALL = PatchGuardOptions(work_px=32, patch_px=4, width=32, blocks=1, heads=2, b
 @cache
 def fitted(eps: float = EPS, steps: int = 120, seed: int = 0, weight: float = 0.01) -> PatchGuard:
     changes = {"attack_eps": eps, "steps": steps, "attention_weight": weight}
-    return fit_patchguard(lesson(24, seed=seed), SMALL.model_copy(update=changes))
+    return fit_patchguard(make_context(24, seed=seed), SMALL.model_copy(update=changes))
 
 
 def disc(size_px: int = 64) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_divergence_of_attention() -> None:
 
 def test_losses_and_score_are_those_of_the_logits() -> None:
     system, view = fitted(steps=2), random_images(3)
-    logits, attentions = system.examine(view)
+    logits, attentions = system.patch_logits(view)
     assert logits.shape == (3, 1, 8, 8)
     assert [attention.shape for attention in attentions] == [(3, 2, 64, 64)]
     torch.testing.assert_close(attentions[0].sum(-1), torch.ones(3, 2, 64))
@@ -107,20 +107,20 @@ def test_losses_and_score_are_those_of_the_logits() -> None:
     p = logits.sigmoid()
     for weight in (1.0, 5.0):
         expected = -(weight * touched * p.log() + (1 - touched) * (1 - p).log()).mean((1, 2, 3))
-        torch.testing.assert_close(entropies(logits, touched, weight), expected)
+        torch.testing.assert_close(patch_losses(logits, touched, weight), expected)
     answer = system.infer(view, generator())
     torch.testing.assert_close(answer.scores, logits.flatten(1).sort(1, descending=True).values[:, :3].mean(1))
-    assert answer.maps is not None and answer.maps.shape == (3, 1, 32, 32)
+    assert answer.anomaly_maps is not None and answer.anomaly_maps.shape == (3, 1, 32, 32)
 
 
 def test_tokens_know_where_they_are_and_see_each_other() -> None:
     system = fitted(steps=2)
     same = torch.full((1, 3, 32, 32), 0.4)
-    logits = system.examine(same)[0]
+    logits = system.patch_logits(same)[0]
     assert float((logits - logits.mean()).abs().max()) > 1e-4
     spoilt = same.clone()
     spoilt[..., :4, :4] = 1.0
-    assert float((system.examine(spoilt)[0] - logits)[0, 0, -1, -1].abs()) > 1e-6
+    assert float((system.patch_logits(spoilt)[0] - logits)[0, 0, -1, -1].abs()) > 1e-6
 
 
 def test_after_a_short_training_pasted_defects_stand_out_and_are_found() -> None:
@@ -128,7 +128,7 @@ def test_after_a_short_training_pasted_defects_stand_out_and_are_found() -> None
     good, bad = good_and_squares()
     assert robust_auroc(system, good, bad, 0.0) > 0.95
     spoilt, masks = paste_on_foreground(good, generator(9))
-    maps = system.infer(spoilt, generator()).maps
+    maps = system.infer(spoilt, generator()).anomaly_maps
     assert maps is not None
     assert float(maps[masks].mean()) > float(maps[~masks].mean()) + 1
 
@@ -143,20 +143,20 @@ def test_the_plain_control_is_the_better_fooled() -> None:
 def test_attention_is_spread_by_its_weight() -> None:
     _, bad = good_and_squares(8)
     free, spread = (
-        divergence_from_uniform(fitted(0.0, weight=weight).examine(bad)[1][0]).mean() for weight in (0.0, 1.0)
+        divergence_from_uniform(fitted(0.0, weight=weight).patch_logits(bad)[1][0]).mean() for weight in (0.0, 1.0)
     )
     assert float(spread) < 0.5 * float(free)
 
 
 def test_the_mean_is_that_of_the_good_images() -> None:
-    torch.testing.assert_close(fitted(steps=2).mean, lesson(24).good.batch(slice(None)).mean(0))
+    torch.testing.assert_close(fitted(steps=2).mean, make_context(24).normal_images.batch(slice(None)).mean(0))
 
 
 def test_the_seed_decides() -> None:
     one, other = fitted(steps=3, seed=1), fitted(steps=3, seed=2)
-    same = fit_patchguard(lesson(24, seed=1), SMALL.model_copy(update={"attack_eps": EPS, "steps": 3}))
+    same = fit_patchguard(make_context(24, seed=1), SMALL.model_copy(update={"attack_eps": EPS, "steps": 3}))
     assert all(torch.equal(value, same.state_dict()[name]) for name, value in one.state_dict().items())
-    assert not torch.equal(one.places, other.places)
+    assert not torch.equal(one.position_embedding, other.position_embedding)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_features import ToyFeatures, assert_contract, lesson
+from toy_features import ToyFeatures, assert_contract, make_context
 from toy_models import Linear, assert_gradient, awake, detector, generator, generators, random_images, stack
 
 from advrad.attacks.base import AttackInput
@@ -110,7 +110,7 @@ def test_draws_are_averaged() -> None:
     said = [system.inner.infer(system.purify(images, source), source) for _ in range(3)]
     answer = system.infer(images, generator(5))
     torch.testing.assert_close(answer.scores, sum(part.scores for part in said) / 3)
-    torch.testing.assert_close(answer.maps, sum(part.maps for part in said) / 3)
+    torch.testing.assert_close(answer.anomaly_maps, sum(part.anomaly_maps for part in said) / 3)
 
 
 def test_a_walk_of_many_steps_is_the_reverse_diffusion() -> None:
@@ -204,7 +204,7 @@ def test_the_dilemma() -> None:
 def test_fitting_takes_the_denoiser_of_the_lesson() -> None:
     ours, heard = detector(), []
     taught = FitContext(stack(), diffusion=lambda: ours)
-    judge = fit_spade(lesson(), SpadeOptions(), ToyFeatures())
+    judge = fit_spade(make_context(), SpadeOptions(), ToyFeatures())
 
     def fit(given: FitContext) -> AnomalyDetector:
         heard.append(given)
@@ -222,16 +222,18 @@ def test_what_learns_from_purified_images_sees_each_once_with_noise_of_its_own()
     ours.denoiser = Wiener()
 
     def fit(given: FitContext) -> AnomalyDetector:
-        heard.append(given.good)
+        heard.append(given.normal_images)
         return spade(given)
 
     taught = smooth_lesson(ours)
     fit_purified(taught, PurifyOptions(sigma=0.2, learns="purified"), fit)
     fit_purified(taught, PurifyOptions(sigma=0.2, learns="purified"), fit)
     assert np.array_equal(heard[0].values, heard[1].values)
-    assert heard[0].records == taught.good.records
+    assert heard[0].records == taught.normal_images.records
     noise = torch.randn(40, 3, 32, 32, generator=taught.generator("purified"))
-    expected = Wiener().denoise(taught.good.batch(slice(None)) + 0.2 * noise, torch.full((40,), 0.2)).clamp(0, 1)
+    expected = (
+        Wiener().denoise(taught.normal_images.batch(slice(None)) + 0.2 * noise, torch.full((40,), 0.2)).clamp(0, 1)
+    )
     torch.testing.assert_close(heard[0].batch(slice(None)), expected, atol=1e-4, rtol=0)
 
 
@@ -246,9 +248,9 @@ def test_what_learns_from_purified_images_knows_what_the_purifier_leaves_behind(
 
 
 def test_images_of_a_wrong_size_are_refused() -> None:
-    with pytest.raises(ConfigError, match="size_px: 33 does not suit the denoiser; choose a multiple of 2"):
+    with pytest.raises(ConfigError, match="size_px 33: does not suit the denoiser; choose a multiple of 2"):
         Purified(wrap(torch.sum), Wiener(), PurifyOptions(), 33)
-    with pytest.raises(ConfigError, match="takes 64; choose the same"):
+    with pytest.raises(ConfigError, match="size_px 32: must be 64"):
         Purified(wrap(torch.sum, size_px=64), Wiener(), PurifyOptions(), 32)
 
 

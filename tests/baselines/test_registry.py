@@ -50,14 +50,14 @@ def rows() -> list[Any]:
 ours = functools.cache(detector)
 
 
-def lesson(seed: int = 0) -> FitContext:
+def make_context(seed: int = 0) -> FitContext:
     return FitContext(stack(24, SIDE), seed, diffusion=ours)
 
 
 def fitted(name: str, seed: int = 0) -> AnomalyDetector:
     row = BASELINES[name]
-    given = {"inner": lambda _: wrap(brightness, deterministic=True)} if row.holds else {}
-    return row.fit(lesson(seed), row.options.parse(QUICK[name], name), **given)
+    given = {"inner": lambda _: wrap(brightness, deterministic=True)} if row.wraps_detector else {}
+    return row.fit(make_context(seed), row.options.parse(QUICK[name], name), **given)
 
 
 @functools.cache
@@ -79,7 +79,7 @@ def test_scores_and_maps_have_their_shapes(name: str) -> None:
     images = random_images(3, found.size_px or SIDE)
     answer = validated_output(found, images, generator())
     assert answer.scores.shape == (3,)
-    assert answer.maps is None or answer.maps.shape[:2] == (3, 1)
+    assert answer.anomaly_maps is None or answer.anomaly_maps.shape[:2] == (3, 1)
     assert found.size_px in (None, SIDE, 32)  # the toy that stands for ours has 32 px
 
 

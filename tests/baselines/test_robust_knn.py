@@ -11,11 +11,19 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson
+from toy_features import ToyFeatures, assert_contract, good_and_bad, make_context
 from toy_models import generator, random_images
 
-from advrad.baselines.features import frozen, worst
-from advrad.baselines.robust_knn import RobustKnn, RobustKnnOptions, described, fit_robust_knn, harden, load_network
+from advrad.baselines.base import freeze
+from advrad.baselines.features import adversarial_examples
+from advrad.baselines.robust_knn import (
+    RobustKnn,
+    RobustKnnOptions,
+    finetune_adversarially,
+    fit_robust_knn,
+    global_features,
+    load_network,
+)
 from advrad.data.transforms import resize
 from advrad.errors import ConfigError
 from advrad.metrics import auroc
@@ -27,32 +35,32 @@ PLAIN = OPTIONS.model_copy(update={"attack_eps": 0.0})
 
 @cache
 def tuned() -> nn.Module:
-    return harden(frozen(ToyFeatures()), lesson(24), OPTIONS)
+    return finetune_adversarially(freeze(ToyFeatures()), make_context(24), OPTIONS)
 
 
 def moved(network: nn.Module, images: Tensor) -> float:
     """How far an attack carries features, relative to how far images lie apart."""
-    place = described(network, images).detach()
+    place = global_features(network, images).detach()
 
     def away(x: Tensor) -> Tensor:
-        return (described(network, x) - place).square().sum(1)
+        return (global_features(network, x) - place).square().sum(1)
 
-    return float(away(worst(away, images, EPS, 10, generator(3))).mean() / place.var(0).sum())
+    return float(away(adversarial_examples(away, images, EPS, 10, generator(3))).mean() / place.var(0).sum())
 
 
 def test_contract() -> None:
-    assert_contract(fit_robust_knn(lesson(), PLAIN, ToyFeatures()), maps=False)
+    assert_contract(fit_robust_knn(make_context(), PLAIN, ToyFeatures()), maps=False)
 
 
 def test_the_score_is_the_mean_squared_distance_to_the_nearest_good_images() -> None:
     options = PLAIN.model_copy(update={"view_px": 32, "neighbours": 3})
-    system = fit_robust_knn(lesson(size_px=64), options, ToyFeatures())
+    system = fit_robust_knn(make_context(size_px=64), options, ToyFeatures())
     images = random_images(2, 64, seed=5)
 
     def features(images: Tensor) -> Tensor:
         return ToyFeatures()(resize(images, 32))[-1].mean((2, 3)).detach()
 
-    good = features(lesson(size_px=64).good.batch(slice(None)))
+    good = features(make_context(size_px=64).normal_images.batch(slice(None)))
     for feature, score in zip(features(images), system.infer(images, generator()).scores, strict=True):
         nearest = sorted(float((feature - other).square().sum()) for other in good)[:3]
         assert float(score) == pytest.approx(sum(nearest) / 3, rel=1e-4)
@@ -60,21 +68,21 @@ def test_the_score_is_the_mean_squared_distance_to_the_nearest_good_images() -> 
 
 def test_attacks_move_tuned_features_less() -> None:
     fresh, _ = good_and_bad(10)
-    assert moved(tuned(), fresh) < 0.5 * moved(frozen(ToyFeatures()), fresh)
+    assert moved(tuned(), fresh) < 0.5 * moved(freeze(ToyFeatures()), fresh)
 
 
 def test_tuned_features_stay_near_the_ordinary_ones() -> None:
     fresh, defective = good_and_bad(10)
     for images in (fresh, defective):
-        ordinary, ours = (described(network, images).detach() for network in (frozen(ToyFeatures()), tuned()))
+        ordinary, ours = (global_features(network, images).detach() for network in (freeze(ToyFeatures()), tuned()))
         distance = (ours - ordinary).square().sum(1).mean()
         assert float(distance) < 2 * float(ordinary.var(0).sum())
         assert not torch.equal(ours, ordinary)
 
 
 def test_tuning_leaves_the_ordinary_network_and_ends_frozen() -> None:
-    ordinary = frozen(ToyFeatures())
-    ours = harden(ordinary, lesson(), OPTIONS.model_copy(update={"steps": 2}))
+    ordinary = freeze(ToyFeatures())
+    ours = finetune_adversarially(ordinary, make_context(), OPTIONS.model_copy(update={"steps": 2}))
     for before, parameter, after in zip(
         ToyFeatures().parameters(), ordinary.parameters(), ours.parameters(), strict=True
     ):
@@ -84,13 +92,15 @@ def test_tuning_leaves_the_ordinary_network_and_ends_frozen() -> None:
 
 
 def test_no_radius_takes_the_ordinary_network_as_it_is() -> None:
-    system = fit_robust_knn(lesson(), PLAIN, ToyFeatures())
+    system = fit_robust_knn(make_context(), PLAIN, ToyFeatures())
     for before, after in zip(ToyFeatures().parameters(), system.network.parameters(), strict=True):
         assert torch.equal(before, after)
 
 
 def test_a_defect_is_found() -> None:
-    system = RobustKnn(32, tuned(), OPTIONS, described(tuned(), lesson(24).good.batch(slice(None))).detach())
+    system = RobustKnn(
+        32, tuned(), OPTIONS, global_features(tuned(), make_context(24).normal_images.batch(slice(None))).detach()
+    )
     good, _ = good_and_bad(10)
     bad = good.clone()
     bad[:, :, 4:12, 18:26] = 1.0
@@ -100,7 +110,7 @@ def test_a_defect_is_found() -> None:
 
 def test_the_seed_decides() -> None:
     options = OPTIONS.model_copy(update={"steps": 2})
-    one, same, other = (fit_robust_knn(lesson(seed=seed), options, ToyFeatures()).bank for seed in (0, 0, 1))
+    one, same, other = (fit_robust_knn(make_context(seed=seed), options, ToyFeatures()).bank for seed in (0, 0, 1))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -108,7 +118,7 @@ def test_the_seed_decides() -> None:
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_odd_batches_are_tuned_on(batch_size: int) -> None:
     options = OPTIONS.model_copy(update={"steps": 1, "batch_size": batch_size})
-    assert fit_robust_knn(lesson(2), options, ToyFeatures()).bank.shape == (2, 10)
+    assert fit_robust_knn(make_context(2), options, ToyFeatures()).bank.shape == (2, 10)
 
 
 @pytest.mark.parametrize("values", [{"neighbours": 0}, {"view_px": 8}, {"attack_eps": "much"}, {"k": 2}])
@@ -160,7 +170,7 @@ def test_weights_of_ones_own_are_used(tmp_path: Path, prefix: str) -> None:
 @pytest.mark.anomalib
 def test_with_weights_nothing_is_tuned(tmp_path: Path) -> None:
     options = RobustKnnOptions(weights=saved(tmp_path / "robust.safetensors"), view_px=32)
-    system = fit_robust_knn(lesson(3), options)
+    system = fit_robust_knn(make_context(3), options)
     assert system.bank.shape == (3, 512)
     assert torch.equal(system.network.state_dict()["maps.conv1.weight"], resnet().state_dict()["conv1.weight"])
     assert_contract(system, maps=False)
@@ -170,7 +180,7 @@ def test_with_weights_nothing_is_tuned(tmp_path: Path) -> None:
 def test_weights_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     def refusal(path: Path, backbone: str = "resnet18") -> str:
         with pytest.raises(ConfigError) as refused:
-            fit_robust_knn(lesson(2), RobustKnnOptions(weights=path, backbone=backbone))
+            fit_robust_knn(make_context(2), RobustKnnOptions(weights=path, backbone=backbone))
         message = str(refused.value)
         assert "\n" not in message
         return message

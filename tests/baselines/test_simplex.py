@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from toy_models import generator
 
-from advrad.baselines.simplex import cut, simplex_noise
+from advrad.baselines.simplex import random_crops, simplex_noise
 
 
 def octave_powers(noise: Tensor) -> list[float]:
@@ -73,7 +73,7 @@ def test_persistence_is_the_share_of_the_fine_octaves() -> None:
 
 def test_planes_are_cut_from_anywhere_and_turned() -> None:
     canvas = torch.arange(40.0 * 40).view(40, 40)
-    planes = cut(canvas, torch.empty(40, 3, 8, 8), generator())
+    planes = random_crops(canvas, torch.empty(40, 3, 8, 8), generator())
     assert planes.shape == (40, 3, 8, 8)
     corners = {tuple(plane[[0, 0, -1, -1], [0, -1, 0, -1]].tolist()) for plane in planes.flatten(0, 1)}
     assert len(corners) > 110
@@ -83,4 +83,4 @@ def test_planes_are_cut_from_anywhere_and_turned() -> None:
         assert float(plane.amax() - plane.amin()) == 7 * 41  # an unbroken square
         steps.add((float(plane[0, 1] - plane[0, 0]), float(plane[1, 0] - plane[0, 0])))
     assert len(steps) == 8
-    assert torch.equal(planes, cut(canvas, torch.empty(40, 3, 8, 8), generator()))
+    assert torch.equal(planes, random_crops(canvas, torch.empty(40, 3, 8, 8), generator()))

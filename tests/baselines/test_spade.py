@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from toy_features import ToyFeatures, assert_contract, good_and_bad, lesson
+from toy_features import ToyFeatures, assert_contract, good_and_bad, make_context
 from toy_models import generator, random_images
 
 from advrad.baselines.spade import Spade, SpadeOptions, fit_spade
@@ -15,7 +15,7 @@ from advrad.metrics import auroc
 
 
 def fitted(seed: int = 0, **options: object) -> Spade:
-    return fit_spade(lesson(seed=seed), SpadeOptions(**options), ToyFeatures())
+    return fit_spade(make_context(seed=seed), SpadeOptions(**options), ToyFeatures())
 
 
 @pytest.mark.parametrize("options", [{}, {"neighbours": 3, "position_neighbours": 2, "gallery_positions": 7}])
@@ -25,7 +25,7 @@ def test_contract(options: dict[str, object]) -> None:
 
 def test_scores_and_maps_are_the_papers_equations() -> None:
     system = fitted(neighbours=3, position_neighbours=2, gallery_positions=None, smooth_px=2.0)
-    good, images = lesson().good.batch(slice(None)), random_images(2, seed=8)
+    good, images = make_context().normal_images.batch(slice(None)), random_images(2, seed=8)
 
     def described(image: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         with torch.no_grad():
@@ -35,8 +35,8 @@ def test_scores_and_maps_are_the_papers_equations() -> None:
 
     memory = [described(image) for image in good]
     answer = system.infer(images, generator())
-    assert answer.maps is not None
-    for image, score, error_map in zip(images, answer.scores, answer.maps, strict=True):
+    assert answer.anomaly_maps is not None
+    for image, score, error_map in zip(images, answer.scores, answer.anomaly_maps, strict=True):
         whole, parts = described(image)
         distances = np.array([((whole - other) ** 2).sum() for other, _ in memory])
         chosen = np.argsort(distances)[:3]
@@ -54,10 +54,10 @@ def test_scores_and_maps_are_the_papers_equations() -> None:
 
 def test_a_remembered_image_is_at_no_distance() -> None:
     system = fitted(neighbours=1, gallery_positions=None)
-    answer = system.infer(lesson().good.batch([3]), generator())
-    assert answer.maps is not None
+    answer = system.infer(make_context().normal_images.batch([3]), generator())
+    assert answer.anomaly_maps is not None
     assert float(answer.scores) < 1e-10
-    assert float(answer.maps.max()) < 1e-10
+    assert float(answer.anomaly_maps.max()) < 1e-10
 
 
 def test_a_defect_is_found_and_localised() -> None:
@@ -67,7 +67,7 @@ def test_a_defect_is_found_and_localised() -> None:
     bad[:, :, 4:10, 20:26] = 1.0
     scores = [*system.infer(good, generator()).scores.tolist(), *system.infer(bad, generator()).scores.tolist()]
     assert auroc([0] * 10 + [1] * 10, scores) > 0.9
-    maps = system.infer(bad, generator()).maps
+    maps = system.infer(bad, generator()).anomaly_maps
     assert maps is not None
     for place in maps.flatten(1).argmax(1).tolist():
         row, column = divmod(place, 32)
@@ -76,11 +76,11 @@ def test_a_defect_is_found_and_localised() -> None:
 
 def test_galleries_are_as_large_as_asked_and_drawn_from_the_seed() -> None:
     small = fitted(gallery_pictures=4, gallery_positions=9)
-    assert small.wholes.shape == (4, 10)
-    assert small.parts.shape == (4, 9, 14)
-    assert torch.equal(small.parts, fitted(gallery_pictures=4, gallery_positions=9).parts)
-    assert not torch.equal(small.parts, fitted(seed=1, gallery_pictures=4, gallery_positions=9).parts)
-    assert fitted(gallery_pictures=None, gallery_positions=None).parts.shape == (12, 256, 14)
+    assert small.image_features.shape == (4, 10)
+    assert small.patch_features.shape == (4, 9, 14)
+    assert torch.equal(small.patch_features, fitted(gallery_pictures=4, gallery_positions=9).patch_features)
+    assert not torch.equal(small.patch_features, fitted(seed=1, gallery_pictures=4, gallery_positions=9).patch_features)
+    assert fitted(gallery_pictures=None, gallery_positions=None).patch_features.shape == (12, 256, 14)
 
 
 @pytest.mark.parametrize("values", [{"neighbours": 0}, {"layers": [4]}, {"smooth_px": -1}, {"k": 5}])

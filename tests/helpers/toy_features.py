@@ -44,12 +44,12 @@ class ToyFeatures(nn.Module):
         return maps
 
 
-def lesson(count: int = 12, size_px: int = 32, seed: int = 0) -> FitContext:
+def make_context(count: int = 12, size_px: int = 32, seed: int = 0) -> FitContext:
     return FitContext(stack(count, size_px), seed=seed)
 
 
 def good_and_bad(count: int, size_px: int = 32, seed: int = 50) -> tuple[Tensor, Tensor]:
-    """Images that the lesson does not show, and others with a large synthetic defect each."""
+    """Images outside the training set, and others with a large synthetic defect each."""
     fresh: ImageStack = stack(2 * count, size_px, seed)
     images = fresh.batch(slice(None))
     bad, _ = paste_defects(images[count:], images[:count], range(count), kinds=("texture",))
@@ -61,9 +61,9 @@ def assert_contract(system: BaselineDetector, size_px: int = 32, maps: bool = Tr
     images = random_images(5, size_px, seed=3)
     said = validated_output(system, images, generator(4))
     if maps:
-        assert said.maps is not None and said.maps.shape == (5, 1, size_px, size_px)
+        assert said.anomaly_maps is not None and said.anomaly_maps.shape == (5, 1, size_px, size_px)
     else:
-        assert said.maps is None
+        assert said.anomaly_maps is None
     assert said.scores.unique().numel() == 5
 
     # A row depends on itself only: alone, in another batch, in another place.
@@ -71,7 +71,7 @@ def assert_contract(system: BaselineDetector, size_px: int = 32, maps: bool = Tr
         part = validated_output(system, images[chosen], generator(4))
         torch.testing.assert_close(part.scores, said.scores[chosen], rtol=1e-4, atol=1e-6)
         if maps:
-            torch.testing.assert_close(part.maps, said.maps[chosen], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(part.anomaly_maps, said.anomaly_maps[chosen], rtol=1e-4, atol=1e-6)
 
     torch.testing.assert_close(validated_output(system, images, generator(4)).scores, said.scores, rtol=0, atol=0)
     traits = probe(system, images)

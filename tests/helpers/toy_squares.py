@@ -8,7 +8,7 @@ from toy_models import generator, stack
 
 
 def good_and_squares(count: int = 16) -> tuple[Tensor, Tensor]:
-    """Images that the lessons do not show, (count, 3, 32, 32), and as many others with a square of 10 px each."""
+    """Images outside the training set, (count, 3, 32, 32), and as many others with a square of 10 px each."""
     images = stack(2 * count, 32, 50).batch(slice(None))
     good, bad = images[:count], images[count:]
     for row, (top, left) in enumerate(torch.randint(22, (count, 2), generator=generator(5)).tolist()):

@@ -1,13 +1,13 @@
-"""AnoDDPM: noise an image part of the way, walk back, and call anomalous what came back changed.
+"""AnoDDPM: noise an image part of the way, reverse the diffusion, and score the difference.
 
 Source: Wyatt, Leach, Schmon, Willcocks 2022, "AnoDDPM: Anomaly detection with denoising diffusion probabilistic models
-using simplex noise" (CVPR workshops). The one-shot form is the baseline of that name in the AdvRAD paper.
+using simplex noise" (CVPR workshops). The one-step form is the baseline of that name in the AdvRAD paper.
 
-What differs from the paper and the code released with it: a lean network with a stem and coordinates in place of a
-large U-Net with attention; simplex noise is scaled to the variance of Gaussian noise, so that the schedule means the
-same for both; steps are drawn only up to the one from which a walk starts, because it visits no others; the fresh noise
-of a walk is of the kind that the network was trained on, where the released code draws Gaussian noise; and nothing is
-clamped on the way, which would cut gradients.
+Differences from the paper and its released code: a lean network with a stem and coordinates replaces a large U-Net with
+attention. Simplex noise is scaled to the variance of Gaussian noise, so that the schedule means the same for both.
+Training draws steps only up to ``start_step``, since the reverse process visits no others. The noise added during the
+reverse process is of the kind that the network was trained on; the released code adds Gaussian noise. Nothing is
+clamped, since clamping stops gradients.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from advrad.baselines.base import BaselineDetector, FitContext, descend
-from advrad.baselines.simplex import cut, simplex_noise
+from advrad.baselines.base import BaselineDetector, FitContext, build_seeded, freeze, train_network
+from advrad.baselines.simplex import random_crops, simplex_noise
 from advrad.data.transforms import resize
 from advrad.denoisers.ddpm import Schedule
 from advrad.denoisers.lean import positions
@@ -34,33 +34,33 @@ from advrad.detectors.base import SurrogateLoss
 from advrad.detectors.scoring import pool
 from advrad.utils.config import Config
 
-#: Standard deviation that an image in [-1, 1] is taken to have before training.
+#: Assumed standard deviation of an image in [-1, 1], for the initial linear estimate.
 _DATA_STD = 0.5
-#: A source of noise for training: of images (b, c, h, h) and a generator -> their shape, each row its own.
-Draw = Callable[[Tensor, torch.Generator], Tensor]
-#: Side of the plane from which the simplex noise of a training is cut, in sides of the working image.
+#: Draws training noise: (images (b, c, h, h), generator) -> noise of the same shape, independent for each image.
+NoiseSource = Callable[[Tensor, torch.Generator], Tensor]
+#: Side of the plane from which the simplex noise of the training is cut, as a multiple of ``work_px``.
 _CANVAS = 12
 
 
 class AnoDDPMOptions(Config):
-    """How AnoDDPM is built, trained and used.
+    """Options of AnoDDPM.
 
     Attributes:
-        noise: ``gaussian``, or ``simplex`` as the paper proposes. Training and walk use the same.
-        start_step: how far the image is noised, of the linear schedule's 1000 steps; the paper's 250.
-        walk_steps: calls of the network on the way back, evenly strided. ``start_step`` of them is the paper's full
-            reverse walk; 1 reads the clean image off one prediction, the one-shot AnoDDPM.
-        work_px: side at which the network works; the paper's 256.
-        octaves: of simplex noise.
-        persistence: amplitude of each octave of simplex noise, relative to the coarser one.
-        period_px: of the coarsest octave at 256 px; at ``work_px`` it is the same share of the image.
-        pooling: share of the error map's largest values that is averaged into the score; 0 is the maximum. The paper
-            judges pixels, not images, so this is ours.
-        channels: width of each level of the network.
-        blocks: residual blocks per level.
-        steps: of training; the paper trains for 3000 epochs.
-        batch_size: images in each step; the paper's 1.
-        learning_rate: at the beginning; the paper's is 1e-4.
+        noise: ``gaussian``, or ``simplex`` as the paper proposes, for training and for the reverse process.
+        start_step: Step up to which the image is noised, of the linear schedule's 1000; 250 in the paper.
+        walk_steps: Number of network calls of the reverse process, evenly spaced. ``start_step`` of them is the full
+            process of the paper; 1 reads the clean image off one prediction (one-step AnoDDPM).
+        work_px: Side at which the network works, in pixels; 256 in the paper.
+        octaves: Number of octaves of the simplex noise.
+        persistence: Amplitude of each octave of the simplex noise, relative to the next coarser one.
+        period_px: Period of the coarsest octave at 256 px; at ``work_px`` it is the same share of the image.
+        pooling: Share of the largest values of the error map that is averaged into the score; 0 is the maximum. The
+            paper scores pixels only, so this is our choice.
+        channels: Width of each level of the network.
+        blocks: Number of residual blocks per level.
+        steps: Number of training steps; the paper trains for 3000 epochs.
+        batch_size: Number of images per step; 1 in the paper.
+        learning_rate: Initial learning rate; 1e-4 in the paper.
     """
 
     noise: Literal["gaussian", "simplex"] = "simplex"
@@ -80,41 +80,44 @@ class AnoDDPMOptions(Config):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.walk_steps > self.start_step:
-            raise ValueError("walk_steps exceeds start_step; a walk visits every step at most once")
+            raise ValueError("walk_steps must be at most start_step")
         if len(self.blocks) != len(self.channels):
-            raise ValueError("blocks and channels must be of one length")
+            raise ValueError("blocks and channels must have the same length")
         return self
 
     def walk(self, count: int) -> list[int]:
-        """The steps of a walk with ``count`` calls, from ``start_step`` down to 0, which is the image."""
+        """Steps of a reverse process with ``count`` network calls, from ``start_step`` down to 0, the image."""
         return [round(self.start_step * (count - i) / count) for i in range(count + 1)]
 
 
 def step_back(z: Tensor, recon: Tensor, now: float, after: float, noise: Tensor) -> Tensor:
-    """A draw from the DDPM posterior of an image at a lower noise level, given the clean image.
+    """Draw from the DDPM posterior at a lower noise level, given the clean image.
 
     Args:
-        z: (b, c, h, w), the clean image plus ``now`` times noise.
-        recon: (b, c, h, w), the clean image or an estimate of it.
-        now: noise level of ``z``.
-        after: the lower level, >= 0.
-        noise: broadcasts to ``z``, of variance 1.
+        z: Clean image plus ``now`` times noise, (b, c, h, w).
+        recon: Clean image or an estimate of it, (b, c, h, w).
+        now: Noise level of ``z``.
+        after: Lower noise level, >= 0.
+        noise: Noise of variance 1 that broadcasts to ``z``.
 
     Returns:
-        (b, c, h, w). Source: Ho, Jain, Abbeel 2020, equation 7, for ``z = x_k / sqrt(abar_k)``.
+        Noisy image at the lower level, (b, c, h, w).
+
+    Source: Ho, Jain, Abbeel 2020, equation 7, for ``z = x_k / sqrt(abar_k)``.
     """
     kept = (after / now) ** 2
     return recon + kept * (z - recon) + after * math.sqrt(1 - kept) * noise
 
 
 class AnoDDPM(BaselineDetector):
-    """Judges by the squared difference between an image and what its walk leads back to.
+    """AnoDDPM, which scores the squared difference between an image and its reconstruction.
 
-    Arithmetic is in noise-level form: ``z = x + sigma noise`` is the papers' ``x_k`` divided by ``sqrt(abar_k)``.
+    Noise levels replace steps in the formulas: ``z = x + sigma noise`` is the papers' ``x_k`` divided by
+    ``sqrt(abar_k)``.
 
     Args:
-        size_px: side of the images.
-        options: of the system.
+        size_px: Side of the images in pixels.
+        options: Options of the system.
     """
 
     deterministic = False
@@ -129,38 +132,48 @@ class AnoDDPM(BaselineDetector):
             persistence=options.persistence,
             period_px=options.period_px * options.work_px / 256,
         )
-        # Entry k is the level of step k, [0, 1] pixel units; entry 0 is the image itself.
+        # Entry k is the noise level of step k in [0, 1] pixel units; entry 0 is the image itself.
         self.sigmas: list[float] = [0.0, *Schedule().sigmas().tolist()]
 
     @property
     def surrogates(self) -> Mapping[str, SurrogateLoss]:
-        """Of a walk of many steps: the one-shot score, and the true score with gradients that skip the walk."""
+        """The one-step score, and the score with gradients that skip the reverse process; none for a single step."""
         if self.options.walk_steps == 1:
             return {}
         return {
-            "one shot": partial(self._climb, 1, "exact"),
-            "straight through": partial(self._climb, self.options.walk_steps, "straight"),
+            "one shot": SurrogateLoss(partial(self._surrogate_score, 1, "exact"), "one_step"),
+            "straight through": SurrogateLoss(
+                partial(self._surrogate_score, self.options.walk_steps, "straight"), "bpda"
+            ),
         }
 
-    def draw(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Noise of the kind that the system is trained with, (1, c, h, w) for (b, c, h, w); rows share it."""
+    def sample_noise(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw noise of the kind that the system was trained with.
+
+        Args:
+            images: Images, (b, c, h, w), for the shape, type and device.
+            generator: Source of the noise.
+
+        Returns:
+            Noise, (1, c, h, w), which the images of the batch share.
+        """
         if self.options.noise == "gaussian":
             return draw_noise(images, generator)
         return self.simplex((1, *images.shape[1:]), generator).to(images)
 
     def predict(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """The noise in a noised image.
+        """Predict the noise in a noisy image.
 
-        The untrained network answers with the best linear guess; what is trained is the departure from it.
+        The untrained network returns the best linear estimate; training learns the difference from it.
 
         Args:
-            z: (b, 3, h, w), an image in [0, 1] plus ``sigma`` times noise.
-            sigma: (b,), [0, 1] pixel units, > 0.
+            z: Images in [0, 1] plus ``sigma`` times noise, (b, 3, h, w).
+            sigma: Noise levels in [0, 1] pixel units, (b,), above 0.
 
         Returns:
-            (b, 3, h, w), the estimate of the noise, of about unit variance.
+            Estimate of the noise, (b, 3, h, w), of about unit variance.
         """
-        level = 2 * sigma[:, None, None, None]  # the network's world is [-1, 1]
+        level = 2 * sigma[:, None, None, None]  # the network works on images in [-1, 1]
         total = level.square() + _DATA_STD**2
         unit = (2 * z - 1) * total.rsqrt()
         scalars = (torch.log(2 * sigma) / 2)[:, None]
@@ -170,16 +183,16 @@ class AnoDDPM(BaselineDetector):
         return level * total.rsqrt() * unit + _DATA_STD * total.rsqrt() * departure
 
     def denoise(self, z: Tensor, sigma: float) -> Tensor:
-        """The image behind the noise, by the predicted noise; shapes and units as in :meth:`predict`."""
+        """Estimate the clean image from the predicted noise; shapes and units as in :meth:`predict`."""
         return z - sigma * self.predict(z, z.new_full((len(z),), sigma))
 
     def loss(self, view: Tensor, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """The simple DDPM loss: mean squared error of the predicted noise at random steps.
+        """Compute the simple DDPM loss: the mean squared error of the predicted noise at random steps.
 
         Args:
-            view: (b, 3, work_px, work_px) in [0, 1].
-            noise: same shape.
-            generator: source of the steps.
+            view: Images at the working size, (b, 3, work_px, work_px), float in [0, 1].
+            noise: Noise of the same shape.
+            generator: Source of the steps.
         """
         steps = torch.randint(1, self.options.start_step + 1, (len(view),), generator=generator)
         sigma = view.new_tensor([self.sigmas[step] for step in steps.tolist()])
@@ -188,40 +201,40 @@ class AnoDDPM(BaselineDetector):
     def reconstruct(
         self, view: Tensor, generator: torch.Generator, walk_steps: int, path: GradientPath = "exact"
     ) -> Tensor:
-        """Noise images up to ``start_step`` and walk back.
+        """Noise images up to ``start_step`` and run the reverse process.
 
         Args:
-            view: (b, 3, work_px, work_px) in [0, 1].
-            generator: source of all noise; rows share each draw.
-            walk_steps: calls of the network.
-            path: of the gradients, as in :func:`advrad.denoisers.sampling.reconstruct`.
+            view: Images at the working size, (b, 3, work_px, work_px), float in [0, 1].
+            generator: Source of all noise; the images of the batch share each draw.
+            walk_steps: Number of network calls.
+            path: Path of the gradients, see :func:`advrad.denoisers.sampling.reconstruct`.
 
         Returns:
-            (b, 3, work_px, work_px), unclamped. Differentiable in ``view``.
+            Reconstructions, (b, 3, work_px, work_px), not clamped. Differentiable in ``view``.
         """
         levels = [self.sigmas[step] for step in self.options.walk(walk_steps)]
 
         def denoise(z: Tensor, sigma: float) -> Tensor:
             if walk_steps == 1 or not torch.is_grad_enabled():
                 return self.denoise(z, sigma)
-            # One step's activations at a time: a long walk's would not fit into memory.
+            # Keep the activations of one step at a time: those of a long process do not fit into memory.
             recon: Tensor = checkpoint(self.denoise, z, sigma, use_reentrant=False)
             return recon
 
-        z = view + levels[0] * self.draw(view, generator)
+        z = view + levels[0] * self.sample_noise(view, generator)
         recon = first = denoise(z, levels[0])
         with torch.set_grad_enabled(torch.is_grad_enabled() and path == "exact"):
             for now, after in itertools.pairwise(levels[:-1]):
-                z = step_back(z, recon, now, after, self.draw(view, generator))
+                z = step_back(z, recon, now, after, self.sample_noise(view, generator))
                 recon = denoise(z, after)
         return recon if path == "exact" else first + (recon - first).detach()
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`BaselineDetector`; mean over channels of the squared difference, [0, 1] units."""
+        """See :class:`BaselineDetector`; the squared difference, averaged over channels."""
         return self._maps(images, generator, self.options.walk_steps, "exact")
 
     def scores(self, images: Tensor, maps: Tensor) -> Tensor:
-        """Mean of the largest values of each map, (b,)."""
+        """Average the largest values of each map, (b,)."""
         return pool(maps, self.options.pooling)
 
     def _maps(self, images: Tensor, generator: torch.Generator, walk_steps: int, path: GradientPath) -> Tensor:
@@ -229,30 +242,30 @@ class AnoDDPM(BaselineDetector):
         error = (view - self.reconstruct(view, generator, walk_steps, path)).square().mean(1, keepdim=True)
         return resize(error, images.shape[-1])
 
-    def _climb(self, walk_steps: int, path: GradientPath, images: Tensor, generator: torch.Generator) -> Tensor:
+    def _surrogate_score(
+        self, walk_steps: int, path: GradientPath, images: Tensor, generator: torch.Generator
+    ) -> Tensor:
         return self.scores(images, self._maps(images, generator, walk_steps, path))
 
 
-def fit_anoddpm(lesson: FitContext, options: AnoDDPMOptions) -> AnoDDPM:
-    """Train on normal images."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(lesson.generator("anoddpm weights").initial_seed())
-        system = AnoDDPM(lesson.size_px, options)
-    draw: Draw = partial(draw_noise, independent=True)
+def fit_anoddpm(context: FitContext, options: AnoDDPMOptions) -> AnoDDPM:
+    """Train the network on normal images."""
+    system = build_seeded(context, "anoddpm", lambda: AnoDDPM(context.size_px, options))
+    draw: NoiseSource = partial(draw_noise, independent=True)
     if options.noise == "simplex":
         side = _CANVAS * options.work_px
-        draw = partial(cut, system.simplex((1, 1, side, side), lesson.generator("anoddpm noise"))[0, 0])
+        draw = partial(random_crops, system.simplex((1, 1, side, side), context.generator("anoddpm noise"))[0, 0])
 
     def loss(images: Tensor, generator: torch.Generator) -> Tensor:
         view = resize(images, options.work_px)
         return system.loss(view, draw(view, generator), generator)
 
-    descend(
+    train_network(
         loss,
         system.parameters(),
-        lesson,
+        context,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
     )
-    return system.eval().requires_grad_(False)
+    return freeze(system)

@@ -1,17 +1,17 @@
-"""APAE, approximate projection autoencoder: two defences of a trained autoencoder at the time of judging.
+"""APAE, approximate projection autoencoder: a trained autoencoder with two defences at test time.
 
-- Approximate projection: the encoder may have been led astray, so its latent is only where a search begins. Gradient
-  descent moves it to where the decoder comes nearer to the image, an approximate projection of the image onto what
-  the decoder can draw.
-- Feature weighting: the error of each channel of each pixel is divided by its usual size, the median over normal
-  images, so that features that are always restored badly do not drown the others.
+- Approximate projection: an attack may have misled the encoder, so its latent is only the start of a search. Gradient
+  descent moves the latent so that the decoded image comes closer to the input, which approximately projects the input
+  onto the images that the decoder can produce.
+- Feature weighting: the error of each channel and pixel is divided by its median over normal images, so that features
+  with large errors everywhere do not dominate.
 
-The search is part of the score: an attacker's gradient passes through all of its steps, and there is a hint that climbs
-the error without it.
+The search is part of the score. An attacker's gradient passes through all its steps, and a surrogate loss leaves the
+search out.
 
-What differs from the paper, which judges readings of sensors: the network; the squared error in place of the smooth L1,
-whose half it is below 1; 20 steps in place of 1000, of a length that is chosen on normal images and synthetic defects;
-and errors are weighed after the projection, in the released code before it.
+Differences from the paper, which scores sensor readings: the network; the squared error in place of the smooth L1 loss
+(half of it is the same below 1); 20 steps in place of 1000, with a step size chosen on normal images and synthetic
+defects; and errors are weighted after the projection (before it in the released code).
 
 Source: Goodge, Hooi, Ng, Ng 2020, "Robustness of Autoencoders for Anomaly Detection Under Adversarial Impact" (IJCAI).
 """
@@ -24,15 +24,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, begun, finished, learn, shrunk
-from advrad.baselines.base import FitContext
+from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, train_autoencoder
+from advrad.baselines.base import FitContext, build_seeded, freeze, resize_clamped
 from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
 from advrad.detectors.base import SurrogateLoss
 
-#: Step lengths to choose from.
-_RATES = tuple(2.0**-exponent for exponent in range(2, 16))
-#: Images on which the step is chosen, good ones and as many with defects.
+#: Candidate step sizes of the projection.
+_STEP_SIZES = tuple(2.0**-exponent for exponent in range(2, 16))
+#: Number of normal images, and of synthetic defects, on which the step size is chosen.
 _REFERENCES = 4
 
 
@@ -40,9 +40,9 @@ class ApaeOptions(AutoencoderOptions):
     """Options of APAE; see :class:`AutoencoderOptions`.
 
     Attributes:
-        projection_steps: of gradient descent in the latent; 0 for none. The paper's 1000.
-        weighted: whether errors are divided by their usual size.
-        weight_floor: added to the usual size; the released code's 1e-3.
+        projection_steps: Steps of gradient descent in the latent; 0 for none; 1000 in the paper.
+        weighted: Whether errors are divided by their typical size.
+        weight_floor: Constant added to the typical size; 1e-3 in the released code.
     """
 
     projection_steps: int = Field(20, ge=0)
@@ -51,39 +51,38 @@ class ApaeOptions(AutoencoderOptions):
 
 
 class Apae(Autoencoder):
-    """An autoencoder with both defences, once :meth:`prepare` has been called.
+    """An autoencoder with both defences, ready once :meth:`prepare` was called.
 
     Args:
-        size_px: side of the images.
-        options: of the system.
+        size_px: Side of the images in pixels.
+        options: Options of the system.
     """
 
     options: ApaeOptions
-    rate: Tensor
-    usual: Tensor
+    step_size: Tensor
+    typical_errors: Tensor
 
     def __init__(self, size_px: int, options: ApaeOptions) -> None:
         super().__init__(size_px, options)
-        self.register_buffer("rate", torch.tensor(0.0))
-        self.register_buffer("usual", torch.ones(3, options.work_px, options.work_px))
+        self.register_buffer("step_size", torch.tensor(0.0))
+        self.register_buffer("typical_errors", torch.ones(3, options.work_px, options.work_px))
 
     @property
     def surrogates(self) -> Mapping[str, SurrogateLoss]:
         """The score without the projection, whose gradient is that of one pass through the network."""
-        return {"without projection": self._unprojected} if self.options.projection_steps else {}
+        return {"without projection": SurrogateLoss(self._unprojected)} if self.options.projection_steps else {}
 
     def project(self, view: Tensor, latent: Tensor) -> Tensor:
-        """Move latents towards where half the summed squared error is least.
+        """Reduce half the summed squared error by gradient descent in the latent.
 
-        Gradients reach ``view`` and ``latent`` through every step where the caller asks for any, and the search itself
-        works where it asks for none.
+        If the caller computes gradients, they reach ``view`` and ``latent`` through every step.
 
         Args:
-            view: (b, 3, work_px, work_px).
-            latent: (b, latent_channels, latent_px, latent_px), where the search begins.
+            view: Images at the working size, (b, 3, work_px, work_px).
+            latent: Initial latents, (b, latent_channels, latent_px, latent_px).
 
         Returns:
-            Shape of ``latent``.
+            Latents of the same shape.
         """
         for _ in range(self.options.projection_steps):
             latent = self._step(view, latent)
@@ -95,44 +94,44 @@ class Apae(Autoencoder):
             place = latent if latent.requires_grad else latent.detach().requires_grad_()
             distance = 0.5 * (view - self.decode(place)).square().sum()
             (slope,) = torch.autograd.grad(distance, place, create_graph=asked)
-        return latent - self.rate * slope
+        return latent - self.step_size * slope
 
     def reconstruct(self, view: Tensor) -> Tensor:
-        """See :meth:`Autoencoder.reconstruct`; of the projected latent."""
+        """See :meth:`Autoencoder.reconstruct`; decodes the projected latent."""
         return self.decode(self.project(view, self.encode(view)))
 
     def errors(self, view: Tensor) -> Tensor:
-        """See :meth:`Autoencoder.errors`; weighted, so that 1 is usual."""
+        """See :meth:`Autoencoder.errors`; weighted, so that 1 is typical."""
         return self.weigh(super().errors(view))
 
     def weigh(self, errors: Tensor) -> Tensor:
-        """Squared errors (b, 3, work_px, work_px), relative to their usual size."""
-        return errors / (self.usual + self.options.weight_floor) if self.options.weighted else errors
+        """Divide squared errors (b, 3, work_px, work_px) by their typical size."""
+        return errors / (self.typical_errors + self.options.weight_floor) if self.options.weighted else errors
 
-    def prepare(self, lesson: FitContext) -> None:
-        """Choose the step of the projection, then learn the usual size of each error.
+    def prepare(self, context: FitContext) -> None:
+        """Choose the step size of the projection, then compute the typical size of each error.
 
-        The step is half the longest candidate at which the error of no reference rises at any step.
+        The step size is half the largest candidate with which no reference image's error rises at any step.
 
         Args:
-            lesson: normal images.
+            context: Training images.
         """
-        first = shrunk(next(lesson.images(_REFERENCES)), self.options.work_px)
-        seeds = torch.randint(2**31, (len(first),), generator=lesson.generator("apae references")).tolist()
-        self.choose_rate(torch.cat([first, paste_defects(first, first.roll(1, 0), seeds)[0]]))
-        views = (shrunk(part, self.options.work_px) for part in lesson.images())
+        first = resize_clamped(next(context.images(_REFERENCES)), self.options.work_px)
+        seeds = torch.randint(2**31, (len(first),), generator=context.generator("apae references")).tolist()
+        self.choose_step_size(torch.cat([first, paste_defects(first, first.roll(1, 0), seeds)[0]]))
+        views = (resize_clamped(part, self.options.work_px) for part in context.images())
         with torch.no_grad():
             errors = torch.cat([(view - self.reconstruct(view)).square() for view in views])
-        self.usual.copy_(errors.median(0).values)
+        self.typical_errors.copy_(errors.median(0).values)
 
     @torch.no_grad()
-    def choose_rate(self, view: Tensor) -> None:
-        """See :meth:`prepare`; references are (b, 3, work_px, work_px)."""
-        for rate in _RATES:
-            self.rate.fill_(rate)
+    def choose_step_size(self, view: Tensor) -> None:
+        """Choose the step size on reference images (b, 3, work_px, work_px); see :meth:`prepare`."""
+        for rate in _STEP_SIZES:
+            self.step_size.fill_(rate)
             if self._descends(view):
                 break
-        self.rate.div_(2)
+        self.step_size.div_(2)
 
     def _descends(self, view: Tensor) -> bool:
         latent = self.encode(view)
@@ -151,9 +150,9 @@ class Apae(Autoencoder):
         return self.scores(images, resize(errors.mean(1, keepdim=True), images.shape[-1]))
 
 
-def fit_apae(lesson: FitContext, options: ApaeOptions) -> Apae:
-    """Train plainly on normal images, then prepare the defences."""
-    system = begun(lesson, "apae", lambda: Apae(lesson.size_px, options))
-    learn(system, lesson, lambda view, _: (view - system.decode(system.encode(view))).square().mean())
-    finished(system).prepare(lesson)
+def fit_apae(context: FitContext, options: ApaeOptions) -> Apae:
+    """Train a plain autoencoder on normal images, then prepare the defences."""
+    system = build_seeded(context, "apae", lambda: Apae(context.size_px, options))
+    train_autoencoder(system, context, lambda view, _: (view - system.decode(system.encode(view))).square().mean())
+    freeze(system).prepare(context)
     return system

@@ -1,44 +1,42 @@
-"""A plain convolutional autoencoder: what it learned to compress it restores, and defects it should not.
+"""A plain convolutional autoencoder, scored by its reconstruction error: the undefended control.
 
-The network and the judgement are also those of the robust autoencoders (:mod:`advrad.baselines.apae`,
-:mod:`advrad.baselines.pls`, :mod:`advrad.baselines.rae`), which differ in how they learn or in what they do to the
-latent. As it stands it is the undefended control.
+The robust autoencoders (:mod:`advrad.baselines.apae`, :mod:`advrad.baselines.pls`, :mod:`advrad.baselines.rae`) use the
+same network and score; they differ in the training or in what they do to the latent.
 
 Source: Bergmann et al. 2019, "Improving Unsupervised Defect Segmentation by Applying Structural Similarity to
-Autoencoders", with the squared error. The network is a compact one of our own, smooth throughout, so that gradients of
-any order exist.
+Autoencoders", with the squared error.
+
+Difference from the paper: the network is a smaller one, smooth throughout so that gradients of any order exist.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Self, TypeVar
+from typing import Self
 
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from advrad.baselines.base import BaselineDetector, FitContext, descend
+from advrad.baselines.base import BaselineDetector, FitContext, build_seeded, freeze, resize_clamped, train_network
 from advrad.data.transforms import resize
 from advrad.detectors.scoring import pool
 from advrad.utils.config import Config
 
-_Network = TypeVar("_Network", bound=nn.Module)
-
 
 class AutoencoderOptions(Config):
-    """How an autoencoder is built, trained and used.
+    """Options of an autoencoder.
 
     Attributes:
-        work_px: side at which the network works.
-        channels: width of each level; a level has half the resolution of the one before, the first half of ``work_px``.
-        latent_channels: of the latent, which has the resolution of the last level.
-        pooling: share of the error map's largest values that is averaged into the score. The papers average the whole
-            map, which is 1, because with them a whole image is novel; a defect is a small part of one.
-        steps: of training.
-        batch_size: images in each.
-        learning_rate: at the beginning.
+        work_px: Side at which the network works, in pixels.
+        channels: Width of each level; each level halves the resolution, beginning with half of ``work_px``.
+        latent_channels: Number of channels of the latent, which has the resolution of the last level.
+        pooling: Share of the largest values of the error map that is averaged into the score. The papers average the
+            whole map (1), because there a whole image is novel; a defect covers a small part.
+        steps: Number of training steps.
+        batch_size: Number of images per step.
+        learning_rate: Initial learning rate.
     """
 
     work_px: int = Field(64, ge=16)
@@ -62,11 +60,11 @@ class AutoencoderOptions(Config):
 
 
 class Autoencoder(BaselineDetector):
-    """Judges by the squared difference between an image and its reconstruction.
+    """An autoencoder, which scores the squared difference between an image and its reconstruction.
 
     Args:
-        size_px: side of the images.
-        options: of the system.
+        size_px: Side of the images in pixels.
+        options: Options of the system.
     """
 
     def __init__(self, size_px: int, options: AutoencoderOptions) -> None:
@@ -85,21 +83,21 @@ class Autoencoder(BaselineDetector):
         self.decoder = nn.Sequential(nn.Conv2d(latent, widths[-1], 3, padding=1), *up)
 
     def encode(self, view: Tensor) -> Tensor:
-        """(b, 3, work_px, work_px) in [0, 1] -> (b, latent_channels, latent_px, latent_px)."""
+        """Encode images (b, 3, work_px, work_px) in [0, 1] into latents (b, latent_channels, latent_px, latent_px)."""
         latent: Tensor = self.encoder(2 * view - 1)
         return latent
 
     def decode(self, latent: Tensor) -> Tensor:
-        """A latent -> the image, (b, 3, work_px, work_px), unbounded."""
+        """Decode latents into images (b, 3, work_px, work_px), not clamped."""
         signed: Tensor = self.decoder(latent)
         return (signed + 1) / 2
 
     def reconstruct(self, view: Tensor) -> Tensor:
-        """What is left of an image after the bottleneck; shapes as in :meth:`encode`."""
+        """Encode and decode images; shapes as in :meth:`encode`."""
         return self.decode(self.encode(view))
 
     def errors(self, view: Tensor) -> Tensor:
-        """Squared difference of each channel of each pixel, (b, 3, work_px, work_px)."""
+        """Squared reconstruction error of each channel and pixel, (b, 3, work_px, work_px)."""
         return (view - self.reconstruct(view)).square()
 
     def losses(self, view: Tensor) -> Tensor:
@@ -107,54 +105,39 @@ class Autoencoder(BaselineDetector):
         return self.errors(view).mean((1, 2, 3))
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`BaselineDetector`; mean over channels of :meth:`errors`."""
+        """See :class:`BaselineDetector`; :meth:`errors`, averaged over channels."""
         return resize(self.errors(resize(images, self.options.work_px)).mean(1, keepdim=True), images.shape[-1])
 
     def scores(self, images: Tensor, maps: Tensor) -> Tensor:
-        """Mean of the largest values of each map, (b,)."""
+        """Average the largest values of each map, (b,)."""
         return pool(maps, self.options.pooling)
 
 
-def fit_autoencoder(lesson: FitContext, options: AutoencoderOptions) -> Autoencoder:
-    """Train on normal images."""
-    system = begun(lesson, "autoencoder", lambda: Autoencoder(lesson.size_px, options))
-    learn(system, lesson, lambda view, _: system.losses(view).mean())
-    return finished(system)
+def fit_autoencoder(context: FitContext, options: AutoencoderOptions) -> Autoencoder:
+    """Train an autoencoder on normal images."""
+    system = build_seeded(context, "autoencoder", lambda: Autoencoder(context.size_px, options))
+    train_autoencoder(system, context, lambda view, _: system.losses(view).mean())
+    return freeze(system)
 
 
-def begun(lesson: FitContext, name: str, build: Callable[[], _Network]) -> _Network:
-    """A network whose initial weights the lesson's seed and the name decide; the global source stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(lesson.generator(f"{name} weights").initial_seed())
-        return build()
-
-
-def finished(system: _Network) -> _Network:
-    """The same system in evaluation mode, its parameters without gradients."""
-    return system.eval().requires_grad_(False)
-
-
-def learn(system: Autoencoder, lesson: FitContext, loss: Callable[[Tensor, torch.Generator], Tensor]) -> None:
-    """Train an autoencoder of any kind.
+def train_autoencoder(
+    system: Autoencoder, context: FitContext, loss: Callable[[Tensor, torch.Generator], Tensor]
+) -> None:
+    """Train an autoencoder in place.
 
     Args:
-        system: trained in place.
-        lesson: normal images.
-        loss: of images (b, 3, work_px, work_px) in [0, 1] and the step's noise -> a number. An attack while training
-            acts at this size: shrinking averages, so what any ``linf`` attack on the image as given does is within
-            the same radius here.
+        system: Autoencoder to train.
+        context: Training images.
+        loss: Loss of a batch: images (b, 3, work_px, work_px) in [0, 1] and the random generator of the step -> a
+            scalar. An attack during training acts at this size. Resizing to it averages pixels, so the effect of any
+            ``linf`` attack on the full image stays within the same radius here.
     """
     options = system.options
-    descend(
-        lambda images, generator: loss(shrunk(images, options.work_px), generator),
+    train_network(
+        lambda images, generator: loss(resize_clamped(images, options.work_px), generator),
         system.parameters(),
-        lesson,
+        context,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
     )
-
-
-def shrunk(images: Tensor, size_px: int) -> Tensor:
-    """Training images at another size, in [0, 1] even where resizing rounds past it; without gradient."""
-    return resize(images, size_px).clamp(0, 1).detach()

@@ -1,7 +1,10 @@
-"""CFA: features adapted to the product, drawn towards the centres of a memory of good ones.
+"""CFA: features adapted to the product, pulled towards the centres of a memory of normal features.
 
 Source: Lee, Lee and Song 2022, "CFA: Coupled-hypersphere-based Feature Adaptation for Target-Oriented Anomaly
 Localization".
+
+Difference from the paper: the network is EfficientNet-lite0, and a loss term that is always 0 is left out (see
+:meth:`Cfa.losses`).
 """
 
 from __future__ import annotations
@@ -12,26 +15,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advrad.baselines.base import BaselineDetector
-from advrad.baselines.features import as_positions, blur, enlarged, frozen, joined, nearest
+from advrad.baselines.base import BaselineDetector, freeze
+from advrad.baselines.features import concatenate_maps, flatten_positions, gaussian_blur, nearest_neighbours, upsample
 
-#: The paper's K, centres that attract a feature; its radius of their spheres; and the loss's scale.
+#: Number of centres that attract a feature (K in the paper), the radius of their spheres, and the scale of the loss.
 _NEAR, _RADIUS, _WEIGHT = 3, 1e-5, 1000.0
-#: Added to squared distances, so that their root has a gradient at a centre.
+#: Added to squared distances, so that their square root has a gradient at a centre.
 _TINY = 1e-12
 
 
 class Cfa(BaselineDetector):
-    """CFA; its descriptor is to be trained on :meth:`losses`.
+    """CFA, whose descriptor is trained on :meth:`losses`.
 
-    The centres are the mean feature of each position under the descriptor's first weights, and stay where they are.
+    The centres are the mean features of each position under the initial weights of the descriptor; they do not move.
 
     Args:
-        size_px: of the images.
-        network: see :mod:`advrad.baselines.features`; frozen.
-        good: all normal images, in batches (b, 3, h, w) in [0, 1].
-        generator: source of the first weights.
-        smooth_px: standard deviation of the map's Gaussian filter.
+        size_px: Side of the images in pixels.
+        network: Feature network, see :mod:`advrad.baselines.features`; frozen.
+        normal_images: All normal images, in batches (b, 3, h, w) in [0, 1].
+        generator: Source of the initial weights.
+        smooth_px: Standard deviation of the Gaussian filter over the map, in pixels.
     """
 
     centres: Tensor
@@ -40,12 +43,12 @@ class Cfa(BaselineDetector):
         self,
         size_px: int,
         network: nn.Module,
-        good: Iterable[Tensor],
+        normal_images: Iterable[Tensor],
         generator: torch.Generator,
         smooth_px: float = 4.0,
     ) -> None:
         super().__init__(size_px)
-        self.network, self.smooth_px = frozen(network), smooth_px
+        self.network, self.smooth_px = freeze(network), smooth_px
         with torch.no_grad():
             channels = sum(part.shape[1] for part in network(torch.zeros(1, 3, size_px, size_px)))
         self.descriptor = nn.Conv2d(channels + 2, channels, 1)
@@ -54,34 +57,34 @@ class Cfa(BaselineDetector):
             for parameter in self.descriptor.parameters():
                 parameter.uniform_(-limit, limit, generator=generator)
             total, count = torch.zeros(()), 0
-            for images in good:
-                total = total + self._described(images).sum(0)
+            for images in normal_images:
+                total = total + self._features(images).sum(0)
                 count += len(images)
-        self.register_buffer("centres", as_positions(total[None] / count)[0])
+        self.register_buffer("centres", flatten_positions(total[None] / count)[0])
 
-    def trained(self) -> list[nn.Parameter]:
-        """What the training moves."""
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Parameters to train."""
         return list(self.descriptor.parameters())
 
     def losses(self, images: Tensor) -> Tensor:
-        """How far features lie outside their centres' spheres: (b, 3, h, w) -> (b,), differentiable.
+        """Compute how far features lie outside the spheres of their centres: (b, 3, h, w) -> (b,), differentiable.
 
-        The paper's loss has another term, max(0, r^2 - d^2 - alpha) for further centres. With its radius r = 1e-5 and
-        margin alpha = 0.1 that is 0 for every d, so it is left out. (The authors' program lets the radius grow.)
+        The paper's loss has a second term, max(0, r^2 - d^2 - alpha), for further centres. With its radius r = 1e-5 and
+        margin alpha = 0.1 that term is 0 for every d, so it is left out. (In the authors' code the radius grows.)
         """
         squared, _ = self._distances(images)
         return _WEIGHT * F.relu(squared - _RADIUS**2).mean((1, 2))
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`BaselineDetector`; distance to the nearest centre, weighed by how clearly it is the nearest."""
+        """See :class:`BaselineDetector`; distance to the nearest centre times its softmin weight."""
         squared, (height, width) = self._distances(images)
         distances = (squared + _TINY).sqrt()
         errors = F.softmin(distances, dim=2)[..., 0] * distances[..., 0]
-        return blur(enlarged(errors.view(-1, 1, height, width), images), self.smooth_px)
+        return gaussian_blur(upsample(errors.view(-1, 1, height, width), images), self.smooth_px)
 
-    def _described(self, images: Tensor) -> Tensor:
-        """(b, 3, h, w) -> (b, c, h', w'); the descriptor knows where it is (CoordConv)."""
-        features = joined([F.avg_pool2d(part, 3, 1, 1) for part in self.network(images)])
+    def _features(self, images: Tensor) -> Tensor:
+        """Adapted features, (b, 3, h, w) -> (b, c, h', w'); the descriptor also sees coordinates (CoordConv)."""
+        features = concatenate_maps([F.avg_pool2d(part, 3, 1, 1) for part in self.network(images)])
         rows, columns = (
             torch.linspace(-1, 1, side, device=features.device, dtype=features.dtype) for side in features.shape[-2:]
         )
@@ -90,8 +93,8 @@ class Cfa(BaselineDetector):
         return described
 
     def _distances(self, images: Tensor) -> tuple[Tensor, torch.Size]:
-        """Squared distances of each position to its nearest centres, (b, h' w', K), and h', w'."""
-        described = self._described(images)
-        features = as_positions(described)
-        distances, _ = nearest(features.flatten(0, 1), self.centres, _NEAR)
+        """Squared distances of each position to its nearest centres, (b, h' w', K), and the size (h', w')."""
+        described = self._features(images)
+        features = flatten_positions(described)
+        distances, _ = nearest_neighbours(features.flatten(0, 1), self.centres, _NEAR)
         return distances.view(*features.shape[:2], -1), described.shape[-2:]

@@ -1,6 +1,9 @@
-"""FastFlow: how likely features are under a normalising flow that keeps their places.
+"""FastFlow: the likelihood of features under a normalising flow that keeps their positions.
 
 Source: Yu et al. 2021, "FastFlow: Unsupervised Anomaly Detection and Localization via 2D Normalizing Flows".
+
+Difference from the paper: the network is EfficientNet-lite0, and the map shows half the mean squared latent in place of
+its exponential (see :class:`FastFlow`).
 """
 
 from __future__ import annotations
@@ -10,23 +13,23 @@ import math
 import torch
 from torch import Tensor, nn
 
-from advrad.baselines.base import BaselineDetector
-from advrad.baselines.features import enlarged, frozen
+from advrad.baselines.base import BaselineDetector, freeze
+from advrad.baselines.features import upsample
 
-#: Bound on the logarithm of a coupling's scale.
+#: Bound on the logarithm of the scale of a coupling.
 _BOUND = 2.0
 
 
 class Coupling(nn.Module):
-    """One step: shuffle the channels, then scale and shift one half by what a small network says of the other.
+    """One flow step: permute the channels, then scale and shift one half as a small network says.
 
-    It begins as the shuffle alone.
+    The small network sees the other half. At initialisation the step is the permutation alone.
 
     Args:
-        channels: of the features, at least 2.
-        kernel_px: of the small network's convolutions, 3 or 1.
-        generator: source of the shuffle and the first weights.
-        hidden_ratio: the small network's channels, as a share of those that it sees.
+        channels: Number of channels of the features, at least 2.
+        kernel_px: Kernel size of the small network's convolutions, 3 or 1.
+        generator: Source of the permutation and the initial weights.
+        hidden_ratio: Hidden channels of the small network, as a share of its input channels.
     """
 
     order: Tensor
@@ -54,34 +57,45 @@ class Coupling(nn.Module):
         return torch.cat([seen, moved * scale.exp() + shift], dim=1), scale.sum((1, 2, 3))
 
 
-class FastFlow(BaselineDetector):
-    """FastFlow; to be trained on :meth:`losses`.
+class Flow(nn.ModuleList):
+    """A normalising flow: its couplings, one after the other."""
 
-    Each feature map is normalised over its image (a layer norm whose gains belong to channels, so that any size fits)
-    and has a flow of its own. The map is the mean over the flows of half the mean squared latent. The paper shows the
-    likelihood, its exponential; the order within a flow is the same, but an exponential would run out of numbers where
-    an image is odd, and leave an attacker without a gradient.
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform features (b, c, h, w) into latents of the same shape and log-determinants (b,)."""
+        latent, volume = features, features.new_zeros(len(features))
+        for coupling in self:
+            latent, change = coupling(latent)
+            volume = volume + change
+        return latent, volume
+
+
+class FastFlow(BaselineDetector):
+    """FastFlow, which is trained on :meth:`losses`.
+
+    Each feature map is normalised over its image (a layer norm with one gain per channel, so that any size fits) and
+    has its own flow. The map is the mean over the flows of half the mean squared latent. The paper shows the
+    likelihood, its exponential. The order within a flow is the same, but the exponential would underflow for anomalous
+    images and leave an attacker without a gradient.
 
     Args:
-        size_px: of the images.
-        network: see :mod:`advrad.baselines.features`; frozen.
-        generator: source of the first weights.
-        flow_steps: couplings of each flow, kernels of 3 and 1 in turn.
+        size_px: Side of the images in pixels.
+        network: Feature network, see :mod:`advrad.baselines.features`; frozen.
+        generator: Source of the initial weights.
+        flow_steps: Number of couplings of each flow, with kernel sizes 3 and 1 alternating.
     """
 
     def __init__(self, size_px: int, network: nn.Module, generator: torch.Generator, flow_steps: int = 8) -> None:
         super().__init__(size_px)
-        self.network = frozen(network)
+        self.network = freeze(network)
         with torch.no_grad():
             channels = [part.shape[1] for part in network(torch.zeros(1, 3, size_px, size_px))]
         self.norms = nn.ModuleList(nn.GroupNorm(1, count) for count in channels)
         self.flows = nn.ModuleList(
-            nn.ModuleList(Coupling(count, 1 if step % 2 else 3, generator) for step in range(flow_steps))
-            for count in channels
+            Flow(Coupling(count, 1 if step % 2 else 3, generator) for step in range(flow_steps)) for count in channels
         )
 
-    def trained(self) -> list[nn.Parameter]:
-        """What the training moves."""
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Parameters to train."""
         return [*self.norms.parameters(), *self.flows.parameters()]
 
     def losses(self, images: Tensor) -> Tensor:
@@ -93,18 +107,11 @@ class FastFlow(BaselineDetector):
         return torch.stack(parts).sum(0)
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`BaselineDetector`; (b, 1, h, w) at the size of the images."""
+        """See :class:`BaselineDetector`; the maps have the size of the images."""
         parts = [0.5 * latent.square().mean(1, keepdim=True) for latent, _ in self._latents(images)]
-        return torch.stack([enlarged(part, images) for part in parts]).mean(0)
+        return torch.stack([upsample(part, images) for part in parts]).mean(0)
 
     def _latents(self, images: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """For each feature map its latent (b, c, h, w) and the log-determinant (b,)."""
-        latents = []
-        for features, norm, flow in zip(self.network(images), self.norms, self.flows, strict=True):
-            latent, volume = norm(features), features.new_zeros(len(features))
-            assert isinstance(flow, nn.ModuleList)
-            for coupling in flow:
-                latent, change = coupling(latent)
-                volume = volume + change
-            latents.append((latent, volume))
-        return latents
+        """Latent (b, c, h, w) and log-determinant (b,) of each feature map."""
+        maps = zip(self.network(images), self.norms, self.flows, strict=True)
+        return [flow(norm(features)) for features, norm, flow in maps]

@@ -1,7 +1,7 @@
-"""What the systems that judge by features share: maps side by side, nearest neighbours, a blur, and a training attack.
+"""Shared parts of the detectors that work on features of a frozen network.
 
-They are given a ``network``: a module from images (b, 3, h, w) in [0, 1] to a list of feature maps, the finest first.
-Scaling to what the network was trained on is its own business.
+Such a detector takes a ``network``: a module from images (b, 3, h, w) in [0, 1] to a list of feature maps, the finest
+first. The network normalises the images itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.threat import Threat
 from advrad.errors import ConfigError
 
-#: Queries whose distances to a whole bank are in memory at a time.
+#: Number of queries whose distances to the whole bank are in memory at a time.
 _CHUNK = 256
 
 
@@ -30,18 +30,18 @@ def _radius(value: str | float) -> float:
         raise ValueError(f"{value!r} must be a number or a fraction from 0 to 1, such as 2/255") from None
 
 
-#: A ``linf`` radius in [0, 1] pixel units; people may write it as a fraction, such as ``2/255``.
+#: A ``linf`` radius in [0, 1] pixel units, given as a number or as a fraction such as ``2/255``.
 Radius = Annotated[float, BeforeValidator(_radius)]
 
 
-def imagenet(layers: tuple[int, ...]) -> nn.Module:
-    """EfficientNet-lite0 with its ImageNet weights; needs the extra ``anomalib``.
+def imagenet_network(layers: tuple[int, ...]) -> nn.Module:
+    """Load EfficientNet-lite0 with ImageNet weights; needs the extra ``anomalib``.
 
     Args:
-        layers: which of its five maps (0 to 4, at 1/2 to 1/32 of the image's side), ascending.
+        layers: Indices of the feature maps to return, ascending, 0 to 4, at 1/2 to 1/32 of the image's side.
 
     Returns:
-        A network as the module's text says, frozen.
+        A frozen network from images to a list of feature maps.
     """
     from advrad.baselines.anomalib.backbone import features
 
@@ -49,44 +49,39 @@ def imagenet(layers: tuple[int, ...]) -> nn.Module:
     return network
 
 
-def frozen(network: nn.Module) -> nn.Module:
-    """The same network in evaluation mode, its parameters without gradients."""
-    return network.eval().requires_grad_(False)
-
-
-def joined(maps: list[Tensor]) -> Tensor:
-    """Feature maps side by side, enlarged to the size of the first.
+def concatenate_maps(maps: list[Tensor]) -> Tensor:
+    """Resize feature maps to the size of the first and concatenate their channels.
 
     Args:
-        maps: (b, c_l, h_l, w_l), the finest first.
+        maps: Feature maps, (b, c_l, h_l, w_l) each, the finest first.
 
     Returns:
-        (b, sum of c_l, h_0, w_0). Differentiable.
+        Features, (b, sum of c_l, h_0, w_0). Differentiable.
     """
     size = maps[0].shape[-2:]
     larger = [F.interpolate(part, size=size, mode="bilinear", align_corners=False) for part in maps[1:]]
     return torch.cat([maps[0], *larger], dim=1)
 
 
-def as_positions(maps: Tensor) -> Tensor:
-    """(b, c, h, w) -> (b, h * w, c): one feature for each position."""
+def flatten_positions(maps: Tensor) -> Tensor:
+    """Reshape maps (b, c, h, w) to one feature vector per position, (b, h * w, c)."""
     return maps.flatten(2).transpose(1, 2)
 
 
-def nearest(queries: Tensor, bank: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The nearest neighbours of features.
+def nearest_neighbours(queries: Tensor, bank: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Find the nearest neighbours of features in a memory bank.
 
-    Which they are is piecewise constant in the queries, so the search needs no gradient; the distances to them are
-    computed anew and carry the exact one.
+    The search itself runs without gradients, since its result is piecewise constant in the queries. The distances are
+    computed again with gradients.
 
     Args:
-        queries: (q, c).
-        bank: (n, c).
-        count: neighbours asked for; fewer come back if the bank is smaller.
+        queries: Query features, (q, c).
+        bank: Features of the memory bank, (n, c).
+        count: Number of neighbours; all of the bank if it is smaller.
 
     Returns:
-        Squared Euclidean distances, ascending up to rounding, and rows of the bank, (q, min(count, n)) each. The
-        distances are differentiable in the queries.
+        Squared Euclidean distances, ascending up to rounding, and the indices of the neighbours, (q, min(count, n))
+        each. The distances are differentiable in the queries.
     """
     count = min(count, len(bank))
     with torch.no_grad():
@@ -95,8 +90,13 @@ def nearest(queries: Tensor, bank: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return (queries[:, None] - bank[rows]).square().sum(2), rows
 
 
-def blur(maps: Tensor, sigma_px: float) -> Tensor:
-    """Gaussian filter of maps (b, 1, h, w), cut off at 3 sigma; 0 leaves them as they are. The border is continued."""
+def gaussian_blur(maps: Tensor, sigma_px: float) -> Tensor:
+    """Smooth maps with a Gaussian filter that is truncated at 3 sigma and repeats the border.
+
+    Args:
+        maps: Maps, (b, 1, h, w).
+        sigma_px: Standard deviation in pixels; 0 returns the maps unchanged.
+    """
     if sigma_px == 0:
         return maps
     reach = int(3 * sigma_px + 0.5)
@@ -107,25 +107,25 @@ def blur(maps: Tensor, sigma_px: float) -> Tensor:
     return F.conv2d(F.conv2d(padded, kernel[..., None]), kernel[:, :, None])
 
 
-def enlarged(maps: Tensor, images: Tensor) -> Tensor:
-    """Maps (b, 1, h', w') at the size of the images."""
+def upsample(maps: Tensor, images: Tensor) -> Tensor:
+    """Resize maps (b, 1, h', w') bilinearly to the size of the images."""
     return F.interpolate(maps, size=images.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def worst(
+def adversarial_examples(
     objective: Callable[[Tensor], Tensor], images: Tensor, eps: float, steps: int, generator: torch.Generator
 ) -> Tensor:
-    """The images that adversarial training learns from.
+    """Make the images of adversarial training: maximise an objective by projected gradient ascent.
 
     Args:
-        objective: (b, 3, h, w) -> (b,), to be made large.
-        images: (b, 3, h, w) in [0, 1].
-        eps: radius of the ``linf`` ball; 0 leaves the images as they are.
-        steps: of projected gradient ascent, from a random start.
-        generator: source of the starts.
+        objective: Function to maximise, (b, 3, h, w) -> (b,).
+        images: Images, (b, 3, h, w), float in [0, 1].
+        eps: Radius of the ``linf`` ball, in [0, 1] pixel units; 0 returns the images unchanged.
+        steps: Number of gradient steps, from a random start.
+        generator: Source of the random starts.
 
     Returns:
-        The largest objective met on the way for each image, (b, 3, h, w) in [0, 1], a constant.
+        For each image the point with the largest objective, (b, 3, h, w) in [0, 1], without gradient.
 
     Source: Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial Attacks".
     """

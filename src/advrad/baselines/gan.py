@@ -1,8 +1,9 @@
-"""What reconstruction GANs share: a discriminator, the duel that trains both networks, and how an image is judged.
+"""Shared parts of the reconstruction GANs: the discriminator, the training of both networks, and the score.
 
-Generator and discriminator follow Akcay et al. 2019 (Skip-GANomaly), on which Liang et al. 2023 (OCR-GAN) build, in
-compact form: fewer channels and levels, and the output is not squashed by a tanh, which would cut gradients at white
-and black.
+Generator and discriminator follow Akcay et al. 2019 (Skip-GANomaly), on which Liang et al. 2023 (OCR-GAN) build.
+
+Differences from the papers: fewer channels and levels, and no tanh at the output, which would stop gradients at black
+and white.
 """
 
 from __future__ import annotations
@@ -14,26 +15,26 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from advrad.baselines.base import BaselineDetector, FitContext
+from advrad.baselines.base import BaselineDetector, FitContext, build_seeded, freeze
 from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
 from advrad.utils.config import Config
 
 
 class GanOptions(Config):
-    """How a reconstruction GAN is built, trained and used.
+    """Options of a reconstruction GAN.
 
     Attributes:
-        work_px: side at which the networks work; the papers' 256 (OCR-GAN) and 32 (Skip-GANomaly).
-        channels: width of each level; a level has half the resolution of the one before, the first half of ``work_px``.
-        adversarial_weight: of the adversarial loss.
-        context_weight: of the mean absolute difference of image and reconstruction.
-        latent_weight: of the mean squared difference of their discriminator features.
-        score_weight: share of the reconstruction error in the score; the rest goes to the latent difference.
-        negatives: the discriminator also learns to tell normal images from ones with a misplaced patch.
-        steps: of training; the papers train for 15 (Skip-GANomaly) to 200 epochs.
-        batch_size: images in each step.
-        learning_rate: of both networks; the papers' is 2e-4.
+        work_px: Side at which the networks work, in pixels; 256 (OCR-GAN) and 32 (Skip-GANomaly) in the papers.
+        channels: Width of each level; each level halves the resolution, beginning with half of ``work_px``.
+        adversarial_weight: Weight of the adversarial loss.
+        context_weight: Weight of the mean absolute difference between image and reconstruction.
+        latent_weight: Weight of the mean squared difference between their discriminator features.
+        score_weight: Share of the reconstruction error in the score; the rest is the difference of the features.
+        negatives: Whether the discriminator also learns to tell normal images from images with a misplaced patch.
+        steps: Number of training steps; the papers train for 15 (Skip-GANomaly) to 200 epochs.
+        batch_size: Number of images per step.
+        learning_rate: Learning rate of both networks; 2e-4 in the papers.
     """
 
     work_px: int = Field(128, ge=16, multiple_of=16)
@@ -49,7 +50,11 @@ class GanOptions(Config):
 
 
 def encoder_levels(channels: tuple[int, ...]) -> list[nn.Sequential]:
-    """Modules that each halve the resolution, from images of 3 channels to widths ``channels``."""
+    """Make the levels of an encoder, each of which halves the resolution.
+
+    Args:
+        channels: Width of each level; the input has 3 channels.
+    """
     return [
         nn.Sequential(nn.Conv2d(i, o, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2))
         for i, o in zip((3, *channels), channels, strict=False)
@@ -57,15 +62,15 @@ def encoder_levels(channels: tuple[int, ...]) -> list[nn.Sequential]:
 
 
 class Decoder(nn.Module):
-    """From the features of every level back to an image: the expanding half of a U-Net.
+    """The decoder of a U-Net: from the features of every level to an image.
 
     Args:
-        channels: width of each level of the encoder.
+        channels: Width of each level of the encoder.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
         super().__init__()
-        # A level hands up what came from below beside what the encoder had there; the coarsest has only the latter.
+        # The input of a level is the output of the coarser one and the encoder's features; the coarsest has the latter.
         handed = [*(2 * width for width in channels[:-1]), channels[-1]]
         self.levels = nn.ModuleList(
             nn.Sequential(nn.ConvTranspose2d(i, o, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
@@ -74,7 +79,7 @@ class Decoder(nn.Module):
         self.head = nn.ConvTranspose2d(handed[0], 3, 4, stride=2, padding=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        """Features, finest first -> (b, 3, h, w), unbounded."""
+        """Decode features, finest first, into images (b, 3, h, w), not clamped."""
         x = features[-1]
         for level, skipped in zip(self.levels, features[-2::-1], strict=True):
             x = torch.cat([level(x), skipped], dim=1)
@@ -83,10 +88,10 @@ class Decoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Tells images from reconstructions, and lends its features to the comparison of the two.
+    """Tells images from reconstructions; its features are also used to compare the two.
 
     Args:
-        channels: width of each level.
+        channels: Width of each level.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
@@ -95,23 +100,23 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(channels[-1], 1)
 
     def features(self, signed: Tensor) -> Tensor:
-        """(b, 3, h, w) in [-1, 1] -> (b, c, h / 2^n, w / 2^n), the last level's."""
+        """Features of the last level, (b, 3, h, w) in [-1, 1] -> (b, c, h / 2^n, w / 2^n)."""
         last: Tensor = self.encoder(signed)
         return last
 
-    def verdict(self, features: Tensor) -> Tensor:
-        """Features -> (b,) logits, larger is more like an image."""
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits (b,) of features; larger means more like a real image."""
         logits: Tensor = self.head(features.mean((2, 3)))[:, 0]
         return logits
 
 
 class ReconstructionGan(BaselineDetector):
-    """Judges by the reconstruction's error and by how it changes the discriminator's features.
+    """A reconstruction GAN, which scores the reconstruction error and the change of the discriminator's features.
 
     Args:
-        size_px: side of the images.
-        options: of the system.
-        generator: network from images to reconstructions, (b, 3, h, w) in [-1, 1] each.
+        size_px: Side of the images in pixels.
+        options: Options of the system.
+        generator: Network from images to reconstructions, both (b, 3, h, w) in [-1, 1].
     """
 
     def __init__(self, size_px: int, options: GanOptions, generator: nn.Module) -> None:
@@ -121,7 +126,7 @@ class ReconstructionGan(BaselineDetector):
         self.discriminator = Discriminator(options.channels)
 
     def maps(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """See :class:`BaselineDetector`; the map's mean is the papers' score, so each place shows its share of it."""
+        """See :class:`BaselineDetector`; the mean of the map is the papers' score."""
         signed = 2 * resize(images, self.options.work_px) - 1
         recon = self.generator(signed)
         context = (signed - recon).square().mean(1, keepdim=True)
@@ -131,32 +136,30 @@ class ReconstructionGan(BaselineDetector):
         return resize(share * context + (1 - share) * latent, images.shape[-1])
 
     def scores(self, images: Tensor, maps: Tensor) -> Tensor:
-        """Mean of each map, (b,).
+        """Average each map, (b,).
 
-        Source: Akcay et al. 2019, equation 7, without the scaling to [0, 1] over the test set. Errors are squared, as
-        in the code released with both papers; the equations have norms.
+        Source: Akcay et al. 2019, equation 7, without the scaling to [0, 1] over the test set. Errors are squared as in
+        the released code of both papers; the equations use norms.
         """
         return maps.mean((1, 2, 3))
 
 
-def fit_gan(lesson: FitContext, options: GanOptions, build: Callable[[], nn.Module], name: str) -> ReconstructionGan:
-    """Let generator and discriminator learn from each other.
+def fit_gan(context: FitContext, options: GanOptions, build: Callable[[], nn.Module], name: str) -> ReconstructionGan:
+    """Train generator and discriminator against each other.
 
     Args:
-        lesson: normal images.
-        options: of the system.
-        build: makes the generator.
-        name: of the system; another name, other initial weights.
+        context: Training images.
+        options: Options of the system.
+        build: Builds the generator.
+        name: Name of the system; another name gives other initial weights.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(lesson.generator(f"{name} weights").initial_seed())
-        system = ReconstructionGan(lesson.size_px, options, build())
+    system = build_seeded(context, name, lambda: ReconstructionGan(context.size_px, options, build()))
     judge = system.discriminator
     makers, judges = (
         torch.optim.Adam(network.parameters(), options.learning_rate, betas=(0.5, 0.999))
         for network in (system.generator, judge)
     )
-    for images, generator in lesson.batches(options.steps, options.batch_size):
+    for images, generator in context.batches(options.steps, options.batch_size):
         view = resize(images, options.work_px)
         signed = 2 * view - 1
         recon = system.generator(signed)
@@ -165,8 +168,8 @@ def fit_gan(lesson: FitContext, options: GanOptions, build: Callable[[], nn.Modu
             seeds = torch.randint(2**31, (len(view),), generator=generator).tolist()
             misplaced, _ = paste_defects(view, view.roll(1, 0), seeds, kinds=("patch",))
             shown.append(2 * misplaced - 1)
-        # All in one batch: with statistics of their own, batch normalisation would hide how the kinds differ.
-        good, *fakes = judge.verdict(judge.features(torch.cat(shown))).chunk(len(shown))
+        # One batch for all kinds: separate batch statistics would hide how they differ.
+        good, *fakes = judge.logits(judge.features(torch.cat(shown))).chunk(len(shown))
         losses = [_cross_entropy(good, real=True), *(_cross_entropy(fake, real=False) for fake in fakes)]
         judges.zero_grad(set_to_none=True)
         torch.autograd.backward(torch.stack(losses).sum())
@@ -175,7 +178,7 @@ def fit_gan(lesson: FitContext, options: GanOptions, build: Callable[[], nn.Modu
         judge.requires_grad_(False)
         of_good, of_recon = judge.features(torch.cat([signed, recon])).chunk(2)
         loss = (
-            options.adversarial_weight * _cross_entropy(judge.verdict(of_recon), real=True)
+            options.adversarial_weight * _cross_entropy(judge.logits(of_recon), real=True)
             + options.context_weight * (signed - recon).abs().mean()
             + options.latent_weight * (of_good - of_recon).square().mean()
         )
@@ -183,9 +186,9 @@ def fit_gan(lesson: FitContext, options: GanOptions, build: Callable[[], nn.Modu
         torch.autograd.backward(loss)
         makers.step()
         judge.requires_grad_(True)
-    return system.eval().requires_grad_(False)
+    return freeze(system)
 
 
 def _cross_entropy(logits: Tensor, *, real: bool) -> Tensor:
-    """Of verdicts on images that are real, or are not."""
+    """Binary cross-entropy of logits whose images are all real or all reconstructed."""
     return F.softplus(-logits if real else logits).mean()

@@ -1,9 +1,8 @@
-"""Adversarially trained detectors: CFA and FastFlow that learn from attacked normal images.
+"""Adversarially trained detectors: CFA and FastFlow that are trained on attacked normal images.
 
-Each batch of normal images is first made as anomalous as the radius allows, by projected gradient ascent of the model's
-own loss, which says over all positions how unlike the good ones they are; then the model learns that these are normal.
-As in the models' own papers the ImageNet network is frozen: what is trained stands behind it. A radius of 0 trains
-plainly, the control.
+In every step projected gradient ascent first maximises the model's own loss over the batch of normal images; the model
+then learns that these images are normal. As in the papers of both models the ImageNet network is frozen; only the parts
+behind it are trained. With a radius of 0 the training is ordinary, which serves as the control.
 
 Source: the adversarially trained baselines of Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection
 Through Diffusion Model"; training as in Madry et al. 2018, "Towards Deep Learning Models Resistant to Adversarial
@@ -18,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advrad.baselines.base import FitContext, descend
+from advrad.baselines.base import FitContext, freeze, train_network
 from advrad.baselines.cfa import Cfa
 from advrad.baselines.fastflow import FastFlow
-from advrad.baselines.features import Radius, frozen, imagenet, worst
+from advrad.baselines.features import Radius, adversarial_examples, imagenet_network
 from advrad.utils.config import Config
 
 
@@ -29,13 +28,13 @@ class HardenedOptions(Config):
     """Options of adversarial training.
 
     Attributes:
-        model: what is trained.
-        attack_eps: radius of the ``linf`` ball while training, in [0, 1] pixel units; 0 trains plainly.
-        attack_steps: gradient steps of the attack on each batch.
-        layers: of the network (:func:`advrad.baselines.features.imagenet`).
-        steps: of training. The models' papers take 30 (CFA) and 500 (FastFlow) epochs.
-        batch_size: images in each.
-        learning_rate: at the beginning.
+        model: Model to train.
+        attack_eps: Radius of the ``linf`` ball during training, in [0, 1] pixel units; 0 trains without attack.
+        attack_steps: Gradient steps of the attack on each batch.
+        layers: Feature maps of the network, see :func:`advrad.baselines.features.imagenet_network`.
+        steps: Number of training steps. The papers train for 30 (CFA) and 500 (FastFlow) epochs.
+        batch_size: Number of images per step.
+        learning_rate: Initial learning rate.
     """
 
     model: Literal["cfa", "fastflow"] = "cfa"
@@ -47,33 +46,33 @@ class HardenedOptions(Config):
     learning_rate: float = Field(1e-3, gt=0)
 
 
-def fit_hardened(lesson: FitContext, options: HardenedOptions, network: nn.Module | None = None) -> Cfa | FastFlow:
-    """Train.
+def fit_hardened(context: FitContext, options: HardenedOptions, network: nn.Module | None = None) -> Cfa | FastFlow:
+    """Train the model on attacked normal images.
 
     Args:
-        lesson: what to learn from.
-        options: see there.
-        network: see :mod:`advrad.baselines.features`; by default :func:`imagenet`.
+        context: Training images.
+        options: Options of the training.
+        network: Feature network, see :mod:`advrad.baselines.features`; None for :func:`imagenet_network`.
     """
-    network = frozen(imagenet(options.layers) if network is None else network)
-    first = lesson.generator("hardened", options.model)
+    network = freeze(imagenet_network(options.layers) if network is None else network)
+    first = context.generator("hardened", options.model)
     system: Cfa | FastFlow
-    with torch.random.fork_rng(devices=[]):  # what PyTorch draws for new layers is drawn anew from `first`
+    with torch.random.fork_rng(devices=[]):  # `first` draws all initial weights; PyTorch's own draws are discarded
         if options.model == "cfa":
-            system = Cfa(lesson.size_px, network, lesson.images(), first)
+            system = Cfa(context.size_px, network, context.images(), first)
         else:
-            system = FastFlow(lesson.size_px, network, first)
+            system = FastFlow(context.size_px, network, first)
 
     def loss(images: Tensor, generator: torch.Generator) -> Tensor:
-        attacked = worst(system.losses, images, options.attack_eps, options.attack_steps, generator)
+        attacked = adversarial_examples(system.losses, images, options.attack_eps, options.attack_steps, generator)
         return system.losses(attacked).mean()
 
-    descend(
+    train_network(
         loss,
-        system.trained(),
-        lesson,
+        system.trainable_parameters(),
+        context,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
     )
-    return system.eval().requires_grad_(False)
+    return freeze(system)

@@ -1,9 +1,12 @@
-"""OCR-GAN: coarse and fine frequencies of an image are reconstructed by two branches that weigh each other's channels.
+"""OCR-GAN: two branches reconstruct low and high frequencies of an image and weight each other's channels.
 
 Source: Liang, Zhang, Zhao, Wu, Liu, Pan 2023, "Omni-frequency channel-selection representations for unsupervised
 anomaly detection" (IEEE TIP). Frequency decoupling: section III-B; channel selection: section III-C; losses and score
-as in Skip-GANomaly with the weights 1, 50 and 1. As in the code released with the paper, the discriminator also sees
-images with a misplaced patch (CutPaste, Li et al. 2021); ours are of :mod:`advrad.data.synthetic`.
+as in Skip-GANomaly with the weights 1, 50 and 1. As in the released code, the discriminator also sees images with a
+misplaced patch (CutPaste, Li et al. 2021).
+
+Differences from the paper: those of :mod:`advrad.baselines.gan`, and the patches come from
+:mod:`advrad.data.synthetic`.
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ class OcrGanOptions(GanOptions):
 
 
 def decouple(signed: Tensor) -> tuple[Tensor, Tensor]:
-    """Split square images by frequency, as one level of a Laplacian pyramid.
+    """Split square images into low and high frequencies, as one level of a Laplacian pyramid.
 
     Args:
-        signed: (b, c, h, h), h even.
+        signed: Images, (b, c, h, h), h even.
 
     Returns:
-        What is left after halving and doubling the resolution, each with smoothing, and what that took away. Both have
-        the shape of the images and add up to them.
+        The images after halving and doubling the resolution with smoothing, and the rest. Both have the shape of the
+        images and add up to them.
     """
     side = signed.shape[-1]
     coarse = resize(resize(signed, side // 2), side)
@@ -39,11 +42,11 @@ def decouple(signed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class ChannelSelection(nn.Module):
-    """Weighs two branches against each other, channel by channel.
+    """Weights two branches against each other, channel by channel.
 
     Args:
-        channels: of the features.
-        reduction: how much narrower the bottleneck is that looks at the whole image.
+        channels: Number of channels of the features.
+        reduction: Factor by which the bottleneck is narrower than the features.
     """
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
@@ -52,16 +55,16 @@ class ChannelSelection(nn.Module):
         self.choose = nn.Sequential(nn.Linear(channels, inner), nn.ReLU(), nn.Linear(inner, channels))
 
     def forward(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Two tensors (b, channels, h, w) -> both, times weights that add up to 1 in every channel."""
+        """Multiply two tensors (b, channels, h, w) by weights that add up to 1 in every channel."""
         share = self.choose((low + high).mean((2, 3))).sigmoid()[:, :, None, None]
         return share * low, (1 - share) * high
 
 
 class TwoBranches(nn.Module):
-    """One U-Net for coarse and one for fine frequencies; their reconstructions are added.
+    """One U-Net for low and one for high frequencies; the output is the sum of their reconstructions.
 
     Args:
-        channels: width of each level.
+        channels: Width of each level.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
@@ -71,7 +74,7 @@ class TwoBranches(nn.Module):
         self.low_decoder, self.high_decoder = Decoder(channels), Decoder(channels)
 
     def forward(self, signed: Tensor) -> Tensor:
-        """(b, 3, h, h) in [-1, 1] -> its reconstruction, same shape."""
+        """Reconstruct images (b, 3, h, h) in [-1, 1]; same shape."""
         low, high = decouple(signed)
         lows, highs = [], []
         for below, above, select in zip(self.low, self.high, self.selections, strict=True):
@@ -82,6 +85,6 @@ class TwoBranches(nn.Module):
         return recon
 
 
-def fit_ocrgan(lesson: FitContext, options: OcrGanOptions) -> ReconstructionGan:
-    """Train on normal images."""
-    return fit_gan(lesson, options, lambda: TwoBranches(options.channels), "ocrgan")
+def fit_ocrgan(context: FitContext, options: OcrGanOptions) -> ReconstructionGan:
+    """Train OCR-GAN on normal images."""
+    return fit_gan(context, options, lambda: TwoBranches(options.channels), "ocrgan")

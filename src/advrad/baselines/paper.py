@@ -1,7 +1,7 @@
-"""AdvRAD with the paper's own score at one noise level of one's choice, on a denoiser that is trained already.
+"""AdvRAD with the score of the paper at one chosen noise level, on a denoiser that is already trained.
 
-Beside the purifier at the same noise levels it shows what the noise costs and buys when the reconstruction is compared
-with the image rather than handed on.
+Compared with the purifier at the same noise levels, it shows what noise costs and gains when the reconstruction is
+compared with the image.
 
 Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model", section 3.3.
 """
@@ -24,11 +24,12 @@ class PaperOptions(Config):
     """Options of the paper's score.
 
     Attributes:
-        sigma: noise, in [0, 1] pixel units; 0.26 is step 150 of the linear schedule.
-        filter_px: odd width of the mean filter over the error map.
-        view_px: side at which the denoiser works; None for the largest that it was trained at as a whole image.
-        steps: denoiser calls; 1 is one-shot.
-        draws: of noise, whose error maps are averaged.
+        sigma: Noise level in [0, 1] pixel units; 0.26 is step 150 of the linear schedule.
+        filter_px: Width of the mean filter over the error map in pixels, odd.
+        view_px: Side at which the denoiser works, in pixels; None for the largest whole-image side that it was trained
+            at.
+        steps: Number of denoiser calls per reconstruction; 1 is one-shot.
+        draws: Number of noise draws whose error maps are averaged.
     """
 
     sigma: float = Field(0.26, gt=0)
@@ -39,27 +40,27 @@ class PaperOptions(Config):
 
 
 def fit_paper(context: FitContext, options: PaperOptions) -> WhiteBoxAdvRAD:
-    """Give the context's trained denoiser the paper's score.
+    """Use the denoiser of the trained AdvRAD with the paper's score.
 
-    The mean error map is that of training images, location and scale those of images that the denoiser has not
-    seen, shared out as in its own training.
+    The mean error map comes from training images. Location and scale come from normal images that the denoiser was not
+    trained on, with the same split as in its own training.
 
     Args:
-        context: with a trained detector.
-        options: see there.
+        context: Training images, with ``diffusion``.
+        options: Options of the score.
 
     Raises:
-        ConfigError: the context has no trained detector.
+        ConfigError: The context has no trained AdvRAD.
     """
     if context.diffusion is None:
-        raise ConfigError("the paper's score needs a trained AdvRAD; the context has none")
+        raise ConfigError("the paper's score needs a trained AdvRAD; set FitContext.diffusion")
     trained = context.diffusion()
     config = trained.detector_config
     whole = [view.image_px for view in config.training.loop.views if view.image_px == view.window_px]
     side = options.view_px or max(whole, default=config.size_px)
     score = paper_score(config.size_px, options.sigma, options.filter_px)
-    look = NoiseView(view_px=side, sigma=options.sigma)
-    score = score.model_copy(update={"looks": (look,), "steps": options.steps, "draws": options.draws})
+    view = NoiseView(view_px=side, sigma=options.sigma)
+    score = score.model_copy(update={"views": (view,), "steps": options.steps, "draws": options.draws})
     split = split_normals(context.normal_images.records, context.seed)
     rows = {record: index for index, record in enumerate(context.normal_images.records)}
     references = context.normal_images.batch([rows[record] for record in split.train[:REFERENCES]])

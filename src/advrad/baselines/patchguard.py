@@ -1,23 +1,23 @@
-"""PatchGuard-style: a small vision transformer that learns under attack which patches hold pasted defects.
+"""PatchGuard: an adversarially trained vision transformer that finds patches with pasted defects.
 
-Normal images and pseudo-anomalies, which are normal images with a defect pasted on the product, are attacked by
-projected gradient ascent of the loss; the network learns from the attacked and the plain ones of both. Every patch has
-a logit of its own, trained by the binary cross-entropy of whether the defect touches it. A second term spreads the
-attention, because the less a token depends on few others the less can be moved through them: the Kullback-Leibler
-divergence of each attention row from the uniform. An image's score is the mean of its three largest logits.
+Pseudo-anomalies are normal images with a synthetic defect pasted on the product. Projected gradient ascent of the loss
+attacks normal images and pseudo-anomalies; the network learns from the attacked and the clean images. Every patch has
+its own logit, trained with the binary cross-entropy of whether a defect touches the patch. A second term, the
+Kullback-Leibler divergence of each attention row from the uniform distribution, spreads the attention, since a token
+that depends on few others is easier to attack through them. The score of an image is the mean of its three largest
+logits.
 
-What differs from the paper: the transformer has two blocks behind a convolutional stem and starts from random weights;
-the paper's is a pretrained DINOv2 with another transformer behind it, which knows what minutes cannot teach. To make up
-for some of that, it is also shown the difference from the mean of the normal images, and patches that hold some of a
-defect, which are few, weigh more in the loss. Defects are those of
-:mod:`advrad.data.synthetic`, kept to the foreground, which is found by colour (:func:`foreground`),
-not by Grad-CAM of a pretrained network. Attention is spread in all
-blocks, by one weight. Logits stay logits in the score, where a sigmoid would saturate. There is no dropout. Attacks
-while training are shorter and smaller than the paper's ten steps of 8/255, because figures here are for 2/255.
+Differences from the paper: the transformer has two blocks behind a convolutional stem and random initial weights; the
+paper puts a transformer behind a pretrained DINOv2. To make up for part of that, the network also sees the difference
+from the mean normal image, and the few patches with a defect have a larger weight in the loss. Defects come from
+:mod:`advrad.data.synthetic` and are kept to the foreground, which is found by colour (:func:`foreground`), not by
+Grad-CAM of a pretrained network. One weight spreads the attention of all blocks. The score uses logits, since a sigmoid
+would saturate. There is no dropout. The attack during training is shorter and smaller than the paper's ten steps of
+8/255, because the figures here are for 2/255.
 
 Source: Nafez et al. 2025, "PatchGuard: Adversarially Robust Anomaly Detection and Localization through Vision
-Transformers and Pseudo Anomalies" (CVPR). Written from its abstract and part of the code released with it; the full
-text was not at hand.
+Transformers and Pseudo Anomalies" (CVPR). Written from its abstract and part of the released code; the full text was
+not available.
 """
 
 from __future__ import annotations
@@ -33,40 +33,39 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from advrad.baselines.autoencoder import begun, finished, shrunk
-from advrad.baselines.base import BaselineDetector, FitContext, descend
-from advrad.baselines.features import Radius, enlarged, worst
+from advrad.baselines.base import BaselineDetector, FitContext, build_seeded, freeze, resize_clamped, train_network
+from advrad.baselines.features import Radius, adversarial_examples, upsample
 from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
 from advrad.detectors.base import DetectorOutput
 from advrad.utils.config import Config
 
-#: Frame from which the background's colour is taken, as a share of the side.
+#: Width of the frame that gives the background's colour, as a share of the side.
 _FRAME = 1 / 16
-#: An image has no background, as textures have none, where this share of its frame belongs to the foreground, or
-#: where the two differ by less than this, in [0, 1] units of colour.
+#: An image counts as having no background, like a texture, if more than this share of its frame is foreground, or if
+#: foreground and background differ in colour by less than this, in [0, 1] units.
 _FRAME_SHARE, _CONTRAST = 0.5, 0.1
-#: How often a pseudo-anomaly that does not touch the foreground is drawn again, and the pixels that it must change.
+#: Number of draws until a pseudo-anomaly touches the foreground, and number of pixels that it must change there.
 _ATTEMPTS, _LEAST_PX = 8, 4
 
 
 class PatchGuardOptions(Config):
-    """How the model is built, trained and used.
+    """Options of PatchGuard.
 
     Attributes:
-        work_px: side at which the network works; the paper's 224.
-        patch_px: side of a patch, a power of 2; the paper's 14.
-        width: of a token; the paper's 384.
-        blocks: of the transformer.
-        heads: of its attention.
-        top_patches: whose logits are averaged into the score; the paper's 3.
-        touched_weight: of patches that hold some of a defect in the loss; the paper's 1.
-        attention_weight: of the divergence of the attention from the uniform.
-        attack_eps: radius of the ``linf`` ball while training, in [0, 1] pixel units; 0 trains plainly.
-        attack_steps: gradient steps of the attack on each batch; the paper's 10.
-        steps: of training; the paper trains for 500 epochs.
-        batch_size: normal images in each, and as many pseudo-anomalies; the paper's 16.
-        learning_rate: at the beginning; the paper's is 8e-4.
+        work_px: Side at which the network works, in pixels; 224 in the paper.
+        patch_px: Side of a patch in pixels, a power of 2; 14 in the paper.
+        width: Width of a token; 384 in the paper.
+        blocks: Number of transformer blocks.
+        heads: Number of attention heads.
+        top_patches: Number of largest logits that are averaged into the score; 3 in the paper.
+        touched_weight: Weight in the loss of patches that a defect touches; 1 in the paper.
+        attention_weight: Weight of the divergence of the attention from the uniform distribution.
+        attack_eps: Radius of the ``linf`` ball during training, in [0, 1] pixel units; 0 trains without attack.
+        attack_steps: Gradient steps of the attack on each batch; 10 in the paper.
+        steps: Number of training steps; the paper trains for 500 epochs.
+        batch_size: Number of normal images per step, with as many pseudo-anomalies; 16 in the paper.
+        learning_rate: Initial learning rate; 8e-4 in the paper.
     """
 
     work_px: int = Field(64, ge=16)
@@ -90,46 +89,53 @@ class PatchGuardOptions(Config):
         if self.width % self.heads:
             raise ValueError("width must be a multiple of heads")
         if self.top_patches > self.side**2:
-            raise ValueError(f"top_patches exceeds the {self.side**2} patches of an image")
+            raise ValueError(f"top_patches must be at most {self.side**2}, the number of patches of an image")
         return self
 
     @property
     def side(self) -> int:
-        """Patches along a side."""
+        """Number of patches along a side."""
         return self.work_px // self.patch_px
 
 
 class Block(nn.Module):
-    """One block of a transformer, pre-normalised, that also tells how it attended.
+    """A pre-normalised transformer block that also returns its attention.
 
     Args:
-        width: of a token.
-        heads: of the attention.
+        width: Width of a token.
+        heads: Number of attention heads.
     """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.asked, self.told = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.thought = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, n, width) -> the same shape, and the attention (b, heads, n, n), whose rows add up to 1."""
+        """Process tokens.
+
+        Args:
+            tokens: Tokens, (b, n, width).
+
+        Returns:
+            Tokens of the same shape, and the attention, (b, heads, n, n), whose rows add up to 1.
+        """
         b, n, width = tokens.shape
-        parts = self.asked(self.before(tokens)).view(b, n, 3, self.heads, width // self.heads)
+        parts = self.qkv(self.norm1(tokens)).view(b, n, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         attention = (query @ key.mT / math.sqrt(width // self.heads)).softmax(-1)
-        tokens = tokens + self.told((attention @ value).transpose(1, 2).reshape(b, n, width))
-        return tokens + self.thought(self.between(tokens)), attention
+        tokens = tokens + self.projection((attention @ value).transpose(1, 2).reshape(b, n, width))
+        return tokens + self.mlp(self.norm2(tokens)), attention
 
 
 class PatchGuard(BaselineDetector):
-    """Judges every patch, and an image by its worst patches.
+    """PatchGuard, which scores patches, and an image by its most anomalous patches.
 
     Args:
-        size_px: side of the images.
-        options: of the system.
+        size_px: Side of the images in pixels.
+        options: Options of the system.
     """
 
     mean: Tensor
@@ -138,7 +144,7 @@ class PatchGuard(BaselineDetector):
         super().__init__(size_px)
         self.options = options
         halvings = options.patch_px.bit_length() - 1
-        # Groups of eight channels are normalised together.
+        # Group normalisation has 8 groups, so widths are multiples of 8.
         widths = [6, *(max(16, options.width // 2**left // 8 * 8) for left in reversed(range(halvings)))]
         widths[-1] = options.width
         self.stem = nn.Sequential(
@@ -148,20 +154,22 @@ class PatchGuard(BaselineDetector):
             )
         )
         self.register_buffer("mean", torch.zeros(3, options.work_px, options.work_px))
-        self.places = nn.Parameter(0.02 * torch.randn(options.side**2, options.width))
+        self.position_embedding = nn.Parameter(0.02 * torch.randn(options.side**2, options.width))
         self.blocks = nn.ModuleList(Block(options.width, options.heads) for _ in range(options.blocks))
         self.head = nn.Sequential(nn.LayerNorm(options.width), nn.Linear(options.width, 1))
 
-    def examine(self, view: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Judge the patches.
+    def patch_logits(self, view: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Compute the logits of all patches.
 
         Args:
-            view: (b, 3, work_px, work_px) in [0, 1].
+            view: Images at the working size, (b, 3, work_px, work_px), float in [0, 1].
 
         Returns:
-            Logits (b, 1, side, side), and the attention of each block.
+            Logits, (b, 1, side, side), and the attention of each block.
         """
-        tokens = self.stem(torch.cat([2 * view - 1, 4 * (view - self.mean)], dim=1)).flatten(2).mT + self.places
+        tokens = (
+            self.stem(torch.cat([2 * view - 1, 4 * (view - self.mean)], dim=1)).flatten(2).mT + self.position_embedding
+        )
         attentions = []
         for block in self.blocks:
             tokens, attention = block(tokens)
@@ -170,45 +178,52 @@ class PatchGuard(BaselineDetector):
         return self.head(tokens).view(-1, 1, side, side), attentions
 
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
-        """See :class:`advrad.detectors.base.AnomalyDetector`; maps are logits."""
-        logits, _ = self.examine(resize(images, self.options.work_px))
+        """See :class:`advrad.detectors.base.AnomalyDetector`; the maps are logits."""
+        logits, _ = self.patch_logits(resize(images, self.options.work_px))
         worst_patches = logits.flatten(1).topk(self.options.top_patches, dim=1).values
-        return DetectorOutput(worst_patches.mean(1), enlarged(logits, images))
+        return DetectorOutput(worst_patches.mean(1), upsample(logits, images))
 
 
-def entropies(logits: Tensor, touched: Tensor, weight: float = 1.0) -> Tensor:
-    """Binary cross-entropy of patches, mean of each image.
+def patch_losses(logits: Tensor, touched: Tensor, weight: float = 1.0) -> Tensor:
+    """Binary cross-entropy of patches, averaged over each image.
 
     Args:
-        logits: (b, 1, side, side).
-        touched: same shape, 1 where a patch holds some of a defect, else 0.
-        weight: of patches that do, which are few.
+        logits: Logits, (b, 1, side, side).
+        touched: Targets of the same shape, 1 where a defect touches a patch, else 0.
+        weight: Weight of the touched patches.
 
     Returns:
-        (b,).
+        Losses, (b,).
     """
     each = F.binary_cross_entropy_with_logits(logits, touched, reduction="none", pos_weight=logits.new_tensor(weight))
     return each.mean((1, 2, 3))
 
 
 def divergence_from_uniform(attention: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of attention rows from the uniform, (b, heads, n, n) -> (b,), mean of rows; >= 0."""
+    """Mean Kullback-Leibler divergence of attention rows from the uniform distribution, >= 0.
+
+    Args:
+        attention: Attention, (b, heads, n, n).
+
+    Returns:
+        Divergences, (b,).
+    """
     rows = torch.xlogy(attention, attention * attention.shape[-1]).sum(-1)
     return rows.mean((1, 2))
 
 
 def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where the product is.
+    """Find the product in an image.
 
-    The background has the median colour of the image's frame. What is farther from it than Otsu's threshold of all
-    distances is foreground, holes included. An image that looks the same at its frame and within, as a texture does,
-    is foreground everywhere.
+    The background has the median colour of the image's frame. Pixels whose distance from it exceeds Otsu's threshold of
+    all distances are foreground, and so are holes. If the frame looks like the rest, as with textures, everything is
+    foreground.
 
     Args:
-        image: (3, h, w) in [0, 1].
+        image: Image, (3, h, w), float in [0, 1].
 
     Returns:
-        (h, w), never empty.
+        Mask of the foreground, (h, w), never empty.
     """
     from scipy import ndimage
 
@@ -228,7 +243,7 @@ def foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _otsu(values: NDArray[np.float32]) -> float:
-    """The threshold that splits values into two groups of the largest variance between them (Otsu 1979)."""
+    """Threshold that splits values into two groups with the largest variance between them (Otsu 1979)."""
     counts, edges = np.histogram(values, 128)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)[:-1]
@@ -241,15 +256,15 @@ def _otsu(values: NDArray[np.float32]) -> float:
 
 
 def paste_on_foreground(view: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Make pseudo-anomalies: a synthetic defect on each image, of which only what lies on the foreground is kept.
+    """Make pseudo-anomalies: paste a synthetic defect on each image and keep the part on the foreground.
 
     Args:
-        view: (b, 3, h, w) in [0, 1], normal images; each also lends pieces to the one after it.
-        generator: source of the defects.
+        view: Normal images, (b, 3, h, w), float in [0, 1]; each also gives pieces to the next one.
+        generator: Source of the defects.
 
     Returns:
-        The images, and masks (b, 1, h, w) bool of what changed visibly. Where no draw met the foreground, the image
-        stays as it is and its mask is empty.
+        The images, and masks, (b, 1, h, w), bool, of the visible changes. If no draw touches the foreground, the image
+        stays unchanged and its mask is empty.
     """
     product = torch.from_numpy(np.stack([foreground(image) for image in view.numpy()]))[:, None]
     out, masks = view.clone(), torch.zeros_like(product)
@@ -269,37 +284,37 @@ def paste_on_foreground(view: Tensor, generator: torch.Generator) -> tuple[Tenso
     return out, masks
 
 
-def fit_patchguard(lesson: FitContext, options: PatchGuardOptions) -> PatchGuard:
-    """Train on normal images, pseudo-anomalies, and attacks on both."""
-    system = begun(lesson, "patchguard", lambda: PatchGuard(lesson.size_px, options))
+def fit_patchguard(context: FitContext, options: PatchGuardOptions) -> PatchGuard:
+    """Train PatchGuard on normal images, pseudo-anomalies, and attacks on both."""
+    system = build_seeded(context, "patchguard", lambda: PatchGuard(context.size_px, options))
 
-    views = [shrunk(part, options.work_px) for part in lesson.images()]
+    views = [resize_clamped(part, options.work_px) for part in context.images()]
     system.mean.copy_(torch.cat(views).mean(0))
 
     def loss(images: Tensor, generator: torch.Generator) -> Tensor:
-        good = shrunk(images, options.work_px)
+        good = resize_clamped(images, options.work_px)
         bad, masks = paste_on_foreground(good, generator)
         touched = F.max_pool2d(torch.cat([torch.zeros_like(masks), masks]).float(), options.patch_px)
         view = torch.cat([good, bad])
         if options.attack_eps > 0:
-            attacked = worst(
-                lambda x: entropies(system.examine(x)[0], touched, options.touched_weight),
+            attacked = adversarial_examples(
+                lambda x: patch_losses(system.patch_logits(x)[0], touched, options.touched_weight),
                 view,
                 options.attack_eps,
                 options.attack_steps,
                 generator,
             )
             view, touched = torch.cat([view, attacked]), torch.cat([touched, touched])
-        logits, attentions = system.examine(view)
+        logits, attentions = system.patch_logits(view)
         divergence = torch.stack([divergence_from_uniform(attention).mean() for attention in attentions]).mean()
-        return entropies(logits, touched, options.touched_weight).mean() + options.attention_weight * divergence
+        return patch_losses(logits, touched, options.touched_weight).mean() + options.attention_weight * divergence
 
-    descend(
+    train_network(
         loss,
         system.parameters(),
-        lesson,
+        context,
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
     )
-    return finished(system)
+    return freeze(system)

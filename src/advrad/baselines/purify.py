@@ -1,8 +1,8 @@
-"""Purify, then detect: noise an image, take the noise away with a diffusion model, let any detector judge the rest.
+"""Diffusion purification: add noise to an image, remove it with a diffusion model, and score the result.
 
-What the noise drowns is lost, an attacker's change and a small defect alike: the purifier's dilemma. And whatever the
-purifier leaves behind in every image is news to a detector that has learned from images as given; one that has
-learned from purified ones knows it.
+The noise that hides an adversarial perturbation also hides small defects. The purifier also leaves traces in every
+image, which raise the scores of a detector that was fitted on images as given; ``learns = "purified"`` fits the inner
+detector on purified images.
 
 Source: Nie et al. 2022, "Diffusion Models for Adversarial Purification" (DiffPure).
 """
@@ -23,7 +23,7 @@ from advrad.baselines.base import BaselineDetector, FitContext
 from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import GradientPath, reconstruct
-from advrad.detectors.base import AnomalyDetector, DetectorOutput, SurrogateLoss
+from advrad.detectors.base import AnomalyDetector, DetectorOutput, LossFunction, SurrogateLoss
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
 
@@ -32,11 +32,11 @@ class PurifyOptions(Config):
     """Options of the purifier.
 
     Attributes:
-        sigma: noise, in [0, 1] pixel units. The paper's diffusion times 0.1 (CIFAR-10) and 0.15 (ImageNet) are 0.17
-            and 0.26.
-        steps: calls of the denoiser. 1 is one shot; the paper walks all the way back, with some 100.
-        draws: of noise; scores and maps are averaged.
-        learns: what the inner detector learns from: images as ``given``, as in the paper, or each ``purified`` once.
+        sigma: Noise level in [0, 1] pixel units. The paper's diffusion times 0.1 (CIFAR-10) and 0.15 (ImageNet) are
+            0.17 and 0.26.
+        steps: Number of denoiser calls. 1 is one-shot; the paper runs the whole reverse process with about 100.
+        draws: Number of noise draws over which scores and maps are averaged.
+        learns: Training images of the inner detector: as ``given``, as in the paper, or each ``purified`` once.
     """
 
     sigma: float = Field(0.17, gt=0)
@@ -46,20 +46,21 @@ class PurifyOptions(Config):
 
 
 class Purified(BaselineDetector):
-    """A detector that sees purified images only.
+    """A detector behind a diffusion purifier.
 
-    The purified image is handed on unclamped and the walk's gradients are exact, so that an attacker meets the whole
-    system. Its hints are, of the true score: one draw alone (an unbiased part); for a walk of many steps the score
-    after one shot, and the true score with gradients that skip the walk (BPDA); and what the inner detector hints.
+    The purified image is not clamped and the gradients of the reverse process are exact, so that an attacker meets the
+    whole system. Its surrogate losses are: one draw alone (an unbiased component of the score); if there are several
+    steps, the score after one step, and the score with gradients that skip the reverse process (BPDA); and the
+    surrogate losses of the inner detector.
 
     Args:
-        inner: judges.
-        denoiser: put in evaluation mode, its parameters frozen.
-        options: see there.
-        size_px: of the images, a multiple of the denoiser's.
+        inner: Detector that scores the purified images.
+        denoiser: Denoiser; put into evaluation mode, with frozen parameters.
+        options: Options of the purifier.
+        size_px: Side of the images in pixels, a multiple of the denoiser's.
 
     Raises:
-        ConfigError: the images do not suit the denoiser or the inner detector.
+        ConfigError: The image size does not suit the denoiser or the inner detector.
     """
 
     deterministic = False
@@ -68,11 +69,13 @@ class Purified(BaselineDetector):
         super().__init__(size_px)
         if size_px % denoiser.multiple_px:
             raise ConfigError(
-                f"size_px: {size_px} does not suit the denoiser; choose a multiple of {denoiser.multiple_px}"
+                f"does not suit the denoiser; choose a multiple of {denoiser.multiple_px}",
+                option="size_px",
+                value=size_px,
             )
         if inner.size_px not in (None, size_px):
             raise ConfigError(
-                f"size_px: {size_px}, but the detector behind the purifier takes {inner.size_px}; choose the same"
+                f"must be {inner.size_px}, the size of the inner detector's images", option="size_px", value=size_px
             )
         self.inner, self.options = inner, options
         self.denoiser = denoiser.eval().requires_grad_(False)
@@ -81,16 +84,16 @@ class Purified(BaselineDetector):
     def purify(
         self, images: Tensor, generator: torch.Generator, steps: int | None = None, path: GradientPath = "exact"
     ) -> Tensor:
-        """One draw.
+        """Purify images with one draw of noise.
 
         Args:
-            images: (b, 3, h, w) in [0, 1].
-            generator: source of the noise, which the rows share.
-            steps: another number of them than the options'.
-            path: of the gradients, see :func:`advrad.denoisers.sampling.reconstruct`.
+            images: Images, (b, 3, h, w), float in [0, 1].
+            generator: Source of the noise, which the images of the batch share.
+            steps: Number of denoiser calls; None for that of the options.
+            path: Path of the gradients, see :func:`advrad.denoisers.sampling.reconstruct`.
 
         Returns:
-            (b, 3, h, w), unclamped.
+            Purified images, (b, 3, h, w), not clamped.
         """
         steps = steps or self.options.steps
         return reconstruct(self.denoiser, images, self.options.sigma, generator, steps=steps, path=path)
@@ -98,64 +101,68 @@ class Purified(BaselineDetector):
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
         """See :class:`advrad.detectors.base.AnomalyDetector`."""
         said = [self.inner.infer(self.purify(images, generator), generator) for _ in range(self.options.draws)]
-        maps = [part.maps for part in said if part.maps is not None]
+        maps = [part.anomaly_maps for part in said if part.anomaly_maps is not None]
         scores = torch.stack([part.scores for part in said]).mean(0)
         return DetectorOutput(scores, torch.stack(maps).mean(0) if maps else None)
 
     @property
     def surrogates(self) -> Mapping[str, SurrogateLoss]:
-        """See the class."""
+        """See :class:`advrad.detectors.base.AnomalyDetector`."""
         surrogates: dict[str, SurrogateLoss] = {}
         if self.options.draws > 1:
-            surrogates["part one draw"] = partial(self._climb, self._inner_score, None, "exact")
+            one_draw = partial(self._surrogate_score, self._inner_score, None, "exact")
+            surrogates["part one draw"] = SurrogateLoss(one_draw, "component")
         if self.options.steps > 1:
-            surrogates["one shot"] = partial(self._climb, self._inner_score, 1, "exact")
-            surrogates["straight through"] = partial(self._climb, self._inner_score, None, "straight")
-        for name, hint in self.inner.surrogates.items():
-            surrogates.setdefault(name, partial(self._climb, hint, None, "exact"))
+            one_step = partial(self._surrogate_score, self._inner_score, 1, "exact")
+            surrogates["one shot"] = SurrogateLoss(one_step, "one_step")
+            bypassing = partial(self._surrogate_score, self._inner_score, None, "straight")
+            surrogates["straight through"] = SurrogateLoss(bypassing, "bpda")
+        for name, loss in self.inner.surrogates.items():
+            purified = partial(self._surrogate_score, loss.function, None, "exact")
+            surrogates.setdefault(name, SurrogateLoss(purified, loss.kind))
         return surrogates
 
     def _inner_score(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return self.inner.infer(images, generator).scores
 
-    def _climb(
-        self, score: SurrogateLoss, steps: int | None, path: GradientPath, images: Tensor, generator: torch.Generator
+    def _surrogate_score(
+        self, score: LossFunction, steps: int | None, path: GradientPath, images: Tensor, generator: torch.Generator
     ) -> Tensor:
         return score(self.purify(images, generator, steps, path), generator)
 
 
 def fit_purified(
-    lesson: FitContext, options: PurifyOptions, inner: Callable[[FitContext], AnomalyDetector]
+    context: FitContext, options: PurifyOptions, inner: Callable[[FitContext], AnomalyDetector]
 ) -> Purified:
-    """Put a purifier trained on the lesson's images before a detector that learns from the same.
+    """Put a purifier, trained on the images of the context, in front of a detector that is fitted on them too.
 
-    Our denoisers may have learned to undo synthetic defects besides noise; as a purifier such a one forgets defects
-    sooner than one trained on noise alone.
+    AdvRAD's denoisers may be trained to remove synthetic defects as well as noise. As a purifier, such a denoiser
+    removes defects sooner than one that was trained on noise alone.
 
     Args:
-        lesson: must have ``diffusion``.
-        options: see there.
-        inner: fits any detector; the paper's is a classifier.
+        context: Training images, with ``diffusion``.
+        options: Options of the purifier.
+        inner: Function that fits the inner detector; in the paper it is a classifier.
 
     Raises:
-        ConfigError: the lesson has no diffusion model.
+        ConfigError: The context has no diffusion model.
     """
-    if lesson.diffusion is None:
-        raise ConfigError("purify: needs a denoiser trained on the same images; give the lesson `diffusion`")
-    denoiser = lesson.diffusion().denoiser
+    if context.diffusion is None:
+        raise ConfigError("the purifier needs a denoiser trained on the same images; set FitContext.diffusion")
+    denoiser = context.diffusion().denoiser
     if options.learns == "purified":
-        lesson = replace(lesson, good=_purified(lesson, denoiser, options))
-    return Purified(inner(lesson), denoiser, options, lesson.size_px)
+        context = replace(context, normal_images=_purified(context, denoiser, options))
+    return Purified(inner(context), denoiser, options, context.size_px)
 
 
-def _purified(lesson: FitContext, denoiser: Denoiser, options: PurifyOptions) -> ImageStack:
-    """The normal images, each purified once, with noise of its own."""
-    generator = lesson.generator("purified")
+def _purified(context: FitContext, denoiser: Denoiser, options: PurifyOptions) -> ImageStack:
+    """Purify each normal image once, with its own noise."""
+    generator = context.generator("purified")
     denoiser = denoiser.eval()
     with torch.no_grad():
         parts = [
             reconstruct(denoiser, images, options.sigma, generator, steps=options.steps)
-            for images in lesson.images(batch_size=1)
+            for images in context.images(batch_size=1)
         ]
     values = torch.cat(parts).clamp(0, 1).numpy() * np.float32(65535)
-    return ImageStack(np.rint(values).astype(np.uint16), lesson.good.records)
+    return ImageStack(np.rint(values).astype(np.uint16), context.normal_images.records)

@@ -1,4 +1,4 @@
-"""Every system that a bench can fit, by name."""
+"""The baselines that a bench can fit, by name."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ from advrad.utils.config import Config
 
 @dataclass(frozen=True, slots=True)
 class BaselineSpec:
-    """A kind of system.
+    """One kind of baseline.
 
     Attributes:
-        options: what can be asked of it.
-        fit: from a lesson and options to a detector; where it ``holds`` another, also given what fits that to a lesson.
-        diffusion: it asks the lesson for our own trained detector.
-        holds: it stands before another detector of the grid.
-        packages: whose versions its result depends on, besides PyTorch.
-        fit_s: a rough guess of the seconds of a fit with its own options on one core, for estimates.
-        gradient_s: the same of its score's gradient for one image of 256 px.
+        options: Class of its options.
+        fit: Function that fits it: (context, options) -> detector. If ``wraps_detector``, it also takes ``inner``, a
+            function from a context to the fitted inner detector.
+        diffusion: Whether it needs ``FitContext.diffusion``, a trained AdvRAD.
+        wraps_detector: Whether it processes images for another detector of the grid.
+        packages: Packages besides PyTorch whose versions its result depends on.
+        fit_s: Rough time of a fit with default options on one core, in seconds, for estimates.
+        gradient_s: Rough time of one gradient of the score for one image of 256 px, in seconds.
     """
 
     options: type[Config]
     fit: Callable[..., AnomalyDetector]
     diffusion: bool = False
-    holds: bool = False
+    wraps_detector: bool = False
     packages: tuple[str, ...] = ()
     fit_s: float = 60.0
     gradient_s: float = 0.05
@@ -52,7 +53,7 @@ BASELINES: dict[str, BaselineSpec] = {
     "paper": BaselineSpec(PaperOptions, fit_paper, diffusion=True),
     "anomalib": BaselineSpec(AnomalibOptions, fit_anomalib, packages=_IMAGENET),
     "spade": BaselineSpec(SpadeOptions, fit_spade, packages=_IMAGENET),
-    "purified": BaselineSpec(PurifyOptions, fit_purified, diffusion=True, holds=True),
+    "purified": BaselineSpec(PurifyOptions, fit_purified, diffusion=True, wraps_detector=True),
     "hardened": BaselineSpec(HardenedOptions, fit_hardened, packages=_IMAGENET),
     "robust-knn": BaselineSpec(RobustKnnOptions, fit_robust_knn, packages=_IMAGENET),
     "anoddpm": BaselineSpec(AnoDDPMOptions, fit_anoddpm),

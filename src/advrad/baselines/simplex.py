@@ -1,4 +1,4 @@
-"""Simplex noise in several octaves: noise that is coarse as well as fine, where Gaussian noise is fine alone.
+"""Simplex noise in several octaves, which has coarse as well as fine structure.
 
 Source: simplex noise, Perlin 2001; octaves and their weights for diffusion, Wyatt et al. 2022, "AnoDDPM: Anomaly
 detection with denoising diffusion probabilistic models using simplex noise", section 3.2.
@@ -12,33 +12,34 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-#: Simplex noise repeats after so many cells of its lattice.
+#: Number of lattice cells after which the noise repeats.
 _PERIOD = 256
-#: Squared reach of a lattice point: its ball just touches the far side of the cells around it, so nothing jumps.
+#: Squared radius of a lattice point's influence: its ball ends at the far side of the cells around it, so the noise is
+#: continuous.
 _REACH = 0.5
-#: Standard deviation of the sum over the lattice. Two lattice points lie in the unit volume, and a random unit slope
-#: makes ``(slope . v)^2`` equal ``|v|^2 / 3`` in the mean: the variance is the integral of
+#: Standard deviation of the sum over the lattice. Two lattice points lie in the unit volume, and over random unit
+#: gradients ``(gradient . v)^2`` is ``|v|^2 / 3`` on average. The variance is therefore the integral of
 #: ``2 (reach - |v|^2)^8 |v|^2 / 3`` over the ball, a beta function.
 _DEVIATION = math.sqrt(4 * math.pi / 3 * _REACH**10.5 * math.gamma(2.5) * math.gamma(9) / math.gamma(11.5))
 
 
 def _octave(points: list[Tensor], order: Tensor, slopes: Tensor) -> Tensor:
-    """Simplex noise in three dimensions.
+    """Evaluate three-dimensional simplex noise.
 
     Args:
-        points: three tensors that broadcast: coordinates >= 0, in units in which a simplex has an edge of about 1.
-        order: (period,) a permutation of 0 to period - 1, by which lattice points pick their slopes.
-        slopes: (period, 3) unit vectors that add up to 0.
+        points: Three tensors of coordinates >= 0 that broadcast, in units in which the edge of a simplex is about 1.
+        order: Permutation of 0 to period - 1 by which lattice points choose their gradients, (period,).
+        slopes: Unit gradient vectors that add up to 0, (period, 3).
 
     Returns:
-        As the coordinates broadcast, mean 0 and variance 1 over all slopes and positions.
+        Noise of the broadcast shape, of mean 0 and variance 1 over all gradients and positions.
     """
-    # Skewed by a third of the coordinates' sum, the lattice of simplices is one of cubes; a sixth leads back.
+    # Skewing by a third of the coordinates' sum turns the lattice of simplices into cubes; a sixth inverts it.
     skew = (points[0] + points[1] + points[2]) / 3
     cube = [(point + skew).floor() for point in points]
     unskew = (cube[0] + cube[1] + cube[2]) / 6
     inside = [point - (corner - unskew) for point, corner in zip(points, cube, strict=True)]
-    # A simplex's corners are reached from its cube's origin by steps along the axes, the longest offset first.
+    # The corners of a simplex are reached from the cube's origin by steps along the axes, the largest offset first.
     y_first, z_first, z_second = inside[1] > inside[0], inside[2] > inside[0], inside[2] > inside[1]
     rank = [y_first.int() + z_first.int(), z_second.int() + ~y_first, 2 - z_first.int() - z_second.int()]
     cells = [corner.long() for corner in cube]
@@ -66,21 +67,22 @@ def simplex_noise(
     persistence: float = 0.8,
     period_px: float = 64.0,
 ) -> Tensor:
-    """Draw simplex noise; as in the paper, each plane is a slice at a random depth of noise in three dimensions.
+    """Draw simplex noise; as in the paper, each plane is a slice of three-dimensional noise at a random depth.
 
-    Octave j has a period of ``period_px / 2^j`` and the amplitude ``persistence^j``; the sum is divided by the root of
-    the sum of their squares. Every plane lies at a place of its own in the noise, so planes are as good as independent.
+    Octave j has the period ``period_px / 2^j`` and the amplitude ``persistence^j``; the sum is divided by the root of
+    the sum of their squares. Each plane has its own random position in the noise, so planes are practically
+    independent.
 
     Args:
-        shape: (b, c, h, w).
-        generator: source of the draw; the noise is made on its device.
-        octaves: how many are added.
-        persistence: amplitude of each, relative to the one before, > 0.
-        period_px: of the coarsest octave; the paper's 64 belong to images of 256 px.
+        shape: Shape of the noise, (b, c, h, w).
+        generator: Source of the draw; the noise is made on its device.
+        octaves: Number of octaves.
+        persistence: Amplitude of each octave relative to the one before, above 0.
+        period_px: Period of the coarsest octave in pixels; the paper's 64 is for images of 256 px.
 
     Returns:
-        (b, c, h, w) float32. Mean 0 and variance 1 over draws; one draw's own mean and variance differ from that, the
-        more the fewer coarse periods it spans, and that is as it should be: coarse noise hides coarse defects.
+        Noise, (b, c, h, w), float32, of mean 0 and variance 1 over draws. The mean and variance of one draw differ from
+        that, the more so the fewer coarse periods it spans.
     """
     device = generator.device
     half = torch.randn(_PERIOD // 2, 3, generator=generator, device=device)
@@ -100,16 +102,16 @@ def simplex_noise(
     return total / math.sqrt(power)
 
 
-def cut(canvas: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Cut planes from random places of a large one, turned and mirrored at random: much noise for little work.
+def random_crops(canvas: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
+    """Cut randomly placed, rotated and mirrored planes out of a large one, which is cheaper than new noise.
 
     Args:
-        canvas: (side, side) noise.
-        images: (b, c, h, h), for shape, type and device; h is no larger than the canvas.
-        generator: source of the draw.
+        canvas: Noise, (side, side).
+        images: Images, (b, c, h, h), for the shape, type and device; h is at most the side of the canvas.
+        generator: Source of the draw.
 
     Returns:
-        (b, c, h, h).
+        Noise, (b, c, h, h).
     """
     count, side = images.shape[0] * images.shape[1], images.shape[-1]
     places = torch.randint(len(canvas) - side + 1, (count, 2), generator=generator).tolist()

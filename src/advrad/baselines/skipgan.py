@@ -1,7 +1,8 @@
-"""Skip-GANomaly: a U-Net that learns to reconstruct normal images against a discriminator.
+"""Skip-GANomaly: a U-Net trained to reconstruct normal images against a discriminator.
 
 Source: Akcay, Atapour-Abarghouei, Breckon 2019, "Skip-GANomaly: Skip connected and adversarially trained
-encoder-decoder anomaly detection" (IJCNN). The paper weighs the losses 1, 40 and 1.
+encoder-decoder anomaly detection" (IJCNN), with its loss weights 1, 40 and 1. Differences: see
+:mod:`advrad.baselines.gan`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ class SkipGanOptions(GanOptions):
 
 
 class UNet(nn.Module):
-    """Encoder and decoder with skip connections.
+    """An encoder and decoder with skip connections.
 
     Args:
-        channels: width of each level.
+        channels: Width of each level.
     """
 
     def __init__(self, channels: tuple[int, ...]) -> None:
@@ -32,7 +33,7 @@ class UNet(nn.Module):
         self.decoder = Decoder(channels)
 
     def forward(self, signed: Tensor) -> Tensor:
-        """(b, 3, h, w) in [-1, 1] -> its reconstruction, same shape."""
+        """Reconstruct images (b, 3, h, w) in [-1, 1]; same shape."""
         features = [signed]
         for level in self.encoder:
             features.append(level(features[-1]))
@@ -40,6 +41,6 @@ class UNet(nn.Module):
         return recon
 
 
-def fit_skipgan(lesson: FitContext, options: SkipGanOptions) -> ReconstructionGan:
-    """Train on normal images."""
-    return fit_gan(lesson, options, lambda: UNet(options.channels), "skipgan")
+def fit_skipgan(context: FitContext, options: SkipGanOptions) -> ReconstructionGan:
+    """Train Skip-GANomaly on normal images."""
+    return fit_gan(context, options, lambda: UNet(options.channels), "skipgan")

@@ -1,6 +1,8 @@
-"""SPADE: the distance to the most similar normal images, and position by position to their parts.
+"""SPADE: distance to the nearest normal images, and of each position to the positions of those images.
 
 Source: Cohen and Hoshen 2020, "Sub-Image Anomaly Detection with Deep Pyramid Correspondences".
+
+Difference from the paper: the network is EfficientNet-lite0, and the memory holds a random part of the positions.
 """
 
 from __future__ import annotations
@@ -9,22 +11,29 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from advrad.baselines.base import BaselineDetector, FitContext
-from advrad.baselines.features import flatten_positions, gaussian_blur, upsample, freeze, imagenet_network, concatenate_maps, nearest_neighbours
+from advrad.baselines.base import BaselineDetector, FitContext, freeze
+from advrad.baselines.features import (
+    concatenate_maps,
+    flatten_positions,
+    gaussian_blur,
+    imagenet_network,
+    nearest_neighbours,
+    upsample,
+)
 from advrad.detectors.base import DetectorOutput
 from advrad.utils.config import Config
 
 
 class SpadeOptions(Config):
-    """Options of SPADE. The paper's pyramid begins at 1/4 of the image's side and its gallery holds every position.
+    """Options of SPADE. In the paper the pyramid begins at 1/4 of the image's side and the memory holds every position.
 
     Attributes:
-        neighbours: normal images to compare with, the paper's K; all of them where they are fewer.
-        position_neighbours: nearest features that each position is compared with, the paper's kappa.
-        layers: of the network; the last is averaged into the feature of the whole image, the others are the pyramid.
-        gallery_pictures: normal images to remember at most, drawn at random; None for all.
-        gallery_positions: positions of each image to remember at most, drawn at random; None for all.
-        smooth_px: standard deviation of the map's Gaussian filter.
+        neighbours: Number of nearest normal images (K in the paper); all of them if there are fewer.
+        position_neighbours: Number of nearest features per position (kappa in the paper).
+        layers: Feature maps of the network; the last is averaged into the image feature, the others form the pyramid.
+        gallery_pictures: Largest number of normal images in memory, drawn at random; None for all.
+        gallery_positions: Largest number of positions in memory per image, drawn at random; None for all.
+        smooth_px: Standard deviation of the Gaussian filter over the map, in pixels.
     """
 
     neighbours: int = Field(50, ge=1)
@@ -38,65 +47,67 @@ class SpadeOptions(Config):
 class Spade(BaselineDetector):
     """Fitted SPADE.
 
-    The score is the paper's equation 2, the mean squared distance of the image's feature to its nearest ones; the map
-    is equation 3 over all positions of these images. The two are computed from different features, as in the paper.
+    The score is equation 2 of the paper: the mean squared distance of the image feature to its nearest neighbours. The
+    map is equation 3, over the positions of these neighbours. As in the paper, the two use different features.
 
     Args:
-        size_px: of the images.
-        network: see :mod:`advrad.baselines.features`; gives at least two maps.
-        options: see there.
-        wholes: (n, c), features of the normal images.
-        parts: (n, p, c'), features of positions of the same images.
+        size_px: Side of the images in pixels.
+        network: Feature network with at least two maps, see :mod:`advrad.baselines.features`.
+        options: Options of SPADE.
+        image_features: Image features of the normal images, (n, c).
+        patch_features: Features of positions of the same images, (n, p, c').
     """
 
-    wholes: Tensor
-    parts: Tensor
+    image_features: Tensor
+    patch_features: Tensor
 
-    def __init__(self, size_px: int, network: nn.Module, options: SpadeOptions, wholes: Tensor, parts: Tensor) -> None:
+    def __init__(
+        self, size_px: int, network: nn.Module, options: SpadeOptions, image_features: Tensor, patch_features: Tensor
+    ) -> None:
         super().__init__(size_px)
         self.network, self.options = freeze(network), options
-        self.register_buffer("wholes", wholes)
-        self.register_buffer("parts", parts)
+        self.register_buffer("image_features", image_features)
+        self.register_buffer("patch_features", patch_features)
 
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
-        """See :class:`advrad.detectors.base.AnomalyDetector`; maps (b, 1, h, w) at the size of the images."""
-        wholes, pyramid = _described(self.network, images)
-        distances, rows = nearest_neighbours(wholes, self.wholes, self.options.neighbours)
+        """See :class:`advrad.detectors.base.AnomalyDetector`; the maps have the size of the images."""
+        image_features, pyramid = _image_and_patch_features(self.network, images)
+        distances, rows = nearest_neighbours(image_features, self.image_features, self.options.neighbours)
         height, width = pyramid.shape[-2:]
         errors = []
         for features, similar in zip(flatten_positions(pyramid), rows, strict=True):
-            gallery = self.parts[similar].flatten(0, 1)
+            gallery = self.patch_features[similar].flatten(0, 1)
             away, _ = nearest_neighbours(features, gallery, self.options.position_neighbours)
             errors.append(away.mean(1).view(1, height, width))
         maps = upsample(torch.stack(errors), images)
         return DetectorOutput(distances.mean(1), gaussian_blur(maps, self.options.smooth_px))
 
 
-def fit_spade(lesson: FitContext, options: SpadeOptions, network: nn.Module | None = None) -> Spade:
-    """Remember the normal images.
+def fit_spade(context: FitContext, options: SpadeOptions, network: nn.Module | None = None) -> Spade:
+    """Store the features of the normal images.
 
     Args:
-        lesson: what to learn from.
-        options: see there.
-        network: see :mod:`advrad.baselines.features`; by default :func:`imagenet_network`.
+        context: Training images.
+        options: Options of SPADE.
+        network: Feature network, see :mod:`advrad.baselines.features`; None for :func:`imagenet_network`.
     """
     network = freeze(imagenet_network(options.layers) if network is None else network)
-    draws = lesson.generator("spade")
-    count = len(lesson.good)
+    draws = context.generator("spade")
+    count = len(context.normal_images)
     chosen = torch.randperm(count, generator=draws)[: options.gallery_pictures]
-    wholes, parts = [], []
+    image_features, patch_features = [], []
     with torch.no_grad():
         for done, row in enumerate(chosen.tolist(), start=1):
-            whole, pyramid = _described(network, lesson.good.batch([row]))
+            whole, pyramid = _image_and_patch_features(network, context.normal_images.batch([row]))
             features = flatten_positions(pyramid)
             kept = torch.randperm(features.shape[1], generator=draws)[: options.gallery_positions]
-            wholes.append(whole)
-            parts.append(features[:, kept])
-            lesson.progress.update(done, len(chosen))
-    return Spade(lesson.size_px, network, options, torch.cat(wholes), torch.cat(parts))
+            image_features.append(whole)
+            patch_features.append(features[:, kept])
+            context.progress.update(done, len(chosen))
+    return Spade(context.size_px, network, options, torch.cat(image_features), torch.cat(patch_features))
 
 
-def _described(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features of whole images (b, c) and the pyramid (b, c', h, w)."""
+def _image_and_patch_features(network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute image features (b, c) and the feature pyramid (b, c', h, w)."""
     *fine, coarse = network(images)
     return coarse.mean((2, 3)), concatenate_maps(fine)

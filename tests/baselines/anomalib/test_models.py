@@ -79,7 +79,7 @@ def test_scores_are_the_plain_models(name: str) -> None:
     model = detector.call.model  # type: ignore[attr-defined]
     answer = detector.infer(images, generator())
     assert answer.scores.shape == (3,)
-    assert (answer.maps is None) == (name == "ganomaly")
+    assert (answer.anomaly_maps is None) == (name == "ganomaly")
     for row in range(3):
         one = images[row : row + 1]
         with torch.no_grad():
@@ -89,9 +89,9 @@ def test_scores_are_the_plain_models(name: str) -> None:
         torch.testing.assert_close(alone.scores.detach(), plain.pred_score.reshape(1), rtol=1e-5, atol=1e-7)
         # A row's score is its own.
         torch.testing.assert_close(alone.scores, answer.scores[row : row + 1], rtol=1e-5, atol=1e-7)
-        if answer.maps is not None and alone.maps is not None:
-            assert answer.maps.shape[1] == 1
-            torch.testing.assert_close(alone.maps, answer.maps[row : row + 1], rtol=1e-4, atol=1e-5)
+        if answer.anomaly_maps is not None and alone.anomaly_maps is not None:
+            assert answer.anomaly_maps.shape[1] == 1
+            torch.testing.assert_close(alone.anomaly_maps, answer.anomaly_maps[row : row + 1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -272,12 +272,12 @@ def _engine_auroc(model: Any, good: Tensor, images: Tensor, labels: Tensor, fold
     from anomalib.metrics import AUROC, Evaluator
     from anomalib.post_processing import PostProcessor
 
-    from advrad.baselines.anomalib.training import InMemory, InMemoryImages, quiet
+    from advrad.baselines.anomalib.training import InMemoryDataModule, InMemoryImages, quiet
 
     metric = AUROC(fields=["pred_score", "gt_label"], prefix="image_")
     model.evaluator = Evaluator(test_metrics=[metric])
     model.post_processor = PostProcessor()
-    data = InMemory(InMemoryImages(good), 4, generator(), test=InMemoryImages(images, labels))
+    data = InMemoryDataModule(InMemoryImages(good), 4, generator(), test=InMemoryImages(images, labels))
     with quiet():
         engine = Engine(logger=False, default_root_dir=folder, enable_progress_bar=False, devices=1)
         engine.validate(model, datamodule=data, verbose=False)

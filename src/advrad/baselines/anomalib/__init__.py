@@ -1,1 +1,1 @@
-"""Baselines that train models of anomalib."""
+"""Models of anomalib as baselines, on a backbone whose weights need no download."""

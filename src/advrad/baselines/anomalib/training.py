@@ -1,4 +1,4 @@
-"""Training a model of anomalib by its engine, from images in memory, without a trace on disk or in global state."""
+"""Training of an anomalib model by its engine, from images in memory, without files or changes of global state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -26,10 +25,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import resize
 
+from advrad.baselines.anomalib.substitution import substituted
+
 if TYPE_CHECKING:
     from advrad.baselines.base import FitContext
     from advrad.utils.progress import ProgressReporter
 
+#: Packages whose log messages below errors are suppressed.
+_LOGGERS = frozenset({"anomalib", "lightning", "lightning_fabric", "pytorch_lightning"})
 #: Warnings that a user can do nothing about.
 _EXPECTED = (
     "`LightningModule.configure_optimizers` returned `None`",  # of models that are fitted in closed form
@@ -42,12 +45,12 @@ _EXPECTED = (
 )
 
 
-class Images(Dataset[ImageItem]):
-    """Images in memory, as items of anomalib.
+class InMemoryImages(Dataset[ImageItem]):
+    """Images in memory as a dataset of anomalib items.
 
     Args:
-        images: (n, 3, h, w) float32 in [0, 1].
-        labels: (n,) whether each is defective; None for all good.
+        images: Images, (n, 3, h, w), float32 in [0, 1].
+        labels: Whether each image is anomalous, (n,); None if all are normal.
     """
 
     def __init__(self, images: Tensor, labels: Tensor | None = None) -> None:
@@ -61,15 +64,15 @@ class Images(Dataset[ImageItem]):
         return ImageItem(image=self.images[index], gt_label=self.labels[index])
 
 
-class InMemory(LightningDataModule):  # type: ignore[misc]
-    """What anomalib's engine and models ask of a datamodule, over images in memory.
+class InMemoryDataModule(LightningDataModule):  # type: ignore[misc]
+    """A datamodule over images in memory, with what anomalib's engine and models need.
 
     Args:
-        train: normal images.
-        batch_size: of training and testing.
-        generator: of the order of training.
-        whole: leave the last images of a pass out where they do not fill a batch.
-        test: images to validate and test on, as anomalib does with MVTec AD by default.
+        train: Normal images.
+        batch_size: Batch size for training and testing.
+        generator: Source of the order of the training images.
+        whole: Whether to drop the last batch of a pass if it is not full.
+        test: Images for validation and testing, as anomalib does with MVTec AD by default.
     """
 
     name = "memory"
@@ -77,12 +80,12 @@ class InMemory(LightningDataModule):  # type: ignore[misc]
 
     def __init__(
         self,
-        train: Images,
+        train: InMemoryImages,
         batch_size: int,
         generator: torch.Generator,
         *,
         whole: bool = False,
-        test: Images | None = None,
+        test: InMemoryImages | None = None,
     ) -> None:
         super().__init__()
         self.train_data, self.test_data = train, test
@@ -91,7 +94,7 @@ class InMemory(LightningDataModule):  # type: ignore[misc]
         self.whole = whole
 
     def train_dataloader(self) -> DataLoader[ImageItem]:
-        """The normal images once, in a new order each time."""
+        """Loader of the normal images, in a new order in each pass."""
         return DataLoader(
             self.train_data,
             self.train_batch_size,
@@ -102,17 +105,18 @@ class InMemory(LightningDataModule):  # type: ignore[misc]
         )
 
     def val_dataloader(self) -> DataLoader[ImageItem]:
-        """The images to test on, in order."""
+        """Loader of the test images, in order."""
         return self.test_dataloader()
 
     def test_dataloader(self) -> DataLoader[ImageItem]:
-        """The images to test on, in order."""
-        assert self.test_data is not None
+        """Loader of the test images, in order."""
+        if self.test_data is None:
+            raise ValueError("this datamodule has no test images; pass `test`")
         return DataLoader(self.test_data, self.train_batch_size, collate_fn=ImageBatch.collate)
 
 
 class _Steps(Callback):  # type: ignore[misc]
-    """Stops after so many batches, and tells how many are done."""
+    """Stops the training after a number of batches and reports the progress."""
 
     def __init__(self, steps: int, progress: ProgressReporter) -> None:
         self.steps = steps
@@ -128,32 +132,35 @@ class _Steps(Callback):  # type: ignore[misc]
 
 def train(
     model: AnomalibModule,
-    lesson: FitContext,
+    context: FitContext,
     steps: int | None,
     batch_size: int,
     size_px: int,
-    pictures: int | None = None,
+    max_images: int | None = None,
 ) -> None:
     """Train a model in place.
 
     Args:
-        model: untrained.
-        lesson: gives normal images, the order and the progress.
-        steps: batches; None for one pass over the images.
-        batch_size: images in each.
-        size_px: side at which the model works. Images are brought to it here too, as by its pre-processor, because
-            some models read images past it.
-        pictures: at most so many of the good ones, drawn at random; None for all.
+        model: Untrained model.
+        context: Training images, seed and progress reporter.
+        steps: Number of batches; None for one pass over the images.
+        batch_size: Number of images per batch.
+        size_px: Side at which the model works, in pixels. Images are resized here as well as in its pre-processor,
+            since some models read training images directly.
+        max_images: Largest number of training images, drawn at random; None for all.
     """
-    images = torch.cat([resize(batch, [size_px, size_px], antialias=True) for batch in lesson.images()])
-    if pictures is not None:
-        images = images[torch.randperm(len(images), generator=lesson.generator("anomalib", "pictures"))[:pictures]]
-    datamodule = InMemory(Images(images), batch_size, lesson.generator("anomalib", "order"), whole=bool(steps))
+    images = torch.cat([resize(batch, [size_px, size_px], antialias=True) for batch in context.images()])
+    if max_images is not None:
+        # "pictures" seeds the draw of published results, so the word stays.
+        images = images[torch.randperm(len(images), generator=context.generator("anomalib", "pictures"))[:max_images]]
+    datamodule = InMemoryDataModule(
+        InMemoryImages(images), batch_size, context.generator("anomalib", "order"), whole=bool(steps)
+    )
     in_a_pass = len(datamodule.train_dataloader())
     steps = steps or in_a_pass
     with tempfile.TemporaryDirectory() as folder, quiet():
         engine = Engine(
-            callbacks=[ModelCheckpoint(save_top_k=0), _Steps(steps, lesson.progress)],
+            callbacks=[ModelCheckpoint(save_top_k=0), _Steps(steps, context.progress)],
             logger=False,
             default_root_dir=folder,
             max_epochs=math.ceil(steps / in_a_pass),
@@ -167,11 +174,12 @@ def train(
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without logs below errors, progress bars, and warnings that nobody can act on."""
-    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] in _TALKERS]
+    """Suppress log messages below errors, progress bars, and warnings that a user can do nothing about."""
+    loggers = [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] in _LOGGERS]
     levels = [logger.level for logger in loggers]
-    silent = partialmethod(tqdm.tqdm.__init__, disable=True)
-    with warnings.catch_warnings(), mock.patch.object(tqdm.tqdm, "__init__", silent):
+    # tqdm can be silenced only where a bar is made, which is inside anomalib.
+    no_bar = partialmethod(tqdm.tqdm.__init__, disable=True)
+    with warnings.catch_warnings(), substituted(tqdm.tqdm, "__init__", no_bar):
         warnings.simplefilter("ignore", PossibleUserWarning)  # Lightning's advice on loaders, for longer trainings
         for message in _EXPECTED:
             warnings.filterwarnings("ignore", message=message)
@@ -184,12 +192,13 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-_TALKERS = frozenset({"anomalib", "lightning", "lightning_fabric", "pytorch_lightning"})
-
-
 @contextmanager
-def own_randomness(generator: torch.Generator) -> Iterator[None]:
-    """Global sources of randomness that follow the generator, and afterwards are as before."""
+def seeded_globals(generator: torch.Generator) -> Iterator[None]:
+    """Seed the global random generators while the context is open, and restore their states afterwards.
+
+    Args:
+        generator: Source of the seed.
+    """
     seed = int(torch.randint(2**32, (1,), generator=generator))
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():

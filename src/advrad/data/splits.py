@@ -9,11 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from advrad.data.records import Record
 from advrad.errors import ConfigError, DataError
-from advrad.utils.seeding import seed_of
+from advrad.utils.seeding import numpy_generator_for
 
 
 def sample_test_records(records: Sequence[Record], limit: int | None, seed: int) -> tuple[Record, ...]:
@@ -56,7 +54,7 @@ def sample_tests(labels: Sequence[int], defects: Sequence[str], limit: int, seed
         return tuple(range(len(labels)))
     normal = [index for index, label in enumerate(labels) if not label]
     anomalous = [index for index, label in enumerate(labels) if label]
-    rng = np.random.default_rng(seed_of(seed, "limit"))
+    rng = numpy_generator_for(seed, "limit")
     normal = [normal[i] for i in rng.permutation(len(normal))]
     kinds: dict[str, list[int]] = {}
     for i in rng.permutation(len(anomalous)):

@@ -105,7 +105,7 @@ def test_make_folder(tmp_path: Path) -> None:
             files.make_folder(path)
 
 
-def test_make_place_makes_folders_and_refuses_what_cannot_be_written(
+def test_ensure_writable_makes_folders_and_refuses_what_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files.ensure_writable(tmp_path / "a" / "b" / "c.html")

@@ -1,4 +1,4 @@
-"""Claims: one owner at a time, void when the owner is dead or silent."""
+"""Leases: one owner at a time, void when the owner is dead or silent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advrad.utils import locks as claims
 from advrad.utils.locks import lease, live
 
 
-def test_only_one_owns_a_claim_at_a_time(tmp_path: Path) -> None:
+def test_only_one_holds_a_lease_at_a_time(tmp_path: Path) -> None:
     with lease(tmp_path, "a") as first, lease(tmp_path, "a") as second, lease(tmp_path, "b") as other:
         assert (first, second, other) == (True, False, True)
         assert live(tmp_path) == ("a", "b")
@@ -23,21 +23,21 @@ def test_only_one_owns_a_claim_at_a_time(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_claim_is_given_back_after_an_error(tmp_path: Path) -> None:
+def test_a_lease_is_given_back_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), lease(tmp_path, "a"):
         _ = 1 / 0
     with lease(tmp_path, "a") as mine:
         assert mine
 
 
-def test_a_claim_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+def test_a_lease_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     with lease(tmp_path, "a"):
         with lease(tmp_path, "a") as mine:
             assert not mine
         assert live(tmp_path) == ("a",)
 
 
-def test_the_claim_of_a_killed_process_is_void(tmp_path: Path) -> None:
+def test_the_lease_of_a_killed_process_is_void(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from advrad.utils.locks import lease\n"
         "with lease(Path(sys.argv[1]), 'a') as mine:\n"
@@ -50,7 +50,7 @@ def test_the_claim_of_a_killed_process_is_void(tmp_path: Path) -> None:
         assert mine
 
 
-def test_a_claim_from_elsewhere_is_void_only_after_silence(tmp_path: Path) -> None:
+def test_a_lease_from_elsewhere_is_void_only_after_silence(tmp_path: Path) -> None:
     path = tmp_path / "a.claim"
     path.write_text(json.dumps({"home": "another machine", "process": os.getpid()}), encoding="utf-8")
     with lease(tmp_path, "a") as mine:
@@ -61,7 +61,7 @@ def test_a_claim_from_elsewhere_is_void_only_after_silence(tmp_path: Path) -> No
         assert mine
 
 
-def test_an_unreadable_claim_is_void_only_after_silence(tmp_path: Path) -> None:
+def test_an_unreadable_lease_is_void_only_after_silence(tmp_path: Path) -> None:
     path = tmp_path / "a.claim"
     path.write_text("", encoding="utf-8")
     with lease(tmp_path, "a") as mine:
@@ -72,7 +72,7 @@ def test_an_unreadable_claim_is_void_only_after_silence(tmp_path: Path) -> None:
         assert mine
 
 
-def test_an_owner_at_work_keeps_its_claim_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_at_work_keeps_its_lease_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "BEAT_S", 0.02)
     with lease(tmp_path, "a"):
         path = tmp_path / "a.claim"

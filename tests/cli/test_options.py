@@ -18,7 +18,7 @@ class Options(WithDataOptions):
     """Options of a made-up command."""
 
     n_samples: int = Field(7, alias="draws", ge=1, description="Noise samples.")
-    size_px: int | None = Field(None, description="Side in pixels.", json_schema_extra={"when_none": "that of the model"})
+    size_px: int | None = Field(None, description="Side in pixels.", json_schema_extra={"when_none": "as before"})
     mode: Literal["fast", "exact"] = Field("fast", description="How to compute.")
     dry: bool = Field(False, description="Do nothing.")
 
@@ -58,7 +58,7 @@ def test_the_help_shows_each_default_once() -> None:
     text = " ".join(text.split())
     for words in (
         "--draws INTEGER Noise samples. [default: 7]",
-        "--size INTEGER Side in pixels. [default: that of the model]",
+        "--size INTEGER Side in pixels. [default: as before]",
         "--mode fast|exact How to compute. [default: exact]",
         "(width times height). [default: many]",
         "--dry Do nothing. --",

@@ -43,7 +43,8 @@ def bench(
     """
     from advrad.benchmark import run as benchmark
     from advrad.benchmark.estimate import estimates
-    from advrad.benchmark.grid import jobs_of, read_grid
+    from advrad.benchmark.grid import read_grid
+    from advrad.benchmark.jobs import jobs_of
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_estimates
 

@@ -11,6 +11,7 @@ from advrad.cli.exit_status import BAD_INPUT
 from advrad.cli.options import AsJson, Data, Seed, add_command
 from advrad.cli.terminal import put_json, warn
 from advrad.data.options import DataOptions
+from advrad.training.options import RunOptions
 
 app = typer.Typer(help="Look at a folder of images before training.", rich_markup_mode=None)
 
@@ -29,10 +30,16 @@ def inspect_data(
     options: DataOptions,
     false_alarm_rate: Annotated[
         float,
-        typer.Option(help="False alarm rate that training will be asked for; it decides how normal images are split."),
-    ] = 0.05,
+        typer.Option(
+            metavar="FLOAT",
+            help="False alarm rate that training will be asked for; it decides how normal images are split.",
+        ),
+    ] = RunOptions.model_fields["false_alarm_rate"].default,
     size_px: Annotated[
-        int, typer.Option("--size", min=16, help="Side in pixels to which images are scaled for the comparison.")
+        int,
+        typer.Option(
+            "--size", min=16, metavar="INTEGER", help="Side in pixels to which images are scaled for the comparison."
+        ),
     ] = 256,
     seed: Seed = 0,
     as_json: AsJson = False,

@@ -41,8 +41,10 @@ Results = Annotated[
     typer.Option("-o", "--output", metavar="FOLDER", help="Folder for the results.  [default: inside RUN]"),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Device = Annotated[str, typer.Option(help="Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed for all random draws.")]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")
+]
+Seed = Annotated[int, typer.Option(min=0, metavar="INTEGER", help="Seed for all random draws.")]
 
 #: Names of options that are not the names of their fields.
 _NAMES = {

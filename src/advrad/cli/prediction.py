@@ -13,11 +13,11 @@ from advrad.certificates.options import PredictionCertificateOptions
 from advrad.cli.options import AsJson, Data, Device, Model, Seed, add_command
 from advrad.cli.terminal import paths_from_stdin, put, put_json, stdin_is_piped, warn
 from advrad.data.options import DataOptions
-from advrad.data.records import MAX_PIXELS
 from advrad.errors import ConfigError, DataError, ImageError
 from advrad.utils.files import ensure_writable
 
 if TYPE_CHECKING:
+    from advrad.data.layouts import Dataset
     from advrad.detectors.advrad import AdvRAD
     from advrad.inference.evaluation import EvaluationResult
     from advrad.inference.prediction import PredictionRecord
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
-@add_command(app)
+@add_command(app, only={*PredictionCertificateOptions.model_fields, "max_pixels"})
 def predict(
     model: Model,
-    certificate: PredictionCertificateOptions,
     images: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="IMAGE|FOLDER ...", help="Images and folders of images; - or none: read paths from standard input."
         ),
     ] = None,
+    *,
     output: Annotated[
         Path | None,
         typer.Option("-o", "--output", metavar="OUT", help="Folder for heat maps and reconstructions, as PNG files."),
@@ -48,15 +48,14 @@ def predict(
     certify: Annotated[
         bool, typer.Option("--certify", help="Also certify each verdict against any small perturbation of the image.")
     ] = False,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse images with more pixels (width times height).")
-    ] = MAX_PIXELS,
+    certificate: PredictionCertificateOptions,
+    reading: DataOptions,
     device: Device = "auto",
 ) -> None:
     """Decide for each image whether it shows a defect.
 
     Prints one line per image: the verdict (good or defective), the anomaly score and the threshold. The exit status is
-    0 also if defects are found.
+    0 also if defects are found. The options --radius, --draws, --confidence and --seed belong to --certify.
 
     Example: advrad predict run part-0001.png -o heat-maps
     """
@@ -65,7 +64,7 @@ def predict(
         raise ConfigError("can only be used with certification; add --certify", option=option)
     if not images and not stdin_is_piped():
         raise ConfigError("no image is given; name images or folders, or pipe in their paths, one per line")
-    from advrad.certificates.pipeline import prediction_certificate_plan
+    from advrad.certificates.prediction import prediction_certificate_plan
     from advrad.data.paths import expand_paths
     from advrad.detectors.loading import load_detector
     from advrad.inference.prediction import predict_paths
@@ -79,7 +78,9 @@ def predict(
     # Piped paths are answered one by one; on a CPU, batches gain nothing.
     batch_size = 8 if detector.device.type == "cuda" and not piped else 1
     sources = expand_paths(paths_from_stdin() if piped else images or [], output)
-    results = predict_paths(detector, sources, batch_size=batch_size, max_pixels=max_pixels, out=output, plan=plan)
+    results = predict_paths(
+        detector, sources, batch_size=batch_size, max_pixels=reading.max_pixels, out=output, plan=plan
+    )
     predicted = skipped = 0
     for result in results:
         if not isinstance(result, DataError):
@@ -143,13 +144,15 @@ def evaluate(
     Example: advrad evaluate run images
     """
     from advrad.cli.tables import show_figures
+    from advrad.data.layouts import find_records
     from advrad.detectors.loading import load_detector
     from advrad.detectors.model_folder import save_figures
     from advrad.inference.evaluation import write_scores
 
     if scores is not None:
         ensure_writable(scores)
-    result = _evaluated(load_detector(model, device), data, options, seed)
+    dataset = find_records(data, options)
+    result = _evaluated(load_detector(model, device), dataset, options, seed)
     if scores is not None:
         write_scores(scores, result)
     if save:
@@ -167,9 +170,7 @@ def report(
         Path, typer.Argument(metavar="RUN", help="Model folder, or the folder that 'advrad bench' wrote.")
     ],
     options: DataOptions,
-    data: Annotated[
-        Path | None, typer.Argument(metavar="[DATA]", help="Folder of images; left out for a benchmark.")
-    ] = None,
+    data: Annotated[Path | None, typer.Argument(metavar="DATA", help="Folder of images; none for a benchmark.")] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -197,24 +198,24 @@ def report(
     if output is None:
         raise ConfigError("is missing; name the HTML file", option="output")
     ensure_writable(output)
+    from advrad.data.layouts import find_records
     from advrad.detectors.loading import load_detector
     from advrad.report.content import report_content
     from advrad.report.evaluation_report import write_report
 
+    dataset = find_records(data, options)
     detector = load_detector(folder, device)
-    result = _evaluated(detector, data, options, seed)
+    result = _evaluated(detector, dataset, options, seed)
     write_report(output, report_content(result, detector, folder, max_pixels=options.max_pixels))
     print(output)
     warn(result.warnings)
 
 
-def _evaluated(detector: AdvRAD, data: Path, options: DataOptions, seed: int) -> EvaluationResult:
+def _evaluated(detector: AdvRAD, dataset: Dataset, options: DataOptions, seed: int) -> EvaluationResult:
     """Evaluate a detector, with progress and notes on the screen."""
     from advrad.cli.screen import Screen
-    from advrad.data.layouts import find_records
     from advrad.inference.evaluation import evaluate as run_evaluation
 
-    dataset = find_records(data, options)
     with Screen() as screen:
         screen.stage("Evaluating")
         result = run_evaluation(detector, dataset, options=options, seed=seed, progress=screen)

@@ -110,9 +110,9 @@ def curve(
     detector: AnyDetector,
     data: Data,
     options: AttackOptions,
-    over: Annotated[str, typer.Option(help="Parameter to vary: eps, steps, eot or restarts.")] = "eps",
+    over: Annotated[str, typer.Option(metavar="eps|steps|eot|restarts", help="Parameter to vary.")] = "eps",
     values: Annotated[
-        str, typer.Option(help="Values of this parameter, separated by commas.")
+        str, typer.Option(metavar="LIST", help="Values of this parameter, separated by commas.")
     ] = "0,0.5/255,1/255,2/255,4/255,8/255,16/255",
     output: Results = None,
     as_json: AsJson = False,
@@ -174,16 +174,16 @@ def certify(
     job = pipeline.prepare(load_target(detector, device), data, options, output)
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Certifying")
-        result = pipeline.certify(job, progress=screen)
+        result = pipeline.run_job(job, progress=screen)
     if not is_first_process():
         return
-    plot = Path(result["folder"]) / "certificates.png"
-    draw_certificates(plot, result)
+    plot = job.folder / "certificates.png"
+    draw_certificates(plot, result.to_dict())
     if as_json:
-        put_json(result)
-        warn([*result["notes"], *result["warnings"]])
+        put_json(result.to_dict())
+        warn([*result.notes, *result.warnings])
     else:
-        show_certificates(result, f"{result['category']}: {detector}")
+        show_certificates(result, f"{result.category}: {detector}")
         print(plot)
 
 

@@ -10,6 +10,7 @@ from advrad.utils.formatting import clock, flat, number, percent
 
 if TYPE_CHECKING:
     from advrad.benchmark.estimate import Estimate
+    from advrad.certificates.results import CertificationResult
     from advrad.inference.evaluation import EvaluationResult
 
 
@@ -143,29 +144,29 @@ def show_curve(result: Mapping[str, Any], title: str) -> None:
     show_warnings(f"{name}: {words}" for name, words in flags.items())
 
 
-def show_certificates(result: Mapping[str, Any], title: str) -> None:
-    """Print the result of :func:`advrad.certificates.pipeline.certify`."""
-    noise = "" if result["sigma"] is None else f", noise {result['sigma']:g}"
+def show_certificates(result: CertificationResult, title: str) -> None:
+    """Print the result of :func:`advrad.certify`."""
+    noise = "" if result.sigma is None else f", noise {result.sigma:g}"
     rows = [
-        ("method", f"{result['method']}{noise}; {result['draws']} draws; confidence {result['confidence']:g}"),
-        ("image AUROC, smoothed score", number(result["clean_auroc"])),
-        ("images", f"{result['n_good']} normal, {result['n_defect']} anomalous"),
-        ("effort", f"{result['seconds']:.0f} s"),
-        ("results", result["folder"]),
+        ("method", f"{result.method}{noise}; {result.n_samples} draws; confidence {result.confidence:g}"),
+        ("image AUROC, smoothed score", number(result.clean_auroc)),
+        ("images", f"{result.n_normal} normal, {result.n_anomalous} anomalous"),
+        ("effort", f"{result.seconds:.0f} s"),
+        ("results", result.folder or ""),
     ]
-    if "verdicts" in result:
-        rows.insert(2, ("median certified radius", f"{result['median_radius']:.4g}"))
-    rows += [("note", note) for note in result["notes"]]
+    if result.median_radius is not None:
+        rows.insert(2, ("median certified radius", f"{result.median_radius:.4g}"))
+    rows += [("note", note) for note in result.notes]
     show_table(title, rows)
     listed = []
-    for radius, area in result["certified_auroc"].items():
-        verdicts = result.get("verdicts", {}).get(radius, {})
-        shares = [percent(verdicts.get(name)) for name in ("right", "wrong", "abstained", "draws_saved")]
-        listed.append((radius, number(area), *shares))
+    for radius, area in result.certified_auroc.items():
+        shares = result.verdicts[radius] if result.verdicts else None
+        values = (shares.right, shares.wrong, shares.abstained, shares.samples_saved) if shares else (None,) * 4
+        listed.append((f"{radius:g}", number(area), *map(percent, values)))
     show_table("Certified", listed, ("l2 radius", "AUROC", "right", "wrong", "abstained", "draws saved"))
-    for sentence in result["meaning"]:
+    for sentence in result.meaning:
         print(sentence)
-    show_warnings(result["warnings"])
+    show_warnings(result.warnings)
 
 
 def show_estimates(left: Sequence[Estimate], title: str) -> None:

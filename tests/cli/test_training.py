@@ -1,0 +1,144 @@
+"""The commands that make a model: train and demo."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trained_run
+from toy_datasets import make_mvtec
+from trained_run import Cli
+
+import advrad
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def test_train_prints_the_model_and_the_next_commands(
+    cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_run.shrink(monkeypatch)
+    run = tmp_path / "a run"
+    done = cli("train", widgets, "-o", run, "--size", 64, "--steps", 2)
+    assert done.status == 0, done.err
+    assert "threshold" in done.out
+    assert "score" in done.out
+    assert f"advrad evaluate '{run}' {widgets}" in done.out
+    assert "Training" in done.err
+    again = cli("train", widgets, "-o", run, "--size", 64, "--steps", 2)
+    assert again.status == 2
+    assert "--resume" in again.one_error_line()
+
+
+def test_an_interrupted_training_can_be_finished(
+    cli: Cli, widgets: Path, widget_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from advrad.cli.screen import Screen
+
+    trained_run.shrink(monkeypatch)
+    run = tmp_path / "run"
+    step = Screen.step
+
+    def interrupted(self: Screen, state: object) -> None:
+        step(self, state)  # type: ignore[arg-type]
+        if self.last_step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Screen, "step", interrupted)
+    done = cli("train", widgets, "-o", run, "--size", 64, "--steps", trained_run.STEPS, "--score", "paper")
+    assert done.status == 130
+    finish = f"advrad train {widgets} -o {run} --resume"
+    assert done.err.splitlines()[-1] == f"interrupted at step 2; finish with: {finish}"
+    assert "Traceback" not in done.err
+    assert "--resume" in cli("info", run).one_error_line()
+    monkeypatch.setattr(Screen, "step", step)
+    # What was typed counts, be it a default; what was not contradicts nothing.
+    for option, value, held in (("--seed", 1, 0), ("--score", "auto", "paper"), ("--size", 128, 64)):
+        done = cli(*finish.split()[1:], option, value)
+        assert done.status == 2
+        assert f"{option} {value}: the run in {run} was begun with {held}; leave {option} out" in done.one_error_line()
+    assert cli(*finish.split()[1:]).status == 0
+    assert weights(run) == weights(widget_run)
+
+
+def test_after_an_early_interrupt_the_command_can_be_repeated(
+    cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import advrad.training.run
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(advrad.training.run, "load_images", interrupt)
+    done = cli("train", widgets, "-o", tmp_path / "run", "--size", 64, "--steps", 1)
+    assert done.status == 130
+    assert "run the same command again" in done.err
+
+
+def test_demo_keeps_what_is_finished(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import advrad.demo.run
+
+    trained_run.shrink(monkeypatch)
+
+    def small(folder: Path, seed: int, **_: object) -> Path:
+
+        return make_mvtec(folder.parent, folder.name, train=48, good=4, size=64)
+
+    monkeypatch.setattr(advrad.demo.run, "write_product", small)
+    run = tmp_path / "demo"
+    done = cli("demo", "-o", run, "--steps", 1, "--size", 64)
+    assert done.status == 0, done.err
+    assert (run / "report.html").is_file()
+    assert "Not evaluated yet" not in (run / "README.md").read_text()
+    assert str(run / "report.html") in done.out
+    before = weights(run)
+    monkeypatch.setattr(advrad.demo.run, "train", None)
+    assert cli("demo", "-o", run, "--steps", 1, "--size", 64).status == 0
+    assert weights(run) == before
+
+
+@pytest.mark.parametrize(("typed", "minutes"), [((), 4.25), (("--minutes", 2), 2.0), (("--steps", 5), None)])
+def test_demo_has_its_own_default_budget(
+    typed: tuple[object, ...], minutes: float | None, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import advrad.demo.run
+
+    asked: list[float | None] = []
+
+    def train(data: Path, folder: Path, options: advrad.demo.run.RunOptions, **_: object) -> None:
+        asked.append(options.minutes)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(advrad.demo.run, "write_product", lambda folder, seed, **_: folder)
+    monkeypatch.setattr(advrad.demo.run, "train", train)
+    assert cli("demo", "-o", tmp_path / "demo", *typed).status == 130
+    assert asked == [minutes]
+    assert f"[default: {advrad.demo.run.DEFAULT_MINUTES}]" in cli("demo", "--help").out
+
+
+def test_an_interrupted_demo_continues_with_its_options(
+    cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import advrad.demo.run
+    from advrad.cli.screen import Screen
+
+    trained_run.shrink(monkeypatch)
+    monkeypatch.setattr(advrad.demo.run, "write_product", lambda folder, seed, **_: widgets)
+    step = Screen.step
+
+    def interrupted(self: Screen, state: object) -> None:
+        step(self, state)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Screen, "step", interrupted)
+    run = tmp_path / "demo"
+    done = cli("demo", "-o", run, "--steps", 2, "--size", 64)
+    assert done.status == 130
+    assert done.err.splitlines()[-1] == f"interrupted at step 1; finish with: advrad demo -o {run}"
+    monkeypatch.setattr(Screen, "step", step)
+    assert "--steps 3: the run in" in cli("demo", "-o", run, "--steps", 3).err
+    assert cli("demo", "-o", run).status == 0
+    assert json.loads(cli("info", run, "--json").out)["training"]["plan"]["train"]["steps"] == 2

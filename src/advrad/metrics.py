@@ -47,12 +47,13 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
         >>> auroc([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.9])
         0.75
     """
-    from sklearn.metrics import roc_auc_score
+    from sklearn import metrics
 
-    anomalous, values = _samples(labels, scores)
-    half_pairs = 2 * int(anomalous.sum()) * int((~anomalous).sum())
+    fpr, tpr = roc_curve(labels, scores)
+    n_anomalous = int(np.count_nonzero(labels))
+    half_pairs = 2 * n_anomalous * (np.size(labels) - n_anomalous)
     # The area is a whole number of half pairs. Rounding to it makes equal areas compare equal, whatever the scores are.
-    return round(float(roc_auc_score(anomalous, values)) * half_pairs) / half_pairs
+    return round(float(metrics.auc(fpr, tpr)) * half_pairs) / half_pairs
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -73,9 +74,12 @@ def roc_curve(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64]
         >>> fpr.tolist(), tpr.tolist()
         ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
     """
+    import sklearn
     from sklearn import metrics
 
-    fpr, tpr, _ = metrics.roc_curve(*_samples(labels, scores), drop_intermediate=False)
+    anomalous, values = _samples(labels, scores)
+    with sklearn.config_context(assume_finite=True, skip_parameter_validation=True):  # both are validated already
+        fpr, tpr, _ = metrics.roc_curve(anomalous, values, drop_intermediate=False)
     return fpr, tpr
 
 

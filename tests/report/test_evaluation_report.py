@@ -12,7 +12,7 @@ import pytest
 from html_page import Page, svg_source
 
 from advrad.errors import DataError, OutputError
-from advrad.report.evaluation_report import Choice, GalleryItem, ReportContent, pick_gallery, write_report
+from advrad.report.evaluation_report import Candidate, GalleryItem, ReportContent, pick_gallery, write_report
 
 
 def item(name: str = "scratch/004.png", label: int = 1, size: int = 48, **changes: Any) -> GalleryItem:
@@ -53,9 +53,9 @@ def content(**changes: Any) -> ReportContent:
             {"step": step, "loss": 2.0 / (1 + step), "images_per_s": 40.0, "elapsed_s": step * 0.6}
             for step in range(0, 1001, 10)
         ),
-        "choices": (Choice("plain", 0.81), Choice("normalised", 0.93), Choice("failed", None)),
-        "winner": "normalised",
-        "choice_reason": "It leads on every kind of synthetic defect.",
+        "candidates": (Candidate("plain", 0.81), Candidate("normalised", 0.93), Candidate("failed", None)),
+        "selected": "normalised",
+        "selection_reason": "It leads on every kind of synthetic defect.",
         "configuration": {
             "denoiser": {"kind": "lean", "widths": [32, 64]},
             "ema": True,
@@ -176,10 +176,10 @@ def test_hostile_names_are_escaped(tmp_path: Path) -> None:
         defects=("good",) * 12 + (HOSTILE,) * 20,
         misses=(item(HOSTILE, defect=HOSTILE),),
         threshold_source=HOSTILE,
-        choices=(Choice(HOSTILE, 0.5),),
-        winner=HOSTILE,
-        choice_metric=HOSTILE,
-        choice_reason=HOSTILE,
+        candidates=(Candidate(HOSTILE, 0.5),),
+        selected=HOSTILE,
+        candidate_metric=HOSTILE,
+        selection_reason=HOSTILE,
         configuration={HOSTILE: HOSTILE, "nested": {HOSTILE: [HOSTILE]}},
         provenance={HOSTILE: HOSTILE},
     )

@@ -18,11 +18,11 @@ from advrad.detectors.model_card import promise
 from advrad.detectors.score_config import describe
 from advrad.errors import DataError
 from advrad.inference.evaluation import EvaluationResult
-from advrad.inference.heatmaps import heat
-from advrad.report.evaluation_report import Choice, GalleryItem, ReportContent, pick_gallery
+from advrad.inference.heatmaps import draw_heat_map
+from advrad.report.evaluation_report import Candidate, GalleryItem, ReportContent, pick_gallery
 from advrad.training.log import read_log
 
-_SHOWN_CHOICES = 20
+_SHOWN_CANDIDATES = 20
 
 
 def report_content(
@@ -46,10 +46,10 @@ def report_content(
     """
     config = detector.detector_config
     misses, alarms, finds = pick_gallery(evaluation.labels, evaluation.scores)
-    tried = [Choice(name, value) for name, value in config.training.tried]
-    winner = describe(config.score)
-    shown = tried[:_SHOWN_CHOICES]
-    shown += [choice for choice in tried[_SHOWN_CHOICES:] if choice.name == winner]
+    tried = [Candidate(name, value) for name, value in config.training.tried]
+    selected = describe(config.score)
+    shown = tried[:_SHOWN_CANDIDATES]
+    shown += [candidate for candidate in tried[_SHOWN_CANDIDATES:] if candidate.name == selected]
 
     def items(indices: Iterable[int]) -> tuple[GalleryItem, ...]:
         return tuple(_item(evaluation, detector, index, max_pixels) for index in indices)
@@ -70,10 +70,10 @@ def report_content(
         false_alarms=items(alarms),
         finds=items(finds),
         training=read_log(run_folder / "training") if run_folder else (),
-        choices=tuple(shown),
-        winner=winner if any(choice.name == winner for choice in shown) else None,
-        choice_metric="AUROC of held-out normal images against synthetic defects",
-        choice_reason=config.training.reason,
+        candidates=tuple(shown),
+        selected=selected if any(candidate.name == selected for candidate in shown) else None,
+        candidate_metric="AUROC of held-out normal images against synthetic defects",
+        selection_reason=config.training.reason,
         attacks=_results(run_folder, "attacks/*/result.json", evaluation.category),
         curves=_results(run_folder, "attacks/curve-*.json", evaluation.category),
         certificates=_results(run_folder, "certificates/*/result.json", evaluation.category),
@@ -113,7 +113,7 @@ def _item(evaluation: EvaluationResult, detector: AdvRAD, index: int, max_pixels
         defect=record.defect,
         score=float(evaluation.scores[index]),
         image=image,
-        heat=None if calibration is None else heat(image, maps[0, 0].numpy(), calibration),
+        heat=None if calibration is None else draw_heat_map(image, maps[0, 0].numpy(), calibration),
         reconstruction=recon[0].clamp(0, 1).permute(1, 2, 0).numpy(),
         mask=_mask(evaluation, index),
     )

@@ -53,7 +53,7 @@ class GalleryItem:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate:
     """One candidate of the score selection.
 
     Attributes:
@@ -87,10 +87,10 @@ class ReportContent:
         false_alarms: Normal images with the highest scores, highest first.
         finds: Anomalous images with the highest scores, highest first.
         training: Rows of the training log, as :func:`advrad.training.log.read_log` returns them.
-        choices: Candidates of the score selection.
-        winner: Name of the selected candidate.
-        choice_metric: Description of ``Choice.metric``.
-        choice_reason: Sentence on the reason for the selection.
+        candidates: Candidates of the score selection.
+        selected: Name of the selected candidate.
+        candidate_metric: Description of ``Candidate.metric``.
+        selection_reason: Sentence on the reason for the selection.
         attacks: Results of attacks on the detector.
         curves: Robust AUROC over one parameter of an attack.
         certificates: Results of certifications of the detector.
@@ -115,10 +115,10 @@ class ReportContent:
     false_alarms: tuple[GalleryItem, ...] = ()
     finds: tuple[GalleryItem, ...] = ()
     training: Sequence[Mapping[str, float]] = ()
-    choices: tuple[Choice, ...] = ()
-    winner: str | None = None
-    choice_metric: str = "AUROC"
-    choice_reason: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    selected: str | None = None
+    candidate_metric: str = "AUROC"
+    selection_reason: str = ""
     attacks: Sequence[Mapping[str, Any]] = ()
     curves: Sequence[Mapping[str, Any]] = ()
     certificates: Sequence[Mapping[str, Any]] = ()
@@ -217,7 +217,7 @@ def _render(content: ReportContent) -> str:
             ),
         ],
         training=_training(content.training),
-        choices=_choices(content),
+        candidates=_candidates(content),
         curves=[curve_plot(curve) for curve in content.curves],
         proofs=[certificate_plot(result) for result in content.certificates],
         configuration=list(flat(content.configuration, ", ")),
@@ -228,14 +228,14 @@ def _render(content: ReportContent) -> str:
 def _by_defect(labels: Array, scores: Array, content: ReportContent) -> list[dict[str, Any]]:
     """Make one row per defect, the lowest AUROC first, and a last row for the normal images."""
     names = np.array(content.defects, dtype=object)
+    figures = figures_by_defect(labels, scores, content.defects, content.threshold)
     rows = [
-        _defect_row(name, scores[labels & (names == name)], figures.auroc, content.threshold)
-        for name, figures in figures_by_defect(labels, scores, content.defects, content.threshold).items()
+        _defect_row(name, scores[labels & (names == name)], found.auroc, content.threshold)
+        for name, found in figures.items()
     ]
-    normal = scores[~labels]
-    if normal.size:
-        rows.sort(key=lambda row: row["auroc"])
-        rows.append(_defect_row("good", normal, None, content.threshold))
+    rows.sort(key=lambda row: row["auroc"] or 0.0)
+    if not labels.all():
+        rows.append(_defect_row("good", scores[~labels], None, content.threshold))
     return rows
 
 
@@ -292,16 +292,18 @@ def _data_uri(array: ArrayLike) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _choices(content: ReportContent) -> list[dict[str, Any]]:
+def _candidates(content: ReportContent) -> list[dict[str, Any]]:
     """List the candidates, best first, with the lengths of their bars."""
-    measured = [c.metric for c in content.choices if c.metric is not None and math.isfinite(c.metric)]
+    measured = [c.metric for c in content.candidates if c.metric is not None and math.isfinite(c.metric)]
     low, high = (min(measured), max(measured)) if measured else (0.0, 0.0)
     floor = min(low, 0.5) if low >= 0.0 and high <= 1.0 else low  # an AUROC of 0.5 is that of chance
     rows = []
-    for choice in content.choices:
-        value = choice.metric if choice.metric is not None and math.isfinite(choice.metric) else None
+    for candidate in content.candidates:
+        value = candidate.metric if candidate.metric is not None and math.isfinite(candidate.metric) else None
         bar = 0.0 if value is None or high == floor else (value - floor) / (high - floor)
-        rows.append({"name": choice.name, "metric": value, "bar": bar, "won": choice.name == content.winner})
+        rows.append(
+            {"name": candidate.name, "metric": value, "bar": bar, "selected": candidate.name == content.selected}
+        )
     rows.sort(key=lambda row: -math.inf if row["metric"] is None else row["metric"], reverse=True)
     return rows
 

@@ -101,7 +101,7 @@ def test_too_little_memory_gives_a_clear_error(
     def refuse(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(advrad.inference.prediction, "heat", refuse)
+    monkeypatch.setattr(advrad.inference.prediction, "draw_heat_map", refuse)
     done = cli("predict", widget_run, trained_run.image(tmp_path / "part.png", 1), "-o", tmp_path / "out")
     assert done.status == 1
     assert "not enough memory" in done.one_error_line()

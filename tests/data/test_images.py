@@ -14,7 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from advrad.data import images as pictures
+from advrad.data import images as reading
+from advrad.data.transforms import resize
 from advrad.errors import ImageError
 
 RAMP = np.linspace(0, 255, 32 * 40).reshape(32, 40).astype(np.uint8)
@@ -22,7 +23,7 @@ RAMP = np.linspace(0, 255, 32 * 40).reshape(32, 40).astype(np.uint8)
 
 def _reason(path: Path, **options: Any) -> str:
     with pytest.raises(ImageError) as caught:
-        pictures.read_image(path, **options)
+        reading.read_image(path, **options)
     assert caught.value.path == path
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -31,7 +32,7 @@ def _reason(path: Path, **options: Any) -> str:
 
 def test_grey_is_repeated_to_three_channels(tmp_path: Path) -> None:
     Image.fromarray(RAMP).save(tmp_path / "a.png")
-    got = pictures.read_image(tmp_path / "a.png")
+    got = reading.read_image(tmp_path / "a.png")
     assert got.dtype == np.float32
     assert got.shape == (32, 40, 3)
     np.testing.assert_array_equal(got[:, :, 1], RAMP.astype(np.float32) / 255)
@@ -40,7 +41,7 @@ def test_grey_is_repeated_to_three_channels(tmp_path: Path) -> None:
 def test_colour_is_exact(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(colour).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(pictures.read_image(tmp_path / "a.png"), colour.astype(np.float32) / np.float32(255))
+    np.testing.assert_array_equal(reading.read_image(tmp_path / "a.png"), colour.astype(np.float32) / np.float32(255))
 
 
 @pytest.mark.parametrize("ending", ["png", "tif"])
@@ -49,18 +50,18 @@ def test_16_bit_grey_keeps_all_bits(tmp_path: Path, ending: str, order: str) -> 
     values = np.arange(30000, 30000 + 32 * 32).reshape(32, 32).astype(order)
     path = tmp_path / f"a.{ending}"
     Image.fromarray(values if ending == "tif" else values.astype("<u2")).save(path)
-    got = pictures.read_image(path)
+    got = reading.read_image(path)
     np.testing.assert_array_equal(np.rint(got[:, :, 0] * 65535), values)
 
 
 def test_32_bit_integers_and_floats(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     Image.fromarray(np.full((16, 16), 65535, np.int32)).save(path)
-    assert pictures.read_image(path).max() == 1
+    assert reading.read_image(path).max() == 1
     Image.fromarray(np.full((16, 16), 70000, np.int32)).save(path)
     assert "32-bit integer values from 70000 to 70000" in _reason(path)
     Image.fromarray(np.full((16, 16), 0.25, np.float32)).save(path)
-    assert np.all(pictures.read_image(path) == 0.25)
+    assert np.all(reading.read_image(path) == 0.25)
     for wrong in (np.nan, -0.1, 200.0):
         Image.fromarray(np.full((16, 16), wrong, np.float32)).save(path)
         assert "float values" in _reason(path)
@@ -68,27 +69,27 @@ def test_32_bit_integers_and_floats(tmp_path: Path) -> None:
 
 def test_one_bit_palette_and_cmyk(tmp_path: Path) -> None:
     Image.fromarray(RAMP > 100).save(tmp_path / "bit.png")
-    np.testing.assert_array_equal(pictures.read_image(tmp_path / "bit.png")[:, :, 0], RAMP > 100)
+    np.testing.assert_array_equal(reading.read_image(tmp_path / "bit.png")[:, :, 0], RAMP > 100)
     red = Image.new("RGB", (20, 20), (255, 0, 0))
     red.quantize(4).save(tmp_path / "palette.gif")
-    np.testing.assert_array_equal(pictures.read_image(tmp_path / "palette.gif")[5, 5], [1, 0, 0])
+    np.testing.assert_array_equal(reading.read_image(tmp_path / "palette.gif")[5, 5], [1, 0, 0])
     red.convert("CMYK").save(tmp_path / "cmyk.tif")
-    np.testing.assert_array_equal(pictures.read_image(tmp_path / "cmyk.tif")[5, 5], [1, 0, 0])
+    np.testing.assert_array_equal(reading.read_image(tmp_path / "cmyk.tif")[5, 5], [1, 0, 0])
     red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=100)
-    np.testing.assert_allclose(pictures.read_image(tmp_path / "cmyk.jpg")[5, 5], [1, 0, 0], atol=0.02)
+    np.testing.assert_allclose(reading.read_image(tmp_path / "cmyk.jpg")[5, 5], [1, 0, 0], atol=0.02)
 
 
 def test_transparent_pixels_show_mid_grey_and_not_what_lies_beneath(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 20, 4), dtype=np.uint8)
     noise[:, :10, 3], noise[:, 10:, 3] = 0, 255
     Image.fromarray(noise).save(tmp_path / "a.png")
-    got = pictures.read_image(tmp_path / "a.png")
+    got = reading.read_image(tmp_path / "a.png")
     assert np.all(got[:, :10] == np.float32(128 / 255))
     np.testing.assert_array_equal(got[:, 10:], noise[:, 10:, :3].astype(np.float32) / np.float32(255))
     grey = Image.fromarray(noise[:, :, :2].copy()).convert("LA")
     grey.putalpha(0)
     grey.save(tmp_path / "la.png")
-    assert np.all(pictures.read_image(tmp_path / "la.png") == np.float32(128 / 255))
+    assert np.all(reading.read_image(tmp_path / "la.png") == np.float32(128 / 255))
 
 
 def test_a_transparent_palette_entry_and_a_colour_key(tmp_path: Path) -> None:
@@ -96,11 +97,11 @@ def test_a_transparent_palette_entry_and_a_colour_key(tmp_path: Path) -> None:
     colour.putpalette([9, 9, 9, 255, 0, 0])
     colour.paste(0, (0, 0, 10, 20))
     colour.save(tmp_path / "p.png", transparency=0)
-    got = pictures.read_image(tmp_path / "p.png")
+    got = reading.read_image(tmp_path / "p.png")
     np.testing.assert_array_equal(got[0, 0], np.float32([128 / 255] * 3))
     np.testing.assert_array_equal(got[0, 15], [1, 0, 0])
     Image.new("RGB", (20, 20), (1, 2, 3)).save(tmp_path / "key.png", transparency=(1, 2, 3))
-    assert np.all(pictures.read_image(tmp_path / "key.png") == np.float32(128 / 255))
+    assert np.all(reading.read_image(tmp_path / "key.png") == np.float32(128 / 255))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -120,10 +121,10 @@ def test_exif_turns_are_obeyed(tmp_path: Path, orientation: int) -> None:
     }[orientation]
     Image.fromarray(RAMP).save(tmp_path / "a.png", exif=note)
     want = turn(RAMP)
-    np.testing.assert_array_equal(np.rint(pictures.read_image(tmp_path / "a.png")[:, :, 0] * 255).astype(int), want)
-    info = pictures.examine(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.rint(reading.read_image(tmp_path / "a.png")[:, :, 0] * 255).astype(int), want)
+    info = reading.examine(tmp_path / "a.png")
     assert (info.height_px, info.width_px) == want.shape
-    assert pictures.read_and_examine(tmp_path / "a.png")[1] == info
+    assert reading.read_and_examine(tmp_path / "a.png")[1] == info
 
 
 def test_16_bit_grey_can_be_turned(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_16_bit_grey_can_be_turned(tmp_path: Path) -> None:
     note[0x0112] = 6
     values = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) * 100
     Image.fromarray(values).save(tmp_path / "a.png", exif=note)
-    got = pictures.read_image(tmp_path / "a.png")
+    got = reading.read_image(tmp_path / "a.png")
     np.testing.assert_array_equal(np.rint(got[:, :, 0] * 65535), np.rot90(values, -1))
 
 
@@ -193,7 +194,7 @@ def test_flipped_bytes_never_escape_as_another_error(tmp_path: Path) -> None:
             path = tmp_path / f"{trial}.{ending}"
             path.write_bytes(damaged.tobytes())
             try:
-                got = pictures.read_image(path, max_pixels=100_000)
+                got = reading.read_image(path, max_pixels=100_000)
                 assert got.ndim == 3
             except ImageError:
                 pass
@@ -205,10 +206,10 @@ def test_small_large_and_several_frames(tmp_path: Path) -> None:
     Image.new("L", (400, 15)).save(tmp_path / "thin.png")
     assert "400 x 15 px" in _reason(tmp_path / "thin.png")
     Image.new("L", (100, 50)).save(tmp_path / "large.png")
-    assert "100 x 50 px, more than the bound of 0.004999 million pixels" in _reason(
+    assert "100 x 50 px, more than the limit of 0.004999 million pixels" in _reason(
         tmp_path / "large.png", max_pixels=4999
     )
-    assert pictures.read_image(tmp_path / "large.png", 5000).shape == (50, 100, 3)
+    assert reading.read_image(tmp_path / "large.png", 5000).shape == (50, 100, 3)
     frames = [Image.new("RGB", (20, 20), (i * 50, 0, 0)) for i in range(3)]
     for ending in ("gif", "tif", "png", "webp"):
         frames[0].save(tmp_path / f"a.{ending}", save_all=True, append_images=frames[1:])
@@ -218,7 +219,7 @@ def test_small_large_and_several_frames(tmp_path: Path) -> None:
 def test_a_cameras_preview_is_no_second_frame(tmp_path: Path) -> None:
     first, second = Image.new("RGB", (20, 20), (250, 0, 0)), Image.new("RGB", (20, 20))
     first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
-    assert pictures.read_image(tmp_path / "a.jpg")[5, 5, 0] > 0.9
+    assert reading.read_image(tmp_path / "a.jpg")[5, 5, 0] > 0.9
 
 
 def test_pillows_bound_and_warnings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,7 +227,7 @@ def test_pillows_bound_and_warnings_are_put_back(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     filters = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        got = list(pool.map(lambda _: pictures.read_image(tmp_path / "a.png").shape, range(64)))
+        got = list(pool.map(lambda _: reading.read_image(tmp_path / "a.png").shape, range(64)))
     assert got == [(64, 64, 3)] * 64
     assert Image.MAX_IMAGE_PIXELS == 100
     assert list(warnings.filters) == filters
@@ -235,34 +236,46 @@ def test_pillows_bound_and_warnings_are_put_back(tmp_path: Path, monkeypatch: py
 def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("it was decoded"))
-    assert "20000 x 20000 px, more than the bound of 200 million pixels" in _reason(tmp_path / "bomb.png")
+    assert "20000 x 20000 px, more than the limit of 200 million pixels" in _reason(tmp_path / "bomb.png")
 
 
 def test_large_images_may_be_reduced_by_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pictures, "REDUCE_ABOVE_PIXELS", 1000)
+    monkeypatch.setattr(reading, "REDUCE_ABOVE_PIXELS", 1000)
     values = np.random.default_rng(0).integers(0, 256, (130, 205, 3), dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "a.png")
-    got = pictures.read_image(tmp_path / "a.png", at_least_px=16)
+    got = reading.read_image(tmp_path / "a.png", at_least_px=16)
     assert got.shape == (33, 52, 3)
     want = values[4:8, 8:12].astype(np.float64).mean(axis=(0, 1)) / 255
     np.testing.assert_allclose(got[1, 2], want, rtol=1e-5)
     np.testing.assert_allclose(got[-1, -1], values[128:, 204:].mean(axis=(0, 1)) / 255, rtol=1e-5)
-    assert pictures.read_image(tmp_path / "a.png").shape == (130, 205, 3)
+    assert reading.read_image(tmp_path / "a.png").shape == (130, 205, 3)
     grey = Image.fromarray(values[:, :, 0].astype(np.uint16) * 257)
     grey.save(tmp_path / "g.png")
-    np.testing.assert_allclose(
-        pictures.read_image(tmp_path / "g.png", at_least_px=16)[:, :, 0], got[:, :, 0], rtol=1e-5
-    )
+    np.testing.assert_allclose(reading.read_image(tmp_path / "g.png", at_least_px=16)[:, :, 0], got[:, :, 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("limit", [1000, 4_000_000])
+@pytest.mark.parametrize("mode", ["L", "RGB", "I;16"])
+def test_two_sizes_are_those_of_two_readings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, mode: str
+) -> None:
+    monkeypatch.setattr(reading, "REDUCE_ABOVE_PIXELS", limit)
+    values = np.random.default_rng(0).integers(0, 256, (130, 205, 3), dtype=np.uint8)
+    image = Image.fromarray(values[:, :, 0].astype(np.uint16) * 257 if mode == "I;16" else values)
+    (image.convert("L") if mode == "L" else image).save(tmp_path / "a.png")
+    full, small = reading.read_two_sizes(tmp_path / "a.png", 16)
+    np.testing.assert_array_equal(full, reading.read_image(tmp_path / "a.png"))
+    assert torch.equal(small, reading.read_resized(tmp_path / "a.png", 16))
 
 
 def test_read_resized_of_a_reduced_image_stays_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     y, x = np.mgrid[0:256, 0:320]
     Image.fromarray((127 + 120 * np.sin(x / 25) * np.cos(y / 30)).astype(np.uint8)).save(tmp_path / "a.png")
-    plain = pictures.read_resized(tmp_path / "a.png", 32)
+    plain = reading.read_resized(tmp_path / "a.png", 32)
     assert plain.shape == (3, 32, 32)
     assert plain.dtype == torch.float32
-    monkeypatch.setattr(pictures, "REDUCE_ABOVE_PIXELS", 1000)
-    assert (pictures.read_resized(tmp_path / "a.png", 32) - plain).abs().max() < 0.02
+    monkeypatch.setattr(reading, "REDUCE_ABOVE_PIXELS", 1000)
+    assert (reading.read_resized(tmp_path / "a.png", 32) - plain).abs().max() < 0.02
 
 
 def test_masks_of_all_kinds(tmp_path: Path) -> None:
@@ -278,14 +291,14 @@ def test_masks_of_all_kinds(tmp_path: Path) -> None:
     kinds = [whole, whole * 255, whole * 3, want, whole.astype(np.uint16) * 300]
     for image in [*map(Image.fromarray, kinds), palette, clear, colour]:
         image.save(path)
-        got = pictures.read_mask(path)
+        got = reading.read_mask(path)
         assert got.dtype == np.bool_
         np.testing.assert_array_equal(got, want)
     Image.fromarray(whole * 255).resize((100, 120), 0).save(tmp_path / "m.jpg", quality=60)
-    np.testing.assert_array_equal(pictures.read_mask(tmp_path / "m.jpg"), np.repeat(np.repeat(want, 10, 0), 10, 1))
+    np.testing.assert_array_equal(reading.read_mask(tmp_path / "m.jpg"), np.repeat(np.repeat(want, 10, 0), 10, 1))
     path.write_text("x")
     with pytest.raises(ImageError):
-        pictures.read_mask(path)
+        reading.read_mask(path)
 
 
 def test_examine_says_what_it_is(tmp_path: Path) -> None:
@@ -301,28 +314,26 @@ def test_examine_says_what_it_is(tmp_path: Path) -> None:
     }
     for kind, image in kinds.items():
         image.save(tmp_path / "a.png")
-        info = pictures.examine(tmp_path / "a.png")
-        assert info == pictures.ImageInfo(24, 20, kind)
-        values, again = pictures.read_and_examine(tmp_path / "a.png")
+        info = reading.examine(tmp_path / "a.png")
+        assert info == reading.ImageInfo(24, 20, kind)
+        values, again = reading.read_and_examine(tmp_path / "a.png")
         assert again == info
-        np.testing.assert_array_equal(values, pictures.read_image(tmp_path / "a.png"))
+        np.testing.assert_array_equal(values, reading.read_image(tmp_path / "a.png"))
 
 
 def test_resize_is_linear_keeps_constants_and_size() -> None:
     generator = torch.Generator().manual_seed(0)
     a, b = torch.rand(2, 2, 3, 50, 70, generator=generator).double().unbind()
     for size in (16, 64, 96):
-        both = pictures.resize(2 * a - 3 * b, size)
+        both = resize(2 * a - 3 * b, size)
         assert both.shape == (2, 3, size, size)
-        torch.testing.assert_close(both, 2 * pictures.resize(a, size) - 3 * pictures.resize(b, size))
-        torch.testing.assert_close(
-            pictures.resize(torch.full((1, 1, 37, 90), 0.3), size), torch.full((1, 1, size, size), 0.3)
-        )
-        inside = pictures.resize(a, size)
+        torch.testing.assert_close(both, 2 * resize(a, size) - 3 * resize(b, size))
+        torch.testing.assert_close(resize(torch.full((1, 1, 37, 90), 0.3), size), torch.full((1, 1, size, size), 0.3))
+        inside = resize(a, size)
         assert inside.min() >= a.min() - 1e-9
         assert inside.max() <= a.max() + 1e-9
     square = torch.rand(1, 3, 32, 32, generator=generator)
-    assert torch.equal(pictures.resize(square, 32), square)
+    assert torch.equal(resize(square, 32), square)
 
 
 @pytest.mark.parametrize("sides", [(32, 32), (64, 32), (50, 70), (20, 33)])
@@ -330,22 +341,22 @@ def test_resize_is_the_same_by_the_operations_that_all_exported_graphs_know(
     sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = torch.rand(2, 3, *sides, generator=torch.Generator().manual_seed(0)).double()
-    usual = pictures.resize(images, 32)
+    usual = resize(images, 32)
     monkeypatch.setattr("torch.onnx.is_in_onnx_export", lambda: True)
-    torch.testing.assert_close(pictures.resize(images, 32), usual)
+    torch.testing.assert_close(resize(images, 32), usual)
 
 
 def test_resize_averages_and_has_gradients() -> None:
     # A fine checkerboard becomes even grey; without antialiasing it would stay black and white.
     board = ((torch.arange(64)[:, None] + torch.arange(64)[None, :]) % 2).float()[None, None]
-    assert (pictures.resize(board, 16) - 0.5).abs().max() < 0.02
+    assert (resize(board, 16) - 0.5).abs().max() < 0.02
     images = torch.rand(1, 1, 12, 20, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: pictures.resize(x, 5), images)
+    assert torch.autograd.gradcheck(lambda x: resize(x, 5), images)
 
 
 @pytest.mark.slow
-def test_a_image_of_12000_px_square(tmp_path: Path) -> None:
+def test_an_image_of_12000_px_square(tmp_path: Path) -> None:
     # On its own it takes some seconds and 2.4 GB; the warnings of Pillow would be errors here.
     Image.new("RGB", (12_000, 12_000), (51, 102, 153)).save(tmp_path / "a.png", compress_level=1)
-    got = pictures.read_resized(tmp_path / "a.png", 64)
+    got = reading.read_resized(tmp_path / "a.png", 64)
     torch.testing.assert_close(got[:, 3, 5], torch.tensor([0.2, 0.4, 0.6]))

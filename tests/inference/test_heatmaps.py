@@ -1,4 +1,4 @@
-"""Heat overlays, outlines and strips."""
+"""Heat maps and outlines."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from advrad.errors import ConfigError, DataError
-from advrad.inference.heatmaps import _HEAT, _resize, heat_overlay, outline, side_by_side
+from advrad.inference.heatmaps import _HEAT, _resized, heat_overlay, outline
 
 GREY = np.full((24, 32, 3), 0.5, dtype=np.float32)
 
@@ -68,14 +69,31 @@ def test_resize_equals_torch(height: int, width: int, rows: int, columns: int) -
     values = np.random.default_rng(height).random((height, width))
     size = (height * rows, width * columns)
     expected = torch.nn.functional.interpolate(torch.from_numpy(values)[None, None], size=size, mode="bilinear")
-    np.testing.assert_allclose(_resize(values, *size), expected[0, 0].numpy(), atol=1e-12)
+    np.testing.assert_allclose(_resized(values, *size), expected[0, 0].numpy(), atol=1e-12)
 
 
-def test_side_by_side() -> None:
-    strip = side_by_side([GREY, 2 * GREY[:, :10], 0 * GREY], gap_px=4)
-    assert strip.shape == (24, 32 + 4 + 10 + 4 + 32, 3)
-    np.testing.assert_array_equal(strip[0, :, 0], np.repeat([0.5, 1, 1, 1, 0], [32, 4, 10, 4, 32]))
-    np.testing.assert_array_equal(side_by_side([GREY]), GREY)
+def grown(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """The mask and its 4-neighbours, ``steps`` times."""
+    for _ in range(steps):
+        wider = mask.copy()
+        wider[1:] |= mask[:-1]
+        wider[:-1] |= mask[1:]
+        wider[:, 1:] |= mask[:, :-1]
+        wider[:, :-1] |= mask[:, 1:]
+        mask = wider
+    return mask
+
+
+@pytest.mark.parametrize("size", [(40, 30), (700, 300), (5, 900)])
+def test_outlines_are_as_thick_as_said(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    mask = rng.random(size) > 0.97
+    result = outline(np.full((*size, 3), 0.5), mask, (1.0, 0.0, 0.0))
+    steps = max(1, round(max(size) / 256))
+    red = (result == [1.0, 0.0, 0.0]).all(axis=2)
+    dark = (result < 0.1).all(axis=2)
+    np.testing.assert_array_equal(red, mask & grown(~mask, steps))
+    np.testing.assert_array_equal(dark, grown(mask, steps) & ~mask)
 
 
 @pytest.mark.parametrize(
@@ -83,15 +101,12 @@ def test_side_by_side() -> None:
     [
         (lambda: heat_overlay(GREY[..., 0], np.ones((2, 2)), 0, 1), DataError, r"shape \(h, w, 3\)"),
         (lambda: heat_overlay(GREY * np.nan, np.ones((2, 2)), 0, 1), DataError, "image: a value is NaN"),
-        (lambda: heat_overlay(GREY, np.ones((1, 2, 2)), 0, 1), DataError, "score_map"),
-        (lambda: heat_overlay(GREY, np.ones((0, 2)), 0, 1), DataError, "score_map"),
-        (lambda: heat_overlay(GREY, np.full((2, 2), np.inf), 0, 1), DataError, "score_map"),
+        (lambda: heat_overlay(GREY, np.ones((1, 2, 2)), 0, 1), DataError, "anomaly_map"),
+        (lambda: heat_overlay(GREY, np.ones((0, 2)), 0, 1), DataError, "anomaly_map"),
+        (lambda: heat_overlay(GREY, np.full((2, 2), np.inf), 0, 1), DataError, "anomaly_map"),
         (lambda: heat_overlay(GREY, np.ones((2, 2)), 1, 1), ConfigError, "low must be below high"),
         (lambda: heat_overlay(GREY, np.ones((2, 2)), 0, np.nan), ConfigError, "low must be below high"),
         (lambda: outline(GREY, np.ones((2, 2, 1))), DataError, "mask"),
-        (lambda: side_by_side([]), DataError, "one height"),
-        (lambda: side_by_side([GREY, GREY[:3]]), DataError, "one height"),
-        (lambda: side_by_side([GREY], gap_px=-1), ConfigError, "gap_px"),
     ],
 )
 def test_refusals(call: Callable[[], object], error: type[Exception], words: str) -> None:

@@ -58,7 +58,7 @@ def attack(
     followed = None if source is None else load_target(source, device).detector
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Attacking")
-        result = pipeline.attack(job, options, output, source=followed, progress=screen)
+        result = pipeline.run_attack(job, options, output, source=followed, progress=screen).to_dict()
     if not is_first_process():
         return
     if as_json:
@@ -97,7 +97,7 @@ def checks(
     job = _prepare(detector, data, options, device)
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Checking")
-        result = pipeline.check(job, options, output, progress=screen)
+        result = pipeline.run_checks(job, options, output, progress=screen).to_dict()
     if as_json:
         put_json(result)
     else:
@@ -136,7 +136,7 @@ def curve(
     job = _prepare(detector, data, options, device)
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Attacking")
-        result = pipeline.curve(job, options, over, listed, output, progress=screen)
+        result = pipeline.run_curve(job, options, over, listed, output, progress=screen).to_dict()
     if not is_first_process():
         return
     folder = output if output is not None else Path(detector) / "attacks"

@@ -1,21 +1,18 @@
-"""Single images: from a file to an array, and to the working size.
+"""Read single images: from a file to an array, and to the working size.
 
-What is read is what a viewer would show: turned as its EXIF note says, palette and CMYK as colour. Colour
-profiles are not applied, so equal numbers in a file stay equal numbers here.
+Images are read as a viewer shows them: rotated as their EXIF data say, palette and CMYK as colour. Colour profiles are
+not applied, so equal numbers in two files stay equal.
 
-Transparency is laid on mid-grey (128 of 255). The colours that a file stores under transparent pixels are
-chance and must not be judged. White or black would hide the edge of a white or black product, where defects
-often are; against mid-grey both show.
+Transparent pixels become mid-grey (128 of 255). Their stored colours are arbitrary and must not affect the score. White
+or black would hide the edge of a white or black product, where defects are common.
 
-Pillow can read more than one frame, but a verdict on the first frame of several would silently skip the
-others, so such a file is refused. The one exception are formats whose further frames belong to the first: a
-camera's preview (MPO) and layers (PSD).
+A file with several frames is refused, because a verdict on the first frame would ignore the others. Exceptions are
+formats whose further frames belong to the first: previews (MPO) and layers (PSD).
 """
 
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from advrad.data.pillow_limits import PILLOW_LIMITS
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import resize, to_tensor
 from advrad.errors import ImageError
@@ -33,14 +31,16 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+Array = npt.NDArray[np.float32]
+
 MIN_SIDE_PX = 16
-"""An image with a smaller side shows no product."""
+"""Smallest accepted side of an image."""
 
 REDUCE_ABOVE_PIXELS = 4_000_000
-"""Larger images are averaged over whole blocks of pixels before they become float, if the caller allows."""
+"""Larger images may be averaged over blocks of pixels before they become float; see :func:`read_image`."""
 
 LARGE_PIXELS = 32_000_000
-"""Larger images are decoded one at a time, so that threads do not fill the memory together."""
+"""Larger images are decoded one at a time, to bound the memory that several threads take together."""
 
 _ONE_AT_A_TIME = threading.Lock()
 _ONE_IMAGE_FORMATS = ("MPO", "PSD")
@@ -58,12 +58,12 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What an image is, as it will be seen.
+    """Size and pixel type of an image.
 
     Attributes:
-        width_px: after turning as EXIF says.
-        height_px: after turning as EXIF says.
-        kind: its pixels in words, such as ``8-bit grey``.
+        width_px: Width after the rotation in the EXIF data.
+        height_px: Height after the rotation in the EXIF data.
+        kind: Pixel type in words, such as ``8-bit grey``.
     """
 
     width_px: int
@@ -71,120 +71,97 @@ class ImageInfo:
     kind: str
 
 
-class _PillowSettings:
-    """Pillow's own bound and warnings, put aside while any thread reads.
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | None = None) -> Array:
+    """Read an image as colour.
 
-    Pillow's bound is one global number, which warns from 89 MP on and refuses from 179 MP on. The bound here
-    is an argument and is checked before anything is decoded. Both Pillow's number and Python's warning
-    filters belong to the whole process, so threads are counted: the first to come puts them aside, the last
-    to go puts them back.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._bound: int | None = None
-        self._warnings: warnings.catch_warnings[None] | None = None
-
-    @contextmanager
-    def aside(self) -> Iterator[None]:
-        from PIL import Image
-
-        with self._lock:
-            if self._users == 0:
-                self._warnings = warnings.catch_warnings()
-                self._warnings.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\b")
-                self._bound, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            self._users += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0 and self._warnings is not None:
-                    Image.MAX_IMAGE_PIXELS = self._bound
-                    self._warnings.__exit__(None, None, None)
-
-
-_SETTINGS = _PillowSettings()
-
-
-def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | None = None) -> npt.NDArray[np.float32]:
-    """Read one image as colour.
-
-    Grey is repeated to three channels. 16-bit grey keeps all its bits and is divided by 65535, whatever its
-    brightest pixel; so are 32-bit integers, if they fit; float images must already lie in [0, 1]. Pillow
-    reads 16-bit colour as 8-bit. See the module for transparency, turning and several frames.
+    Grey values are repeated in three channels. 16-bit grey and 32-bit integers are divided by 65535; float images must
+    lie in [0, 1]. Pillow reads 16-bit colour as 8-bit. For transparency, rotation and frames see the module.
 
     Args:
-        path: the file.
-        max_pixels: bound on width x height, checked before decoding.
-        at_least_px: if given, an image above 4 MP may come back smaller (averaged over whole blocks of
-            pixels), its shorter side still at least twice this. Saves memory where it will be resized to this
-            size anyway.
+        path: Image file.
+        max_pixels: Largest accepted width times height; checked before decoding.
+        at_least_px: If given, images above 4 million pixels may be averaged over blocks of pixels to save memory;
+            their shorter side stays at least twice this. Use it for images that are resized to this size anyway.
 
     Returns:
-        (h, w, 3) float32 in [0, 1].
+        The image, (h, w, 3) float32 in [0, 1].
 
     Raises:
-        ImageError: it cannot be read, is too large, smaller than 16 px or holds several frames.
+        ImageError: The file cannot be read, is too large, has a side below 16 px, or holds several frames.
+
+    Example:
+        >>> from advrad.data import read_image
+        >>> read_image("part-0001.png").shape  # doctest: +SKIP
+        (480, 640, 3)
     """
     return read_and_examine(path, max_pixels, at_least_px=at_least_px)[0]
 
 
 def read_and_examine(
     path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | None = None
-) -> tuple[npt.NDArray[np.float32], ImageInfo]:
-    """Read one image as colour, and say what it is.
+) -> tuple[Array, ImageInfo]:
+    """Read an image as colour, with its size and pixel type.
 
     Args:
-        path: as in `read_image`.
-        max_pixels: as in `read_image`.
-        at_least_px: as in `read_image`.
+        path: Image file.
+        max_pixels: Largest accepted width times height.
+        at_least_px: Permission to reduce large images, as in :func:`read_image`.
 
     Returns:
-        The image as `read_image` gives it, and what it is in its file.
+        The image as of :func:`read_image`; size and pixel type of the file.
 
     Raises:
-        ImageError: as in `read_image`.
+        ImageError: The image cannot be read; see :func:`read_image`.
     """
-    path = Path(path)
-    with _opened(path, max_pixels) as image:
-        _check_side(path, image)
-        kind = _kind(image)
-        _load_turned(image)
-        info = ImageInfo(image.width, image.height, kind)
-        values, top = _colour(path, image)
-        if at_least_px is not None and values.shape[0] * values.shape[1] > REDUCE_ABOVE_PIXELS:
-            values = _block_means(values, min(values.shape[:2]) // (2 * at_least_px))
-    del image  # a large image is not held twice while it becomes float
-    result = values.astype(np.float32, copy=False)
-    if top != 1:
-        result = np.divide(result, np.float32(top), out=result if result is not values else None)
-    if result.ndim == 2:
-        result = np.repeat(result[:, :, None], 3, axis=2)
-    return result, info
+    with _decoded(Path(path), max_pixels) as (values, white, info):
+        reduced = values if at_least_px is None else _reduced(values, at_least_px)
+        del values  # a large image is not held twice while it becomes float
+    return _as_colour(reduced, white), info
+
+
+def read_two_sizes(path: Path, size_px: int, max_pixels: int = MAX_PIXELS) -> tuple[Array, Tensor]:
+    """Read an image once, at its own size and at the working size.
+
+    Args:
+        path: Image file.
+        size_px: Side of the working size.
+        max_pixels: Largest accepted width times height.
+
+    Returns:
+        The image as of :func:`read_image`, (h, w, 3), and as of :func:`read_resized`, (3, size_px, size_px).
+
+    Raises:
+        ImageError: The image cannot be read; see :func:`read_image`.
+    """
+    with _decoded(Path(path), max_pixels) as (values, white, _):
+        reduced = _reduced(values, size_px)
+    full = _as_colour(values, white)
+    small = full if reduced is values else _as_colour(reduced, white)
+    return full, resize(to_tensor(small)[None], size_px)[0]
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:
-    """Read a ground-truth mask: whatever is neither black nor transparent is defect.
+    """Read a ground-truth mask: pixels that are neither black nor transparent are anomalous.
 
-    So masks of 0 and 255, of 0 and 1, of small class numbers and of palette colours all mean the same. In a
-    JPEG, whose black is never quite black, the defect begins at half brightness.
+    Masks with values 0 and 255, 0 and 1, class numbers or palette colours are all understood. In a JPEG, where black is
+    not exactly 0, pixels of at least half brightness are anomalous.
+
+    Args:
+        path: Mask file.
+        max_pixels: Largest accepted width times height.
 
     Returns:
-        (h, w) bool, True where defective.
+        The mask, (h, w) bool, True where anomalous.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: The file cannot be read.
     """
     path = Path(path)
     with _opened(path, max_pixels) as image:
         lossy = image.format in ("JPEG", "MPO")
-        _load_turned(image)
+        _load_rotated(image)
         if _transparent(image):
-            image = _laid_on(image, (0, 0, 0))
+            image = _on_background(image, (0, 0, 0))
         elif image.mode not in ("1", "L", "I", "F") and not image.mode.startswith("I;16"):
             image = image.convert("RGB")
         values = np.asarray(image)
@@ -193,56 +170,80 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]
 
 
 def read_resized(path: Path, size_px: int, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Read one image at the working size: the way every image takes, in training as later in use.
+    """Read an image at the working size, in training and prediction alike.
+
+    Args:
+        path: Image file.
+        size_px: Side of the square to which the image is resized.
+        max_pixels: Largest accepted width times height.
 
     Returns:
-        (3, size_px, size_px) float32 in [0, 1].
+        The image, (3, size_px, size_px) float32 in [0, 1].
 
     Raises:
-        ImageError: as in `read_image`.
+        ImageError: The image cannot be read; see :func:`read_image`.
     """
     return resize(to_tensor(read_image(path, max_pixels, at_least_px=size_px))[None], size_px)[0]
 
 
 def examine(path: Path, max_pixels: int = MAX_PIXELS) -> ImageInfo:
-    """Say what an image is, from its header alone where the format allows.
+    """Read size and pixel type of an image, from its header alone if the format allows.
 
     Args:
-        path: the file.
-        max_pixels: bound on width x height.
+        path: Image file.
+        max_pixels: Largest accepted width times height.
 
     Raises:
-        ImageError: as in `read_image`, but damage behind the header may go unseen.
+        ImageError: The image cannot be read; damage behind the header may go unnoticed.
     """
     path = Path(path)
     with _opened(path, max_pixels) as image:
         _check_side(path, image)
         kind = _kind(image)
         width_px, height_px = image.size
-        # EXIF 5 to 8 are the four turns that swap the sides.
+        # EXIF orientations 5 to 8 swap the sides.
         if image.getexif().get(0x0112) in (5, 6, 7, 8):
             width_px, height_px = height_px, width_px
     return ImageInfo(width_px, height_px, kind)
 
 
 @contextmanager
+def _decoded(path: Path, max_pixels: int) -> Iterator[tuple[npt.NDArray[Any], float, ImageInfo]]:
+    """Pixels of an image as (h, w) or (h, w, 3) of any type, the value of white, and size and pixel type."""
+    with _opened(path, max_pixels) as image:
+        _check_side(path, image)
+        kind = _kind(image)
+        _load_rotated(image)
+        info = ImageInfo(image.width, image.height, kind)
+        yield *_colour(path, image), info
+
+
+def _as_colour(values: npt.NDArray[Any], white: float) -> Array:
+    """Pixels of any type as (h, w, 3) float32 in [0, 1]."""
+    result = values.astype(np.float32, copy=False)
+    if white != 1:
+        result = np.divide(result, np.float32(white), out=result if result is not values else None)
+    return np.repeat(result[:, :, None], 3, axis=2) if result.ndim == 2 else result
+
+
+@contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """Open an image; every failure in the block becomes a ImageError in plain words."""
+    """Open an image; every error in the block becomes an ImageError."""
     from PIL import Image, UnidentifiedImageError
 
-    with _SETTINGS.aside():
+    with PILLOW_LIMITS.off():
         try:
             _check_file(path)
             with Image.open(path) as image:
                 if image.width * image.height > max_pixels:
                     raise ImageError(
                         path,
-                        f"is {image.width} x {image.height} px, more than the bound of {max_pixels / 1e6:g} "
-                        "million pixels (max_pixels); scale it down or raise the bound",
+                        f"is {image.width} x {image.height} px, more than the limit of {max_pixels / 1e6:g} "
+                        "million pixels (max_pixels); scale it down or raise the limit",
                     )
                 frames = getattr(image, "n_frames", 1)
                 if frames > 1 and image.format not in _ONE_IMAGE_FORMATS:
-                    raise ImageError(path, f"holds {frames} frames; save each as an image of its own")
+                    raise ImageError(path, f"holds {frames} frames; save each as a separate image")
                 with _ONE_AT_A_TIME if image.width * image.height > LARGE_PIXELS else nullcontext():
                     yield image
         except ImageError:
@@ -250,12 +251,11 @@ def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
         except UnidentifiedImageError:
             raise ImageError(path, _what_else(path)) from None
         except MemoryError:
-            raise ImageError(path, "needs more memory than there is; scale it down") from None
+            raise ImageError(path, "needs more memory than is available; scale it down") from None
         except PermissionError:
             raise ImageError(path, "may not be read (permission denied)") from None
         except Exception as error:
-            # Pillow's decoders meet damage with errors of nearly every type (SyntaxError, struct.error,
-            # KeyError ...).
+            # For damaged files Pillow's decoders raise errors of nearly every type (SyntaxError, struct.error ...).
             raise ImageError(path, _damage(error)) from error
 
 
@@ -277,7 +277,7 @@ def _check_file(path: Path) -> None:
 
 
 def _what_else(path: Path) -> str:
-    """Say what a file that is no image seems to be."""
+    """Describe a file that is not an image."""
     with path.open("rb") as file:
         start = file.read(512)
     if start.startswith(b"version https://git-lfs"):
@@ -293,10 +293,10 @@ def _damage(error: Exception) -> str:
     return f"is damaged or not supported ({text or type(error).__name__})"
 
 
-def _load_turned(image: Image.Image) -> None:
+def _load_rotated(image: Image.Image) -> None:
     from PIL import ImageOps
 
-    # Truncation is found here, in words of its own, and not while some conversion runs.
+    # Finds truncation here, before any conversion.
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
 
@@ -307,7 +307,7 @@ def _transparent(image: Image.Image) -> bool:
     )
 
 
-def _laid_on(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+def _on_background(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
     from PIL import Image
 
     seen = image.convert("RGBA")
@@ -317,15 +317,14 @@ def _laid_on(image: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
 
 
 def _colour(path: Path, image: Image.Image) -> tuple[npt.NDArray[Any], float]:
-    """Pixels as (h, w) or (h, w, 3) of any type, and the number that stands for white."""
+    """Pixels as (h, w) or (h, w, 3) of any type, and the value of white."""
     if image.mode.startswith("I;16"):
         return np.asarray(image), 65535
     if image.mode in ("I", "F"):
         values = np.asarray(image)
         low, high = float(values.min()), float(values.max())
         top, kind = (65535, "32-bit integer") if image.mode == "I" else (1, "float")
-        # NaN fails the comparison too. Stretching each image to its own range would hide brightness
-        # defects.
+        # NaN fails the comparison, too. Stretching each image to its own range would hide defects of brightness.
         if not (low >= 0 and high <= top):
             raise ImageError(
                 path,
@@ -333,18 +332,20 @@ def _colour(path: Path, image: Image.Image) -> tuple[npt.NDArray[Any], float]:
             )
         return values, top
     if _transparent(image):
-        return np.asarray(_laid_on(image, _MID_GREY)), 255
+        return np.asarray(_on_background(image, _MID_GREY)), 255
     if image.mode in ("1", "L"):
         return np.asarray(image.convert("L")), 255
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), 255
 
 
-def _block_means(values: npt.NDArray[Any], side_px: int) -> npt.NDArray[Any]:
-    """Means over blocks of side_px x side_px; blocks at the right and lower edge may be smaller.
+def _reduced(values: npt.NDArray[Any], at_least_px: int) -> npt.NDArray[Any]:
+    """Pixels of a large image, averaged over squares; the shorter side stays at least twice ``at_least_px``.
 
-    Strip by strip, so that the float copy is never larger than one strip.
+    Works strip by strip, so that the float copy is never larger than one strip. Squares at the right and lower edge may
+    be smaller.
     """
-    if side_px < 2:
+    side_px = min(values.shape[:2]) // (2 * at_least_px)
+    if values.shape[0] * values.shape[1] <= REDUCE_ABOVE_PIXELS or side_px < 2:
         return values
     height, width = values.shape[:2]
     starts = np.arange(0, width, side_px)
@@ -361,7 +362,7 @@ def _kind(image: Image.Image) -> str:
     mode = image.mode
     if mode.startswith("I;16"):
         return "16-bit grey"
-    # The decoder's raw mode is the only trace of 16-bit colour.
+    # Only the decoder's raw mode tells 16-bit colour from 8-bit.
     tile = getattr(image, "tile", None) or []
     if mode in ("RGB", "RGBA", "LA") and any(";16" in str(part) for part in tile):
         return "16-bit colour, read as 8-bit"

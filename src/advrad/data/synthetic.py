@@ -160,6 +160,8 @@ def _specks(rng: Rng, image: Array, donor: Array) -> Array:
 
 def _warp(rng: Rng, image: Array, donor: Array) -> Array:
     """Deformation: the image is pushed, swirled or pinched inside a window."""
+    from scipy.ndimage import map_coordinates
+
     where = _window(rng, image, 0.1, 0.4)
     region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
@@ -178,15 +180,7 @@ def _warp(rng: Rng, image: Array, donor: Array) -> Array:
         move_y, move_x = y * scale, x * scale
     at_y = np.clip((y + move_y + 1) / 2 * (rows - 1), 0, rows - 1)
     at_x = np.clip((x + move_x + 1) / 2 * (columns - 1), 0, columns - 1)
-    y0, x0 = np.floor(at_y).astype(int), np.floor(at_x).astype(int)
-    y1, x1 = np.minimum(y0 + 1, rows - 1), np.minimum(x0 + 1, columns - 1)
-    fy, fx = at_y - y0, at_x - x0
-    moved = (
-        region[:, y0, x0] * (1 - fy) * (1 - fx)
-        + region[:, y0, x1] * (1 - fy) * fx
-        + region[:, y1, x0] * fy * (1 - fx)
-        + region[:, y1, x1] * fy * fx
-    )
+    moved = [map_coordinates(channel, (at_y, at_x), order=1, mode="nearest") for channel in region]
     out = image.copy()
     out[:, where[0], where[1]] = moved
     return out

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from advrad.data.layouts import find_records
 from advrad.demo.flange.render import write_product
-from advrad.detectors.config import RecordedFigures
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import CONFIG_NAME, save_figures
 from advrad.inference.evaluation import EvaluationResult, evaluate
@@ -71,7 +70,7 @@ def run_demo(folder: Path, options: RunOptions, progress: ProgressReporter = SIL
     detector = load_detector(folder)
     progress.stage("Evaluating")
     evaluation = evaluate(detector, find_records(data), progress=progress)
-    save_figures(folder, RecordedFigures.model_validate(evaluation.figures))
+    save_figures(folder, evaluation.figures)
     progress.stage("Writing the report")
     report = folder / REPORT_NAME
     write_report(report, report_content(evaluation, detector, folder))

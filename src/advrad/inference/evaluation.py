@@ -1,198 +1,334 @@
-"""Measuring a detector on the test images of a data set."""
+"""Measure a detector on labelled test images."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from advrad import metrics
+from advrad.detectors.probing import score_images
 from advrad.data import shortcuts
-from advrad.data.layouts import Dataset
-from advrad.data.loading import load_images, load_masks
+from advrad.data.labelled import LabelledImages, load_labelled
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.detectors.advrad import AdvRAD
-from advrad.errors import CheckpointError, DataError, ImageError
-from advrad.utils.files import write_text
+from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.config import DefectFigures, RecordedFigures
+from advrad.detectors.wrappers import as_detector
+from advrad.errors import CheckpointError, ImageError
+from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.seeding import seed_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from advrad.data.labelled import DataSource
+
+FIGURES_NAME, SCORES_NAME = "evaluation.json", "scores.jsonl"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class EvaluationResult:
-    """A detector measured on n test images.
+    """Figures of a detector on n test images. A figure is None where it cannot be measured.
 
     Attributes:
-        labels: (n,) 0 or 1.
-        scores: (n,) larger is more anomalous.
-        defects: n names, ``good`` for normal images.
-        records: the n images.
-        maps: (n, s, s) score maps.
-        masks: (n, s, s) ground truth; all False where it is not known.
-        known: (n,) whether the ground truth of an image is known.
-        figures: plain JSON values: ``image_auroc``, ``image_auroc_ci``, ``pixel_auroc``, ``aupro``, ``tpr``,
-            ``fpr``, ``threshold``, ``n_good``, ``n_defect`` and, by defect, ``per_defect`` (``n``, ``auroc``
-            against all normal images, ``tpr``), ``shortcuts`` (the AUROC with which brightness, contrast or
-            sharpness alone tells good from anomalous images; see :mod:`advrad.data.shortcuts`) and ``warnings``
-            (texts to be shown wherever the figures are). None, or empty, where it cannot be measured: without
-            good or without anomalous images, without masks, without a threshold.
-        category: name of the product.
-        skipped: images that were left out.
-        notes: what is worth telling.
+        image_auroc: AUROC over images; None without images of both classes.
+        image_auroc_ci: 95 % bootstrap interval of ``image_auroc``.
+        pixel_auroc: AUROC over pixels; None without anomaly maps or masks.
+        aupro: Area under the per-region overlap curve, for false-positive rates up to 30 %; None as ``pixel_auroc``.
+        tpr: Share of anomalous images above the threshold; None without a threshold.
+        fpr: Share of normal images above the threshold; None without a threshold.
+        threshold: Threshold of the score; None if the detector has none.
+        n_normal: Number of normal images.
+        n_anomalous: Number of anomalous images.
+        per_defect: Figures by name of the defect.
+        shortcuts: AUROC with which brightness, contrast or sharpness alone separates normal from anomalous images.
+        warnings: Texts to show wherever the figures are shown.
+        category: Name of the product.
+        names: Names of the images, n.
+        labels: Labels, (n,): 0 for normal, 1 for anomalous.
+        scores: Anomaly scores, (n,); larger is more anomalous.
+        defects: Defect names, n; ``good`` for normal images.
+        maps: Anomaly maps, (n, h, w); None if the detector gives none of the images' size.
+        masks: Ground-truth masks, (n, h, w); all False where the mask is not known.
+        mask_known: Whether the mask of each image is known, (n,).
+        records: Files of the images, n; empty if the images were tensors.
+        skipped: Errors of the files that were left out.
+        notes: Messages for the user.
+
+    Example:
+        >>> import advrad, torch
+        >>> images = torch.rand(6, 3, 16, 16) * 0.5
+        >>> images[3:, :, 4:8, 4:8] = 1.0  # a bright spot
+        >>> result = advrad.evaluate(lambda images: images.amax(1, keepdim=True), (images, [0, 0, 0, 1, 1, 1]))
+        >>> result.image_auroc
+        1.0
+        >>> result.to_dict()["n_defect"]
+        3
     """
 
+    image_auroc: float | None
+    image_auroc_ci: tuple[float, float] | None
+    pixel_auroc: float | None
+    aupro: float | None
+    tpr: float | None
+    fpr: float | None
+    threshold: float | None
+    n_normal: int
+    n_anomalous: int
+    per_defect: Mapping[str, DefectFigures]
+    shortcuts: Mapping[str, float]
+    warnings: tuple[str, ...]
+    category: str
+    names: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float64]
     defects: tuple[str, ...]
-    records: tuple[Record, ...]
-    maps: npt.NDArray[np.float32]
-    masks: npt.NDArray[np.bool_]
-    known: npt.NDArray[np.bool_]
-    figures: dict[str, Any]
-    category: str
+    maps: npt.NDArray[np.float32] | None = None
+    masks: npt.NDArray[np.bool_] | None = None
+    mask_known: npt.NDArray[np.bool_] | None = None
+    records: tuple[Record, ...] = ()
     skipped: tuple[ImageError, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def figures(self) -> RecordedFigures:
+        """The figures alone, as a model folder stores them."""
+        return RecordedFigures(**{name: getattr(self, name) for name in RecordedFigures.model_fields})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        return self.figures.to_dict()
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``evaluation.json`` with the figures and ``scores.jsonl`` with the score of each image.
+
+        Args:
+            folder: Folder for the files; made if missing.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        place = make_folder(Path(folder))
+        write_json(place / FIGURES_NAME, self.to_dict())
+        write_scores(place / SCORES_NAME, self)
+
+    def __repr__(self) -> str:
+        def shown(value: float | None) -> str:
+            return "None" if value is None else f"{value:.4g}"
+
+        low, high = self.image_auroc_ci or (None, None)
+        parts = [
+            f"category={self.category!r}",
+            f"image_auroc={shown(self.image_auroc)}",
+            f"image_auroc_ci=({shown(low)}, {shown(high)})" if self.image_auroc_ci else "image_auroc_ci=None",
+            *(f"{name}={shown(getattr(self, name))}" for name in ("pixel_auroc", "aupro", "tpr", "fpr", "threshold")),
+            f"n_normal={self.n_normal}",
+            f"n_anomalous={self.n_anomalous}",
+        ]
+        return f"EvaluationResult({', '.join(parts)})"
+
 
 def evaluate(
-    detector: AdvRAD,
-    dataset: Dataset,
+    detector: AdvRAD | AnomalyDetector | Callable[..., Any],
+    data: DataSource,
     *,
     options: DataOptions = DataOptions(),
     seed: int = 0,
     progress: ProgressReporter = SILENT,
     batch_size: int = 8,
 ) -> EvaluationResult:
-    """Measure a detector on the test split; no other image is looked at.
+    """Measure a detector on test images.
 
     Args:
-        detector: with or without a threshold.
-        dataset: as of :func:`advrad.data.layouts.find_records`.
-        options: Bound on each image, and whether images and masks that cannot be read are left out.
-        seed: of the interval's resampling.
-        progress: Receives the progress.
-        batch_size: images at a time; does not change the figures.
+        detector: Detector: AdvRAD, or anything that :func:`advrad.wrap` takes.
+        data: Test images: a folder (its test split), ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule,
+            or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1 (anomalous).
+        options: How image files are found and read.
+        seed: Seed of the bootstrap intervals, and of the noise of a detector that does not name its own noise seed.
+        progress: Receives the number of scored images.
+        batch_size: Images per batch; does not change the figures.
+
+    Returns:
+        The figures, and the score of each image.
 
     Raises:
-        DataError: there is no test image.
-        ImageError: an image or a mask cannot be read, unless ``skip_bad``.
+        DataError: There are no test images, or the tensors have a wrong shape, type or range.
+        ImageError: An image or a mask cannot be read, unless ``options.skip_bad``.
+        CheckpointError: An AdvRAD detector gives a score that is not finite.
+        DetectorError: Another detector gives something that is not a score.
+
+    Example:
+        >>> import advrad, torch
+        >>> images, labels = torch.rand(8, 3, 16, 16), [0, 1] * 4
+        >>> result = advrad.evaluate(lambda images: images.mean((1, 2, 3)), (images, labels))
+        >>> (result.n_normal, result.n_anomalous, result.pixel_auroc)
+        (4, 4, None)
     """
-    wanted = [record for record in dataset.records if record.split == "test"]
-    if not wanted:
-        raise DataError(
-            f"{dataset.root}: has no test images; put some beside the good ones, as test/good and"
-            " test/<defect>, or as good/ and <defect>/"
-        )
-    size_px = detector.size_px
-    # Masks first: they are quick to read, and a wrong one should not cost the scoring.
-    stack = load_images(wanted, size_px, options)
-    records = stack.records
-    masks, known = load_masks(records, size_px, options)
-    maps = np.empty((len(records), size_px, size_px), dtype=np.float32)
-    scores = np.empty(len(records), dtype=np.float64)
-    statistics = []
-    for start in range(0, len(records), batch_size):
-        part = slice(start, min(start + batch_size, len(records)))
-        images = stack.batch(part)
-        statistics.append(shortcuts.describe(images.numpy()))
-        batch_scores, batch_maps, _ = detector.predict_batch(images)
-        scores[part], maps[part] = batch_scores.numpy(), batch_maps[:, 0].numpy()
-        progress.update(part.stop, len(records))
-    if not (np.isfinite(scores).all() and np.isfinite(maps).all()):
-        raise CheckpointError("a score is not a finite number; the model is damaged or diverged: train it again")
-    labels = np.array([record.label for record in records], dtype=np.int64)
-    defects = tuple(record.defect for record in records)
-    calibration = detector.detector_config.calibration
-    threshold = None if calibration is None else calibration.threshold
-    told_apart = shortcuts.separations(labels, shortcuts.gather(statistics), seed=seed)
-    figures = measure(labels, scores, defects, masks, maps, known, threshold, seed) | {
-        "shortcuts": shortcuts.areas(told_apart),
-        "warnings": shortcuts.warn_of_shortcuts(told_apart),
-    }
-    notes = list(stack.notes)
-    if not labels.any() or labels.all():
-        kind = "good" if labels.all() else "defective"
-        notes.append(f"there is no {kind} test image, so the figures that need both kinds are not measured")
-    unknown = int((~known).sum())
-    if unknown:
-        notes.append(f"anomalous images without a usable mask, left out of the pixel figures: {unknown}")
+    target = detector if isinstance(detector, AdvRAD) else as_detector(detector)
+    images = load_labelled(data, target.size_px or 256, options, both_classes=False)
+    if isinstance(target, AdvRAD):
+        calibration = target.detector_config.calibration
+        threshold = None if calibration is None else calibration.threshold
+    else:
+        images.check_size(target.size_px)
+        threshold = target.threshold
+    scores, maps, statistics = _score(target, images, seed, batch_size, progress)
+    known = images.mask_known
+    pixels = None if maps is None or images.masks is None or known is None else (images.masks[known], maps[known])
+    figures = compute_figures(images.labels, scores, images.defects, threshold, pixels=pixels, seed=seed)
+    separations = shortcuts.separations(images.labels, shortcuts.gather(statistics), seed=seed) if statistics else ()
     return EvaluationResult(
-        labels,
-        scores,
-        defects,
-        records,
-        maps,
-        masks,
-        known,
-        figures,
-        dataset.category,
-        stack.skipped,
-        tuple(notes),
+        **dict(figures)
+        | {
+            "shortcuts": shortcuts.areas(separations),
+            "warnings": tuple(shortcuts.warn_of_shortcuts(separations)),
+        },
+        category=images.category,
+        names=images.names,
+        labels=images.labels,
+        scores=scores,
+        defects=images.defects,
+        maps=maps,
+        masks=images.masks,
+        mask_known=known,
+        records=images.records,
+        skipped=images.skipped,
+        notes=(*images.notes, *_notes(images)),
     )
 
 
-def measure(
+def _score(
+    detector: AdvRAD | AnomalyDetector, images: LabelledImages, seed: int, batch_size: int, progress: ProgressReporter
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None, list[shortcuts.Statistics]]:
+    """Scores (n,), anomaly maps (n, h, w) if there are any of the images' size, and brightness statistics."""
+    count = len(images)
+    scores = np.empty(count, dtype=np.float64)
+    maps: npt.NDArray[np.float32] | None = np.empty((count, *images.size), dtype=np.float32)
+    statistics: list[shortcuts.Statistics] = []
+    for start in range(0, count, batch_size):
+        part = slice(start, min(start + batch_size, count))
+        batch = images.batch(part)
+        if batch.shape[1] == 3 and min(images.size) >= 3:
+            statistics.append(shortcuts.describe(batch.numpy()))
+        scores[part], found = _score_batch(detector, batch, seed)
+        if maps is not None and found is not None and found.shape[1:] == images.size:
+            maps[part] = found
+        else:
+            maps = None
+        progress.update(part.stop, count)
+    return scores, maps, statistics
+
+
+def _score_batch(
+    detector: AdvRAD | AnomalyDetector, batch: Tensor, seed: int
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None]:
+    if not isinstance(detector, AdvRAD):
+        noise_seed = detector.noise_seed
+        return score_images(detector, batch, seed_of(seed, "score") if noise_seed is None else noise_seed)
+    output = detector.predict_batch(batch)
+    values, found = output.scores.double().numpy(), output.anomaly_maps[:, 0].numpy()
+    if not (np.isfinite(values).all() and np.isfinite(found).all()):
+        raise CheckpointError("a score is not a finite number; the model is damaged or diverged: train it again")
+    return values, found
+
+
+def _notes(images: LabelledImages) -> list[str]:
+    """What the user should know of figures that are missing."""
+    notes = []
+    if not images.labels.any() or images.labels.all():
+        missing = "normal" if images.labels.all() else "anomalous"
+        notes.append(f"there is no {missing} test image, so the figures that need both classes are not measured")
+    unknown = 0 if images.mask_known is None else int((~images.mask_known).sum())
+    if unknown:
+        notes.append(f"anomalous images without a usable mask, left out of the pixel figures: {unknown}")
+    return notes
+
+
+def compute_figures(
     labels: npt.NDArray[np.int64],
     scores: npt.NDArray[np.float64],
-    defects: tuple[str, ...],
-    masks: npt.NDArray[np.bool_],
-    maps: npt.NDArray[np.float32],
-    known: npt.NDArray[np.bool_],
+    defects: Sequence[str],
     threshold: float | None,
+    *,
+    pixels: tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]] | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
-    """The figures that follow from the scores; see :class:`EvaluationResult`.
+) -> RecordedFigures:
+    """Compute the figures that follow from scores and anomaly maps.
 
     Args:
-        labels: (n,) 0 or 1, n >= 1.
-        scores: (n,) finite.
-        defects: n names.
-        masks: (n, h, w).
-        maps: (n, h, w) finite.
-        known: (n,) whether ``masks`` holds for an image.
-        threshold: None without calibration.
-        seed: of the interval's resampling.
+        labels: Labels, (n,) with n >= 1: 0 for normal, 1 for anomalous.
+        scores: Scores, (n,), finite.
+        defects: Defect names, n.
+        threshold: Threshold of the score; None if there is none.
+        pixels: Masks and anomaly maps, both (m, h, w), of the images whose mask is known; None if there are none.
+        seed: Seed of the bootstrap interval.
     """
-    bad = labels.astype(bool)
-    both = bool(bad.any() and not bad.all())
-    seen = masks[known]
-    pixels = bool(seen.any() and not seen.all())
-    good = scores[~bad]
+    anomalous = labels.astype(bool)
+    both = bool(anomalous.any() and not anomalous.all())
+    masks, maps = (None, None) if pixels is None else pixels
+    measurable = masks is not None and bool(masks.any() and not masks.all())
+    return RecordedFigures(
+        image_auroc=metrics.auroc(labels, scores) if both else None,
+        image_auroc_ci=metrics.auroc_interval(labels, scores, seed=seed) if both else None,
+        pixel_auroc=metrics.pixel_auroc(masks, maps) if measurable else None,  # type: ignore[arg-type]
+        aupro=metrics.aupro(masks, maps) if measurable else None,  # type: ignore[arg-type]
+        tpr=metrics.share_above(scores[anomalous], threshold),
+        fpr=metrics.share_above(scores[~anomalous], threshold),
+        threshold=threshold,
+        n_normal=int((~anomalous).sum()),
+        n_anomalous=int(anomalous.sum()),
+        per_defect=figures_by_defect(labels, scores, defects, threshold),
+    )
 
-    per_defect = {}
+
+def figures_by_defect(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, defects: Sequence[str], threshold: float | None
+) -> dict[str, DefectFigures]:
+    """Compute the figures of each kind of defect.
+
+    Args:
+        labels: Labels, (n,): 0 for normal, 1 for anomalous.
+        scores: Scores, (n,), finite.
+        defects: Defect names, n.
+        threshold: Threshold of the score; None if there is none.
+
+    Returns:
+        The figures by name of the defect, in alphabetical order.
+    """
+    anomalous, values = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
+    normal = values[~anomalous]
     names = np.array(defects, dtype=object)
-    for name in sorted(set(names[bad])):
-        part = scores[bad & (names == name)]
-        truth = np.repeat([0, 1], [good.size, part.size])
-        area = metrics.auroc(truth, np.concatenate([good, part])) if good.size else None
-        per_defect[str(name)] = {"n": int(part.size), "auroc": area, "tpr": metrics.share_above(part, threshold)}
-    return {
-        "image_auroc": metrics.auroc(labels, scores) if both else None,
-        "image_auroc_ci": list(metrics.auroc_interval(labels, scores, seed=seed)) if both else None,
-        "pixel_auroc": metrics.pixel_auroc(seen, maps[known]) if pixels else None,
-        "aupro": metrics.aupro(seen, maps[known]) if pixels else None,
-        "tpr": metrics.share_above(scores[bad], threshold),
-        "fpr": metrics.share_above(good, threshold),
-        "threshold": threshold,
-        "n_good": int(good.size),
-        "n_defect": int(bad.sum()),
-        "per_defect": per_defect,
-    }
+    found = {}
+    for name in sorted(set(names[anomalous])):
+        part = values[anomalous & (names == name)]
+        truth = np.repeat([0, 1], [normal.size, part.size])
+        area = metrics.auroc(truth, np.concatenate([normal, part])) if normal.size else None
+        found[str(name)] = DefectFigures(n=part.size, auroc=area, tpr=metrics.share_above(part, threshold))
+    return found
 
 
-def write_scores(path: Path, evaluation: EvaluationResult) -> None:
+def write_scores(path: Path, result: EvaluationResult) -> None:
     """Write one JSON line per image: ``path, label, defect, score``.
 
+    Args:
+        path: Path of the file.
+        result: The evaluation.
+
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
-    rows = zip(evaluation.records, evaluation.scores.tolist(), strict=True)
+    places = [str(record.path) for record in result.records] or result.names
+    rows = zip(places, result.labels.tolist(), result.defects, result.scores.tolist(), strict=True)
     lines = [
-        json.dumps({"path": str(record.path), "label": record.label, "defect": record.defect, "score": score})
-        for record, score in rows
+        json.dumps({"path": place, "label": label, "defect": defect, "score": score})
+        for place, label, defect, score in rows
     ]
     write_text(path, "\n".join(lines) + "\n")

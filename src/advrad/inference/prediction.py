@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.certificates.evaluation import CertifyPlan, certify_sequential, draws_for
-from advrad.certificates.smoothing import refuse_too_few
+from advrad.certificates.evaluation import CertifyPlan
+from advrad.certificates.sequential import certify_sequential, samples_for_verdict
+from advrad.certificates.smoothing import check_n_samples
 from advrad.certificates.two_path import TwoPath
 from advrad.data.images import REDUCE_ABOVE_PIXELS, read_image, read_resized
 from advrad.data.png import write_image
@@ -25,9 +26,9 @@ from advrad.data.transforms import resize, to_tensor
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import Calibration
 from advrad.errors import CheckpointError, DataError, ImageError
-from advrad.inference.heatmaps import heat
+from advrad.inference.heatmaps import draw_heat_map
 from advrad.utils.files import make_folder
-from advrad.utils.seeding import seed_of
+from advrad.utils.seeding import generator_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,7 +163,7 @@ def _judged(
     out: Path | None,
     certifier: tuple[TwoPath, CertifyPlan] | None,
 ) -> Iterator[PredictionRecord | DataError]:
-    scores, maps, recons = detector.measure(torch.stack(list(images)))
+    scores, maps, recons = detector.predict_batch(torch.stack(list(images)))
     for path, image, value, score_map, recon in zip(paths, images, scores.tolist(), maps, recons, strict=True):
         if not math.isfinite(value):
             raise CheckpointError(f"{path}: its score is {value}; the model is damaged or diverged: train it again")
@@ -181,7 +182,7 @@ def _judged(
             except ImageError as error:
                 yield error
                 continue
-            write_image(overlay, heat(full, score_map[0].numpy(), calibration))
+            write_image(overlay, draw_heat_map(full, score_map[0].numpy(), calibration))
             write_image(reconstruction, recon.permute(1, 2, 0).numpy())
         yield PredictionRecord(
             path, value, calibration.threshold, value > calibration.threshold, overlay, reconstruction, certificate
@@ -192,11 +193,11 @@ def _certified(sampler: TwoPath, plan: CertifyPlan, path: Path, max_pixels: int)
     """Certify the image at the size that it has in its file."""
     assert plan.threshold is not None
     (radius,), image = plan.radii, to_tensor(read_image(path, max_pixels))
-    needed = draws_for(sampler, image.shape[1:], radius, plan.failure)
-    refuse_too_few(needed, plan.draws, radius, plan.confidence, sampler)
-    generator = torch.Generator().manual_seed(seed_of(plan.seed, path.name))
-    settled = certify_sequential(sampler, image, radius, plan.threshold, plan.draws, plan.failure, generator)
-    return Certificate(settled.verdict, settled.radius, plan.threshold, plan.confidence, settled.draws, plan.seed)
+    needed = samples_for_verdict(sampler, image.shape[1:], radius, plan.alpha)
+    check_n_samples(plan.n_samples, needed, radius, plan.confidence, sampler)
+    generator = generator_for(plan.seed, path.name)
+    found = certify_sequential(sampler, image, radius, plan.threshold, plan.n_samples, plan.alpha, generator)
+    return Certificate(found.verdict, found.radius, plan.threshold, plan.confidence, found.n_samples, plan.seed)
 
 
 def _whole(path: Path, image: Tensor, max_pixels: int) -> npt.NDArray[np.float32]:

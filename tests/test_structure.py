@@ -78,24 +78,40 @@ def assertions() -> list[str]:
     ]
 
 
-def fragments() -> list[str]:
-    """Entries of Args and Attributes that are fragments, such as "seed: of everything."."""
+def entries() -> list[tuple[str, str, str]]:
+    """Entries of Args, Attributes and Raises of all docstrings: place, name and description."""
     found = []
     for name, tree in trees().items():
         for line, text in docstrings(tree):
             section = ""
             for row in text.splitlines():
+                entry = re.match(r"    (\*{0,2}\w+): (.*)", row)
                 if re.match(r"\S", row):
                     section = row.strip()
-                    continue
-                entry = re.match(r"    (\*{0,2}\w+): (.*)", row)
-                if section in ("Args:", "Attributes:") and entry and FRAGMENT.match(entry.group(2)):
-                    found.append(f"{name}:{line}: {entry.group(0).strip()}")
+                elif entry and section in ("Args:", "Attributes:", "Raises:"):
+                    found.append((f"{name}:{line}", entry.group(1), entry.group(2)))
     return found
 
 
-RULES = (long_files, long_functions, options_in_the_library, mocks, assertions, fragments)
-NOT_YET = {"long_files", "long_functions", "options_in_the_library", "assertions", "fragments"}  # temporary
+def fragments() -> list[str]:
+    """Descriptions that are fragments, such as "seed: of everything."."""
+    return [f"{place}: {name}: {words}" for place, name, words in entries() if FRAGMENT.match(words)]
+
+
+def small_letters() -> list[str]:
+    """Descriptions that do not start with a capital letter."""
+    return [f"{place}: {name}: {words}" for place, name, words in entries() if words[:1].islower()]
+
+
+RULES = (long_files, long_functions, options_in_the_library, mocks, assertions, fragments, small_letters)
+NOT_YET = {
+    "long_files",
+    "long_functions",
+    "options_in_the_library",
+    "assertions",
+    "fragments",
+    "small_letters",
+}  # temporary
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

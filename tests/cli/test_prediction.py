@@ -200,7 +200,7 @@ def test_info(cli: Cli, widget_run: Path) -> None:
     assert facts["calibration"]["n"] == 19
     done = cli("info", widget_run)
     assert "calibration.threshold" in done.out
-    assert "asked for by name" in done.out
+    assert "chosen by name" in done.out
 
 
 def test_the_command_and_the_library_agree(cli: Cli, widgets: Path, widget_run: Path) -> None:

@@ -30,7 +30,7 @@ def test_train_prints_the_model_and_the_next_commands(
     assert "Training" in done.err
     again = cli("train", widgets, "-o", run, "--size", 64, "--steps", 2)
     assert again.status == 2
-    assert "--resume" in again.one_error_line()
+    assert "holds an earlier run; resume it" in again.one_error_line()
 
 
 def test_an_interrupted_training_can_be_finished(
@@ -59,7 +59,7 @@ def test_an_interrupted_training_can_be_finished(
     for option, value, held in (("--seed", 1, 0), ("--score", "auto", "paper"), ("--size", 128, 64)):
         done = cli(*finish.split()[1:], option, value)
         assert done.status == 2
-        assert f"{option} {value}: the run in {run} was begun with {held}; leave {option} out" in done.one_error_line()
+        assert f"{option} {value}: the run in {run} was started with {held}; leave the option out" in done.one_error_line()
     assert cli(*finish.split()[1:]).status == 0
     assert weights(run) == weights(widget_run)
 
@@ -67,12 +67,12 @@ def test_an_interrupted_training_can_be_finished(
 def test_after_an_early_interrupt_the_command_can_be_repeated(
     cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import advrad.training.run
+    import advrad.training.calibration_data
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(advrad.training.run, "load_images", interrupt)
+    monkeypatch.setattr(advrad.training.calibration_data, "load_images", interrupt)
     done = cli("train", widgets, "-o", tmp_path / "run", "--size", 64, "--steps", 1)
     assert done.status == 130
     assert "run the same command again" in done.err
@@ -116,7 +116,7 @@ def test_demo_has_its_own_default_budget(
     monkeypatch.setattr(advrad.demo.run, "train", train)
     assert cli("demo", "-o", tmp_path / "demo", *typed).status == 130
     assert asked == [minutes]
-    assert f"[default: {advrad.demo.run.DEFAULT_MINUTES}]" in cli("demo", "--help").out
+    assert f"[default: {advrad.demo.run.DEFAULT_MINUTES}]" in " ".join(cli("demo", "--help").out.split())
 
 
 def test_an_interrupted_demo_continues_with_its_options(

@@ -100,7 +100,7 @@ def predict(
 def _put_prediction(prediction: PredictionRecord, as_json: bool) -> None:
     """Print a prediction: JSON in a pipe or on request, a readable line on a terminal."""
     if as_json or not sys.stdout.isatty():
-        put(json.dumps(prediction.as_json(), allow_nan=False))
+        put(json.dumps(prediction.to_dict(), allow_nan=False))
         return
     verdict = "DEFECTIVE" if prediction.defective else "good     "
     certified = ""

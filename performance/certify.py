@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from predict import fresh_detector
 
-from advrad.certificates.smoothing import side_by_side
+from advrad.certificates.smoothing import batch_size_on
 from advrad.certificates.two_path import TwoPath
 from advrad.detectors.advrad import AdvRAD
 
@@ -45,13 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     times: dict[int, list[float]] = {count: [] for count in candidates}
     for round_ in range(options.rounds + 1):
         for count in candidates:
-            sampler = TwoPath(detector, at_once=count)
+            sampler = TwoPath(detector, batch_size=count)
             start = time.perf_counter()
-            sampler.draw(image, (0.2,), options.draws, torch.Generator().manual_seed(0))
+            sampler.sample(image, (0.2,), options.draws, torch.Generator().manual_seed(0))
             if round_:  # the first is a warm-up
                 times[count].append(time.perf_counter() - start)
     rates = {count: options.draws / statistics.median(values) for count, values in times.items()}
-    chosen = side_by_side(detector.device)
+    chosen = batch_size_on(detector.device)
     best = max(rates, key=lambda count: rates[count])
     result = {
         "draws_per_s": {str(count): round(rate, 2) for count, rate in rates.items()},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,23 +16,21 @@ from scipy.stats import norm
 from torch import Tensor
 from toy_models import FAR, detector, generator
 
-from advrad.certificates import evaluation as certify
+from advrad.certificates import sequential
 from advrad.certificates.evaluation import (
-    RADIUS_GRID,
     CertifiedImages,
-    CertifiedPrediction,
     CertifyPlan,
     ImageCertificate,
-    certified_decision,
-    certify_sequential,
     check_reach,
     evaluate_certificates,
 )
 from advrad.certificates.order_statistics import bounds, interim_sizes
+from advrad.certificates.sequential import RADIUS_GRID, CertifiedPrediction, certified_decision, certify_sequential
 from advrad.certificates.two_path import TwoPath
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
-from advrad.detectors.scoring import ScoreConfig, combine_scales, mean_filter, scale_errors, standardise
+from advrad.detectors.score_config import ScoreConfig
+from advrad.detectors.scoring import combine_scales, mean_filter, scale_errors, standardise
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.progress import CallbackReporter
 from advrad.utils.seeding import seed_of
@@ -52,11 +49,11 @@ def numbers(values: Sequence[float], labels: Sequence[int] | None = None) -> Cer
 
 
 def plan_of(**values: object) -> CertifyPlan:
-    return CertifyPlan(**{"radii": (0.1, 0.2), "draws": 60, "threshold": 0.0, "confidence": 0.99} | values)
+    return CertifyPlan(**{"radii": (0.1, 0.2), "n_samples": 60, "threshold": 0.0, "confidence": 0.99} | values)
 
 
 def without_time(rows: Sequence[ImageCertificate]) -> list[dict[str, object]]:
-    return [{name: value for name, value in asdict(row).items() if name != "seconds"} for row in rows]
+    return [{name: value for name, value in row.to_dict().items() if name != "seconds"} for row in rows]
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
@@ -77,17 +74,17 @@ def test_an_easy_verdict_stops_at_the_first_look_and_reaches_further(x: float, v
     sampler = Line()
     settled = certify_sequential(sampler, number(x), 0.05, 0.0, 1000, 0.01, generator())
     assert settled.verdict == verdict
-    assert settled.draws == sampler.drawn == interim_sizes(1000)[0]
+    assert settled.n_samples == sampler.drawn == interim_sizes(1000)[0]
     assert settled.radius >= 0.05
     further = certify_sequential(sampler, number(x), 0.3, 0.0, 1000, 0.01, generator())
-    assert further.verdict == verdict and further.draws > settled.draws and further.radius >= 0.3
+    assert further.verdict == verdict and further.n_samples > settled.n_samples and further.radius >= 0.3
 
 
 def test_a_hopeless_verdict_is_given_up() -> None:
     # Half of the images within reach are anomalous.
     settled = [certify_sequential(Line(), number(0.0), 0.2, 0.0, 2000, 0.01, generator(seed)) for seed in range(20)]
     assert all((s.verdict, s.radius) == ("abstain", 0) for s in settled)
-    assert np.mean([s.draws for s in settled]) < 200
+    assert np.mean([s.n_samples for s in settled]) < 200
 
 
 def test_what_no_draws_could_settle_draws_none() -> None:
@@ -107,18 +104,18 @@ def test_a_verdict_that_more_draws_would_bring_is_hardly_ever_given_up() -> None
 def test_stopping_early_and_reaching_far_keeps_the_failure_at_the_boundary(
     wanted: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(certify, "RADIUS_GRID", (RADIUS_GRID[0], RADIUS_GRID[3], RADIUS_GRID[4]))
-    # The truth ends just below a rung, so a claim that includes it is wrong.
-    truth, failure, runs = RADIUS_GRID[3] * (1 - 1e-9), 0.2, 1000
+    monkeypatch.setattr(sequential, "RADIUS_GRID", (RADIUS_GRID[0], RADIUS_GRID[3], RADIUS_GRID[4]))
+    # The truth ends just below a radius of the grid, so a claim that includes it is wrong.
+    truth, alpha, runs = RADIUS_GRID[3] * (1 - 1e-9), 0.2, 1000
     sampler = Line(shape=step, slope=0)
     for sign in (-1, 1):
         settled = [
-            certify_sequential(sampler, number(sign * truth), wanted, 0.5, 120, failure, generator(seed))
+            certify_sequential(sampler, number(sign * truth), wanted, 0.5, 120, alpha, generator(seed))
             for seed in range(runs)
         ]
         wrong = np.mean([s.radius > truth for s in settled])
-        # One side is all that can fail here, and it has half of the failure.
-        assert 0 < wrong <= failure / 2 + 3 * math.sqrt(failure / 2 / runs)
+        # One side is all that can fail here, and it has half of alpha.
+        assert 0 < wrong <= alpha / 2 + 3 * math.sqrt(alpha / 2 / runs)
         opposite = "certified anomalous" if sign < 0 else "certified normal"
         assert np.mean([s.verdict == opposite for s in settled]) <= 0.01
 
@@ -126,14 +123,14 @@ def test_stopping_early_and_reaching_far_keeps_the_failure_at_the_boundary(
 @pytest.mark.parametrize("quantile", [0.3, 0.5, 0.7])
 def test_the_quantile_that_smooths_is_the_one_that_is_bounded_and_judged(quantile: float, tmp_path: Path) -> None:
     """The score at which an image's own quantile lies, and how far it moves, are known."""
-    at, radius, failure = SIGMA * float(norm.ppf(quantile)), 0.1, 0.1
+    at, radius, alpha = SIGMA * float(norm.ppf(quantile)), 0.1, 0.1
     sampler = Line(quantile=quantile)
     values = np.random.default_rng(1).uniform(-1, 1, 40)
-    plan = plan_of(radii=(radius,), draws=400, confidence=1 - failure)
+    plan = plan_of(radii=(radius,), n_samples=400, confidence=1 - alpha)
     rows = evaluate_certificates(sampler, numbers(values), plan, tmp_path)
-    rung = plan.ladder.index(radius)
+    index = plan.radius_grid.index(radius)
     for row, x in zip(rows, values, strict=True):
-        low, high = row.lower[rung], row.upper[rung]
+        low, high = row.lower[index], row.upper[index]
         assert low is not None and high is not None
         # All hold together but for a probability of a tenth; the seed is fixed, and they do.
         assert low <= 2 * (x - radius) + at and 2 * (x + radius) + at <= high
@@ -141,27 +138,25 @@ def test_the_quantile_that_smooths_is_the_one_that_is_bounded_and_judged(quantil
         assert row.score == pytest.approx(2 * x + at, abs=0.05)
     # Far enough from the threshold a verdict comes, near it none, wherever the quantile has moved it to.
     for x, wanted in ((0.2, "certified anomalous"), (-0.2, "certified normal"), (0.0, "abstain")):
-        assert (
-            certify_sequential(sampler, number(x), radius, 2 * 0.0 + at, 3000, failure, generator(3)).verdict == wanted
-        )
+        assert certify_sequential(sampler, number(x), radius, 2 * 0.0 + at, 3000, alpha, generator(3)).verdict == wanted
         row = evaluate_certificates(
-            sampler, numbers([x, 9]), plan_of(radii=(radius,), draws=3000, threshold=at), tmp_path / f"{x}"
+            sampler, numbers([x, 9]), plan_of(radii=(radius,), n_samples=3000, threshold=at), tmp_path / f"{x}"
         )[0]
-        assert row.verdicts[rung] == row.early[0] == wanted
+        assert row.verdicts[index] == row.early[0] == wanted
 
 
 def test_looking_again_and_again_without_sharing_the_failure_would_break_it() -> None:
     # The same scores at the same boundary: what the sharing is for.
-    failure, runs, draws = 0.2, 1500, 120
+    alpha, runs, draws = 0.2, 1500, 120
     rng = np.random.default_rng(0)
     wrong = 0
     for _ in range(runs):
         scores = step(0.1 + 0.2 * rng.normal(size=(1, draws)))
         wrong += any(
-            certified_decision(scores[:, :look], scores[:, :look], [0.1 / 0.2], 0.5, failure) != "abstain"
+            certified_decision(scores[:, :look], scores[:, :look], [0.1 / 0.2], 0.5, alpha) != "abstain"
             for look in interim_sizes(draws)
         )
-    assert wrong / runs > failure / 2 + 3 * math.sqrt(failure / 2 / runs)
+    assert wrong / runs > alpha / 2 + 3 * math.sqrt(alpha / 2 / runs)
 
 
 # --- the runner -----------------------------------------------------------------------------------------------------
@@ -169,73 +164,73 @@ def test_looking_again_and_again_without_sharing_the_failure_would_break_it() ->
 
 def test_rows_hold_the_worst_case_and_what_follows_from_it(tmp_path: Path) -> None:
     values = [-1.0, -0.3, 0.02, 0.3, 1.0]
-    plan = plan_of(draws=400, radii=(0.2, 0.1))
+    plan = plan_of(n_samples=400, radii=(0.2, 0.1))
     rows = evaluate_certificates(Line(), numbers(values), plan, tmp_path)
-    ladder = plan.ladder
-    assert ladder[0] == 0 and {0.1, 0.2, *RADIUS_GRID} < set(ladder)
+    grid = plan.radius_grid
+    assert grid[0] == 0 and {0.1, 0.2, *RADIUS_GRID} < set(grid)
     for x, row in zip(values, rows, strict=True):
         assert row.label == (x > 0)
         assert row.score == pytest.approx(2 * x, abs=0.1)
-        for radius, low, high in zip(ladder, row.lower, row.upper, strict=True):
+        for radius, low, high in zip(grid, row.lower, row.upper, strict=True):
             # An attack of this length moves the smoothed score by twice as much.
             assert low is None or low <= 2 * (x - radius)
             assert high is None or high >= 2 * (x + radius)
         for side, sign in ((row.lower, -1), (row.upper, 1)):
             found = [sign * bound for bound in side if bound is not None]
             assert found == sorted(found)  # further away, further out
-            assert len(found) < len(ladder) and all(bound is None for bound in side[len(found) :])
-        reached = ladder.index(row.radius)
+            assert len(found) < len(grid) and all(bound is None for bound in side[len(found) :])
+        reached = grid.index(row.radius)
         if row.verdicts[0] != "abstain":
             assert row.radius < abs(x)
             assert set(row.verdicts[: reached + 1]) == {"certified anomalous" if x > 0 else "certified normal"}
         assert set(row.verdicts[reached + 1 :]) <= {"abstain"}
-        assert len(row.early) == len(row.early_draws) == 2
-        assert set(row.early_draws) <= set(interim_sizes(400))
+        assert len(row.early) == len(row.early_n_samples) == 2
+        assert set(row.early_n_samples) <= set(interim_sizes(400))
     assert [row.radius > 0 for row in rows] == [True, True, False, True, True]
     # For an easy image a few draws will do; the larger radius takes no fewer.
     assert rows[0].early == ("certified normal",) * 2 and rows[4].early == ("certified anomalous",) * 2
-    assert rows[0].early_draws[0] <= rows[0].early_draws[1] < 400
+    assert rows[0].early_n_samples[0] <= rows[0].early_n_samples[1] < 400
 
 
 def test_a_row_tells_what_stopping_early_would_have_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certify, "RADIUS_GRID", ())
-    values, plan = np.linspace(-0.3, 0.3, 25).tolist(), plan_of(draws=300)
+    monkeypatch.setattr(sequential, "RADIUS_GRID", ())
+    values, plan = np.linspace(-0.3, 0.3, 25).tolist(), plan_of(n_samples=300)
     pictures, sampler = numbers(values), OneByOne()
     used = set()
     for index, row in enumerate(evaluate_certificates(sampler, pictures, plan, tmp_path)):
-        for radius, verdict, draws in zip(plan.radii, row.early, row.early_draws, strict=True):
+        for radius, verdict, draws in zip(plan.radii, row.early, row.early_n_samples, strict=True):
             noise = generator(seed_of(plan.seed, pictures.names[index]))
-            settled = certify_sequential(sampler, pictures.load(index), radius, 0.0, plan.draws, plan.failure, noise)
-            assert (settled.verdict, settled.draws) == (verdict, draws)
+            settled = certify_sequential(sampler, pictures.load(index), radius, 0.0, plan.n_samples, plan.alpha, noise)
+            assert (settled.verdict, settled.n_samples) == (verdict, draws)
             used.add(draws)
     assert len(used) > 3
 
 
 def test_without_a_threshold_there_are_bounds_alone(tmp_path: Path) -> None:
     (row,) = evaluate_certificates(Line(), numbers([1.0]), plan_of(threshold=None), tmp_path)
-    assert row.verdicts == row.early == row.early_draws == () and row.radius == 0
+    assert row.verdicts == row.early == row.early_n_samples == () and row.radius == 0
     assert row.lower[0] is not None
 
 
 def test_bounds_of_all_images_hold_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(certify, "RADIUS_GRID", ())
-    values, failure, runs = np.linspace(-1, 1, 10).tolist(), 0.3, 120
+    monkeypatch.setattr(sequential, "RADIUS_GRID", ())
+    values, alpha, runs = np.linspace(-1, 1, 10).tolist(), 0.3, 120
     missed = 0
     for seed in range(runs):
-        plan = plan_of(radii=(0.1,), confidence=1 - failure, seed=seed, threshold=None)
+        plan = plan_of(radii=(0.1,), confidence=1 - alpha, seed=seed, threshold=None)
         rows = evaluate_certificates(Line(), numbers(values), plan, tmp_path / str(seed))
         missed += any(
             row.lower[1] > 2 * (x - 0.1) or row.upper[1] < 2 * (x + 0.1) for x, row in zip(values, rows, strict=True)
         )
-    assert 0 < missed / runs <= failure + 3 * math.sqrt(failure / runs)
+    assert 0 < missed / runs <= alpha + 3 * math.sqrt(alpha / runs)
 
 
 def test_more_draws_certify_more_and_more_images_cost_little(tmp_path: Path) -> None:
     def width(draws: int, pictures: int) -> float:
-        plan = plan_of(draws=draws, threshold=None)
+        plan = plan_of(n_samples=draws, threshold=None)
         rows = evaluate_certificates(Line(), numbers([0.5] * pictures), plan, tmp_path / f"{draws}-{pictures}")
-        rung = plan.ladder.index(0.1)
-        return float(np.mean([row.upper[rung] - row.lower[rung] for row in rows]))
+        index = plan.radius_grid.index(0.1)
+        return float(np.mean([row.upper[index] - row.lower[index] for row in rows]))
 
     few, more, many = (width(draws, 4) for draws in (60, 300, 3000))
     assert few > more > many > 4 * 0.1
@@ -262,7 +257,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("plan", "identity", "values", "word"),
     [
-        (plan_of(draws=61), "", [1.0], "draws"),
+        (plan_of(n_samples=61), "", [1.0], "draws"),
         (plan_of(threshold=0.1), "", [1.0], "threshold"),
         (plan_of(), "another", [1.0], "detector"),
         (plan_of(), "", [1.0, 2.0], "names"),
@@ -322,23 +317,25 @@ def test_no_image_is_refused(tmp_path: Path) -> None:
 def test_a_radius_out_of_reach_is_refused_with_the_draws_that_it_takes(tmp_path: Path) -> None:
     pictures = numbers([1.0, -1.0, 0.5])
     sampler = Line()
-    with pytest.raises(ConfigError, match=r"--radius 0.4: is out of reach of 60 draws .* or more noise") as refused:
+    with pytest.raises(
+        ConfigError, match=r"radius 0.4: cannot be certified with 60 noise samples .* or more noise"
+    ) as refused:
         evaluate_certificates(sampler, pictures, plan_of(radii=(0.1, 0.4)), tmp_path / "few")
     assert sampler.drawn == 0
-    needed = int(re.findall(r"--draws (\d+)", str(refused.value))[0])
-    with pytest.raises(ConfigError, match="out of reach"):
-        check_reach(sampler, (1, 1), plan_of(radii=(0.4,), draws=needed - 1), 3)
-    enough = plan_of(radii=(0.1, 0.4), draws=needed)
-    rung = enough.ladder.index(0.4)
+    needed = int(re.findall(r"draws (\d+)", str(refused.value))[0])
+    with pytest.raises(ConfigError, match="cannot be certified"):
+        check_reach(sampler, (1, 1), plan_of(radii=(0.4,), n_samples=needed - 1), 3)
+    enough = plan_of(radii=(0.1, 0.4), n_samples=needed)
+    index = enough.radius_grid.index(0.4)
     for row in evaluate_certificates(sampler, pictures, enough, tmp_path / "enough"):
-        assert row.lower[rung] is not None and row.upper[rung] is not None
+        assert row.lower[index] is not None and row.upper[index] is not None
 
 
 @pytest.mark.parametrize(
-    ("radius", "words"), [(-0.1, "must be 0 or more"), (2.0, "out of reach of any number of draws")]
+    ("radius", "words"), [(-0.1, "must be 0 or more"), (2.0, "no number of noise samples can certify")]
 )
 def test_a_radius_that_makes_no_sense_is_refused(radius: float, words: str) -> None:
-    with pytest.raises(ConfigError, match=f"--radius {radius:g}: .*{words}"):
+    with pytest.raises(ConfigError, match=f"radius {radius:g}: .*{words}"):
         check_reach(Line(), (1, 1), plan_of(radii=(radius,)), 1)
 
 
@@ -350,15 +347,15 @@ def test_parts_of_a_score_share_the_failure_when_draws_are_counted() -> None:
     def refused(sampler: Line) -> int:
         with pytest.raises(ConfigError) as error:
             check_reach(sampler, (1, 1), plan_of(radii=(0.4,)), 3)
-        return int(re.findall(r"--draws (\d+)", str(error.value))[0])
+        return int(re.findall(r"draws (\d+)", str(error.value))[0])
 
     assert refused(Twice()) > refused(Line())
 
 
 def test_the_ladder_covers_what_is_asked_for_once() -> None:
-    ladder = plan_of(radii=(0.0, 0.1, RADIUS_GRID[2])).ladder
-    assert all(one < next for one, next in pairwise(ladder))
-    assert {0.0, 0.1, *RADIUS_GRID} == set(ladder)
+    grid = plan_of(radii=(0.0, 0.1, RADIUS_GRID[2])).radius_grid
+    assert all(one < next for one, next in pairwise(grid))
+    assert {0.0, 0.1, *RADIUS_GRID} == set(grid)
 
 
 # --- no attack does better than the certificate says ----------------------------------------------------------------
@@ -372,15 +369,17 @@ def area(lower: Sequence[float], upper: Sequence[float]) -> float:
 def test_an_attack_on_the_smoothed_score_leaves_no_less_than_was_certified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(certify, "RADIUS_GRID", ())
-    config = ScoreConfig(looks=(FAR,), normalisation="tolerant", filter_px=3, pooling=0.1)
+    monkeypatch.setattr(sequential, "RADIUS_GRID", ())
+    config = ScoreConfig(views=(FAR,), normalisation="noise_tolerant", filter_px=3, pooling=0.1)
     judge = detector(config, calibrated=False)
     each, radius = 5, 0.3
     images = 0.5 + 0.02 * torch.randn(2 * each, 3, 32, 32, generator=generator())
     images[each:, :, 8:20, 8:20] += torch.linspace(0.1, 0.4, each).view(-1, 1, 1, 1)
     labels = np.arange(2 * each) // each
     pictures = CertifiedImages(images.__getitem__, labels, tuple(f"{i}.png" for i in range(2 * each)), "")
-    rows = evaluate_certificates(TwoPath(judge), pictures, plan_of(radii=(radius,), draws=64, threshold=None), tmp_path)
+    rows = evaluate_certificates(
+        TwoPath(judge), pictures, plan_of(radii=(radius,), n_samples=64, threshold=None), tmp_path
+    )
     certified = area([row.lower[1] for row in rows[each:]], [row.upper[1] for row in rows[:each]])
     clean = area([row.score for row in rows[each:]], [row.score for row in rows[:each]])
 
@@ -388,7 +387,7 @@ def test_an_attack_on_the_smoothed_score_leaves_no_less_than_was_certified(
         view = resize(image[None], FAR.view_px).expand(draws, -1, -1, -1)
         recon = reconstruct(judge.denoiser, view, FAR.sigma, generator(seed), independent=True)
         maps = mean_filter(combine_scales(scale_errors(view, recon), config.scales)[0], config.filter_px)
-        return standardise(maps, judge.normal(FAR, 0), config)[0].median()
+        return standardise(maps, judge.statistics(FAR, 0), config)[0].median()
 
     attacked = []
     for row, image, label in zip(rows, images, labels, strict=True):

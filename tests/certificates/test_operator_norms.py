@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy_models import generator
 
-from advrad.certificates.operator_norms import kernels, resize_matrix, resize_norm
+from advrad.certificates.operator_norms import map_norms, resize_matrix, resize_norm
 from advrad.data.transforms import resize
-from advrad.detectors.scoring import NoiseView, ScoreConfig, combine_scales, mean_filter, scale_errors
+from advrad.detectors.score_config import NoiseView, ScoreConfig
+from advrad.detectors.scoring import combine_scales, mean_filter, scale_errors
 
 SIZE = 24
 
@@ -22,7 +23,7 @@ SIZE = 24
 def kernels_and_maps(scales: str, filter_px: int, size: int = SIZE) -> tuple[tuple, Callable[[Tensor], list[Tensor]]]:
     """The kernels of a look, and its error maps as a function of one channel of a difference, (size * size,)."""
     look = NoiseView(view_px=size, sigma=0.2)
-    config = ScoreConfig(looks=(look,), scales=scales, filter_px=filter_px)
+    config = ScoreConfig(views=(look,), scales=scales, filter_px=filter_px)
 
     def maps(difference: Tensor) -> list[Tensor]:
         # All channels are treated alike, so the norm is that of one with the others at 0.
@@ -31,7 +32,7 @@ def kernels_and_maps(scales: str, filter_px: int, size: int = SIZE) -> tuple[tup
         )
         return [mean_filter(m, filter_px) for m in combine_scales(scale_errors(image, torch.zeros_like(image)), scales)]
 
-    return kernels(look, config), maps
+    return map_norms(look, config), maps
 
 
 def true_norm(form: Callable[[Tensor], Tensor], size: int = SIZE) -> float:
@@ -41,23 +42,23 @@ def true_norm(form: Callable[[Tensor], Tensor], size: int = SIZE) -> float:
 
 
 @pytest.mark.parametrize("filter_px", [1, 3, 7])
-@pytest.mark.parametrize("scales", ["averaged", "apart"])
+@pytest.mark.parametrize("scales", ["averaged", "separate"])
 def test_the_norm_of_every_kind_of_cell_is_that_of_its_matrix(scales: str, filter_px: int) -> None:
     found, maps = kernels_and_maps(scales, filter_px)
-    for index, kernel in enumerate(found):
-        side = kernel.cells.shape[-1]
-        assert kernel.cells.shape == (1, 1, side, side)
+    for index, norms in enumerate(found):
+        side = norms.cells.shape[-1]
+        assert norms.cells.shape == (1, 1, side, side)
         # Corner, border, and cells that lie in other places of their coarsest block.
         places = {(0, 0), (0, side // 2), (side - 1, 1), (side // 2, side // 2), (side // 2 - 1, side // 3)}
         for y, x in sorted(places):
             true = true_norm(lambda d, y=y, x=x, index=index: maps(d)[index][0, 0, y, x])
-            got = float(kernel.cells[0, 0, y, x])
+            got = float(norms.cells[0, 0, y, x])
             assert true <= got <= true * (1 + 2e-4), (index, y, x)
 
 
 def test_cells_that_look_alike_share_their_norm_and_no_other() -> None:
-    (kernel,), _ = kernels_and_maps("averaged", 3, 64)
-    cells = kernel.cells[0, 0]
+    (norms,), _ = kernels_and_maps("averaged", 3, 64)
+    cells = norms.cells[0, 0]
     # Far from the border all repeats with the coarsest cell.
     torch.testing.assert_close(cells[16:40, 16:40], cells[24:48, 24:48], rtol=1e-6, atol=0)
     # All is the same seen from the other side, and with rows for columns.
@@ -68,7 +69,7 @@ def test_cells_that_look_alike_share_their_norm_and_no_other() -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(
-    scales=st.sampled_from(["averaged", "apart"]),
+    scales=st.sampled_from(["averaged", "separate"]),
     filter_px=st.sampled_from([1, 3, 7]),
     seed=st.integers(0, 10**6),
     share=st.floats(0.01, 1),
@@ -76,28 +77,28 @@ def test_cells_that_look_alike_share_their_norm_and_no_other() -> None:
 def test_the_norm_of_a_sum_of_cells_is_never_too_small(scales: str, filter_px: int, seed: int, share: float) -> None:
     found, maps = kernels_and_maps(scales, filter_px, 16)
     draws = generator(seed)
-    for index, kernel in enumerate(found):
-        weights = torch.rand(2, *kernel.cells.shape[1:], generator=draws, dtype=torch.float64)
+    for index, norms in enumerate(found):
+        weights = torch.rand(2, *norms.cells.shape[1:], generator=draws, dtype=torch.float64)
         weights = weights * (torch.rand(weights.shape, generator=draws) < share)
-        got = kernel.sum_norm(weights)
+        got = norms.sum_norm(weights)
         assert got.shape == (2,)
         for row in range(2):
             true = true_norm(lambda d, w=weights[row], index=index: (w * maps(d)[index][0]).sum(), 16)
             assert float(got[row]) >= true
-            if scales == "apart":  # one scale: its blocks are apart, so the bound is the truth
+            if scales == "separate":  # one scale: its blocks are apart, so the bound is the truth
                 assert float(got[row]) <= true * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("filter_px", [1, 3, 7])
-@pytest.mark.parametrize("scales", ["averaged", "apart"])
+@pytest.mark.parametrize("scales", ["averaged", "separate"])
 def test_the_norm_of_the_mean_is_near_the_truth(scales: str, filter_px: int) -> None:
     found, maps = kernels_and_maps(scales, filter_px)
-    for index, kernel in enumerate(found):
+    for index, norms in enumerate(found):
         true = true_norm(lambda d, index=index: maps(d)[index].mean())
-        got = float(kernel.sum_norm(torch.full_like(kernel.cells, 1 / kernel.cells.numel())))
+        got = float(norms.sum_norm(torch.full_like(norms.cells, 1 / norms.cells.numel())))
         assert true <= got <= true * 1.1
         # Cells that lie together share what they see: far less than the norm of one cell.
-        assert got < float(kernel.cells.max()) / 2 or kernel.cells.numel() < 50
+        assert got < float(norms.cells.max()) / 2 or norms.cells.numel() < 50
 
 
 def test_a_wider_filter_lets_a_change_do_less() -> None:

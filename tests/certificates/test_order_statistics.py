@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
 
 from advrad.certificates.order_statistics import (
-    FIRST_LOOK,
+    FIRST_SIZE,
     binary_radius,
     bounds,
-    draws_needed,
     futility,
     interim_sizes,
     levels,
     rank_above,
     rank_below,
+    samples_needed,
 )
 from advrad.errors import ConfigError
 
@@ -43,12 +43,12 @@ def at_most(draws: int, level: float) -> list[Fraction]:
 def test_ranks_are_those_of_exact_sums_for_every_number_of_draws(level: float) -> None:
     for draws in range(1, 61):
         tails = at_most(draws, level)
-        for failure in (1e-6, 1e-3, 0.02, 0.3):
+        for alpha in (1e-6, 1e-3, 0.02, 0.3):
             # The k-th smallest lies above the quantile with P(Bin <= k - 1), and below it with P(Bin >= k).
-            good_below = [k for k in range(1, draws + 1) if tails[k - 1] <= failure]
-            good_above = [k for k in range(1, draws + 1) if 1 - tails[k - 1] <= failure]
-            assert rank_below(draws, level, failure) == max(good_below, default=None), (draws, failure)
-            assert rank_above(draws, level, failure) == min(good_above, default=None), (draws, failure)
+            good_below = [k for k in range(1, draws + 1) if tails[k - 1] <= alpha]
+            good_above = [k for k in range(1, draws + 1) if 1 - tails[k - 1] <= alpha]
+            assert rank_below(draws, level, alpha) == max(good_below, default=None), (draws, alpha)
+            assert rank_above(draws, level, alpha) == min(good_above, default=None), (draws, alpha)
             # The ranks that will do have no gaps, so one further is one too far.
             assert good_below == list(range(1, len(good_below) + 1))
             assert good_above == list(range(draws + 1 - len(good_above), draws + 1))
@@ -57,51 +57,51 @@ def test_ranks_are_those_of_exact_sums_for_every_number_of_draws(level: float) -
 @pytest.mark.parametrize("discrete", [False, True])
 @pytest.mark.parametrize("off", [0, 1])
 def test_a_side_fails_as_rarely_as_promised_and_more_often_one_rank_further(discrete: bool, off: int) -> None:
-    draws, level, failure, runs = 40, 0.3, 0.05, 20_000
+    draws, level, alpha, runs = 40, 0.3, 0.05, 20_000
     scores = np.random.default_rng(0).random((runs, draws))
     low, high = level, level  # the quantile of even draws
     if discrete:
         # Two values that tie; a quantile is the smallest value reached with this probability, so it is 0 up to 0.3.
         scores = (scores > level).astype(float)
         low = high = 0.0
-    below, above = rank_below(draws, level, failure), rank_above(draws, level, failure)
+    below, above = rank_below(draws, level, alpha), rank_above(draws, level, alpha)
     assert below is not None and above is not None
     scores.sort(1)
     too_high = np.mean(scores[:, below + off - 1] > low)
     too_low = np.mean(scores[:, above - off - 1] < high)
-    noise = 4 * math.sqrt(failure / runs)
+    noise = 4 * math.sqrt(alpha / runs)
     np.testing.assert_allclose(too_high, binom.cdf(below + off - 1, draws, level), atol=noise)
     if discrete:
         assert too_low == 0  # nothing lies below the smallest value
     else:
         np.testing.assert_allclose(too_low, binom.sf(above - off - 1, draws, level), atol=noise)
     worst = max(too_high, too_low)
-    assert worst <= failure + noise if off == 0 else worst > failure + noise
+    assert worst <= alpha + noise if off == 0 else worst > alpha + noise
 
 
 @settings(max_examples=60, deadline=None)
-@given(shift=st.floats(0, 3.5), failure=st.floats(1e-9, 0.4), quantile=st.floats(0.2, 0.8))
-def test_the_draws_needed_are_the_fewest_that_bound_both_sides(shift: float, failure: float, quantile: float) -> None:
+@given(shift=st.floats(0, 3.5), alpha=st.floats(1e-9, 0.4), quantile=st.floats(0.2, 0.8))
+def test_the_draws_needed_are_the_fewest_that_bound_both_sides(shift: float, alpha: float, quantile: float) -> None:
     at = levels(shift, quantile)
 
     def enough(draws: int) -> bool:
-        return None not in (rank_below(draws, at.low, failure), rank_above(draws, at.high, failure))
+        return None not in (rank_below(draws, at.low, alpha), rank_above(draws, at.high, alpha))
 
-    needed = draws_needed(shift, failure, quantile)
+    needed = samples_needed(shift, alpha, quantile)
     assert enough(needed)
     assert needed == 1 or not enough(needed - 1)
 
 
 def test_the_draws_that_docs_certificates_names() -> None:
-    needed = [draws_needed(shift, 0.001 / 200) for shift in (1, 1.5, 2, 2.5, 3)]
+    needed = [samples_needed(shift, 0.001 / 200) for shift in (1, 1.5, 2, 2.5, 3)]
     assert needed == [71, 177, 531, 1960, 9037]
 
 
 def test_a_shift_beyond_any_number_of_draws_is_refused() -> None:
-    assert draws_needed(5, 1e-3) < 1e9
+    assert samples_needed(5, 1e-3) < 1e9
     for shift in (6.5, 40.0, math.inf):
-        with pytest.raises(ConfigError, match="cannot be certified by any number of draws"):
-            draws_needed(shift, 1e-3)
+        with pytest.raises(ConfigError, match="cannot be certified with any number of samples"):
+            samples_needed(shift, 1e-3)
 
 
 # --- the lemma ------------------------------------------------------------------------------------------------------
@@ -151,14 +151,14 @@ def test_a_half_space_attains_the_levels(quantile: float) -> None:
 
 def test_bounds_of_a_number_in_noise_are_tight_and_fail_as_rarely_as_promised() -> None:
     # Score: the noised number 2 + 0.5 eps. The worst smoothed scores within 0.4 are 1.6 and 2.4, known exactly.
-    rng, shift, failure, draws, runs = np.random.default_rng(1), 0.4 / 0.5, 0.05, 60, 3000
+    rng, shift, alpha, draws, runs = np.random.default_rng(1), 0.4 / 0.5, 0.05, 60, 3000
     scores = 2 + 0.5 * rng.normal(size=(runs, 1, draws))
-    found = np.array([bounds(row, row, [shift], failure) for row in scores])
+    found = np.array([bounds(row, row, [shift], alpha) for row in scores])
     missed = np.mean(found[:, 0] > 1.6), np.mean(found[:, 1] < 2.4)
-    rank = rank_below(draws, levels(shift).low, failure)
+    rank = rank_below(draws, levels(shift).low, alpha)
     exact = binom.cdf(rank - 1, draws, levels(shift).low)
-    assert exact <= failure
-    np.testing.assert_allclose(missed, exact, atol=4 * math.sqrt(failure / runs))
+    assert exact <= alpha
+    np.testing.assert_allclose(missed, exact, atol=4 * math.sqrt(alpha / runs))
     many = 2 + 0.5 * rng.normal(size=(1, 200_000))
     np.testing.assert_allclose(bounds(many, many, [shift], 1e-3), (1.6, 2.4), rtol=0.01)
 
@@ -213,7 +213,7 @@ def test_bounds_widen_with_the_shift_and_narrow_with_the_draws() -> None:
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
-def art_radius(monkeypatch: pytest.MonkeyPatch, count: int, draws: int, sigma: float, failure: float) -> float:
+def art_radius(monkeypatch: pytest.MonkeyPatch, count: int, draws: int, sigma: float, alpha: float) -> float:
     """What ART's randomised smoothing certifies when ``count`` of its draws give one class."""
     # ART leaves the Clopper-Pearson interval to statsmodels, which is not needed for anything else; here SciPy's.
     proportion = ModuleType("statsmodels.stats.proportion")
@@ -230,7 +230,7 @@ def art_radius(monkeypatch: pytest.MonkeyPatch, count: int, draws: int, sigma: f
 
     class Counting(art.RandomizedSmoothingMixin):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.sample_size, self.scale, self.alpha = 1, sigma, failure
+            self.sample_size, self.scale, self.alpha = 1, sigma, alpha
 
         def _fit_classifier(self, *_: object, **__: object) -> None:
             raise NotImplementedError
@@ -248,38 +248,38 @@ def art_radius(monkeypatch: pytest.MonkeyPatch, count: int, draws: int, sigma: f
 @pytest.mark.parametrize("draws", [20, 100, 1000])
 def test_the_radius_of_a_majority_is_that_of_art(monkeypatch: pytest.MonkeyPatch, draws: int) -> None:
     for count in np.linspace(0, draws, 11).round().astype(int).tolist():
-        for failure in (0.001, 0.05):
-            ours = binary_radius(count, draws, 0.25, failure)
-            assert ours == pytest.approx(art_radius(monkeypatch, count, draws, 0.25, failure), abs=1e-9), count
+        for alpha in (0.001, 0.05):
+            ours = binary_radius(count, draws, 0.25, alpha)
+            assert ours == pytest.approx(art_radius(monkeypatch, count, draws, 0.25, alpha), abs=1e-9), count
 
 
 @settings(max_examples=60, deadline=None)
-@given(draws=st.integers(5, 300), share=st.floats(0.5, 1), failure=st.floats(1e-4, 0.2), sigma=st.floats(0.1, 2))
+@given(draws=st.integers(5, 300), share=st.floats(0.5, 1), alpha=st.floats(1e-4, 0.2), sigma=st.floats(0.1, 2))
 def test_the_radius_of_a_majority_is_the_largest_that_bounds_certify(
-    draws: int, share: float, failure: float, sigma: float
+    draws: int, share: float, alpha: float, sigma: float
 ) -> None:
     count = round(share * draws)
-    radius = binary_radius(count, draws, sigma, failure)
+    radius = binary_radius(count, draws, sigma, alpha)
     assume(radius > 0.01 * sigma)
     scores = (np.arange(draws) < count).astype(float)[None]
-    assert bounds(scores, scores, [radius * 0.999 / sigma], failure)[0] == 1
-    assert bounds(scores, scores, [radius * 1.001 / sigma], failure)[0] != 1
+    assert bounds(scores, scores, [radius * 0.999 / sigma], alpha)[0] == 1
+    assert bounds(scores, scores, [radius * 1.001 / sigma], alpha)[0] != 1
     # The other verdict, seen in a mirror.
-    assert bounds(1 - scores, 1 - scores, [radius * 0.999 / sigma], failure)[1] == 0
-    assert bounds(1 - scores, 1 - scores, [radius * 1.001 / sigma], failure)[1] != 0
+    assert bounds(1 - scores, 1 - scores, [radius * 0.999 / sigma], alpha)[1] == 0
+    assert bounds(1 - scores, 1 - scores, [radius * 1.001 / sigma], alpha)[1] != 0
 
 
 def test_no_majority_has_no_radius() -> None:
     assert [binary_radius(count, 100, 1.0, 0.01) for count in (0, 30, 50, 60)] == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("draws", [1, 5, FIRST_LOOK, FIRST_LOOK + 1, 100, 200, 5000])
+@pytest.mark.parametrize("draws", [1, 5, FIRST_SIZE, FIRST_SIZE + 1, 100, 200, 5000])
 def test_looks_grow_to_all_draws(draws: int) -> None:
     planned = interim_sizes(draws)
     assert planned[-1] == draws
-    assert planned[0] == min(FIRST_LOOK, draws)
+    assert planned[0] == min(FIRST_SIZE, draws)
     assert all(one < next for one, next in pairwise(planned))
-    assert len(planned) <= 2 + math.log(max(draws / FIRST_LOOK, 1), 1.4)
+    assert len(planned) <= 2 + math.log(max(draws / FIRST_SIZE, 1), 1.4)
 
 
 def test_hope_ends_only_when_neither_verdict_can_be_expected() -> None:

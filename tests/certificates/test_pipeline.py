@@ -20,12 +20,13 @@ from trained_run import Cli
 
 from advrad import metrics
 from advrad.attacks.base import AttackInput
-from advrad.attacks.objectives import objective
+from advrad.attacks.objectives import make_objective
 from advrad.attacks.registry import ATTACKS
 from advrad.attacks.threat import Threat
 from advrad.certificates.evaluation import CertifyPlan, ImageCertificate
 from advrad.certificates.options import CertifyOptions
-from advrad.certificates.pipeline import certify, load_test_images, prepare, radii_of
+from advrad.certificates.inputs import load_test_images
+from advrad.certificates.pipeline import parse_radii, prepare, run_job
 from advrad.certificates.summary import certified_auroc, summarize
 from advrad.certificates.two_path import TwoPath
 from advrad.detectors.config import RobustCalibration
@@ -138,7 +139,7 @@ def test_an_interrupted_certification_goes_on_and_ends_in_the_same(
     monkeypatch.setattr(Screen, "update", interrupted)
     stopped = cli("certify", run, data, *QUICK, "-o", tmp_path / "out")
     assert stopped.status == 130 and stopped.out == ""
-    assert stopped.err.splitlines()[-1] == "interrupted; what was finished is kept, and the same command goes on", (
+    assert stopped.err.splitlines()[-1] == "interrupted; finished images are kept, and the same command continues", (
         stopped.err
     )
     written = rows_of(tmp_path / "out")
@@ -210,15 +211,15 @@ def test_radii_that_nobody_typed_are_left_out_where_the_draws_do_not_reach(cli: 
     assert done.status == 0, done.err
     result = json.loads(done.out)
     assert list(result["certified_auroc"]) == ["0.1", "0.2"]
-    assert any(note.startswith("--radius 0.5: is out of reach of 200 draws") for note in result["notes"])
-    assert "--radius 0.5: is out of reach" in done.err
+    assert any(note.startswith("radius 0.5: cannot be certified with 200 noise samples") for note in result["notes"])
+    assert "radius 0.5: cannot be certified" in done.err
     few = cli("certify", run, data, "--limit", 2, "--draws", 3)
-    assert few.status == 2 and "--radius 0.1: is out of reach of 3 draws" in last(few)
+    assert few.status == 2 and "--radius 0.1: cannot be certified with 3 noise samples" in last(few)
 
 
 def test_as_many_draws_as_an_error_names_are_enough(cli: Cli, run: Path, data: Path) -> None:
     done = cli("certify", run, data, "--limit", 2, "--radius", 0.3, "--draws", 20)
-    needed = int(last(done).partition("--draws ")[2].split(",")[0])
+    needed = int(last(done).partition("(draws ")[2].split(")")[0])
     assert done.status == 2 and needed > 20
     assert not (run / "certificates").exists(), "nothing is left that another number of draws would contradict"
     assert cli("certify", run, data, "--limit", 2, "--radius", 0.3, "--draws", needed).status == 0
@@ -228,14 +229,14 @@ def test_a_larger_image_bears_a_larger_change(cli: Cli, run: Path, tmp_path: Pat
     data = make_mvtec(tmp_path, "large", good=1, defects={"scratch": 1}, size=96)
     write_good(data / "test" / "good" / "wide.png", 128, 5)
     options = ("--radius", 0.3, "--draws", 40, "--json")
-    assert "out of reach" in last(cli("certify", run, data, *options))
+    assert "cannot be certified" in last(cli("certify", run, data, *options))
     own = json.loads(cli("certify", run, data, *options, "--own-size").out)
     assert own["size"] == "own"
     np.testing.assert_allclose(own["rounding_l2"], (3 * 96 * 96 / 12) ** 0.5 / 255)
     sized = json.loads(cli("certify", run, data, *options, "--size", 96).out)
     assert sized["size"] == [96, 96] and sized["folder"] != own["folder"]
     write_defect(data / "test" / "scratch" / "small.png", None, 32, 7)
-    assert "out of reach" in last(cli("certify", run, data, *options, "--own-size")), "of the smallest image"
+    assert "cannot be certified" in last(cli("certify", run, data, *options, "--own-size")), "of the smallest image"
 
 
 @pytest.mark.parametrize("threshold", [-1e6, 1e6])
@@ -259,21 +260,21 @@ def test_the_threshold_that_holds_under_attack_is_used(cli: Cli, run: Path, data
         (("--radius", "-0.1"), "--radius -0.1: must be 0 or more"),
         (("--radius", "inf"), "--radius inf: must be 0 or more"),
         (("--radius", "nan"), "--radius nan: must be 0 or more"),
-        (("--radius", "0.1,some"), "--radius 0.1,some: 'some' is no number"),
-        (("--radius", ""), "is no number"),
+        (("--radius", "0.1,some"), "--radius 0.1,some: 'some' is not a number"),
+        (("--radius", ""), "is not a number"),
         (("--radius", "2", "--draws", "50"), "--radius 2: is 10 standard deviations of the noise"),
-        (("--radius", "0.4", "--draws", "50"), "--radius 0.4: is out of reach of 50 draws"),
+        (("--radius", "0.4", "--draws", "50"), "--radius 0.4: cannot be certified with 50 noise samples"),
         (("--draws", "1"), "--draws 1: must be at least 2"),
         (("--draws", "-5"), "--draws -5: must be at least 2"),
-        (("--confidence", "1"), "--confidence 1: must lie strictly between 0 and 1"),
-        (("--confidence", "0"), "--confidence 0: must lie strictly between 0 and 1"),
+        (("--confidence", "1"), "--confidence 1: must be above 0 and below 1"),
+        (("--confidence", "0"), "--confidence 0: must be above 0 and below 1"),
         (("--confidence", "nan"), "confidence"),
         (("--method", "guess"), "--method guess: is unknown; choose auto, percentile, two-path"),
-        (("--sigma", "0.2"), "--sigma: goes with --method percentile"),
-        (("--method", "two-path", "--sigma", "0"), "--sigma: goes with --method percentile"),
+        (("--sigma", "0.2"), "--sigma: applies to method percentile"),
+        (("--method", "two-path", "--sigma", "0"), "--sigma: applies to method percentile"),
         (("--method", "percentile", "--sigma", "0"), "--sigma 0: must be above 0"),
         (("--method", "percentile", "--sigma", "-1"), "--sigma -1: must be above 0"),
-        (("--method", "percentile", "--radius", "0"), "--sigma: is needed where the only radius is 0"),
+        (("--method", "percentile", "--radius", "0"), "--sigma: is needed if the only radius is 0"),
         (("--size", "64", "--own-size"), "give one of them"),
         (("--limit", "1"), "--limit"),
     ],
@@ -287,7 +288,7 @@ def test_options_that_make_no_sense(arguments: tuple[str, ...], words: str, cli:
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("sized", ("--method", "two-path"), "--method two-path: bounds the score of a model folder only"),
+        ("sized", ("--method", "two-path"), "--method two-path: certifies AdvRAD detectors only"),
         ("sized", ("--size", "64"), "--size 64: this detector takes images of 32 px only"),
         ("sized", ("--own-size",), "--own-size: this detector takes images of 32 px only"),
         ("broken", ("--size", "32"), "scores of shape"),
@@ -304,7 +305,7 @@ def test_what_other_detectors_cannot_do(
 
 def test_another_detector_needs_a_place_for_its_results(cli: Cli, others: Path, data: Path) -> None:
     done = cli("certify", f"{others}:sized", data)
-    assert done.status == 2 and "-o: is needed" in done.one_error_line()
+    assert done.status == 2 and "--output: is needed" in done.one_error_line()
 
 
 def test_missing_folders_and_one_class_are_refused(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
@@ -343,14 +344,14 @@ def test_a_broken_image_is_named(cli: Cli, run: Path, data: Path) -> None:
 def test_no_attack_within_the_radius_leaves_the_bounds(run: Path, data: Path, tmp_path: Path) -> None:
     """PGD at exactly the radius, on every image: bounds, verdicts and AUROC of the smoothed score hold."""
     guaranteed(run, 0.0)
-    options = CertifyOptions(radius="0.1", draws=100, limit=6)
+    options = CertifyOptions(radius="0.1", n_samples=100, limit=6)
     case = load_target(str(run))
-    result = certify(prepare(case, data, options, tmp_path / "out"))
+    result = run_job(prepare(case, data, options, tmp_path / "out"))
     rows = [json.loads(line) for line in (tmp_path / "out" / "rows.jsonl").read_text().splitlines()]
-    shown = load_test_images(case, data, options).images
+    shown = load_test_images(case.detector, data, options)
     images = torch.stack([shown.load(index) for index in range(len(rows))])
     signs = torch.where(torch.from_numpy(shown.labels) == 0, 1.0, -1.0)
-    climbed = objective(case.detector, signs, "score", torch.Generator().manual_seed(1), eot=4)
+    climbed = make_objective(case.detector, signs, "score", torch.Generator().manual_seed(1), eot=4)
     threat = Threat.of("l2", "0.1")
     own = [torch.Generator().manual_seed(index) for index in range(len(rows))]
     found = threat.project(ATTACKS["pgd"](AttackInput(climbed, images, threat, own, 15)).images.detach(), images)
@@ -358,18 +359,19 @@ def test_no_attack_within_the_radius_leaves_the_bounds(run: Path, data: Path, tm
     sampler = TwoPath(case.detector.detector)  # type: ignore[attr-defined]
 
     def smoothed(image: torch.Tensor, seed: int) -> float:
-        drawn = sampler.draw(image, (0.0,), 400, torch.Generator().manual_seed(seed))[0]
+        drawn = sampler.sample(image, (0.0,), 400, torch.Generator().manual_seed(seed))[0]
         return float(np.median(drawn[:, 0], axis=1).mean())
 
-    rung = result["curve"]["radii"].index(0.1)
+    index = result.curve.radii.index(0.1)
     scores = np.array([smoothed(image, index) for index, image in enumerate(found)])
     harm = np.array([sign * (score - row["score"]) for sign, score, row in zip(signs, scores, rows, strict=True)])
     assert (harm > 0).mean() > 0.7, "the attack does harm"
     for row, score in zip(rows, scores, strict=True):
-        assert row["lower"][rung] <= score <= row["upper"][rung]
-        if row["verdicts"][rung] != "abstain":
-            assert row["verdicts"][rung] == ("certified anomalous" if score > 0 else "certified normal")
-    assert result["certified_auroc"]["0.1"] <= metrics.auroc(shown.labels, scores)
+        assert row["lower"][index] <= score <= row["upper"][index]
+        if row["verdicts"][index] != "abstain":
+            assert row["verdicts"][index] == ("certified anomalous" if score > 0 else "certified normal")
+    certified = result.certified_auroc[0.1]
+    assert certified is not None and certified <= metrics.auroc(shown.labels, scores)
 
 
 def test_attacks_stand_beside_and_one_that_leaves_less_is_a_warning(cli: Cli, run: Path, data: Path) -> None:
@@ -420,17 +422,17 @@ def test_the_report_shows_certificates_of_its_product(cli: Cli, run: Path, data:
 def row(
     label: int, lower: float | None, upper: float | None, verdict: str, radius: float, draws: int = 16
 ) -> ImageCertificate:
-    """A row whose bounds and verdict are the same at every rung."""
-    rungs = len(CertifyPlan(radii=(0.1,)).ladder)
+    """A row whose bounds and verdict are the same at every radius."""
+    radii = len(CertifyPlan(radii=(0.1,)).radius_grid)
     return ImageCertificate(
         name=f"{label}-{lower}-{upper}",
         label=label,
         score=lower or 0.0,
-        lower=(lower,) * rungs,
-        upper=(upper,) * rungs,
-        verdicts=(verdict,) * rungs,
+        lower=(lower,) * radii,
+        upper=(upper,) * radii,
+        verdicts=(verdict,) * radii,
         early=(verdict,),
-        early_draws=(draws,),
+        early_n_samples=(draws,),
         radius=radius,
         seconds=0.5,
     )
@@ -445,7 +447,7 @@ def test_a_tie_and_a_missing_bound_certify_nothing() -> None:
 
 
 def test_shares_draws_and_radii() -> None:
-    plan = CertifyPlan(radii=(0.1,), draws=64, threshold=0.0)
+    plan = CertifyPlan(radii=(0.1,), n_samples=64, threshold=0.0)
     rows = (
         row(1, 1, 2, "certified anomalous", 0.4),
         row(0, 1, 2, "certified anomalous", 0.9),  # certified, and wrong
@@ -453,19 +455,20 @@ def test_shares_draws_and_radii() -> None:
         row(1, -1, 1, "abstain", 0.0, draws=64),
     )
     found = summarize(rows, plan)
-    shares = found["verdicts"]["0.1"]
-    assert (shares["right"], shares["wrong"], shares["abstained"]) == (0.5, 0.25, 0.25)
-    assert shares["certified"] == shares["early_certified"] == 0.75
-    assert shares["draws_saved"] == 1 - (16 + 16 + 16 + 64) / 4 / 64
-    assert found["median_radius"] == np.median([0.4, 0, 0.2, 0])
-    assert found["seconds"] == 2.0 and found["clean_auroc"] is not None
-    assert {"certified_right", "certified_wrong"} <= set(found["curve"])
+    assert found.verdicts is not None and found.curve.certified_right is not None
+    shares = found.verdicts[0.1]
+    assert (shares.right, shares.wrong, shares.abstained) == (0.5, 0.25, 0.25)
+    assert shares.certified == shares.early_certified == 0.75
+    assert shares.samples_saved == 1 - (16 + 16 + 16 + 64) / 4 / 64
+    assert found.median_radius == np.median([0.4, 0, 0.2, 0])
+    assert found.seconds == 2.0 and found.clean_auroc is not None
+    assert len(found.curve.certified_right) == len(found.curve.radii)
 
 
 def test_radii_as_they_are_typed() -> None:
-    assert radii_of("0.2, 0.1,0.2") == (0.2, 0.1)
-    with pytest.raises(ConfigError, match="'' is no number"):
-        radii_of("0.1,")
+    assert parse_radii("0.2, 0.1,0.2") == (0.2, 0.1)
+    with pytest.raises(ConfigError, match="'' is not a number"):
+        parse_radii("0.1,")
 
 
 # --- predict ---------------------------------------------------------------------------------------------------------
@@ -514,8 +517,8 @@ def test_predict_takes_the_threshold_that_holds_under_attack(
     picture = data / "test" / "good" / "000.png"
     if threshold is None:  # the score itself, on the noise that it is certified on: nothing can be told
         held = load_detector(run)
-        image = load_test_images(load_target(str(run)), data, CertifyOptions()).images.load(0)
-        drawn = TwoPath(held).draw(image, (0.0,), 500, torch.Generator().manual_seed(seed_of("other")))[0]
+        image = load_test_images(load_target(str(run)).detector, data, CertifyOptions()).load(0)
+        drawn = TwoPath(held).sample(image, (0.0,), 500, torch.Generator().manual_seed(seed_of("other")))[0]
         threshold = float(np.median(drawn[:, 0], axis=1).mean())
     guaranteed(run, threshold)
     done = cli("predict", run, picture, "--certify", "--radius", 0.1)
@@ -523,7 +526,7 @@ def test_predict_takes_the_threshold_that_holds_under_attack(
     assert (found["certified"], found["certified_threshold"], done.err) == (verdict, threshold, "")
     assert found["verdict"] in ("good", "defective")
     low = cli("predict", run, picture, "--certify", "--radius", 0.1, "--confidence", 0.9)
-    assert "--confidence 0.9: the false-alarm rate of certified verdicts is promised for 0.999 or more" in low.err
+    assert "confidence 0.9: the false-alarm rate of certified verdicts is promised for 0.999 or more" in low.err
 
 
 def test_predict_states_the_radius_at_the_size_of_the_file(cli: Cli, run: Path, tmp_path: Path) -> None:
@@ -533,7 +536,7 @@ def test_predict_states_the_radius_at_the_size_of_the_file(cli: Cli, run: Path, 
     (near,), (far,) = (judged(cli("predict", run, path, *options)) for path in (small, large))
     assert far["draws"] <= near["draws"] and far["certified_radius"] > 0
     done = cli("predict", run, small, "--certify", "--radius", 0.3, "--draws", 60)
-    assert done.status == 2 and "--radius 0.3: is out of reach of 60 draws" in last(done)
+    assert done.status == 2 and "--radius 0.3: cannot be certified with 60 noise samples" in last(done)
     assert judged(cli("predict", run, large, "--certify", "--radius", 0.3, "--draws", 60))
 
 
@@ -542,7 +545,7 @@ def test_as_many_draws_as_predict_names_are_enough(cli: Cli, run: Path, tmp_path
     picture = write_good(tmp_path / "part.png", 32, 1)
     options = ("predict", run, picture, "--certify", "--radius", 0.35, "-o", tmp_path / "out")
     done = cli(*options, "--draws", 20)
-    needed = int(last(done).partition("--draws ")[2].split(",")[0])
+    needed = int(last(done).partition("(draws ")[2].split(")")[0])
     assert done.status == 2 and done.out == "" and not list((tmp_path / "out").iterdir())
     assert cli(*options, "--draws", needed - 1).status == 2
     assert judged(cli(*options, "--draws", needed))[0]["certified"] == "certified normal"
@@ -558,16 +561,16 @@ def test_predict_on_a_terminal_says_how_far(cli: Cli, run: Path, data: Path, mon
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--radius", "0.1"), "--radius: goes with --certify, and only with it"),
-        (("--draws", "50"), "--draws: goes with --certify, and only with it"),
-        (("--confidence", "0.9"), "--confidence: goes with --certify, and only with it"),
+        (("--radius", "0.1"), "--radius: can only be used with certification; add --certify"),
+        (("--draws", "50"), "--draws: can only be used with certification; add --certify"),
+        (("--confidence", "0.9"), "--confidence: can only be used with certification; add --certify"),
         (("--certify", "--radius", "-1"), "--radius -1: must be 0 or more"),
         (("--certify", "--radius", "nan"), "radius"),
         (("--certify", "--radius", "some"), "--radius"),
         (("--certify", "--draws", "1"), "--draws 1: must be at least 2"),
-        (("--certify", "--confidence", "1"), "--confidence 1: must lie strictly between 0 and 1"),
-        (("--certify", "--confidence", "0"), "--confidence 0: must lie strictly between 0 and 1"),
-        (("--certify", "--radius", "9"), "out of reach of any number of draws"),
+        (("--certify", "--confidence", "1"), "--confidence 1: must be above 0 and below 1"),
+        (("--certify", "--confidence", "0"), "--confidence 0: must be above 0 and below 1"),
+        (("--certify", "--radius", "9"), "no number of noise samples can certify"),
     ],
 )
 def test_predict_options_that_make_no_sense(

@@ -12,7 +12,7 @@ from torch import Tensor
 from toy_models import generator, random_images
 
 from advrad.certificates.order_statistics import bounds
-from advrad.certificates.smoothing import BATCH, Percentile, side_by_side
+from advrad.certificates.smoothing import BATCH_SIZE, Percentile, batch_size_on
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError, DetectorError
 
@@ -35,13 +35,15 @@ class Seen:
 
 def test_draws_go_side_by_side_where_the_detector_has_no_noise() -> None:
     seen = Seen()
-    Percentile(wrap(seen, deterministic=True), 0.1, deterministic=True).draw(IMAGE, (0.0,), 2 * BATCH + 3, generator())
-    assert [len(images) for images in seen.shown] == [BATCH, BATCH, 3]
+    Percentile(wrap(seen, deterministic=True), 0.1, deterministic=True).sample(
+        IMAGE, (0.0,), 2 * BATCH_SIZE + 3, generator()
+    )
+    assert [len(images) for images in seen.shown] == [BATCH_SIZE, BATCH_SIZE, 3]
 
 
 def test_draws_go_one_by_one_where_rows_would_share_the_detectors_noise() -> None:
     seen = Seen(noise=1.0)
-    scores, _ = Percentile(wrap(seen), 1e-9, deterministic=False).draw(IMAGE, (0.0,), 200, generator())
+    scores, _ = Percentile(wrap(seen), 1e-9, deterministic=False).sample(IMAGE, (0.0,), 200, generator())
     assert [len(images) for images in seen.shown] == [1] * 200
     # All that is left is the detector's noise, and it differs from draw to draw as normal noise does.
     drawn = scores[0, 0]
@@ -52,7 +54,7 @@ def test_draws_go_one_by_one_where_rows_would_share_the_detectors_noise() -> Non
 
 def test_noise_from_the_global_source_differs_from_draw_to_draw_and_follows_the_generator() -> None:
     sampler = Percentile(wrap(Noisy()), 0.1, deterministic=False)
-    first, again, other = (sampler.draw(IMAGE, (0.0,), 20, generator(seed))[0] for seed in (0, 0, 1))
+    first, again, other = (sampler.sample(IMAGE, (0.0,), 20, generator(seed))[0] for seed in (0, 0, 1))
     assert (first == again).all()
     assert len(set(first[0, 0]) | set(other[0, 0])) == 40
 
@@ -60,7 +62,7 @@ def test_noise_from_the_global_source_differs_from_draw_to_draw_and_follows_the_
 def test_the_noise_is_normal_independent_and_not_clipped() -> None:
     seen = Seen()
     sampler = Percentile(wrap(seen, deterministic=True), 0.5, deterministic=True)
-    sampler.draw(IMAGE, (0.0,), 64, generator())
+    sampler.sample(IMAGE, (0.0,), 64, generator())
     noise = (torch.cat(seen.shown) - IMAGE) / 0.5
     assert float(torch.cat(seen.shown).min()) < -0.5
     count = noise.numel()
@@ -72,7 +74,7 @@ def test_the_noise_is_normal_independent_and_not_clipped() -> None:
 
 def test_every_radius_gets_the_same_draws_as_both_bounds() -> None:
     sampler = Percentile(honest(), 0.1, deterministic=True)
-    lower, upper = sampler.draw(IMAGE, (0.0, 0.1, 3.0), 10, generator())
+    lower, upper = sampler.sample(IMAGE, (0.0, 0.1, 3.0), 10, generator())
     assert lower.shape == (1, 3, 10)
     assert (lower == upper).all() and (lower[0] == lower[0, 0]).all()
     assert sampler.shifts(16, 16) == sampler.shifts(300, 200) == (10.0,)
@@ -86,15 +88,15 @@ def test_without_noise_nothing_can_be_certified(sigma: float) -> None:
 
 def test_a_score_that_is_no_number_is_no_draw() -> None:
     broken = wrap(lambda images: images.mean((1, 2, 3)) * math.nan, deterministic=True)
-    with pytest.raises(DetectorError, match="no finite number"):
-        Percentile(broken, 0.1, deterministic=True).draw(IMAGE, (0.0,), 2, generator())
+    with pytest.raises(DetectorError, match="not a finite number"):
+        Percentile(broken, 0.1, deterministic=True).sample(IMAGE, (0.0,), 2, generator())
 
 
 def test_bounds_of_a_linear_score_are_the_worst_that_can_be_done_to_it() -> None:
     # The smoothed mean is the mean; a change of length r moves it by r / sqrt(pixels) at most.
     sampler = Percentile(wrap(lambda x: x.mean((1, 2, 3)), deterministic=True), 0.3, deterministic=True)
     radius, worst = 0.3, 0.3 / math.sqrt(IMAGE.numel())
-    lower, upper = sampler.draw(IMAGE, (radius,), 20_000, generator())
+    lower, upper = sampler.sample(IMAGE, (radius,), 20_000, generator())
     low, high = bounds(lower[:, 0], upper[:, 0], [radius / 0.3], 1e-3)
     clean = float(IMAGE.mean())
     assert worst < clean - low < 1.1 * worst
@@ -103,7 +105,7 @@ def test_bounds_of_a_linear_score_are_the_worst_that_can_be_done_to_it() -> None
 
 def test_no_attack_on_the_smoothed_score_of_an_autoencoder_leaves_its_bounds() -> None:
     detector, sigma, radius = honest(), 0.15, 0.3
-    lower, upper = Percentile(detector, sigma, deterministic=True).draw(IMAGE, (radius,), 1000, generator(1))
+    lower, upper = Percentile(detector, sigma, deterministic=True).sample(IMAGE, (radius,), 1000, generator(1))
     low, high = bounds(lower[:, 0], upper[:, 0], [radius / sigma], 1e-4)
 
     def smoothed(image: Tensor, seed: int, draws: int = 64) -> Tensor:
@@ -127,4 +129,4 @@ def test_no_attack_on_the_smoothed_score_of_an_autoencoder_leaves_its_bounds() -
 
 
 def test_a_gpu_is_given_more_at_once() -> None:
-    assert side_by_side(torch.device("cpu")) == BATCH < side_by_side(torch.device("cuda"))
+    assert batch_size_on(torch.device("cpu")) == BATCH_SIZE < batch_size_on(torch.device("cuda"))

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from toy_models import generator
 
 from advrad.certificates.evaluation import certified_decision
-from advrad.certificates.threshold import calibrate_robust_threshold, least_rate, promised_rate, upper_bounds
+from advrad.certificates.threshold import calibrate_robust_threshold, calibration_rate, least_rate, upper_bounds
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
 from advrad.utils.progress import CallbackReporter
@@ -24,7 +24,7 @@ RADIUS, DRAWS, CONFIDENCE, RATE = 0.2, 60, 0.99, 0.12
 def alarm(x: float, threshold: float, noise: torch.Generator) -> bool:
     """Whether an image is certified anomalous."""
     sampler = Line()
-    lower, upper = sampler.draw(number(x), (0.0,), DRAWS, noise)
+    lower, upper = sampler.sample(number(x), (0.0,), DRAWS, noise)
     return certified_decision(lower[:, 0], upper[:, 0], [0.0], threshold, 1 - CONFIDENCE) == "certified anomalous"
 
 
@@ -39,7 +39,7 @@ def test_the_promise_is_kept_under_attack_and_a_threshold_from_plain_scores_brea
             [number(x) for x in normals],
             false_alarm_rate=RATE,
             radius=RADIUS,
-            draws=DRAWS,
+            n_samples=DRAWS,
             confidence=CONFIDENCE,
             seed=run,
         )
@@ -59,7 +59,7 @@ def test_the_promise_is_not_kept_by_being_useless() -> None:
         [number(x) for x in normals],
         false_alarm_rate=RATE,
         radius=RADIUS,
-        draws=DRAWS,
+        n_samples=DRAWS,
         confidence=CONFIDENCE,
     )
     assert 2 * (max(normals) + RADIUS) < promise.threshold < 2 * (max(normals) + RADIUS) + 3 * SIGMA
@@ -67,22 +67,22 @@ def test_the_promise_is_not_kept_by_being_useless() -> None:
 
 
 def test_bounds_fail_as_rarely_as_promised() -> None:
-    rng, failure = np.random.default_rng(2), 0.05
+    rng, alpha = np.random.default_rng(2), 0.05
     values = rng.normal(size=1500).tolist()
-    found = upper_bounds(Line(), [number(x) for x in values], RADIUS, DRAWS, 1 - failure, generator())
+    found = upper_bounds(Line(), [number(x) for x in values], RADIUS, DRAWS, 1 - alpha, generator())
     missed = np.mean([high < 2 * (x + RADIUS) for x, high in zip(values, found, strict=True)])
-    assert 0 < missed <= failure + 3 * math.sqrt(failure / len(values))
+    assert 0 < missed <= alpha + 3 * math.sqrt(alpha / len(values))
 
 
 @pytest.mark.parametrize("quantile", [0.35, 0.65])
 def test_bounds_are_those_of_the_quantile_that_smooths(quantile: float) -> None:
-    rng, failure = np.random.default_rng(2), 0.05
+    rng, alpha = np.random.default_rng(2), 0.05
     values = rng.normal(size=1500).tolist()
     sampler = Line(quantile=quantile)
-    found = upper_bounds(sampler, [number(x) for x in values], RADIUS, DRAWS, 1 - failure, generator())
+    found = upper_bounds(sampler, [number(x) for x in values], RADIUS, DRAWS, 1 - alpha, generator())
     moved = SIGMA * float(norm.ppf(quantile))
     missed = np.mean([high < 2 * (x + RADIUS) + moved for x, high in zip(values, found, strict=True)])
-    assert 0 < missed <= failure + 3 * math.sqrt(failure / len(values))
+    assert 0 < missed <= alpha + 3 * math.sqrt(alpha / len(values))
 
 
 def test_the_threshold_is_the_quantile_of_the_bounds_at_what_is_left_of_the_rate() -> None:
@@ -93,7 +93,7 @@ def test_the_threshold_is_the_quantile_of_the_bounds_at_what_is_left_of_the_rate
         normals,
         false_alarm_rate=0.1,
         radius=RADIUS,
-        draws=DRAWS,
+        n_samples=DRAWS,
         confidence=CONFIDENCE,
         seed=5,
         source={"data": "made up"},
@@ -101,10 +101,10 @@ def test_the_threshold_is_the_quantile_of_the_bounds_at_what_is_left_of_the_rate
     )
     bounds = upper_bounds(Line(), normals, RADIUS, DRAWS, CONFIDENCE, generator(5))
     # Two sides that may fail by 0.01 leave 0.08.
-    assert promised_rate(0.1, CONFIDENCE) == pytest.approx(0.08)
+    assert calibration_rate(0.1, CONFIDENCE) == pytest.approx(0.08)
     assert promise.threshold == sorted(bounds)[math.ceil(41 * 0.92) - 1]
     assert (promise.false_alarm_rate, promise.radius, promise.n) == (0.1, RADIUS, 40)
-    assert (promise.draws, promise.confidence, promise.source) == (DRAWS, CONFIDENCE, {"data": "made up"})
+    assert (promise.n_samples, promise.confidence, promise.source) == (DRAWS, CONFIDENCE, {"data": "made up"})
     assert told == [(done, 40) for done in range(1, 41)]
 
 
@@ -112,7 +112,7 @@ def test_a_larger_radius_takes_a_higher_threshold() -> None:
     normals = [number(x) for x in np.random.default_rng(4).normal(size=20)]
 
     def threshold(radius: float) -> float:
-        return calibrate_robust_threshold(Line(), normals, false_alarm_rate=0.1, radius=radius, draws=200).threshold
+        return calibrate_robust_threshold(Line(), normals, false_alarm_rate=0.1, radius=radius, n_samples=200).threshold
 
     thresholds = [threshold(radius) for radius in (0.0, 0.05, 0.2, 0.3)]
     assert thresholds == sorted(set(thresholds))
@@ -121,10 +121,13 @@ def test_a_larger_radius_takes_a_higher_threshold() -> None:
 def test_too_few_images_are_refused_with_how_many_and_which_rate_will_do() -> None:
     normals = [number(x) for x in np.random.default_rng(5).normal(size=20)]
     with pytest.raises(ConfigError, match=r"needs 20 calibration images under attack, there are 19; .* 0\.052") as no:
-        calibrate_robust_threshold(Line(), normals[:19], false_alarm_rate=0.05, radius=RADIUS, draws=200)
-    assert calibrate_robust_threshold(Line(), normals, false_alarm_rate=0.05, radius=RADIUS, draws=200).n == 20
+        calibrate_robust_threshold(Line(), normals[:19], false_alarm_rate=0.05, radius=RADIUS, n_samples=200)
+    assert calibrate_robust_threshold(Line(), normals, false_alarm_rate=0.05, radius=RADIUS, n_samples=200).n == 20
     accepted = float(str(no.value).rpartition("a rate of ")[2].partition(" ")[0])
-    assert calibrate_robust_threshold(Line(), normals[:19], false_alarm_rate=accepted, radius=RADIUS, draws=200).n == 19
+    assert (
+        calibrate_robust_threshold(Line(), normals[:19], false_alarm_rate=accepted, radius=RADIUS, n_samples=200).n
+        == 19
+    )
 
 
 @pytest.mark.parametrize("confidence", [0.9, 0.99, 0.999])
@@ -132,9 +135,9 @@ def test_the_least_rate_is_one_that_is_accepted(confidence: float) -> None:
     for count in range(1, 400):
         rate = least_rate(count, confidence)
         if rate < 1:
-            assert conformal_threshold([0.0] * count, promised_rate(rate, confidence)) == 0
+            assert conformal_threshold([0.0] * count, calibration_rate(rate, confidence)) == 0
             with pytest.raises(ConfigError):
-                conformal_threshold([0.0] * count, promised_rate(rate - 2e-4, confidence))
+                conformal_threshold([0.0] * count, calibration_rate(rate - 2e-4, confidence))
 
 
 def test_a_rate_that_the_confidence_uses_up_is_refused() -> None:
@@ -146,9 +149,9 @@ def test_a_radius_out_of_reach_is_refused_with_the_draws_that_it_takes() -> None
     def bound(draws: int) -> list[float]:
         return upper_bounds(Line(), [number(0.0)], 0.4, draws, CONFIDENCE, generator())
 
-    with pytest.raises(ConfigError, match=r"out of reach of 60 draws .* or more noise") as refused:
+    with pytest.raises(ConfigError, match=r"cannot be certified with 60 noise samples .* or more noise") as refused:
         bound(DRAWS)
-    needed = int(re.findall(r"--draws (\d+)", str(refused.value))[0])
+    needed = int(re.findall(r"draws (\d+)", str(refused.value))[0])
     assert math.isfinite(bound(needed)[0])
-    with pytest.raises(ConfigError, match="out of reach"):
+    with pytest.raises(ConfigError, match="cannot be certified"):
         bound(needed - 1)

@@ -12,21 +12,14 @@ from torch import Tensor
 from toy_models import FAR, NEAR, TINY, Linear, detector, generator, random_images, statistics
 
 from advrad.certificates import two_path as twopath
-from advrad.certificates.operator_norms import Kernel, kernels, resize_norm
-from advrad.certificates.two_path import TwoPath, bounded
+from advrad.certificates.operator_norms import MapNorms, map_norms, resize_norm
+from advrad.certificates.two_path import TwoPath, score_bounds
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
-from advrad.detectors.scoring import (
-    MapStatistics,
-    NoiseView,
-    ScoreConfig,
-    combine_scales,
-    mean_filter,
-    scale_errors,
-    standardise,
-)
+from advrad.detectors.score_config import NoiseView, ScoreConfig
+from advrad.detectors.scoring import MapStatistics, combine_scales, mean_filter, scale_errors, standardise
 
 Score = Callable[[Tensor], Tensor]
 
@@ -39,7 +32,7 @@ def score_of(judge: AdvRAD, look: NoiseView, views: Tensor, recon: Tensor) -> Te
     """A look's part of the detector's score, (b,), for a reconstruction that stays as it is, (1, c, h, w)."""
     config = judge.detector_config.score
     maps = maps_of(views, recon.expand_as(views), config)
-    return torch.stack([standardise(m, judge.normal(look, i), config)[0] for i, m in enumerate(maps)]).mean(0)
+    return torch.stack([standardise(m, judge.statistics(look, i), config)[0] for i, m in enumerate(maps)]).mean(0)
 
 
 def searched(score: Score, at: Tensor, start: Tensor, radius: float, sign: int, steps: int = 14) -> float:
@@ -67,28 +60,33 @@ def searched(score: Score, at: Tensor, start: Tensor, radius: float, sign: int, 
     return sign * best
 
 
-@pytest.mark.parametrize("level", ["absolute", "relative"])
-@pytest.mark.parametrize("scales", ["averaged", "apart"])
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("scales", ["averaged", "separate"])
 def test_no_change_that_is_found_leaves_the_interval_and_some_leave_that_of_halved_norms(
-    scales: str, level: str
+    scales: str, relative: bool
 ) -> None:
     left = {"cells": 0, "sums": 0}
-    ways, poolings = ("none", "mean", "spread", "tolerant"), (0.0, 0.05, 1.0)
+    ways, poolings = ("none", "mean", "spread", "noise_tolerant"), (0.0, 0.05, 1.0)
     for number, (way, pooling) in enumerate(itertools.product(ways, poolings)):
         look, filter_px = (NEAR, FAR)[number % 2], (1, 3, 7)[number // 2 % 3]
         config = ScoreConfig(
-            looks=(look,), scales=scales, level=level, normalisation=way, filter_px=filter_px, pooling=pooling
+            views=(look,),
+            scales=scales,
+            normalise_by_image_mean=relative,
+            normalisation=way,
+            filter_px=filter_px,
+            pooling=pooling,
         )
         judge = detector(config, calibrated=False)
         index = number % len(config.map_sizes)
-        kernel, normal = kernels(look, config)[index], judge.normal(look, index)
+        norms, normal = map_norms(look, config)[index], judge.statistics(look, index)
         view = 0.3 + 0.3 * random_images(1, look.view_px, seed=number)
         with torch.no_grad():
             recon = reconstruct(judge.denoiser, view, look.sigma, generator(number)).double()
         view = view.double()  # so that rounding has no say
         false = {
-            "cells": replace(kernel, cells=kernel.cells / 2),
-            "sums": replace(kernel, share=kernel.share / 4),
+            "cells": replace(norms, cells=norms.cells / 2),
+            "sums": replace(norms, share=norms.share / 4),
         }
 
         def score(
@@ -103,43 +101,43 @@ def test_no_change_that_is_found_leaves_the_interval_and_some_leave_that_of_halv
         for radius in (0.1, 1.0):
             low, high = (searched(score, view, view - recon, radius, sign) for sign in (-1, 1))
             maps = maps_of(view, recon, config)[index]
-            lower, upper = bounded(maps, kernel, normal, config, radius)
+            lower, upper = score_bounds(maps, norms, normal, config, radius)
             assert float(lower) <= low <= high <= float(upper), (way, pooling, radius)
             for name, wrong in false.items():
-                lower, upper = bounded(maps, wrong, normal, config, radius)
+                lower, upper = score_bounds(maps, wrong, normal, config, radius)
                 left[name] += bool(low < float(lower) or high > float(upper))
     assert min(left.values()) > 1, f"the search is too weak to find a wrong norm: {left}"
 
 
-def one_map(filter_px: int, pooling: float, seed: int = 0) -> tuple[Tensor, Kernel, ScoreConfig, MapStatistics]:
+def one_map(filter_px: int, pooling: float, seed: int = 0) -> tuple[Tensor, MapNorms, ScoreConfig, MapStatistics]:
     """Differences at the finest scale alone, (1, 3, 16, 16), and what goes with them."""
-    config = ScoreConfig(looks=(FAR,), scales="apart", filter_px=filter_px, pooling=pooling)
+    config = ScoreConfig(views=(FAR,), scales="separate", filter_px=filter_px, pooling=pooling)
     difference = 0.3 * torch.randn(1, 3, 16, 16, generator=generator(seed), dtype=torch.float64)
     plain = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
-    return difference, kernels(FAR, config)[0], config, MapStatistics(plain, plain + 1)
+    return difference, map_norms(FAR, config)[0], config, MapStatistics(plain, plain + 1)
 
 
 @pytest.mark.parametrize("radius", [0.1, 2.0])
 def test_the_bounds_of_a_mean_are_attained(radius: float) -> None:
-    difference, kernel, config, normal = one_map(filter_px=1, pooling=1.0)
+    difference, norms, config, normal = one_map(filter_px=1, pooling=1.0)
 
     def mean(difference: Tensor) -> float:
         return float(difference.square().mean())
 
-    lower, upper = bounded(difference.square().mean(1, keepdim=True), kernel, normal, config, radius)
+    lower, upper = score_bounds(difference.square().mean(1, keepdim=True), norms, normal, config, radius)
     along = radius * difference / difference.norm()
     assert float(lower) == pytest.approx(mean(difference - along), rel=1e-5)
     assert float(upper) == pytest.approx(mean(difference + along), rel=1e-5)
 
 
 def test_the_upper_bound_of_a_maximum_is_attained() -> None:
-    difference, kernel, config, normal = one_map(filter_px=3, pooling=0.0)
+    difference, norms, config, normal = one_map(filter_px=3, pooling=0.0)
 
     def maps(difference: Tensor) -> Tensor:
         return mean_filter(difference.square().mean(1, keepdim=True), 3)
 
-    _, upper = bounded(maps(difference), kernel, normal, config, 0.8)
-    worst = (maps(difference).sqrt() + 0.8 * kernel.cells.double()).flatten().argmax()
+    _, upper = score_bounds(maps(difference), norms, normal, config, 0.8)
+    worst = (maps(difference).sqrt() + 0.8 * norms.cells.double()).flatten().argmax()
     y, x = divmod(int(worst), 16)
     window = torch.zeros_like(difference)
     window[..., max(0, y - 1) : y + 2, max(0, x - 1) : x + 2] = 1
@@ -149,15 +147,15 @@ def test_the_upper_bound_of_a_maximum_is_attained() -> None:
 
 
 def test_the_interval_of_a_images_own_mean_is_attained() -> None:
-    difference, kernel, config, _ = one_map(filter_px=1, pooling=0.0)
+    difference, norms, config, _ = one_map(filter_px=1, pooling=0.0)
     # Cells that cannot move, and a map that is only divided by its mean, show what is divided by.
-    config = config.model_copy(update={"level": "relative", "normalisation": "mean"})
-    still = replace(kernel, cells=0 * kernel.cells)
+    config = config.model_copy(update={"normalise_by_image_mean": True, "normalisation": "mean"})
+    still = replace(norms, cells=0 * norms.cells)
     maps = difference.square().mean(1, keepdim=True)
     along = 3.0 * difference / difference.norm()
     for ceiling in (1.0, float(maps.mean()), 1e-3):
         normal = MapStatistics(torch.zeros_like(maps), torch.ones_like(maps), ceiling=ceiling)
-        lower, upper = bounded(maps, still, normal, config, 3.0)
+        lower, upper = score_bounds(maps, still, normal, config, 3.0)
         least, most = (min(float((difference + side * along).square().mean()), ceiling) for side in (-1, 1))
         assert float(lower) == pytest.approx(float(maps.max()) / most, rel=1e-5)
         assert float(upper) == pytest.approx(float(maps.max()) / least, rel=1e-5)
@@ -165,25 +163,30 @@ def test_the_interval_of_a_images_own_mean_is_attained() -> None:
 
 def test_without_a_change_both_bounds_are_the_score() -> None:
     config = ScoreConfig(
-        looks=(NEAR,), scales="apart", level="relative", normalisation="spread", filter_px=3, pooling=0.05
+        views=(NEAR,),
+        scales="separate",
+        normalise_by_image_mean=True,
+        normalisation="spread",
+        filter_px=3,
+        pooling=0.05,
     )
     judge = detector(config, calibrated=False)
     view, recon = random_images(2, 32), random_images(2, 32, seed=1)
     for index, maps in enumerate(maps_of(view, recon, config)):
-        normal = judge.normal(NEAR, index)
-        lower, upper = bounded(maps, kernels(NEAR, config)[index], normal, config, 0.0)
+        normal = judge.statistics(NEAR, index)
+        lower, upper = score_bounds(maps, map_norms(NEAR, config)[index], normal, config, 0.0)
         assert torch.equal(lower, upper)
         torch.testing.assert_close(lower, standardise(maps, normal, config)[0])
 
 
-@pytest.mark.parametrize("level", ["absolute", "relative"])
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("way", ["none", "mean", "spread"])
-def test_a_larger_radius_never_narrows_the_interval(level: str, way: str) -> None:
-    config = ScoreConfig(looks=(NEAR,), level=level, normalisation=way, pooling=0.05)
+def test_a_larger_radius_never_narrows_the_interval(relative: bool, way: str) -> None:
+    config = ScoreConfig(views=(NEAR,), normalise_by_image_mean=relative, normalisation=way, pooling=0.05)
     judge = detector(config, calibrated=False)
     (maps,) = maps_of(random_images(1, 32).double(), random_images(1, 32, seed=1).double(), config)
-    (kernel,), normal = kernels(NEAR, config), judge.normal(NEAR, 0)
-    found = [bounded(maps, kernel, normal, config, reach) for reach in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
+    (norms,), normal = map_norms(NEAR, config), judge.statistics(NEAR, 0)
+    found = [score_bounds(maps, norms, normal, config, reach) for reach in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
     for one, next in itertools.pairwise(found):
         assert float(next[0]) <= float(one[0]) <= float(one[1]) <= float(next[1])
 
@@ -191,11 +194,11 @@ def test_a_larger_radius_never_narrows_the_interval(level: str, way: str) -> Non
 @pytest.mark.parametrize("way", ["none", "mean", "spread"])
 def test_a_perfect_reconstruction_has_bounds_that_are_numbers(way: str) -> None:
     # No error at all, and normal images that never have any: everything that is divided by is at its least.
-    config = ScoreConfig(looks=(FAR,), level="relative", normalisation=way, pooling=0.05)
+    config = ScoreConfig(views=(FAR,), normalise_by_image_mean=True, normalisation=way, pooling=0.05)
     flat = torch.zeros(1, 1, 16, 16)
     normal = MapStatistics(flat, flat + 1e-12, ceiling=1e-12)
     for reach in (0.0, 0.1):
-        lower, upper = bounded(flat, kernels(FAR, config)[0], normal, config, reach)
+        lower, upper = score_bounds(flat, map_norms(FAR, config)[0], normal, config, reach)
         assert torch.isfinite(torch.stack([lower, upper])).all()
         assert float(lower) <= 0 <= float(upper)
         assert float(upper) > 0 or reach == 0
@@ -204,7 +207,13 @@ def test_a_perfect_reconstruction_has_bounds_that_are_numbers(way: str) -> None:
 # --- the whole way from the image as given ------------------------------------------------------------------------
 
 BOTH = ScoreConfig(
-    looks=(NEAR, FAR), scales="apart", level="relative", normalisation="spread", filter_px=3, pooling=0.05, steps=2
+    views=(NEAR, FAR),
+    scales="separate",
+    normalise_by_image_mean=True,
+    normalisation="spread",
+    filter_px=3,
+    pooling=0.05,
+    steps=2,
 )
 
 
@@ -226,7 +235,9 @@ def recons(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     "config",
     [
         BOTH,
-        BOTH.model_copy(update={"scales": "averaged", "level": "absolute", "normalisation": "none", "pooling": 0.0}),
+        BOTH.model_copy(
+            update={"scales": "averaged", "normalise_by_image_mean": False, "normalisation": "none", "pooling": 0.0}
+        ),
     ],
 )
 def test_every_draw_bounds_the_score_of_every_image_in_reach_as_given(
@@ -235,10 +246,10 @@ def test_every_draw_bounds_the_score_of_every_image_in_reach_as_given(
     judge = detector(config, calibrated=False)
     image = 0.3 + 0.3 * torch.rand(3, *sides, generator=generator(3))
     radii, count = (0.0, 0.1, 0.5), 3
-    lower, upper = TwoPath(judge).draw(image, radii, count, generator(1))
+    lower, upper = TwoPath(judge).sample(image, radii, count, generator(1))
     assert lower.shape == upper.shape == (2, 3, count)
     assert (lower[:, 0] == upper[:, 0]).all()
-    for part, look in enumerate(config.looks):
+    for part, look in enumerate(config.views):
         for draw in range(count):
             recon = recons[part][draw, None]
 
@@ -259,11 +270,11 @@ def test_every_draw_bounds_the_score_of_every_image_in_reach_as_given(
 
 def test_every_draw_has_noise_of_its_own_in_every_step() -> None:
     denoiser = Linear(0.5, 0.2)
-    config = BOTH.model_copy(update={"looks": (FAR,)})
+    config = BOTH.model_copy(update={"views": (FAR,)})
     settings = DetectorConfig(denoiser=TINY, size_px=32, score=config, precision="float32")
     sampler = TwoPath(AdvRAD(denoiser, settings, statistics(config)))
     image = random_images(1, 32)[0]
-    lower, _ = sampler.draw(image, (0.0,), 10, generator())
+    lower, _ = sampler.sample(image, (0.0,), 10, generator())
     assert [len(z) for z, _ in denoiser.asked] == [8, 8, 2, 2]  # two walks of two steps
     for step in (0, 1):
         noised = torch.cat([z for z, _ in denoiser.asked[step::2]])
@@ -271,8 +282,8 @@ def test_every_draw_has_noise_of_its_own_in_every_step() -> None:
         correlation = torch.corrcoef(noise) - torch.eye(10)
         assert float(correlation.abs().max()) < 0.35  # that of ten draws about their mean is about -1/9
     assert len(set(lower[0, 0])) == 10
-    again, _ = sampler.draw(image, (0.0,), 10, generator())
-    other, _ = sampler.draw(image, (0.0,), 10, generator(1))
+    again, _ = sampler.sample(image, (0.0,), 10, generator())
+    other, _ = sampler.sample(image, (0.0,), 10, generator(1))
     assert (again == lower).all() and not (other == lower).any()
 
 

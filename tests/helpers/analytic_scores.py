@@ -20,7 +20,7 @@ class Line:
     Where the shape is the number itself, the median score is ``(1 + slope) x`` and moves by just ``(1 + slope) r``.
     """
 
-    method, largest = "line", "more noise"
+    method, noise_hint = "line", "more noise"
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Line:
     def noise(self, count: int, generator: torch.Generator) -> Floats:
         return torch.randn(count, generator=generator).double().numpy()
 
-    def draw(
+    def sample(
         self, image: Tensor, radii: Sequence[float], count: int, generator: torch.Generator
     ) -> tuple[Floats, Floats]:
         self.drawn += count

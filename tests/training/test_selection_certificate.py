@@ -44,7 +44,7 @@ def from_many_draws(normals: Tensor, defective: Tensor, chosen: Style, radius: f
     at = levels(sampler.shifts(32, 32)[0] * radius)
     lows, highs = [], []
     for index, image in enumerate(torch.cat([normals, defective])):
-        lower, upper = sampler.draw(image, (radius,), 96, generator(index))
+        lower, upper = sampler.sample(image, (radius,), 96, generator(index))
         lows.append(np.quantile(lower[0, 0], at.low))
         highs.append(np.quantile(upper[0, 0], at.high))
     return float(np.mean(np.array(lows[len(normals) :])[:, None] > np.array(highs[: len(normals)])))

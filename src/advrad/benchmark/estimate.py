@@ -1,4 +1,4 @@
-"""How long a bench will take: from what was measured in its folder, and else from what was measured elsewhere."""
+"""Estimated time of a bench, from results in its folder or else from rough guesses."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advrad.attacks.options import AttackOptions
-from advrad.attacks.suite import members_of
+from advrad.attacks.suite import suite_attacks
 from advrad.baselines.registry import BASELINES
-from advrad.benchmark.grid import OURS, CellTask, DetectorEntry, Job
+from advrad.benchmark.grid import OURS, DetectorEntry
+from advrad.benchmark.jobs import CellTask, Job
 from advrad.benchmark.run import held_cells
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.training.options import DEFAULT_MINUTES, RunOptions
@@ -25,14 +26,14 @@ _JUDGE = 0.4
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is left to do.
+    """Work that is left for one job.
 
     Attributes:
-        label: of the detector.
-        category: of the product.
-        seed: of everything.
-        cells: that are not measured yet.
-        seconds: that they will take, the fit included.
+        label: Label of the detector.
+        category: Label of the product.
+        seed: Seed of the job.
+        cells: Number of cells that are not measured yet.
+        seconds: Estimated time in seconds, with the fit.
     """
 
     label: str
@@ -43,14 +44,17 @@ class Estimate:
 
 
 def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
-    """Of every job that has cells to be measured.
+    """Estimate the work that is left for each job.
 
-    What a cell of the same detector and test took in this folder counts; where there is none, rough guesses do. Both
-    hold for a machine, a load and a number of threads: take them for a hint.
+    If the folder holds results of the same detector and test, their times are used, otherwise rough guesses. Either
+    depends on the machine, its load and the number of threads.
 
     Args:
-        jobs: of the grid.
-        folder: of the results; may be missing.
+        jobs: Jobs of the grid.
+        folder: Folder of the results; may be missing.
+
+    Returns:
+        One estimate per job that has cells to measure.
     """
     jobs = tuple(jobs)
     measured: dict[tuple[str, str | None, str | None], list[float]] = {}
@@ -64,7 +68,7 @@ def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
                 fits.setdefault(cell.detector, []).append(cell.fit_seconds or 0.0)
     found, trained = [], {job.model for job in jobs if (folder / "models" / job.model / CONFIG_NAME).is_file()}
     for job in jobs:
-        tasks = [task for task in job.tasks if task.meant and task.place.key not in done]
+        tasks = [task for task in job.tasks if task.selected and task.cell.key not in done]
         if job.dataset is None or not tasks:
             continue
         seconds = 0.0
@@ -78,7 +82,7 @@ def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
             seconds += statistics.fmean(known) if known else _typical(job.detector)[0]
         images = sum(record.split == "test" for record in job.dataset.records)
         for task in tasks:
-            seen = measured.get((task.place.detector, task.place.attack, task.place.certificate))
+            seen = measured.get((task.cell.detector, task.cell.attack, task.cell.certificate))
             seconds += statistics.fmean(seen) if seen else _typical(job.detector)[1] * _gradients(task, images)
         found.append(Estimate(job.detector.label, job.category, job.seed, len(tasks), seconds))
     return tuple(found)
@@ -91,7 +95,7 @@ def _training_s(options: RunOptions) -> float:
 
 
 def _typical(entry: DetectorEntry) -> tuple[float, float]:
-    """Seconds of a fit and of a gradient for one image."""
+    """Guess the seconds of a fit, and of one gradient for one image."""
     if entry.kind == OURS:
         return 0.0, _GRADIENT_S
     row = BASELINES.get(entry.kind)
@@ -103,11 +107,11 @@ def _typical(entry: DetectorEntry) -> tuple[float, float]:
 
 
 def _gradients(task: CellTask, images: int) -> float:
-    """As many gradients take as long as the task."""
+    """Number of gradient evaluations that take as long as the task."""
     if task.attack is not None:
         return min(images, task.attack.limit or images) * _steps(task.attack)
     if task.certificate is not None:
-        return min(images, task.certificate.limit or images) * task.certificate.draws * _JUDGE
+        return min(images, task.certificate.limit or images) * task.certificate.n_samples * _JUDGE
     return images * _JUDGE
 
 
@@ -115,5 +119,5 @@ def _steps(options: AttackOptions) -> int:
     if options.attack != "suite":
         return (options.steps or 100) * options.restarts * options.eot
     # Which detectors have noisy gradients shows only once one is there.
-    members = [member for member in members_of(options.budget) if not member.if_noisy]
+    members = [member for member in suite_attacks(options.budget) if not member.if_noisy]
     return sum(member.steps * member.restarts * member.eot for member in members)

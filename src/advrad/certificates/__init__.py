@@ -1,1 +1,47 @@
-"""Certificates: proofs that no perturbation within a radius changes a score or verdict beyond a bound."""
+"""Certificates: proofs that no perturbation within a radius changes a score or a verdict beyond a bound.
+
+Example:
+    >>> from advrad import certificates
+    >>> "certify" in dir(certificates)
+    True
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advrad.utils.lazy import attach
+
+__all__ = [
+    "CertificationResult",
+    "CertifiedPrediction",
+    "CertifyOptions",
+    "Percentile",
+    "TwoPath",
+    "calibrate_robust_threshold",
+    "certify",
+    "certify_sequential",
+]
+
+if TYPE_CHECKING:
+    from advrad.certificates.options import CertifyOptions
+    from advrad.certificates.pipeline import certify
+    from advrad.certificates.results import CertificationResult
+    from advrad.certificates.sequential import CertifiedPrediction, certify_sequential
+    from advrad.certificates.smoothing import Percentile
+    from advrad.certificates.threshold import calibrate_robust_threshold
+    from advrad.certificates.two_path import TwoPath
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "CertificationResult": "advrad.certificates.results",
+            "CertifiedPrediction": "advrad.certificates.sequential",
+            "CertifyOptions": "advrad.certificates.options",
+            "Percentile": "advrad.certificates.smoothing",
+            "TwoPath": "advrad.certificates.two_path",
+            "calibrate_robust_threshold": "advrad.certificates.threshold",
+            "certify": "advrad.certificates.pipeline",
+            "certify_sequential": "advrad.certificates.sequential",
+        },
+    )

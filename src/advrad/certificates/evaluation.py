@@ -1,29 +1,17 @@
-"""The runner of certificates: bounds on the smoothed score of every image, and the verdicts that follow.
+"""Certificates of a set of images: bounds on every smoothed score, and the verdicts that follow from them.
 
-Every finished image is a file of its own, so a run can be killed anywhere and split over processes.
+Every finished image is a file of its own, so a run can be stopped at any time, resumed, and split over processes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from advrad.certificates.order_statistics import bounds, futility, interim_sizes, levels, rank_above, rank_below
-from advrad.certificates.smoothing import Sampler, draws_in_reach, refuse_too_few
-from advrad.certificates.two_path import TwoPath
-from advrad.errors import ConfigError, DataError, OutputError
-from advrad.utils.config import Config
-from advrad.utils.result_store import ResultStore
-from advrad.utils.seeding import seed_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,41 +19,56 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from advrad.certificates.order_statistics import bounds
+from advrad.certificates.sequential import (
+    ABSTAIN,
+    Verdict,
+    certified_decision,
+    certified_index,
+    radius_grid,
+    reachable,
+    replay_sequential,
+    scaled,
+)
+from advrad.certificates.smoothing import Sampler, check_n_samples, check_radius, samples_for_bounds
+from advrad.errors import ConfigError, DataError, OutputError
+from advrad.utils.config import Config
+from advrad.utils.files import write_text
 from advrad.utils.progress import SILENT, ProgressReporter
-
-Floats = npt.NDArray[np.float64]
-Verdict = Literal["certified anomalous", "certified normal", "abstain"]
-
-#: Radii that are tried beside those asked for, for curves and for how far a verdict reaches.
-RADIUS_GRID = tuple(round(0.05 * 1.4**step, 4) for step in range(12))
+from advrad.utils.result_store import ResultStore
+from advrad.utils.seeding import generator_for
 
 
 class CertifyPlan(Config):
-    """All that decides the result of a certification, but the detector and the images.
+    """Everything that decides the result of a certification, except the detector and the images.
 
     Attributes:
-        radii: of the changes, l2 in [0, 1] pixel units of the images as given.
-        draws: of every image's score.
-        confidence: with which the bounds of all images hold together, and with which each verdict holds.
-        threshold: of the verdict, on the smoothed score; None for bounds alone.
-        seed: of all randomness.
+        radii: Radii of the perturbations, l2, for pixel values in [0, 1] of the images as given.
+        n_samples: Number of noise samples per image; ``draws`` in JSON.
+        confidence: Confidence with which the bounds of all images hold together, and with which each verdict holds.
+        threshold: Threshold of the smoothed score; None for bounds without verdicts.
+        seed: Seed for all random draws.
+
+    Example:
+        >>> round(CertifyPlan(radii=(0.1,), confidence=0.999).alpha, 6)
+        0.001
     """
 
     radii: tuple[float, ...] = Field(min_length=1)
-    draws: int = Field(200, ge=2)
+    n_samples: int = Field(200, ge=2, alias="draws")
     confidence: float = Field(0.999, gt=0, lt=1)
     threshold: float | None = None
     seed: int = Field(0, ge=0)
 
     @property
-    def failure(self) -> float:
-        """Probability that a claim may be wrong."""
+    def alpha(self) -> float:
+        """Probability that a claim is wrong, ``1 - confidence``."""
         return 1 - self.confidence
 
     @property
-    def ladder(self) -> tuple[float, ...]:
-        """All radii at which bounds are computed, 0 first."""
-        return tuple(sorted({0.0, *self.radii, *RADIUS_GRID}))
+    def radius_grid(self) -> tuple[float, ...]:
+        """All radii at which bounds are computed, increasing; the first is 0."""
+        return radius_grid((0.0, *self.radii))
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,48 +76,36 @@ class CertifiedImages:
     """The images to certify.
 
     Attributes:
-        load: gives one of them as the threat model means it, (c, h, w) in [0, 1].
-        labels: (n,) 0 for good, 1 for defective.
-        names: of the images, all different.
-        digest: of their contents.
+        load: Function that loads the image of an index, (c, h, w), float in [0, 1].
+        labels: Labels, (n,), 0 for normal and 1 for anomalous.
+        names: Names of the images, n different ones.
+        digest: Digest of the images' contents.
+        category: Name of the product.
+        sizes: Height and width of each image in pixels, or one pair if all are equal.
     """
 
     load: Callable[[int], Tensor]
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...]
     digest: str
+    category: str = ""
+    sizes: tuple[tuple[int, int], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CertifiedPrediction:
-    """A verdict on one image, for one radius.
-
-    Attributes:
-        verdict: of the smoothed score, for every image within the radius.
-        draws: after which it was settled, or given up.
-        radius: up to which the verdict holds; 0 for an abstention.
-    """
-
-    verdict: Verdict
-    draws: int
-    radius: float
-
-
-@dataclass(frozen=True, slots=True)
-class ImageCertificate:
+class ImageCertificate(Config):
     """What was certified of one image.
 
     Attributes:
-        name: of the image.
-        label: 0 for good, 1 for defective.
-        score: the smoothed score of the image as given, estimated.
-        lower: lower bound for each radius of the plan's ladder; None where the draws are too few.
-        upper: upper bound for each radius of the plan's ladder; None where the draws are too few.
-        verdicts: for each radius of the plan's ladder, from all draws; none without a threshold.
-        early: for each radius of the plan, from a test that stops early.
-        early_draws: for each radius of the plan, how many draws that took.
-        radius: up to which the verdict holds, from all draws; 0 for an abstention.
-        seconds: spent on the image.
+        name: Name of the image.
+        label: Label, 0 for normal and 1 for anomalous.
+        score: Estimate of the smoothed score of the unperturbed image.
+        lower: Lower bound at each radius of the plan's grid; None where the samples are too few.
+        upper: Upper bound at each radius of the plan's grid; None where the samples are too few.
+        verdicts: Verdict at each radius of the plan's grid, from all samples; empty without a threshold.
+        early: Verdict at each requested radius, increasing, from a test that stops early; empty without a threshold.
+        early_n_samples: Number of samples that this test used; ``early_draws`` in JSON.
+        radius: Radius for which the verdict is certified, from all samples; 0 for an abstention.
+        seconds: Time spent on the image, in seconds.
     """
 
     name: str
@@ -124,75 +115,22 @@ class ImageCertificate:
     upper: tuple[float | None, ...]
     verdicts: tuple[Verdict, ...]
     early: tuple[Verdict, ...]
-    early_draws: tuple[int, ...]
+    early_n_samples: tuple[int, ...] = Field(alias="early_draws")
     radius: float
     seconds: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """The certificate as JSON values."""
+        return self.model_dump(mode="json")
 
-def certified_decision(
-    lower: Floats, upper: Floats, shifts: Sequence[float], threshold: float, failure: float, quantile: float = 0.5
-) -> Verdict:
-    """The verdict that draws prove.
 
-    Args:
-        lower: (parts, n) as in :func:`advrad.certificates.order_statistics.bounds`.
-        upper: (parts, n) as in :func:`advrad.certificates.order_statistics.bounds`.
-        shifts: of the noise, for this radius.
-        threshold: anomalous where score > threshold.
-        failure: probability that a certified verdict is wrong.
-        quantile: that smooths.
+def write_certificates(path: Path, rows: Sequence[ImageCertificate]) -> None:
+    """Write certificates to a file, one JSON object per line.
+
+    Raises:
+        OutputError: The file cannot be written.
     """
-    # Where some images within the radius are anomalous and some are not, either verdict would be wrong.
-    low, high = bounds(lower, upper, shifts, failure / 2, quantile)
-    if low > threshold:
-        return "certified anomalous"
-    return "certified normal" if high <= threshold else "abstain"
-
-
-def certify_sequential(
-    sampler: Sampler,
-    image: Tensor,
-    radius: float,
-    threshold: float,
-    draws: int,
-    failure: float,
-    generator: torch.Generator,
-) -> CertifiedPrediction:
-    """Decide on one image with no more draws than it takes.
-
-    The draws are looked at now and then; at each look the verdict may fail with an equal share of ``failure``. A hope
-    that is too faint is given up.
-
-    Args:
-        sampler: of the score.
-        image: (c, h, w) in [0, 1], as given.
-        radius: for which a verdict is wanted.
-        threshold: anomalous where score > threshold.
-        draws: at most so many.
-        failure: probability that a certified verdict, or its radius, is wrong.
-        generator: source of all noise, which nobody who chose the image may foresee.
-    """
-    at_one, planned, quantile = sampler.shifts(*image.shape[1:]), interim_sizes(draws), sampler.quantile
-    ladder = _within_reach(sorted({radius, *RADIUS_GRID}), at_one, draws, failure, quantile)
-    if radius not in ladder:
-        return CertifiedPrediction("abstain", 0, 0.0)
-    wanted = ladder.index(radius)
-    lower = upper = np.empty((len(at_one), len(ladder), 0))
-    for look in planned:
-        more = sampler.draw(image, ladder, look - lower.shape[2], generator)
-        lower, upper = (np.concatenate([old, new], axis=2) for old, new in zip((lower, upper), more, strict=True))
-        verdicts = [
-            certified_decision(
-                lower[:, rung], upper[:, rung], _times(at_one, here), threshold, failure / len(planned), quantile
-            )
-            for rung, here in enumerate(ladder)
-        ]
-        reached = _reach(verdicts)
-        if reached >= wanted:
-            return CertifiedPrediction(verdicts[0], look, ladder[reached])
-        if futility(lower[:, wanted], upper[:, wanted], _times(at_one, radius), threshold, quantile=quantile):
-            break
-    return CertifiedPrediction("abstain", lower.shape[2], 0.0)
+    write_text(path, "".join(json.dumps(row.to_dict()) + "\n" for row in rows))
 
 
 def evaluate_certificates(
@@ -206,91 +144,90 @@ def evaluate_certificates(
     progress: ProgressReporter = SILENT,
     wait: Callable[[], None] | None = None,
 ) -> tuple[ImageCertificate, ...]:
-    """Bound the score of every image.
+    """Certify every image.
+
+    Guarantee: with probability at least ``plan.confidence``, at each radius, the bounds of all images hold together.
 
     Args:
-        sampler: of the detector's score.
-        images: as given.
-        plan: of the certification.
-        folder: of its rows; what an earlier run with the same plan finished there is kept.
-        identity: of the detector and of the method; an earlier run of another one is not continued.
-        process: number of this process, and of all processes; each takes its share of the images.
-        progress: Receives the progress.
-        wait: for all processes; called once all their rows should be there.
+        sampler: Sampler of the detector's score.
+        images: Images to certify.
+        plan: Plan of the certification.
+        folder: Folder of the finished images; what an earlier run with the same plan finished there is kept.
+        identity: Identity of detector and method; a run of another one is not continued.
+        process: Index of this process, and number of processes; each certifies its share of the images.
+        progress: Receives (images done, images of this process).
+        wait: Function that waits for all processes; called before the results are gathered.
 
     Returns:
-        One row per image.
+        One certificate per image.
 
     Raises:
-        ConfigError: a radius is out of reach of so many draws.
-        DataError: there is no image.
-        OutputError: the folder holds another run, or a row cannot be written.
+        ConfigError: A radius needs more samples than the plan has.
+        DataError: There is no image.
+        OutputError: The folder holds another run, or a result cannot be written.
     """
     count = len(images.names)
     if not count:
-        raise DataError("there is no image to certify; give test images, good and defective")
-    rows = ResultStore.claim(folder, plan, images.names, images.digest, identity)
+        raise DataError("no image to certify; give test images, normal and anomalous")
+    store = ResultStore.open(folder, plan, images.names, images.digest, identity)
     share = range(process[0], count, process[1])
-    missing = rows.missing(share)
+    missing = store.missing(share)
     done = len(share) - len(missing)
     progress.update(done, len(share))
     for index in missing:
-        generator = torch.Generator().manual_seed(seed_of(plan.seed, images.names[index]))
-        row = _row(sampler, images, index, plan, generator)
-        rows.write(index, asdict(row))
+        generator = generator_for(plan.seed, images.names[index])
+        store.write(index, _certify_image(sampler, images, index, plan, generator).to_dict())
         done += 1
         progress.update(done, len(share))
     if wait:
         wait()
-    return tuple(_read(values, rows.path(index)) for index, values in enumerate(rows.read_all()))
+    return tuple(_read(values, store.path(index)) for index, values in enumerate(store.read_all()))
 
 
 def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, images: int) -> None:
-    """Refuse a radius that so many draws cannot reach, before any is made.
+    """Check, before any sample is drawn, that the plan's samples suffice for its radii.
+
+    Args:
+        sampler: Sampler of the score.
+        sides: Height and width of the images as given.
+        plan: Plan of the certification.
+        images: Number of images.
 
     Raises:
-        ConfigError: says how many it takes.
+        ConfigError: A radius is invalid, or needs more samples.
     """
     for radius in plan.radii:
-        if not 0 <= radius < math.inf:
-            raise ConfigError(f"--radius {radius:g}: must be 0 or more")
-        needed = draws_in_reach(sampler, sides, radius, plan.failure / (2 * images))
-        refuse_too_few(needed, plan.draws, radius, plan.confidence, sampler)
+        check_radius(radius)
+        needed = samples_for_bounds(sampler, sides, radius, plan.alpha / (2 * images))
+        check_n_samples(plan.n_samples, needed, radius, plan.confidence, sampler)
 
 
-def _row(
+def _certify_image(
     sampler: Sampler, images: CertifiedImages, index: int, plan: CertifyPlan, generator: torch.Generator
 ) -> ImageCertificate:
     began = time.perf_counter()
-    image, threshold = images.load(index), plan.threshold
+    image = images.load(index)
     check_reach(sampler, image.shape[1:], plan, len(images.names))
     at_one, quantile = sampler.shifts(*image.shape[1:]), sampler.quantile
-    ladder = _within_reach(plan.ladder, at_one, plan.draws, plan.failure, quantile)
-    beyond = len(plan.ladder) - len(ladder)
-    lower, upper = sampler.draw(image, ladder, plan.draws, generator)
-    # Both sides of all images hold together.
-    failure = plan.failure / (2 * len(images.names))
-    sides = [
-        bounds(lower[:, rung], upper[:, rung], _times(at_one, radius), failure, quantile)
-        for rung, radius in enumerate(ladder)
-    ]
+    grid = reachable(plan.radius_grid, at_one, plan.n_samples, plan.alpha, quantile)
+    beyond = len(plan.radius_grid) - len(grid)
+    # Step 1: the noise samples, shared by all radii.
+    lower, upper = sampler.sample(image, grid, plan.n_samples, generator)
+    # Step 2: bounds. Both sides of all images hold together (union bound).
+    alpha = plan.alpha / (2 * len(images.names))
+    sides = [bounds(lower[:, i], upper[:, i], scaled(at_one, r), alpha, quantile) for i, r in enumerate(grid)]
+    # Step 3: verdicts, from all samples and from a test that stops early.
     verdicts: list[Verdict] = []
     early: list[tuple[Verdict, int]] = []
     reached = 0
-    if threshold is not None:
-        verdicts = [
-            certified_decision(
-                lower[:, rung], upper[:, rung], _times(at_one, radius), threshold, plan.failure, quantile
-            )
-            for rung, radius in enumerate(ladder)
-        ]
-        reached = max(0, _reach(verdicts))
-        verdicts += ["abstain"] * beyond
-        early = [
-            _early(lower[:, rung], upper[:, rung], _times(at_one, radius), threshold, plan.failure, quantile)
-            for rung, radius in enumerate(ladder)
-            if radius in plan.radii
-        ]
+    if plan.threshold is not None:
+        for i, radius in enumerate(grid):
+            case = (lower[:, i], upper[:, i], scaled(at_one, radius), plan.threshold, plan.alpha, quantile)
+            verdicts.append(certified_decision(*case))
+            if radius in plan.radii:
+                early.append(replay_sequential(*case))
+        reached = max(0, certified_index(verdicts))
+        verdicts += [ABSTAIN] * beyond
     return ImageCertificate(
         name=images.names[index],
         label=int(images.labels[index]),
@@ -299,81 +236,15 @@ def _row(
         upper=(*(high if math.isfinite(high) else None for _, high in sides), *[None] * beyond),
         verdicts=tuple(verdicts),
         early=tuple(verdict for verdict, _ in early),
-        early_draws=tuple(used for _, used in early),
-        radius=ladder[reached],
+        early_n_samples=tuple(used for _, used in early),
+        radius=grid[reached],
         seconds=round(time.perf_counter() - began, 3),
     )
 
 
 def _read(values: dict[str, Any], path: Path) -> ImageCertificate:
-    """A row, from the JSON values of its file."""
-    plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    """Read a certificate from the JSON values of its file."""
     try:
-        return ImageCertificate(**plain)
-    except TypeError as error:
+        return ImageCertificate.parse(values, "value")
+    except ConfigError as error:
         raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None
-
-
-def _within_reach(
-    ladder: Sequence[float], at_one: Sequence[float], draws: int, failure: float, quantile: float
-) -> tuple[float, ...]:
-    """The radii of a rising ladder at which so many draws can bound both sides; the rest need not be computed."""
-    share = failure / (2 * len(at_one))
-
-    def bounded(shift: float) -> bool:
-        at = levels(shift, quantile)
-        return rank_below(draws, at.low, share) is not None and rank_above(draws, at.high, share) is not None
-
-    return tuple(radius for radius in ladder if all(bounded(at * radius) for at in at_one))
-
-
-def _times(shifts: Sequence[float], radius: float) -> list[float]:
-    return [shift * radius for shift in shifts]
-
-
-def _reach(verdicts: Sequence[Verdict]) -> int:
-    """The last rung up to which every rung of a ladder bears the same verdict; -1 if the first abstains.
-
-    That every rung up to it must hold keeps the claim honest, however it was found: the claim is wrong only if the
-    first rung beyond the truth held, too, and the probability of that is the one of a single rung.
-    """
-    if verdicts[0] == "abstain":
-        return -1
-    same = [verdict == verdicts[0] for verdict in verdicts]
-    return len(same) - 1 if all(same) else same.index(False) - 1
-
-
-def _early(
-    lower: Floats, upper: Floats, shifts: Sequence[float], threshold: float, failure: float, quantile: float
-) -> tuple[Verdict, int]:
-    """What :func:`certify_sequential` would have said of draws that are all there, and after how many of them."""
-    planned = interim_sizes(lower.shape[1])
-    for look in planned:
-        verdict = certified_decision(
-            lower[:, :look], upper[:, :look], shifts, threshold, failure / len(planned), quantile
-        )
-        if verdict != "abstain":
-            return verdict, look
-        if futility(lower[:, :look], upper[:, :look], shifts, threshold, quantile=quantile):
-            return "abstain", look
-    return "abstain", planned[-1]
-
-
-def draws_for(sampler: TwoPath, sides: Sequence[int], radius: float, failure: float) -> int:
-    """Fewest draws with which :func:`advrad.certificates.evaluation.settle` can come to a verdict.
-
-    Args:
-        sampler: of the score.
-        sides: height and width of the image.
-        radius: for which a verdict is wanted.
-        failure: probability that it is wrong.
-
-    Raises:
-        ConfigError: the radius is out of reach of any number.
-    """
-    draws = 1
-    while True:  # more draws are looked at more often, and share the probability among more looks
-        needed = draws_in_reach(sampler, sides, radius, failure / (2 * len(interim_sizes(draws))))
-        if needed <= draws:
-            return draws
-        draws = needed

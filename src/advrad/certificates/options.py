@@ -24,7 +24,7 @@ class CertifyOptions(WithDataOptions):
         description="l2 radii to certify, separated by commas, for pixel values in [0, 1].",
         json_schema_extra={"when_none": "those of 0.1,0.2,0.5 that the samples can certify"},
     )
-    draws: int = Field(200, description="Noise samples per image.")
+    n_samples: int = Field(200, alias="draws", description="Noise samples per image.")
     confidence: float = Field(
         0.999, description="Probability that all bounds of a radius hold together, and that each verdict holds."
     )
@@ -65,7 +65,7 @@ class PredictionCertificateOptions(Config):
         0.2,
         description="l2 radius for which the verdict should hold, for pixel values in [0, 1] of the image as given.",
     )
-    draws: int = Field(1000, description="Largest number of noise samples per image.")
+    n_samples: int = Field(1000, alias="draws", description="Largest number of noise samples per image.")
     confidence: float = Field(0.999, description="Probability that a certified verdict is correct.")
     seed: int | None = Field(
         None,

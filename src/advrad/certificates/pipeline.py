@@ -1,215 +1,141 @@
-"""What the command ``certify`` does: find detector and images, certify, and reckon up the figures."""
+"""Certification of a detector on test images, from the options to the stored result."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from advrad.certificates.evaluation import CertifiedImages, CertifyPlan, check_reach, evaluate_certificates
-from advrad.certificates.options import CertifyOptions, Method, PredictionCertificateOptions
-from advrad.certificates.smoothing import Percentile, Sampler
-from advrad.certificates.summary import above, meaning, summarize
+from advrad.certificates.inputs import load_test_images
+from advrad.certificates.options import CertifyOptions, Method
+from advrad.certificates.results import AttackPoint, CertificationResult
+from advrad.certificates.smoothing import Percentile, Sampler, check_radius
+from advrad.certificates.summary import contradictions, meaning, summarize
 from advrad.certificates.threshold import certified_threshold
-from advrad.certificates.two_path import TwoPath
-from advrad.data.images import examine, read_image
-from advrad.data.layouts import find_records
-from advrad.data.loading import load_images
-from advrad.data.splits import sample_test_records
-from advrad.data.transforms import to_tensor
+from advrad.certificates.two_path import TwoPath, two_path_sampler
+from advrad.data.options import DataOptions
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.loading import LoadedDetector
+from advrad.detectors.base import AnomalyDetector, SupportsTwoPath
+from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import probe
-from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
-from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.progress import SILENT, ProgressReporter
 
-#: Radii that are tried where none are asked for, as far as the draws reach.
+if TYPE_CHECKING:
+    from advrad.data.labelled import DataSource
+
+#: Radii that are certified by default, as far as the samples suffice.
 RADII = (0.1, 0.2, 0.5)
 
-#: Rounding an image to 8 bits moves each value by up to half a level, evenly: per value, the root of the mean square.
+#: Rounding to 8 bits changes a value by up to half a level, uniformly distributed: its root mean square.
 ROUNDING = 1 / 255 / 12**0.5
 
 
-def radii_of(typed: str) -> tuple[float, ...]:
-    """Radii, as a person types them.
+def certify(
+    detector: AdvRAD | AnomalyDetector | LoadedDetector | Callable[..., Any],
+    data: DataSource,
+    *,
+    radii: Sequence[float] | None = (0.1, 0.2),
+    n_samples: int = 200,
+    confidence: float = 0.999,
+    method: Method = "auto",
+    sigma: float | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    size_px: int | None = None,
+    own_size: bool = False,
+    options: DataOptions = DataOptions(),
+    output: str | Path | None = None,
+    progress: ProgressReporter = SILENT,
+) -> CertificationResult:
+    """Certify a detector on test images: bound its smoothed score over all l2 perturbations within a radius.
 
-    Raises:
-        ConfigError: one is no number, or below 0, or none is given.
-    """
-    found = []
-    for word in typed.split(","):
-        try:
-            radius = float(word)
-        except ValueError:
-            raise ConfigError(f"--radius {typed}: '{word}' is no number; give some, such as 0.1,0.2") from None
-        check_radius(radius)
-        found.append(radius)
-    return tuple(dict.fromkeys(found))
-
-
-def check_radius(radius: float) -> None:
-    """Refuse what is no length.
-
-    Raises:
-        ConfigError: says why.
-    """
-    if not 0 <= radius < np.inf:
-        raise ConfigError(f"--radius {radius:g}: must be 0 or more")
-
-
-def check_confidence(confidence: float, draws: int) -> None:
-    """Refuse what no number of draws, or a single one, could prove.
-
-    Raises:
-        ConfigError: says why.
-    """
-    if not 0 < confidence < 1:
-        raise ConfigError(f"--confidence {confidence:g}: must lie strictly between 0 and 1; nothing drawn is certain")
-    if draws < 2:
-        raise ConfigError(f"--draws {draws}: must be at least 2; of a single draw nothing can be told")
-
-
-def prediction_certificate_plan(
-    detector: AdvRAD, options: PredictionCertificateOptions
-) -> tuple[CertifyPlan, list[str]]:
-    """How the images that a detector judges are certified, and what is to be said of that beforehand.
-
-    Raises:
-        ConfigError: an option makes no sense.
-        NotCalibratedError: there is no threshold.
-    """
-    check_radius(options.radius)
-    check_confidence(options.confidence, options.draws)
-    threshold, warnings = certified_threshold(detector)
-    promise = detector.detector_config.robust_calibration
-    if promise is not None and options.confidence < promise.confidence:
-        warnings.append(
-            f"--confidence {options.confidence:g}: the false-alarm rate of certified verdicts is promised for"
-            f" {promise.confidence:g} or more"
-        )
-    plan = CertifyPlan(
-        radii=(options.radius,),
-        draws=options.draws,
-        confidence=options.confidence,
-        threshold=detector.calibration.threshold if threshold is None else threshold,
-        seed=secrets.randbits(53) if options.seed is None else options.seed,
-    )
-    return plan, warnings
-
-
-def sampler_for(
-    accused: LoadedDetector, method: Method, sigma: float | None, largest: float, example: Tensor
-) -> Sampler:
-    """The way in which a detector's score is certified.
+    Guarantee: with probability at least ``confidence``, at each radius, the bounds of all images hold together, so no
+    perturbation of the images leaves less than the certified AUROC. What is certified is the smoothed score, a quantile
+    of the score over noise. The proofs are in docs/certificates.md.
 
     Args:
-        accused: the detector.
-        method: that is asked for.
-        sigma: of the noise that ``percentile`` adds; None for ``largest``.
-        largest: radius that is asked for.
-        example: (1, c, h, w) an image, to find out whether the detector draws noise.
+        detector: Detector: AdvRAD, a loaded detector, or anything that :func:`advrad.wrap` takes.
+        data: Test images: a folder (its test split), ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule,
+            or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1 (anomalous).
+        radii: Radii to certify, l2, for pixel values in [0, 1] of the images as given; None for those of 0.1, 0.2 and
+            0.5 for which the samples suffice.
+        n_samples: Number of noise samples per image, at least 2.
+        confidence: Confidence with which the bounds of all images hold together, and with which each verdict holds.
+        method: ``two-path`` uses the noise of an AdvRAD detector itself; ``percentile`` adds noise to the image, for
+            any detector; ``auto`` is ``two-path`` where possible.
+        sigma: Standard deviation of the noise that ``percentile`` adds; None for the largest radius.
+        limit: Number of test images, half of them normal; None for all.
+        seed: Seed for all random draws.
+        size_px: Side of the square to which image files are scaled; None for the detector's size.
+        own_size: Keep each image file at its own size.
+        options: How image files are found and read.
+        output: Folder for the results, from which an interrupted certification continues; needed if several processes
+            share the work. None for a folder inside the model folder; a detector without one stores nothing.
+        progress: Receives the number of certified images.
+
+    Returns:
+        The certified AUROC and verdicts, and the certificate of each image.
 
     Raises:
-        ConfigError: the method does not suit the detector, or sigma the method.
-        DetectorError: the detector answers with no score.
+        ConfigError: An argument is out of range, or a radius needs more samples.
+        DataError: The data cannot be used, or images of one class are missing.
+        OutputError: The folder cannot be written, or holds another run.
+
+    Example:
+        >>> import advrad, torch
+        >>> images = torch.full((4, 3, 16, 16), 0.2)
+        >>> images[2:, :, 4:12, 4:12] = 0.8  # anomalous: a bright square
+        >>> detector = advrad.wrap(lambda x: x.mean((1, 2, 3)), deterministic=True, threshold=0.3)
+        >>> result = advrad.certify(detector, (images, [0, 0, 1, 1]), radii=(0.1,), n_samples=100)
+        >>> result.certified_auroc
+        {0.1: 1.0}
     """
-    detector = accused.detector
-    if isinstance(detector, WhiteBoxAdvRAD) and method != "percentile":
-        if sigma is not None:
-            raise ConfigError(
-                "--sigma: goes with --method percentile; the two-path certificate uses the detector's own noise"
-            )
-        return TwoPath(detector.detector)
-    if method == "two-path":
-        raise ConfigError(
-            "--method two-path: bounds the score of a model folder only; choose --method percentile for other detectors"
-        )
-    if sigma is None and largest == 0:
-        raise ConfigError("--sigma: is needed where the only radius is 0; say how much noise is added to the images")
-    noise = largest if sigma is None else sigma
-    # It must say so itself, too: one saturated probe would show no noise.
-    deterministic = probe(detector, example).deterministic and detector.deterministic
-    return Percentile(detector, noise, deterministic)
-
-
-@dataclass(frozen=True, eq=False)
-class GivenImages:
-    """Test images as a certificate speaks of them.
-
-    Attributes:
-        images: all of them.
-        category: the product.
-        sides: height and width of each, or of all where they are equal.
-    """
-
-    images: CertifiedImages
-    category: str
-    sides: tuple[tuple[int, int], ...]
-
-
-def load_test_images(accused: LoadedDetector, data: Path, options: CertifyOptions) -> GivenImages:
-    """Find the test images.
-
-    Raises:
-        ConfigError: the detector does not take images of the size that is asked for.
-        DataError: an image cannot be read, or one kind is missing.
-    """
-    needs_px = None if isinstance(accused.detector, WhiteBoxAdvRAD) else accused.detector.size_px
-    if options.own_size and options.size_px is not None:
-        raise ConfigError("--size and --own-size: contradict each other; give one of them")
-    if needs_px is not None and (options.own_size or options.size_px not in (None, needs_px)):
-        asked = "--own-size" if options.own_size else f"--size {options.size_px}"
-        raise ConfigError(f"{asked}: this detector takes images of {needs_px} px only; leave it out")
-    dataset = find_records(data, options.data)
-    records = sample_test_records(dataset.records, options.limit, options.seed)
-    names = tuple(record.path.relative_to(dataset.root).as_posix() for record in records)
-    labels = np.array([record.label for record in records], dtype=np.int64)
-    if options.own_size:
-        infos = [examine(record.path, options.data.max_pixels) for record in records]
-        told = hashlib.sha256()
-        for record in records:
-            told.update(hashlib.sha256(record.path.read_bytes()).digest())
-
-        def load(index: int) -> Tensor:
-            return to_tensor(read_image(records[index].path, options.data.max_pixels))
-
-        sides = tuple((info.height_px, info.width_px) for info in infos)
-        return GivenImages(CertifiedImages(load, labels, names, told.hexdigest()), dataset.category, sides)
-    size_px = options.size_px or accused.detector.size_px or 256
-    images = load_images(records, size_px, options.data).batch(slice(None))
-    # As in an audit, so that its images can be known again.
-    digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
-    return GivenImages(
-        CertifiedImages(images.__getitem__, labels, names, digest), dataset.category, ((size_px, size_px),)
-    )
+    values = {
+        "radius": None if radii is None else ",".join(map(repr, map(float, radii))),
+        "n_samples": n_samples,
+        "confidence": confidence,
+        "method": method,
+        "sigma": sigma,
+        "limit": limit,
+        "seed": seed,
+        "size_px": size_px,
+        "own_size": own_size,
+        "data": options,
+    }
+    loaded, asked = to_loaded(detector), CertifyOptions.parse(values)
+    if output is not None or loaded.folder is not None:
+        return run_job(prepare(loaded, data, asked, None if output is None else Path(output)), progress=progress)
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_job(prepare(loaded, data, asked, Path(folder)), progress=progress)
+    return result.model_copy(update={"folder": None})
 
 
 @dataclass(frozen=True, eq=False)
 class CertificationJob:
-    """A certification, ready to begin.
+    """A certification that is ready to run.
 
     Attributes:
-        accused: the detector.
-        images: its images.
-        sampler: of its score.
-        plan: of the certification.
-        folder: of the rows and the result.
-        identity: of the detector and of the method.
-        notes: what is to be said of the plan.
-        own_size: whether images are given at the sizes of their files.
+        loaded: Detector.
+        images: Test images.
+        sampler: Sampler of the detector's score.
+        plan: Plan of the certification.
+        folder: Folder for the certificates and the result.
+        identity: Identity of detector and method.
+        notes: Notes on the plan for the user.
+        own_size: Whether the images have the sizes of their files.
     """
 
-    accused: LoadedDetector
-    images: GivenImages
+    loaded: LoadedDetector
+    images: CertifiedImages
     sampler: Sampler
     plan: CertifyPlan
     folder: Path
@@ -219,118 +145,193 @@ class CertificationJob:
 
 
 def prepare(
-    accused: LoadedDetector, data: Path, options: CertifyOptions, folder: Path | None = None
+    loaded: LoadedDetector, data: DataSource, options: CertifyOptions, folder: Path | None = None
 ) -> CertificationJob:
-    """Find the images and the plan; whatever is wrong with the options shows here, before anything is written.
+    """Load the images and make the plan. Nothing is written yet, so that bad options leave nothing behind.
 
     Args:
-        accused: the detector.
-        data: folder of images.
-        options: of the certification.
-        folder: of the rows and the result; None for one inside the model folder, whose name tells the plan.
-
-    Raises:
-        UserError: an option does not fit, a radius is out of reach, or an image cannot be read.
-    """
-    check_confidence(options.confidence, options.draws)
-    radii = RADII if options.radius is None else radii_of(options.radius)
-    shown = load_test_images(accused, data, options)
-    sampler = sampler_for(accused, options.method, options.sigma, max(radii), shown.images.load(0)[None])
-    threshold, notes = threshold_of(accused, sampler)
-    plan = CertifyPlan(
-        radii=radii, draws=options.draws, confidence=options.confidence, threshold=threshold, seed=options.seed
-    )
-    if options.radius is None:
-        plan, note = _within_reach(sampler, shown, plan)
-        notes += note
-    # For all images: a radius may be in reach of the larger ones alone.
-    _check_reach(sampler, shown, plan)
-    sigma = f" {sampler.sigma}" if isinstance(sampler, Percentile) else ""
-    identity = f"{accused.identity} {sampler.method}{sigma}"
-    told: list[object] = [plan.model_dump(mode="json"), shown.images.names, shown.images.digest, identity]
-    folder = folder or accused.place("certificates", sampler.method, told)
-    return CertificationJob(accused, shown, sampler, plan, folder, identity, tuple(notes), options.own_size)
-
-
-def certify(case: CertificationJob, *, progress: ProgressReporter = SILENT) -> dict[str, Any]:
-    """Certify a detector on test images.
-
-    Args:
-        case: detector, images and plan.
-        progress: Receives the progress.
+        loaded: Detector.
+        data: Test images.
+        options: Options of the certification.
+        folder: Folder for the certificates and the result; None for one inside the model folder, named by the plan.
 
     Returns:
-        As :func:`advrad.certificates.summary.summarize`, and ``method``, ``sigma``, ``quantile``, ``category``, ``folder``;
-        ``size``, of the images as given; ``rounding_l2``, how far rounding such an image to 8 bits moves it;
-        ``attacked``, see :func:`attacked`; ``meaning``, what the figures say and what not, in sentences; ``notes``;
-        ``warnings``, see :func:`advrad.certificates.summary.above`. The same lies in
-        ``result.json``, the rows in ``rows.jsonl``.
+        The job.
 
     Raises:
-        UserError: the folder cannot be written, or holds another run; an image cannot be read.
+        UserError: An option does not fit, a radius needs more samples, or an image cannot be read.
+    """
+    check_confidence(options.confidence, options.n_samples)
+    radii = RADII if options.radius is None else parse_radii(options.radius)
+    images = load_test_images(loaded.detector, data, options)
+    sampler = sampler_for(loaded.detector, options.method, options.sigma, max(radii), images.load(0)[None])
+    threshold, notes = threshold_for(loaded.detector, sampler)
+    plan = CertifyPlan(
+        radii=radii, n_samples=options.n_samples, confidence=options.confidence, threshold=threshold, seed=options.seed
+    )
+    if options.radius is None:
+        plan, note = _reachable_plan(sampler, images, plan)
+        notes += note
+    # For every size: the samples may suffice for the larger images only.
+    _check_all_sizes(sampler, images, plan)
+    sigma = "" if sampler.sigma is None else f" {sampler.sigma}"
+    identity = f"{loaded.identity} {sampler.method}{sigma}"
+    depends_on: list[object] = [plan.model_dump(mode="json"), images.names, images.digest, identity]
+    folder = folder or loaded.result_folder("certificates", sampler.method, depends_on)
+    return CertificationJob(loaded, images, sampler, plan, folder, identity, tuple(notes), options.own_size)
+
+
+def run_job(job: CertificationJob, *, progress: ProgressReporter = SILENT) -> CertificationResult:
+    """Run a certification and store its result.
+
+    Args:
+        job: Detector, images and plan. What an earlier run finished in its folder is kept.
+        progress: Receives the number of certified images.
+
+    Returns:
+        The result, also stored in the job's folder as ``result.json`` and ``rows.jsonl``.
+
+    Raises:
+        UserError: The folder cannot be written, or holds another run; or an image cannot be read.
     """
     from accelerate import PartialState
 
-    state, shown, plan = PartialState(), case.images, case.plan
-    make_folder(case.folder)
+    state = PartialState()
     rows = evaluate_certificates(
-        case.sampler,
-        shown.images,
-        plan,
-        case.folder,
-        identity=case.identity,
+        job.sampler,
+        job.images,
+        job.plan,
+        job.folder,
+        identity=job.identity,
         process=(state.process_index, state.num_processes),
         progress=progress,
         wait=state.wait_for_everyone,
     )
-    pixels = float(np.median([height * width for height, width in shown.sides]))
-    result: dict[str, Any] = {
-        "method": case.sampler.method,
-        "sigma": case.sampler.sigma if isinstance(case.sampler, Percentile) else None,
-        "quantile": case.sampler.quantile,
-        **summarize(rows, plan),
-        "size": "own" if case.own_size else list(shown.sides[0]),
-        "rounding_l2": ROUNDING * (3 * pixels) ** 0.5,
-        "attacked": attacked(case.accused, shown),
-        "category": shown.category,
-        "folder": str(case.folder),
-        "versions": versions(),
-    }
-    result |= {"meaning": meaning(result), "notes": list(case.notes), "warnings": above(result)}
+    figures, attacked = summarize(rows, job.plan), find_attacks(job.loaded, job.images)
+    pixels = float(np.median([height * width for height, width in job.images.sizes]))
+    result = CertificationResult(
+        **dict(figures),
+        method=job.sampler.method,
+        sigma=job.sampler.sigma,
+        quantile=job.sampler.quantile,
+        size="own" if job.own_size else job.images.sizes[0],
+        rounding_l2=ROUNDING * (3 * pixels) ** 0.5,
+        attacked=attacked,
+        category=job.images.category,
+        folder=str(job.folder),
+        versions=versions(),
+        notes=job.notes,
+        warnings=contradictions(figures.curve, attacked),
+        rows=rows,
+    )
+    result = result.model_copy(update={"meaning": meaning(result)})
     if state.is_main_process:
-        write_text(case.folder / "rows.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in rows))
-        write_json(case.folder / "result.json", result)
+        result.save(job.folder)
     return result
 
 
-def _check_reach(sampler: Sampler, shown: GivenImages, plan: CertifyPlan) -> None:
-    for sides in set(shown.sides):
-        check_reach(sampler, sides, plan, len(shown.images.names))
+def parse_radii(text: str) -> tuple[float, ...]:
+    """Read radii from text such as ``0.1,0.2``.
 
+    Args:
+        text: Numbers, separated by commas.
 
-def _within_reach(sampler: Sampler, shown: GivenImages, plan: CertifyPlan) -> tuple[CertifyPlan, list[str]]:
-    """The plan without the radii that the draws do not reach, and a note that says so; the least is always kept."""
-    kept, reason = [min(plan.radii)], ""
-    for radius in sorted(plan.radii)[1:]:
+    Returns:
+        The radii in the given order, each once.
+
+    Raises:
+        ConfigError: A radius is not a number or below 0, or there is none.
+
+    Example:
+        >>> parse_radii("0.2, 0.1,0.2")
+        (0.2, 0.1)
+    """
+    found = []
+    for word in text.split(","):
         try:
-            _check_reach(sampler, shown, plan.model_copy(update={"radii": (radius,)}))
-        except ConfigError as error:
-            reason = reason or str(error)
-        else:
-            kept.append(radius)
-    return plan.model_copy(update={"radii": tuple(kept)}), [reason] if reason else []
+            radius = float(word)
+        except ValueError:
+            raise ConfigError(
+                f"'{word}' is not a number; give numbers, such as 0.1,0.2", option="radii", value=text
+            ) from None
+        check_radius(radius)
+        found.append(radius)
+    return tuple(dict.fromkeys(found))
 
 
-def threshold_of(accused: LoadedDetector, sampler: Sampler) -> tuple[float | None, list[str]]:
-    """The threshold for smoothed scores, and what is to be said of it and of the method."""
-    detector = accused.detector
+def check_confidence(confidence: float, n_samples: int) -> None:
+    """Check that a confidence can be reached, and that there are at least 2 noise samples.
+
+    Raises:
+        ConfigError: One is out of range.
+    """
+    if not 0 < confidence < 1:
+        raise ConfigError(
+            "must be above 0 and below 1; samples make nothing certain", option="confidence", value=confidence
+        )
+    if n_samples < 2:
+        raise ConfigError("must be at least 2", option="n_samples", value=n_samples)
+
+
+def sampler_for(
+    detector: AnomalyDetector, method: Method, sigma: float | None, largest: float, example: Tensor
+) -> Sampler:
+    """Choose how a detector's score is certified.
+
+    Args:
+        detector: Detector.
+        method: Requested method.
+        sigma: Standard deviation of the noise that ``percentile`` adds; None for ``largest``.
+        largest: Largest requested radius.
+        example: An image, (1, c, h, w), to find out whether the detector draws noise.
+
+    Returns:
+        The sampler.
+
+    Raises:
+        ConfigError: The method does not suit the detector, or sigma does not suit the method.
+        DetectorError: The detector returns no valid score.
+    """
+    two_path = None if method == "percentile" else two_path_sampler(detector)
+    if two_path is not None:
+        if sigma is not None:
+            raise ConfigError(
+                "applies to method percentile; the two-path certificate uses the detector's own noise", option="sigma"
+            )
+        return two_path
+    if method == "two-path":
+        raise ConfigError(
+            "certifies AdvRAD detectors only; choose method percentile for other detectors",
+            option="method",
+            value=method,
+        )
+    if sigma is None and largest == 0:
+        raise ConfigError(
+            "is needed if the only radius is 0; give the standard deviation of the noise added to the images",
+            option="sigma",
+        )
+    # The detector must also declare it: one probe with saturated scores would show no noise.
+    deterministic = probe(detector, example).deterministic and detector.deterministic
+    return Percentile(detector, largest if sigma is None else sigma, deterministic)
+
+
+def threshold_for(detector: AnomalyDetector, sampler: Sampler) -> tuple[float | None, list[str]]:
+    """Choose the threshold for smoothed scores.
+
+    Args:
+        detector: Detector.
+        sampler: Sampler of its score.
+
+    Returns:
+        The threshold, None if there is none, and notes on threshold and method for the user.
+    """
     if isinstance(sampler, TwoPath):
-        threshold, notes = certified_threshold(sampler.detector)
+        threshold, notes = certified_threshold(sampler.detector.detector_config)
     else:
         notes = [
-            "percentile was asked for: it adds a second noise, and mostly certifies less than two-path"
-            if isinstance(detector, WhiteBoxAdvRAD)
-            else "the score is not of the form that two-path certifies, so percentile is used"
+            "method percentile adds a second noise; it usually certifies less than two-path"
+            if isinstance(detector, SupportsTwoPath)
+            else "two-path certifies AdvRAD detectors only, so percentile is used"
         ]
         threshold = detector.threshold
         if threshold is not None:
@@ -340,24 +341,45 @@ def threshold_of(accused: LoadedDetector, sampler: Sampler) -> tuple[float | Non
     return threshold, notes
 
 
-def attacked(accused: LoadedDetector, shown: GivenImages) -> list[dict[str, Any]]:
-    """What attacks left that changed images of the same product and size, in l2.
+def _check_all_sizes(sampler: Sampler, images: CertifiedImages, plan: CertifyPlan) -> None:
+    for sides in set(images.sizes):
+        check_reach(sampler, sides, plan, len(images.names))
+
+
+def _reachable_plan(sampler: Sampler, images: CertifiedImages, plan: CertifyPlan) -> tuple[CertifyPlan, list[str]]:
+    """The plan without the radii that need more samples, and a note about them; the smallest radius is kept."""
+    kept, reason = [min(plan.radii)], ""
+    for radius in sorted(plan.radii)[1:]:
+        try:
+            _check_all_sizes(sampler, images, plan.model_copy(update={"radii": (radius,)}))
+        except ConfigError as error:
+            reason = reason or str(error)
+        else:
+            kept.append(radius)
+    return plan.model_copy(update={"radii": tuple(kept)}), [reason] if reason else []
+
+
+def find_attacks(loaded: LoadedDetector, images: CertifiedImages) -> tuple[AttackPoint, ...]:
+    """Find the stored results of l2 attacks on images of the same product and size.
+
+    Args:
+        loaded: Detector; its model folder is searched.
+        images: Certified images.
 
     Returns:
-        From the model folder, by radius: ``attack``, ``eps``, ``robust_auroc``, and whether it met the very
-        ``same_pictures``.
+        The results, by increasing radius.
     """
-    size_px = accused.detector.size_px
-    if accused.home is None or set(shown.sides) != {(size_px, size_px)}:  # a length would mean something else
-        return []
+    size_px = loaded.detector.size_px
+    if loaded.folder is None or set(images.sizes) != {(size_px, size_px)}:  # at another size, a length differs
+        return ()
     found = []
-    for path in sorted((accused.home / "attacks").glob("*/result.json")):
+    for path in sorted((loaded.folder / "attacks").glob("*/result.json")):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             held = json.loads(path.with_name("plan.json").read_text(encoding="utf-8"))
-            if result["norm"] == "l2" and result["category"] == shown.category and result["robust_auroc"] is not None:
+            if result["norm"] == "l2" and result["category"] == images.category and result["robust_auroc"] is not None:
                 point = {name: result[name] for name in ("attack", "eps", "robust_auroc")}
-                found.append(point | {"same_pictures": held["pictures"] == shown.images.digest})
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # a damaged neighbour is no reason to withhold this result
-    return sorted(found, key=lambda point: float(point["eps"]))
+                found.append(AttackPoint.parse(point | {"same_pictures": held["pictures"] == images.digest}, str(path)))
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
+            continue  # a damaged attack result does not invalidate the certificate
+    return tuple(sorted(found, key=lambda point: point.eps))

@@ -1,151 +1,191 @@
-"""Draws of a score under noise, in the form that certificates need; and those of any detector at all.
+"""Noise samples of a detector's score, in the form that certificates need.
 
-A certificate speaks of the smoothed score: a quantile (mostly the median) of the detector's score over Gaussian noise,
-or the mean of such quantiles over parts of the score that have noise of their own.
+A certificate bounds the smoothed score: a quantile (usually the median) of the detector's score over Gaussian noise, or
+the mean of such quantiles over parts of the score that have noise of their own.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.certificates.order_statistics import draws_needed
+from advrad.certificates.order_statistics import Floats, samples_needed
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.probing import validated_output
 from advrad.errors import ConfigError
 
-Floats = npt.NDArray[np.float64]
-
-#: Draws that go through a network side by side: more gain next to nothing on a CPU (``performance/certify.py``).
-BATCH = 8
-#: On anything else, which is idle with so few; never measured, for want of one.
-_BATCH_ELSEWHERE = 64
+#: Samples per batch on a CPU; more gain almost nothing there (``performance/certify.py``).
+BATCH_SIZE = 8
+#: Samples per batch on other devices. Untested on GPU.
+_GPU_BATCH_SIZE = 64
 
 
-def side_by_side(device: torch.device) -> int:
-    """How many draws go through a network at once."""
-    return BATCH if device.type == "cpu" else _BATCH_ELSEWHERE
+def batch_size_on(device: torch.device) -> int:
+    """Number of samples that pass the network in one batch on this device."""
+    return BATCH_SIZE if device.type == "cpu" else _GPU_BATCH_SIZE
 
 
 class Sampler(Protocol):
-    """Draws bounds on a score under every change of an image within a radius."""
+    """Samples bounds on a score over all perturbations of an image within a radius."""
 
     @property
     def method(self) -> str:
-        """Name of the argument by which the bounds hold: ``percentile`` or ``two-path``."""
+        """Name of the certificate: ``percentile`` or ``two-path``."""
+
+    @property
+    def sigma(self) -> float | None:
+        """Standard deviation of the noise that the certificate adds to the image; None if it adds none."""
 
     @property
     def quantile(self) -> float:
-        """That smooths: of the score over its noise, strictly between 0 and 1."""
+        """Level of the quantile over the noise that smooths the score, in (0, 1)."""
 
     @property
-    def largest(self) -> str:
-        """What to strengthen where a radius is out of reach, in words."""
+    def noise_hint(self) -> str:
+        """How to get stronger noise, in words, for errors about a radius that is too large."""
 
     def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
-        """By how much a change of length 1 moves the noise, in its standard deviations, for each part of the score.
+        """Compute how far a perturbation of l2 length 1 moves the centre of the noise, for each part of the score.
 
         Args:
-            height_px: of the image as given.
-            width_px: of the image as given.
-        """
-
-    def draw(
-        self, image: Tensor, radii: Sequence[float], count: int, generator: torch.Generator
-    ) -> tuple[Floats, Floats]:
-        """Draw the score's bounds, each draw on independent noise.
-
-        Args:
-            image: (c, h, w) in [0, 1], as given.
-            radii: of the changes, l2 in [0, 1] pixel units of the image as given; >= 0.
-            count: of draws.
-            generator: source of all noise.
+            height_px: Height of the image as given.
+            width_px: Width of the image as given.
 
         Returns:
-            Lower and upper bound, (parts, radii, count): for the same noise no image within the radius has a score
-            outside. The smoothed score is the mean over parts of the quantile over draws.
+            Movements, (parts,), in standard deviations of the part's noise.
+        """
+
+    def sample(
+        self, image: Tensor, radii: Sequence[float], n: int, generator: torch.Generator
+    ) -> tuple[Floats, Floats]:
+        """Sample bounds on the score, each sample with independent noise.
+
+        Args:
+            image: Image as given, (c, h, w), float in [0, 1].
+            radii: Radii of the perturbations, l2, for pixel values in [0, 1] of the image as given; >= 0.
+            n: Number of samples.
+            generator: Source of all noise.
+
+        Returns:
+            Lower and upper bound, (parts, radii, n): for the same noise, no image within the radius has a score outside
+            of them. The smoothed score is the mean over parts of the quantile over samples.
         """
 
 
-def draws_in_reach(sampler: Sampler, sides: Sequence[int], radius: float, failure: float) -> int:
-    """Fewest draws that bound a smoothed score on both sides.
+def samples_for_bounds(sampler: Sampler, sides: Sequence[int], radius: float, alpha: float) -> int:
+    """Compute the smallest number of samples that bounds an image's smoothed score on both sides.
 
     Args:
-        sampler: of the score.
-        sides: height and width of the image as given.
-        radius: of the changes.
-        failure: probability that a side fails; the parts of the score share it.
+        sampler: Sampler of the score.
+        sides: Height and width of the image as given.
+        radius: Radius of the perturbations, l2.
+        alpha: Probability that one side fails, in (0, 1); the parts of the score share it.
+
+    Returns:
+        The number of samples.
 
     Raises:
-        ConfigError: the radius is out of reach of any number of draws.
+        ConfigError: The radius is too large for any number of samples.
     """
     shifts = [shift * radius for shift in sampler.shifts(*sides)]
     try:
-        return max(draws_needed(shift, failure / len(shifts), sampler.quantile) for shift in shifts)
+        return max(samples_needed(shift, alpha / len(shifts), sampler.quantile) for shift in shifts)
     except ConfigError:
         raise ConfigError(
-            f"--radius {radius:g}: is {max(shifts):.3g} standard deviations of the noise, out of reach of any number of"
-            f" draws; choose a smaller one, or {sampler.largest}"
+            f"is {max(shifts):.3g} standard deviations of the noise, which no number of noise samples can certify;"
+            f" choose a smaller radius, or {sampler.noise_hint}",
+            option="radius",
+            value=radius,
         ) from None
 
 
-def refuse_too_few(needed: int, draws: int, radius: float, confidence: float, sampler: Sampler) -> None:
-    """Refuse a radius that so many draws cannot reach, before any is made.
+def check_radius(radius: float) -> None:
+    """Check that a radius is a finite number >= 0.
 
     Raises:
-        ConfigError: says how many it takes.
+        ConfigError: It is not.
     """
-    if needed > draws:
+    if not 0 <= radius < math.inf:
+        raise ConfigError("must be 0 or more", option="radius", value=radius)
+
+
+def check_n_samples(n_samples: int, needed: int, radius: float, confidence: float, sampler: Sampler) -> None:
+    """Check that the number of noise samples suffices for a radius.
+
+    Args:
+        n_samples: Number of samples that may be used.
+        needed: Number of samples that are needed.
+        radius: Radius of the perturbations, l2.
+        confidence: Confidence of the bounds, for the error.
+        sampler: Sampler of the score, for the error.
+
+    Raises:
+        ConfigError: More samples are needed.
+    """
+    if needed > n_samples:
         raise ConfigError(
-            f"--radius {radius:g}: is out of reach of {draws} draws at a confidence of {confidence:g}; it takes at"
-            f" least --draws {needed}, or {sampler.largest}"
+            f"cannot be certified with {n_samples} noise samples at a confidence of {confidence:g}; use at least"
+            f" {needed} samples (draws {needed}), or {sampler.noise_hint}",
+            option="radius",
+            value=radius,
         )
 
 
 class Percentile:
-    """Any detector, smoothed by adding noise to the image: what it does inside does not matter.
+    """Smooths any detector by adding Gaussian noise to the image; the detector's own workings do not matter.
+
+    Guarantee: for every perturbation of l2 length r, the median score over the noise lies between the quantiles of the
+    unperturbed score at the levels ``Phi(-r / sigma)`` and ``Phi(r / sigma)``.
 
     Args:
-        detector: any.
-        sigma: of the noise on the image as given, [0, 1] pixel units.
-        deterministic: whether the detector draws no noise of its own; then several draws go side by side.
+        detector: Any detector.
+        sigma: Standard deviation of the noise, for pixel values in [0, 1] of the image as given, > 0.
+        deterministic: Whether the detector draws no noise of its own; then several samples pass it in one batch.
 
     Raises:
-        ConfigError: no noise.
+        ConfigError: sigma is not above 0.
 
     Source: Chiang et al. 2020, "Detection as Regression: Certified Object Detection by Median Smoothing".
+
+    Example:
+        >>> import torch
+        >>> from advrad import wrap
+        >>> detector = wrap(lambda images: images.mean((1, 2, 3)), deterministic=True)
+        >>> sampler = Percentile(detector, sigma=0.1, deterministic=True)
+        >>> lower, upper = sampler.sample(torch.zeros(3, 8, 8), (0.05,), 16, torch.Generator().manual_seed(0))
+        >>> lower.shape
+        (1, 1, 16)
     """
 
     method = "percentile"
     quantile = 0.5
-    largest = "a larger --sigma"
+    noise_hint = "a larger sigma"
 
     def __init__(self, detector: AnomalyDetector, sigma: float, deterministic: bool) -> None:
         if not sigma > 0:
-            raise ConfigError(f"--sigma {sigma:g}: must be above 0; without noise nothing can be certified")
+            raise ConfigError("must be above 0; without noise nothing can be certified", option="sigma", value=sigma)
         self.detector, self.sigma = detector, sigma
-        # A detector lends one draw of its noise to all images of a batch, so side by side they would not be
-        # independent.
-        self.at_once = BATCH if deterministic else 1
+        # A detector may use the same noise for all images of a batch; samples in one batch would then be dependent.
+        self.batch_size = BATCH_SIZE if deterministic else 1
 
     def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
         """See :class:`Sampler`."""
         return (1 / self.sigma,)
 
-    def draw(
-        self, image: Tensor, radii: Sequence[float], count: int, generator: torch.Generator
+    def sample(
+        self, image: Tensor, radii: Sequence[float], n: int, generator: torch.Generator
     ) -> tuple[Floats, Floats]:
-        """See :class:`Sampler`. The image is seen through the noise only, so both bounds are the score itself."""
+        """See :class:`Sampler`. The detector sees the image through the noise only, so both bounds are the score."""
         scores = []
-        for start in range(0, count, self.at_once):
-            shape = (min(self.at_once, count - start), *image.shape)
+        for start in range(0, n, self.batch_size):
+            shape = (min(self.batch_size, n - start), *image.shape)
             noised = image + self.sigma * torch.randn(shape, generator=generator)
             scores.append(validated_output(self.detector, noised, generator).scores)
-        drawn = torch.cat(scores).double().numpy()
-        every = np.broadcast_to(drawn, (1, len(radii), count))
-        return every, every
+        sampled = torch.cat(scores).double().numpy()
+        for_every_radius = np.broadcast_to(sampled, (1, len(radii), n))
+        return for_every_radius, for_every_radius

@@ -1,4 +1,4 @@
-"""A threshold for smoothed scores that keeps its false-alarm rate while somebody moves every image."""
+"""A threshold for certified verdicts that keeps its false-alarm rate under attack."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from advrad.certificates.options import CONFIDENCE, N_SAMPLES
 from advrad.certificates.order_statistics import bounds
-from advrad.certificates.smoothing import Sampler, draws_in_reach, refuse_too_few
+from advrad.certificates.sequential import scaled
+from advrad.certificates.smoothing import Sampler, check_n_samples, samples_for_bounds
 from advrad.data.splits import normals_needed
-from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.config import RobustCalibration
+from advrad.detectors.config import DetectorConfig, RobustCalibration
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -24,56 +24,76 @@ def upper_bounds(
     sampler: Sampler,
     normals: Sequence[Tensor],
     radius: float,
-    draws: int,
+    n_samples: int,
     confidence: float,
     generator: torch.Generator,
     progress: ProgressReporter = SILENT,
 ) -> list[float]:
-    """For each image a bound that its smoothed score does not exceed within the radius, with this confidence each.
+    """Bound each image's smoothed score from above, over all perturbations within a radius.
 
     Args:
-        sampler: of the score.
-        normals: (c, h, w) each, in [0, 1].
-        radius: l2, in [0, 1] pixel units of these images.
-        draws: of each score.
-        confidence: of each bound.
-        generator: source of all noise.
-        progress: Receives the progress.
+        sampler: Sampler of the score.
+        normals: Normal images, (c, h, w) each, float in [0, 1].
+        radius: Radius of the perturbations, l2, for pixel values in [0, 1] of these images.
+        n_samples: Number of noise samples per image.
+        confidence: Confidence of each bound, in (0, 1).
+        generator: Source of all noise.
+        progress: Receives (images done, images in all).
+
+    Returns:
+        One bound per image.
 
     Raises:
-        ConfigError: the radius is out of reach of so many draws.
+        ConfigError: The radius needs more samples.
     """
-    found = []
+    found, alpha = [], 1 - confidence
     for index, image in enumerate(normals):
-        shifts = [shift * radius for shift in sampler.shifts(*image.shape[1:])]
-        failure = 1 - confidence
-        needed = draws_in_reach(sampler, image.shape[1:], radius, failure)
-        refuse_too_few(needed, draws, radius, confidence, sampler)
-        lower, upper = sampler.draw(image, (radius,), draws, generator)
-        found.append(bounds(lower[:, 0], upper[:, 0], shifts, failure, sampler.quantile)[1])
+        sides = image.shape[1:]
+        check_n_samples(n_samples, samples_for_bounds(sampler, sides, radius, alpha), radius, confidence, sampler)
+        lower, upper = sampler.sample(image, (radius,), n_samples, generator)
+        shifts = scaled(sampler.shifts(*sides), radius)
+        found.append(bounds(lower[:, 0], upper[:, 0], shifts, alpha, sampler.quantile)[1])
         progress.update(index + 1, len(normals))
     return found
 
 
-def promised_rate(false_alarm_rate: float, confidence: float) -> float:
-    """The rate to calibrate for, so that what a bound may miss is part of the promise.
+def calibration_rate(false_alarm_rate: float, confidence: float) -> float:
+    """Compute the rate to calibrate for, so that errors of the bounds are part of the promised rate.
 
-    A moved normal image raises a false alarm only if its upper bound lies above the threshold, or if that bound
-    fails, or if the lower bound that the verdict rests on fails.
+    A perturbed normal image raises a false alarm only if its upper bound exceeds the threshold, if this bound fails, or
+    if the lower bound behind the verdict fails.
+
+    Args:
+        false_alarm_rate: Promised false-alarm rate, in (0, 1).
+        confidence: Confidence of each bound, in (0, 1).
+
+    Returns:
+        ``false_alarm_rate - 2 (1 - confidence)``.
 
     Raises:
-        ConfigError: the confidence leaves nothing of the rate.
+        ConfigError: This is not above 0.
+
+    Example:
+        >>> round(calibration_rate(0.05, 0.999), 3)
+        0.048
     """
     left = false_alarm_rate - 2 * (1 - confidence)
     if left <= 0:
         raise ConfigError(
-            f"--false-alarm-rate {false_alarm_rate:g}: is used up by a confidence of {confidence:g}; raise either"
+            f"is used up by a confidence of {confidence:g}; raise either",
+            option="false_alarm_rate",
+            value=false_alarm_rate,
         )
     return left
 
 
 def least_rate(images: int, confidence: float) -> float:
-    """Lowest rate, rounded up to four digits, that so many calibration images can promise under attack."""
+    """Compute the lowest false-alarm rate that can be promised under attack, rounded up to four digits.
+
+    Args:
+        images: Number of calibration images.
+        confidence: Confidence of each bound, in (0, 1).
+    """
     return math.ceil(1e4 * (1 / (images + 1) + 2 * (1 - confidence))) / 1e4
 
 
@@ -83,60 +103,74 @@ def calibrate_robust_threshold(
     *,
     false_alarm_rate: float,
     radius: float,
-    draws: int = N_SAMPLES,
+    n_samples: int = N_SAMPLES,
     confidence: float = CONFIDENCE,
     seed: int = 0,
     source: dict[str, Any] | None = None,
     progress: ProgressReporter = SILENT,
 ) -> RobustCalibration:
-    """The threshold that a normal image's certified verdict passes with at most this probability, moved or not.
+    """Set a threshold for certified verdicts from the upper bounds of normal images.
 
-    It is the split-conformal quantile of the upper bounds. Normal images must be exchangeable with those of the
-    calibration; the attack may look at everything but the noise that the verdict will draw.
+    The threshold is the split-conformal quantile of the upper bounds.
+
+    Guarantee: let a new normal image be exchangeable with the calibration images, and let an adversary who knows
+    everything except the noise of the verdict perturb it by at most ``radius``. The probability that it is certified
+    anomalous is at most ``false_alarm_rate``. The proof is in docs/certificates.md, section "A threshold with a
+    promise".
 
     Args:
-        sampler: of the score.
-        normals: images that nothing else was learnt from, (c, h, w) each, in [0, 1].
-        false_alarm_rate: promised.
-        radius: l2, in [0, 1] pixel units of these images.
-        draws: of each score.
-        confidence: of each bound, and at least that of the verdicts to come.
-        seed: of the noise.
-        source: provenance, kept with the threshold.
-        progress: Receives the progress.
+        sampler: Sampler of the score.
+        normals: Normal images that were used for nothing else, (c, h, w) each, float in [0, 1].
+        false_alarm_rate: Promised false-alarm rate, in (0, 1).
+        radius: Radius of the perturbations, l2, for pixel values in [0, 1] of these images.
+        n_samples: Number of noise samples per image.
+        confidence: Confidence of each bound, in (0, 1); later verdicts need at least this confidence.
+        seed: Seed of the noise.
+        source: Origin of the images, stored with the threshold.
+        progress: Receives (images done, images in all).
+
+    Returns:
+        The threshold and how it was set.
 
     Raises:
-        ConfigError: too few images for the rate, or the radius is out of reach of the draws.
+        ConfigError: There are too few images for the rate, or the radius needs more samples.
     """
-    rate = promised_rate(false_alarm_rate, confidence)
+    rate = calibration_rate(false_alarm_rate, confidence)
     needed = normals_needed(rate)
     if len(normals) < needed:
         raise ConfigError(
-            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration images under attack, there are"
-            f" {len(normals)}; give more normal images, or accept a rate of"
-            f" {least_rate(len(normals), confidence):g} or more"
+            f"needs {needed} calibration images under attack, there are {len(normals)}; give more normal images, or"
+            f" accept a rate of {least_rate(len(normals), confidence):g} or more",
+            option="false_alarm_rate",
+            value=false_alarm_rate,
         )
     generator = torch.Generator().manual_seed(seed)
-    values = upper_bounds(sampler, normals, radius, draws, confidence, generator, progress)
+    values = upper_bounds(sampler, normals, radius, n_samples, confidence, generator, progress)
     return RobustCalibration(
         threshold=conformal_threshold(values, rate),
         false_alarm_rate=false_alarm_rate,
         radius=radius,
         n=len(normals),
-        n_samples=draws,
+        n_samples=n_samples,
         confidence=confidence,
         source=source or {},
     )
 
 
-def certified_threshold(detector: AdvRAD) -> tuple[float | None, list[str]]:
-    """The threshold for the score that two-path certificates speak of, and what is to be said of it."""
-    config = detector.detector_config
+def certified_threshold(config: DetectorConfig) -> tuple[float | None, list[str]]:
+    """Choose the threshold for certified verdicts of AdvRAD's smoothed score.
+
+    Args:
+        config: Configuration of the detector.
+
+    Returns:
+        The threshold, None if there is none, and notes for the user.
+    """
     if config.robust_calibration is not None:
         return config.robust_calibration.threshold, []
     if config.calibration is None:
         return None, []
     return config.calibration.threshold, [
-        "the threshold was set for plain scores; it promises no false-alarm rate for certified verdicts: set one that"
+        "the threshold was set for plain scores and promises no false-alarm rate for certified verdicts; set one that"
         " does with 'advrad calibrate RUN DATA --radius R -o NEW'"
     ]

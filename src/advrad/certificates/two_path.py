@@ -1,9 +1,15 @@
-"""The two-path certificate: bounds on AdvRAD's own score, smoothed by the noise that it adds anyway.
+"""The two-path certificate: bounds on AdvRAD's own score, smoothed by the noise that the detector itself adds.
 
-The image enters the score twice. Through the noised image it reaches the reconstruction; that path is smoothed
-already. And it is compared with the reconstruction as it is; that path is Lipschitz, with constants that can be
-computed (:mod:`advrad.certificates.operator_norms`). So no second noise is needed, and no error floor comes with
-it. The proof is in docs/certificates.md.
+The image enters the score on two paths. On the first it is noised and reconstructed; the noise smooths this path. On
+the second it is compared with the reconstruction; this path is Lipschitz with computable constants
+(:mod:`advrad.certificates.operator_norms`).
+
+Theorem. Let ``S = g(x, R(z))`` with ``z = V x + sigma eps``, where V resizes the image and R is any reconstruction. For
+every R let ``S_low <= g(x + delta, R) <= S_high`` for all ``|delta| <= r``. Then for all ``|delta| <= r`` the quantile
+of ``S(x + delta)`` at p lies between the quantile of ``S_low`` at ``Phi(Phi^-1(p) - s)`` and that of ``S_high`` at
+``Phi(Phi^-1(p) + s)``, both over the noise around the unperturbed image, with ``s = |V| r / sigma``.
+
+No second noise is needed. The proof is in docs/certificates.md.
 """
 
 from __future__ import annotations
@@ -11,15 +17,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.certificates.operator_norms import Kernel, kernels, resize_norm
-from advrad.certificates.smoothing import side_by_side
+from advrad.certificates.operator_norms import MapNorms, map_norms, resize_norm
+from advrad.certificates.order_statistics import Floats
+from advrad.certificates.smoothing import batch_size_on
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.base import AnomalyDetector, SupportsTwoPath
 from advrad.detectors.score_config import NoiseView, ScoreConfig
 from advrad.detectors.scoring import (
     EPS,
@@ -32,160 +39,208 @@ from advrad.detectors.scoring import (
     scale_errors,
 )
 
-Floats = npt.NDArray[np.float64]
 
-
-def bounded(
-    maps: Tensor, kernel: Kernel, normal: MapStatistics, config: ScoreConfig, reach: float
+def score_bounds(
+    maps: Tensor, norms: MapNorms, normal: MapStatistics, config: ScoreConfig, distance: float
 ) -> tuple[Tensor, Tensor]:
-    """Bounds on a standardised score, if the image moves and the reconstruction stays.
+    """Bound a standardised score over all perturbations of the image, for a fixed reconstruction.
+
+    A cell of the map is ``E = |M d|^2`` with ``d`` the difference of image and reconstruction and a linear M, so
+    ``sqrt(E)`` changes by at most ``|M| * distance``.
 
     Args:
-        maps: (b, 1, h, w) filtered error maps, >= 0.
-        kernel: of this map.
-        normal: statistics of this map.
-        config: level, normalisation and pooling.
-        reach: how far the image may move, l2 at the map's view, >= 0.
+        maps: Filtered error maps, (b, 1, h, w), >= 0.
+        norms: Operator norms of this map.
+        normal: Statistics of this map over normal images.
+        config: Normalisation and pooling of the score.
+        distance: Largest l2 change of the image at the view's size, >= 0.
 
     Returns:
-        Lower and upper bound, (b,) each, in the units of
-        :func:`advrad.detectors.scoring.standardise`; equal where reach is 0.
+        Lower and upper bound, (b,) each, in the units of :func:`advrad.detectors.scoring.standardise`; equal for
+        distance 0.
     """
+    # Step 1: an interval for every cell of the error map.
     roots = maps.clamp_min(0).sqrt()
-    cells = kernel.cells.to(maps)
-    low, high = (roots - cells * reach).clamp_min(0).square(), (roots + cells * reach).square()
-    least = most = torch.ones_like(maps[:, :, :1, :1])
+    cells = norms.cells.to(maps)
+    low, high = (roots - cells * distance).clamp_min(0).square(), (roots + cells * distance).square()
+    # Step 2: if cells are divided by the map's own mean, an interval for that mean.
+    mean_low = mean_high = torch.ones_like(maps[:, :, :1, :1])
     if config.normalise_by_image_mean:
-        own = maps.mean((1, 2, 3), keepdim=True).sqrt()
-        change = reach * kernel.sum_norm(torch.full_like(maps[:1], 1 / maps[0].numel()))
-        least = (own - change).clamp_min(0).square().clamp(EPS, normal.ceiling)
-        most = (own + change).square().clamp(EPS, normal.ceiling)
-        low, high = low / most, high / least
-    if config.normalisation == "mean":  # |E - mu| does not rise with E everywhere
+        root = maps.mean((1, 2, 3), keepdim=True).sqrt()
+        change = distance * norms.sum_norm(torch.full_like(maps[:1], 1 / maps[0].numel()))
+        mean_low = (root - change).clamp_min(0).square().clamp(EPS, normal.ceiling)
+        mean_high = (root + change).square().clamp(EPS, normal.ceiling)
+        low, high = low / mean_high, high / mean_low
+    # Step 3: an interval for the pooled map.
+    if config.normalisation == "mean":  # |E - mean| is not monotone in E
         below, above = low - normal.mean, high - normal.mean
         lower = pool(torch.maximum(below, -above).clamp_min(0), config.pooling)
         upper = pool(torch.maximum(above, -below), config.pooling)
     else:
         low, high = (normalise(m, normal.mean, normal.spread, config.normalisation) for m in (low, high))
-        # Pooling rises with every cell of the map; and no change can move all cells at once.
+        # Pooling is monotone in every cell.
         lower, upper = pool(low, config.pooling), pool(high, config.pooling)
-        if reach > 0:
-            together = TopKMeanBound(kernel, normal, config, maps)
-            lower = torch.maximum(lower, together.least(maps / most, reach / most.sqrt()))
-            upper = torch.minimum(upper, together.most(maps / least, reach / least.sqrt(), low, high))
+        if distance > 0:
+            # No perturbation moves all cells at once by as much as each alone; take the tighter of both bounds.
+            joint = TopKMeanBound(norms, normal, config, maps)
+            lower = torch.maximum(lower, joint.lower(maps / mean_high, distance / mean_high.sqrt()))
+            upper = torch.minimum(upper, joint.upper(maps / mean_low, distance / mean_low.sqrt(), low, high))
+    # Step 4: standardise, which is monotone.
     return (lower - normal.location) / normal.scale, (upper - normal.location) / normal.scale
 
 
 class TopKMeanBound:
-    """Bounds on the mean of a map's largest cells, from what a change can do to all of them together.
+    """Bounds on the mean of a map's k largest cells that account for their shared pixels.
 
-    For any set of k cells ``sqrt(mean w E)`` moves by at most a norm of its own; the proofs are in
-    docs/certificates.md.
+    The pooled score is ``max over sets K of k cells of mean_K (w E - o)``. For every K, ``sqrt(mean_K w E)`` changes by
+    at most a norm ``C_K`` times the distance. The proofs are in docs/certificates.md, section "Together".
+
+    Args:
+        norms: Operator norms of the map.
+        normal: Statistics of the map over normal images.
+        config: Normalisation and pooling of the score; the normalisation is not ``mean``.
+        maps: Example of the error maps, (b, 1, h, w).
     """
 
-    def __init__(self, kernel: Kernel, normal: MapStatistics, config: ScoreConfig, maps: Tensor) -> None:
+    def __init__(self, norms: MapNorms, normal: MapStatistics, config: ScoreConfig, maps: Tensor) -> None:
         spread = torch.ones_like(maps[:1]) if config.normalisation == "none" else normal.spread
         self.weights = 1 / spread
         self.offsets = torch.zeros_like(spread) if config.normalisation == "none" else normal.mean / spread
-        self.count = pooled_count(maps[0].numel(), config.pooling)
-        self.kernel = kernel
+        self.k = pooled_count(maps[0].numel(), config.pooling)
+        self.norms = norms
 
     def _largest(self, values: Tensor) -> Tensor:
-        """The set of the k largest cells, as a mask, (b, 1, h, w)."""
+        """Mask of the k largest cells, (b, 1, h, w)."""
         flat = values.flatten(1)
-        chosen = flat.topk(self.count, dim=1).indices
-        return torch.zeros_like(flat).scatter_(1, chosen, 1.0).view_as(values)
+        indices = flat.topk(self.k, dim=1).indices
+        return torch.zeros_like(flat).scatter_(1, indices, 1.0).view_as(values)
 
-    def _mean(self, values: Tensor, chosen: Tensor) -> Tensor:
-        return (values * chosen).flatten(1).sum(1) / self.count
+    def _mean(self, values: Tensor, mask: Tensor) -> Tensor:
+        """Mean over the k cells of a mask, (b,)."""
+        return (values * mask).flatten(1).sum(1) / self.k
 
-    def _norm(self, chosen: Tensor) -> Tensor:
-        """Of the map to ``sqrt(mean w E)`` over any k cells out of those chosen, (b,)."""
-        return self.kernel.sum_norm(self.weights * chosen / self.count)
+    def _norm(self, mask: Tensor) -> Tensor:
+        """Upper bound of ``C_K`` for every set K of k cells within a mask, (b,)."""
+        return self.norms.sum_norm(self.weights * mask / self.k)
 
-    def least(self, maps: Tensor, reach: Tensor) -> Tensor:
-        """Lower bound: the cells that are the largest now will not have a smaller mean than this, (b,)."""
+    def lower(self, maps: Tensor, distance: Tensor) -> Tensor:
+        """Bound the pooled score from below, with the cells that are the largest before the perturbation.
+
+        Args:
+            maps: Error maps, (b, 1, h, w).
+            distance: Largest l2 change of the image, (b, 1, 1, 1).
+
+        Returns:
+            Lower bounds, (b,).
+        """
         weighted = self.weights * maps
-        chosen = self._largest(weighted - self.offsets)
-        root = self._mean(weighted, chosen).clamp_min(0).sqrt()
-        moved = (root - self._norm(chosen) * reach.flatten()).clamp_min(0).square()
-        return moved - self._mean(self.offsets.expand_as(chosen), chosen)
+        mask = self._largest(weighted - self.offsets)
+        root = self._mean(weighted, mask).clamp_min(0).sqrt()
+        moved = (root - self._norm(mask) * distance.flatten()).clamp_min(0).square()
+        return moved - self._mean(self.offsets.expand_as(mask), mask)
 
-    def most(self, maps: Tensor, reach: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """Upper bound, over all sets of k cells that may become the largest, (b,)."""
-        bar = low.flatten(1).topk(self.count, dim=1).values[:, -1]
+    def upper(self, maps: Tensor, distance: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Bound the pooled score from above, over all sets of k cells that may become the largest.
+
+        Args:
+            maps: Error maps, (b, 1, h, w).
+            distance: Largest l2 change of the image, (b, 1, 1, 1).
+            low: Lower end of each cell's interval after normalisation, (b, 1, h, w).
+            high: Upper end of each cell's interval after normalisation, (b, 1, h, w).
+
+        Returns:
+            Upper bounds, (b,).
+        """
+        # A cell can be among the k largest only if it can reach the k-th largest lower end.
+        bar = low.flatten(1).topk(self.k, dim=1).values[:, -1]
         possible = (high >= bar[:, None, None, None]).to(maps)
-        step = self._norm(possible) * reach.flatten()
+        c = self._norm(possible) * distance.flatten()
         weighted = self.weights * maps
-        chosen = self._largest(weighted - self.offsets)
-        # 2 sqrt(a) <= a / t + t for any t > 0: linear in the map, so the set that maximises it is again the largest.
-        # The two are equal at t = sqrt(a); of a root near 0 the quotient would make too much.
-        t = torch.maximum(self._mean(weighted, chosen).clamp_min(0).sqrt(), step / 8).clamp_min(EPS)
-        steeper = weighted * (1 + step / t)[:, None, None, None] - self.offsets
-        return steeper.flatten(1).topk(self.count, dim=1).values.mean(1) + step * t + step.square()
+        mask = self._largest(weighted - self.offsets)
+        # (sqrt(a) + c)^2 <= a (1 + c / t) + c t + c^2 for every t > 0. This is linear in the map, so its maximum over K
+        # is again reached by the k largest cells. t = sqrt(a) is tight; the floor c / 8 keeps c / t bounded.
+        t = torch.maximum(self._mean(weighted, mask).clamp_min(0).sqrt(), c / 8).clamp_min(EPS)
+        linear = weighted * (1 + c / t)[:, None, None, None] - self.offsets
+        return linear.flatten(1).topk(self.k, dim=1).values.mean(1) + c * t + c.square()
 
 
 class TwoPath:
-    """AdvRAD, smoothed by its own noise; each look is a part of the score.
+    """Samples bounds on AdvRAD's score, smoothed by the detector's own noise; each view is a part of the score.
+
+    Guarantee: the theorem of :mod:`advrad.certificates.two_path`.
 
     Args:
-        detector: trained; put in evaluation mode.
-        at_once: draws that go through the network side by side; None for what suits the device.
+        detector: Trained detector; put in evaluation mode.
+        batch_size: Samples that pass the network in one batch; None for a value that suits the device.
     """
 
     method = "two-path"
-    largest = "a detector that looks through stronger noise (train or calibrate with --optimise-for-radius)"
+    sigma = None
+    noise_hint = "a detector that uses stronger noise (train or calibrate it with optimise_for_radius)"
 
-    def __init__(self, detector: AdvRAD, at_once: int | None = None) -> None:
+    def __init__(self, detector: AdvRAD, batch_size: int | None = None) -> None:
         self.detector = detector.eval()
-        self.at_once = at_once or side_by_side(detector.device)
+        self.batch_size = batch_size or batch_size_on(detector.device)
         self.config = detector.detector_config.score
         self.quantile: float = self.config.quantile
 
-    def _reaches(self, height_px: int, width_px: int) -> list[float]:
-        """How far a change of length 1 can move the image at each look's view."""
+    def _resize_norms(self, height_px: int, width_px: int) -> list[float]:
+        """Largest l2 change of each view for a perturbation of length 1, (parts,)."""
         size_px = self.detector.size_px
-        return [resize_norm(height_px, width_px, size_px, look.view_px) for look in self.config.views]
+        return [resize_norm(height_px, width_px, size_px, view.view_px) for view in self.config.views]
 
     def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
         """See :class:`advrad.certificates.smoothing.Sampler`."""
-        reaches = self._reaches(height_px, width_px)
-        return tuple(reach / look.sigma for reach, look in zip(reaches, self.config.views, strict=True))
+        norms = self._resize_norms(height_px, width_px)
+        return tuple(norm / view.sigma for norm, view in zip(norms, self.config.views, strict=True))
 
-    def draw(
-        self, image: Tensor, radii: Sequence[float], count: int, generator: torch.Generator
+    def sample(
+        self, image: Tensor, radii: Sequence[float], n: int, generator: torch.Generator
     ) -> tuple[Floats, Floats]:
         """See :class:`advrad.certificates.smoothing.Sampler`."""
         given = resize(image[None].to(self.detector.device), self.detector.size_px)
-        lower = np.empty((len(self.config.views), len(radii), count))
+        lower = np.empty((len(self.config.views), len(radii), n))
         upper = np.empty_like(lower)
-        reaches = self._reaches(*image.shape[1:])
-        for part, (look, reach) in enumerate(zip(self.config.views, reaches, strict=True)):
-            view = resize(given, look.view_px)
-            for start in range(0, count, self.at_once):
-                drawn = slice(start, min(start + self.at_once, count))
-                maps = self._maps(view.expand(drawn.stop - start, -1, -1, -1), look, generator)
+        norms = self._resize_norms(*image.shape[1:])
+        for part, (view, norm) in enumerate(zip(self.config.views, norms, strict=True)):
+            resized = resize(given, view.view_px)
+            for start in range(0, n, self.batch_size):
+                batch = slice(start, min(start + self.batch_size, n))
+                maps = self._error_maps(resized.expand(batch.stop - start, -1, -1, -1), view, generator)
                 for row, radius in enumerate(radii):
-                    bounds = [self._bounded(m, look, index, radius * reach) for index, m in enumerate(maps)]
+                    bounds = [self._bounds(m, view, index, radius * norm) for index, m in enumerate(maps)]
                     for side, values in zip((lower, upper), zip(*bounds, strict=True), strict=True):
-                        side[part, row, drawn] = torch.stack(values).mean(0).double().cpu().numpy()
+                        side[part, row, batch] = torch.stack(values).mean(0).double().cpu().numpy()
         return lower, upper
 
-    def _maps(self, views: Tensor, look: NoiseView, generator: torch.Generator) -> list[Tensor]:
-        """Filtered error maps of one draw each, for equal views."""
+    def _error_maps(self, images: Tensor, view: NoiseView, generator: torch.Generator) -> list[Tensor]:
+        """Filtered error maps, (b, 1, h, w) each, of one noise sample per image."""
         config = self.config
         with torch.no_grad():
-            # The network may compute in whatever arithmetic: it sees the noised image only, and whatever it makes of
-            # that is covered. The comparison, which sees the image itself, is in float32.
-            with self.detector.arithmetic():
+            # The network sees the noised image only, so the theorem covers any arithmetic. The comparison sees the
+            # image itself, so it is computed in float32.
+            with self.detector.autocast():
                 recon = reconstruct(
-                    self.detector.denoiser, views, look.sigma, generator, config.steps, independent=True
+                    self.detector.denoiser, images, view.sigma, generator, config.steps, independent=True
                 )
             return [
                 mean_filter(m, config.filter_px)
-                for m in combine_scales(scale_errors(views, recon.float()), config.scales)
+                for m in combine_scales(scale_errors(images, recon.float()), config.scales)
             ]
 
-    def _bounded(self, maps: Tensor, look: NoiseView, index: int, reach: float) -> tuple[Tensor, Tensor]:
-        kernel = kernels(look, self.config)[index]
-        return bounded(maps, kernel, self.detector.normal(look, index), self.config, reach)
+    def _bounds(self, maps: Tensor, view: NoiseView, index: int, distance: float) -> tuple[Tensor, Tensor]:
+        """Bounds on the score of one error map, (b,) each."""
+        norms = map_norms(view, self.config)[index]
+        return score_bounds(maps, norms, self.detector.statistics(view, index), self.config, distance)
+
+
+def two_path_sampler(detector: AnomalyDetector) -> TwoPath | None:
+    """Make the two-path sampler of a detector.
+
+    Args:
+        detector: Any detector.
+
+    Returns:
+        The sampler; None if the detector's score does not have the form that the theorem needs.
+    """
+    return TwoPath(detector.reconstruction_model) if isinstance(detector, SupportsTwoPath) else None

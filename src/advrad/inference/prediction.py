@@ -1,14 +1,14 @@
-"""Images in, verdicts out, one after the other, as far as the first that cannot be read or beyond it."""
+"""Predict image files one after the other, with heat maps and certificates if wanted."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,87 +19,95 @@ from advrad.certificates.evaluation import CertifyPlan
 from advrad.certificates.sequential import certify_sequential, samples_for_verdict
 from advrad.certificates.smoothing import check_n_samples
 from advrad.certificates.two_path import TwoPath
-from advrad.data.images import REDUCE_ABOVE_PIXELS, read_image, read_resized
+from advrad.data.images import LARGE_PIXELS, read_resized, read_two_sizes
 from advrad.data.png import write_image
 from advrad.data.records import MAX_PIXELS
-from advrad.data.transforms import resize, to_tensor
+from advrad.data.transforms import to_tensor
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.config import Calibration
+from advrad.detectors.outputs import Prediction
 from advrad.errors import CheckpointError, DataError, ImageError
 from advrad.inference.heatmaps import draw_heat_map
 from advrad.utils.files import make_folder
 from advrad.utils.seeding import generator_for
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 @dataclass(frozen=True, slots=True)
-class Certificate:
-    """What is proven of one image, and of every other within a radius of it.
+class PredictionCertificate:
+    """A certified verdict on one image: it holds for every image within a radius, too.
 
     Attributes:
-        verdict: ``certified anomalous``, ``certified normal`` or ``abstain``.
-        radius: up to which it holds, l2 in [0, 1] pixel units of the image as given; 0 for an abstention.
-        threshold: of the smoothed score.
-        confidence: with which it holds.
-        draws: of the noise that it took.
-        seed: that, with the image's name, the noise followed from.
+        verdict: Certified verdict: ``certified anomalous``, ``certified normal`` or ``abstain``.
+        radius: Radius of the certificate, l2 for pixel values in [0, 1] of the image as given; 0 for ``abstain``.
+        threshold: Threshold of the smoothed score.
+        confidence: Probability that the certificate is right, at least.
+        n_samples: Number of noise samples that were used; ``draws`` in JSON.
+        seed: Seed of the noise, together with the file's name.
     """
 
     verdict: str
     radius: float
     threshold: float
     confidence: float
-    draws: int
+    n_samples: int
     seed: int
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+    def to_dict(self) -> dict[str, Any]:
+        """The certificate as JSON values."""
         return {
             "certified": self.verdict,
             "certified_radius": self.radius,
             "certified_threshold": self.threshold,
             "confidence": self.confidence,
-            "draws": self.draws,
+            "draws": self.n_samples,
             "seed": self.seed,
         }
 
 
 @dataclass(frozen=True, slots=True)
 class PredictionRecord:
-    """What is said of one image.
+    """The prediction for one image file.
 
     Attributes:
-        path: the image.
-        score: larger is more anomalous.
-        threshold: a larger score is called defective.
-        defective: the verdict.
-        overlay: the heat map that was written, if any.
-        reconstruction: the reconstruction that was written, if any.
-        certificate: what is proven of it, if that was asked for.
+        path: Image file.
+        score: Anomaly score; larger is more anomalous.
+        threshold: Threshold of the score.
+        defective: Whether the score is above the threshold.
+        heat_map: File of the heat map; None if none was written; ``overlay`` in JSON.
+        reconstruction: File of the reconstruction; None if none was written.
+        certificate: Certified verdict; None if none was asked for.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from advrad.inference import PredictionRecord
+        >>> PredictionRecord(Path("a.png"), score=0.7, threshold=0.5, defective=True).to_dict()
+        {'path': 'a.png', 'score': 0.7, 'threshold': 0.5, 'verdict': 'defective'}
     """
 
     path: Path
     score: float
     threshold: float
     defective: bool
-    overlay: Path | None = None
+    heat_map: Path | None = None
     reconstruction: Path | None = None
-    certificate: Certificate | None = None
+    certificate: PredictionCertificate | None = None
 
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values; ``overlay`` and ``reconstruction`` only where they were written."""
+    @property
+    def verdict(self) -> str:
+        """The verdict, ``good`` or ``defective``."""
+        return "defective" if self.defective else "good"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The prediction as JSON values, with files and certificate only if there are any."""
         values: dict[str, Any] = {
             "path": str(self.path),
             "score": self.score,
             "threshold": self.threshold,
-            "verdict": "defective" if self.defective else "good",
+            "verdict": self.verdict,
         }
-        if self.overlay is not None and self.reconstruction is not None:
-            values |= {"overlay": str(self.overlay), "reconstruction": str(self.reconstruction)}
+        if self.heat_map is not None and self.reconstruction is not None:
+            values |= {"overlay": str(self.heat_map), "reconstruction": str(self.reconstruction)}
         if self.certificate is not None:
-            values |= self.certificate.as_json()
+            values |= self.certificate.to_dict()
         return values
 
 
@@ -112,105 +120,134 @@ def predict_paths(
     out: Path | None = None,
     plan: CertifyPlan | None = None,
 ) -> Iterator[PredictionRecord | DataError]:
-    """Score images and decide, in order.
+    """Predict image files in order. Each file is read once and scored once.
 
     Args:
-        detector: calibrated.
-        sources: as of :func:`images_of`.
-        batch_size: images at a time; does not change the verdicts.
-        max_pixels: bound on each image file.
-        out: made if missing; heat maps and reconstructions go there.
-        plan: of certificates, with one radius and a threshold; None for none.
+        detector: Calibrated detector.
+        sources: Image files, and errors to pass on, such as :func:`advrad.data.paths.expand_paths` yields.
+        batch_size: Images per batch; does not change the verdicts.
+        max_pixels: Largest accepted image, width times height.
+        out: Folder for heat maps and reconstructions, made if missing; None for none.
+        plan: Plan of the certificates, with one radius and a threshold; None for none.
 
     Yields:
-        A verdict for each image, or the error that it met; all verdicts of earlier images come first.
+        A prediction for each image, or the error of a file that cannot be read.
 
     Raises:
-        NotCalibratedError: there is no threshold.
-        OutputError: a result cannot be written.
-        CheckpointError: a score is not a finite number.
-        ConfigError: the radius is out of reach of the plan's draws.
+        NotCalibratedError: The detector has no threshold.
+        OutputError: A file cannot be written.
+        CheckpointError: A score is not a finite number.
+        ConfigError: The radius cannot be certified with the plan's number of samples.
+
+    Example:
+        >>> from advrad.inference import predict_paths
+        >>> for prediction in predict_paths(detector, [Path("part-0001.png")]):  # doctest: +SKIP
+        ...     print(prediction.verdict)
+        good
     """
-    calibration = detector.calibration
-    certifier = None if plan is None else (TwoPath(detector), plan)
-    if out is not None:
-        make_folder(out)
-    paths: list[Path] = []
-    images: list[Tensor] = []
+    output = _Output(detector, out, plan)
+    batch: list[_LoadedImage] = []
     for source in sources:
-        error = source if isinstance(source, DataError) else None
-        if isinstance(source, Path):
-            try:
-                images.append(read_resized(source, detector.size_px, max_pixels))
-                paths.append(source)
-            except ImageError as met:
-                error = met
-        if paths and (error is not None or len(paths) == batch_size):
-            yield from _judged(detector, calibration, paths, images, max_pixels, out, certifier)
-            paths, images = [], []
-        if error is not None:
-            yield error
-    if paths:
-        yield from _judged(detector, calibration, paths, images, max_pixels, out, certifier)
+        loaded = source if isinstance(source, DataError) else _load(source, detector, max_pixels, output.wanted)
+        if isinstance(loaded, DataError):
+            yield from output.predict(batch)
+            yield loaded
+            batch = []
+            continue
+        batch.append(loaded)
+        # Images at their own size are held until they are drawn, so large ones are not collected.
+        if len(batch) == batch_size or sum(image.held_pixels for image in batch) > LARGE_PIXELS:
+            yield from output.predict(batch)
+            batch = []
+    yield from output.predict(batch)
 
 
-def _judged(
-    detector: AdvRAD,
-    calibration: Calibration,
-    paths: Sequence[Path],
-    images: Sequence[Tensor],
-    max_pixels: int,
-    out: Path | None,
-    certifier: tuple[TwoPath, CertifyPlan] | None,
-) -> Iterator[PredictionRecord | DataError]:
-    scores, maps, recons = detector.predict_batch(torch.stack(list(images)))
-    for path, image, value, score_map, recon in zip(paths, images, scores.tolist(), maps, recons, strict=True):
-        if not math.isfinite(value):
-            raise CheckpointError(f"{path}: its score is {value}; the model is damaged or diverged: train it again")
-        certificate = None
-        if certifier is not None:
-            try:
-                certificate = _certified(*certifier, path, max_pixels)
-            except ImageError as error:  # it went away or changed since it was scored
-                yield error
-                continue
-        overlay = reconstruction = None
-        if out is not None:
-            overlay, reconstruction = _names(out, path)
-            try:
-                full = _whole(path, image, max_pixels)
-            except ImageError as error:
-                yield error
-                continue
-            write_image(overlay, draw_heat_map(full, score_map[0].numpy(), calibration))
-            write_image(reconstruction, recon.permute(1, 2, 0).numpy())
-        yield PredictionRecord(
-            path, value, calibration.threshold, value > calibration.threshold, overlay, reconstruction, certificate
+@dataclass(frozen=True, slots=True)
+class _LoadedImage:
+    """An image file in memory: at the working size, (3, size, size), and at its own, (h, w, 3), if that is needed."""
+
+    path: Path
+    resized: Tensor
+    full: npt.NDArray[np.float32] | None
+
+    @property
+    def held_pixels(self) -> int:
+        return 0 if self.full is None else self.full.shape[0] * self.full.shape[1]
+
+
+def _load(path: Path, detector: AdvRAD, max_pixels: int, full: bool) -> _LoadedImage | ImageError:
+    try:
+        if not full:
+            return _LoadedImage(path, read_resized(path, detector.size_px, max_pixels), None)
+        image, resized = read_two_sizes(path, detector.size_px, max_pixels)
+    except ImageError as error:
+        return error
+    return _LoadedImage(path, resized, image)
+
+
+class _Output:
+    """Scores images, certifies them, and writes their heat maps.
+
+    Args:
+        detector: Calibrated detector.
+        folder: Folder for heat maps and reconstructions, or None.
+        plan: Plan of the certificates, or None.
+    """
+
+    def __init__(self, detector: AdvRAD, folder: Path | None, plan: CertifyPlan | None) -> None:
+        self.detector = detector
+        self.calibration = detector.calibration
+        self.folder = None if folder is None else make_folder(folder)
+        self.plan = plan
+        self.sampler = None if plan is None else TwoPath(detector)
+        self.wanted = folder is not None or plan is not None
+
+    def predict(self, batch: Sequence[_LoadedImage]) -> Iterator[PredictionRecord]:
+        """Predict loaded images; the batch may be empty."""
+        if not batch:
+            return
+        images = torch.stack([image.resized for image in batch])
+        for image, prediction in zip(batch, self.detector.predict(images, len(batch)), strict=True):
+            if not math.isfinite(prediction.score):
+                raise CheckpointError(
+                    f"{image.path}: its score is {prediction.score}; the model is damaged or diverged: train it again"
+                )
+            certificate = self._certify(image)
+            heat_map, reconstruction = self._draw(image, prediction)
+            yield PredictionRecord(
+                image.path,
+                prediction.score,
+                prediction.threshold,
+                prediction.defective,
+                heat_map,
+                reconstruction,
+                certificate,
+            )
+
+    def _certify(self, image: _LoadedImage) -> PredictionCertificate | None:
+        """Certify an image at its own size."""
+        plan, sampler = self.plan, self.sampler
+        if plan is None or sampler is None or plan.threshold is None or image.full is None:
+            return None
+        (radius,), pixels = plan.radii, to_tensor(image.full)
+        needed = samples_for_verdict(sampler, pixels.shape[1:], radius, plan.alpha)
+        check_n_samples(plan.n_samples, needed, radius, plan.confidence, sampler)
+        generator = generator_for(plan.seed, image.path.name)
+        found = certify_sequential(sampler, pixels, radius, plan.threshold, plan.n_samples, plan.alpha, generator)
+        return PredictionCertificate(
+            found.verdict, found.radius, plan.threshold, plan.confidence, found.n_samples, plan.seed
         )
 
-
-def _certified(sampler: TwoPath, plan: CertifyPlan, path: Path, max_pixels: int) -> Certificate:
-    """Certify the image at the size that it has in its file."""
-    assert plan.threshold is not None
-    (radius,), image = plan.radii, to_tensor(read_image(path, max_pixels))
-    needed = samples_for_verdict(sampler, image.shape[1:], radius, plan.alpha)
-    check_n_samples(plan.n_samples, needed, radius, plan.confidence, sampler)
-    generator = generator_for(plan.seed, path.name)
-    found = certify_sequential(sampler, image, radius, plan.threshold, plan.n_samples, plan.alpha, generator)
-    return Certificate(found.verdict, found.radius, plan.threshold, plan.confidence, found.n_samples, plan.seed)
-
-
-def _whole(path: Path, image: Tensor, max_pixels: int) -> npt.NDArray[np.float32]:
-    full = read_image(path, max_pixels)
-    small = full.shape[0] * full.shape[1] <= REDUCE_ABOVE_PIXELS
-    if small and not torch.equal(resize(to_tensor(full)[None], image.shape[-1])[0], image):
-        raise ImageError(path, "changed while it was being judged; run it again")
-    return full
-
-
-def _names(out: Path, path: Path) -> tuple[Path, Path]:
-    """Names for the results: the image's own and a digest of where it lies; namesakes do not meet."""
-    place = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=5).hexdigest()
-    # A name may have 255 bytes; the longest character has four.
-    stem = f"{path.name[:50]}-{place}"
-    return out / f"{stem}-heat.png", out / f"{stem}-reconstruction.png"
+    def _draw(self, image: _LoadedImage, prediction: Prediction) -> tuple[Path | None, Path | None]:
+        """Write heat map and reconstruction, and return their paths."""
+        if self.folder is None or image.full is None:
+            return None, None
+        # The file's own name, and a digest of its place: files of the same name do not overwrite each other.
+        digest = hashlib.blake2b(os.fsencode(image.path.resolve()), digest_size=5).hexdigest()
+        # A name may have 255 bytes, and the longest character has four.
+        stem = f"{image.path.name[:50]}-{digest}"
+        heat_map = self.folder / f"{stem}-heat.png"
+        reconstruction = self.folder / f"{stem}-reconstruction.png"
+        write_image(heat_map, draw_heat_map(image.full, prediction.anomaly_map, self.calibration))
+        write_image(reconstruction, prediction.reconstruction)
+        return heat_map, reconstruction

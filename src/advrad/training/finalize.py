@@ -1,174 +1,158 @@
-"""From trained weights to a detector that decides: its score is chosen, then its thresholds are set.
+"""From a trained denoiser to a detector: choose the score, then set the thresholds.
 
-Training ends with it, and ``advrad calibrate`` does it again.
+Training ends with both steps, and ``advrad calibrate`` repeats them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from advrad.certificates.options import CONFIDENCE
-from advrad.certificates.options import N_SAMPLES as GUARANTEE_DRAWS
+from advrad.certificates.options import CONFIDENCE, N_SAMPLES
 from advrad.certificates.threshold import calibrate_robust_threshold, least_rate
 from advrad.certificates.two_path import TwoPath
-from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.config import DetectorConfig, ImageCounts, PlanRecord, TrainingRecord
+from advrad.detectors.config import DetectorConfig, PlanRecord, TrainingRecord
 from advrad.detectors.score_config import paper_score
-from advrad.training.options import ScoreAim
+from advrad.training.calibration_data import CalibrationData
 from advrad.training.plan import RunPlan
-from advrad.training.score_selection import REFERENCES, Aim, choose, forced
+from advrad.training.score_selection import REFERENCES, Selection, fixed_score, select_score
 from advrad.utils.environment import versions
 from advrad.utils.precision import takes_bfloat16
 from advrad.utils.progress import SILENT, ProgressReporter
 
-
-@dataclass(frozen=True, slots=True)
-class CalibrationData:
-    """Normal images, by what they are for.
-
-    Attributes:
-        train: the weights were learnt from these.
-        selection: the score is chosen by these.
-        calibration: the thresholds are set by these.
-    """
-
-    train: ImageStack
-    selection: ImageStack
-    calibration: ImageStack
-
-    @property
-    def counts(self) -> ImageCounts:
-        """Number of images of each sort."""
-        return ImageCounts(train=len(self.train), selection=len(self.selection), calibration=len(self.calibration))
-
-
-def aim_of(score: ScoreAim, optimise_for_radius: float | None) -> Aim:
-    """What the score is to be good at."""
-    if optimise_for_radius is not None:
-        return "radius"
-    return "attack" if score == "robust" else "peace"
+#: Largest number of candidate scores that a model folder records.
+_RECORDED_CANDIDATES = 50
 
 
 def choose_score(
     plan: RunPlan,
     denoiser: Denoiser,
-    stacks: CalibrationData,
+    images: CalibrationData,
     device: torch.device,
     trained_s: float,
-    progress: ProgressReporter,
+    progress: ProgressReporter = SILENT,
 ) -> AdvRAD:
-    """Choose how a trained denoiser scores images, as the plan wants it.
+    """Choose how a trained denoiser scores images, as the plan asks.
 
     Args:
-        plan: of the run.
-        denoiser: trained, in evaluation mode.
-        stacks: normal images.
-        device: to compute on.
-        trained_s: seconds that the training took, for the record.
+        plan: Plan of the run.
+        denoiser: Trained denoiser, in evaluation mode.
+        images: Normal images.
+        device: Device to compute on.
+        trained_s: Duration of the training, seconds, for the record.
         progress: Receives the progress.
 
     Returns:
         A detector without thresholds.
     """
-    config = plan.train
-    bf16 = takes_bfloat16(config.precision, device)
-
-    def autocast() -> torch.autocast:
-        return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
-
-    normals = stacks.selection.batch(range(len(stacks.selection)))
-    generator = torch.Generator().manual_seed(config.seed)
-    references = stacks.train.batch(torch.randperm(len(stacks.train), generator=generator)[:REFERENCES])
-    if plan.score == "paper":
-        selection = forced(denoiser, references, normals, paper_score(config.size_px), generator, autocast)
-    else:
-        selection = choose(
-            denoiser,
-            references,
-            normals,
-            sorted({view.picture_px for view in config.views}),
-            generator,
-            autocast=autocast,
-            aim=aim_of(plan.score, plan.optimise_for_radius),
-            radius=plan.optimise_for_radius,
-            progress=progress,
-        )
+    selection = _select(plan, denoiser, images, device, progress)
     training = TrainingRecord(
         plan=PlanRecord.model_validate(plan.model_dump(mode="json", exclude={"names", "data"})),
         seconds=round(trained_s, 1),
-        images=stacks.counts,
-        tried=selection.tried[:50],
+        images=images.counts,
+        tried=selection.tried[:_RECORDED_CANDIDATES],
         candidates=len(selection.tried),
         winner=selection.winner,
         reason=selection.reason,
         attacked=selection.attacked,
         versions=versions(),
     )
-    settings = DetectorConfig(
+    config = DetectorConfig(
         denoiser=plan.denoiser,
-        size_px=config.size_px,
+        size_px=plan.train.size_px,
         score=selection.config,
-        noise_seed=config.seed,
-        precision=config.precision,
+        noise_seed=plan.train.seed,
+        precision=plan.train.precision,
         training=training,
     )
-    return AdvRAD(denoiser, settings, selection.statistics).to(device)
+    return AdvRAD(denoiser, config, selection.statistics).to(device)
+
+
+def _select(
+    plan: RunPlan, denoiser: Denoiser, images: CalibrationData, device: torch.device, progress: ProgressReporter
+) -> Selection:
+    """Choose the score with the arithmetic that the detector will use."""
+    config = plan.train
+    bf16 = takes_bfloat16(config.precision, device)
+
+    def arithmetic() -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
+
+    normals = images.selection.batch(slice(None))
+    generator = torch.Generator().manual_seed(config.seed)
+    references = images.train.batch(torch.randperm(len(images.train), generator=generator)[:REFERENCES])
+    if plan.score == "paper":
+        return fixed_score(denoiser, references, normals, paper_score(config.size_px), generator, arithmetic)
+    return select_score(
+        denoiser,
+        references,
+        normals,
+        sorted({view.image_px for view in config.views}),
+        generator,
+        objective=plan.objective,
+        arithmetic=arithmetic,
+        progress=progress,
+    )
 
 
 def set_thresholds(
     detector: AdvRAD,
-    calibration: ImageStack,
+    images: CalibrationData,
     *,
     false_alarm_rate: float,
     radius: float | None,
     source: dict[str, Any],
-    draws: int = GUARANTEE_DRAWS,
+    n_samples: int = N_SAMPLES,
     confidence: float = CONFIDENCE,
     strict: bool = True,
     progress: ProgressReporter = SILENT,
 ) -> None:
-    """Set a detector's threshold, and for a radius also the one that holds under attack.
+    """Set a detector's threshold and, for a radius, also the threshold that holds under attack.
 
     Args:
-        detector: to be calibrated.
-        calibration: normal images that nothing else was learnt from.
-        false_alarm_rate: promised.
-        radius: l2, in [0, 1] pixel units of an image of the detector's own size; None for no promise under attack.
-        source: provenance, kept with the thresholds.
-        draws: that bound each image's score.
-        confidence: of each such bound.
-        strict: refuse a rate that the promise under attack cannot keep with so few images; else it promises the
-            least that it can.
-        progress: Receives the progress.
+        detector: Detector to calibrate.
+        images: Normal images; only the calibration images are used.
+        false_alarm_rate: Largest share of normal images that may be called anomalous.
+        radius: Radius of the perturbations, l2, for pixel values in [0, 1] and images of the detector's size; None for
+            no threshold under attack.
+        source: Origin of the images, stored with the thresholds.
+        n_samples: Number of noise samples that bound each image's score.
+        confidence: Confidence of each bound.
+        strict: Whether a rate that so few images cannot guarantee under attack is refused. Otherwise the lowest rate
+            that they can guarantee is used.
+        progress: Receives the progress of the threshold under attack.
 
     Raises:
-        ConfigError: too few images for the rate, or the radius is out of reach.
+        ConfigError: There are too few images for the rate, or the radius needs more samples.
     """
-    batches = (calibration.batch(range(i, min(i + 8, len(calibration)))) for i in range(0, len(calibration), 8))
-    detector.calibrate(batches, false_alarm_rate, source)
+    detector.calibrate(images.calibration_batches(), false_alarm_rate, source)
     if radius is None:
         return
-    rate = false_alarm_rate if strict else max(false_alarm_rate, least_rate(len(calibration), confidence))
-    promise = calibrate_robust_threshold(
+    rate = false_alarm_rate if strict else max(false_alarm_rate, least_rate(len(images.calibration), confidence))
+    robust = calibrate_robust_threshold(
         TwoPath(detector),
-        list(calibration.batch(slice(None))),
+        list(images.calibration.batch(slice(None))),
         false_alarm_rate=rate,
         radius=radius,
-        draws=draws,
+        n_samples=n_samples,
         confidence=confidence,
         seed=detector.detector_config.noise_seed,
         source=source,
         progress=progress,
     )
-    detector.detector_config = detector.detector_config.model_copy(update={"robust_calibration": promise})
+    detector.update_config(robust_calibration=robust)
 
 
 def source_of(plan: RunPlan) -> dict[str, Any]:
-    """Provenance of the thresholds. The folder's name, not its path: model folders are published."""
+    """Describe the origin of the calibration images.
+
+    Only the name of the data folder is kept, because model folders are published.
+
+    Args:
+        plan: Plan of the run.
+    """
     return {"data": Path(plan.data).name, "category": plan.category, "split_seed": plan.train.seed}

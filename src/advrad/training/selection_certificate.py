@@ -1,109 +1,130 @@
-"""A quick estimate of what would be certified of a score, so that scores can be ranked by it.
+"""A quick estimate of the certified AUROC of a score, to rank candidate scores.
 
-It makes few draws and takes their spread for a bell's, so it proves nothing; what holds is for a certification to say.
+It assumes that a score is normally distributed over its noise, and uses four draws. So it is a ranking heuristic, not a
+certificate.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from advrad.certificates.operator_norms import kernels, resize_norm
-from advrad.certificates.two_path import bounded
+from advrad.certificates.operator_norms import map_norms, resize_norm
+from advrad.certificates.two_path import score_bounds
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import reconstruct
-from advrad.detectors.scoring import MapStatistics, NoiseView, ScoreConfig, combine_scales, mean_filter, scale_errors
+from advrad.detectors.score_config import NoiseView, ScoreConfig
+from advrad.detectors.scoring import MapStatistics, combine_scales, mean_filter, scale_errors
+from advrad.training.error_statistics import Arithmetic, Floats
 
-Floats = npt.NDArray[np.float64]
-
+#: Noise draws per image.
 DRAWS = 4
-#: That may smooth the score. Where the scores of normal images scatter more than those of defects, or less, another
-#: than the median tells them better apart.
+#: Quantiles that may smooth the score. If normal and anomalous scores vary differently over the noise, another quantile
+#: than the median separates them better.
 QUANTILES = (0.3, 0.5, 0.7)
-#: What another quantile than the median must gain in AUROC: so few draws tell its place less well.
+#: Least gain in AUROC for which another quantile than the median is used; few draws locate it less precisely.
 MARGIN = 0.01
-#: At most so many, of the normal images and of the defective ones.
+#: Largest number of normal and of anomalous images.
 IMAGES = (24, 36)
+
+#: A score of one view, and the statistics of its error maps.
+ScoreWithStatistics = tuple[ScoreConfig, Sequence[MapStatistics]]
 
 
 def certified_aurocs(
     denoiser: Denoiser,
     normals: Tensor,
-    defective: Tensor,
-    look: NoiseView,
-    styles: Sequence[tuple[ScoreConfig, Sequence[MapStatistics]]],
+    anomalous: Tensor,
+    view: NoiseView,
+    scores: Sequence[ScoreWithStatistics],
     radius: float,
     noise_seed: int,
-    autocast: Callable[[], torch.autocast] | None = None,
+    arithmetic: Arithmetic = nullcontext,
 ) -> list[tuple[float, float]]:
-    """AUROC that would be certified within a radius, for every style of scoring one look, and by which quantile.
+    """Estimate the AUROC that would be certified within a radius, for scores that share one view.
 
     Args:
-        denoiser: trained, in evaluation mode.
-        normals: (n, 3, s, s) in [0, 1]; the first few are used.
-        defective: (m, 3, s, s) in [0, 1]; the first few are used.
-        look: that all styles share.
-        styles: score and statistics of each; the looks in the score do not matter.
-        radius: l2, in [0, 1] pixel units of these images.
-        noise_seed: of the noise.
-        autocast: arithmetic of the network.
+        denoiser: Trained denoiser, in evaluation mode.
+        normals: Normal images, (n, 3, s, s) float in [0, 1]; the first few are used.
+        anomalous: Anomalous images, (m, 3, s, s) float in [0, 1]; the first few are used.
+        view: View size and noise level of all scores.
+        scores: Scores with their statistics; the views in their configurations are not used.
+        radius: Radius, l2, for pixel values in [0, 1] and images of size s.
+        noise_seed: Seed of the noise.
+        arithmetic: Arithmetic of the network.
 
     Returns:
-        For every style the AUROC, and the quantile of :data:`QUANTILES` that reaches it; the median, unless another one
-        gains more than :data:`MARGIN`.
+        For each score the AUROC, and the quantile from :data:`QUANTILES` that gives it.
     """
-    images = torch.cat([normals[: IMAGES[0]], defective[: IMAGES[1]]])
-    good = min(len(normals), IMAGES[0])
+    images = torch.cat([normals[: IMAGES[0]], anomalous[: IMAGES[1]]])
+    normal_count = min(len(normals), IMAGES[0])
+    distance = radius * resize_norm(*images.shape[2:], view.view_px)
+    bounds = _score_bounds(denoiser, images, view, scores, distance, noise_seed, arithmetic)
+    return [_by_quantile(lower[normal_count:], upper[:normal_count], distance / view.sigma) for lower, upper in bounds]
+
+
+def _score_bounds(
+    denoiser: Denoiser,
+    images: Tensor,
+    view: NoiseView,
+    scores: Sequence[ScoreWithStatistics],
+    distance: float,
+    noise_seed: int,
+    arithmetic: Arithmetic,
+) -> list[tuple[Floats, Floats]]:
+    """Lower and upper bounds of each score over perturbations up to ``distance``, (images, draws) each."""
     device = next(denoiser.parameters()).device
-    reach = radius * resize_norm(*images.shape[2:], look.view_px)
     generator = torch.Generator().manual_seed(noise_seed)
-    lower: list[list[Tensor]] = [[] for _ in styles]
-    upper: list[list[Tensor]] = [[] for _ in styles]
+    lower: list[list[Tensor]] = [[] for _ in scores]
+    upper: list[list[Tensor]] = [[] for _ in scores]
     with torch.no_grad():
         for part in torch.split(images, 8):
-            view = resize(part.to(device), look.view_px)
+            resized = resize(part.to(device), view.view_px)
             for _ in range(DRAWS):
-                with autocast() if autocast else nullcontext():
-                    recon = reconstruct(denoiser, view, look.sigma, generator, independent=True)
-                errors = scale_errors(view, recon.float())
-                for place, (config, statistics) in enumerate(styles):
+                with arithmetic():
+                    recon = reconstruct(denoiser, resized, view.sigma, generator, independent=True)
+                errors = scale_errors(resized, recon.float())
+                for index, (config, statistics) in enumerate(scores):
                     maps = [mean_filter(m, config.filter_px).cpu() for m in combine_scales(errors, config.scales)]
-                    rows = zip(maps, kernels(look, config), statistics, strict=True)
-                    sides = [bounded(m, kernel, normal, config, reach) for m, kernel, normal in rows]
+                    rows = zip(maps, map_norms(view, config), statistics, strict=True)
+                    sides = [score_bounds(m, norms, normal, config, distance) for m, norms, normal in rows]
                     for side, values in zip((lower, upper), zip(*sides, strict=True), strict=True):
-                        side[place].append(torch.stack(values).mean(0))
-    areas = []
-    for low, high in zip(lower, upper, strict=True):
-        below, above = (_by_image(side, len(images)) for side in (low, high))
-        areas.append(_by_quantile(below[good:], above[:good], reach / look.sigma))
-    return areas
+                        side[index].append(torch.stack(values).mean(0))
+    return [(_by_image(low), _by_image(high)) for low, high in zip(lower, upper, strict=True)]
 
 
-def _by_quantile(below: Floats, above: Floats, shift: float) -> tuple[float, float]:
-    """The AUROC and the quantile, from bounds (images, draws): lower of the defective, upper of the normal ones."""
+def _by_quantile(lower: Floats, upper: Floats, shift: float) -> tuple[float, float]:
+    """Choose the quantile with the highest AUROC.
 
-    def area(quantile: float) -> float:
+    Args:
+        lower: Lower bounds of the scores of anomalous images, (images, draws).
+        upper: Upper bounds of the scores of normal images, (images, draws).
+        shift: Shift of the noise by the perturbation, in standard deviations.
+
+    Returns:
+        The AUROC and the quantile.
+    """
+
+    def auroc_at(quantile: float) -> float:
         at = float(norm.ppf(quantile))
-        least, most = below.mean(1) + (at - shift) * below.std(1), above.mean(1) + (at + shift) * above.std(1)
+        least = lower.mean(1) + (at - shift) * lower.std(1)
+        most = upper.mean(1) + (at + shift) * upper.std(1)
         return float((least[:, None] > most[None]).mean())
 
-    areas = {quantile: area(quantile) for quantile in QUANTILES}
-    best = max(areas, key=lambda quantile: areas[quantile])
-    if areas[best] <= areas[0.5] + MARGIN:
+    aurocs = {quantile: auroc_at(quantile) for quantile in QUANTILES}
+    best = max(aurocs, key=lambda quantile: aurocs[quantile])
+    if aurocs[best] <= aurocs[0.5] + MARGIN:
         best = 0.5
-    return areas[best], best
+    return aurocs[best], best
 
 
-def _by_image(parts: list[Tensor], count: int) -> Floats:
-    """(images, draws), from one tensor per batch and draw."""
+def _by_image(parts: list[Tensor]) -> Floats:
+    """Arrange values as (images, draws); ``parts`` holds one tensor per batch and draw, batch by batch."""
     rows = [torch.stack(parts[start : start + DRAWS], 1) for start in range(0, len(parts), DRAWS)]
-    values = torch.cat(rows).double().numpy()
-    assert values.shape == (count, DRAWS)
-    return values
+    return np.asarray(torch.cat(rows).double().numpy())

@@ -147,7 +147,7 @@ def test_grey_images_have_no_shortcuts() -> None:
 
 
 def test_a_detector_without_scores_is_refused() -> None:
-    with pytest.raises(DetectorError, match="answered with str"):
+    with pytest.raises(DetectorError, match="returned str"):
         evaluate(lambda images: "good", (SPOTS, LABELS))
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad import metrics
-from advrad.detectors.probing import score_images
 from advrad.data import shortcuts
 from advrad.data.labelled import LabelledImages, load_labelled
 from advrad.data.options import DataOptions
@@ -20,6 +19,7 @@ from advrad.data.records import Record
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import DefectFigures, RecordedFigures
+from advrad.detectors.probing import score_images
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import CheckpointError, ImageError
 from advrad.utils.files import make_folder, write_json, write_text

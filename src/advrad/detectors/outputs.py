@@ -1,0 +1,53 @@
+"""What AdvRAD returns: tensors for a batch, and predictions for single images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
+
+
+class AdvRADOutput(NamedTuple):
+    """Output of :class:`advrad.AdvRAD` for b images.
+
+    Attributes:
+        scores: Anomaly scores, (b,); larger is more anomalous.
+        anomaly_maps: Anomaly maps, (b, 1, size, size), the smoothed mean of the standardised error maps.
+        reconstructions: Reconstructions, (b, 3, size, size), the mean over views, not clamped.
+    """
+
+    scores: Tensor
+    anomaly_maps: Tensor
+    reconstructions: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """Prediction for one image.
+
+    Attributes:
+        score: Anomaly score; larger is more anomalous.
+        threshold: Calibrated threshold.
+        defective: Verdict: score > threshold.
+        anomaly_map: Anomaly map, (size, size), smoothed to show an anomaly as a whole.
+        reconstruction: The image as the denoiser would expect it without anomalies, (size, size, 3), about [0, 1].
+        path: File of the image; None for an image that was given as a tensor.
+    """
+
+    score: float
+    threshold: float
+    defective: bool
+    anomaly_map: Floats
+    reconstruction: Floats
+    path: Path | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The verdict, ``good`` or ``defective``."""
+        return "defective" if self.defective else "good"

@@ -1,0 +1,120 @@
+"""Prediction of files: one reading and one scoring each, in order, with heat maps and certificates."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from advrad.certificates.options import PredictionCertificateOptions
+from advrad.certificates.prediction import prediction_certificate_plan
+from advrad.data import images
+from advrad.data.images import read_image
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.loading import load_detector
+from advrad.errors import DataError, ImageError
+from advrad.inference import prediction
+from advrad.inference.heatmaps import draw_heat_map
+from advrad.inference.prediction import PredictionRecord, predict_paths
+
+
+@pytest.fixture(scope="module")
+def detector(widget_run: Path) -> AdvRAD:
+    return load_detector(widget_run, "cpu")
+
+
+@pytest.fixture
+def files(widgets: Path, tmp_path: Path) -> list[Path]:
+    """Three files; the second is no image."""
+    paths = []
+    for index, name in enumerate(("test/good/000.png", "test/dent/000.png", "test/dent/001.png")):
+        paths.append(Path(shutil.copy(widgets / name, tmp_path / f"{index}.png")))
+    paths[1].write_text("no image")
+    return paths
+
+
+@pytest.fixture
+def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often files were decoded, images scored and heat maps drawn."""
+    found = {"decoded": 0, "scored": 0, "drawn": 0}
+    decode, score, draw = images._load_rotated, AdvRAD.predict_batch, draw_heat_map
+
+    def counted_decode(image: Any) -> None:
+        found["decoded"] += 1
+        decode(image)
+
+    def counted_score(self: AdvRAD, batch: torch.Tensor) -> Any:
+        found["scored"] += len(batch)
+        return score(self, batch)
+
+    def counted_draw(*arguments: Any) -> Any:
+        found["drawn"] += 1
+        return draw(*arguments)
+
+    monkeypatch.setattr(images, "_load_rotated", counted_decode)
+    monkeypatch.setattr(AdvRAD, "predict_batch", counted_score)
+    monkeypatch.setattr(prediction, "draw_heat_map", counted_draw)
+    return found
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_predictions_come_in_order_and_errors_between(detector: AdvRAD, files: list[Path], batch_size: int) -> None:
+    foreign = DataError("nowhere: holds no images")
+    found = list(predict_paths(detector, [files[0], files[1], foreign, files[2]], batch_size=batch_size))
+    first, broken, passed, last = found
+    assert isinstance(broken, ImageError) and broken.path == files[1]
+    assert passed is foreign
+    assert isinstance(first, PredictionRecord) and isinstance(last, PredictionRecord)
+    for record, expected in zip((first, last), detector.predict([files[0], files[2]]), strict=True):
+        assert (record.path, record.score, record.defective) == (expected.path, expected.score, expected.defective)
+        assert record.to_dict() == {
+            "path": str(record.path),
+            "score": record.score,
+            "threshold": detector.calibration.threshold,
+            "verdict": record.verdict,
+        }
+        assert record.verdict == ("defective" if record.score > record.threshold else "good")
+
+
+def test_each_file_is_read_scored_and_drawn_once(
+    detector: AdvRAD, files: list[Path], tmp_path: Path, counts: dict[str, int]
+) -> None:
+    plan, _ = prediction_certificate_plan(detector, PredictionCertificateOptions(radius=0.05, draws=40, seed=0))
+    wanted = [files[0], files[2]]
+    plain = list(predict_paths(detector, wanted, batch_size=2))
+    assert counts == {"decoded": 2, "scored": 2, "drawn": 0}
+    found = list(predict_paths(detector, wanted, batch_size=2, out=tmp_path / "out", plan=plan))
+    assert counts == {"decoded": 4, "scored": 4, "drawn": 2}
+    for record, bare in zip(found, plain, strict=True):
+        assert isinstance(record, PredictionRecord) and isinstance(bare, PredictionRecord)
+        assert record.score == bare.score
+        assert record.certificate is not None and record.heat_map is not None and record.reconstruction is not None
+        assert record.to_dict()["overlay"] == str(record.heat_map)
+        assert record.to_dict()["draws"] == record.certificate.n_samples <= 40
+        expected = next(iter(detector.predict(record.path)))
+        heat = draw_heat_map(read_image(record.path), expected.anomaly_map, detector.calibration)
+        np.testing.assert_allclose(read_image(record.heat_map), heat, atol=0.51 / 255)
+        recon = expected.reconstruction.clip(0, 1)
+        np.testing.assert_allclose(read_image(record.reconstruction), recon, atol=0.51 / 255)
+
+
+def test_large_images_are_not_collected(
+    detector: AdvRAD, files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    score = AdvRAD.predict_batch
+
+    def noted(self: AdvRAD, batch: torch.Tensor) -> Any:
+        sizes.append(len(batch))
+        return score(self, batch)
+
+    monkeypatch.setattr(AdvRAD, "predict_batch", noted)
+    monkeypatch.setattr(prediction, "LARGE_PIXELS", 1000)
+    assert len(list(predict_paths(detector, [files[0], files[2]], batch_size=8, out=tmp_path / "out"))) == 2
+    assert sizes == [1, 1]
+    assert len(list(predict_paths(detector, [files[0], files[2]], batch_size=8))) == 2
+    assert sizes == [1, 1, 2]

@@ -23,7 +23,7 @@ from predict import fresh_detector
 from toolbox import toolbox_pgd
 
 from advrad.attacks.base import AttackInput
-from advrad.attacks.objectives import available_objectives, objective
+from advrad.attacks.objectives import available_objectives, make_objective
 from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.threat import Threat
 from advrad.detectors.advrad import AdvRAD
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     signs = 1.0 - 2.0 * labels
 
     def ours(surrogate: str, target: WhiteBoxAdvRAD = target) -> Callable[[], object]:
-        climbed = objective(target, signs, surrogate, torch.Generator().manual_seed(0))
+        climbed = make_objective(target, signs, surrogate, torch.Generator().manual_seed(0))
         own = [torch.Generator().manual_seed(row) for row in range(options.batch)]
         return lambda: pgd(AttackInput(climbed, images, THREAT, own, options.steps))
 

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from toy_models import TWO_LOOKS, detector
 
 from advrad import metrics
-from advrad.attacks.evaluation import AttackPlan, AttackSpec, ImageSet, evaluate_robustness
+from advrad.attacks.evaluation import ImageSet, evaluate_robustness
+from advrad.attacks.plan import AttackPlan, AttackSpec
 from advrad.attacks.threat import Norm, Threat
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.probing import validated_output

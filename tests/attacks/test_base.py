@@ -113,16 +113,16 @@ def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, no
 
     images, steps = random_images(3, 12), 5 * STEPS[name]
     whole = ATTACKS[name](AttackInput(quadratic, images, threat(norm), generators(3, 1), steps))
-    # Half way from the image to what can be reached; the last row can never have enough.
-    enough = (quadratic(images) + whole.values) / 2
-    enough[2] = math.inf
-    mixed = ATTACKS[name](AttackInput(counted, images, threat(norm), generators(3, 1), steps, enough))
-    assert (mixed.values[:2] > enough[:2]).all(), "it ended before it had enough"
+    # Half way from the image to what can be reached; the last row can never have stop_above.
+    stop_above = (quadratic(images) + whole.values) / 2
+    stop_above[2] = math.inf
+    mixed = ATTACKS[name](AttackInput(counted, images, threat(norm), generators(3, 1), steps, stop_above))
+    assert (mixed.values[:2] > stop_above[:2]).all(), "it ended before it had stop_above"
     assert (mixed.queries[:2] < mixed.queries[2]).all() and mixed.queries[2] == len(calls) == whole.queries[2]
     torch.testing.assert_close(mixed.images[2], whole.images[2], rtol=0, atol=1e-6)
     assert torch.equal(mixed.last[:2], mixed.images[:2])
     calls.clear()
-    alone = ATTACKS[name](AttackInput(counted, images[:1], threat(norm), generators(3, 1)[:1], steps, enough[:1]))
+    alone = ATTACKS[name](AttackInput(counted, images[:1], threat(norm), generators(3, 1)[:1], steps, stop_above[:1]))
     assert alone.queries.item() == len(calls) == mixed.queries[0] and mixed.gradients[0] == alone.gradients.item()
     torch.testing.assert_close(alone.images[0], mixed.images[0], rtol=0, atol=1e-6)
 

@@ -13,14 +13,16 @@ import pytest
 import torch
 from broken_detectors import Noisy, Reseeding, VeryNoisy, honest, subjects
 
-import advrad.attacks.evaluation as audits
+from advrad.attacks import batch_attack
 from advrad.attacks.base import AttackInput, AttackOutput
-from advrad.attacks.evaluation import AGREEMENT, AttackPlan, AttackSpec, ImageSet, RobustnessResult, evaluate_robustness
+from advrad.attacks.evaluation import ImageSet, RobustnessResult, evaluate_robustness
+from advrad.attacks.plan import AttackPlan, AttackSpec
 from advrad.attacks.registry import ATTACKS
-from advrad.attacks.suite import SUITES, members_of
+from advrad.attacks.selection import AGREEMENT
+from advrad.attacks.suite import SUITES, suite_attacks
 from advrad.attacks.summary import summarize
 from advrad.attacks.threat import NORMS, Norm, Threat
-from advrad.detectors.base import AnomalyDetector
+from advrad.detectors.base import AnomalyDetector, SurrogateKind, SurrogateLoss
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError, DataError, DetectorError, OutputError
 from advrad.utils.progress import CallbackReporter
@@ -35,7 +37,7 @@ def plan(
     member = {key: values.pop(key) for key in ("restarts", "surrogate", "eot", "transfer") if key in values}
     return AttackPlan(
         threat=Threat(norm=norm, eps=EPS[norm] if eps is None else eps),
-        members=(AttackSpec(attack=name, steps=steps, **member),),
+        attacks=(AttackSpec(attack=name, steps=steps, **member),),
         **values,
     )
 
@@ -86,7 +88,7 @@ def test_an_attack_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest
         far = task.images + 0.5  # out of the ball and of the box
         return AttackOutput(far, torch.full((len(far),), 1e9), far, *torch.ones(2, len(far), dtype=torch.long))
 
-    monkeypatch.setitem(audits.ATTACKS, "pgd", liar)
+    monkeypatch.setitem(batch_attack.ATTACKS, "pgd", liar)
     found = evaluate_robustness(honest(), subjects(), plan(), tmp_path)
     assert all(row.distance <= EPS["linf"] + 1e-7 for row in found.rows)
     assert all(abs(row.worst) < 10 for row in found.rows)
@@ -94,18 +96,18 @@ def test_an_attack_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest
 
 def test_what_makes_nothing_worse_leaves_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def helper(task: AttackInput) -> AttackOutput:
-        found = ATTACKS["apgd"](replace(task, objective=lambda x: -task.objective(x), enough=None))
+        found = ATTACKS["apgd"](replace(task, objective=lambda x: -task.objective(x), stop_above=None))
         return replace(found, last=found.images)
 
-    monkeypatch.setitem(audits.ATTACKS, "pgd", helper)
+    monkeypatch.setitem(batch_attack.ATTACKS, "pgd", helper)
     found = evaluate_robustness(honest(), subjects(), plan(), tmp_path)
     assert all(row.worst == row.clean and row.by == "" for row in found.rows)
 
 
 def test_a_nan_from_an_attack_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        audits,
-        "objective",
+        batch_attack,
+        "make_objective",
         lambda *args, **kwargs: lambda images: images.sum((1, 2, 3)) * torch.nan,
     )
     found = evaluate_robustness(honest(), subjects(), plan(), tmp_path)
@@ -130,9 +132,9 @@ def test_an_attack_ends_where_nothing_is_left_to_win(tmp_path: Path, monkeypatch
     given, strong = subjects(8), plan(steps=30, eps=0.1)
     early = evaluate_robustness(honest(), given, strong, tmp_path / "early")
     noisy = evaluate_robustness(wrap(Noisy()), given, strong, tmp_path / "noisy")
-    monkeypatch.setattr(audits, "_SPARE", np.inf)
+    monkeypatch.setattr(batch_attack, "MARGIN", np.inf)
     whole = evaluate_robustness(honest(), given, strong, tmp_path / "whole")
-    areas = [summarize(found, None, None, None)["robust_auroc"] for found in (early, whole)]
+    areas = [summarize(found, None, None, None).robust_auroc for found in (early, whole)]
     assert areas == [0.0, 0.0]
     assert sum(row.gradients for row in early.rows) < 0.7 * sum(row.gradients for row in whole.rows)
     # A lucky draw of a detector's noise ends nothing.
@@ -143,12 +145,12 @@ def test_a_suite_is_never_weaker_than_its_members(tmp_path: Path) -> None:
     target, given = wrap(Noisy(), threshold=0.1), subjects(8)
     threat = Threat(norm="linf", eps=0.02)
     members = tuple(AttackSpec(attack=m.attack, surrogate=m.surrogate, steps=10) for m in SUITES["standard"][1:])
-    whole = evaluate_robustness(target, given, AttackPlan(threat=threat, members=members), tmp_path / "suite")
-    area = summarize(whole, 0.1, None, None)["robust_auroc"]
+    whole = evaluate_robustness(target, given, AttackPlan(threat=threat, attacks=members), tmp_path / "suite")
+    area = summarize(whole, 0.1, None, None).robust_auroc
     for index, member in enumerate(members):
-        alone = evaluate_robustness(target, given, AttackPlan(threat=threat, members=(member,)), tmp_path / f"{index}")
-        assert area <= summarize(alone, 0.1, None, None)["robust_auroc"]
-    after = list(summarize(whole, 0.1, None, None)["robust_auroc_after"].values())
+        alone = evaluate_robustness(target, given, AttackPlan(threat=threat, attacks=(member,)), tmp_path / f"{index}")
+        assert area <= summarize(alone, 0.1, None, None).robust_auroc
+    after = list(summarize(whole, 0.1, None, None).robust_auroc_after.values())
     assert after == sorted(after, reverse=True) and after[-1] == area
 
 
@@ -158,11 +160,11 @@ def test_what_is_beyond_repair_is_left_alone_and_costs_no_auroc(
     target, given = honest(), subjects()
     threat = Threat(norm="linf", eps=0.4)
     members = (AttackSpec(attack="pgd", steps=20), AttackSpec(attack="apgd", steps=20))
-    saving = evaluate_robustness(target, given, AttackPlan(threat=threat, members=members), tmp_path / "saving")
-    monkeypatch.setattr(audits, "_reach", lambda *_: (np.inf, -np.inf))
-    sparing_nothing = evaluate_robustness(target, given, AttackPlan(threat=threat, members=members), tmp_path / "all")
+    saving = evaluate_robustness(target, given, AttackPlan(threat=threat, attacks=members), tmp_path / "saving")
+    monkeypatch.setattr(batch_attack.GainLimits, "of", lambda *_: batch_attack.GainLimits(np.inf, -np.inf))
+    sparing_nothing = evaluate_robustness(target, given, AttackPlan(threat=threat, attacks=members), tmp_path / "all")
     assert sum(row.gradients for row in saving.rows) < sum(row.gradients for row in sparing_nothing.rows)
-    first, second = (summarize(each, 0.5, None, None)["robust_auroc"] for each in (saving, sparing_nothing))
+    first, second = (summarize(each, 0.5, None, None).robust_auroc for each in (saving, sparing_nothing))
     assert first == second
 
 
@@ -181,7 +183,7 @@ def test_transfer_climbs_another_detector_and_is_judged_by_this_one(tmp_path: Pa
     moved = evaluate_robustness(target, given, plan(steps=10, transfer=True), tmp_path / "moved", source=other)
     signs = np.where(given.labels == 0, 1, -1)
     assert (signs * scores_of(moved)).mean() < (signs * scores_of(direct)).mean()
-    with pytest.raises(ConfigError, match="--from"):
+    with pytest.raises(ConfigError, match="source: is needed"):
         evaluate_robustness(target, given, plan(transfer=True), tmp_path / "none")
 
 
@@ -195,7 +197,7 @@ def test_without_gradients_square_is_left_and_it_is_said(tmp_path: Path) -> None
     assert all(row.gradients == 0 and row.queries > 0 for row in found.rows)
     assert all(name.startswith("square") for row in found.rows for name in row.scores)
     result = summarize(found, None, None, None)
-    assert list(result["robust_auroc_after"].values()) == [result["robust_auroc"]], "what was done is what is shown"
+    assert list(result.robust_auroc_after.values()) == [result.robust_auroc], "what was done is what is shown"
 
 
 def test_members_that_need_maps_or_hints_are_left_out(tmp_path: Path) -> None:
@@ -206,41 +208,46 @@ def test_members_that_need_maps_or_hints_are_left_out(tmp_path: Path) -> None:
         *SUITES["quick"][:1],
     )
     found = evaluate_robustness(
-        bare, subjects(4), AttackPlan(threat=Threat(norm="l2", eps=0.1), members=members), tmp_path
+        bare, subjects(4), AttackPlan(threat=Threat(norm="l2", eps=0.1), attacks=members), tmp_path
     )
     assert set(found.left_out) == {members[1].name, members[2].name}
 
 
 def test_suites_are_named_and_fixed() -> None:
-    with_parts = ("part noise 0.1",)
-    assert members_of("quick", with_parts) == SUITES["quick"]
-    plain = members_of("quick")
-    assert [member.surrogate for member in plain] == ["score", "score", "logsumexp", "score", "score"]
-    assert [member.steps for member in plain] == [member.steps for member in SUITES["quick"]]
-    assert members_of("quick", ("unsaturated",)) == (
-        *plain,
-        AttackSpec(attack="pgd", surrogate="unsaturated", steps=20),
-    )
-    assert members_of("standard", ("one shot",))[-1].surrogate == "one shot"
-    assert len(members_of("full", ("scale 1/1", "part noise 0.1"))) == len(SUITES["full"]) + 2
-    assert members_of("quick", ("scale 1/1", *with_parts)) == SUITES["quick"]
-    with pytest.raises(ConfigError, match="--budget endless"):
-        members_of("endless")
-    for members in SUITES.values():
-        assert len({member.name for member in members}) == len(members)
+    def losses(**kinds: SurrogateKind) -> dict[str, SurrogateLoss]:
+        return {
+            name: SurrogateLoss(lambda images, generator: images.mean((1, 2, 3)), kind) for name, kind in kinds.items()
+        }
+
+    assert suite_attacks("quick", losses(part="component")) == SUITES["quick"]
+    plain = suite_attacks("quick")
+    assert [attack.surrogate for attack in plain] == ["score", "score", "logsumexp", "score", "score"]
+    assert [attack.steps for attack in plain] == [attack.steps for attack in SUITES["quick"]]
+    pgd = AttackSpec(attack="pgd", surrogate="logit", steps=20)
+    assert suite_attacks("quick", losses(logit="unsaturated")) == (*plain, pgd)
+    assert suite_attacks("quick", losses(logit="surrogate")) == plain
+    assert suite_attacks("standard", losses(short="one_step"))[-1].surrogate == "short"
+    assert suite_attacks("standard", losses(bypass="bpda"))[-1].surrogate == "bypass"
+    both = losses(fine="scale", part="component")
+    assert len(suite_attacks("full", both)) == len(SUITES["full"]) + 2
+    assert suite_attacks("quick", both) == SUITES["quick"]
+    with pytest.raises(ConfigError, match="budget endless"):
+        suite_attacks("endless")
+    for attacks in SUITES.values():
+        assert len({attack.name for attack in attacks}) == len(attacks)
 
 
 def test_the_suite_averages_over_noise_where_gradients_disagree(tmp_path: Path) -> None:
     """And nowhere else: of a detector without noise, or with little, nothing would come of it."""
-    averaging = next(member for member in members_of("quick") if member.if_noisy)
+    averaging = next(member for member in suite_attacks("quick") if member.if_noisy)
     members = (AttackSpec(attack="pgd", steps=4), averaging)
-    todo = AttackPlan(threat=Threat(norm="linf", eps=0.02), members=members)
+    todo = AttackPlan(threat=Threat(norm="linf", eps=0.02), attacks=members)
     wild = evaluate_robustness(wrap(VeryNoisy()), subjects(4), todo, tmp_path / "wild")
-    assert not wild.left_out and wild.traits.agreement < AGREEMENT
+    assert not wild.left_out and wild.properties.agreement < AGREEMENT
     assert all(averaging.name in row.scores for row in wild.rows)
     assert all(row.gradients == 4 + averaging.steps * averaging.eot for row in wild.rows)
     calm = evaluate_robustness(wrap(Noisy()), subjects(4), todo, tmp_path / "calm")
-    assert "one says enough" in calm.left_out[averaging.name] and calm.traits.agreement >= AGREEMENT
+    assert "one is enough" in calm.left_out[averaging.name] and calm.properties.agreement >= AGREEMENT
     still = evaluate_robustness(honest(), subjects(4), todo, tmp_path / "still")
     assert still.left_out == {averaging.name: "there is no noise to average over"}
     known = evaluate_robustness(
@@ -251,9 +258,9 @@ def test_the_suite_averages_over_noise_where_gradients_disagree(tmp_path: Path) 
 
 def test_a_detector_is_tried_on_images_of_both_kinds() -> None:
     given = subjects(8)
-    torch.testing.assert_close(given.few, given.images[[0, 2, 1, 3]])
+    torch.testing.assert_close(given.examples, given.images[[0, 2, 1, 3]])
     alone = ImageSet(given.images[:1], given.labels[:1], given.names[:1])
-    torch.testing.assert_close(alone.few, given.images[:1])
+    torch.testing.assert_close(alone.examples, given.images[:1])
 
 
 # --- interruptions, several processes, folders ---------------------------------------------------------------------
@@ -301,14 +308,14 @@ def test_processes_share_the_images(tmp_path: Path) -> None:
     [
         (lambda: {"plan": plan(steps=9)}, "members"),
         (lambda: {"plan": plan(eps=0.5)}, "threat"),
-        (lambda: {"subjects": subjects(8, seed=3)}, "pictures"),
+        (lambda: {"images": subjects(8, seed=3)}, "pictures"),
         (lambda: {"identity": "another"}, "detector"),
     ],
 )
 def test_a_folder_of_another_audit_is_refused(
     change: Callable[[], dict[str, object]], word: str, tmp_path: Path
 ) -> None:
-    values: dict[str, object] = {"subjects": subjects(), "plan": plan(), "identity": "one"}
+    values: dict[str, object] = {"images": subjects(), "plan": plan(), "identity": "one"}
     detector: AnomalyDetector = honest()
     evaluate_robustness(detector, folder=tmp_path, **values)  # type: ignore[arg-type]
     with pytest.raises(OutputError, match=f"with other {word}.*choose another output folder"):
@@ -348,35 +355,35 @@ def test_the_figures_follow_from_the_rows(tmp_path: Path) -> None:
     masks = np.zeros((8, 16, 16), bool)
     masks[1::2, 4:8, 4:8] = True
     result = summarize(found, 0.06, masks, np.ones(8, bool))
-    json.dumps(result, allow_nan=False)
+    json.dumps(result.figures_to_dict(), allow_nan=False)
     clean, worst = np.array([row.clean for row in found.rows]), scores_of(found)
     bad = given.labels == 1
 
     def area(good: np.ndarray, defective: np.ndarray) -> float:
         return float(np.mean([(d > g) + 0.5 * (d == g) for d in defective for g in good]))
 
-    assert result["clean_auroc"] == pytest.approx(area(clean[~bad], clean[bad]))
-    assert result["robust_auroc"] == pytest.approx(area(worst[~bad], worst[bad]))
-    assert result["robust_auroc_anomalous_only"] == pytest.approx(area(clean[~bad], worst[bad]))
-    assert result["robust_auroc_normal_only"] == pytest.approx(area(worst[~bad], clean[bad]))
-    assert result["robust_auroc"] <= min(result["robust_auroc_anomalous_only"], result["robust_auroc_normal_only"])
-    assert result["robust_tpr"] == float((worst[bad] > 0.06).mean()) <= result["clean_tpr"]
-    assert result["robust_fpr"] == float((worst[~bad] > 0.06).mean()) >= result["clean_fpr"]
-    assert 0 <= result["robust_pixel_auroc"] <= 1 and result["clean_aupro"] is not None
-    low, high = result["robust_auroc_ci"]
-    assert low <= result["robust_auroc"] <= high
-    assert result["gradients"] == sum(row.gradients for row in found.rows) > 0
-    assert sum(result["found_by"].values()) + result["harmless"] == 8
+    assert result.clean_auroc == pytest.approx(area(clean[~bad], clean[bad]))
+    assert result.robust_auroc == pytest.approx(area(worst[~bad], worst[bad]))
+    assert result.robust_auroc_anomalous_only == pytest.approx(area(clean[~bad], worst[bad]))
+    assert result.robust_auroc_normal_only == pytest.approx(area(worst[~bad], clean[bad]))
+    assert result.robust_auroc <= min(result.robust_auroc_anomalous_only, result.robust_auroc_normal_only)
+    assert result.robust_tpr == float((worst[bad] > 0.06).mean()) <= result.clean_tpr
+    assert result.robust_fpr == float((worst[~bad] > 0.06).mean()) >= result.clean_fpr
+    assert 0 <= result.robust_pixel_auroc <= 1 and result.clean_aupro is not None
+    low, high = result.robust_auroc_ci
+    assert low <= result.robust_auroc <= high
+    assert result.gradients == sum(row.gradients for row in found.rows) > 0
+    assert sum(result.found_by.values()) + result.harmless == 8
 
 
 def test_what_cannot_be_measured_is_none(tmp_path: Path) -> None:
     found = evaluate_robustness(wrap(lambda images: images.square().mean((1, 2, 3))), subjects(4), plan(), tmp_path)
     result = summarize(found, None, None, None)
-    assert result["robust_pixel_auroc"] is None and result["robust_tpr"] is None
-    assert result["robust_auroc"] is not None
+    assert result.robust_pixel_auroc is None and result.robust_tpr is None
+    assert result.robust_auroc is not None
 
 
 def test_the_reseeding_detector_is_not_told_apart_by_the_runner(tmp_path: Path) -> None:
     """Its figure looks fine; it is the checks that must object. This pins why they are needed."""
     found = evaluate_robustness(wrap(Reseeding()), subjects(4), plan(), tmp_path)
-    assert found.traits.deterministic
+    assert found.properties.deterministic

@@ -25,8 +25,9 @@ from torch import Tensor
 from toy_models import detector
 
 from advrad.attacks import sanity_checks as checks
-from advrad.attacks.evaluation import AttackPlan, AttackSpec, RobustnessResult, evaluate_robustness
-from advrad.attacks.sanity_checks import Flag, check_audit, check_detector, check_ladder
+from advrad.attacks.evaluation import RobustnessResult, evaluate_robustness
+from advrad.attacks.plan import AttackPlan, AttackSpec
+from advrad.attacks.sanity_checks import Flag, check_detector, check_escalation, check_result
 from advrad.attacks.threat import Threat
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import wrap
@@ -108,27 +109,27 @@ def test_averaging_more_draws_settles_a_noisy_gradient() -> None:
 
 
 def audited(tmp_path: Path, *members: AttackSpec, eps: float = 0.02) -> RobustnessResult:
-    plan = AttackPlan(threat=Threat(norm="linf", eps=eps), members=members or (AttackSpec(attack="pgd", steps=10),))
+    plan = AttackPlan(threat=Threat(norm="linf", eps=eps), attacks=members or (AttackSpec(attack="pgd", steps=10),))
     return evaluate_robustness(honest(), subjects(), plan, tmp_path)
 
 
 def test_an_honest_audit_raises_no_flag(tmp_path: Path) -> None:
     assert (
-        check_audit(audited(tmp_path, AttackSpec(attack="pgd", steps=20), AttackSpec(attack="square", steps=20))) == []
+        check_result(audited(tmp_path, AttackSpec(attack="pgd", steps=20), AttackSpec(attack="square", steps=20))) == []
     )
 
 
 def test_images_outside_the_ball(tmp_path: Path) -> None:
     audit = audited(tmp_path)
     rows = (replace(audit.rows[0], distance=0.03), *audit.rows[1:])
-    assert names(check_audit(replace(audit, rows=rows))) == {"outside the ball"}
+    assert names(check_result(replace(audit, rows=rows))) == {"outside the ball"}
 
 
 def test_eps_0_that_is_not_clean(tmp_path: Path) -> None:
     audit = audited(tmp_path, eps=0.0)
-    assert check_audit(audit) == []
+    assert check_result(audit) == []
     rows = tuple(replace(row, worst=row.clean + 0.1) for row in audit.rows)
-    assert names(check_audit(replace(audit, rows=rows))) == {"eps 0 is not clean"}
+    assert names(check_result(replace(audit, rows=rows))) == {"eps 0 is not clean"}
 
 
 def test_square_that_beats_gradients(tmp_path: Path) -> None:
@@ -140,15 +141,15 @@ def test_square_that_beats_gradients(tmp_path: Path) -> None:
             return 2 * scores.detach() - scores, maps
 
     members = (AttackSpec(attack="pgd", steps=10), AttackSpec(attack="square", steps=60))
-    audit = evaluate_robustness(wrap(Wrong()), subjects(), AttackPlan(threat=THREAT, members=members), tmp_path)
-    assert "black box wins" in names(check_audit(audit))
+    audit = evaluate_robustness(wrap(Wrong()), subjects(), AttackPlan(threat=THREAT, attacks=members), tmp_path)
+    assert "black box wins" in names(check_result(audit))
 
 
 # --- the ladder ----------------------------------------------------------------------------------------------------
 
 
 def test_the_ladder_leaves_an_honest_detector_in_peace(tmp_path: Path) -> None:
-    flags, areas = check_ladder(honest(), subjects(), THREAT, tmp_path, steps=10)
+    flags, areas = check_escalation(honest(), subjects(), THREAT, tmp_path, steps=10)
     assert flags == []
     assert areas["eps 0"] == areas["clean"] and areas["eps 64/255"] <= 0.1
     assert areas["eps, 4 x the steps"] <= areas["eps"] + 0.01
@@ -161,13 +162,13 @@ def test_a_detector_that_survives_the_impossible_is_named(tmp_path: Path) -> Non
         spot = images[:, :, 4:8, 4:8].mean((1, 2, 3)) - images.mean((1, 2, 3))
         return (spot > 0.05).float() + 0 * images.mean((1, 2, 3))
 
-    flags, areas = check_ladder(wrap(stubborn), subjects(), THREAT, tmp_path, steps=5)
+    flags, areas = check_escalation(wrap(stubborn), subjects(), THREAT, tmp_path, steps=5)
     assert "survives the impossible" in names(flags) and areas["eps 64/255"] > 0.1
 
 
 def test_more_that_helps_the_defender_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     areas = iter([1.0, 1.0, 0.5, 0.9, 0.8, 0.0, 0.5])  # clean, then rung by rung
     monkeypatch.setattr(checks, "_area", lambda *_: next(areas))
-    flags, _ = check_ladder(honest(), subjects(), THREAT, tmp_path, steps=2)
+    flags, _ = check_escalation(honest(), subjects(), THREAT, tmp_path, steps=2)
     assert names(flags) == {"more helps the defender"}
     assert len(flags) == 2

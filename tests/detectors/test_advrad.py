@@ -21,13 +21,12 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
 from advrad.detectors.conformal import conformal_threshold
 from advrad.detectors.model_folder import load_folder, save_folder
+from advrad.detectors.score_config import ScoreConfig, paper_score
 from advrad.detectors.scoring import (
     MapStatistics,
-    ScoreConfig,
     divide_by_image_mean,
     error_map,
     mean_filter,
-    paper_score,
     pool,
     scale_errors,
     smooth,
@@ -41,11 +40,11 @@ from advrad.utils.precision import bfloat16_is_native
 def test_shapes() -> None:
     made = detector()
     with torch.no_grad():
-        scores, maps, recon = made.examine(random_images(3, 48), generator(1))
+        scores, maps, recon = made.infer(random_images(3, 48), generator(1))
         assert scores.shape == (3,) and maps.shape == (3, 1, 32, 32) and recon.shape == (3, 3, 32, 32)
         assert torch.equal(made.score(random_images(3, 48), generator(1)), scores)
         assert torch.equal(made(random_images(3, 48), generator(1)), scores)
-        assert torch.equal(made.error_map(random_images(3, 48), generator(1)), maps)
+        assert torch.equal(made.anomaly_maps(random_images(3, 48), generator(1)), maps)
         assert torch.equal(made.reconstruct(random_images(3, 48), generator(1)), recon)
 
 
@@ -60,7 +59,7 @@ def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None
     images = random_images(4)
     with torch.no_grad():
         recon = reconstruct(awake(), images, 0.26, generator(1))
-        got, maps, given = made.examine(images, generator(1))
+        got, maps, given = made.infer(images, generator(1))
     wanted = (error_map(images, recon, 3) - mean).abs()
     torch.testing.assert_close(got, wanted.amax((1, 2, 3)))
     torch.testing.assert_close(maps, wanted)
@@ -74,8 +73,8 @@ def test_looks_are_averaged_in_units_of_their_spread() -> None:
         together = detector(calibrated=False).score(images, generator(1))
         # One generator serves the looks in turn; so each look alone is asked after the draws before it.
         draws, total = generator(1), torch.zeros(2)
-        for look in TWO_LOOKS.looks:
-            score = TWO_LOOKS.model_copy(update={"looks": (look,)})
+        for look in TWO_LOOKS.views:
+            score = TWO_LOOKS.model_copy(update={"views": (look,)})
             own, parts = parts[:4], parts[4:]
             alone = AdvRAD(awake(), DetectorConfig(denoiser=TINY, size_px=32, score=score), own)
             total += alone.score(images, draws) / 2
@@ -84,16 +83,16 @@ def test_looks_are_averaged_in_units_of_their_spread() -> None:
 
 def test_maps_are_averaged_in_units_of_their_spread() -> None:
     images = random_images(2)
-    score = TWO_LOOKS.model_copy(update={"looks": (NEAR,)})
+    score = TWO_LOOKS.model_copy(update={"views": (NEAR,)})
     parts = statistics(score)
     config = DetectorConfig(denoiser=TINY, size_px=32, score=score, precision="float32")
-    together = AdvRAD(awake(), config, parts).measure(images)[0]
+    together = AdvRAD(awake(), config, parts).predict_batch(images)[0]
     with torch.no_grad():
         errors = scale_errors(images, reconstruct(awake(), images, NEAR.sigma, generator(config.noise_seed)))
     total = torch.zeros(2)
     for error, part in zip(errors, parts, strict=True):
         values = pool(
-            (divide_by_image_mean(mean_filter(error, 3), "relative", part.ceiling) - part.mean) / part.spread,
+            (divide_by_image_mean(mean_filter(error, 3), part.ceiling) - part.mean) / part.spread,
             score.pooling,
         )
         total += (values - part.location) / part.scale / 4
@@ -102,8 +101,8 @@ def test_maps_are_averaged_in_units_of_their_spread() -> None:
 
 def test_smoothing_changes_the_map_and_never_the_score() -> None:
     images = random_images(2)
-    plain = detector().measure(images)
-    smoothed = detector(TWO_LOOKS.model_copy(update={"map_filter_px": 9})).measure(images)
+    plain = detector().predict_batch(images)
+    smoothed = detector(TWO_LOOKS.model_copy(update={"map_filter_px": 9})).predict_batch(images)
     assert torch.equal(smoothed[0], plain[0]) and torch.equal(smoothed[2], plain[2])
     torch.testing.assert_close(smoothed[1], smooth(plain[1], 9))
     assert float((smoothed[1] - plain[1]).abs().max()) > 1e-3
@@ -113,7 +112,7 @@ def test_each_look_costs_one_call_at_its_own_size() -> None:
     made = detector()
     calls = []
     handle = made.denoiser.network.register_forward_pre_hook(lambda module, given: calls.append(given[0].shape[-1]))
-    made.measure(random_images(1))
+    made.predict_batch(random_images(1))
     handle.remove()
     assert calls == [32, 16]
 
@@ -122,12 +121,12 @@ def test_no_images_give_no_results_of_the_right_shape() -> None:
     made = detector()
     none = torch.zeros(0, 3, 48, 40)
     with torch.no_grad():
-        results = [made.measure(none), made.examine(none, generator(1))]
+        results = [made.predict_batch(none), made.infer(none, generator(1))]
     for scores, maps, recon in results:
         assert scores.shape == (0,) and maps.shape == (0, 1, 32, 32) and recon.shape == (0, 3, 32, 32)
     assert list(made.predict(none)) == list(made.predict([])) == []
     with pytest.raises(ConfigError, match=r"expected \(b, 3, h, w\)"):
-        made.measure(torch.zeros(0))
+        made.predict_batch(torch.zeros(0))
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 32, 32, 3), (2, 4, 32, 32)])
@@ -140,9 +139,9 @@ def test_a_score_depends_on_its_own_image_only() -> None:
     made = detector(calibrated=False).double()
     images = random_images(4, dtype=torch.float64)
     with torch.no_grad():
-        together = made.examine(images, generator(1))
+        together = made.infer(images, generator(1))
         for i in range(4):
-            for row, rows in zip(made.examine(images[i : i + 1], generator(1)), together, strict=True):
+            for row, rows in zip(made.infer(images[i : i + 1], generator(1)), together, strict=True):
                 torch.testing.assert_close(row[0], rows[i], rtol=0, atol=1e-9)
         images[1:] = 7.0
         assert torch.equal(made.score(images, generator(1))[0], together[0][0])
@@ -161,12 +160,12 @@ def test_gradient_of_the_whole_score_is_exact(steps: int, size_px: int) -> None:
 @pytest.mark.parametrize("pooling", [0.0, 0.01])
 @pytest.mark.parametrize("normalisation", ["none", "mean", "spread"])
 def test_gradient_of_every_style_is_exact(normalisation: str, pooling: float) -> None:
-    score = ScoreConfig(looks=(NEAR,), normalisation=normalisation, pooling=pooling, map_filter_px=5)  # type: ignore[arg-type]
+    score = ScoreConfig(views=(NEAR,), normalisation=normalisation, pooling=pooling, map_filter_px=5)  # type: ignore[arg-type]
     made = detector(score, calibrated=False).double()
     # Black, white and all between: no pixel is too dark or bright to have a gradient.
     images = (1.5 * random_images(1, 32, dtype=torch.float64) - 0.25).clamp(0, 1)
     assert_gradient(lambda x: made.score(x, generator(1)), images)
-    assert_gradient(lambda x: made.error_map(x, generator(1)), images)
+    assert_gradient(lambda x: made.anomaly_maps(x, generator(1)), images)
 
 
 class Stopping(LeanDenoiser):
@@ -218,7 +217,7 @@ def test_without_threshold_nothing_is_decided() -> None:
         list(made.predict(random_images(1)))
     with pytest.raises(NotCalibratedError):
         made.calibration  # noqa: B018
-    made.measure(random_images(1))  # scoring needs no threshold
+    made.predict_batch(random_images(1))  # scoring needs no threshold
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
@@ -230,31 +229,31 @@ def test_batch_size_changes_nothing(batch_size: int) -> None:
     for one, other in zip(got, wanted, strict=True):
         assert one.score == pytest.approx(other.score, rel=1e-5, abs=1e-5)
         assert one.defective == other.defective
-        np.testing.assert_allclose(one.score_map, other.score_map, rtol=1e-3, atol=1e-3)
-        np.testing.assert_allclose(one.recon, other.recon, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, rtol=1e-3, atol=1e-3)
+        np.testing.assert_allclose(one.reconstruction, other.reconstruction, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(not bfloat16_is_native(torch.device("cpu")), reason="the processor has no bfloat16")
 def test_batch_size_changes_little_in_bfloat16() -> None:
     made, images = detector(precision="bfloat16"), random_images(8)
-    wanted = made.measure(images)[0]
-    got = torch.cat([made.measure(images[i : i + 1])[0] for i in range(8)])
+    wanted = made.predict_batch(images)[0]
+    got = torch.cat([made.predict_batch(images[i : i + 1])[0] for i in range(8)])
     # Processors sum in an order that depends on the batch, and what is then rounded is coarse.
     assert float((got - wanted).abs().max()) < 0.02 * float(wanted.std())
-    assert not torch.equal(wanted, detector().measure(images)[0]), "bfloat16 was not used"
+    assert not torch.equal(wanted, detector().predict_batch(images)[0]), "bfloat16 was not used"
 
 
 def test_measure_repeats_bit_by_bit() -> None:
     made, images = detector(), random_images(3)
     torch.manual_seed(1)
-    first = made.measure(images)
+    first = made.predict_batch(images)
     torch.manual_seed(2)  # the noise is the detector's own
-    for one, other in zip(first, made.measure(images), strict=True):
+    for one, other in zip(first, made.predict_batch(images), strict=True):
         assert torch.equal(one, other)
     other_noise = AdvRAD(
         made.denoiser, made.detector_config.model_copy(update={"noise_seed": 5}), statistics(TWO_LOOKS)
     )
-    assert not torch.equal(other_noise.measure(images)[0], first[0])
+    assert not torch.equal(other_noise.predict_batch(images)[0], first[0])
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -272,7 +271,7 @@ def test_state_is_restored_after_predicting(training: bool) -> None:
     assert made.training is training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
     assert set(seen) == {(False, False)}
     with pytest.raises(ConfigError):
-        made.measure(torch.rand(1, 1, 8, 8))
+        made.predict_batch(torch.rand(1, 1, 8, 8))
     assert made.training is training and torch.is_grad_enabled()
     handle.remove()
 
@@ -298,8 +297,8 @@ def test_one_path_will_do(files: list[Path]) -> None:
     made = detector()
     (as_path,), (as_text,) = made.predict(files[0]), made.predict(str(files[0]))
     assert as_path.score == as_text.score and as_text.path == files[0]
-    assert as_path.score_map.shape == (32, 32) and as_path.recon.shape == (32, 32, 3)
-    assert as_path.score_map.dtype == as_path.recon.dtype == np.float32
+    assert as_path.anomaly_map.shape == (32, 32) and as_path.reconstruction.shape == (32, 32, 3)
+    assert as_path.anomaly_map.dtype == as_path.reconstruction.dtype == np.float32
 
 
 def test_an_unreadable_image_is_named(files: list[Path], tmp_path: Path) -> None:
@@ -317,14 +316,14 @@ def test_verdict_is_score_above_threshold() -> None:
     assert all(p.threshold == made.calibration.threshold for p in predictions)
     assert all(p.defective is (p.score > p.threshold) for p in predictions)
     at_threshold = made.calibration.model_copy(update={"threshold": predictions[0].score})
-    made.detector_config = made.detector_config.model_copy(update={"calibration": at_threshold})
+    made.update_config(calibration=at_threshold)
     assert not next(made.predict(random_images(20, seed=7))).defective
 
 
 def test_calibration_is_conformal_and_remembers() -> None:
     made = detector(calibrated=False)
     batches = [random_images(7, seed=1), random_images(6, seed=2), random_images(7, seed=3)]
-    scores = torch.cat([made.measure(batch)[0] for batch in batches]).tolist()
+    scores = torch.cat([made.predict_batch(batch)[0] for batch in batches]).tolist()
     made.calibrate(iter(batches), 0.05, {"data": "here"})
     calibration = made.calibration
     assert calibration.threshold == conformal_threshold(scores, 0.05) == max(scores)
@@ -363,7 +362,7 @@ def test_a_saved_detector_scores_alike_bit_by_bit(saved: Path) -> None:
         loaded = AdvRAD.from_pretrained(where)
         assert not loaded.training
         assert loaded.detector_config == made.detector_config
-        for one, other in zip(loaded.measure(images), made.measure(images), strict=True):
+        for one, other in zip(loaded.predict_batch(images), made.predict_batch(images), strict=True):
             assert torch.equal(one, other)
     assert [p.defective for p in loaded.predict(images)] == [p.defective for p in made.predict(images)]
 
@@ -448,7 +447,7 @@ def test_a_look_that_does_not_suit_the_network_is_refused(view_px: int, saved: P
     for name in ("mean_0", "spread_0"):
         tensors[name] = torch.ones(1, 1, view_px, view_px)
     save_folder(saved, values, tensors)
-    words = rf"config\.json: score: a look at {view_px} px does not suit the denoiser; it must be a multiple of 8 px"
+    words = rf"config\.json: score: a view of {view_px} px does not suit the denoiser; it must be a multiple of 8 px"
     with pytest.raises(ConfigError, match=words):
         AdvRAD.from_pretrained(saved)
 
@@ -482,5 +481,5 @@ def test_bfloat16_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> 
     for native, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(advrad.utils.precision, "bfloat16_is_native", lambda device, native=native: native)
         seen.clear()
-        made.measure(random_images(1))
+        made.predict_batch(random_images(1))
         assert set(seen) == {dtype}

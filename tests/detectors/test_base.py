@@ -40,8 +40,8 @@ def test_scores_and_maps_are_found_in_many_kinds_of_answer(call: object) -> None
     images = random_images(3, 8)
     answer = validated_output(wrap(call), images, generator())  # type: ignore[arg-type]
     torch.testing.assert_close(answer.scores, mean(images))
-    assert answer.maps is not None
-    torch.testing.assert_close(answer.maps, square_maps(images))
+    assert answer.anomaly_maps is not None
+    torch.testing.assert_close(answer.anomaly_maps, square_maps(images))
 
 
 def test_the_score_of_a_map_is_its_maximum() -> None:
@@ -51,7 +51,7 @@ def test_the_score_of_a_map_is_its_maximum() -> None:
 
 
 def test_scores_alone_are_enough() -> None:
-    assert validated_output(wrap(mean), random_images(3, 8), generator()).maps is None
+    assert validated_output(wrap(mean), random_images(3, 8), generator()).anomaly_maps is None
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def test_scores_alone_are_enough() -> None:
     [
         (lambda x: mean(x)[:2], "must be"),
         (lambda x: mean(x).sum(), "must be"),
-        (lambda x: mean(x) * math.nan, "no finite number"),
-        (lambda x: (mean(x), square_maps(x) * math.inf), "no finite number"),
+        (lambda x: mean(x) * math.nan, "not a finite number"),
+        (lambda x: (mean(x), square_maps(x) * math.inf), "not a finite number"),
         (lambda x: (mean(x), x), "maps"),
         (lambda x: mean(x).tolist(), "tensors"),
         (lambda x: None, "neither"),
@@ -125,10 +125,10 @@ def test_our_detector_is_one_too() -> None:
     ours: AnomalyDetector = WhiteBoxAdvRAD(detector())
     images = random_images(2, 32)
     answer = validated_output(ours, images, generator(3))
-    wanted, maps, _ = detector().examine(images, generator(3))
+    wanted, maps, _ = detector().infer(images, generator(3))
     torch.testing.assert_close(answer.scores, wanted)
-    assert answer.maps is not None
-    torch.testing.assert_close(answer.maps, maps)
+    assert answer.anomaly_maps is not None
+    torch.testing.assert_close(answer.anomaly_maps, maps)
     assert ours.size_px == 32 and ours.threshold == detector().calibration.threshold and ours.noise_seed == 0
 
 
@@ -172,7 +172,7 @@ def test_parameters_are_frozen_for_an_audit() -> None:
 
 def test_gradients_in_bfloat16_point_where_those_in_float32_do() -> None:
     exact, images = WhiteBoxAdvRAD(detector()), random_images(4, 32)
-    rough = exact.in_arithmetic("bfloat16")
+    rough = exact.with_gradient_precision("bfloat16")
     with torch.no_grad():
         same = torch.equal(*(one.infer(images, generator(1)).scores for one in (exact, rough)))
     assert same, "scores are in the arithmetic of use, whatever the gradients are in"

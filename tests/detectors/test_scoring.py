@@ -16,23 +16,22 @@ from toy_models import FAR, NEAR, Linear, assert_gradient, awake, generator, ran
 
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
+from advrad.detectors.score_config import NoiseView, ScoreConfig, map_filter_px, paper_score
 from advrad.detectors.scoring import (
     HARMLESS,
     SPREAD_FLOOR,
-    NoiseView,
-    ScoreConfig,
+    MapStatistics,
     ceiling_of,
     divide_by_image_mean,
     error_map,
-    look_maps,
-    map_filter_px,
     map_statistics,
     mean_filter,
     normalise,
-    paper_score,
     pool,
     scale_errors,
     smooth,
+    standardise,
+    view_error_maps,
 )
 from advrad.errors import ConfigError
 
@@ -205,9 +204,9 @@ def test_a_tolerant_spread_forgives_what_a_harmless_change_does() -> None:
     """Every pixel off by HARMLESS, in the worst direction: the error rises by no more than one spread."""
     error = torch.rand(9, 1, 8, 8, generator=generator(0), dtype=torch.float64) * 0.1
     error = error[:1].expand(9, -1, -1, -1)  # normal images all alike
-    mean, spread = map_statistics(error, "tolerant")
+    mean, spread = map_statistics(error, "noise_tolerant")
     moved = (error[:1].sqrt() + HARMLESS).square()
-    torch.testing.assert_close(normalise(moved, mean, spread, "tolerant"), torch.ones_like(moved))
+    torch.testing.assert_close(normalise(moved, mean, spread, "noise_tolerant"), torch.ones_like(moved))
     _, plain = map_statistics(error, "spread")
     assert (normalise(moved, mean, plain, "spread") > 1e6).all()
 
@@ -233,8 +232,8 @@ def test_normalisations_by_name() -> None:
 
 def test_a_look_resizes_and_draws_as_often_as_told() -> None:
     denoiser = Linear(0.5)
-    config = ScoreConfig(looks=(FAR,), filter_px=5, draws=3)
-    (maps,), recon = look_maps(denoiser, random_images(2), FAR, config, generator(1))
+    config = ScoreConfig(views=(FAR,), filter_px=5, draws=3)
+    (maps,), recon = view_error_maps(denoiser, random_images(2), FAR, config, generator(1))
     assert maps.shape == (2, 1, 16, 16) and recon.shape == (2, 3, 16, 16)
     assert len(denoiser.asked) == 3
     view = resize(random_images(2), 16)
@@ -253,10 +252,10 @@ def test_a_look_resizes_and_draws_as_often_as_told() -> None:
 def test_scales_are_averaged_into_one_map_or_stay_apart() -> None:
     images = random_images(2)
     averaged, apart = (
-        look_maps(
-            Linear(0.5), images, FAR, ScoreConfig(looks=(FAR,), scales=scales, filter_px=3, draws=2), generator(1)
+        view_error_maps(
+            Linear(0.5), images, FAR, ScoreConfig(views=(FAR,), scales=scales, filter_px=3, draws=2), generator(1)
         )
-        for scales in ("averaged", "apart")
+        for scales in ("averaged", "separate")
     )
     torch.testing.assert_close(averaged[1], apart[1])
     assert [maps.shape[-1] for maps in apart[0]] == [16, 8, 4, 2]
@@ -273,10 +272,13 @@ def test_scales_are_averaged_into_one_map_or_stay_apart() -> None:
 @given(seed=st.integers(0, 10**6), gain=st.floats(0.01, 100))
 def test_relative_maps_do_not_know_how_rough_a_image_is(seed: int, gain: float) -> None:
     maps = torch.rand(3, 1, 6, 5, generator=generator(seed), dtype=torch.float64)
-    got = divide_by_image_mean(maps, "relative", 1e9)
-    torch.testing.assert_close(divide_by_image_mean(gain * maps, "relative", 1e9), got)
+    got = divide_by_image_mean(maps, 1e9)
+    torch.testing.assert_close(divide_by_image_mean(gain * maps, 1e9), got)
     torch.testing.assert_close(got.mean((1, 2, 3)), torch.ones(3, dtype=torch.float64))
-    assert torch.equal(divide_by_image_mean(maps, "absolute", 1e-9), maps)
+    normal = MapStatistics(torch.zeros(1, 1, 6, 5), torch.ones(1, 1, 6, 5), ceiling=1e-9)
+    assert torch.equal(standardise(maps, normal, ScoreConfig(views=(NEAR,)))[1], maps), (
+        "absolute errors stay as they are"
+    )
 
 
 def test_error_all_over_is_large_above_the_ceiling() -> None:
@@ -284,30 +286,48 @@ def test_error_all_over_is_large_above_the_ceiling() -> None:
     normals = 0.01 + 0.01 * torch.rand(8, 1, 16, 16, generator=generator(0), dtype=torch.float64)
     ceiling = ceiling_of(normals)
     assert ceiling == pytest.approx(1.2 * float(normals.mean((1, 2, 3)).max()))
-    wrong = divide_by_image_mean(100 * normals, "relative", ceiling)
-    assert wrong.mean() > 20 and divide_by_image_mean(normals, "relative", ceiling).max() < 3
+    wrong = divide_by_image_mean(100 * normals, ceiling)
+    assert wrong.mean() > 20 and divide_by_image_mean(normals, ceiling).max() < 3
     nothing = torch.zeros(1, 1, 4, 4)
-    assert torch.equal(divide_by_image_mean(nothing, "relative", ceiling), nothing)
+    assert torch.equal(divide_by_image_mean(nothing, ceiling), nothing)
+
+
+def test_scores_are_stored_under_the_names_of_older_releases() -> None:
+    config = ScoreConfig(views=(NEAR,), scales="separate", normalise_by_image_mean=True, normalisation="noise_tolerant")
+    stored = config.model_dump(mode="json")
+    assert stored["looks"] == [{"view_px": NEAR.view_px, "sigma": NEAR.sigma}]
+    assert (stored["scales"], stored["level"], stored["normalisation"]) == ("apart", "relative", "tolerant")
+    assert ScoreConfig.parse(stored, "file") == config
+    plain = ScoreConfig(views=(NEAR,))
+    assert plain.model_dump(mode="json")["level"] == "absolute"
+    assert ScoreConfig.parse(plain.model_dump(mode="json"), "file") == plain
+    with pytest.raises(ConfigError, match="must be 'absolute' or 'relative'"):
+        ScoreConfig.parse(stored | {"level": "loud"}, "file")
+
+
+def test_every_map_of_a_score_has_a_place() -> None:
+    config = ScoreConfig(views=(NEAR, FAR), scales="separate")
+    assert [config.map_index(view, scale) for view in config.views for scale in range(4)] == list(range(8))
 
 
 def test_the_sizes_of_the_maps_are_told() -> None:
     looks = (NoiseView(view_px=32, sigma=0.1), NoiseView(view_px=64, sigma=0.1))
-    assert ScoreConfig(looks=looks).map_sizes == (32, 64)
-    assert ScoreConfig(looks=looks, scales="apart").map_sizes == (32, 16, 8, 4, 64, 32, 16, 8)
+    assert ScoreConfig(views=looks).map_sizes == (32, 64)
+    assert ScoreConfig(views=looks, scales="separate").map_sizes == (32, 16, 8, 4, 64, 32, 16, 8)
 
 
 def test_a_look_takes_as_many_steps_as_told() -> None:
     denoiser = Linear(0.5)
-    look_maps(denoiser, random_images(1), NEAR, ScoreConfig(looks=(NEAR,), steps=4, draws=2), generator(1))
+    view_error_maps(denoiser, random_images(1), NEAR, ScoreConfig(views=(NEAR,), steps=4, draws=2), generator(1))
     assert len(denoiser.asked) == 8
 
 
 def test_paper_score_is_the_papers() -> None:
     config = paper_score(128)
     assert config == ScoreConfig(
-        looks=(NoiseView(view_px=128, sigma=0.26),),
+        views=(NoiseView(view_px=128, sigma=0.26),),
         scales="averaged",
-        level="absolute",
+        normalise_by_image_mean=False,
         normalisation="mean",
         filter_px=3,
         pooling=0.0,
@@ -328,18 +348,18 @@ def test_the_smoothing_is_about_the_custom_of_the_field() -> None:
 @pytest.mark.parametrize("filter_px", [0, 2, 4, -1])
 def test_filters_have_a_centre(filter_px: int) -> None:
     with pytest.raises(ValidationError):
-        ScoreConfig(looks=(NEAR,), filter_px=filter_px)
+        ScoreConfig(views=(NEAR,), filter_px=filter_px)
 
 
 def test_an_even_filter_is_named_with_its_place() -> None:
-    values = ScoreConfig(looks=(NEAR,)).model_dump(mode="json") | {"filter_px": 4}
+    values = ScoreConfig(views=(NEAR,)).model_dump(mode="json") | {"filter_px": 4}
     with pytest.raises(ConfigError, match=r"^file: filter_px: .*odd"):
         ScoreConfig.parse(values, "file")
 
 
-@pytest.mark.parametrize("wrong", [{"looks": ()}, {"draws": 0}, {"steps": 0}, {"clamp": True}, {"pooling": 2}])
+@pytest.mark.parametrize("wrong", [{"views": ()}, {"draws": 0}, {"steps": 0}, {"clamp": True}, {"pooling": 2}])
 def test_scores_out_of_range_are_refused(wrong: dict[str, object]) -> None:
-    values: dict[str, object] = {"looks": (NEAR,)}
+    values: dict[str, object] = {"views": (NEAR,)}
     with pytest.raises(ValidationError):
         ScoreConfig(**values | wrong)
 

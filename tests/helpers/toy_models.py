@@ -15,7 +15,8 @@ from advrad.denoisers.base import Denoiser
 from advrad.denoisers.lean import LeanConfig, LeanDenoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
-from advrad.detectors.scoring import MapStatistics, NoiseView, ScoreConfig
+from advrad.detectors.score_config import NoiseView, ScoreConfig
+from advrad.detectors.scoring import MapStatistics
 
 TINY = LeanConfig(channels=(8, 16), blocks=(1, 1))
 
@@ -73,7 +74,12 @@ NEAR, FAR = NoiseView(view_px=32, sigma=0.2), NoiseView(view_px=16, sigma=0.4)
 
 #: Two looks, and scales, a normalisation and a pooling that use everything.
 TWO_LOOKS = ScoreConfig(
-    looks=(NEAR, FAR), scales="apart", level="relative", normalisation="spread", filter_px=3, pooling=0.01
+    views=(NEAR, FAR),
+    scales="separate",
+    normalise_by_image_mean=True,
+    normalisation="spread",
+    filter_px=3,
+    pooling=0.01,
 )
 
 

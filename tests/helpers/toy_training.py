@@ -27,7 +27,7 @@ def config(steps: int = 12, **changes: object) -> TrainConfig:
     values = {
         "steps": steps,
         "size_px": 32,
-        "views": (View(picture_px=32, window_px=16), View(picture_px=16, window_px=16)),
+        "views": (View(image_px=32, window_px=16), View(image_px=16, window_px=16)),
         "batch_size": 4,
         "precision": "float32",
     }

@@ -9,58 +9,64 @@ import torch
 from advrad.attacks.base import AttackInput, AttackOutput, BestSoFar
 from advrad.attacks.threat import expand_batch
 
-#: APGD's constants, as published.
-_MOMENTUM = 0.75
-_RISES_WANTED = 0.75
+#: Published constants: alpha, the weight of the new direction, and rho, the share of steps that must increase the
+#: objective.
+_ALPHA = 0.75
+_RHO = 0.75
 
 
 def checkpoints(steps: int) -> list[int]:
-    """After how many steps APGD asks whether its step is still any good; the first is 0.
+    """Numbers of steps after which APGD decides whether to halve its step size; the first is 0.
 
     Source: Croce and Hein 2020, section 3.
+
+    Example:
+        >>> checkpoints(100)
+        [0, 22, 41, 57, 70, 80, 87, 93, 99]
     """
     shares = [0.0, 0.22]
     while shares[-1] < 1:
         shares.append(shares[-1] + max(shares[-1] - shares[-2] - 0.03, 0.06))
-    # Rounded first: 0.57 of 100 steps are 57, not a hair more.
+    # Rounded first: 0.57 of 100 steps is 57, in spite of floating point.
     return sorted({math.ceil(round(share * steps, 9)) for share in shares if share <= 1})
 
 
-def apgd(task: AttackInput) -> AttackOutput:
-    """Auto-PGD: momentum, and a step that is halved, row by row, where it has stopped paying.
+def apgd(given: AttackInput) -> AttackOutput:
+    """Auto-PGD: gradient ascent with momentum whose step size is halved, image by image, when it stops making progress.
 
     Source: Croce and Hein 2020, "Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks", algorithm 1.
     """
-    images, threat, search = task.images, task.threat, BestSoFar(task)
-    before = threat.start(images, task.generators)
-    values, gradient = search.climb(before)
+    images, threat, best = given.images, given.threat, BestSoFar(given)
+    previous = threat.start(images, given.generators)
+    values, gradient = best.evaluate_with_grad(previous)
     best_gradient = gradient
-    length = images.new_full((len(images),), 2 * threat.eps)
-    now = threat.project(before + expand_batch(length) * threat.steepest(gradient), images)
+    step_size = images.new_full((len(images),), 2 * threat.eps)
+    current = threat.project(previous + expand_batch(step_size) * threat.steepest(gradient), images)
 
-    marks = checkpoints(task.steps)
-    rises = torch.zeros(len(images), dtype=torch.long, device=images.device)
-    length_then, best_then, last = length.clone(), search.values.clone(), 0
-    for step in range(1, task.steps):
-        previous, (values, gradient) = values, search.climb(now)
-        if search.ended:
-            return search.found(now)
-        rises += values > previous
-        best_gradient = torch.where(expand_batch(search.better), gradient, best_gradient)
+    marks = checkpoints(given.steps)
+    increases = torch.zeros(len(images), dtype=torch.long, device=images.device)
+    # Step size and best value at the last checkpoint, and its step.
+    mark_step_size, mark_best, mark = step_size.clone(), best.values.clone(), 0
+    for step in range(1, given.steps):
+        previous_values, (values, gradient) = values, best.evaluate_with_grad(current)
+        if best.finished:
+            return best.output(current)
+        increases += values > previous_values
+        best_gradient = torch.where(expand_batch(best.improved), gradient, best_gradient)
         if step in marks:
-            seldom = rises < _RISES_WANTED * (step - last)
-            stuck = (length == length_then) & (search.values == best_then)
-            halve = seldom | stuck
-            length_then, best_then, last = length.clone(), search.values.clone(), step
-            rises.zero_()
-            length = torch.where(halve, length / 2, length)
-            # Begin again where it was best, with what was known there.
-            now = torch.where(expand_batch(halve), search.images, now)
+            few_increases = increases < _RHO * (step - mark)
+            no_progress = (step_size == mark_step_size) & (best.values == mark_best)
+            halve = few_increases | no_progress
+            mark_step_size, mark_best, mark = step_size.clone(), best.values.clone(), step
+            increases.zero_()
+            step_size = torch.where(halve, step_size / 2, step_size)
+            # Restart from the best image, with its gradient and value.
+            current = torch.where(expand_batch(halve), best.images, current)
             gradient = torch.where(expand_batch(halve), best_gradient, gradient)
-            values = torch.where(halve, search.values, values)
-        ahead = threat.project(now + expand_batch(length) * threat.steepest(gradient), images)
-        moved = now + _MOMENTUM * (ahead - now) + (1 - _MOMENTUM) * (now - before)
-        before, now = now, threat.project(moved, images)
-    search.ask(now)
-    return search.found(now)
+            values = torch.where(halve, best.values, values)
+        ahead = threat.project(current + expand_batch(step_size) * threat.steepest(gradient), images)
+        moved = current + _ALPHA * (ahead - current) + (1 - _ALPHA) * (current - previous)
+        previous, current = current, threat.project(moved, images)
+    best.query(current)
+    return best.output(current)

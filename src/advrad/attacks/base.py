@@ -1,9 +1,9 @@
-"""Attacks: how to find, near an image, one that a detector misjudges.
+"""The interface of attacks: find, near an image, one that makes an objective large.
 
-An attack climbs an objective, a function from images (b, c, h, w) to numbers (b,) that may draw noise of its own at
-every call. It knows nothing of detectors, labels or scores: whoever uses it makes an objective of these, such as
-``y * A(x)`` with y = +1 for normal images and -1 for anomalous ones, and must score what was found anew, on fresh
-noise. Rows do not influence each other: every image has a generator of its own.
+An objective maps images (b, c, h, w) to numbers (b,) and may draw new noise at every call. Attacks know nothing of
+detectors, labels or scores; the caller turns these into an objective, such as ``y * score`` with y = +1 for normal
+images and -1 for anomalous ones, and scores the result again on noise the attack has not seen. Rows do not influence
+each other: every image has its own random generator.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Objective = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True)
 class AttackInput:
-    """What an attack is given.
+    """Input of an attack.
 
     Attributes:
-        objective: to be made large.
-        images: (b, c, h, w) in [0, 1].
-        threat: what is allowed.
-        generators: one for each row, sources of the attack's own randomness.
-        steps: the budget: gradient evaluations, or queries of an attack without gradients.
-        enough: (b,) a row whose objective is larger than this has nothing left to win, and ends there; None climbs to
-            the end. Only to be given for an objective without noise, or luck would end the search.
+        objective: Function to maximise, from images (b, c, h, w) to numbers (b,).
+        images: Images, (b, c, h, w), in [0, 1].
+        threat: Threat model: the allowed perturbations.
+        generators: Random generators of the attack, one for each image.
+        steps: Budget: number of gradient evaluations, or of queries for an attack without gradients.
+        stop_above: Values, (b,), of the objective above which an image needs no further search; None never stops early.
+            Only for objectives without noise: otherwise one lucky draw would stop the search.
     """
 
     objective: Objective
@@ -39,19 +39,19 @@ class AttackInput:
     threat: Threat
     generators: Generators
     steps: int
-    enough: Tensor | None = None
+    stop_above: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AttackOutput:
-    """What an attack found.
+    """Output of an attack.
 
     Attributes:
-        images: (b, c, h, w), for every row the image of the largest objective met on the way.
-        values: (b,) that objective, as it was at that call; a noisy objective is flattered by this maximum.
-        last: (b, c, h, w), where the attack ended: under a noisy objective often better than what was lucky once.
-        gradients: (b,) gradient evaluations that the row took.
-        queries: (b,) objective evaluations, those with gradient included.
+        images: For every image the one with the largest objective found, (b, c, h, w).
+        values: Objective of these, (b,), as evaluated in the search; under noise this maximum is biased upwards.
+        last: Images at which the search ended, (b, c, h, w); under noise often better than a lucky maximum.
+        gradients: Number of gradient evaluations for each image, (b,).
+        queries: Number of evaluations for each image, with or without gradient, (b,).
     """
 
     images: Tensor
@@ -61,71 +61,76 @@ class AttackOutput:
     queries: Tensor
 
 
-#: The form that every attack has.
+#: The signature of every attack.
 Attack = Callable[[AttackInput], AttackOutput]
 
 
 class BestSoFar:
-    """The best image of every row so far, the given one to begin with, and what finding it took.
+    """The best image found so far for every row, and the number of evaluations.
+
+    It starts with the given images, without a value.
 
     Attributes:
-        images: (b, c, h, w) the best images.
-        values: (b,) their objective.
-        better: (b,) bool, which rows the last call improved.
+        images: Best images, (b, c, h, w).
+        values: Objective of these, (b,); minus infinity before the first evaluation.
+        improved: Whether the last evaluation improved each row, (b,) bool.
     """
 
-    def __init__(self, task: AttackInput) -> None:
-        images = task.images
-        self.objective = task.objective
+    def __init__(self, given: AttackInput) -> None:
+        images = given.images
+        self.objective = given.objective
         self.images = images.clone()
         self.values = images.new_full((len(images),), -math.inf)
-        self.better = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        self._enough = torch.full_like(self.values, math.inf) if task.enough is None else task.enough.to(images)
+        self.improved = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        limit = given.stop_above
+        self._stop_above = torch.full_like(self.values, math.inf) if limit is None else limit.to(images)
         self._gradients, self._queries = (torch.zeros(len(images), dtype=torch.long) for _ in range(2))
 
     @property
-    def ended(self) -> bool:
-        """Whether every row has enough."""
-        return bool(self._done.all())
+    def finished(self) -> bool:
+        """Whether no row needs a further search."""
+        return bool(self._rows_finished.all())
 
     @property
-    def _done(self) -> Tensor:
-        return self.values > self._enough
+    def _rows_finished(self) -> Tensor:
+        return self.values > self._stop_above
 
-    def offer(self, images: Tensor, values: Tensor, gradients: int = 0) -> None:
-        """Keep what is better, except of a row that has enough: it must not depend on the others' needs. NaN never is.
+    def update(self, images: Tensor, values: Tensor, gradients: int = 0) -> None:
+        """Record one evaluation, and keep the images that are better. NaN is never better.
+
+        A finished row is left as it is, so that its result does not depend on how long the other rows take.
 
         Args:
-            images: (b, c, h, w) asked about.
-            values: (b,) their objective, one evaluation.
-            gradients: that came with it.
+            images: Evaluated images, (b, c, h, w).
+            values: Objective of these, (b,).
+            gradients: Number of gradient evaluations that it took.
         """
-        busy = ~self._done
-        self._queries += busy.cpu()
-        self._gradients += gradients * busy.cpu()
-        self.better = busy & (values > self.values)
-        self.values = torch.where(self.better, values, self.values)
-        self.images = torch.where(expand_batch(self.better), images, self.images)
+        searching = ~self._rows_finished
+        self._queries += searching.cpu()
+        self._gradients += gradients * searching.cpu()
+        self.improved = searching & (values > self.values)
+        self.values = torch.where(self.improved, values, self.values)
+        self.images = torch.where(expand_batch(self.improved), images, self.images)
 
-    def climb(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Objective (b,) of some images and its gradient (b, c, h, w)."""
+    def evaluate_with_grad(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate the objective (b,) of images and its gradient (b, c, h, w)."""
         values, gradient = value_and_gradient(self.objective, images)
-        self.offer(images, values, gradients=1)
+        self.update(images, values, gradients=1)
         return values, gradient
 
-    def ask(self, images: Tensor) -> None:
-        """Evaluate some images, without gradient."""
+    def query(self, images: Tensor) -> None:
+        """Evaluate the objective of images, (b, c, h, w), without gradient."""
         with torch.no_grad():
-            self.offer(images, self.objective(images))
+            self.update(images, self.objective(images))
 
-    def found(self, last: Tensor) -> AttackOutput:
-        """The result, of a search that ended at ``last``, (b, c, h, w)."""
-        last = torch.where(expand_batch(self._done), self.images, last)
+    def output(self, last: Tensor) -> AttackOutput:
+        """Make the output of a search that ended at the images ``last``, (b, c, h, w)."""
+        last = torch.where(expand_batch(self._rows_finished), self.images, last)
         return AttackOutput(self.images, self.values, last, self._gradients, self._queries)
 
 
 def value_and_gradient(objective: Objective, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Objective (b,) and its gradient (b, c, h, w); where the gradient is no number it is 0."""
+    """Evaluate an objective (b,) and its gradient (b, c, h, w), in which NaN and infinity are replaced by 0."""
     point = images.detach().requires_grad_()
     with torch.enable_grad():
         values = objective(point)

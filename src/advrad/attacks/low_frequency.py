@@ -11,18 +11,18 @@ from torch import Tensor
 from advrad.attacks.base import AttackInput, AttackOutput, BestSoFar
 from advrad.attacks.threat import expand_batch
 
-#: Cells of the low-frequency attack.
+#: Side of the cells in which the perturbation is searched, in pixels.
 GRID_PX = 16
 
 
-def lowfrequency(task: AttackInput) -> AttackOutput:
-    """Projected gradient ascent among smooth changes: what a lamp, a lens or a film of dirt could do.
+def lowfrequency(given: AttackInput) -> AttackOutput:
+    """Projected gradient ascent among smooth perturbations, such as uneven light, a dirty lens or a film of oil cause.
 
-    The change is drawn on a grid of :data:`GRID_PX` pixels and enlarged bilinearly.
+    The perturbation is searched on a grid of :data:`GRID_PX` pixels and enlarged bilinearly.
 
     Source: Guo et al. 2019, "Low Frequency Adversarial Perturbation".
     """
-    images, threat = task.images, task.threat
+    images, threat, best = given.images, given.threat, BestSoFar(given)
     height, width = images.shape[-2:]
     coarse_shape = (max(1, -(-height // GRID_PX)), max(1, -(-width // GRID_PX)))
 
@@ -30,25 +30,23 @@ def lowfrequency(task: AttackInput) -> AttackOutput:
         fine: Tensor = F.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
         return fine
 
-    # A change enlarged is longer by about the root of the enlargement in area, though no larger anywhere.
+    # Enlarging raises the l2 norm by about the root of the ratio of the areas, and leaves the linf norm unchanged.
     unit = 1.0 if threat.norm == "linf" else 1 / GRID_PX
     grey = images.new_full((len(images), images.shape[1], *coarse_shape), 0.5)
-    coarse = unit * (threat.start(grey, task.generators) - grey)
-    search = BestSoFar(task)
-    for step in range(task.steps):
+    coarse = unit * (threat.start(grey, given.generators) - grey)
+    for step in range(given.steps):
         point = coarse.detach().requires_grad_()
         with torch.enable_grad():
             candidates = threat.project(images + enlarged(point), images)
-            values = task.objective(candidates)
+            values = given.objective(candidates)
             (gradient,) = torch.autograd.grad(values.sum(), point)
-        search.offer(candidates.detach(), values.detach(), gradients=1)
-        if search.ended:
-            return search.found(candidates.detach())
-        length = unit * 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / task.steps))
-        coarse = coarse + length * threat.steepest(torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
-        coarse = coarse * expand_batch(
-            (threat.eps / threat.distance(0 * images, enlarged(coarse)).clamp_min(1e-30)).clamp_max(1)
-        )
+        best.update(candidates.detach(), values.detach(), gradients=1)
+        if best.finished:
+            return best.output(candidates.detach())
+        step_size = unit * 0.5 * threat.eps * 0.5 * (1 + math.cos(math.pi * step / given.steps))
+        coarse = coarse + step_size * threat.steepest(torch.nan_to_num(gradient, 0.0, 0.0, 0.0))
+        norm = threat.distance(0 * images, enlarged(coarse)).clamp_min(1e-30)
+        coarse = coarse * expand_batch((threat.eps / norm).clamp_max(1))
     last = threat.project(images + enlarged(coarse), images)
-    search.ask(last)
-    return search.found(last)
+    best.query(last)
+    return best.output(last)

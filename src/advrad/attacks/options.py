@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypedDict
 
 from pydantic import Field
 
@@ -72,3 +72,32 @@ class AttackOptions(WithDataOptions):
         json_schema_extra={"when_none": "256"},
     )
     save_images: bool = Field(False, description="Save the adversarial images as 16-bit PNG files.")
+
+
+class AttackSettings(TypedDict, total=False):
+    """Further settings of :func:`advrad.attack`, for type checkers; see :class:`AttackOptions`.
+
+    Attributes:
+        steps: Steps of a single attack; None for 100, or 1000 queries of ``square``.
+        restarts: Number of random starts of a single attack.
+        eot: Number of noise draws averaged in each step of a single attack.
+        surrogate: Loss that a single attack maximises: ``score``, or another name from
+            :func:`advrad.attacks.objectives.available_objectives`.
+        noise: Whether the attacker knows the noise that the detector draws: ``unknown`` or ``known``.
+        gradients: Precision of the gradients, for detectors that offer a choice: ``auto``, ``float32`` or ``bfloat16``.
+        limit: Number of images, half of them normal; None for all.
+        seed: Seed for all random draws.
+        size_px: Side of the images in pixels, for detectors that take any size; None for 256. Tensors keep their size.
+        save_images: Whether the adversarial images are saved in the output folder.
+    """
+
+    steps: int | None
+    restarts: int
+    eot: int
+    surrogate: str
+    noise: Noise
+    gradients: Precision
+    limit: int | None
+    seed: int
+    size_px: int | None
+    save_images: bool

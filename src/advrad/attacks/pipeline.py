@@ -1,290 +1,342 @@
-"""Auditing from the command line: which images, which detector, which attacks; and what is written where."""
+"""Attack a detector on a data set: from the detector and the data to stored results."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
 
 import numpy as np
+import numpy.typing as npt
 
-from advrad.attacks import sanity_checks as checks
-from advrad.attacks import suite
-from advrad.attacks.evaluation import AttackPlan, AttackSpec, ImageSet, evaluate_robustness
-from advrad.attacks.objectives import available_objectives
-from advrad.attacks.options import AttackOptions
-from advrad.attacks.registry import ATTACKS, CONFINED
+from advrad.attacks import sanity_checks, suite
+from advrad.attacks.evaluation import ImageSet, evaluate_robustness
+from advrad.attacks.options import AttackOptions, AttackSettings
+from advrad.attacks.plan import AttackPlan, AttackSpec
+from advrad.attacks.registry import CONFINED
+from advrad.attacks.results import AttackResult, ChecksResult, CurvePoint, CurveResult
+from advrad.attacks.selection import requested_attacks
 from advrad.attacks.summary import summarize
-from advrad.attacks.threat import Threat
-from advrad.data.layouts import find_records
-from advrad.data.loading import load_images, load_masks
-from advrad.data.splits import sample_test_records
-from advrad.detectors.base import AnomalyDetector
-from advrad.detectors.loading import LoadedDetector
-from advrad.detectors.white_box import WhiteBoxAdvRAD
+from advrad.attacks.threat import Threat, radius_of
+from advrad.data.labelled import load_labelled
+from advrad.data.options import DataOptions
+from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsTwoPath
+from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
-from advrad.utils.files import make_folder, write_json, write_text
-from advrad.utils.precision import Precision, takes_bfloat16
+from advrad.utils.precision import Precision
 from advrad.utils.progress import SILENT, ProgressReporter
 
-DEFAULT_STEPS = {"square": 1000}
+if TYPE_CHECKING:
+    from advrad.data.labelled import DataSource
 
+#: Side of images for a detector that takes any size, in pixels.
+DEFAULT_SIZE_PX = 256
 
-def members_for(options: AttackOptions, detector: AnomalyDetector) -> tuple[AttackSpec, ...]:
-    """The attacks that are asked for.
-
-    Raises:
-        ConfigError: the attack, the budget or the surrogate is unknown.
-    """
-    name = options.attack
-    if name == "suite":
-        return suite.members_of(options.budget, tuple(detector.surrogates))
-    if name not in (*ATTACKS, "transfer"):
-        raise ConfigError(f"--attack {name}: is unknown; choose {', '.join((*ATTACKS, 'transfer', 'suite'))}")
-    if name != "transfer" and options.surrogate not in available_objectives(detector):
-        raise ConfigError(
-            f"--surrogate {options.surrogate}: is unknown here; choose {', '.join(available_objectives(detector))}"
-        )
-    steps = options.steps or DEFAULT_STEPS.get(name, 100)
-    attack = "pgd" if name == "transfer" else name
-    values = {"attack": attack, "surrogate": options.surrogate, "steps": steps, "transfer": name == "transfer"}
-    return (AttackSpec.parse(values | {"restarts": options.restarts, "eot": options.eot}),)
+_CONFINED_NOTE = "confined to a part of the ball: shows what such a perturbation can do, not how robust the detector is"
 
 
 @dataclass(frozen=True, eq=False)
 class AttackJob:
-    """Images and detector, ready for attacks.
+    """A detector and the images on which it is attacked.
 
     Attributes:
-        accused: the detector.
-        subjects: its images.
-        masks: (n, s, s) ground truth.
-        known: (n,) whether it is known.
-        category: the product.
+        detector: Detector, with its identity and model folder.
+        images: Images.
+        masks: Ground-truth masks, (n, h, w); None if there are none.
+        mask_known: Whether the mask of each image is known, (n,); None without masks.
+        category: Name of the product.
     """
 
-    accused: LoadedDetector
-    subjects: ImageSet
-    masks: np.ndarray[Any, np.dtype[np.bool_]]
-    known: np.ndarray[Any, np.dtype[np.bool_]]
+    detector: LoadedDetector
+    images: ImageSet
+    masks: npt.NDArray[np.bool_] | None
+    mask_known: npt.NDArray[np.bool_] | None
     category: str
 
 
-def prepare(accused: LoadedDetector, data: Path, options: AttackOptions) -> AttackJob:
-    """Load the images to attack, at the size at which the detector takes them.
+def attack(
+    detector: Any,
+    data: DataSource,
+    *,
+    norm: str = "linf",
+    eps: float | str = 2 / 255,
+    budget: str = "quick",
+    attack: str = "suite",
+    output: str | Path | None = None,
+    progress: ProgressReporter = SILENT,
+    source: Any = None,
+    options: DataOptions = DataOptions(),
+    **settings: Unpack[AttackSettings],
+) -> AttackResult:
+    """Measure how well a detector withstands adversarial attacks.
+
+    Every image is changed within the threat model so that its score moves towards the other class. The worst case over
+    all attacks counts, scored again on noise that no attack has seen.
+
+    Args:
+        detector: :class:`advrad.AdvRAD`, or anything that :func:`advrad.wrap` takes, or an
+            :class:`advrad.detectors.base.AnomalyDetector`, or a :class:`advrad.detectors.loading.LoadedDetector`.
+        data: Test images of both classes: a folder, ``FILE.py:NAME``, a datamodule, or a pair of images, (n, c, h, w)
+            in [0, 1], and labels, (n,), 0 for normal and 1 for anomalous.
+        norm: Norm of the threat model: ``linf`` or ``l2``.
+        eps: Radius for pixel values in [0, 1]: a number, or a fraction such as ``"2/255"``.
+        budget: Effort of the suite: ``quick``, ``standard`` or ``full``.
+        attack: ``suite``, ``pgd``, ``apgd``, ``square``, ``transfer``, ``lowfrequency`` or ``patch``.
+        output: Folder for the result; a run that was interrupted is resumed there. None stores the result in the model
+            folder of a ``LoadedDetector``, and nowhere for other detectors.
+        progress: Receives the number of images that are finished.
+        source: Detector whose gradients the attack ``transfer`` uses.
+        options: How image files are found and read.
+        settings: Further settings, see :class:`advrad.attacks.options.AttackSettings`.
+
+    Returns:
+        The figures, the results of all images, and reasons to distrust them.
 
     Raises:
-        DataError: an image cannot be read, or one kind is missing.
+        ConfigError: An option is unknown or does not fit the detector.
+        DataError: The data cannot be used.
+        DetectorError: The detector's output is not valid.
+        OutputError: The output folder cannot be written, or holds another run.
+
+    Example:
+        >>> import advrad, torch
+        >>> images = 0.5 * torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> images[4:, :, 4:8, 4:8] = 1.0  # bright spots
+        >>> detector = advrad.wrap(lambda images: images.amax((1, 2, 3)), deterministic=True)
+        >>> attacked = advrad.attack(detector, (images, [0] * 4 + [1] * 4), attack="pgd", eps="8/255", steps=5)
+        >>> attacked.clean_auroc, attacked.robust_auroc
+        (1.0, 1.0)
     """
-    dataset = find_records(data, options.data)
-    size_px = accused.detector.size_px or options.size_px or 256
-    records = sample_test_records(dataset.records, options.limit, options.seed)
-    stack = load_images(records, size_px, options.data)
-    masks, known = load_masks(stack.records, size_px, options.data)
-    labels = np.array([record.label for record in stack.records], dtype=np.int64)
-    names = tuple(record.path.relative_to(dataset.root).as_posix() for record in stack.records)
-    subjects = ImageSet(stack.batch(slice(None)), labels, names)
-    return AttackJob(accused, subjects, masks, known, dataset.category)
+    fields = {"data": options, "attack": attack, "norm": norm, "eps": str(eps), "budget": budget}
+    asked = AttackOptions.parse(fields | settings)
+    loaded = to_loaded(detector)
+    job = prepare(loaded, data, asked)
+    source_detector = None if source is None else to_loaded(source).detector
+    if output is not None or loaded.folder is not None:
+        folder = None if output is None else Path(output)
+        return run_attack(job, asked, folder, source=source_detector, progress=progress)
+    if asked.save_images:
+        raise ConfigError("needs an output folder; name one", option="save_images")
+    with TemporaryDirectory(prefix="advrad-") as temporary:
+        result = run_attack(job, asked, Path(temporary), source=source_detector, progress=progress)
+    return replace(result, folder=None)
 
 
-def attack(
-    case: AttackJob,
+def prepare(detector: LoadedDetector, data: DataSource, options: AttackOptions) -> AttackJob:
+    """Load the images to attack, at the size at which the detector takes them.
+
+    Args:
+        detector: Detector.
+        data: Test images of both classes, see :func:`attack`.
+        options: Options of the attack.
+
+    Raises:
+        DataError: An image cannot be read, a class is missing, or tensors have a size that the detector does not take.
+    """
+    size_px = detector.detector.size_px or options.size_px or DEFAULT_SIZE_PX
+    found = load_labelled(data, size_px, options.data, options.limit, options.seed)
+    if not isinstance(detector.detector, SupportsTwoPath):  # which takes images of any size
+        found.check_size(detector.detector.size_px)
+    images = ImageSet(found.images, found.labels, found.names)
+    return AttackJob(detector, images, found.masks, found.mask_known, found.category)
+
+
+def run_attack(
+    job: AttackJob,
     options: AttackOptions,
     folder: Path | None = None,
     *,
     source: AnomalyDetector | None = None,
     progress: ProgressReporter = SILENT,
-) -> dict[str, Any]:
-    """Attack, look for reasons to distrust the result, and write both down.
+) -> AttackResult:
+    """Attack a detector, look for reasons to distrust the result, and store both.
 
     Args:
-        case: detector and images.
-        options: of the attack.
-        folder: of the rows and the result; None for one inside the model folder, whose name tells the plan.
-        source: the detector whose gradients a transfer attack follows.
-        progress: Receives the progress.
+        job: Detector and images.
+        options: Options of the attack.
+        folder: Folder for the result; None for one inside the model folder, named after the plan.
+        source: Detector whose gradients a transfer attack uses.
+        progress: Receives the number of images that are finished.
 
     Returns:
-        As :func:`advrad.attacks.summary.summarize`, and ``attack``, ``members``, ``flags``, ``folder``, ``category``;
-        with a suite its ``budget`` and ``suite_version``. The same lies in ``result.json``, and
-        the rows in ``rows.jsonl``.
+        The result, which is also stored in ``result.json`` and ``rows.jsonl``.
 
     Raises:
-        UserError: an option does not fit, the detector answers with no score, or the folder cannot be written.
+        UserError: An option does not fit, the detector's output is not valid, or the folder cannot be written.
     """
     from accelerate import PartialState
 
     state = PartialState()
-    detector = case.accused.detector
-    climbed = _climbed(detector, options.gradients)
+    detector = job.detector.detector
+    gradient_detector = _with_gradient_precision(detector, options.gradients)
     plan = AttackPlan(
         threat=Threat.of(options.norm, options.eps),
-        members=members_for(options, detector),
+        attacks=requested_attacks(options, detector),
         seed=options.seed,
         noise=options.noise,
-        arithmetic="float32" if climbed is detector else "bfloat16",
+        gradient_precision=_gradient_precision(gradient_detector),
     )
-    folder = folder or _home(case, options, plan)
-    make_folder(folder)
-    audit = evaluate_robustness(
+    folder = folder or _result_folder(job, options, plan)
+    found = evaluate_robustness(
         detector,
-        case.subjects,
+        job.images,
         plan,
         folder,
-        climbed=climbed,
+        gradient_detector=gradient_detector,
         source=source,
-        identity=case.accused.identity,
+        identity=job.detector.identity,
         save_images=options.save_images,
         process=(state.process_index, state.num_processes),
         progress=progress,
         wait=state.wait_for_everyone,
     )
-    flags = checks.check_detector(detector, case.subjects.few, options.seed, max(m.eot for m in audit.members))
-    flags += checks.check_audit(audit)
-    result: dict[str, Any] = {"attack": options.attack}
-    if options.attack == "suite":
-        result |= {"budget": options.budget, "suite_version": suite.VERSION}
-    if options.attack in CONFINED:
-        result["note"] = (
-            "confined to a part of the ball: says what such a change can do, not how robust the detector is"
-        )
-    result |= summarize(audit, detector.threshold, case.masks, case.known)
-    result |= {
-        "members": [member.name for member in audit.members],
-        "flags": [asdict(flag) for flag in flags],
-        "category": case.category,
-        "folder": str(folder),
-        "versions": versions(),
-    }
+    eot = max(spec.eot for spec in found.attacks)
+    flags = sanity_checks.check_detector(detector, job.images.examples, options.seed, eot)
+    flags += sanity_checks.check_result(found)
+    of_suite = options.attack == "suite"
+    result = AttackResult(
+        **vars(summarize(found, detector.threshold, job.masks, job.mask_known)),
+        attack=options.attack,
+        budget=options.budget if of_suite else None,
+        suite_version=suite.VERSION if of_suite else None,
+        note=_CONFINED_NOTE if options.attack in CONFINED else None,
+        attacks=tuple(spec.name for spec in found.attacks),
+        flags=tuple(flags),
+        category=job.category,
+        folder=folder,
+        versions=versions(),
+        rows=found.rows,
+    )
     if state.is_main_process:
-        write_text(folder / "rows.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in audit.rows))
-        write_json(folder / "result.json", result)
+        result.save(folder)
     return result
 
 
-def _climbed(detector: AnomalyDetector, gradients: Precision) -> AnomalyDetector:
-    """The detector whose gradients an attack follows: itself, or the same in bfloat16.
+def _with_gradient_precision(detector: AnomalyDetector, precision: Precision) -> AnomalyDetector:
+    """The detector with another precision of its gradients; the detector itself if that changes nothing.
 
     Raises:
-        ConfigError: bfloat16 is asked of a detector that is not ours.
+        ConfigError: The detector does not offer bfloat16.
     """
-    if isinstance(detector, WhiteBoxAdvRAD):
-        bf16 = takes_bfloat16(gradients, detector.detector.device)
-        return detector.in_arithmetic("bfloat16") if bf16 else detector
-    if gradients == "bfloat16":
-        raise ConfigError("--gradients bfloat16: only our own detectors offer it; leave the option out")
+    if isinstance(detector, SupportsGradientPrecision):
+        other = detector.with_gradient_precision(precision)
+        return detector if _gradient_precision(other) == detector.gradient_precision else other
+    if precision == "bfloat16":
+        raise ConfigError("only AdvRAD detectors offer it; leave it out", option="gradients", value=precision)
     return detector
 
 
-def _home(case: AttackJob, options: AttackOptions, plan: AttackPlan) -> Path:
-    """A folder of its own for every plan and choice of images."""
-    told: list[object] = [plan.model_dump(mode="json"), case.subjects.names, case.accused.identity]
+def _gradient_precision(detector: AnomalyDetector) -> Literal["float32", "bfloat16"]:
+    return detector.gradient_precision if isinstance(detector, SupportsGradientPrecision) else "float32"
+
+
+def _result_folder(job: AttackJob, options: AttackOptions, plan: AttackPlan) -> Path:
+    """A folder for each plan and choice of images, inside the model folder."""
     label = f"{options.attack}-{options.norm}-{options.eps.replace('/', '-')}"
-    return case.accused.place("attacks", label, told)
+    return job.detector.result_folder(
+        "attacks", label, [plan.model_dump(mode="json"), job.images.names, job.detector.identity]
+    )
 
 
-def check(
-    case: AttackJob, options: AttackOptions, folder: Path | None = None, *, progress: ProgressReporter = SILENT
-) -> dict[str, Any]:
-    """Make every check, also those that take attacks of their own.
+def run_checks(
+    job: AttackJob, options: AttackOptions, folder: Path | None = None, *, progress: ProgressReporter = SILENT
+) -> ChecksResult:
+    """Make all sanity checks, including those that run attacks of their own.
 
-    Arguments as :func:`attack`; of the options only threat, eot, steps and seed matter.
+    Args:
+        job: Detector and images.
+        options: Options; only threat model, eot, steps and seed are used.
+        folder: Folder for the result; None for one inside the model folder.
+        progress: Receives the number of attacks that are finished.
 
     Returns:
-        ``flags`` and ``auroc``, the AUROC that each rung of the ladder left.
+        The result, which is also stored in ``checks.json``.
+
+    Raises:
+        UserError: An option does not fit, the detector's output is not valid, or the folder cannot be written.
     """
     threat = Threat.of(options.norm, options.eps)
-    detector = case.accused.detector
+    detector = job.detector.detector
     if folder is None:
-        plan = AttackPlan(threat=threat, members=(AttackSpec(attack="pgd"),), seed=options.seed)
-        folder = _home(case, options.model_copy(update={"attack": "checks"}), plan)
-    flags = checks.check_detector(detector, case.subjects.few, options.seed, options.eot)
-    more, areas = checks.check_ladder(
+        plan = AttackPlan(threat=threat, attacks=(AttackSpec(attack="pgd"),), seed=options.seed)
+        folder = _result_folder(job, options.model_copy(update={"attack": "checks"}), plan)
+    flags = sanity_checks.check_detector(detector, job.images.examples, options.seed, options.eot)
+    more, areas = sanity_checks.check_escalation(
         detector,
-        case.subjects,
+        job.images,
         threat,
         folder,
         seed=options.seed,
         steps=options.steps or 20,
         eot=options.eot,
-        identity=case.accused.identity,
+        identity=job.detector.identity,
         progress=progress,
     )
     flags += [flag for flag in more if flag not in flags]
-    result = {"flags": [asdict(flag) for flag in flags], "auroc": areas, "pictures": len(case.subjects.names)}
-    write_json(folder / "checks.json", result)
+    result = ChecksResult(flags=tuple(flags), auroc=areas, n_images=len(job.images.names))
+    result.save(folder)
     return result
 
 
 Axis = Literal["eps", "steps", "eot", "restarts"]
-AXES: tuple[Axis, ...] = ("eps", "steps", "eot", "restarts")
+AXES: tuple[Axis, ...] = get_args(Axis)
 
 
-def curve(
-    case: AttackJob,
+def run_curve(
+    job: AttackJob,
     options: AttackOptions,
     over: str,
     values: Sequence[str],
     folder: Path | None = None,
     *,
     progress: ProgressReporter = SILENT,
-) -> dict[str, Any]:
-    """Attack again and again with more of one thing.
+) -> CurveResult:
+    """Attack with several values of one parameter.
 
     Args:
-        case: detector and images.
-        options: of the attack; a suite has no steps, eot or restarts to vary.
-        over: a name from :data:`AXES`.
-        values: as typed.
-        folder: for all attacks; None for one inside the model folder.
-        progress: Receives the progress.
-
-    Returns:
-        ``over``, and ``points``: for each value the figures that matter.
+        job: Detector and images.
+        options: Options of the attack; the suite has no steps, eot or restarts to vary.
+        over: Parameter that is varied, from :data:`AXES`.
+        values: Values of the parameter: whole numbers, or for ``eps`` numbers or fractions such as ``2/255``.
+        folder: Folder for the results of all attacks; None for one folder each inside the model folder.
+        progress: Receives the number of attacks that are finished.
 
     Raises:
-        ConfigError: the axis or a value is unknown.
+        ConfigError: The parameter or a value is unknown.
     """
     if over not in AXES:
-        raise ConfigError(f"--over {over}: is unknown; choose {', '.join(AXES)}")
+        raise ConfigError(f"is unknown; choose {', '.join(AXES)}", option="over", value=over)
     if over != "eps" and options.attack == "suite":
-        raise ConfigError(f"--over {over}: a suite has none of its own; name an attack, such as --attack pgd")
-    variants = []
-    for value in values:  # all, before minutes are spent on the first
-        variants.append(AttackOptions.parse(options.model_dump() | {over: value}, f"--values {value}"))
-        try:
-            Threat.of(options.norm, variants[-1].eps)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace("--eps", "--values", 1)) from None
+        raise ConfigError("the suite has fixed ones; choose a single attack, such as pgd", option="over", value=over)
+    # All values are checked before the first attack begins.
+    variants = [_variant(options, over, value) for value in values]
     points = []
-    for index, (value, varied) in enumerate(zip(values, variants, strict=True)):
-        place = None if folder is None else folder / f"{over}-{value.replace('/', '-')}"
-        result = attack(case, varied, place)
-        kept = (
-            "robust_auroc",
-            "robust_auroc_ci",
-            "robust_tpr",
-            "robust_fpr",
-            "gradients",
-            "seconds",
-            "flags",
-            "folder",
-        )
-        number = result["eps"] if over == "eps" else int(value)
-        points.append({"value": number, "typed": value, **{name: result[name] for name in kept}})
-        progress.update(index + 1, len(values))
-    return {
-        "over": over,
-        "attack": options.attack,
-        "norm": options.norm,
-        "eps": options.eps,
-        "noise": options.noise,
-        "category": case.category,
-        "clean_auroc": result["clean_auroc"],
-        "n_good": result["n_good"],
-        "n_defect": result["n_defect"],
-        "points": points,
-    }
+    for done, (given, (value, varied)) in enumerate(zip(values, variants, strict=True)):
+        place = None if folder is None else folder / f"{over}-{given.replace('/', '-')}"
+        points.append(CurvePoint(value=value, given=given, result=run_attack(job, varied, place)))
+        progress.update(done + 1, len(values))
+    return CurveResult(
+        over=over,
+        attack=options.attack,
+        norm=options.norm,
+        eps=options.eps,
+        noise=options.noise,
+        category=job.category,
+        points=tuple(points),
+    )
+
+
+def _variant(options: AttackOptions, over: str, value: str) -> tuple[float, AttackOptions]:
+    """One value of a curve as a number, and the options with it.
+
+    Raises:
+        ConfigError: The value is not valid.
+    """
+    if over == "eps":
+        return radius_of(value, options.norm, "values"), options.model_copy(update={"eps": value})
+    if not (value.isdecimal() and int(value) > 0):
+        raise ConfigError("must be a whole number above 0", option="values", value=value)
+    return int(value), options.model_copy(update={over: int(value)})

@@ -9,7 +9,7 @@ from advrad.attacks.patch_attack import patch
 from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.square_attack import square
 
-#: By name. The contract tests run over every row.
+#: All attacks by name. The contract tests run over every one.
 ATTACKS: dict[str, Attack] = {
     "pgd": pgd,
     "apgd": apgd,
@@ -17,7 +17,7 @@ ATTACKS: dict[str, Attack] = {
     "lowfrequency": lowfrequency,
     "patch": patch,
 }
-#: Those that ask for scores only.
+#: Attacks that use scores only.
 WITHOUT_GRADIENTS = frozenset({"square"})
-#: Those confined to a part of the ball: they are reported apart, for what they say of the world, not as a worst case.
+#: Attacks confined to a part of the ball. They show what such a perturbation can do, not the worst case.
 CONFINED = frozenset({"lowfrequency", "patch"})

@@ -1,7 +1,7 @@
-"""Distrust of an audit's result: signs that an attack was weaker than it looks, in words.
+"""Sanity checks of attack results: signs that an attack was weaker than it looks.
 
-A high figure may mean a robust detector, or gradients that lead nowhere. Each check here looks for one way of fooling
-oneself, and says what it saw. A detector that passes them all is not proven robust.
+A high AUROC under attack may mean a robust detector, or gradients that are useless to the attack. Each check looks for
+one such cause and describes what it found. Passing all of them does not prove that a detector is robust.
 """
 
 from __future__ import annotations
@@ -16,161 +16,166 @@ import torch
 from torch import Tensor
 
 from advrad import metrics
-from advrad.attacks.evaluation import AGREEMENT, AttackPlan, AttackSpec, ImageSet, RobustnessResult, evaluate_robustness
+from advrad.attacks.evaluation import ImageSet, RobustnessResult, evaluate_robustness
+from advrad.attacks.plan import AttackPlan, AttackSpec
 from advrad.attacks.registry import WITHOUT_GRADIENTS
+from advrad.attacks.selection import AGREEMENT
 from advrad.attacks.threat import Threat
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.probing import ProbedProperties, gradient_of, probe, validated_output
 from advrad.utils.compat import TorchDispatchMode
 from advrad.utils.progress import SILENT, ProgressReporter
-from advrad.utils.seeding import seed_of
+from advrad.utils.seeding import generator_for, seed_of
 
-#: Of a wrong gradient: the slopes that it promises and those that are there differ by more than this share.
+#: A gradient is wrong where the slope that it predicts differs from the measured one by more than this share.
 _MISMATCH = 0.2
-#: An attack of this size should leave nothing of any detector.
+#: A perturbation of this size should defeat any detector: the AUROC should be at most the second number.
 _HUGE = 64 / 255
 _HUGE_AUROC = 0.1
-#: Differences in AUROC below this are not talked about.
+#: Differences in AUROC below this are ignored.
 _SLACK = 0.01
-#: Differences in score below this share of the scores' spread are rounding.
+#: Differences in score below this share of the scores' standard deviation are rounding.
 _ROUNDING = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """One reason for distrust.
+    """One reason to distrust a result.
 
     Attributes:
-        name: short, fixed.
-        words: what was seen, and what it means.
+        name: Short, fixed name of the reason.
+        words: Description: what was found and what it means.
     """
 
     name: str
     words: str
 
 
-class _Dice(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes whether anything random is computed from another source than the one that began with a seed."""
+class _RandomnessMonitor(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Records whether any random operation uses another generator than the one that began with a seed."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seed = seed
-        self.thrown: bool = False
+        self.found: bool = False
 
     def __torch_dispatch__(  # type: ignore[no-untyped-def]
         self, function, types, args=(), kwargs=None
     ) -> Any:
         kwargs = kwargs or {}
         if torch.Tag.nondeterministic_seeded in function.tags:
-            source = kwargs.get("generator")  # another object by now, but it still knows its seed
-            self.thrown |= source is None or source.initial_seed() != self.seed
+            source = kwargs.get("generator")  # a copy, which still knows its first seed
+            self.found |= source is None or source.initial_seed() != self.seed
         return function(*args, **kwargs)
 
 
 def draws_noise(detector: AnomalyDetector, images: Tensor) -> bool:
-    """Whether a detector draws from another source than its generator for these images, whatever becomes of it."""
+    """Whether a detector uses another source of randomness than its generator, even if the score does not change."""
     seed = seed_of("dice")
-    dice = _Dice(seed)
-    with dice, torch.no_grad():
+    monitor = _RandomnessMonitor(seed)
+    with monitor, torch.no_grad():
         detector.infer(images, torch.Generator().manual_seed(seed))
-    return dice.thrown
+    return monitor.found
 
 
 def check_detector(detector: AnomalyDetector, images: Tensor, seed: int = 0, eot: int = 1) -> list[Flag]:
-    """What can be seen without an attack.
+    """Make the checks that need no attack.
 
     Args:
-        detector: under audit.
-        images: (b, c, h, w) in [0, 1], a few are enough.
-        seed: of noise and directions.
-        eot: calls of the detector that the attack averages.
+        detector: Detector.
+        images: A few images, (b, c, h, w), in [0, 1].
+        seed: Seed of noise and directions.
+        eot: Number of noise draws that the attack averages.
     """
-    traits = probe(detector, images)
-    return [*_check_randomness(detector, images[:1], traits), *_check_gradients(detector, images, traits, seed, eot)]
+    properties = probe(detector, images)
+    return [
+        *_check_randomness(detector, images[:1], properties),
+        *_check_gradients(detector, images, properties, seed, eot),
+    ]
 
 
-def _check_randomness(detector: AnomalyDetector, images: Tensor, traits: ProbedProperties) -> Iterator[Flag]:
-    if detector.deterministic and not traits.deterministic:
+def _check_randomness(detector: AnomalyDetector, images: Tensor, properties: ProbedProperties) -> Iterator[Flag]:
+    if detector.deterministic and not properties.deterministic:
         yield Flag(
             "undeclared randomness",
-            "the detector says it is deterministic, but the same image got two scores: an attack that averages over"
-            " no noise is too weak",
+            "the detector declares that it is deterministic, but the same image got two scores: an attack that does not"
+            " average over noise is too weak",
         )
     first, again = (validated_output(detector, images, torch.Generator().manual_seed(1)).scores for _ in range(2))
     if not torch.equal(first, again):
         yield Flag(
             "randomness of its own",
-            "the same image on the same noise got two scores: the detector draws from a source that nobody seeds, so"
-            " no result can be repeated",
+            "the same image with the same noise got two scores: the detector uses a source of randomness that cannot be"
+            " seeded, so no result can be reproduced",
         )
-    if traits.deterministic and draws_noise(detector, images):
+    if properties.deterministic and draws_noise(detector, images):
         yield Flag(
             "reseeded inside",
-            "the detector draws noise, yet the generator it was given changes nothing: it reseeds inside the score, so"
-            " its noise is fixed, an attacker may know it, and its figure says nothing of other noise",
+            "the detector draws noise, but the given generator changes nothing: it sets a seed inside the score, so its"
+            " noise is fixed, an attacker may know it, and the result does not hold for other noise",
         )
 
 
 def _check_gradients(
-    detector: AnomalyDetector, images: Tensor, traits: ProbedProperties, seed: int, eot: int
+    detector: AnomalyDetector, images: Tensor, properties: ProbedProperties, seed: int, eot: int
 ) -> Iterator[Flag]:
-    if not traits.differentiable:
+    if not properties.differentiable:
         yield Flag(
             "no gradient",
-            f"no gradient reaches the image ({traits.why_not}): only attacks by score were made, which find far less"
-            " than gradients do",
+            f"no gradient reaches the image ({properties.why_not}): only attacks that query scores were run, which find"
+            " far less than attacks with gradients",
         )
         return
-    # In general position: where many values are equal, as in a flat or overexposed place, a maximum has kinks.
-    draws = torch.Generator().manual_seed(seed_of(seed, "jitter"))
+    # Random offsets: where many values are equal, as in a flat or overexposed area, a maximum is not differentiable.
+    draws = generator_for(seed, "jitter")
     images = (images * 253 + 2 * torch.rand(images.shape, generator=draws).to(images)) / 255
     gradient = gradient_of(detector, images, seed_of(seed, "gradient"))
     if not bool(torch.isfinite(gradient).all()):
-        yield Flag("gradient is no number", "the gradient holds NaN or infinity: the attack goes nowhere from there")
+        yield Flag("gradient is no number", "the gradient holds NaN or infinity: an attack cannot use it")
         return
-    dead = gradient.flatten(1).abs().amax(1) == 0
-    if bool(dead.any()):
+    zero = gradient.flatten(1).abs().amax(1) == 0
+    if bool(zero.any()):
         yield Flag(
             "zero gradient",
-            f"of {len(images)} images {int(dead.sum())} have a gradient of exactly 0: the score is saturated, rounded"
-            " or cut off from the image, and the attack cannot see where to go",
+            f"{int(zero.sum())} of {len(images)} images have a gradient of exactly 0: the score is saturated, rounded"
+            " or detached from the image, and an attack finds no direction",
         )
-    alive = ~dead
-    if bool(alive.any()):
-        yield from _check_slopes(detector, images[alive], gradient[alive], seed)
-        yield from _check_rounding(detector, images[alive], gradient[alive], seed)
-        if traits.agreement * eot < AGREEMENT:
+    nonzero = ~zero
+    if bool(nonzero.any()):
+        yield from _check_slopes(detector, images[nonzero], gradient[nonzero], seed)
+        yield from _check_rounding(detector, images[nonzero], gradient[nonzero], seed)
+        if properties.agreement * eot < AGREEMENT:
             yield Flag(
                 "noisy gradient",
-                f"gradients of two noise draws agree to {traits.agreement:.2f} only (1 is the same direction), and"
-                f" {eot} {'draw is' if eot == 1 else 'draws are'} averaged: the randomness is not covered; raise"
-                " --eot until the figure stops falling",
+                f"gradients of two noise draws agree to {properties.agreement:.2f} only (1 is the same direction), and"
+                f" {eot} {'draw is' if eot == 1 else 'draws are'} averaged: attacks are too weak; average more draws"
+                " (eot) until the AUROC stops falling",
             )
 
 
 def _check_slopes(detector: AnomalyDetector, images: Tensor, gradient: Tensor, seed: int) -> Iterator[Flag]:
-    """Compare the slope that the gradient promises with the one that is there, along the gradient itself.
+    """Compare the slope that the gradient predicts with the measured slope, along the gradient itself.
 
-    Of several lengths the one that fits best counts: short steps drown in rounding, long ones leave the tangent.
+    The best fit over several step lengths counts: short steps are lost in rounding, long ones leave the tangent.
     """
     noise = seed_of(seed, "gradient")
 
     def scores(at: Tensor) -> Tensor:
-        # With gradients on: the arithmetic may be another one without.
+        # With gradients enabled: without, a detector may use another precision.
         return detector.infer(at.detach(), torch.Generator().manual_seed(noise)).scores.detach().double()
 
-    draws = torch.Generator().manual_seed(seed_of(seed, "directions"))
+    draws = generator_for(seed, "directions")
     dense = torch.randn(images.shape, generator=draws).to(images)
-    # Uphill, and uphill mixed with what is not: a gradient of the wrong length or of half the way shows in one of them.
+    # Along the gradient, and along mixtures with a random direction: a wrong length, or a missing part, shows in one.
     unit = gradient / gradient.flatten(1).norm(dim=1)[:, None, None, None]
     random = dense / dense.flatten(1).norm(dim=1)[:, None, None, None]
     worst = np.zeros(len(images))
     for direction in (unit, unit + random, unit - random):
-        promised = (gradient * direction).flatten(1).sum(1).double()
+        predicted = (gradient * direction).flatten(1).sum(1).double()
         best = np.full(len(images), np.inf)
         for length in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1):
             rise = (scores(images + length * direction) - scores(images - length * direction)) / (2 * length)
-            error = ((rise - promised).abs() / promised.abs().clamp_min(1e-30)).cpu().numpy()
+            error = ((rise - predicted).abs() / predicted.abs().clamp_min(1e-30)).cpu().numpy()
             best = np.minimum(best, error)
         worst = np.maximum(worst, best)
     wrong = worst > _MISMATCH
@@ -178,13 +183,13 @@ def _check_slopes(detector: AnomalyDetector, images: Tensor, gradient: Tensor, s
         yield Flag(
             "gradient mismatch",
             f"on {int(wrong.sum())} of {len(images)} images the score does not change as its gradient says (off by"
-            f" {np.median(worst[wrong]):.0%}): something is detached, rounded or recomputed on the way, and the attack"
-            " follows a gradient that is not the score's",
+            f" {np.median(worst[wrong]):.0%}): something is detached or rounded before the score, and an attack follows"
+            " a wrong gradient",
         )
 
 
 def _check_rounding(detector: AnomalyDetector, images: Tensor, gradient: Tensor, seed: int) -> Iterator[Flag]:
-    """Move single values, those that matter most, by far less than a level of 8 bits: the score must move, too."""
+    """Change single values, those with the largest gradient, by far less than an 8-bit level: the score must change."""
     noise = seed_of(seed, "gradient")
     step, still, moved = 2e-4, 0, 0
     for image, slopes in zip(images, gradient, strict=True):
@@ -201,48 +206,48 @@ def _check_rounding(detector: AnomalyDetector, images: Tensor, gradient: Tensor,
             ).double()
             for sign in (1, -1)
         )
-        promised = 2 * step * slopes.flatten()[places].abs().double()
-        # Below this float32 itself stands still.
-        visible = promised > 100 * torch.finfo(torch.float32).eps * up.abs()
+        predicted = 2 * step * slopes.flatten()[places].abs().double()
+        # Below this, float32 itself does not change.
+        visible = predicted > 100 * torch.finfo(torch.float32).eps * up.abs()
         still += int(((up == down) & visible).sum())
         moved += int(((up != down) & visible).sum())
     if still > moved:
         yield Flag(
             "rounded inside",
-            f"moving a pixel by a twentieth of an 8-bit level left the score exactly where it was in {still} of"
-            f" {still + moved} cases: the detector rounds its input, so gradients do not tell of small changes",
+            f"changing a value by a twentieth of an 8-bit level left the score exactly as it was in {still} of"
+            f" {still + moved} cases: the detector rounds its input, so gradients do not describe small changes",
         )
 
 
-def check_audit(audit: RobustnessResult) -> list[Flag]:
-    """What an audit's own rows tell."""
+def check_result(result: RobustnessResult) -> list[Flag]:
+    """Check the results of the images themselves."""
     flags = []
-    eps = audit.plan.threat.eps
-    outside = [row for row in audit.rows if row.distance > eps * (1 + 1e-4) + 1e-7]
+    eps = result.plan.threat.eps
+    outside = [row for row in result.rows if row.distance > eps * (1 + 1e-4) + 1e-7]
     if outside:
         furthest = max(row.distance for row in outside)
         words = f"{len(outside)} images were changed by more than eps, up to {furthest:.4g}"
         flags.append(Flag("outside the ball", words))
     if eps == 0:
-        spread = float(np.std([row.clean for row in audit.rows])) + 1e-12
-        moved = [row for row in audit.rows if abs(row.worst - row.clean) > _ROUNDING * spread]
+        spread = float(np.std([row.clean for row in result.rows])) + 1e-12
+        moved = [row for row in result.rows if abs(row.worst - row.clean) > _ROUNDING * spread]
         if moved:
             flags.append(Flag("eps 0 is not clean", f"at eps 0 the scores of {len(moved)} images changed"))
-    flags += _check_black_box(audit)
+    flags += _check_black_box(result)
     return flags
 
 
-def _check_black_box(audit: RobustnessResult) -> list[Flag]:
-    """Whether asking for scores alone found more than following gradients did."""
-    blind = {member.name for member in audit.members if member.attack in WITHOUT_GRADIENTS}
-    seeing = {member.name for member in audit.members} - blind
-    if not seeing or not blind:
+def _check_black_box(result: RobustnessResult) -> list[Flag]:
+    """Check whether queries of the score found more than gradients did."""
+    queries = {attack.name for attack in result.attacks if attack.attack in WITHOUT_GRADIENTS}
+    with_gradients = {attack.name for attack in result.attacks} - queries
+    if not with_gradients or not queries:
         return []
     wins = total = 0
-    for row in audit.rows:
+    for row in result.rows:
         sign = 1 if row.label == 0 else -1
-        ours = [sign * value for name, value in row.scores.items() if name in seeing]
-        theirs = [sign * value for name, value in row.scores.items() if name in blind]
+        ours = [sign * value for name, value in row.scores.items() if name in with_gradients]
+        theirs = [sign * value for name, value in row.scores.items() if name in queries]
         if ours and theirs:
             total += 1
             wins += max(theirs) > max(ours) + 0.05 * abs(max(ours) - sign * row.clean)
@@ -250,16 +255,41 @@ def _check_black_box(audit: RobustnessResult) -> list[Flag]:
         return [
             Flag(
                 "black box wins",
-                f"on {wins} of {total} images Square, which sees scores only, found worse than the gradients did:"
-                " they mislead, and the figure is void",
+                f"on {wins} of {total} images Square, which uses scores only, found a worse case than the gradients"
+                " did: the gradients are misleading, and the result does not count",
             )
         ]
     return []
 
 
-def check_ladder(
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One attack of the escalation: the name of its AUROC, its threat model and its attacks."""
+
+    name: str
+    threat: Threat
+    attacks: tuple[AttackSpec, ...]
+
+
+def _escalation(threat: Threat, steps: int, eot: int) -> tuple[_Run, ...]:
+    """Attacks from the weakest to the strongest, and one with queries of the score."""
+    short = AttackSpec(attack="pgd", steps=steps, eot=eot)
+    long = AttackSpec(attack="pgd", steps=4 * steps, eot=eot)
+    square = AttackSpec(attack="square", steps=2 * steps)
+    largest = 1.0 if threat.norm == "linf" else np.inf
+    return (
+        _Run("eps 0", Threat(norm=threat.norm, eps=0.0), (short,)),
+        _Run("eps", threat, (short,)),
+        _Run("eps, 4 x the steps", threat, (long,)),
+        _Run("4 x eps", Threat(norm=threat.norm, eps=min(4 * threat.eps, largest)), (short,)),
+        _Run("eps 64/255", Threat(norm="linf", eps=_HUGE), (long,)),
+        _Run("eps, Square too", threat, (short, square)),
+    )
+
+
+def check_escalation(
     detector: AnomalyDetector,
-    subjects: ImageSet,
+    images: ImageSet,
     threat: Threat,
     folder: Path,
     *,
@@ -269,77 +299,51 @@ def check_ladder(
     identity: str = "",
     progress: ProgressReporter = SILENT,
 ) -> tuple[list[Flag], dict[str, float]]:
-    """Attack with more and less of everything: more must never help the defender, and enough must leave nothing.
+    """Attack with rising strength: a stronger attack must not find less, and a huge perturbation must succeed.
 
     Args:
-        detector: under audit.
-        subjects: images of both kinds; a dozen are enough.
-        threat: of the audit.
-        folder: for the rows.
-        seed: of everything.
-        steps: of the weaker attack; the stronger has four times as many.
-        eot: calls averaged.
-        identity: of the detector.
-        progress: Receives the progress.
+        detector: Detector.
+        images: Images of both classes; a dozen are enough.
+        threat: Threat model.
+        folder: Folder for the results of the attacks.
+        seed: Seed for all random draws.
+        steps: Steps of the weaker attacks; the stronger ones take four times as many.
+        eot: Number of noise draws that are averaged.
+        identity: Digest of the detector.
+        progress: Receives the number of attacks that are finished.
 
     Returns:
-        The flags, and the AUROC of every run by its name.
+        The flags, and the AUROC under each attack by its name.
     """
-    surrogate = "score"
-    member = AttackSpec(attack="pgd", surrogate=surrogate, steps=steps, eot=eot)
-    longer = AttackSpec(attack="pgd", surrogate=surrogate, steps=4 * steps, eot=eot)
-    square = AttackSpec(attack="square", surrogate=surrogate, steps=2 * steps)
-    huge = Threat(norm="linf", eps=_HUGE)
-    grid: list[tuple[str, Threat, tuple[AttackSpec, ...]]] = [
-        ("eps 0", Threat(norm=threat.norm, eps=0.0), (member,)),
-        ("eps", threat, (member,)),
-        ("eps, 4 x the steps", threat, (longer,)),
-        (
-            "4 x eps",
-            Threat(norm=threat.norm, eps=min(4 * threat.eps, 1.0 if threat.norm == "linf" else np.inf)),
-            (member,),
-        ),
-        ("eps 64/255", huge, (longer,)),
-        ("eps, Square too", threat, (member, square)),
-    ]
     flags: list[Flag] = []
     areas: dict[str, float] = {}
-    for index, (name, model, members) in enumerate(grid):
-        audit = evaluate_robustness(
-            detector,
-            subjects,
-            AttackPlan(threat=model, members=members, seed=seed),
-            folder / f"ladder-{index}",
-            identity=identity,
-        )
-        flags += check_audit(audit)
+    runs = _escalation(threat, steps, eot)
+    for index, run in enumerate(runs):
+        plan = AttackPlan(threat=run.threat, attacks=run.attacks, seed=seed)
+        result = evaluate_robustness(detector, images, plan, folder / f"ladder-{index}", identity=identity)
+        flags += check_result(result)
         if not areas:
-            areas["clean"] = _area(audit, [row.clean for row in audit.rows])
-        areas[name] = _area(audit, [row.worst for row in audit.rows])
-        progress.update(index + 1, len(grid))
-    bad = int(subjects.labels.sum())
-    slack = _SLACK + 2 / max(1, bad * (len(subjects.labels) - bad))  # two pairs of images may change places by luck
+            areas["clean"] = _area(result, [row.clean for row in result.rows])
+        areas[run.name] = _area(result, [row.worst for row in result.rows])
+        progress.update(index + 1, len(runs))
+    anomalous = int(images.labels.sum())
+    # Two pairs of images may change places by chance.
+    slack = _SLACK + 2 / max(1, anomalous * (len(images.labels) - anomalous))
     for less, more, what in (
         ("eps", "eps, 4 x the steps", "four times the steps"),
         ("eps", "4 x eps", "four times the radius"),
     ):
         if areas[more] > areas[less] + slack:
-            flags.append(
-                Flag(
-                    "more helps the defender",
-                    f"{what} left an AUROC of {areas[more]:.3f}, less left {areas[less]:.3f}: the attack loses its way",
-                )
-            )
+            words = f"{what} left an AUROC of {areas[more]:.3f}, less left {areas[less]:.3f}: the attack is unreliable"
+            flags.append(Flag("more helps the defender", words))
     if areas["eps 64/255"] > _HUGE_AUROC:
-        flags.append(
-            Flag(
-                "survives the impossible",
-                f"at linf 64/255 the AUROC is still {areas['eps 64/255']:.3f}, where it should be about 0: the attack"
-                " does not find what must be there",
-            )
+        words = (
+            f"at linf 64/255 the AUROC is still {areas['eps 64/255']:.3f}, where it should be about 0: the attack"
+            " misses perturbations that must exist"
         )
+        flags.append(Flag("survives the impossible", words))
     return flags, areas
 
 
-def _area(audit: RobustnessResult, scores: Sequence[float]) -> float:
-    return metrics.auroc(np.array([row.label for row in audit.rows]), np.array(scores))
+def _area(result: RobustnessResult, scores: Sequence[float]) -> float:
+    return metrics.auroc(np.array([row.label for row in result.rows]), np.array(scores))

@@ -10,39 +10,39 @@ from torch import Tensor
 from advrad.attacks.base import AttackInput, AttackOutput, BestSoFar
 
 
-def square(task: AttackInput) -> AttackOutput:
-    """Random search over squares; asks for scores only, never for gradients.
+def square(given: AttackInput) -> AttackOutput:
+    """Random search over squares; evaluates scores only, never gradients.
 
     ``linf``: each trial sets a square to plus or minus eps, per channel. ``l2``: each trial moves the budget of one
-    window, and what is unused, into another, shaped as a pyramid (of one step per ring; the paper's is steeper).
+    window, and what is unused, into another, in the shape of a pyramid (of one step per ring; the paper's is steeper).
 
     Source: Andriushchenko et al. 2020, "Square Attack: a query-efficient black-box adversarial attack via random
     search".
     """
-    images, threat, search = task.images, task.threat, BestSoFar(task)
+    images, threat, best = given.images, given.threat, BestSoFar(given)
     begin = _stripes if threat.norm == "linf" else _pyramids
-    change = torch.stack([begin(image, threat.eps, each) for image, each in zip(images, task.generators, strict=True)])
-    search.ask(images)
-    search.ask(threat.project(images + change, images))
-    for query in range(2, task.steps):
-        if search.ended:
+    propose = _paint if threat.norm == "linf" else _shift
+    change = torch.stack([begin(image, threat.eps, each) for image, each in zip(images, given.generators, strict=True)])
+    best.query(images)
+    best.query(threat.project(images + change, images))
+    for query in range(2, given.steps):
+        if best.finished:
             break
-        side = _side(query, task.steps, *images.shape[-2:])
-        proposal = search.images - images
-        propose = _paint if threat.norm == "linf" else _shift
-        for row, generator in enumerate(task.generators):
+        side = _side(query, given.steps, *images.shape[-2:])
+        proposal = best.images - images
+        for row, generator in enumerate(given.generators):
             proposal[row] = propose(proposal[row], side, threat.eps, generator)
-        search.ask(threat.project(images + proposal, images))
-    return search.found(search.images)
+        best.query(threat.project(images + proposal, images))
+    return best.output(best.images)
 
 
-#: Square's share of changed pixels, and at which of 10,000 queries it is halved, as published.
+#: Published schedule: share of changed pixels, and the queries, of 10,000, at which it is halved.
 _FIRST_SHARE = 0.8
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
 def _side(query: int, steps: int, height: int, width: int) -> int:
-    """Side of the square of one query, pixels."""
+    """Side of the square of one query, in pixels."""
     at = query / steps * 10_000
     share = _FIRST_SHARE / 2 ** sum(at > mark for mark in _HALVINGS)
     return int(min(max(1, round(math.sqrt(share * height * width))), height - 1, width - 1)) or 1
@@ -57,13 +57,13 @@ def _integer(below: int, generator: torch.Generator) -> int:
 
 
 def _stripes(image: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-    """Vertical stripes one pixel wide, plus or minus eps per channel, for an image (c, h, w)."""
+    """Make vertical stripes one pixel wide, plus or minus eps per channel, for an image (c, h, w)."""
     channels, _, width = image.shape
     return (eps * _signs((channels, 1, width), generator)).to(image).expand_as(image)
 
 
 def _paint(change: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
-    """Set one square of a row's change, (c, h, w), to plus or minus eps, per channel."""
+    """Set one square of a perturbation, (c, h, w), to plus or minus eps, per channel."""
     channels, height, width = change.shape
     top, left = _integer(height - side + 1, generator), _integer(width - side + 1, generator)
     out = change.clone()
@@ -72,7 +72,7 @@ def _paint(change: Tensor, side: int, eps: float, generator: torch.Generator) ->
 
 
 def _pyramid(height: int, width: int) -> Tensor:
-    """A bump of length 1, highest in its middle, (height, width)."""
+    """Make a bump of l2 norm 1, highest in its middle, (height, width)."""
     y = torch.arange(height) - (height - 1) / 2
     x = torch.arange(width) - (width - 1) / 2
     rings = torch.maximum(y.abs()[:, None] / max(height, 1), x.abs()[None, :] / max(width, 1))
@@ -82,7 +82,7 @@ def _pyramid(height: int, width: int) -> Tensor:
 
 
 def _twin(side: int, generator: torch.Generator) -> Tensor:
-    """Two pyramids of opposite sign side by side, turned at random, of length 1; (side, side)."""
+    """Make two pyramids of opposite sign side by side, turned at random, of l2 norm 1; (side, side)."""
     if side == 1:
         return torch.ones(1, 1)
     half = side // 2
@@ -92,7 +92,7 @@ def _twin(side: int, generator: torch.Generator) -> Tensor:
 
 
 def _pyramids(image: Tensor, eps: float, generator: torch.Generator) -> Tensor:
-    """The whole image, (c, h, w), tiled with twin pyramids of random sign, of length eps."""
+    """Tile the whole image, (c, h, w), with twin pyramids of random sign, of l2 norm eps."""
     channels, height, width = image.shape
     side = max(1, min(height, width) // 5)
     change = torch.zeros(channels, height, width)
@@ -105,7 +105,7 @@ def _pyramids(image: Tensor, eps: float, generator: torch.Generator) -> Tensor:
 
 
 def _shift(change: Tensor, side: int, eps: float, generator: torch.Generator) -> Tensor:
-    """Move the budget of one window of a row's change, and what is unused, into another window; (c, h, w)."""
+    """Move the budget of one window of a perturbation, (c, h, w), and what is unused, into another window."""
     channels, height, width = change.shape
     windows = []
     for _ in range(2):

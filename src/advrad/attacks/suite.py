@@ -1,34 +1,37 @@
-"""The suite: attacks in a fixed order, with no parameter but the budget. The worst case of all members counts.
+"""The suite: a fixed list of attacks whose only parameter is the budget. The worst case over all of them counts.
 
-Figures of different versions are not comparable, so every result names its version.
+Results of different versions of the suite are not comparable, so every result states its version.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
-from advrad.attacks.evaluation import AttackSpec
-from advrad.attacks.objectives import IN_TURN
+from advrad.attacks.objectives import ALTERNATING
+from advrad.attacks.plan import AttackSpec
+from advrad.detectors.base import SurrogateKind, SurrogateLoss
 from advrad.errors import ConfigError
 
 VERSION = 3
 
 Budget = Literal["quick", "standard", "full"]
 
-#: Hints without which a score's gradient may say little: of a walk of many steps, and of a score that saturates.
-ALWAYS = ("one shot", "straight through", "unsaturated")
+#: Surrogate losses that every budget uses, because without them the gradient of the score may be useless: for
+#: reconstructions of many steps, and for scores that saturate.
+ALWAYS: frozenset[SurrogateKind] = frozenset({"one_step", "bpda", "unsaturated"})
 
-#: What is cheap comes first: an image that is beyond repair already costs the later members nothing.
+#: Cheap attacks come first: images that they have moved as far as counts are skipped by the later ones.
 SUITES: dict[Budget, tuple[AttackSpec, ...]] = {
     "quick": (
-        AttackSpec(attack="pgd", surrogate=IN_TURN, steps=40),
+        AttackSpec(attack="pgd", surrogate=ALTERNATING, steps=40),
         AttackSpec(attack="apgd", surrogate="score", steps=20),
         AttackSpec(attack="pgd", surrogate="logsumexp", steps=20),
         AttackSpec(attack="pgd", surrogate="score", steps=40, eot=8, if_noisy=True),
         AttackSpec(attack="square", surrogate="score", steps=50),
     ),
     "standard": (
-        AttackSpec(attack="pgd", surrogate=IN_TURN, steps=200),
+        AttackSpec(attack="pgd", surrogate=ALTERNATING, steps=200),
         AttackSpec(attack="apgd", surrogate="score", steps=100),
         AttackSpec(attack="pgd", surrogate="logsumexp", steps=100),
         AttackSpec(attack="pgd", surrogate="top", steps=50),
@@ -36,7 +39,7 @@ SUITES: dict[Budget, tuple[AttackSpec, ...]] = {
         AttackSpec(attack="square", surrogate="score", steps=500),
     ),
     "full": (
-        AttackSpec(attack="pgd", surrogate=IN_TURN, steps=400, restarts=5, eot=4),
+        AttackSpec(attack="pgd", surrogate=ALTERNATING, steps=400, restarts=5, eot=4),
         AttackSpec(attack="apgd", surrogate="score", steps=100, restarts=5, eot=4),
         AttackSpec(attack="pgd", surrogate="logsumexp", steps=200, restarts=5, eot=4),
         AttackSpec(attack="pgd", surrogate="top", steps=100, restarts=5, eot=4),
@@ -46,26 +49,33 @@ SUITES: dict[Budget, tuple[AttackSpec, ...]] = {
         AttackSpec(attack="square", surrogate="score", steps=5000),
     ),
 }
+#: Steps of PGD on each surrogate loss of the detector.
+_SURROGATE_STEPS: dict[Budget, int] = {"quick": 20, "standard": 50, "full": 100}
 
 
-def members_of(budget: str, surrogates: tuple[str, ...] = ()) -> tuple[AttackSpec, ...]:
-    """The members of a suite.
+def suite_attacks(budget: str, surrogates: Mapping[str, SurrogateLoss] | None = None) -> tuple[AttackSpec, ...]:
+    """List the attacks of the suite.
 
     Args:
         budget: ``quick``, ``standard`` or ``full``.
-        surrogates: of the detector. ``full`` climbs each alone; all budgets climb those of :data:`ALWAYS`. What has no
-            parts to climb in turn is climbed by its score in their place.
+        surrogates: Surrogate losses of the detector, by name; None for none. ``full`` attacks with each of them, the
+            others with those of a kind in :data:`ALWAYS`. For a score without components, the attacks on components in
+            turn use the score.
 
     Raises:
-        ConfigError: there is no such budget.
+        ConfigError: The budget is unknown.
+
+    Example:
+        >>> [attack.name for attack in suite_attacks("quick")][0]
+        'pgd, score, 40 steps'
     """
-    for known in get_args(Budget):
-        if budget == known:
-            members = SUITES[known]
-            if not any(hint.startswith("part") for hint in surrogates):
-                whole = {"surrogate": "score"}
-                members = tuple(m.model_copy(update=whole) if m.surrogate == IN_TURN else m for m in members)
-            steps = {"quick": 20, "standard": 50, "full": 100}[budget]
-            chosen = [hint for hint in surrogates if known == "full" or hint in ALWAYS]
-            return members + tuple(AttackSpec(attack="pgd", surrogate=hint, steps=steps) for hint in chosen)
-    raise ConfigError(f"--budget {budget}: is unknown; choose {', '.join(get_args(Budget))}")
+    known = next((name for name in get_args(Budget) if name == budget), None)
+    if known is None:
+        raise ConfigError(f"is unknown; choose {', '.join(get_args(Budget))}", option="budget", value=budget)
+    losses = surrogates or {}
+    attacks = SUITES[known]
+    if not any(loss.kind == "component" for loss in losses.values()):
+        whole = {"surrogate": "score"}
+        attacks = tuple(one.model_copy(update=whole) if one.surrogate == ALTERNATING else one for one in attacks)
+    chosen = [name for name, loss in losses.items() if known == "full" or loss.kind in ALWAYS]
+    return attacks + tuple(AttackSpec(attack="pgd", surrogate=name, steps=_SURROGATE_STEPS[known]) for name in chosen)

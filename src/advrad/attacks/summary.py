@@ -1,7 +1,8 @@
-"""The figures of an audit: what the scores found say of clean and attacked images."""
+"""Figures of an evaluation of robustness."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,96 +10,176 @@ import numpy.typing as npt
 
 from advrad import metrics
 from advrad.attacks.evaluation import RobustnessResult
+from advrad.attacks.options import Noise
+from advrad.attacks.plan import GradientPrecision
+from advrad.attacks.threat import Norm
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]
 
+#: JSON names of figures, where they differ from the names in Python.
+_JSON_NAMES = {"n_normal": "n_good", "n_anomalous": "n_defect", "gradient_precision": "arithmetic"}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
+class RobustnessFigures:
+    """Figures of clean and attacked images; None where a figure cannot be measured.
+
+    Attributes:
+        norm: Norm of the threat model.
+        eps: Radius of the threat model.
+        noise: Whether the attacker knew the noise: ``unknown`` or ``known``.
+        seed: Seed for all random draws.
+        gradient_precision: Precision of the gradients.
+        n_normal: Number of normal images.
+        n_anomalous: Number of anomalous images.
+        clean_auroc: AUROC of the images as given.
+        robust_auroc: AUROC with both classes attacked.
+        robust_auroc_ci: 95 % bootstrap interval of ``robust_auroc``.
+        robust_auroc_anomalous_only: AUROC with only anomalous images attacked.
+        robust_auroc_normal_only: AUROC with only normal images attacked.
+        robust_auroc_8bit: AUROC with the attacked images rounded to 8 bits.
+        threshold: Threshold of the detector.
+        clean_tpr: Share of anomalous images above the threshold.
+        clean_fpr: Share of normal images above the threshold.
+        robust_tpr: Share of attacked anomalous images above the threshold.
+        robust_fpr: Share of attacked normal images above the threshold.
+        clean_pixel_auroc: AUROC over the pixels of the images as given.
+        clean_aupro: AUPRO of the images as given.
+        robust_pixel_auroc: AUROC over the pixels of the attacked images.
+        robust_aupro: AUPRO of the attacked images.
+        robust_auroc_after: AUROC after each attack, by name: the worst case of it and all before it.
+        found_by: Number of images whose worst case each attack found, by name.
+        harmless: Number of images that no attack changed for the worse.
+        largest_distance: Largest distance of an attacked image from the given one.
+        gradients: Number of gradient evaluations.
+        queries: Number of evaluations, with or without gradient.
+        seconds: Duration.
+        deterministic: Whether the detector was found to be deterministic.
+        differentiable: Whether gradients were found to reach the images.
+        left_out: Names of attacks that do not suit the detector, with the reason.
+    """
+
+    norm: Norm
+    eps: float
+    noise: Noise
+    seed: int
+    gradient_precision: GradientPrecision
+    n_normal: int
+    n_anomalous: int
+    clean_auroc: float | None
+    robust_auroc: float | None
+    robust_auroc_ci: tuple[float, float] | None
+    robust_auroc_anomalous_only: float | None
+    robust_auroc_normal_only: float | None
+    robust_auroc_8bit: float | None
+    threshold: float | None
+    clean_tpr: float | None
+    clean_fpr: float | None
+    robust_tpr: float | None
+    robust_fpr: float | None
+    clean_pixel_auroc: float | None
+    clean_aupro: float | None
+    robust_pixel_auroc: float | None
+    robust_aupro: float | None
+    robust_auroc_after: dict[str, float | None]
+    found_by: dict[str, int]
+    harmless: int
+    largest_distance: float
+    gradients: int
+    queries: int
+    seconds: float
+    deterministic: bool
+    differentiable: bool
+    left_out: dict[str, str]
+
+    def figures_to_dict(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        names = RobustnessFigures.__dataclass_fields__
+        values = {_JSON_NAMES.get(name, name): getattr(self, name) for name in names}
+        if self.robust_auroc_ci is not None:
+            values["robust_auroc_ci"] = list(self.robust_auroc_ci)
+        return values
+
 
 def summarize(
-    audit: RobustnessResult, threshold: float | None, masks: Booleans | None, known: Booleans | None
-) -> dict[str, Any]:
-    """What is reported of an audit, as plain JSON values; None where it cannot be measured.
+    result: RobustnessResult, threshold: float | None, masks: Booleans | None, known: Booleans | None
+) -> RobustnessFigures:
+    """Compute the figures of an evaluation of n images.
 
     Args:
-        audit: of n images.
-        threshold: verdict defective where score > threshold; None if there is none.
-        masks: (n, h, w) ground truth at the maps' size, or None.
-        known: (n,) whether the ground truth of an image is known.
-
-    Returns:
-        ``clean_auroc``; ``robust_auroc`` with its bootstrap interval ``robust_auroc_ci``, both classes attacked;
-        ``robust_auroc_anomalous_only`` and ``robust_auroc_normal_only``, one class attacked; ``robust_auroc_8bit``, the
-        same images rounded to 8 bits; ``clean_tpr``, ``clean_fpr``, ``robust_tpr``, ``robust_fpr`` at the threshold;
-        ``clean_pixel_auroc``, ``robust_pixel_auroc``, ``clean_aupro``, ``robust_aupro``, of the maps of the same
-        images; ``robust_auroc_after``, by member, the worst case of it and those before; ``found_by``, how many of
-        the worst images each member found; ``harmless``, how many images nothing harmed; ``gradients``,
-        ``queries``, ``seconds``; the plan, and what the detector was found to be.
+        result: Result of the evaluation.
+        threshold: Threshold of the detector; the verdict is defective where score > threshold. None for none.
+        masks: Ground-truth masks at the size of the anomaly maps, (n, h, w); None for none.
+        known: Whether the mask of each image is known, (n,); None without masks.
     """
-    labels = np.array([row.label for row in audit.rows])
-    clean = np.array([row.clean for row in audit.rows])
-    worst = np.array([row.worst for row in audit.rows])
-    rounded = np.array([row.rounded for row in audit.rows])
-    bad = labels == 1
-    both = bool(bad.any() and not bad.all())
+    plan, rows = result.plan, result.rows
+    labels = np.array([row.label for row in rows])
+    clean, worst, rounded = (np.array([getattr(row, name) for row in rows]) for name in ("clean", "worst", "rounded"))
+    anomalous = labels == 1
+    both = bool(anomalous.any() and not anomalous.all())
 
     def area(scores: Floats) -> float | None:
         return metrics.auroc(labels, scores) if both else None
 
-    found = [row.by for row in audit.rows]
-    return {
-        "norm": audit.plan.threat.norm,
-        "eps": audit.plan.threat.eps,
-        "noise": audit.plan.noise,
-        "seed": audit.plan.seed,
-        "arithmetic": audit.plan.arithmetic,
-        "n_good": int((~bad).sum()),
-        "n_defect": int(bad.sum()),
-        "clean_auroc": area(clean),
-        "robust_auroc": area(worst),
-        "robust_auroc_ci": list(metrics.auroc_interval(labels, worst, seed=audit.plan.seed)) if both else None,
-        "robust_auroc_anomalous_only": area(np.where(bad, worst, clean)),
-        "robust_auroc_normal_only": area(np.where(bad, clean, worst)),
-        "robust_auroc_8bit": area(rounded),
-        "threshold": threshold,
-        "clean_tpr": metrics.share_above(clean[bad], threshold),
-        "clean_fpr": metrics.share_above(clean[~bad], threshold),
-        "robust_tpr": metrics.share_above(worst[bad], threshold),
-        "robust_fpr": metrics.share_above(worst[~bad], threshold),
-        **_pixel_figures("clean", audit.clean_maps, masks, known),
-        **_pixel_figures("robust", audit.worst_maps, masks, known),
-        "robust_auroc_after": {name: area(scores) for name, scores in _cumulative(audit)},
-        "found_by": {member.name: found.count(member.name) for member in audit.members},
-        "harmless": found.count(""),
-        "largest_distance": max(row.distance for row in audit.rows),
-        "gradients": sum(row.gradients for row in audit.rows),
-        "queries": sum(row.queries for row in audit.rows),
-        "seconds": round(sum(row.seconds for row in audit.rows), 1),
-        "deterministic": audit.traits.deterministic,
-        "differentiable": audit.traits.differentiable,
-        "left_out": audit.left_out,
-    }
+    clean_pixel_auroc, clean_aupro = _pixel_figures(result.clean_maps, masks, known)
+    robust_pixel_auroc, robust_aupro = _pixel_figures(result.worst_maps, masks, known)
+    found = [row.by for row in rows]
+    return RobustnessFigures(
+        norm=plan.threat.norm,
+        eps=plan.threat.eps,
+        noise=plan.noise,
+        seed=plan.seed,
+        gradient_precision=plan.gradient_precision,
+        n_normal=int((~anomalous).sum()),
+        n_anomalous=int(anomalous.sum()),
+        clean_auroc=area(clean),
+        robust_auroc=area(worst),
+        robust_auroc_ci=metrics.auroc_interval(labels, worst, seed=plan.seed) if both else None,
+        robust_auroc_anomalous_only=area(np.where(anomalous, worst, clean)),
+        robust_auroc_normal_only=area(np.where(anomalous, clean, worst)),
+        robust_auroc_8bit=area(rounded),
+        threshold=threshold,
+        clean_tpr=metrics.share_above(clean[anomalous], threshold),
+        clean_fpr=metrics.share_above(clean[~anomalous], threshold),
+        robust_tpr=metrics.share_above(worst[anomalous], threshold),
+        robust_fpr=metrics.share_above(worst[~anomalous], threshold),
+        clean_pixel_auroc=clean_pixel_auroc,
+        clean_aupro=clean_aupro,
+        robust_pixel_auroc=robust_pixel_auroc,
+        robust_aupro=robust_aupro,
+        robust_auroc_after={name: area(scores) for name, scores in _cumulative(result)},
+        found_by={attack.name: found.count(attack.name) for attack in result.attacks},
+        harmless=found.count(""),
+        largest_distance=max(row.distance for row in rows),
+        gradients=sum(row.gradients for row in rows),
+        queries=sum(row.queries for row in rows),
+        seconds=round(sum(row.seconds for row in rows), 1),
+        deterministic=result.properties.deterministic,
+        differentiable=result.properties.differentiable,
+        left_out=result.left_out,
+    )
 
 
-def _cumulative(audit: RobustnessResult) -> list[tuple[str, Floats]]:
-    """Worst scores after each member, that member and those before it together."""
-    signs = np.array([1.0 if row.label == 0 else -1.0 for row in audit.rows])
-    worst = np.array([row.clean for row in audit.rows])
+def _cumulative(result: RobustnessResult) -> list[tuple[str, Floats]]:
+    """Worst scores of each attack and those before it together."""
+    signs = np.array([1.0 if row.label == 0 else -1.0 for row in result.rows])
+    worst = np.array([row.clean for row in result.rows])
     steps = []
-    for member in audit.members:
-        here = np.array([row.scores.get(member.name, row.clean) for row in audit.rows])
-        worst = np.where(signs * here > signs * worst, here, worst)
-        steps.append((member.name, worst))
+    for attack in result.attacks:
+        own = np.array([row.scores.get(attack.name, row.clean) for row in result.rows])
+        worst = np.where(signs * own > signs * worst, own, worst)
+        steps.append((attack.name, worst))
     return steps
 
 
 def _pixel_figures(
-    name: str, maps: npt.NDArray[np.float32] | None, masks: Booleans | None, known: Booleans | None
-) -> dict[str, float | None]:
-    usable = maps is not None and masks is not None and known is not None and masks.shape == maps.shape
-    seen = masks[known] if usable and masks is not None else np.zeros(0, bool)
-    if maps is None or not seen.any() or seen.all():
-        return {f"{name}_pixel_auroc": None, f"{name}_aupro": None}
-    return {
-        f"{name}_pixel_auroc": metrics.pixel_auroc(seen, maps[known]),
-        f"{name}_aupro": metrics.aupro(seen, maps[known]),
-    }
+    maps: npt.NDArray[np.float32] | None, masks: Booleans | None, known: Booleans | None
+) -> tuple[float | None, float | None]:
+    """AUROC over pixels and AUPRO; None where maps, or masks with both classes, are missing."""
+    if maps is None or masks is None or known is None or masks.shape != maps.shape:
+        return None, None
+    truth = masks[known]
+    if not truth.any() or truth.all():
+        return None, None
+    return metrics.pixel_auroc(truth, maps[known]), metrics.aupro(truth, maps[known])

@@ -1,4 +1,4 @@
-"""The threat model: which changes of an image an attacker may make, and the geometry of that set."""
+"""The threat model: the perturbations that an attacker may use, and the geometry of that set."""
 
 from __future__ import annotations
 
@@ -14,44 +14,54 @@ from advrad.errors import ConfigError
 from advrad.utils.config import Config
 
 Norm = Literal["linf", "l2"]
-#: A source of randomness for every image of a batch, so that no image's attack depends on its neighbours.
+#: Random generators, one for each image of a batch, so that the attack on an image does not depend on the others.
 Generators = Sequence[torch.Generator]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 
-#: Projections aim this much short of the radius, so that rounding does not carry an image out of the ball.
-_SHY = 1e-6
+#: Projections use a radius smaller by this factor, so that rounding does not move an image out of the ball.
+_SHRINK = 1e-6
 
 
-def radius_of(typed: str | float, norm: str, option: str) -> float:
-    """A radius as a person types it.
+def radius_of(value: str | float, norm: str, option: str) -> float:
+    """Read a radius.
 
     Args:
-        typed: a number, or a fraction such as ``2/255``.
-        norm: a name from :data:`NORMS`.
-        option: it was typed for, named in the error.
+        value: Number, or a fraction such as ``2/255``.
+        norm: Name from :data:`NORMS`.
+        option: Name of the option, for the error message.
 
     Raises:
-        ConfigError: neither a number nor a fraction, or out of range.
+        ConfigError: The value is neither a number nor a fraction, or out of range.
+
+    Example:
+        >>> radius_of("51/255", "linf", "eps")
+        0.2
     """
     try:
-        above, _, below = str(typed).partition("/")
+        above, _, below = str(value).partition("/")
         radius = float(above) / float(below) if below else float(above)
     except (ValueError, ZeroDivisionError):
         radius = math.nan
     if not math.isfinite(radius):
-        raise ConfigError(f"{option} {typed}: must be a number or a fraction, such as 2/255")
+        raise ConfigError("must be a number or a fraction, such as 2/255", option=option, value=str(value))
     if radius < 0 or (norm == "linf" and radius > 1):
         bound = "between 0 and 1" if norm == "linf" else "0 or more"
-        raise ConfigError(f"{option} {typed}: must be {bound}; it is in units in which pixels are in [0, 1]")
+        raise ConfigError(f"must be {bound}, for pixel values in [0, 1]", option=option, value=str(value))
     return radius
 
 
 class Threat(Config):
-    """All images in [0, 1] within a radius of the image as given.
+    """Threat model: all images in [0, 1] within a radius of the given image.
 
     Attributes:
-        norm: ``linf``, the largest change of a channel of a pixel, or ``l2``, the Euclidean length of the whole change.
-        eps: radius, in [0, 1] pixel units; 0 leaves the image as it is.
+        norm: ``linf``, the largest change of a value, or ``l2``, the Euclidean norm of the whole perturbation.
+        eps: Radius, for pixel values in [0, 1]; 0 leaves the image as it is.
+
+    Example:
+        >>> threat = Threat.of("linf", "51/255")
+        >>> image = torch.full((1, 1, 1, 1), 0.5)
+        >>> threat.project(image + 0.4, image).item()
+        0.699999...
     """
 
     norm: Norm
@@ -65,35 +75,35 @@ class Threat(Config):
 
     @classmethod
     def of(cls, norm: str, eps: str | float) -> Threat:
-        """From what a person types.
+        """Make a threat model of a norm and a radius.
 
         Args:
-            norm: a name from :data:`NORMS`.
-            eps: a number, or a fraction such as ``2/255``.
+            norm: Name from :data:`NORMS`.
+            eps: Radius: a number, or a fraction such as ``2/255``.
 
         Raises:
-            ConfigError: neither a number nor a fraction, or out of range, or the norm is unknown.
+            ConfigError: The norm is unknown, or the radius is neither a number nor a fraction, or out of range.
         """
         if norm not in NORMS:
-            raise ConfigError(f"--norm {norm}: is unknown; choose {' or '.join(NORMS)}")
-        return cls.parse({"norm": norm, "eps": radius_of(eps, norm, "--eps")})
+            raise ConfigError(f"is unknown; choose {' or '.join(NORMS)}", option="norm", value=norm)
+        return cls.parse({"norm": norm, "eps": radius_of(eps, norm, "eps")})
 
     def distance(self, images: Tensor, others: Tensor) -> Tensor:
-        """Distance of each pair of images, (b, c, h, w) twice -> (b,)."""
+        """Compute the distance of each pair of images, (b, c, h, w) each; returns (b,)."""
         difference = (others - images).flatten(1)
         return difference.abs().amax(1) if self.norm == "linf" else difference.square().sum(1).sqrt()
 
     def project(self, candidates: Tensor, images: Tensor) -> Tensor:
-        """Bring candidates into the ball and into [0, 1].
+        """Project candidates into the ball and into [0, 1].
 
-        For ``linf`` the result is the nearest such image. For ``l2`` the change is shortened, then clamped to [0, 1];
-        clamping moves every value towards the image, which lies in [0, 1], so the result stays in the ball.
+        For ``linf`` the result is the nearest such image. For ``l2`` the perturbation is shortened and the image then
+        clamped to [0, 1]; clamping moves every value towards the given image, so the result stays in the ball.
 
         Args:
-            candidates: (b, c, h, w).
-            images: same shape, in [0, 1]; centres of the balls.
+            candidates: Candidates, (b, c, h, w).
+            images: Centres of the balls, same shape, in [0, 1].
         """
-        radius = self.eps * (1 - _SHY)
+        radius = self.eps * (1 - _SHRINK)
         change = candidates - images
         if self.norm == "linf":
             change = change.clamp(-radius, radius)
@@ -103,14 +113,14 @@ class Threat(Config):
         return (images + change).clamp(0, 1)
 
     def steepest(self, gradients: Tensor) -> Tensor:
-        """The change of length 1 along which a linear function with these gradients rises most, (b, c, h, w)."""
+        """Compute the perturbations of norm 1 that raise linear functions with these gradients, (b, c, h, w), most."""
         if self.norm == "linf":
             return gradients.sign()
         length = gradients.flatten(1).square().sum(1).sqrt()
         return gradients / expand_batch(length.clamp_min(torch.finfo(gradients.dtype).tiny))
 
     def start(self, images: Tensor, generators: Generators) -> Tensor:
-        """A random image of the ball, uniform before it is brought into [0, 1]; (b, c, h, w)."""
+        """Draw a random image of the ball around each image, uniform before the projection to [0, 1]; (b, c, h, w)."""
         rows = []
         for image, generator in zip(images, generators, strict=True):
             if self.norm == "linf":
@@ -124,5 +134,5 @@ class Threat(Config):
 
 
 def expand_batch(values: Tensor) -> Tensor:
-    """(b,) -> (b, 1, 1, 1)."""
+    """Reshape values, (b,), to (b, 1, 1, 1), so that they multiply images."""
     return values[:, None, None, None]

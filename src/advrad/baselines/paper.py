@@ -16,7 +16,7 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.score_config import NoiseView, paper_score
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError
-from advrad.training.score_selection import REFERENCES, forced
+from advrad.training.score_selection import REFERENCES, fixed_score
 from advrad.utils.config import Config
 
 
@@ -65,6 +65,6 @@ def fit_paper(context: FitContext, options: PaperOptions) -> WhiteBoxAdvRAD:
     rows = {record: index for index, record in enumerate(context.normal_images.records)}
     references = context.normal_images.batch([rows[record] for record in split.train[:REFERENCES]])
     normals = context.normal_images.batch([rows[record] for record in split.selection])
-    selection = forced(trained.denoiser, references, normals, score, context.generator("paper"))
+    selection = fixed_score(trained.denoiser, references, normals, score, context.generator("paper"))
     settings = config.model_copy(update={"score": score, "calibration": None, "robust_calibration": None})
     return WhiteBoxAdvRAD(AdvRAD(trained.denoiser, settings, selection.statistics).to(trained.device))

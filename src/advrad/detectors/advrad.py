@@ -1,15 +1,12 @@
-"""The detector: a denoiser, a score and a threshold, in one object that saves, loads, scores and decides."""
+"""AdvRAD: a denoiser, a score and a threshold in one module that scores, decides, saves and loads."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
@@ -19,40 +16,18 @@ from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.factory import build_denoiser
-from advrad.denoisers.sampling import GradientPath
-from advrad.detectors import model_folder as hub
+from advrad.denoisers.sampling import GradientPath, Noise
 from advrad.detectors.config import Calibration, DetectorConfig
 from advrad.detectors.conformal import conformal_threshold
-from advrad.detectors.model_folder import load_folder, save_folder
-from advrad.detectors.scoring import MapStatistics, NoiseView, ScoreConfig, look_maps, smooth, standardise
+from advrad.detectors.model_folder import CONFIG_NAME, download, load_folder, save_folder
+from advrad.detectors.outputs import AdvRADOutput, Prediction
+from advrad.detectors.score_config import NoiseView, ScoreConfig
+from advrad.detectors.scoring import MapStatistics, smooth, standardise, view_error_maps
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.utils.precision import takes_bfloat16
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
-
-Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the detector says of one image.
-
-    Attributes:
-        score: larger is more anomalous.
-        threshold: the calibrated threshold.
-        defective: the verdict: score > threshold.
-        score_map: (size, size), where the score comes from; smoothed to show defects as a whole.
-        recon: (size, size, 3) in about [0, 1], the image as it would be without defects.
-        path: the file, if the image came from one.
-    """
-
-    score: float
-    threshold: float
-    defective: bool
-    score_map: Floats
-    recon: Floats
-    path: Path | None = None
 
 
 class AdvRAD(
@@ -66,12 +41,17 @@ class AdvRAD(
     """Adversarially robust anomaly detector.
 
     Args:
-        denoiser: trained.
-        config: of the detector; its denoiser part must describe ``denoiser``.
-        statistics: one per error map of the score.
+        denoiser: Trained denoiser.
+        config: Configuration; its denoiser part must describe ``denoiser``.
+        statistics: Statistics over normal images, one for each error map of the score.
 
     Raises:
-        ConfigError: a look does not suit the denoiser, or the statistics are not those of the score's maps.
+        ConfigError: The size of a view does not suit the denoiser, or the statistics do not match the score's maps.
+
+    Example:
+        >>> detector = AdvRAD.from_pretrained("bottle")  # doctest: +SKIP
+        >>> [prediction.defective for prediction in detector.predict(["part.png"])]  # doctest: +SKIP
+        [False]
 
     Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model".
     """
@@ -81,16 +61,16 @@ class AdvRAD(
         sizes = config.score.map_sizes
         if len(statistics) != len(sizes):
             raise ConfigError(f"score: {len(sizes)} error maps but {len(statistics)} statistics")
-        for look in config.score.looks:
-            if look.view_px % denoiser.multiple_px:
+        for view in config.score.views:
+            if view.view_px % denoiser.multiple_px:
                 raise ConfigError(
-                    f"score: a look at {look.view_px} px does not suit the denoiser; it must be a multiple of"
+                    f"score: a view of {view.view_px} px does not suit the denoiser; it must be a multiple of"
                     f" {denoiser.multiple_px} px"
                 )
         for size, part in zip(sizes, statistics, strict=True):
             if not part.mean.shape == part.spread.shape == (1, 1, size, size):
                 raise ConfigError(f"score: the statistics of an error map of {size} px have another size")
-        # As in training: another layout in memory rounds differently, and is slower.
+        # The memory layout of training: any other rounds differently and is slower.
         self.denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector_config = config.model_copy(
             update={
@@ -103,28 +83,28 @@ class AdvRAD(
             self.register_buffer(f"mean_{index}", part.mean)
             self.register_buffer(f"spread_{index}", part.spread)
 
-    # --- scoring: pure functions of the images, differentiable; the caller decides on grad mode and autocast ---
+    # --- Scoring: functions of the images alone, differentiable. The caller decides on gradients and precision. ---
 
     @property
     def size_px(self) -> int:
-        """Side of the square at which images enter."""
+        """Side of the square to which images are resized, in pixels."""
         return self.detector_config.size_px
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return next(self.parameters()).device
 
-    def examine(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores, score maps and reconstructions in one go.
+    def infer(self, images: Tensor, generator: Noise) -> AdvRADOutput:
+        """Compute scores, anomaly maps and reconstructions.
 
         Args:
-            images: (b, 3, h, w) float in [0, 1], b >= 0; any size, resized to :attr:`size_px` inside.
-            generator: source of all noise; rows share each draw, so that row i depends on row i only.
+            images: Images, (b, 3, h, w), float in [0, 1], b >= 0; resized to :attr:`size_px`.
+            generator: Source of all noise; rows share each draw, so that row i depends on row i only.
 
         Returns:
-            scores (b,), score maps (b, 1, size, size), reconstructions (b, 3, size, size). Each score is the
-            mean over error maps of ``(pooled - location) / scale``. Differentiable in ``images``.
+            The output. Each score is the mean over error maps of ``(pooled - location) / scale``. Differentiable in
+            ``images``.
 
         Raises:
             ConfigError: ``images`` has the wrong shape.
@@ -134,123 +114,124 @@ class AdvRAD(
         config = self.detector_config.score
         images = resize(images, self.size_px)
         scores = images.new_zeros(images.shape[0])
-        score_map, recon = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
+        anomaly_maps, recons = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
         if not images.shape[0]:
-            return scores, score_map, recon  # networks take no empty batch
+            return AdvRADOutput(scores, anomaly_maps, recons)  # networks refuse an empty batch
         count = len(config.map_sizes)
-        for look in config.looks:
-            members, look_recon = self.members(images, look, config, generator)
-            recon = recon + resize(look_recon, self.size_px) / len(config.looks)
-            for part, maps in members:
+        for view in config.views:
+            parts, view_recons = self.view_scores(images, view, config, generator)
+            recons = recons + resize(view_recons, self.size_px) / len(config.views)
+            for part, maps in parts:
                 scores = scores + part / count
-                score_map = score_map + resize(maps, self.size_px) / count
-        return scores, smooth(score_map, config.map_filter_px), recon
+                anomaly_maps = anomaly_maps + resize(maps, self.size_px) / count
+        return AdvRADOutput(scores, smooth(anomaly_maps, config.map_filter_px), recons)
 
-    def members(
+    def view_scores(
         self,
         images: Tensor,
-        look: NoiseView,
+        view: NoiseView,
         config: ScoreConfig,
-        generator: torch.Generator,
+        generator: Noise,
         path: GradientPath = "exact",
     ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-        """What one look adds to the score.
+        """Compute what one view contributes to the score.
 
         Args:
-            images: (b, 3, size, size) float in [0, 1].
-            look: one of the score's.
-            config: the score, or one that differs from it in draws and steps alone.
-            generator: source of all noise.
-            path: of the gradients, see :func:`advrad.denoisers.sampling.reconstruct`.
+            images: Images, (b, 3, size, size), float in [0, 1].
+            view: View, one of the score's.
+            config: The detector's score, or one that differs from it in draws and steps only.
+            generator: Source of all noise.
+            path: Path of the gradients, see :func:`advrad.denoisers.sampling.reconstruct`.
 
         Returns:
-            For each of its error maps, finest first, the score (b,) and the map (b, 1, h, w), standardised; and the
-            reconstruction (b, 3, h, w).
+            For each error map of the view, finest first, the standardised scores (b,) and maps (b, 1, h, w); and the
+            reconstructions, (b, 3, h, w).
         """
-        errors, recon = look_maps(self.denoiser, images, look, config, generator, path)
-        members = [standardise(maps, self.normal(look, index), config) for index, maps in enumerate(errors)]
-        return members, recon
+        errors, recons = view_error_maps(self.denoiser, images, view, config, generator, path)
+        parts = [standardise(maps, self.statistics(view, index), config) for index, maps in enumerate(errors)]
+        return parts, recons
 
-    def normal(self, look: NoiseView, index: int) -> MapStatistics:
-        """What an error map of normal images looks like.
+    def statistics(self, view: NoiseView, index: int) -> MapStatistics:
+        """Statistics of one error map over normal images.
 
         Args:
-            look: one of the score's.
-            index: of the map among those of the look, finest first.
+            view: View, one of the score's.
+            index: Index of the map among those of the view, finest first.
         """
         config = self.detector_config
-        index += config.score.looks.index(look) * (len(config.score.map_sizes) // len(config.score.looks))
+        place = config.score.map_index(view, index)
         return MapStatistics(
-            getattr(self, f"mean_{index}"),
-            getattr(self, f"spread_{index}"),
-            config.locations[index],
-            config.scales[index],
-            config.ceilings[index],
+            self.get_buffer(f"mean_{place}"),
+            self.get_buffer(f"spread_{place}"),
+            config.locations[place],
+            config.scales[place],
+            config.ceilings[place],
         )
 
-    def score(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Anomaly scores (b,), differentiable in ``images``; see :meth:`examine`."""
-        return self.examine(images, generator)[0]
+    def score(self, images: Tensor, generator: Noise) -> Tensor:
+        """Anomaly scores, (b,), differentiable in ``images``; see :meth:`infer`."""
+        return self.infer(images, generator).scores
 
-    def error_map(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Score maps (b, 1, size, size), differentiable in ``images``; see :meth:`examine`."""
-        return self.examine(images, generator)[1]
+    def anomaly_maps(self, images: Tensor, generator: Noise) -> Tensor:
+        """Anomaly maps, (b, 1, size, size), differentiable in ``images``; see :meth:`infer`."""
+        return self.infer(images, generator).anomaly_maps
 
-    def reconstruct(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Reconstructions (b, 3, size, size), the mean over looks, unclamped; see :meth:`examine`."""
-        return self.examine(images, generator)[2]
+    def reconstruct(self, images: Tensor, generator: Noise) -> Tensor:
+        """Reconstructions, (b, 3, size, size), differentiable in ``images``; see :meth:`infer`."""
+        return self.infer(images, generator).reconstructions
 
     forward = score
 
-    # --- deciding: the edge, where gradients end ---
+    # --- Deciding: without gradients, in the configured precision. ---
 
     @property
     def calibration(self) -> Calibration:
-        """Threshold and provenance.
+        """The threshold and where it comes from.
 
         Raises:
-            NotCalibratedError: there is none.
+            NotCalibratedError: The detector has no threshold.
         """
         if self.detector_config.calibration is None:
             raise NotCalibratedError(
-                "the detector has no threshold, so it does not decide; calibrate it on normal images first"
-                " (AdvRAD.calibrate, or train with enough normal images for --false-alarm-rate)"
+                "the detector has no threshold and gives no verdicts; calibrate it on normal images"
+                " (AdvRAD.calibrate, or train with more normal images or a higher false-alarm rate)"
             )
         return self.detector_config.calibration
 
-    def arithmetic(self, enabled: bool = True) -> torch.autocast:
-        """The arithmetic that verdicts are made in; float32 where not enabled."""
-        bf16 = takes_bfloat16(self.detector_config.precision, self.device)
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16 and enabled)
+    def update_config(self, **changes: object) -> None:
+        """Replace fields of the configuration.
 
-    @contextlib.contextmanager
-    def _edge(self) -> Iterator[None]:
-        """Evaluation mode, no gradients, and the arithmetic that verdicts are made in."""
+        Args:
+            changes: New values of fields of :class:`advrad.detectors.config.DetectorConfig`, by name.
+        """
+        self.detector_config = self.detector_config.model_copy(update=changes)
+
+    def autocast(self) -> torch.autocast:
+        """Context of the precision in which verdicts are made."""
+        bf16 = takes_bfloat16(self.detector_config.precision, self.device)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
+
+    def predict_batch(self, images: Tensor) -> AdvRADOutput:
+        """Run :meth:`infer` as :meth:`predict` does: in evaluation mode, without gradients, with the stored noise seed.
+
+        Args:
+            images: Images, (b, 3, h, w), float in [0, 1].
+
+        Returns:
+            The output on the CPU, float32; the same for any batch size, on a GPU up to rounding.
+        """
+        # One image at a time on a CPU, which costs nothing: some kernels round differently for another batch size.
+        parts = []
         was_training = self.training
         self.eval()
         try:
-            with torch.no_grad(), self.arithmetic():
-                yield
+            with torch.no_grad(), self.autocast():
+                for part in torch.split(images, 1 if self.device.type == "cpu" else len(images)):
+                    generator = torch.Generator().manual_seed(self.detector_config.noise_seed)
+                    parts.append([result.float().cpu() for result in self.infer(part.to(self.device), generator)])
         finally:
             self.train(was_training)
-
-    def measure(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """:meth:`examine` as :meth:`predict` does it: without gradients, with the detector's own noise seed.
-
-        Args:
-            images: (b, 3, h, w) float in [0, 1].
-
-        Returns:
-            As :meth:`examine`, on the CPU; the same for any batch size, on a GPU up to rounding.
-        """
-        # One at a time on a CPU: nothing is lost there, and kernels that depend on the batch size cannot show.
-        parts = []
-        with self._edge():
-            for part in torch.split(images, 1 if self.device.type == "cpu" else len(images)):
-                generator = torch.Generator().manual_seed(self.detector_config.noise_seed)
-                parts.append([result.float().cpu() for result in self.examine(part.to(self.device), generator)])
-        scores, maps, recon = (torch.cat(results) for results in zip(*parts, strict=True))
-        return scores, maps, recon
+        return AdvRADOutput(*(torch.cat(results) for results in zip(*parts, strict=True)))
 
     def predict(
         self, inputs: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS
@@ -258,63 +239,62 @@ class AdvRAD(
         """Score images and decide.
 
         Args:
-            inputs: (b, 3, h, w) float in [0, 1], or one path, or paths.
-            batch_size: images at a time; changes the results as little as in :meth:`measure`.
-            max_pixels: bound on each image file.
+            inputs: Images, (b, 3, h, w), float in [0, 1]; or one path or several.
+            batch_size: Number of images that are scored at a time; it does not change the results on a CPU.
+            max_pixels: Largest number of pixels of an image file that is read.
 
         Yields:
-            One prediction per image, in order, as it is made.
+            One prediction per image, in order, as soon as it is made.
 
         Raises:
-            NotCalibratedError: there is no threshold.
-            ImageError: a file cannot be read.
+            NotCalibratedError: The detector has no threshold.
+            ImageError: A file cannot be read.
         """
-        calibration = self.calibration
+        threshold = self.calibration.threshold
         if isinstance(inputs, (str, Path)):
             inputs = [inputs]
         for images, paths in _batches(inputs, batch_size, self.size_px, max_pixels):
-            scores, maps, recon = self.measure(images)
+            output = self.predict_batch(images)
             for row, path in enumerate(paths):
-                score = float(scores[row])
+                score = float(output.scores[row])
                 yield Prediction(
                     score=score,
-                    threshold=calibration.threshold,
-                    defective=score > calibration.threshold,
-                    score_map=maps[row, 0].numpy(),
-                    recon=recon[row].permute(1, 2, 0).numpy(),
+                    threshold=threshold,
+                    defective=score > threshold,
+                    anomaly_map=output.anomaly_maps[row, 0].numpy(),
+                    reconstruction=output.reconstructions[row].permute(1, 2, 0).numpy(),
                     path=path,
                 )
 
     def calibrate(
         self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
     ) -> None:
-        """Set the threshold from normal images that nothing else was learnt from.
+        """Set the threshold from normal images that were used for nothing else.
 
         Args:
-            normals: batches (b, 3, h, w) in [0, 1].
-            false_alarm_rate: share of normal images that may be called defective.
-            source: provenance, kept with the threshold.
+            normals: Batches of images, (b, 3, h, w) each, in [0, 1].
+            false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
+            source: Description of the images, stored with the threshold.
 
         Raises:
-            ConfigError: too few images for the rate.
+            ConfigError: There are too few images for the rate.
         """
-        scores, peaks = [], []
+        scores, maxima = [], []
         for images in normals:
-            batch_scores, maps, _ = self.measure(images)
-            scores += batch_scores.tolist()
-            peaks += maps.amax((1, 2, 3)).tolist()
-        threshold = conformal_threshold(scores, false_alarm_rate)
+            output = self.predict_batch(images)
+            scores += output.scores.tolist()
+            maxima += output.anomaly_maps.amax((1, 2, 3)).tolist()
         calibration = Calibration(
-            threshold=threshold,
+            threshold=conformal_threshold(scores, false_alarm_rate),
             false_alarm_rate=false_alarm_rate,
             n=len(scores),
-            heat_low=float(np.median(peaks)),
-            heat_high=conformal_threshold(peaks, false_alarm_rate) + 1e-6,
+            heat_low=float(np.median(maxima)),
+            heat_high=conformal_threshold(maxima, false_alarm_rate) + 1e-6,
             source=source or {},
         )
-        self.detector_config = self.detector_config.model_copy(update={"calibration": calibration})
+        self.update_config(calibration=calibration)
 
-    # --- the model folder ---
+    # --- The model folder ---
 
     def _save_pretrained(self, save_directory: Path) -> None:
         # The mixin writes a card only where there is none, so one of an earlier model would stay.
@@ -323,20 +303,18 @@ class AdvRAD(
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> AdvRAD:
-        """Load a model folder, or one from the hub.
-
-        The mixin's own reading of ``config.json`` is passed over: it knows neither our words for damage nor
-        that ``denoiser`` in it is a configuration.
+        """Load a model folder, or a model from the hub.
 
         Args:
-            pretrained_model_name_or_path: folder as saved, or a hub id.
-            options: ``map_location`` and, for the hub, ``revision``, ``cache_dir``, ``force_download``,
-                ``local_files_only``, ``token``.
+            pretrained_model_name_or_path: Model folder, or hub id.
+            options: ``map_location``, the device; and for the hub ``revision``, ``cache_dir``, ``force_download``,
+                ``local_files_only`` and ``token``.
 
         Raises:
-            CheckpointError: missing, damaged, foreign, or of a newer format.
-            ConfigError: an option or a configuration key is unknown.
+            CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
+            ConfigError: An option or a configuration key is unknown.
         """
+        # The mixin's own reader knows neither our error messages nor that ``denoiser`` is a configuration.
         return cls._from_pretrained(model_id=str(pretrained_model_name_or_path), **options)
 
     @classmethod
@@ -356,27 +334,27 @@ class AdvRAD(
             raise ConfigError(f"from_pretrained: {', '.join(sorted(unknown))} is not known; remove it")
         folder = Path(model_id)
         if not folder.exists():
-            folder = hub.download(model_id, revision, cache_dir, force_download, local_files_only, token)
+            folder = download(model_id, revision, cache_dir, force_download, local_files_only, token)
         values, tensors = load_folder(folder)
-        where = str(folder / "config.json")
-        return cls.assemble(DetectorConfig.parse(values, where), tensors, where).to(map_location).eval()
+        source = str(folder / CONFIG_NAME)
+        return cls.assemble(DetectorConfig.parse(values, source), tensors, source).to(map_location).eval()
 
     @classmethod
-    def assemble(cls, config: DetectorConfig, tensors: Mapping[str, Tensor], where: str) -> AdvRAD:
-        """Put a detector together from what was saved of it.
+    def assemble(cls, config: DetectorConfig, tensors: Mapping[str, Tensor], source: str) -> AdvRAD:
+        """Make a detector from a stored configuration and stored weights.
 
         Args:
-            config: of the detector.
-            tensors: its ``state_dict``.
-            where: the configuration was saved, for messages.
+            config: Configuration.
+            tensors: The detector's ``state_dict``.
+            source: File of the configuration, for error messages.
 
         Raises:
-            CheckpointError: configuration and tensors do not belong together.
-            ConfigError: the configuration contradicts itself.
+            CheckpointError: Configuration and weights do not belong together.
+            ConfigError: The configuration contradicts itself.
         """
         numbers = (config.locations, config.scales, config.ceilings)
         if any(len(values) != len(config.score.map_sizes) for values in numbers):
-            raise CheckpointError(f"{where}: locations, scales or ceilings do not match the score's error maps")
+            raise CheckpointError(f"{source}: locations, scales or ceilings do not match the score's error maps")
         try:
             statistics = [
                 MapStatistics(tensors[f"mean_{i}"], tensors[f"spread_{i}"], *values)
@@ -385,15 +363,15 @@ class AdvRAD(
             detector = cls(build_denoiser(config.denoiser), config, statistics)
             detector.load_state_dict(tensors)
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
+            raise ConfigError(f"{source}: {error}") from None
         except (KeyError, RuntimeError) as error:
             raise CheckpointError(
-                f"{where}: weights and configuration do not belong together ({str(error).splitlines()[0]}); retrain"
+                f"{source}: weights and configuration do not belong together ({str(error).splitlines()[0]}); retrain"
             ) from None
         return detector
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        """The model card, filled with the measured figures."""
+        """Make the model card with the measured figures."""
         from huggingface_hub import ModelCard
 
         from advrad.detectors.model_card import render

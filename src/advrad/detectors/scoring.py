@@ -1,149 +1,63 @@
-"""From image and reconstruction to error maps, and from the maps to one number.
+"""Error maps of a reconstruction, and the anomaly score computed from them.
 
-The paper's score is one choice among those named here: normalisation ``mean``, pooling 0 (the maximum), one look,
-scales averaged, level absolute.
-The map is never clamped or squashed, so that gradients reach an attacker undamaged.
+Neither maps nor scores are clamped or squashed, so gradients reach an attacker unchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
 from torch import Tensor
 
 from advrad.data.transforms import resize
 from advrad.denoisers.base import SCALES, Denoiser
-from advrad.denoisers.sampling import GradientPath, reconstruct
-from advrad.utils.config import Config
+from advrad.denoisers.sampling import GradientPath, Noise, reconstruct
+from advrad.detectors.score_config import NoiseView, Normalisation, Scales, ScoreConfig
 
-Normalisation = Literal["none", "mean", "spread", "tolerant"]
-#: Divisors are at least this: the errors of images of flat colour, perfectly foretold, may all be 0.
+#: Lower bound of every divisor: the errors of images of one flat colour may all be 0.
 EPS = 1e-12
-
-Scales = Literal["averaged", "apart"]
-Level = Literal["absolute", "relative"]
-
-
-class NoiseView(Config):
-    """One reconstruction of the image.
-
-    Attributes:
-        view_px: the image is shrunk to this size first.
-        sigma: noise level, [0, 1] pixel units.
-    """
-
-    view_px: int = Field(gt=0)
-    sigma: float = Field(gt=0)
-
-
-class ScoreConfig(Config):
-    """How an image is scored.
-
-    Attributes:
-        looks: each gives one error map or several; the scores of all maps are averaged, each in units of its spread
-            over normal images.
-        scales: ``averaged``: a look's errors at the four scales are averaged into one map, as in the paper; ``apart``:
-            each scale is a map of its own, so that unavoidable error at one does not drown what another sees.
-        level: ``absolute``: error maps as they are; ``relative``: each divided by its own mean, see
-            :func:`divide_by_image_mean`.
-        normalisation: ``none``; ``mean``: ``|E - mu|``, as in the paper; ``spread``: ``(E - mu) / s`` per position;
-            ``tolerant``: the same with a spread no smaller than what harmless changes cause, see :func:`spread_floor`.
-        filter_px: odd width of the mean filter over each error map, in cells of that map; 1 leaves it as it is.
-        pooling: share of the map's largest values that is averaged; 0 is the maximum alone.
-        draws: independent noise draws whose error maps are averaged.
-        steps: denoiser calls per reconstruction; 1 is one-shot.
-        quantile: of the score over its own noise, of which a certificate speaks. It changes no plain score.
-        map_filter_px: odd width of the smoothing of the score map, in pixels of the detector's size; 1 leaves it as it
-            is. It changes where a defect is shown, never the score.
-    """
-
-    looks: tuple[NoiseView, ...] = Field(min_length=1)
-    scales: Scales = "averaged"
-    level: Level = "absolute"
-    normalisation: Normalisation = "none"
-    filter_px: int = Field(3, gt=0)
-    pooling: float = Field(0.0, ge=0, le=1)
-    draws: int = Field(1, gt=0)
-    steps: int = Field(1, gt=0)
-    quantile: float = Field(0.5, gt=0, lt=1)
-    map_filter_px: int = Field(1, gt=0)
-
-    @field_validator("filter_px", "map_filter_px")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("must be odd, so that the window has a centre")
-        return value
-
-    @property
-    def map_sizes(self) -> tuple[int, ...]:
-        """Side of every error map, look by look, in cells."""
-        levels = range(SCALES if self.scales == "apart" else 1)
-        return tuple(look.view_px // 2**level for look in self.looks for level in levels)
-
-
-def paper_score(size_px: int, sigma: float = 0.26, filter_px: int = 3) -> ScoreConfig:
-    """The score of the AdvRAD paper: maximum of ``|E - mu|`` at one noise level (0.26 is k = 150)."""
-    look = NoiseView(view_px=size_px, sigma=sigma)
-    return ScoreConfig(looks=(look,), normalisation="mean", filter_px=filter_px, map_filter_px=map_filter_px(size_px))
-
-
-def describe(config: ScoreConfig) -> str:
-    """How images are scored, in one line of words."""
-    views = "+".join(str(view) for view in sorted({look.view_px for look in config.looks}))
-    sigmas = ", ".join(f"{sigma:g}" for sigma in sorted({look.sigma for look in config.looks}))
-    pooling = f"mean of the top {config.pooling:.1%}" if config.pooling else "maximum"
-    maps = f"scales {config.scales}, level {config.level}, normalisation {config.normalisation}"
-    return f"{maps}, filter {config.filter_px} px, {pooling}; {views} px; noise {sigmas}"
 
 
 def mean_filter(maps: Tensor, filter_px: int) -> Tensor:
-    """Mean over a square window; at the border over the part of the window inside the map.
+    """Average maps over a square window; at the border over the part of the window inside the map.
 
     Args:
-        maps: (b, 1, h, w).
-        filter_px: odd width; 1 leaves the map as it is.
+        maps: Maps, (b, 1, h, w).
+        filter_px: Width of the window, odd; 1 returns the maps unchanged.
     """
     if filter_px == 1:
         return maps
     half = filter_px // 2
-    # Rows, then columns: the same mean for a fraction of the sums.
+    # Rows, then columns: the same mean with far fewer sums.
     for window, padding in (((filter_px, 1), (half, 0)), ((1, filter_px), (0, half))):
         maps = F.avg_pool2d(maps, window, stride=1, padding=padding, count_include_pad=False)
     return maps
 
 
 def smooth(maps: Tensor, filter_px: int) -> Tensor:
-    """The mean filter twice, whose window tapers off: one alone would draw its square around every speck.
+    """Apply the mean filter twice; once alone would draw its square window around every bright cell.
 
     Args:
-        maps: (b, 1, h, w).
-        filter_px: odd width of each; 1 leaves the map as it is.
+        maps: Maps, (b, 1, h, w).
+        filter_px: Width of each filter, odd; 1 returns the maps unchanged.
     """
     return mean_filter(mean_filter(maps, filter_px), filter_px)
 
 
-def map_filter_px(size_px: int) -> int:
-    """Width of the score map's smoothing: twice this comes near a Gaussian of 4 px in 256, the custom of the field."""
-    return 2 * round(size_px * 4 / 256) + 1
-
-
 def combine_scales(errors: list[Tensor], scales: Scales) -> list[Tensor]:
-    """The maps that a look is judged by, from its errors at every scale.
+    """Make the error maps of a view from its errors at every scale.
 
     Args:
-        errors: of :func:`advrad.detectors.scoring.scale_errors`, finest first.
-        scales: as in :class:`ScoreConfig`.
+        errors: Errors from :func:`scale_errors`, finest first.
+        scales: Way of combining them, as in :class:`advrad.detectors.score_config.ScoreConfig`.
 
     Returns:
-        The errors themselves, or one map of the finest size.
+        The errors unchanged, or one map of the finest size.
     """
-    if scales == "apart":
+    if scales == "separate":
         return errors
     total = errors[0]
     for error in errors[1:]:
@@ -152,15 +66,16 @@ def combine_scales(errors: list[Tensor], scales: Scales) -> list[Tensor]:
 
 
 def error_map(images: Tensor, recon: Tensor, filter_px: int = 3) -> Tensor:
-    """Per-pixel multiscale reconstruction error.
+    """Compute the per-pixel multiscale reconstruction error.
 
     Args:
-        images: (b, 3, h, w) float in [0, 1]; h and w are multiples of 8.
-        recon: same shape and range.
-        filter_px: width of the mean filter; 1 disables it.
+        images: Images, (b, 3, h, w), float in [0, 1]; h and w are multiples of 8.
+        recon: Reconstructions, same shape and range.
+        filter_px: Width of the mean filter; 1 disables it.
 
     Returns:
-        (b, 1, h, w), >= 0; larger is more anomalous. Row i uses row i only. Differentiable in both.
+        Error maps, (b, 1, h, w), >= 0; larger is more anomalous. Row i depends on row i only. Differentiable in both
+        arguments.
 
     Source: AdvRAD, multiscale error map (scales 1, 1/2, 1/4, 1/8, averaged).
     """
@@ -168,19 +83,19 @@ def error_map(images: Tensor, recon: Tensor, filter_px: int = 3) -> Tensor:
 
 
 def pooled_count(pixels: int, share: float) -> int:
-    """How many of ``pixels`` values a pooling share averages; at least 1."""
+    """Number of values that a pooling share averages, out of ``pixels``; at least 1."""
     return max(1, round(share * pixels))
 
 
 def pool(maps: Tensor, share: float) -> Tensor:
-    """Mean of the largest values of each map.
+    """Average the largest values of each map.
 
     Args:
-        maps: (b, 1, h, w).
-        share: of the pixels, 0 to 1; 0 is the maximum alone, 1 the mean.
+        maps: Maps, (b, 1, h, w).
+        share: Share of the pixels, 0 to 1; 0 takes the maximum, 1 the mean.
 
     Returns:
-        (b,).
+        Pooled values, (b,).
     """
     flat = maps.flatten(1)
     count = pooled_count(flat.shape[1], share)
@@ -189,14 +104,14 @@ def pool(maps: Tensor, share: float) -> Tensor:
 
 @dataclass(frozen=True)
 class MapStatistics:
-    """What one error map of normal images looks like.
+    """Statistics of one error map over normal images.
 
     Attributes:
-        mean: (1, 1, h, w) mean error map.
-        spread: (1, 1, h, w) standard deviation of the error map per position, > 0.
-        location: mean of the pooled score.
-        scale: standard deviation of the pooled score, > 0.
-        ceiling: up to where a map's own mean is divided out, > 0; see :func:`divide_by_image_mean`. No error in
+        mean: Mean error map, (1, 1, h, w).
+        spread: Standard deviation of the error map per position, (1, 1, h, w), > 0.
+        location: Mean of the pooled score.
+        scale: Standard deviation of the pooled score, > 0.
+        ceiling: Largest mean by which a map is divided, > 0; see :func:`divide_by_image_mean`. No error of images in
             [0, 1] exceeds 1.
     """
 
@@ -207,66 +122,63 @@ class MapStatistics:
     ceiling: float = 1.0
 
 
-#: The ceiling, in units of the largest mean error of a normal image: what is rougher than any of these is no longer
-#: put down to roughness.
+#: The ceiling, as a multiple of the largest mean error of a normal image. An image whose mean error is above it is
+#: rougher than texture explains.
 CEILING = 1.2
 
 
 def ceiling_of(maps: Tensor) -> float:
-    """The ceiling for :func:`divide_by_image_mean`, from error maps of normal images, (n, 1, h, w)."""
+    """Ceiling for :func:`divide_by_image_mean`, from error maps of normal images, (n, 1, h, w)."""
     return CEILING * float(maps.mean((1, 2, 3)).max()) + EPS
 
 
-def divide_by_image_mean(maps: Tensor, level: Level, ceiling: float) -> Tensor:
-    """Error maps in units of their own mean.
+def divide_by_image_mean(maps: Tensor, ceiling: float) -> Tensor:
+    """Divide each error map by its own mean.
 
-    No denoiser foretells fine texture, and how much of it there is differs from one piece to the next, as does the
-    light. A score of absolute errors calls a rough piece defective; one of relative errors looks for a place that is
-    worse than the rest of the same image. The mean is divided out only up to a ceiling: where the error is large
-    all over, as in an image of something else, the relative error is large, too.
+    No denoiser predicts fine texture, and its amount differs between pieces, as does the light. A score of absolute
+    errors calls a rough piece anomalous; a score of relative errors looks for a place that is worse than the rest of
+    the same image. The divisor is bounded by the ceiling: where the error is large everywhere, as in an image of
+    another object, the relative error is large too.
 
     Args:
-        maps: (b, 1, h, w), >= 0.
-        level: ``absolute`` leaves them as they are.
-        ceiling: > 0.
+        maps: Error maps, (b, 1, h, w), >= 0.
+        ceiling: Largest divisor, > 0.
     """
-    if level == "absolute":
-        return maps
     own = maps.mean((1, 2, 3), keepdim=True)
     return maps / own.clamp(EPS, ceiling)
 
 
-#: Share of the average spread added to each position's: a spread from few images can be near 0 by luck.
+#: Share of the average spread that is added at each position: a spread from few images can be near 0 by chance.
 SPREAD_FLOOR = 0.1
-#: A change of a pixel that is no defect, [0, 1] units: what sensors, compression and flickering light do, and what an
-#: adversary may. Where normal images hardly differ, an error of this size would else be many spreads wide.
+#: Change of a pixel that is no anomaly, [0, 1] units: what sensors, compression and flickering light cause, and what an
+#: adversary is allowed. Where normal images hardly differ, an error of this size would be many spreads.
 HARMLESS = 8 / 255
 
 
 def spread_floor(mean: Tensor, deviation: Tensor, how: Normalisation) -> Tensor:
-    """What is added to every position's standard deviation, > 0.
+    """Compute what is added to the standard deviation at every position, > 0.
 
     Args:
-        mean: (n, 1, h, w) mean error map of normal images, absolute errors where ``how`` is ``tolerant``.
-        deviation: its standard deviation, same shape.
-        how: the normalisation. ``tolerant`` adds by how much an error rises when every pixel changes by
-            :data:`HARMLESS`; the others add :data:`SPREAD_FLOOR` of the average.
+        mean: Mean error maps of normal images, (n, 1, h, w); of absolute errors where ``how`` is ``noise_tolerant``.
+        deviation: Standard deviations, same shape.
+        how: Normalisation. ``noise_tolerant`` adds the rise of the error when every pixel changes by :data:`HARMLESS`;
+            the others add :data:`SPREAD_FLOOR` times the average.
     """
-    if how == "tolerant":
+    if how == "noise_tolerant":
         rise: Tensor = 2 * HARMLESS * mean.clamp_min(0).sqrt() + HARMLESS**2
         return rise
     return SPREAD_FLOOR * deviation.mean((1, 2, 3), keepdim=True) + EPS
 
 
 def map_statistics(maps: Tensor, how: Normalisation = "spread") -> tuple[Tensor, Tensor]:
-    """Mean and floored standard deviation per position.
+    """Compute the mean and the floored standard deviation per position.
 
     Args:
-        maps: (n, 1, h, w) error maps of normal images, n >= 2.
-        how: as in :func:`spread_floor`.
+        maps: Error maps of normal images, (n, 1, h, w), n >= 2.
+        how: Normalisation, as in :func:`spread_floor`.
 
     Returns:
-        Two tensors (1, 1, h, w).
+        Mean and standard deviation, (1, 1, h, w) each.
     """
     mean = maps.mean(0, keepdim=True)
     deviation = maps.std(0, keepdim=True)
@@ -274,13 +186,13 @@ def map_statistics(maps: Tensor, how: Normalisation = "spread") -> tuple[Tensor,
 
 
 def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) -> Tensor:
-    """Relate error maps to those of normal images; see :class:`ScoreConfig`.
+    """Normalise error maps by those of normal images; see :class:`advrad.detectors.score_config.ScoreConfig`.
 
     Args:
-        maps: (b, 1, h, w).
-        mean: broadcastable to ``maps``.
-        spread: broadcastable to ``maps``, > 0.
-        how: the named normalisation.
+        maps: Error maps, (b, 1, h, w).
+        mean: Mean error map, broadcastable to ``maps``.
+        spread: Standard deviation per position, broadcastable to ``maps``, > 0.
+        how: Normalisation.
     """
     if how == "none":
         return maps
@@ -290,76 +202,76 @@ def normalise(maps: Tensor, mean: Tensor, spread: Tensor, how: Normalisation) ->
 
 
 def standardise(maps: Tensor, normal: MapStatistics, config: ScoreConfig) -> tuple[Tensor, Tensor]:
-    """From one error map to its part of the score.
+    """Turn one error map into its part of the score.
 
     Args:
-        maps: (b, 1, h, w) as of :func:`look_maps`.
-        normal: statistics of this map.
-        config: level, normalisation and pooling.
+        maps: Error maps from :func:`view_error_maps`, (b, 1, h, w).
+        normal: Statistics of this map over normal images.
+        config: Score; its normalisation and pooling are used.
 
     Returns:
         Scores (b,) and maps (b, 1, h, w), both in units of the pooled score's spread over normal images.
     """
-    maps = normalise(
-        divide_by_image_mean(maps, config.level, normal.ceiling), normal.mean, normal.spread, config.normalisation
-    )
+    if config.normalise_by_image_mean:
+        maps = divide_by_image_mean(maps, normal.ceiling)
+    maps = normalise(maps, normal.mean, normal.spread, config.normalisation)
     return (pool(maps, config.pooling) - normal.location) / normal.scale, (maps - normal.location) / normal.scale
 
 
-def look_maps(
+def view_error_maps(
     denoiser: Denoiser,
     images: Tensor,
-    look: NoiseView,
+    view: NoiseView,
     config: ScoreConfig,
-    generator: torch.Generator,
+    generator: Noise,
     path: GradientPath = "exact",
 ) -> tuple[list[Tensor], Tensor]:
-    """Error maps of one look before normalisation, averaged over the draws.
+    """Compute the error maps of one view before normalisation, averaged over the noise draws.
 
     Args:
-        denoiser: any denoiser.
-        images: (b, 3, h, w) float in [0, 1].
-        look: view and noise level.
-        config: scales, filter, draws and steps.
-        generator: source of all noise; rows share each draw.
-        path: of the gradients, see :func:`advrad.denoisers.sampling.reconstruct`.
+        denoiser: Denoiser.
+        images: Images, (b, 3, h, w), float in [0, 1].
+        view: Size and noise level.
+        config: Score; its scales, filter, draws and steps are used.
+        generator: Source of all noise; rows share each draw.
+        path: Path of the gradients, see :func:`advrad.denoisers.sampling.reconstruct`.
 
     Returns:
-        Error maps (b, 1, view_px, view_px), or one per scale, each half as large as the one before; and the mean
-        reconstruction (b, 3, view_px, view_px). Differentiable.
+        Error maps, (b, 1, view_px, view_px), or one per scale, each half the size of the one before; and the mean
+        reconstruction, (b, 3, view_px, view_px). Differentiable.
     """
-    view = resize(images, look.view_px)
-    recons = [reconstruct(denoiser, view, look.sigma, generator, config.steps, path=path) for _ in range(config.draws)]
-    maps = [
-        mean_filter(errors, config.filter_px) for errors in combine_scales(mean_errors(view, recons), config.scales)
+    resized = resize(images, view.view_px)
+    recons = [
+        reconstruct(denoiser, resized, view.sigma, generator, config.steps, path=path) for _ in range(config.draws)
     ]
-    return maps, torch.stack(recons).mean(0)
+    errors = combine_scales(mean_errors(resized, recons), config.scales)
+    return [mean_filter(error, config.filter_px) for error in errors], torch.stack(recons).mean(0)
 
 
 def mean_errors(images: Tensor, recons: Sequence[Tensor]) -> list[Tensor]:
-    """Squared errors at every scale, averaged over reconstructions.
+    """Average the squared errors at every scale over several reconstructions.
 
     Args:
-        images: (b, 3, h, w).
-        recons: each of that shape.
+        images: Images, (b, 3, h, w).
+        recons: Reconstructions, each of that shape.
 
     Returns:
-        As :func:`advrad.detectors.scoring.scale_errors`.
+        Errors as from :func:`scale_errors`.
     """
     draws = [scale_errors(images, recon) for recon in recons]
-    return [torch.stack(level).mean(0) for level in zip(*draws, strict=True)]
+    return [torch.stack(errors).mean(0) for errors in zip(*draws, strict=True)]
 
 
 def scale_errors(images: Tensor, recon: Tensor) -> list[Tensor]:
-    """Squared error after area-downsampling both images, one map per scale 1, 1/2, 1/4, 1/8.
+    """Compute squared errors after downsampling by area averaging, one map for each of the scales 1, 1/2, 1/4, 1/8.
 
     Args:
-        images: (b, 3, h, w); h and w are multiples of 8.
-        recon: same shape.
+        images: Images, (b, 3, h, w); h and w are multiples of 8.
+        recon: Reconstructions, same shape.
 
     Returns:
-        List of (b, 1, h / 2^l, w / 2^l): mean over channels of the squared difference.
+        Mean over channels of the squared difference, a list of (b, 1, h / 2^l, w / 2^l).
     """
     difference = images - recon
-    reduced = [F.avg_pool2d(difference, 2**level) if level else difference for level in range(SCALES)]
+    reduced = [F.avg_pool2d(difference, 2**scale) if scale else difference for scale in range(SCALES)]
     return [values.square().mean(1, keepdim=True) for values in reduced]

@@ -1,9 +1,11 @@
-"""Our own detector as an auditor sees it: with all that an attacker may know of it."""
+"""AdvRAD as an attacker sees it: the detector interface, with surrogate losses for every part of the score."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import cached_property, partial
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,30 +14,35 @@ from advrad.data.transforms import resize
 from advrad.denoisers.sampling import GradientPath
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import DetectorOutput, SurrogateLoss
-from advrad.detectors.scoring import NoiseView, ScoreConfig
+from advrad.detectors.score_config import NoiseView, ScoreConfig
 from advrad.utils.precision import Precision, takes_bfloat16
 
 
 class WhiteBoxAdvRAD:
-    """A :class:`advrad.detectors.base.AnomalyDetector` around :class:`advrad.AdvRAD`.
+    """The :class:`advrad.detectors.base.AnomalyDetector` of an :class:`advrad.AdvRAD` model.
 
-    Its hints are, of the true score: each noise level alone, of one noise draw (``part ...``); each scale alone; and
-    where the reconstruction is a walk of many steps, the score of the one-shot reconstruction (a surrogate), and the
-    true score with gradients that skip the walk (BPDA). What they find is judged by the true score.
+    Its surrogate losses are the score at each noise level alone, from one noise draw (components of the score); the
+    score of each scale alone; and, for reconstructions of many steps, the score of the one-step reconstruction, and the
+    true score with gradients that bypass the later steps (BPDA).
 
     Args:
-        detector: is put in evaluation mode, and its parameters are frozen: gradients for them would cost a third of an
-            attack.
-        gradients: arithmetic of what is asked with gradients on; ``auto`` is bfloat16 where the processor has it.
-            Scores without gradients are always in the arithmetic of use.
+        detector: Model. It is put in evaluation mode and its parameters are frozen: their gradients would take a third
+            of the time of an attack.
+        gradients: Precision of computations that record gradients; ``auto`` is bfloat16 where the processor supports
+            it. Scores without gradients are always computed in the model's own precision.
+
+    Example:
+        >>> model = AdvRAD.from_pretrained("bottle")  # doctest: +SKIP
+        >>> list(WhiteBoxAdvRAD(model).surrogates)  # doctest: +SKIP
+        ['part noise 0.05', 'part noise 0.1', 'scale 1/1', 'scale 1/2', 'scale 1/4', 'scale 1/8']
     """
 
     deterministic = False
     differentiable = True
 
     def __init__(self, detector: AdvRAD, gradients: Precision = "float32") -> None:
-        self.gradients = gradients
         self.detector = detector.eval().requires_grad_(False)
+        self.gradients = gradients
         calibration = detector.detector_config.calibration
         self.threshold = None if calibration is None else calibration.threshold
         self.size_px: int = detector.size_px
@@ -43,52 +50,76 @@ class WhiteBoxAdvRAD:
 
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
         """See :class:`advrad.detectors.base.AnomalyDetector`."""
-        with self._arithmetic():
-            scores, maps, _ = self.detector.examine(images.to(self.detector.device), generator)
-        return DetectorOutput(scores, maps)
+        with self.autocast():
+            output = self.detector.infer(images.to(self.detector.device), generator)
+        return DetectorOutput(output.scores, output.anomaly_maps)
 
-    def in_arithmetic(self, gradients: Precision) -> WhiteBoxAdvRAD:
-        """The same detector, with gradients of another arithmetic."""
-        return WhiteBoxAdvRAD(self.detector, gradients)
+    @property
+    def reconstruction_model(self) -> AdvRAD:
+        """See :class:`advrad.detectors.base.SupportsTwoPath`."""
+        return self.detector
 
-    def _arithmetic(self) -> torch.autocast:
+    @property
+    def gradient_precision(self) -> Literal["float32", "bfloat16"]:
+        """See :class:`advrad.detectors.base.SupportsGradientPrecision`."""
+        return "bfloat16" if takes_bfloat16(self.gradients, self.detector.device) else "float32"
+
+    def with_gradient_precision(self, precision: Precision) -> WhiteBoxAdvRAD:
+        """See :class:`advrad.detectors.base.SupportsGradientPrecision`."""
+        return WhiteBoxAdvRAD(self.detector, precision)
+
+    def autocast(self) -> torch.autocast:
+        """Context of the precision of a computation: the model's own, or that of the gradients if they are recorded."""
         if not torch.is_grad_enabled():
-            return self.detector.arithmetic()
-        device = self.detector.device
-        return torch.autocast(device.type, torch.bfloat16, enabled=takes_bfloat16(self.gradients, device))
+            return self.detector.autocast()
+        bf16 = self.gradient_precision == "bfloat16"
+        return torch.autocast(self.detector.device.type, torch.bfloat16, enabled=bf16)
 
     @cached_property
     def surrogates(self) -> Mapping[str, SurrogateLoss]:
         """See :class:`advrad.detectors.base.AnomalyDetector`."""
         config = self.detector.detector_config.score
-        quick = config.model_copy(update={"draws": 1})
-        sigmas = sorted({look.sigma for look in config.looks})
-        surrogates: dict[str, SurrogateLoss] = {}
-        for sigma in sigmas:
-            looks = [look for look in config.looks if look.sigma == sigma]
-            surrogates[f"part noise {sigma:g}"] = partial(self._climb, quick, looks, None, "exact")
-        levels = len(config.map_sizes) // len(config.looks)
-        for level in range(levels if levels > 1 else 0):
-            surrogates[f"scale 1/{2**level}"] = partial(self._climb, quick, config.looks, level, "exact")
+        one_draw = config.model_copy(update={"draws": 1})
+        losses: dict[str, SurrogateLoss] = {}
+        for sigma in sorted({view.sigma for view in config.views}):
+            views = tuple(view for view in config.views if view.sigma == sigma)
+            losses[f"part noise {sigma:g}"] = SurrogateLoss(PartialScore(self, one_draw, views), "component")
+        for scale in range(config.maps_per_view if config.maps_per_view > 1 else 0):
+            part = PartialScore(self, one_draw, config.views, scale=scale)
+            losses[f"scale 1/{2**scale}"] = SurrogateLoss(part, "scale")
         if config.steps > 1:
-            shot = quick.model_copy(update={"steps": 1})
-            surrogates["one shot"] = partial(self._climb, shot, config.looks, None, "exact")
-            surrogates["straight through"] = partial(self._climb, quick, config.looks, None, "straight")
-        return surrogates
+            one_step = PartialScore(self, one_draw.model_copy(update={"steps": 1}), config.views)
+            losses["one shot"] = SurrogateLoss(one_step, "one_step")
+            bypassing = PartialScore(self, one_draw, config.views, path="straight")
+            losses["straight through"] = SurrogateLoss(bypassing, "bpda")
+        return losses
 
-    def _climb(
-        self,
-        config: ScoreConfig,
-        looks: Iterable[NoiseView],
-        level: int | None,
-        path: GradientPath,
-        images: Tensor,
-        generator: torch.Generator,
-    ) -> Tensor:
-        images = resize(images.to(self.detector.device), self.size_px)
-        scores = []
-        with self._arithmetic():
-            for look in looks:
-                members, _ = self.detector.members(images, look, config, generator, path)
-                scores += [part for index, (part, _) in enumerate(members) if level in (None, index)]
-        return torch.stack(scores).mean(0)
+
+@dataclass(frozen=True)
+class PartialScore:
+    """A part of AdvRAD's score as a function of images and a source of noise.
+
+    Attributes:
+        owner: Detector.
+        config: Score, which may differ from the detector's in draws and steps.
+        views: Views that count.
+        scale: Index of the scale that counts; None for all.
+        path: Path of the gradients, see :func:`advrad.denoisers.sampling.reconstruct`.
+    """
+
+    owner: WhiteBoxAdvRAD
+    config: ScoreConfig
+    views: tuple[NoiseView, ...]
+    scale: int | None = None
+    path: GradientPath = "exact"
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Compute the mean of the standardised scores that count, (b,), for images, (b, 3, h, w), in [0, 1]."""
+        model = self.owner.detector
+        images = resize(images.to(model.device), model.size_px)
+        counted = []
+        with self.owner.autocast():
+            for view in self.views:
+                parts, _ = model.view_scores(images, view, self.config, generator, self.path)
+                counted += [score for scale, (score, _) in enumerate(parts) if self.scale in (None, scale)]
+        return torch.stack(counted).mean(0)

@@ -36,11 +36,15 @@ __all__ = [
     "TrainingDivergedError",
     "UserError",
     "__version__",
+    "attack",
+    "certify",
     "evaluate",
     "wrap",
 ]
 
 if TYPE_CHECKING:
+    from advrad.attacks.pipeline import attack
+    from advrad.certificates.pipeline import certify
     from advrad.detectors.advrad import AdvRAD
     from advrad.detectors.wrappers import wrap
     from advrad.inference.evaluation import evaluate
@@ -50,6 +54,8 @@ else:
         __name__,
         {
             "AdvRAD": "advrad.detectors.advrad",
+            "attack": "advrad.attacks.pipeline",
+            "certify": "advrad.certificates.pipeline",
             "evaluate": "advrad.inference.evaluation",
             "wrap": "advrad.detectors.wrappers",
         },

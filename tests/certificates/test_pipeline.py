@@ -406,7 +406,7 @@ def test_the_report_shows_certificates_of_its_product(cli: Cli, run: Path, data:
     assert "Nothing was certified yet" in page.read_text()
     folder = Path(json.loads(cli("certify", run, data, *QUICK, "--json").out)["folder"])
     assert cli("report", run, data, "-o", page).status == 0
-    assert "Nothing was certified yet" not in page.read_text() and "two-path, 64 draws, 4 images" in page.read_text()
+    assert "Nothing was certified yet" not in page.read_text() and "two-path, 64 noise samples, 4 images" in page.read_text()
     path = folder / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"category": "another"}))
     assert cli("report", run, data, "-o", page).status == 0

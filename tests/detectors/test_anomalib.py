@@ -39,11 +39,11 @@ def scores(detector: CallableDetector, images: Tensor) -> Tensor:
 def test_scores_and_maps_are_the_models_own() -> None:
     model, images = toy(), random_images(3, 16)
     answer = validated_output(expose(model), images, generator())
-    assert answer.maps is not None
+    assert answer.anomaly_maps is not None
     for row in range(3):
         plain = model.model(model.pre_processor.transform(images[row : row + 1]))
         torch.testing.assert_close(answer.scores[row : row + 1], plain.pred_score[0], rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(answer.maps[row : row + 1], plain.anomaly_map, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(answer.anomaly_maps[row : row + 1], plain.anomaly_map, rtol=1e-5, atol=1e-7)
         assert not plain.pred_score.requires_grad
 
 
@@ -72,7 +72,7 @@ def test_rows_do_not_meet_in_a_model_that_mixes_them() -> None:
     for index in range(3):
         alone = validated_output(detector, images[index : index + 1], generator())
         assert torch.equal(alone.scores, together.scores[index : index + 1])
-        assert together.maps is not None and together.maps.shape[1] == 1
+        assert together.anomaly_maps is not None and together.anomaly_maps.shape[1] == 1
     assert not torch.equal(model.model(model.pre_processor.transform(images)).pred_score.flatten(), together.scores)
 
 

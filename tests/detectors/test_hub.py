@@ -56,7 +56,7 @@ def test_a_pushed_detector_comes_back_bit_by_bit(hub: Path) -> None:
     images = random_images(3)
     for where in ("owner/widget", hub / "owner" / "widget"):
         loaded = AdvRAD.from_pretrained(where)
-        assert torch.equal(loaded.measure(images)[0], made.measure(images)[0])
+        assert torch.equal(loaded.predict_batch(images)[0], made.predict_batch(images)[0])
         assert loaded.calibration == made.calibration
 
 

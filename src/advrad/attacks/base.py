@@ -32,6 +32,14 @@ class AttackInput:
         steps: Budget: number of gradient evaluations, or of queries for an attack without gradients.
         stop_above: Values, (b,), of the objective above which an image needs no further search; None never stops early.
             Only for objectives without noise: otherwise one lucky draw would stop the search.
+
+    Example:
+        >>> from advrad.attacks.projected_gradient import pgd
+        >>> threat = Threat(norm="linf", eps=0.1)
+        >>> images = torch.full((1, 1, 2, 2), 0.5)
+        >>> given = AttackInput(lambda x: x.sum((1, 2, 3)), images, threat, [torch.Generator()], steps=10)
+        >>> pgd(given).images.mean()
+        tensor(0.6000)
     """
 
     objective: Objective
@@ -52,6 +60,14 @@ class AttackOutput:
         last: Images at which the search ended, (b, c, h, w); under noise often better than a lucky maximum.
         gradients: Number of gradient evaluations for each image, (b,).
         queries: Number of evaluations for each image, with or without gradient, (b,).
+
+    Example:
+        >>> from advrad.attacks.projected_gradient import pgd
+        >>> images, threat = torch.full((1, 1, 2, 2), 0.5), Threat(norm="linf", eps=0.1)
+        >>> given = AttackInput(lambda x: x.sum((1, 2, 3)), images, threat, [torch.Generator()], steps=10)
+        >>> output = pgd(given)
+        >>> output.gradients.item(), output.queries.item()
+        (10, 11)
     """
 
     images: Tensor

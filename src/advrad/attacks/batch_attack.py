@@ -43,6 +43,14 @@ class ImageAttackResult:
         gradients: Number of gradient evaluations.
         queries: Number of evaluations, with or without gradient.
         seconds: Duration.
+
+    Example:
+        >>> import advrad, torch
+        >>> detector = advrad.wrap(lambda images: images.mean((1, 2, 3)), deterministic=True)
+        >>> images = torch.stack([torch.full((3, 8, 8), value) for value in (0.2, 0.8)])
+        >>> rows = advrad.attack(detector, (images, [0, 1]), attack="pgd", eps=0.1, steps=5).rows
+        >>> [(row.label, round(row.clean, 3), round(row.worst, 3)) for row in rows]
+        [(0, 0.2, 0.3), (1, 0.8, 0.7)]
     """
 
     name: str

@@ -43,6 +43,11 @@ class ImageSet:
         images: Images, (n, c, h, w), in [0, 1], at the size at which the detector takes them.
         labels: 0 for normal, 1 for anomalous, (n,).
         names: Names of the images, n different ones.
+
+    Example:
+        >>> images = ImageSet(torch.rand(6, 3, 8, 8), np.array([0, 0, 0, 1, 1, 1]), tuple("abcdef"))
+        >>> images.examples.shape
+        torch.Size([4, 3, 8, 8])
     """
 
     images: Tensor
@@ -124,6 +129,18 @@ def evaluate_robustness(
         DataError: There are no images.
         DetectorError: The detector's output is not valid.
         OutputError: The folder holds another run, or cannot be written.
+
+    Example:
+        >>> import advrad, tempfile
+        >>> from advrad.attacks.threat import Threat
+        >>> detector = advrad.wrap(lambda images: images.mean((1, 2, 3)), deterministic=True)
+        >>> values = torch.stack([torch.full((3, 8, 8), value) for value in (0.2, 0.8)])
+        >>> plan = AttackPlan(threat=Threat.of("linf", 0.1), attacks=(AttackSpec(attack="pgd", steps=5),))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     images = ImageSet(values, np.array([0, 1]), ("dark", "bright"))
+        ...     result = evaluate_robustness(detector, images, plan, Path(folder))
+        >>> [round(row.worst, 3) for row in result.rows]
+        [0.3, 0.7]
     """
     if not len(images.names):
         raise DataError("there is no image to attack; give test images, normal and anomalous ones")

@@ -71,6 +71,11 @@ class AttackPlan(Config):
             ``known``: the attacker knows the noise of the deployed detector.
         gradient_precision: Precision of the gradients. Results are scored in the detector's own precision. Stored as
             ``arithmetic``.
+
+    Example:
+        >>> plan = AttackPlan(threat=Threat.of("linf", "2/255"), attacks=(AttackSpec(attack="pgd"),))
+        >>> plan.model_dump(mode="json")["arithmetic"]
+        'float32'
     """
 
     threat: Threat

@@ -39,8 +39,8 @@ class AttackResult(RobustnessFigures):
     Example:
         >>> import advrad, torch
         >>> images = 0.5 * torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        >>> images[4:, :, 4:8, 4:8] = 1.0
-        >>> detector = advrad.wrap(lambda images: images.amax((1, 2, 3)), deterministic=True)
+        >>> images[4:] += 0.2
+        >>> detector = advrad.wrap(lambda images: images.mean((1, 2, 3)), deterministic=True)
         >>> result = advrad.attack(detector, (images, [0] * 4 + [1] * 4), attack="pgd", eps=0.5, steps=5)
         >>> result.clean_auroc, result.robust_auroc
         (1.0, 0.0)
@@ -110,6 +110,10 @@ class ChecksResult:
         flags: Reasons to distrust results of attacks on the detector.
         auroc: AUROC of the clean images and under each attack of the checks, by name.
         n_images: Number of images. Stored as ``pictures``.
+
+    Example:
+        >>> ChecksResult(flags=(), auroc={"clean": 1.0, "eps": 0.8}, n_images=12).to_dict()["pictures"]
+        12
     """
 
     flags: tuple[Flag, ...]
@@ -174,6 +178,15 @@ class CurveResult:
         noise: Whether the attacker knew the noise: ``unknown`` or ``known``.
         category: Name of the product.
         points: Attacks, in the order of their values as given.
+
+    Example:
+        >>> from advrad.attacks.options import AttackOptions
+        >>> from advrad.attacks.pipeline import prepare, run_curve  # doctest: +SKIP
+        >>> options = AttackOptions(attack="pgd")
+        >>> job = prepare(load_target("run"), Path("images"), options)  # doctest: +SKIP
+        >>> curve = run_curve(job, options, "eps", ["1/255", "2/255"])  # doctest: +SKIP
+        >>> [point.result.robust_auroc for point in curve.points]  # doctest: +SKIP
+        [0.97, 0.93]
     """
 
     over: str

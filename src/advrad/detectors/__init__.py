@@ -1,1 +1,76 @@
-"""Detectors: the interface, wrappers for foreign models, and AdvRAD itself."""
+"""Detectors: the interface, wrappers for models of others, and AdvRAD itself.
+
+Example:
+    >>> from advrad import detectors
+    >>> "wrap" in dir(detectors)
+    True
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from advrad.utils.lazy import attach
+
+__all__ = [
+    "AdvRAD",
+    "AdvRADOutput",
+    "AnomalyDetector",
+    "Calibration",
+    "CallableDetector",
+    "DetectorConfig",
+    "DetectorOutput",
+    "LoadedDetector",
+    "NoiseView",
+    "Prediction",
+    "ProbedProperties",
+    "RobustCalibration",
+    "ScoreConfig",
+    "SurrogateLoss",
+    "WhiteBoxAdvRAD",
+    "conformal_threshold",
+    "load_detector",
+    "load_target",
+    "paper_score",
+    "probe",
+    "wrap",
+]
+
+if TYPE_CHECKING:
+    from advrad.detectors.advrad import AdvRAD
+    from advrad.detectors.base import AnomalyDetector, DetectorOutput, SurrogateLoss
+    from advrad.detectors.config import Calibration, DetectorConfig, RobustCalibration
+    from advrad.detectors.conformal import conformal_threshold
+    from advrad.detectors.loading import LoadedDetector, load_detector, load_target
+    from advrad.detectors.outputs import AdvRADOutput, Prediction
+    from advrad.detectors.probing import ProbedProperties, probe
+    from advrad.detectors.score_config import NoiseView, ScoreConfig, paper_score
+    from advrad.detectors.white_box import WhiteBoxAdvRAD
+    from advrad.detectors.wrappers import CallableDetector, wrap
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "AdvRAD": "advrad.detectors.advrad",
+            "AdvRADOutput": "advrad.detectors.outputs",
+            "AnomalyDetector": "advrad.detectors.base",
+            "Calibration": "advrad.detectors.config",
+            "CallableDetector": "advrad.detectors.wrappers",
+            "DetectorConfig": "advrad.detectors.config",
+            "DetectorOutput": "advrad.detectors.base",
+            "LoadedDetector": "advrad.detectors.loading",
+            "NoiseView": "advrad.detectors.score_config",
+            "Prediction": "advrad.detectors.outputs",
+            "ProbedProperties": "advrad.detectors.probing",
+            "RobustCalibration": "advrad.detectors.config",
+            "ScoreConfig": "advrad.detectors.score_config",
+            "SurrogateLoss": "advrad.detectors.base",
+            "WhiteBoxAdvRAD": "advrad.detectors.white_box",
+            "conformal_threshold": "advrad.detectors.conformal",
+            "load_detector": "advrad.detectors.loading",
+            "load_target": "advrad.detectors.loading",
+            "paper_score": "advrad.detectors.score_config",
+            "probe": "advrad.detectors.probing",
+            "wrap": "advrad.detectors.wrappers",
+        },
+    )

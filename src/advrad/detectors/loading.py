@@ -28,6 +28,11 @@ class LoadedDetector:
         identity: Digest of the model's configuration, or the name of the file that defines the detector. Results of
             another identity are not continued.
         folder: Model folder, in which results are stored by default; None for a detector that has none.
+
+    Example:
+        >>> loaded = to_loaded(lambda images: images.mean((1, 2, 3)))
+        >>> loaded.identity, loaded.folder
+        ('function', None)
     """
 
     detector: AnomalyDetector
@@ -65,6 +70,11 @@ def load_target(name: str, device: str = "auto") -> LoadedDetector:
     Raises:
         CheckpointError: The folder holds no model.
         ConfigError: The file cannot be run, or does not define the name.
+
+    Example:
+        >>> _ = Path("mine.py").write_text("def score(images): return images.mean((1, 2, 3))")
+        >>> load_target("mine.py:score").identity
+        'mine.py:score'
     """
     if not is_file_name(name):
         folder = Path(name)
@@ -92,7 +102,7 @@ def to_loaded(detector: Any) -> LoadedDetector:
         config = found.detector.detector_config.model_dump(mode="json", exclude={"figures"})
         digest = hashlib.sha256(json.dumps(config).encode())
         for name, tensor in found.detector.state_dict().items():
-            digest.update(name.encode() + tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(name.encode() + tensor.cpu().flatten().view(torch.uint8).numpy().tobytes())
         return LoadedDetector(found, digest.hexdigest(), None)
     return LoadedDetector(found, type(detector).__name__, None)
 
@@ -107,6 +117,10 @@ def load_detector(folder: Path, device: str = "auto") -> AdvRAD:
     Raises:
         CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
         ConfigError: The device cannot be used.
+
+    Example:
+        >>> load_detector(Path("bottle")).size_px  # doctest: +SKIP
+        256
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such model folder; make one with 'advrad train DATA -o {folder}'")

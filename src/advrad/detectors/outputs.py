@@ -20,6 +20,13 @@ class AdvRADOutput(NamedTuple):
         scores: Anomaly scores, (b,); larger is more anomalous.
         anomaly_maps: Anomaly maps, (b, 1, size, size), the smoothed mean of the standardised error maps.
         reconstructions: Reconstructions, (b, 3, size, size), the mean over views, not clamped.
+
+    Example:
+        >>> import torch
+        >>> output = AdvRADOutput(torch.zeros(2), torch.zeros(2, 1, 8, 8), torch.zeros(2, 3, 8, 8))
+        >>> scores, maps, reconstructions = output
+        >>> scores is output.scores
+        True
     """
 
     scores: Tensor
@@ -38,6 +45,11 @@ class Prediction:
         anomaly_map: Anomaly map, (size, size), smoothed to show an anomaly as a whole.
         reconstruction: The image as the denoiser would expect it without anomalies, (size, size, 3), about [0, 1].
         path: File of the image; None for an image that was given as a tensor.
+
+    Example:
+        >>> prediction = Prediction(0.8, 0.5, True, np.zeros((8, 8), np.float32), np.zeros((8, 8, 3), np.float32))
+        >>> "defective" if prediction.defective else "good"
+        'defective'
     """
 
     score: float

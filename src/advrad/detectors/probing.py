@@ -88,6 +88,10 @@ class ProbedProperties:
         why_not: Reason why no gradient does.
         agreement: Cosine between the gradients of two noise draws, the mean over images; 1 without noise, or without a
             gradient to compare.
+
+    Example:
+        >>> ProbedProperties(deterministic=True, differentiable=False, why_not="it is detached").agreement
+        1.0
     """
 
     deterministic: bool

@@ -30,6 +30,10 @@ class NoiseView(Config):
     Attributes:
         view_px: Side of the square to which the image is resized, in pixels.
         sigma: Noise level, the standard deviation in [0, 1] pixel units.
+
+    Example:
+        >>> NoiseView(view_px=128, sigma=0.2)
+        NoiseView(view_px=128, sigma=0.2)
     """
 
     view_px: int = Field(gt=0)
@@ -139,6 +143,10 @@ def paper_score(size_px: int, sigma: float = 0.26, filter_px: int = 3) -> ScoreC
         size_px: Side of the images in pixels.
         sigma: Noise level; 0.26 is the paper's k = 150.
         filter_px: Width of the mean filter over the error map, odd.
+
+    Example:
+        >>> paper_score(256).normalisation
+        'mean'
     """
     view = NoiseView(view_px=size_px, sigma=sigma)
     return ScoreConfig(views=(view,), normalisation="mean", filter_px=filter_px, map_filter_px=map_filter_px(size_px))

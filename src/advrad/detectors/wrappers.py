@@ -17,7 +17,12 @@ from advrad.errors import ConfigError, DetectorError
 
 @dataclass(frozen=True)
 class CallableDetector:
-    """A detector made from a callable; see :func:`wrap` for the attributes."""
+    """A detector made from a callable; see :func:`wrap` for the attributes.
+
+    Example:
+        >>> wrap(lambda images: images.mean((1, 2, 3)), size_px=64).size_px
+        64
+    """
 
     call: Callable[..., Any]
     size_px: int | None

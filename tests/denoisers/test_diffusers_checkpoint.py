@@ -105,7 +105,7 @@ def test_keys_that_diffusers_would_ignore_are_ignored(tmp_path: Path) -> None:
 
 def test_the_size_may_be_chosen(tmp_path: Path) -> None:
     plain(tmp_path, sample_size=None)
-    with pytest.raises(CheckpointError, match="give size_px"):
+    with pytest.raises(CheckpointError, match="give the image size"):
         load(tmp_path)
     assert load(tmp_path, size_px=32).config.size_px == 32
 
@@ -168,7 +168,7 @@ def text_in_config(text: str) -> Callable[[Path], Any]:
 
 REFUSALS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "pickled weights": (pickled, "never opened.*use_safetensors=False"),
-    "truncated weights": (truncated, "cannot be read.*fetch it again"),
+    "truncated weights": (truncated, "cannot be read.*download it again"),
     "garbage weights": (garbage, "cannot be read"),
     "weights of another shape": (other_shape, "does not fit its config.json"),
     "a tensor missing": (lacking_a_tensor, "does not fit its config.json.*conv_in.weight"),
@@ -181,7 +181,7 @@ REFUSALS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "infinite noise": (scheduler_with(rescale_betas_zero_snr=True), "rescale_betas_zero_snr"),
     "unknown schedule": (scheduler_with(beta_schedule="laplace"), "beta_schedule"),
     "no schedule": (without_variances, "ScoreSdeVeScheduler has no variance schedule"),
-    "not square": (lambda folder: plain(folder, sample_size=(16, 32)), "names no square"),
+    "not square": (lambda folder: plain(folder, sample_size=(16, 32)), "is not a square"),
     "size of the wrong type": (config_with(sample_size={}), "size_px"),
     "unknown block": (config_with(down_block_types=["DownBlock2D", "Strange"]), "diffusers refuses"),
     "widths of the wrong type": (config_with(block_out_channels="wide"), "block_out_channels"),
@@ -189,8 +189,8 @@ REFUSALS: dict[str, tuple[Callable[[Path], Any], str]] = {
     "up blocks of the wrong type": (config_with(up_block_types=3), "diffusers refuses"),
     "channels of the wrong type": (config_with(in_channels=[3]), "channels"),
     "no JSON": (text_in_config("{"), "cannot be read as JSON"),
-    "a list": (text_in_config("[]"), "no JSON object"),
-    "no config": (lambda folder: (folder / "x").touch(), "config.json: missing"),
+    "a list": (text_in_config("[]"), "is not a JSON object"),
+    "no config": (lambda folder: (folder / "x").touch(), "config.json: is missing"),
 }
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from toy_models import TINY, assert_gradient, awake, generator, random_images
 
-from advrad.denoisers.lean import LeanConfig, LeanDenoiser, positions
+from advrad.denoisers.lean import LeanConfig, LeanDenoiser, Preconditioning, positions
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
 
@@ -72,6 +72,19 @@ def test_in_endless_noise_only_the_prior_is_left() -> None:
     fresh = ask(LeanDenoiser(TINY), z, 1e4)  # the network is still silent
     torch.testing.assert_close(fresh, torch.full_like(z, 0.5), rtol=0, atol=1e-3)
     assert ask(awake(), z, 1e4).abs().max() < 10
+
+
+def test_without_statistics_the_coefficients_are_those_of_edm() -> None:
+    sigma = torch.tensor([0.1, 0.5, 2.0], dtype=torch.float64)
+    pre = Preconditioning.of(sigma, torch.full((3, 3, 1, 1), 0.5**2, dtype=torch.float64))
+    total = sigma**2 + 0.5**2
+    for coefficient, wanted in (
+        (pre.c_skip, 0.5**2 / total),
+        (pre.c_out, sigma * 0.5 / total.sqrt()),
+        (pre.c_in, 1 / total.sqrt()),
+    ):
+        torch.testing.assert_close(coefficient[:, 0, 0, 0], wanted)
+    torch.testing.assert_close(pre.c_noise, 2 * (sigma.log() / 4))
 
 
 def test_a_silent_network_gives_the_best_linear_guess() -> None:
@@ -255,7 +268,9 @@ def test_parameters_are_shared_out_without_loss() -> None:
 
 
 def test_config_roundtrips_and_refuses() -> None:
-    assert LeanConfig.parse(TINY.model_dump(mode="json"), "here") == TINY
+    stored = TINY.model_dump(mode="json")
+    assert LeanConfig.parse(stored, "here") == TINY
+    assert stored["usual_px"] == TINY.statistics_px, "the name in files of earlier versions"
     with pytest.raises(ConfigError, match="here: colour"):
         LeanConfig.parse({"colour": 1}, "here")
     for wrong in ({"stem_px": 0}, {"channels": (8, 0)}, {"sigma_min": 0.0}, {"sigma_max": math.nan}):

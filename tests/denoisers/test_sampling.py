@@ -13,7 +13,7 @@ from torch import Tensor
 from toy_models import Linear, assert_gradient, awake, generator, random_images
 
 from advrad.denoisers.base import Denoiser
-from advrad.denoisers.sampling import StoredNoise, draw_noise, noise_levels, reconstruct
+from advrad.denoisers.sampling import GeneratorNoise, StoredNoise, draw_noise, noise_levels, reconstruct
 
 
 def test_rows_share_one_draw_that_the_seed_decides() -> None:
@@ -39,14 +39,22 @@ def test_the_draw_does_not_depend_on_the_arithmetic() -> None:
     assert torch.equal(double.float(), draw_noise(random_images(1), generator(4)))
 
 
-def test_stored_noise_stands_in_for_the_generator_that_it_was_drawn_from() -> None:
+@pytest.mark.parametrize("steps", [1, 3])
+def test_every_source_gives_the_same_reconstruction(steps: int) -> None:
     denoiser, images, source = awake(), random_images(2), generator(4)
-    stored = [draw_noise(images, source) for _ in range(3)]
-    kept = StoredNoise(iter(stored))
-    again = reconstruct(denoiser, images, 0.3, kept, steps=3)
-    assert torch.equal(again, reconstruct(denoiser, images, 0.3, generator(4), steps=3))
-    with pytest.raises(StopIteration):
-        draw_noise(images, kept)
+    kept = StoredNoise([draw_noise(images, source) for _ in range(steps)])
+    expected = reconstruct(denoiser, images, 0.3, generator(4), steps)
+    assert torch.equal(reconstruct(denoiser, images, 0.3, kept, steps), expected)
+    assert torch.equal(reconstruct(denoiser, images, 0.3, GeneratorNoise(generator(4)), steps), expected)
+
+
+def test_stored_noise_that_is_used_up_or_of_another_shape_is_refused() -> None:
+    kept = StoredNoise([torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)])
+    assert torch.equal(draw_noise(torch.ones(2, 3, 8, 8), kept), torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"has shape \(1, 3, 8, 8\), but noise of shape \(2, 3, 8, 8\) is needed"):
+        draw_noise(torch.ones(2, 3, 8, 8), kept, independent=True)
+    with pytest.raises(ValueError, match="no stored noise is left"):
+        draw_noise(torch.ones(1, 3, 8, 8), kept)
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""The one contract that every denoiser keeps, and the only place that rescales images."""
+"""The interface of every denoiser."""
 
 from __future__ import annotations
 
@@ -6,64 +6,79 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-#: Scales 1, 1/2, 1/4, 1/8 at which reconstruction errors are measured.
+#: Number of scales at which reconstruction errors are measured: 1, 1/2, 1/4 and 1/8 of the image size.
 SCALES = 4
 
 
 class Denoiser(nn.Module):
-    """Estimates the clean image behind additive Gaussian noise: ``D(z, sigma)``.
+    """Estimates the clean image behind additive Gaussian noise, ``D(z, sigma)``.
 
-    Subclasses implement :meth:`denoise` and :meth:`training_loss`. They take and give images in [0, 1] units;
-    whatever range their network works in stays inside. Nothing is clamped and no gradient is stopped on the way.
+    Subclasses implement :meth:`denoise` and :meth:`training_loss`. Both take and return images in [0, 1] units; a
+    network that needs another range rescales inside. Nothing is clamped, and every step is differentiable.
+
+    Attributes:
+        multiple_px: Height and width of an image must be multiples of this, pixels.
+
+    Example:
+        >>> import torch
+        >>> class Identity(Denoiser):
+        ...     def denoise(self, z, sigma, window=None):
+        ...         return z
+        >>> Identity()(torch.zeros(1, 3, 8, 8), torch.tensor([0.1])).shape
+        torch.Size([1, 3, 8, 8])
     """
 
-    #: Height and width of an image must be multiples of this.
     multiple_px: int = 1
 
     def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
-        """Denoise.
+        """Estimate the clean image.
 
         Args:
-            z: (b, 3, h, w) float, an image in [0, 1] plus noise of standard deviation ``sigma``; unclamped.
-            sigma: (b,) float > 0, in [0, 1] pixel units.
-            window: (b, 4), top, left, bottom, right of ``z`` in the whole image, whose corners are -1 and 1;
-                None for the whole image. Denoisers without a sense of place ignore it.
+            z: Noisy images, (b, 3, h, w) float: images in [0, 1] plus noise of standard deviation ``sigma``, unclamped.
+            sigma: Noise level of each image, (b,) float, above 0, in [0, 1] pixel units.
+            window: Top, left, bottom and right of each ``z`` in its whole image, (b, 4) float in [-1, 1]; None for
+                whole images. Denoisers that do not use the position ignore it.
 
         Returns:
-            (b, 3, h, w): estimate of the image without noise, unclamped. Row i depends on row i only.
-            Differentiable in ``z``.
+            Clean images, (b, 3, h, w), unclamped. Row i depends on row i of the arguments only. Differentiable in
+            ``z``.
         """
         raise NotImplementedError
 
     def training_loss(
         self, images: Tensor, corrupted: Tensor, level: Tensor, noise: Tensor, window: Tensor | None = None
     ) -> Tensor:
-        """Loss of one batch, a function of its arguments alone: whoever trains draws the randomness.
+        """Compute the training loss of a batch. All randomness is in the arguments.
 
         Args:
-            images: (b, 3, h, w) in [0, 1], normal images.
-            corrupted: same shape; the images that are noised and shown to the network, which a denoiser may
-                learn to restore. Equal to ``images`` for plain denoising.
-            level: (b,) uniform in [0, 1); each denoiser maps it to its own distribution of noise levels.
-            noise: (b, 3, h, w) standard normal.
-            window: as in :meth:`denoise`.
+            images: Normal images, (b, 3, h, w) float in [0, 1].
+            corrupted: The same images, (b, 3, h, w), some of them with a synthetic defect. Noise is added to these; the
+                denoiser learns to reconstruct ``images``. Equal to ``images`` for plain denoising.
+            level: Uniform numbers, (b,) float in [0, 1). A denoiser maps them to its distribution of noise levels.
+            noise: Standard normal noise, (b, 3, h, w).
+            window: Position of each image in its whole image, as in :meth:`denoise`.
 
         Returns:
-            (b,) loss per image, differentiable in the parameters.
+            Loss of each image, (b,), differentiable in the parameters.
         """
         raise NotImplementedError
 
-    def adapt(self, batches: Iterable[Tensor]) -> None:
-        """Take from normal images what needs no gradients, before training. Most denoisers need nothing.
+    def fit_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Estimate, before the first training step, what needs no gradients. Does nothing by default.
 
         Args:
-            batches: (b, 3, h, w) in [0, 1], whole images of one size, as training will show them.
+            batches: Whole normal images of one size, (b, 3, h, w) float in [0, 1] each, augmented as in training.
         """
 
     def optimiser_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """The parameters in two groups: kernels for Muon, and the rest, for AdamW, which suits any network."""
+        """Divide the parameters between the optimisers.
+
+        Returns:
+            The kernels to be trained with Muon, and the other parameters, to be trained with AdamW. By default all
+            parameters are in the second list.
+        """
         return [], list(self.parameters())
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """``D(z, sigma)`` on whole images; shapes and units as in :meth:`denoise`."""
+        """Denoise whole images; see :meth:`denoise`."""
         return self.denoise(z, sigma)

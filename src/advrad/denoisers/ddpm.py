@@ -1,8 +1,8 @@
-"""Denoisers from DDPM networks: any unconditional diffusers ``UNet2DModel`` under the one contract.
+"""DDPM networks, the unconditional ``UNet2DModel`` of diffusers, as denoisers.
 
-A DDPM sees ``x_k = sqrt(abar_k) x + sqrt(1 - abar_k) noise`` and a step number k. Divided by ``sqrt(abar_k)``
-that is an image plus noise of level ``s_k = sqrt((1 - abar_k) / abar_k)``, so the network can be asked at
-any noise level: scale the image back, look up the step, and read the clean image off the prediction.
+A DDPM receives ``x_k = sqrt(abar_k) x + sqrt(1 - abar_k) noise`` and the step number k. Divided by ``sqrt(abar_k)``
+this is an image plus noise of level ``s_k = sqrt((1 - abar_k) / abar_k)``. So the network denoises at any noise level:
+find the step of the level, scale the noisy image, and compute the clean image from the prediction.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _NO_DIFFUSERS = "the ddpm denoiser needs the diffusers library: pip install 'adv
 
 
 class Schedule(Config):
-    """The noise of a DDPM, step by step, under the names that diffusers schedulers use.
+    """Noise schedule of a DDPM. The names are those of the diffusers schedulers.
 
     Attributes:
-        beta_schedule: how the variances grow: evenly, evenly in their root, along the squared cosine of
-            Nichol and Dhariwal 2021, or along a sigmoid.
-        beta_start: variance added by the first step; the cosine schedule does not use it.
-        beta_end: variance added by the last step; the cosine schedule does not use it.
-        num_train_timesteps: number of steps, T.
-        trained_betas: all variances; they replace the formula.
+        beta_schedule: Growth of the variances: linear, linear in their square root, the squared cosine of Nichol and
+            Dhariwal 2021, or a sigmoid.
+        beta_start: Variance that the first step adds; the cosine schedule does not use it.
+        beta_end: Variance that the last step adds; the cosine schedule does not use it.
+        num_train_timesteps: Number of steps, T.
+        trained_betas: Variance of every step, in place of a formula; None for the formula.
     """
 
     beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"] = "linear"
@@ -52,7 +52,7 @@ class Schedule(Config):
         return self
 
     def betas(self) -> Tensor:
-        """The variances added by each step, (T,) float64."""
+        """Compute the variance that each step adds, (T,) float64."""
         steps = self.num_train_timesteps
         if self.trained_betas is not None:
             return torch.tensor(self.trained_betas, dtype=torch.float64)
@@ -68,28 +68,29 @@ class Schedule(Config):
         return torch.linspace(self.beta_start, self.beta_end, steps, dtype=torch.float64)
 
     def sigmas(self) -> Tensor:
-        """Noise levels in [0, 1] pixel units, (T,) float64, rising.
+        """Compute the noise level of each step in [0, 1] pixel units, (T,) float64, rising.
 
-        Entry ``k - 1`` belongs to step k of the papers, which count from 1; diffusers counts from 0. The
-        linear schedule gives .046 at k = 25 and .169 at k = 100.
+        Entry ``k - 1`` is step k of the papers, which count from 1; diffusers counts from 0. The linear schedule gives
+        0.046 at k = 25 and 0.169 at k = 100.
         """
         abar = torch.cumprod(1 - self.betas(), 0)
         return ((1 - abar) / abar).sqrt() / 2
 
 
 class DdpmConfig(Config):
-    """A ``UNet2DModel`` with its schedule.
+    """Shape and noise schedule of a ``UNet2DModel``.
 
     Attributes:
-        size_px: side of the square images.
-        channels: 3 for colour. 1 for a grey network: it sees the mean of the three channels and gives grey.
-        block_out_channels: width of each level, from the full resolution down by halves.
-        down_block_types: diffusers block of each level; ``AttnDownBlock2D`` has attention.
-        layers_per_block: residual layers per level.
-        prediction_type: what the network predicts: the noise (epsilon), the clean image (sample), or
-            the velocity of Salimans and Ho 2022.
-        schedule: the noise.
-        options: further arguments of ``UNet2DModel``, by their names there.
+        kind: Name of this kind of denoiser in files.
+        size_px: Side of the square images, pixels.
+        channels: 3 for colour; 1 for a grey network, which receives the mean of the three channels.
+        block_out_channels: Width of each level, beginning at the full resolution.
+        down_block_types: Name of the diffusers block of each level; ``AttnDownBlock2D`` has attention.
+        layers_per_block: Residual layers per level.
+        prediction_type: Prediction of the network: the noise (``epsilon``), the clean image (``sample``), or the
+            velocity of Salimans and Ho 2022 (``v_prediction``).
+        schedule: Noise schedule.
+        options: Further arguments of ``UNet2DModel``, by name.
     """
 
     kind: Literal["ddpm"] = "ddpm"
@@ -121,7 +122,7 @@ PRESETS: Mapping[str, DdpmConfig] = {
         block_out_channels=(128, 128, 256, 256, 512, 512),
         down_block_types=(*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"),
     ),
-    # For trying things out, not for results.
+    # For tests and demonstrations only.
     "tiny": DdpmConfig(
         size_px=16,
         block_out_channels=(8, 16),
@@ -133,21 +134,21 @@ PRESETS: Mapping[str, DdpmConfig] = {
 
 
 class DdpmDenoiser(Denoiser):
-    """A DDPM network under the contract of :class:`~advrad.denoisers.base.Denoiser`.
+    """A DDPM network as a denoiser.
 
-    Noise levels between two steps are met by a fractional step, interpolated in the logarithm of the level.
-    Outside ``[sigma_min, sigma_max]`` the network is told the nearest step while the arithmetic keeps the
-    true level. Below, that is harmless: the output differs from the input by less noise than the first step
-    adds. Above, it means nothing; the levels at which images are scored lie far below.
+    A noise level between two steps becomes a fractional step, interpolated in the logarithm of the level. Outside
+    ``[sigma_min, sigma_max]`` the network receives the nearest step and the formulas use the true level. Below that
+    range this is harmless, because the output differs from the input by less noise than the first step adds. Above it
+    the result is meaningless; images are scored at much lower levels.
 
     Args:
-        network: called as ``network(x, step).sample`` with x (b, c, h, w) and step (b,), counted from 0.
-        config: describes the network.
+        network: Network, called as ``network(x, step).sample`` with x (b, c, h, w) and step (b,), counted from 0.
+        config: Configuration of the network.
 
     Attributes:
-        config: as given.
-        sigma_min: lowest noise level of the schedule in [0, 1] pixel units.
-        sigma_max: highest.
+        config: The configuration.
+        sigma_min: Lowest noise level of the schedule, [0, 1] pixel units.
+        sigma_max: Highest noise level of the schedule, [0, 1] pixel units.
     """
 
     log_levels: Tensor
@@ -156,25 +157,25 @@ class DdpmDenoiser(Denoiser):
         super().__init__()
         self.network = network
         self.config = config
-        # The network halves the image once per level, the error maps to their smallest scale.
+        # Both the network's levels and the scales of the error maps halve the image.
         self.multiple_px = 2 ** max(len(config.block_out_channels) - 1, SCALES - 1)
         sigmas = config.schedule.sigmas()
-        # A grey network sees the mean of three channels, whose noise is weaker by the root of three.
+        # The noise of the mean of three channels is weaker by the square root of 3.
         per_network = 1.0 if config.channels == 3 else 3**0.5
         self.sigma_min = float(sigmas[0]) * per_network
         self.sigma_max = float(sigmas[-1]) * per_network
-        # Levels in the [-1, 1] units of the network. Recomputed from the configuration, hence not saved.
+        # In the [-1, 1] units of the network. Not saved, because the configuration determines it.
         self.register_buffer("log_levels", (2 * sigmas).log().float(), persistent=False)
 
     def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:
-        """See :class:`~advrad.denoisers.base.Denoiser`; ``window`` is ignored."""
+        """Remove the noise; see :meth:`advrad.denoisers.base.Denoiser.denoise`. ``window`` is ignored."""
         x = 2 * z - 1
         level = 2 * sigma
         if self.config.channels == 1:
             x = x.mean(1, keepdim=True)
             level = level / 3**0.5
         column = level[:, None, None, None]
-        shrink = (1 + column**2).rsqrt()  # sqrt(abar) of that level
+        shrink = (1 + column**2).rsqrt()  # sqrt(abar) of this level
         prediction = self._predict(x * shrink, self._step(level))
         if self.config.prediction_type == "epsilon":
             clean = x - column * prediction
@@ -191,14 +192,14 @@ class DdpmDenoiser(Denoiser):
         """The simple DDPM loss: squared error of the prediction at a step drawn uniformly.
 
         Args:
-            images: (b, 3, h, w) float in [0, 1], normal images.
-            corrupted: ignored: a DDPM predicts the noise, which leaves no room for a second image.
-            level: (b,) in [0, 1), the step as a share of all.
-            noise: (b, 3, h, w) standard normal.
-            window: ignored.
+            images: Normal images, (b, 3, h, w) float in [0, 1].
+            corrupted: Ignored, because a DDPM predicts the noise in ``images``.
+            level: Steps, (b,) float in [0, 1), as a fraction of all steps.
+            noise: Standard normal noise, (b, 3, h, w).
+            window: Ignored.
 
         Returns:
-            (b,) loss per image, >= 0.
+            Loss of each image, (b,), >= 0.
 
         Source: Ho, Jain, Abbeel 2020, equation 14.
         """
@@ -214,25 +215,28 @@ class DdpmDenoiser(Denoiser):
         return (prediction - targets[self.config.prediction_type]).square().mean((1, 2, 3))
 
     def _step(self, level: Tensor) -> Tensor:
-        """The step, counted from 0 and fractional, of noise levels (b,) in [-1, 1] units."""
+        """Find the fractional steps, counted from 0, of noise levels (b,) in [-1, 1] units."""
         wanted = level.to(self.log_levels.dtype).log()
-        # Counted rather than searched for, because ONNX knows no search.
+        # A count in place of a search, because ONNX has no search operator.
         upper = (self.log_levels < wanted[:, None]).sum(1).clamp(1, len(self.log_levels) - 1)
         low, high = self.log_levels[upper - 1], self.log_levels[upper]
         return upper - 1 + ((wanted - low) / (high - low)).clamp(0, 1)
 
     def _predict(self, x: Tensor, step: Tensor) -> Tensor:
         if self.config.options.get("time_embedding_type") == "learned":
-            step = step.round().long()  # a table has no rows between its rows
+            step = step.round().long()  # a table of embeddings has no fractional rows
         prediction: Tensor = self.network(x, step).sample
-        return prediction.to(x.dtype)  # under autocast it is shorter
+        return prediction.to(x.dtype)  # autocast gives bfloat16
 
 
 def build(config: DdpmConfig) -> DdpmDenoiser:
-    """Make an untrained denoiser; its weights are drawn from the global random state.
+    """Make an untrained denoiser. The weights are drawn from PyTorch's global random state.
+
+    Args:
+        config: Configuration of the network.
 
     Raises:
-        ConfigError: diffusers is missing, or it refuses the configuration.
+        ConfigError: diffusers is not installed, or refuses the configuration.
     """
     unet = unet_class()
     arguments = {
@@ -253,7 +257,7 @@ def build(config: DdpmConfig) -> DdpmDenoiser:
 
 
 def unet_class() -> Any:
-    """The class ``UNet2DModel`` of diffusers.
+    """Import the class ``UNet2DModel`` of diffusers.
 
     Raises:
         ConfigError: diffusers is not installed.
@@ -266,5 +270,5 @@ def unet_class() -> Any:
 
 
 def _mirrored(down_block_types: tuple[str, ...]) -> tuple[str, ...]:
-    """The up blocks that answer the down blocks, from the lowest resolution up."""
+    """Give the up blocks that belong to the down blocks, beginning at the lowest resolution."""
     return tuple(name.replace("Down", "Up") for name in reversed(down_block_types))

@@ -22,23 +22,23 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 def load(source: str | Path, size_px: int | None = None, revision: str | None = None) -> DdpmDenoiser:
     """Read a diffusers checkpoint.
 
-    It is a pipeline (``unet/`` and ``scheduler/``) or a plain ``UNet2DModel``; without a
-    ``scheduler_config.json`` the schedule is the linear one with 1000 steps. Only safetensors weights are
-    read: opening a pickle runs whatever code is in it.
+    The checkpoint is a pipeline (``unet/`` and ``scheduler/``) or a plain ``UNet2DModel``. Without a
+    ``scheduler_config.json`` the schedule is the linear one with 1000 steps. Only safetensors weights are read, because
+    opening a pickle runs the code in it.
 
     Args:
-        source: a folder; as a str also the name of a model on the Hugging Face hub.
-        size_px: side of the images, where it should differ from the checkpoint's or is not in it.
-        revision: branch, tag or commit on the hub.
+        source: Folder of the checkpoint, or, as a str, the name of a model on the Hugging Face hub.
+        size_px: Side of the images, pixels; None for the size in the checkpoint.
+        revision: Branch, tag or commit on the hub.
 
     Returns:
         The denoiser, in evaluation mode, float32.
 
     Raises:
-        CheckpointError: the checkpoint is missing, damaged, pickled, conditional, or not a DDPM.
-        ConfigError: diffusers is missing.
+        CheckpointError: The checkpoint is missing, damaged, pickled, conditional, or not a DDPM.
+        ConfigError: diffusers is not installed.
     """
-    unet_class()  # a missing library is told before anything is fetched
+    unet_class()  # report a missing library before a download
     folder = _locate(source, revision)
     unet_folder = folder / "unet" if (folder / "unet").is_dir() else folder
     places = (folder / "scheduler" / "scheduler_config.json", unet_folder / "scheduler_config.json")
@@ -55,12 +55,13 @@ def load(source: str | Path, size_px: int | None = None, revision: str | None = 
 
 
 def _one_line(error: Exception) -> str:
+    """Shorten an error message to one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:197] + "..."
 
 
 def _locate(source: str | Path, revision: str | None) -> Path:
-    """The folder that ``source`` names, fetched from the hub if it is no folder here."""
+    """Give the folder of the checkpoint, downloaded from the hub if ``source`` is not a folder."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -77,9 +78,9 @@ def _locate(source: str | Path, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
     except Exception as error:
-        # Broad on purpose: what a missing network raises depends on the HTTP library of the hub client.
+        # Broad, because the error of a missing network depends on the HTTP library that the hub client uses.
         raise CheckpointError(
-            f"{source}: no folder here, and not to be had from the hub ({_one_line(error)}); "
+            f"{source}: no such folder, and it cannot be downloaded from the hub ({_one_line(error)}); "
             "check the name and the network, or download the model and give its folder"
         ) from None
 
@@ -88,11 +89,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing; a diffusers checkpoint describes its network there") from None
+        raise CheckpointError(f"{path}: is missing; give a diffusers checkpoint, which has this file") from None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON ({_one_line(error)})") from None
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: holds no JSON object; is it a diffusers checkpoint?")
+        raise CheckpointError(f"{path}: is not a JSON object; give a diffusers checkpoint")
     return values
 
 
@@ -103,7 +104,7 @@ def _config_from(
     unet_path: Path,
     scheduler_path: Path | None,
 ) -> DdpmConfig:
-    """Turn the two files of a diffusers checkpoint into our configuration, refusing what is no DDPM."""
+    """Translate the two configuration files of a diffusers checkpoint; refuse networks that are not a DDPM."""
     if unet.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise CheckpointError(f"{unet_path}: a {unet['_class_name']}; only an unconditional UNet2DModel can be used")
     if unet.get("class_embed_type") is not None or unet.get("num_class_embeds") is not None:
@@ -121,7 +122,7 @@ def _config_from(
         if isinstance(size, list) and len(size) == 2 and size[0] == size[1]:
             size = size[0]
         if size is None or isinstance(size, list):
-            raise CheckpointError(f"{unet_path}: sample_size {size} names no square; give size_px")
+            raise CheckpointError(f"{unet_path}: sample_size {size} is not a square; give the image size")
         size_px = size
 
     if scheduler:
@@ -137,7 +138,7 @@ def _config_from(
             )
     schedule = {key: scheduler[key] for key in Schedule.model_fields if scheduler.get(key) is not None}
 
-    # diffusers ignores keys it does not know, old ones mostly; a real difference is found by the weights.
+    # diffusers ignores keys that it does not know, mostly old ones; the weights show a real difference.
     parameters = inspect.signature(unet_class().__init__).parameters
     named = {"block_out_channels", "down_block_types", "layers_per_block"}
     own = named | {"sample_size", "in_channels", "out_channels"}
@@ -157,7 +158,7 @@ def _config_from(
 
 
 def _fill(network: nn.Module, path: Path) -> None:
-    """Put the weights of a safetensors file into the network; every tensor must fit."""
+    """Load the weights of a safetensors file into the network; all names and shapes must agree."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -169,7 +170,7 @@ def _fill(network: nn.Module, path: Path) -> None:
     try:
         weights = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({_one_line(error)}); fetch it again") from None
+        raise CheckpointError(f"{path}: cannot be read ({_one_line(error)}); download it again") from None
     try:
         network.load_state_dict({_modern(name): value for name, value in weights.items()})
     except RuntimeError as error:
@@ -177,6 +178,7 @@ def _fill(network: nn.Module, path: Path) -> None:
 
 
 def _modern(name: str) -> str:
+    """Give the present name of a tensor."""
     head, _, part = name.rpartition(".attentions.")
     pieces = part.split(".")
     if head and len(pieces) == 3:

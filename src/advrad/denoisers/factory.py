@@ -1,4 +1,4 @@
-"""Build the denoiser that a configuration describes."""
+"""Denoisers from their configurations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,18 @@ DenoiserConfig = Annotated[LeanConfig | DdpmConfig, Field(discriminator="kind")]
 
 
 def build_denoiser(config: LeanConfig | DdpmConfig) -> Denoiser:
-    """A freshly initialised denoiser of either kind."""
+    """Make an untrained denoiser.
+
+    Args:
+        config: Configuration of either kind of denoiser.
+
+    Raises:
+        ConfigError: The configuration needs a library that is not installed, or the library refuses it.
+
+    Example:
+        >>> type(build_denoiser(LeanConfig(channels=(8, 16), blocks=(1, 1)))).__name__
+        'LeanDenoiser'
+    """
     if isinstance(config, DdpmConfig):
         return build(config)
     return LeanDenoiser(config)

@@ -1,10 +1,10 @@
-"""Robust reconstruction: noise the image, then walk back to a clean one in one step or many."""
+"""Robust reconstruction: add noise to an image, then remove it in one denoising step or in several."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -12,64 +12,116 @@ from torch.utils.checkpoint import checkpoint
 
 from advrad.denoisers.base import Denoiser
 
-#: How gradients flow back through a walk of many steps: all the way, or as if the first step had been the last.
+#: Gradient of a reconstruction of several steps: ``exact``, or ``straight``, the gradient of its first step (BPDA).
 GradientPath = Literal["exact", "straight"]
 
 
-class StoredNoise(torch.Generator):
-    """A source of noise that was drawn before: for a graph that must not draw any.
+class NoiseSource(Protocol):
+    """A source of standard normal noise.
 
-    It goes wherever noise is drawn by :func:`draw_noise`; of a generator's own state it makes no use.
-
-    Args:
-        draws: (1, c, h, w) each, in the order in which they will be asked for.
+    Where a function takes a noise source it also takes a ``torch.Generator``.
     """
 
-    def __new__(cls, draws: Iterable[Tensor]) -> StoredNoise:
-        """Keep the draws from a generator's own, which takes a device."""
-        return super().__new__(cls)
+    def draw(self, shape: tuple[int, ...]) -> Tensor:
+        """Give the next draw.
+
+        Args:
+            shape: Shape of the draw, (1 or b, c, h, w).
+
+        Returns:
+            Standard normal numbers of that shape, float32.
+        """
+        ...
+
+
+#: What functions take as their source of noise.
+Noise = torch.Generator | NoiseSource
+
+
+class GeneratorNoise:
+    """Noise that a random generator draws, on the generator's device.
+
+    Args:
+        generator: The random generator.
+
+    Example:
+        >>> GeneratorNoise(torch.Generator().manual_seed(0)).draw((1, 3, 4, 4)).shape
+        torch.Size([1, 3, 4, 4])
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self.generator = generator
+
+    def draw(self, shape: tuple[int, ...]) -> Tensor:
+        """Draw new noise; see :class:`NoiseSource`."""
+        return torch.randn(shape, generator=self.generator, device=self.generator.device, dtype=torch.float32)
+
+
+class StoredNoise:
+    """Noise that was drawn before, for an exported graph, which cannot draw.
+
+    Args:
+        draws: The draws, (1, c, h, w) each, in the order in which they are used.
+
+    Example:
+        >>> StoredNoise([torch.zeros(1, 3, 4, 4)]).draw((1, 3, 4, 4)).sum()
+        tensor(0.)
+    """
 
     def __init__(self, draws: Iterable[Tensor]) -> None:
         self._draws = iter(draws)
 
-    def next(self) -> Tensor:
-        """The next draw."""
-        return next(self._draws)
+    def draw(self, shape: tuple[int, ...]) -> Tensor:
+        """Give the next stored draw.
+
+        Raises:
+            ValueError: No draw is left, or the next one has another shape.
+        """
+        stored = next(self._draws, None)
+        if stored is None:
+            raise ValueError(f"no stored noise is left, but noise of shape {shape} is needed")
+        if tuple(stored.shape) != tuple(shape):
+            raise ValueError(f"the stored noise has shape {tuple(stored.shape)}, but noise of shape {shape} is needed")
+        return stored
 
 
-def draw_noise(images: Tensor, generator: torch.Generator, independent: bool = False) -> Tensor:
-    """One draw of standard noise.
+def draw_noise(images: Tensor, noise: Noise, independent: bool = False) -> Tensor:
+    """Draw standard normal noise for a batch of images.
 
-    By default all rows share it. A score must depend on its own image only, whatever else is in the batch; rows
-    that share one draw keep that for any batch size. Statistics over images need rows of their own, or they would
-    learn the one draw by heart.
+    By default all images share one draw, so that the score of an image does not depend on the batch. Statistics over
+    many images need independent draws; otherwise they would contain the pattern of the shared one.
 
     Args:
-        images: (b, c, h, w), for shape, type and device.
-        generator: source of the draw.
-        independent: each row gets its own.
+        images: Images, (b, c, h, w); they give the shape, type and device of the noise.
+        noise: Source of the noise.
+        independent: Whether each image gets its own draw.
 
     Returns:
-        (1, c, h, w), or (b, c, h, w) if independent.
+        Noise, (1, c, h, w), or (b, c, h, w) if independent.
+
+    Example:
+        >>> draw_noise(torch.zeros(5, 3, 4, 4), torch.Generator().manual_seed(0)).shape
+        torch.Size([1, 3, 4, 4])
     """
-    if isinstance(generator, StoredNoise):
-        assert not independent
-        return generator.next().to(images)
-    shape = (images.shape[0] if independent else 1, *images.shape[1:])
-    return torch.randn(shape, generator=generator, device=generator.device, dtype=torch.float32).to(images)
+    source = GeneratorNoise(noise) if isinstance(noise, torch.Generator) else noise
+    return source.draw((images.shape[0] if independent else 1, *images.shape[1:])).to(images)
 
 
 def noise_levels(sigma: float, steps: int, sigma_last: float = 0.02, rho: float = 7.0) -> list[float]:
-    """Descending noise levels from ``sigma`` to 0.
+    """Give the falling noise levels of a reconstruction, from ``sigma`` to 0.
 
     Args:
-        sigma: where the walk starts, [0, 1] pixel units.
-        steps: denoiser calls; 1 is one-shot.
-        sigma_last: the last level above 0, for more than one step; at most half of ``sigma``.
-        rho: bends the levels towards the small ones.
+        sigma: First noise level, [0, 1] pixel units.
+        steps: Number of denoising steps, >= 1.
+        sigma_last: Last noise level above 0, for more than one step; at most half of ``sigma`` is used.
+        rho: Exponent; larger values place more levels near 0.
 
     Returns:
-        ``steps + 1`` levels; the first is ``sigma``, the last 0.
+        ``steps + 1`` noise levels. The first is ``sigma``, the last 0.
+
+    Example:
+        >>> noise_levels(0.5, 1)
+        [0.5, 0.0]
 
     Source: Karras et al. 2022, equation 5.
     """
@@ -84,31 +136,31 @@ def reconstruct(
     denoiser: Denoiser,
     images: Tensor,
     sigma: float,
-    generator: torch.Generator,
+    generator: Noise,
     steps: int = 1,
     fresh: float = 1.0,
     independent: bool = False,
     path: GradientPath = "exact",
 ) -> Tensor:
-    """Noise images and take the noise away again.
+    """Add noise to images and remove it again.
 
     Args:
-        denoiser: any denoiser; it is used in the mode (training, evaluation) it is in.
-        images: (b, 3, h, w) float in [0, 1].
-        sigma: noise level, [0, 1] pixel units.
-        generator: source of all noise.
-        steps: denoiser calls. 1 is the one-shot reconstruction ``D(x + sigma noise, sigma)``; more walk down
-            :func:`noise_levels`, adding fresh noise on the way as the reverse diffusion does.
-        fresh: share of fresh noise in each step between levels: 1 is DDPM's ancestral walk, 0 the deterministic one.
-        independent: as in :func:`draw_noise`.
-        path: of the gradients. ``exact`` is the gradient; of a walk it keeps one step's activations at a time and
-            computes the others anew. ``straight`` gives the same reconstruction but the gradient of its first step, a
-            walk's "backward pass differentiable approximation".
+        denoiser: Denoiser, used in the mode it is in (training or evaluation).
+        images: Images, (b, 3, h, w) float in [0, 1].
+        sigma: Noise level, [0, 1] pixel units.
+        generator: Source of all noise.
+        steps: Number of denoising steps. 1 is the one-shot reconstruction ``D(x + sigma noise, sigma)``; more follow
+            :func:`noise_levels` and add new noise after each step, as the reverse diffusion does.
+        fresh: Share of new noise after each step, in [0, 1]: 1 is the ancestral sampling of DDPM, 0 is deterministic.
+        independent: Whether each image gets its own noise.
+        path: Gradient of the reconstruction. ``exact`` is the true gradient; for several steps it recomputes
+            activations to save memory. ``straight`` gives the same reconstruction with the gradient of the first step.
 
     Returns:
-        (b, 3, h, w): the reconstruction, unclamped. Differentiable in ``images``.
+        Reconstructions, (b, 3, h, w), unclamped. Differentiable in ``images``.
 
-    Source: AdvRAD, one-shot and arbitrary-shot robust reconstruction; BPDA: Athalye et al. 2018.
+    Source: one-shot and arbitrary-shot robust reconstruction of AdvRAD; the straight path is the BPDA of Athalye,
+    Carlini and Wagner 2018.
     """
     levels = noise_levels(sigma, steps)
     z = images + sigma * draw_noise(images, generator, independent)
@@ -117,8 +169,7 @@ def reconstruct(
         levels = z.new_full((z.shape[0],), level)
         if steps == 1 or not torch.is_grad_enabled():
             return denoiser.denoise(z, levels)
-        recon: Tensor = checkpoint(denoiser.denoise, z, levels, use_reentrant=False)
-        return recon
+        return cast(Tensor, checkpoint(denoiser.denoise, z, levels, use_reentrant=False))
 
     recon = first = denoise(z, sigma)
     with torch.set_grad_enabled(torch.is_grad_enabled() and path == "exact"):

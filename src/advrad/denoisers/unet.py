@@ -1,8 +1,8 @@
-"""The lean U-Net: a small residual network whose arithmetic fits two CPU cores.
+"""A small residual U-Net that trains on two CPU cores.
 
-What makes it lean: images enter through a patchified stem (space-to-depth), most of the arithmetic happens
-at low resolution in plain 3x3 convolutions, there is no attention, and the only normalisation is one per-pixel
-root mean square per block, which costs two passes over memory instead of GroupNorm's many.
+It is cheap because the first layer folds patches into channels (space-to-depth), most of the work is done by plain 3x3
+convolutions at low resolution, there is no attention, and each block has a single normalisation, by the root mean
+square of each pixel, which reads memory twice where GroupNorm reads it many times.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """``x + conv(silu(film(conv(silu(rms(x))))))``, starting as the identity.
+    """Residual block ``x + conv(silu(film(conv(silu(rms(x))))))``; the identity at initialisation.
 
     Args:
-        channels: width of input and output.
-        condition_channels: width of the condition that scales and shifts the hidden features.
+        channels: Width of the input and the output.
+        condition_channels: Width of the condition, which scales and shifts the hidden features.
     """
 
     def __init__(self, channels: int, condition_channels: int) -> None:
@@ -33,26 +33,40 @@ class ResidualBlock(nn.Module):
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # both layers have a bias
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """(b, channels, h, w) and (b, condition_channels) -> (b, channels, h, w)."""
+        """Run the block.
+
+        Args:
+            x: Features, (b, channels, h, w).
+            condition: Condition, (b, condition_channels).
+
+        Returns:
+            Features, (b, channels, h, w).
+        """
         normalised = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-6)
         hidden = self.first(F.silu(normalised))
         scale, shift = self.film(condition)[:, :, None, None].chunk(2, dim=1)
         hidden = torch.addcmul(shift, hidden, 1 + scale)
-        out: Tensor = x + self.second(F.silu(hidden))
-        return out
+        residual: Tensor = self.second(F.silu(hidden))
+        return x + residual
 
 
 class LeanUNet(nn.Module):
-    """U-Net over patchified images, conditioned on scalars and on the position of every pixel.
+    """U-Net on patches of an image, conditioned on numbers per image and on the position of every patch.
 
     Args:
-        in_channels: channels of the image.
-        out_channels: channels of the output, at the image's resolution.
-        channels: width of each level; each level has half the resolution of the one before.
-        blocks: residual blocks per level, on the way down and again on the way up.
-        stem_px: side of the patches that the stem folds into channels.
-        scalars: number of conditioning scalars per image.
-        condition_channels: width of the condition inside.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output, which has the resolution of the input.
+        channels: Width of each level; a level has half the resolution of the one before.
+        blocks: Residual blocks per level, once on the way down and once on the way up.
+        stem_px: Side of the square patches that the first layer folds into channels, pixels.
+        scalars: Number of conditioning numbers per image.
+        condition_channels: Width of the condition inside the network.
+
+    Example:
+        >>> import torch
+        >>> network = LeanUNet(3, 3, channels=(8, 16), blocks=(1, 1), stem_px=2, scalars=1)
+        >>> network(torch.zeros(2, 3, 16, 16), torch.zeros(2, 1), torch.zeros(2, 2, 8, 8)).shape
+        torch.Size([2, 3, 16, 16])
     """
 
     def __init__(
@@ -93,19 +107,19 @@ class LeanUNet(nn.Module):
 
     @property
     def multiple_px(self) -> int:
-        """Height and width of an image must be multiples of this."""
+        """Height and width of the input must be multiples of this, pixels."""
         return int(self.stem_px * 2 ** len(self.down))
 
     def forward(self, x: Tensor, scalars: Tensor, position: Tensor) -> Tensor:
         """Run the network.
 
         Args:
-            x: (b, in_channels, h, w), of about unit variance.
-            scalars: (b, scalars) conditioning values of magnitude about 1.
-            position: (b, 2, h / stem_px, w / stem_px), row and column in the whole image, -1 to 1.
+            x: Input, (b, in_channels, h, w), of about unit variance.
+            scalars: Conditioning numbers, (b, scalars), of magnitude about 1.
+            position: Row and column of each patch in the whole image, (b, 2, h / stem_px, w / stem_px), in [-1, 1].
 
         Returns:
-            (b, out_channels, h, w); zero at initialisation.
+            Output, (b, out_channels, h, w); zero at initialisation.
         """
         phases = (scalars[:, :, None] * self.frequencies).flatten(1)
         condition = self.condition(torch.cat([phases.sin(), phases.cos()], dim=1))

@@ -89,7 +89,7 @@ def test_optimisers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     script = load("predict")
     from advrad.denoisers.lean import LeanConfig
-    from advrad.training.score_selection import FIELDS
+    from advrad.training.score_candidates import SEARCH_SPACES
 
     tiny = LeanConfig(channels=(8, 16), blocks=(1, 1))
     whole = script.fresh_detector
@@ -103,7 +103,7 @@ def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     result = script.main(["--size", "64", "--batches", "1", "2", "--rounds", "1", "--side", "64"])
     out = capsys.readouterr().out
     assert out.count("failed: there is no compiler") == 4
-    assert result["looks"] == len(FIELDS["peace"].sigmas)
+    assert result["looks"] == len(SEARCH_SPACES["clean"].sigmas)
     eager = [row for row in result["rows"] if "failed" not in row]
     assert len(eager) == 4
     assert all(row["ms_per_image"] > 0 and row["flops_per_image"] > 0 for row in eager)

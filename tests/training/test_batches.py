@@ -75,7 +75,9 @@ def test_windows_say_where_the_pixels_come_from() -> None:
     pictures = stacked(np.stack([y, x, 0 * x])[None].repeat(3, 0))
     corners = set()
     for step in range(6):
-        settings = config(views=(View(image_px=32, window_px=16),), defect_probability=0.0, brightness_jitter=0.0, batch_size=8)
+        settings = config(
+            views=(View(image_px=32, window_px=16),), defect_probability=0.0, brightness_jitter=0.0, batch_size=8
+        )
         images, _, _, _, windows = make_batch(pictures, settings, step, slice(0, 8))
         for image, (top, left, bottom, right) in zip(images, windows.tolist(), strict=True):
             assert bottom - top == pytest.approx(1) and right - left == pytest.approx(1)

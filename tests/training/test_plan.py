@@ -37,10 +37,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_views_of_every_size_suit_the_network(size_px: int) -> None:
     multiple = LeanDenoiser(LeanConfig()).multiple_px
     views = lean_views(size_px, 10**6)
-    assert max(view.picture_px for view in views) == size_px
-    assert {view.picture_px for view in lean_views(size_px, 10)} == {min(view.picture_px for view in views)}
+    assert max(view.image_px for view in views) == size_px
+    assert {view.image_px for view in lean_views(size_px, 10)} == {min(view.image_px for view in views)}
     for view in views:
-        assert view.window_px <= view.picture_px and view.window_px % multiple == 0 and view.picture_px % multiple == 0
+        assert view.window_px <= view.image_px and view.window_px % multiple == 0 and view.image_px % multiple == 0
 
 
 def test_the_plan_roundtrips(data: Path, tmp_path: Path) -> None:
@@ -68,22 +68,22 @@ def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"minutes": 5.0}, "--minutes 5.0: the run in {} was begun without it; leave --minutes out"),
-        ({"steps": 7}, "--steps 7: the run in {} was begun with 6; leave --steps out"),
-        ({"preset": "tiny"}, "--preset tiny: the run in {} was begun with lean;"),
-        ({"source": "unet"}, "--denoiser unet: the run in {} was begun without it; leave --denoiser out"),
-        ({"size_px": 128}, "--size 128: the run in {} was begun with 64; leave --size out"),
-        ({"seed": 1}, "--seed 1: the run in {} was begun with 0; leave --seed out"),
-        ({"batch_size": 8}, "--batch-size 8: the run in {} was begun with 4;"),
-        ({"learning_rate": 0.1}, "--learning-rate 0.1: the run in {} was begun with 0.001;"),
-        ({"false_alarm_rate": 0.05}, "--false-alarm-rate 0.05: the run in {} was begun with 0.2;"),
-        ({"score": "paper"}, "--score paper: the run in {} was begun with auto;"),
-        ({"harden": "1/2"}, "--harden 0.5: the run in {} was begun without it; leave --harden out"),
-        ({"precision": "auto"}, "--precision auto: the run in {} was begun with float32;"),
-        ({"layout": "mvtec"}, "--layout mvtec: the run in {} was begun with folder;"),
-        ({"category": "other"}, "--category other: the run in {} was begun with product"),
-        ({"skip_bad": True}, "--skip-bad: the run in {} was begun without it;"),
-        ({"max_pixels": 1000}, "--max-pixels 1000: the run in {} was begun with 200000000;"),
+        ({"minutes": 5.0}, "minutes 5: the run in {} was started without it; leave the option out"),
+        ({"steps": 7}, "steps 7: the run in {} was started with 6; leave the option out"),
+        ({"preset": "tiny"}, "preset tiny: the run in {} was started with lean;"),
+        ({"source": "unet"}, "source unet: the run in {} was started without it; leave the option out"),
+        ({"size_px": 128}, "size_px 128: the run in {} was started with 64; leave the option out"),
+        ({"seed": 1}, "seed 1: the run in {} was started with 0; leave the option out"),
+        ({"batch_size": 8}, "batch_size 8: the run in {} was started with 4;"),
+        ({"learning_rate": 0.1}, "learning_rate 0.1: the run in {} was started with 0.001;"),
+        ({"false_alarm_rate": 0.05}, "false_alarm_rate 0.05: the run in {} was started with 0.2;"),
+        ({"score": "paper"}, "score paper: the run in {} was started with auto;"),
+        ({"harden": "1/2"}, "adversarial_eps 0.5: the run in {} was started without it; leave the option out"),
+        ({"precision": "auto"}, "precision auto: the run in {} was started with float32;"),
+        ({"layout": "mvtec"}, "layout mvtec: the run in {} was started with folder;"),
+        ({"category": "other"}, "category other: the run in {} was started with product"),
+        ({"skip_bad": True}, "skip_bad: the run in {} was started without it;"),
+        ({"max_pixels": 1000}, "max_pixels 1000: the run in {} was started with 200000000;"),
     ],
     ids=lambda part: next(iter(part)) if isinstance(part, dict) else "",
 )
@@ -98,7 +98,7 @@ def test_an_option_that_contradicts_the_interrupted_run_is_refused(
 
 @pytest.mark.parametrize(("typed", "words"), [("near", "a number or a fraction"), ("-1", "between 0 and 1"), (2, "1")])
 def test_a_radius_to_train_against_that_is_none_is_refused(typed: str | float, words: str) -> None:
-    with pytest.raises(ConfigError, match=f"--harden {typed}: must be .*{words}"):
+    with pytest.raises(ConfigError, match=f"adversarial_eps {typed}: must be .*{words}"):
         RunOptions.parse({"harden": typed})
 
 
@@ -126,7 +126,7 @@ def test_a_budget_may_be_given_again_but_no_other(data: Path, tmp_path: Path) ->
     options = replace(LEAN, steps=None, minutes=0.02)
     with pytest.raises(KeyboardInterrupt):
         train(data, tmp_path, options, progress=StopAt(stage="Training"))
-    with pytest.raises(ConfigError, match=r"--minutes 1\.0: the run in .* was begun with 0\.02;"):
+    with pytest.raises(ConfigError, match=r"minutes 1: the run in .* was started with 0\.02;"):
         train(data, tmp_path, RunOptions(minutes=1.0), resume=True)
     assert (
         train(data, tmp_path, options, resume=True).detector_config.training.to_dict()["plan"]["budget_minutes"] == 0.02
@@ -139,7 +139,7 @@ def test_a_budget_may_be_given_again_but_no_other(data: Path, tmp_path: Path) ->
 def test_an_earlier_run_is_not_overwritten(data: Path, tmp_path: Path) -> None:
     train(data, tmp_path, replace(TINY, steps=1))
     before = weights(tmp_path)
-    with pytest.raises(OutputError, match="--resume"):
+    with pytest.raises(OutputError, match="resume it"):
         train(data, tmp_path, TINY)
     assert weights(tmp_path) == before
 

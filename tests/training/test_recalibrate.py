@@ -41,16 +41,16 @@ def test_nothing_asked_gives_the_thresholds_of_training_again(model: Path, widge
 def test_another_rate_is_the_quantile_of_the_same_pictures(model: Path, widgets: Path) -> None:
     detector = calibrate(model, widgets, CalibrateOptions(false_alarm_rate=0.3))
     held = load_images(split_normals(find_records(widgets).records, 0).calibration, detector.size_px)
-    scores = detector.measure(held.batch(slice(None)))[0].tolist()
+    scores = detector.predict_batch(held.batch(slice(None)))[0].tolist()
     assert detector.calibration.threshold == conformal_threshold(scores, 0.3)
     assert detector.calibration.n == len(scores) == 19
     assert load_detector(model).calibration == detector.calibration, "and it is saved"
 
 
 def test_a_radius_sets_the_threshold_of_certified_verdicts(model: Path, widgets: Path) -> None:
-    options = CalibrateOptions(radius=0.05, false_alarm_rate=0.2, draws=24)
+    options = CalibrateOptions(radius=0.05, false_alarm_rate=0.2, n_samples=24)
     promise = calibrate(model, widgets, options).detector_config.robust_calibration
-    assert promise is not None and (promise.radius, promise.draws, promise.n) == (0.05, 24, 19)
+    assert promise is not None and (promise.radius, promise.n_samples, promise.n) == (0.05, 24, 19)
     detector = load_detector(model)
     assert detector.detector_config.robust_calibration == promise
     # Its own draws give other bounds, but no threshold far from this one.
@@ -66,7 +66,7 @@ def test_a_radius_sets_the_threshold_of_certified_verdicts(model: Path, widgets:
 
 
 def test_the_promise_under_attack_goes_with_what_it_was_made_for(model: Path, widgets: Path) -> None:
-    calibrate(model, widgets, CalibrateOptions(radius=0.05, false_alarm_rate=0.2, draws=24))
+    calibrate(model, widgets, CalibrateOptions(radius=0.05, false_alarm_rate=0.2, n_samples=24))
     assert calibrate(model, widgets, CalibrateOptions()).detector_config.robust_calibration is None
 
 
@@ -77,7 +77,7 @@ def test_a_new_score_makes_another_model(
     monkeypatch.setattr("advrad.training.score_selection.DEFECTS_PER_SELECTION", 8)
     before = (model / "config.json").read_bytes()
     wanted = CalibrateOptions.parse(options | {"false_alarm_rate": 0.2}, "test")
-    with pytest.raises(ConfigError, match="-o: is needed"):
+    with pytest.raises(ConfigError, match="output: is needed"):
         calibrate(model, widgets, wanted)
     calibrate(model, widgets, wanted, tmp_path / "new")
     assert (model / "config.json").read_bytes() == before
@@ -109,7 +109,7 @@ def test_a_model_that_does_not_tell_how_it_was_trained_is_refused(model: Path, w
     values = config_of(model)
     values["training"] = {}
     (model / "config.json").write_text(json.dumps(values), encoding="utf-8")
-    with pytest.raises(CheckpointError, match="does not tell how it was trained"):
+    with pytest.raises(CheckpointError, match="does not record how it was trained"):
         calibrate(model, widgets, CalibrateOptions())
 
 
@@ -123,7 +123,7 @@ def test_a_model_that_does_not_tell_how_it_was_trained_is_refused(model: Path, w
         (("--score", "best"), "--score best: is unknown"),
         (("--score", "robust", "--optimise-for-radius", "0.1", "-o", "x"), "give one of them"),
         (("--optimise-for-radius", "0", "-o", "x"), "must be above 0"),
-        (("--score", "robust"), "-o: is needed"),
+        (("--score", "robust"), "--output: is needed"),
     ],
 )
 def test_what_cannot_be_promised_is_said_in_a_line(
@@ -143,4 +143,4 @@ def test_the_command_says_both_thresholds(model: Path, widgets: Path, cli: Cli) 
     assert detector.calibration is not None and detector.robust_calibration is not None
     assert f"threshold  {detector.calibration.threshold:.6g}" in done.out
     assert f"certified  {detector.robust_calibration.threshold:.6g}" in done.out
-    assert "moved by up to 0.05 in l2" in done.out
+    assert "a perturbation of l2 length 0.05" in done.out

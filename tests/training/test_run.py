@@ -19,7 +19,7 @@ from short_runs import LEAN, TINY, StopAt, replace, small, weights
 from toy_datasets import make_folder, make_mvtec, write_good
 from toy_models import generator, random_images
 
-import advrad.training.run
+import advrad.training.calibration_data
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
 from advrad.data.options import DataOptions
@@ -33,7 +33,7 @@ from advrad.errors import CheckpointError, ConfigError, DataError
 from advrad.training.options import RunOptions
 from advrad.training.plan import RunPlan
 from advrad.training.run import train
-from advrad.training.score_selection import fit_statistics
+from advrad.training.error_statistics import fit_statistics
 from advrad.utils.progress import SilentReporter, TrainingState
 
 
@@ -84,7 +84,7 @@ def test_a_preset_trains_calibrates_and_predicts(
     got = list(loaded.predict(files))
     assert [prediction.path for prediction in got] == files
     assert [p.score for p in got] == [p.score for p in made.predict(files)]
-    assert all(p.score_map.shape == (size_px, size_px) for p in got)
+    assert all(p.anomaly_map.shape == (size_px, size_px) for p in got)
     images = random_images(2, size_px).requires_grad_()
     (gradient,) = torch.autograd.grad(loaded.score(images, generator(1)).sum(), images)
     assert gradient.abs().max() > 0
@@ -124,7 +124,7 @@ def test_one_shot_and_arbitrary_shot_go_through_the_same_reconstruct(
             made.denoiser, random_images(4, made.size_px), random_images(4, made.size_px), paper_score(made.size_px), 0
         )
         asked.clear()
-        walks[steps] = AdvRAD(made.denoiser, config, statistics).measure(random_images(1, made.size_px))[2]
+        walks[steps] = AdvRAD(made.denoiser, config, statistics).predict_batch(random_images(1, made.size_px))[2]
         assert len(asked) == steps and asked[0] == sigma and asked == sorted(asked, reverse=True)
     assert (walks[1] - walks[3]).abs().max() > 1e-3
 
@@ -166,13 +166,13 @@ def test_minutes_are_turned_into_steps_and_kept(data: Path, tmp_path: Path) -> N
 def test_test_images_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_mvtec(tmp_path / "data", train=20, good=3, defects={"dent": 3}, size=64)
     opened: list[Path] = []
-    real = advrad.training.run.load_images
+    real = advrad.training.calibration_data.load_images
 
     def spy(records: tuple, *arguments: object, **options: object) -> object:
         opened.extend(record.path for record in records)
         return real(records, *arguments, **options)
 
-    monkeypatch.setattr(advrad.training.run, "load_images", spy)
+    monkeypatch.setattr(advrad.training.calibration_data, "load_images", spy)
     train(root, tmp_path / "run", replace(LEAN, steps=1))
     assert len(opened) == len(set(opened)) == 20, "each normal image is used once, for one purpose"
     assert all("train" in path.parts for path in opened)
@@ -216,7 +216,7 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes
         StopAt(stage="Choosing the score"),
         StopAt(stage="Calibrating"),
     ],
-    ids=lambda stop: stop.words or f"step {stop.last}",
+    ids=lambda stop: stop.title or f"step {stop.last}",
 )
 def test_stopped_at_any_stage_it_resumes_to_the_same_model(
     stop: StopAt, data: Path, tmp_path: Path, uninterrupted: bytes
@@ -227,7 +227,7 @@ def test_stopped_at_any_stage_it_resumes_to_the_same_model(
     with pytest.raises(CheckpointError):
         AdvRAD.from_pretrained(tmp_path)
     # The plan knows; only where it was not yet written must the options be given again.
-    options = LEAN if stop.words == "Reading images" else RunOptions()
+    options = LEAN if stop.title == "Reading images" else RunOptions()
     made = train(data, tmp_path, options, resume=True)
     assert made.detector_config.precision == "float32"
     assert weights(tmp_path) == uninterrupted
@@ -298,20 +298,20 @@ def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
         train(root, tmp_path / "run", LEAN, progress=StopAt(step=2))
     for i in range(4):
         write_good(root / f"more{i}.png", 64, 100 + i)
-    with pytest.raises(DataError, match="not those the run began with"):
+    with pytest.raises(DataError, match="not those that the run was started with"):
         train(root, tmp_path / "run", LEAN, resume=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"minutes": 1.0}, "--minutes and --steps"),
-        ({"steps": None, "minutes": 0.0}, "--minutes 0"),
-        ({"steps": None, "minutes": float("nan")}, "--minutes nan"),
-        ({"false_alarm_rate": 0.0}, "--false-alarm-rate 0"),
+        ({"minutes": 1.0}, "minutes 1: cannot be combined with steps"),
+        ({"steps": None, "minutes": 0.0}, "minutes 0: must be above 0"),
+        ({"steps": None, "minutes": float("nan")}, "minutes nan: must be above 0"),
+        ({"false_alarm_rate": 0.0}, "false_alarm_rate 0: must"),
         ({"false_alarm_rate": 0.001}, "needs 999 normal images"),
-        ({"preset": "huge"}, "--preset huge"),
-        ({"size_px": 50}, "--size 50"),
+        ({"preset": "huge"}, "preset huge: is unknown"),
+        ({"size_px": 50}, "size_px 50: must be"),
         ({"batch_size": 0}, "batch_size"),
         ({"learning_rate": -1.0}, "learning_rate"),
         ({"seed": -1}, "seed"),
@@ -348,7 +348,7 @@ def test_images_left_out_are_missed_before_training(tmp_path: Path) -> None:
     assert len(split.calibration) == 9
     split.calibration[0].path.write_bytes(b"broken")
     listener = Listener()
-    with pytest.raises(ConfigError, match="only 8 of the 21 can be spared"):
+    with pytest.raises(ConfigError, match="only 8 of the 21 are available"):
         options = replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True))
         train(root, tmp_path / "run", options, progress=listener)
     assert listener.stages == ["Reading images"] and len(listener.notes) == 1
@@ -359,5 +359,5 @@ def test_a_selection_left_out_is_missed_before_training(tmp_path: Path) -> None:
     split = split_normals(find_records(root).records, 0, false_alarm_rate=0.1)
     assert len(split.selection) == 2
     split.selection[0].path.write_bytes(b"broken")
-    with pytest.raises(DataError, match="1 of the 21 normal images are left to choose the score by"):
+    with pytest.raises(DataError, match="only 1 of the 21 normal images are left to choose the score"):
         train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True)))

@@ -15,7 +15,9 @@ from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.score_config import NoiseView, ScoreConfig, paper_score
 from advrad.detectors.scoring import error_map, map_statistics, normalise, pool
 from advrad.metrics import auroc, auroc_standard_error
-from advrad.training.score_selection import choose, fit_statistics, forced
+from advrad.training.error_statistics import fit_statistics, measure_errors
+from advrad.training.score_candidates import SEARCH_SPACES, Candidate, ScoreObjective, Style
+from advrad.training.score_selection import Selection, fixed_score, most_robust, safest, select_score
 from advrad.utils.progress import CallbackReporter
 
 SIZE_PX = 32
@@ -61,7 +63,7 @@ def test_unavoidable_error_at_a_fixed_place_asks_for_the_spread(monkeypatch: pyt
     noise = torch.randn(24, 3, SIZE_PX, SIZE_PX, generator=generator(1))
     normals = (prototype + restless * noise).clamp(0, 1)
     monkeypatch.setattr(advrad.training.score_selection, "paste_defects", squares(0.04, left=SIZE_PX // 2))
-    selection = choose(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1])
+    selection = select_score(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1])
     assert selection.config.normalisation == "spread"
     merit = best_by(selection.tried)
     assert merit["spread"] > 0.95 and merit["none"] < 0.8 and merit["mean"] < 0.8
@@ -74,28 +76,33 @@ def best_by(tried: tuple[tuple[str, float], ...]) -> dict[str, float]:
     }
 
 
-STYLE = advrad.training.score_selection._Style("separate", True, "spread", 3, 0.01)
+STYLE = Style("separate", True, "spread", 3, 0.01)
+VIEWS = [NoiseView(view_px=SIZE_PX, sigma=sigma) for sigma in (0.1, 0.2, 0.3)]
 
 
-def test_all_looks_are_the_safe_bet_but_not_at_the_price_of_a_much_better_one() -> None:
-    merit = {(STYLE, (0,)): 0.99, (STYLE, (1,)): 0.6, (STYLE, (0, 1)): 0.8}
-    winner, reason = advrad.training.score_selection._winner(merit, 50, 64)
-    assert winner == (STYLE, (0,))
+def candidate(*views: int, style: Style = STYLE) -> Candidate:
+    return Candidate(style, tuple(VIEWS[i] for i in views))
+
+
+def test_all_views_are_the_safe_choice_but_not_in_place_of_a_much_better_one() -> None:
+    clean = {candidate(0): 0.99, candidate(1): 0.6, candidate(0, 1): 0.8}
+    winner, reason = safest(clean, 50, 64)
+    assert winner == candidate(0)
     assert reason.startswith("AUROC 0.990, the safest of the candidates within 0.010 of the best (0.990)")
 
 
-def test_relative_errors_are_the_safe_bet_but_not_at_the_price_of_much_better_absolute_ones() -> None:
-    absolute = advrad.training.score_selection._Style("averaged", False, "none", 3, 0.01)
-    merit = {(absolute, (0, 1)): 0.90, (STYLE, (0,)): 0.88}
-    assert advrad.training.score_selection._winner(merit, 8, 64)[0] == (STYLE, (0,))
-    assert advrad.training.score_selection._winner(merit, 5000, 6400)[0] == (absolute, (0, 1))
+def test_relative_errors_are_the_safe_choice_unless_absolute_ones_are_better() -> None:
+    absolute = candidate(0, 1, style=Style("averaged", False, "none", 3, 0.01))
+    clean = {absolute: 0.90, candidate(0): 0.88}
+    assert safest(clean, 8, 64)[0] == candidate(0)
+    assert safest(clean, 5000, 6400)[0] == absolute
 
 
 def test_the_fewer_normals_the_less_their_verdict_counts() -> None:
-    merit = {(STYLE, (0,)): 0.90, (STYLE, (0, 1)): 0.86, (STYLE, (0, 2)): 0.87, (STYLE, (0, 1, 2)): 0.70}
-    assert advrad.training.score_selection._winner(merit, 500, 640)[0] == (STYLE, (0,))
-    winner, reason = advrad.training.score_selection._winner(merit, 8, 64)
-    assert winner == (STYLE, (0, 2)), "of those with equally many looks the best"
+    clean = {candidate(0): 0.90, candidate(0, 1): 0.86, candidate(0, 2): 0.87, candidate(0, 1, 2): 0.70}
+    assert safest(clean, 500, 640)[0] == candidate(0)
+    winner, reason = safest(clean, 8, 64)
+    assert winner == candidate(0, 2), "of those with equally many views the best"
     margin = auroc_standard_error(0.90, 8, 64)
     assert margin > 0.04 and f"within {margin:.3f} of the best (0.900)" in reason
 
@@ -104,7 +111,7 @@ def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
     prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
     normals = prototype + 0.01 * torch.randn(16, 3, SIZE_PX, SIZE_PX, generator=generator(1))
     # The prototype does not look at the noise, so all noise levels are equally good.
-    selection = choose(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
+    selection = select_score(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
     assert [look.sigma for look in selection.config.views] == [0.1, 0.2]
     assert "the safest of" in selection.reason
     assert selection.winner in dict(selection.tried)
@@ -113,58 +120,58 @@ def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
 # --- the aim to withstand attacks ----------------------------------------------------------------------------------
 
 
-def test_under_attack_single_looks_compete_and_what_is_left_counts(normals: Tensor) -> None:
+def test_under_attack_single_views_compete(normals: Tensor) -> None:
     told = []
     denoiser = awake()
-    selection = choose(
+    selection = select_score(
         denoiser,
         normals,
         normals,
         [SIZE_PX],
         generator(0),
-        aim="attack",
+        objective=ScoreObjective("robust"),
         progress=CallbackReporter(lambda *x: told.append(x)),
     )
     config = selection.config
-    assert len(config.views) == 1 and config.views[0].sigma in advrad.training.score_selection.FIELDS["attack"].sigmas
+    assert len(config.views) == 1 and config.views[0].sigma in SEARCH_SPACES["robust"].sigmas
     assert (config.normalise_by_image_mean, config.normalisation) == (False, "noise_tolerant")
     assert told == [(1, 3), (2, 3), (3, 3), *((i, 6) for i in range(1, 7))], "three looks, then six finalists"
     names, values = zip(*selection.attacked, strict=True)
     assert list(values) == sorted(values, reverse=True) and len(set(names)) == 6
     assert dict(selection.attacked)[selection.winner] == values[0]
     assert (
-        f"AUROC {values[0]:.3f} under a quick attack, the most of the smallest view that is as good as the best of 6"
+        f"AUROC {values[0]:.3f} under a quick attack, the highest of 6 candidates at the smallest view that is as good"
         in selection.reason
     )
     assert all(parameter.requires_grad for parameter in denoiser.parameters()), "they were frozen for a while only"
 
 
-def test_a_wider_view_must_withstand_more_for_certain() -> None:
-    near, far, other = (STYLE, (0,)), (STYLE, (1,)), (STYLE, (2,))
-    sizes = {near: 128, far: 256, other: 128}
+def test_a_larger_view_must_be_clearly_more_robust() -> None:
+    small, large, other = (
+        Candidate(STYLE, (NoiseView(view_px=px, sigma=sigma),)) for px, sigma in ((128, 0.2), (256, 0.2), (128, 0.4))
+    )
 
-    def chosen(values: tuple[float, float, float]) -> object:
-        robust = dict(zip((near, far, other), values, strict=True))
-        return advrad.training.score_selection._toughest(robust, dict.fromkeys(robust, 0.9), sizes, 100, 100)
+    def chosen(values: tuple[float, float, float]) -> Candidate:
+        robust = dict(zip((small, large, other), values, strict=True))
+        return most_robust(robust, dict.fromkeys(robust, 0.9), 100, 100)
 
-    assert chosen((0.88, 0.90, 0.60)) == near, "so few are attacked that 0.02 is no difference"
-    assert chosen((0.60, 0.90, 0.89)) == other, "of that view the best"
-    assert chosen((0.60, 0.90, 0.60)) == far
+    assert chosen((0.88, 0.90, 0.60)) == small, "so few are attacked that 0.02 is no difference"
+    assert chosen((0.60, 0.90, 0.89)) == other, "the best of that size"
+    assert chosen((0.60, 0.90, 0.60)) == large
 
 
 def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
     told = []
     denoiser = awake()
 
-    def chosen(radius: float) -> advrad.training.score_selection.Selection:
-        return choose(
+    def chosen(radius: float) -> Selection:
+        return select_score(
             denoiser,
             normals,
             normals,
             [SIZE_PX, 16],
             generator(0),
-            aim="radius",
-            radius=radius,
+            objective=ScoreObjective("certified", radius),
             progress=CallbackReporter(lambda *x: told.append(x)),
         )
 
@@ -174,18 +181,18 @@ def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
     assert (config.normalise_by_image_mean, config.normalisation) == (False, "noise_tolerant")
     assert told == [(1, 3), (2, 3), (3, 3)] * 2, "each look once for errors, once for bounds"
     values = [value for _, value in selection.attacked]
-    field = advrad.training.score_selection.FIELDS["radius"]
-    styles = sum(len(filters) for _, _, filters in field.kinds) * len(field.poolings)
-    assert len(values) == styles * len(field.sigmas), "every style of every single look is bounded"
-    assert f"AUROC {values[0]:.3f} as it could be certified within 0.01" in selection.reason
+    space = SEARCH_SPACES["certified"]
+    styles = sum(len(kind.filters_px) for kind in space.kinds) * len(space.poolings)
+    assert len(values) == styles * len(space.sigmas), "every style of every single look is bounded"
+    assert f"certified AUROC {values[0]:.3f} within 0.01, the highest of {len(values)} candidates" in selection.reason
     far = chosen(1.0)
     assert dict(far.attacked)[far.winner] < values[0]
     for name, value in far.attacked:
         assert value <= dict(selection.attacked)[name], "the further an adversary may go, the less can be certified"
 
 
-def test_in_peace_nothing_is_attacked(normals: Tensor) -> None:
-    assert choose(awake(), normals, normals, [SIZE_PX], generator(0), sigmas=[0.2]).attacked == ()
+def test_for_clean_images_nothing_is_attacked(normals: Tensor) -> None:
+    assert select_score(awake(), normals, normals, [SIZE_PX], generator(0), sigmas=[0.2]).attacked == ()
 
 
 # --- what is recorded, and what it depends on ----------------------------------------------------------------------
@@ -198,7 +205,7 @@ def normals() -> Tensor:
 
 def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
     told = []
-    selection = choose(
+    selection = select_score(
         awake(),
         normals,
         normals,
@@ -212,8 +219,8 @@ def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
     assert len(set(names)) == len(names)
     assert all(0 <= value <= 1 for value in values)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    field = advrad.training.score_selection.FIELDS["peace"]
-    styles = len(field.ways) * sum(len(filters) for _, _, filters in field.kinds) * len(field.poolings)
+    space = SEARCH_SPACES["clean"]
+    styles = len(space.normalisations) * sum(len(kind.filters_px) for kind in space.kinds) * len(space.poolings)
     assert len(names) == styles * 3 * 3, "every style on every set of views and every run of noise levels"
     assert len(selection.statistics) == len(selection.config.map_sizes)
     assert {look.view_px for look in selection.config.views} <= {16, SIZE_PX}
@@ -221,7 +228,7 @@ def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
 
 def test_the_seed_decides(normals: Tensor) -> None:
     first, again, other = (
-        choose(awake(), normals, normals, [SIZE_PX], generator(seed), sigmas=[0.2]) for seed in (0, 0, 1)
+        select_score(awake(), normals, normals, [SIZE_PX], generator(seed), sigmas=[0.2]) for seed in (0, 0, 1)
     )
     assert first.config == again.config and first.tried == again.tried and first.reason == again.reason
     for a, b in zip(first.statistics, again.statistics, strict=True):
@@ -233,7 +240,7 @@ def test_the_seed_decides(normals: Tensor) -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_few_normals_suffice(count: int) -> None:
     few = stack(count, SIZE_PX).batch(range(count))
-    selection = choose(awake(), few, few, [SIZE_PX], generator(0), sigmas=[0.2])
+    selection = select_score(awake(), few, few, [SIZE_PX], generator(0), sigmas=[0.2])
     assert all(np.isfinite(value) for _, value in selection.tried)
     assert all(part.scale > 0 for part in selection.statistics)
 
@@ -247,7 +254,7 @@ def test_defects_are_of_families_that_training_never_shows(normals: Tensor, monk
         return real(images, donors, seeds, kinds)
 
     monkeypatch.setattr(advrad.training.score_selection, "paste_defects", spy)
-    choose(Linear(), normals, normals, [SIZE_PX], generator(0), sigmas=[0.2])
+    select_score(Linear(), normals, normals, [SIZE_PX], generator(0), sigmas=[0.2])
     assert asked == [(48, 48, tuple(SELECTION))]
 
 
@@ -278,8 +285,8 @@ def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(
 
 def test_maps_do_not_depend_on_the_batches(normals: Tensor) -> None:
     look, denoiser = NoiseView(view_px=16, sigma=0.3), awake()
-    together = advrad.training.score_selection._errors(denoiser, normals, look, 5, None)
-    singly = advrad.training.score_selection._errors(denoiser, normals, look, 5, None, batch=1)
+    together = measure_errors(denoiser, normals, look, 5)
+    singly = measure_errors(denoiser, normals, look, 5, batch_size=1)
     assert [level.shape for level in together] == [(9, 1, px, px) for px in (16, 8, 4, 2)]
     for one, other in zip(singly, together, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -311,8 +318,8 @@ def test_autocast_of_the_caller_is_used(normals: Tensor) -> None:
 
 def test_a_score_asked_for_by_name_is_taken_as_it_is(normals: Tensor) -> None:
     config = paper_score(SIZE_PX)
-    first, again = (forced(awake(), normals, normals, config, generator(3)) for _ in range(2))
-    assert first.config == config and first.tried == () and first.reason == "asked for by name"
+    first, again = (fixed_score(awake(), normals, normals, config, generator(3)) for _ in range(2))
+    assert first.config == config and first.tried == () and first.reason == "chosen by name"
     assert torch.equal(first.statistics[0].mean, again.statistics[0].mean)
 
 
@@ -324,11 +331,11 @@ def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tens
             return torch.zeros_like(z) + self.a * 0
 
     flat = torch.zeros(6, 3, SIZE_PX, SIZE_PX)
-    selection = choose(Perfect(), flat, flat, [SIZE_PX], generator(0), sigmas=[0.2])
+    selection = select_score(Perfect(), flat, flat, [SIZE_PX], generator(0), sigmas=[0.2])
     assert all(0.5 <= value <= 1 for _, value in selection.tried)
     assert auroc(np.array([0, 0, 1, 1]), np.zeros(4)) == 0.5
 
 
 def test_images_larger_than_every_view_are_shrunk(normals: Tensor) -> None:
-    selection = choose(awake(), random_images(4, 64), random_images(4, 64), [16], generator(0), sigmas=[0.2])
+    selection = select_score(awake(), random_images(4, 64), random_images(4, 64), [16], generator(0), sigmas=[0.2])
     assert selection.statistics[0].mean.shape == (1, 1, 16, 16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import math
 import os
 import signal
 import socket
@@ -21,9 +22,12 @@ import toy_training
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import AveragedModel
 from toy_models import generator, stack
 from toy_training import STATE, TESTS, OnStep, config, train, trainer
 
+import advrad.training.budget
 import advrad.training.trainer
 from advrad.data.loading import ImageStack
 from advrad.errors import CheckpointError, ConfigError, TrainingDivergedError
@@ -93,7 +97,7 @@ def test_seeds_repeat_bit_by_bit(tmp_path: Path) -> None:
 
 
 def test_an_adversary_moves_the_batch_within_its_radius_and_makes_it_harder() -> None:
-    made = trainer(config(harden=0.05))
+    made = trainer(config(adversarial_eps=0.05))
     harder = []
     for step in range(6):
         made.step = step
@@ -112,7 +116,7 @@ def test_an_adversary_moves_the_batch_within_its_radius_and_makes_it_harder() ->
 
 def test_training_against_an_adversary_is_repeatable_and_another_training(tmp_path: Path) -> None:
     first, again, plain = (
-        train(tmp_path / name, config(4, harden=radius)).average.state_dict()
+        train(tmp_path / name, config(4, adversarial_eps=radius)).average.state_dict()
         for name, radius in (("first", 0.05), ("again", 0.05), ("plain", 0.0))
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -134,6 +138,54 @@ def test_the_average_is_an_exponential_mean_of_the_weights() -> None:
         assert not one.requires_grad
     away = [not torch.equal(a, b) for a, b in zip(made.average.parameters(), made.denoiser.parameters(), strict=True)]
     assert all(away)
+
+
+def test_training_equals_the_loop_written_out() -> None:
+    """The loop of advrad 0.1, with its own moving average and learning rates."""
+    settings = config(12, ema_share=0.2)
+    made, plain = trainer(settings), trainer(settings).denoiser
+    average = copy.deepcopy(plain)
+    kernels, others = plain.optimiser_groups()
+    optimisers = [
+        torch.optim.AdamW(
+            others, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=True
+        ),
+        Muon(kernels, 20 * settings.learning_rate, weight_decay=settings.weight_decay),
+    ]
+    for step in range(settings.steps):
+        warm = min(1.0, (step + 1) / max(1.0, settings.warmup * settings.steps))
+        fraction = warm * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = optimiser.defaults["lr"] * fraction
+            optimiser.zero_grad()
+        plain.training_loss(*make_batch(stack(), settings, step, slice(None))).mean().backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), settings.clip_norm)
+        for optimiser in optimisers:
+            optimiser.step()
+        decay = min((step + 1) / (step + 10), 0.5 ** (1 / (settings.ema_share * settings.steps)))
+        with torch.no_grad():
+            for mean, weight in zip(average.parameters(), plain.parameters(), strict=True):
+                mean.lerp_(weight, 1 - decay)
+        made.advance(stack())
+    for name, value in made.denoiser.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-4, atol=1e-6)
+    for name, value in made.average.state_dict().items():
+        torch.testing.assert_close(value, average.state_dict()[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_restored_run_goes_on_with_the_same_learning_rates(tmp_path: Path) -> None:
+    made, again = trainer(), trainer()
+    for _ in range(5):
+        made.advance(stack())
+    made.save(tmp_path / STATE)
+    again.load(tmp_path / STATE)
+    assert again.step == 5
+    for one, other in zip(made.optimisers, again.optimisers, strict=True):
+        assert other.param_groups[0]["lr"] == one.param_groups[0]["lr"] > 0
+    assert made.advance(stack()) == again.advance(stack())
+    for one, other in zip(made.average.parameters(), again.average.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_fit_gives_the_average_ready_for_use(tmp_path: Path) -> None:
@@ -173,8 +225,8 @@ def test_both_optimisers_work_on_their_own_parameters() -> None:
 @pytest.mark.parametrize(
     ("views", "words"),
     [
-        ((View(picture_px=32, window_px=20),), "multiple of 8"),
-        ((View(picture_px=16, window_px=32),), "must fit"),
+        ((View(image_px=32, window_px=20),), "multiple of 8"),
+        ((View(image_px=16, window_px=32),), "must fit"),
     ],
 )
 def test_windows_that_do_not_fit_are_refused(views: tuple[View, ...], words: str) -> None:
@@ -184,7 +236,7 @@ def test_windows_that_do_not_fit_are_refused(views: tuple[View, ...], words: str
 
 def test_a_batch_must_be_shared_evenly() -> None:
     world = SimpleNamespace(num_processes=3, process_index=0)
-    with pytest.raises(ConfigError, match="--batch-size 4: must be a multiple of the 3 processes"):
+    with pytest.raises(ConfigError, match="batch_size 4: must be a multiple of the 3 processes"):
         Trainer(trainer().denoiser, config(), world)  # type: ignore[arg-type]
 
 
@@ -253,7 +305,8 @@ MOMENTS = {
     "the first optimiser": (torch.optim.AdamW, "step"),
     "the second optimiser": (Muon, "step"),
     "clearing the gradients": (torch.optim.Optimizer, "zero_grad"),
-    "averaging": (torch, "_foreach_lerp_"),
+    "the learning rates": (LambdaLR, "step"),
+    "averaging": (AveragedModel, "update_parameters"),
     "saving": (advrad.training.trainer, "write_tensors"),
 }
 
@@ -344,7 +397,7 @@ def test_a_damaged_state_is_named(tmp_path: Path, damage: str) -> None:
         path.write_bytes(path.read_bytes()[: 1000 if damage == "cut" else 0])
     with pytest.raises(CheckpointError) as caught:
         trainer().load(path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and "--resume" in str(caught.value)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value) and "in a new folder" in str(caught.value)
 
 
 # --- the log -------------------------------------------------------------------------------------------------------
@@ -375,7 +428,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, per_step_s: float, per_pass_s: float = 0.0) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(advrad.training.trainer, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(advrad.training.budget, "time", SimpleNamespace(perf_counter=lambda: self.now))
         self.steps = 0
 
         def advance(run: Trainer, images: ImageStack) -> float:

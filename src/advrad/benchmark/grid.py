@@ -28,6 +28,8 @@ from advrad.utils.config import Config
 #: ``FILE.py:NAME``, a user-defined detector.
 OURS = "advrad"
 
+#: Options whose name in a grid differs from the Python parameter.
+_TOML_KEYS = {"radii": "radius", "n_samples": "draws"}
 _SET_BY_GRID = frozenset({"seed", "data", "layout", "category", "size_px", "save_images"})
 
 
@@ -273,7 +275,8 @@ def _read_test(
     try:
         _check_test(options)
     except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        option = None if error.option is None else _TOML_KEYS.get(error.option, error.option)
+        raise ConfigError(f"{where}: {error.named(option)}") from None
     return GridTest(options, frozenset(labels))
 
 

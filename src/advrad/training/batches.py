@@ -111,8 +111,8 @@ class TrainingBatch(NamedTuple):
 def find_symmetry(stack: ImageStack, limit: int = 200, size_px: int = 32, tolerance: float = 1.1) -> Symmetry:
     """Find the mirror images and quarter turns under which a normal image stays normal.
 
-    A transformation is accepted if the median distance of transformed images to the nearest other image is about that of
-    untransformed images.
+    A transformation is accepted if the median distance of transformed images to the nearest other image is about that
+    of untransformed images.
 
     Args:
         stack: Normal training images.

@@ -1,4 +1,4 @@
-"""How many training steps fit into the time that the user allows."""
+"""The number of training steps that a time budget allows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from advrad.certificates.options import N_SAMPLES as GUARANTEE_DRAWS
+from advrad.certificates.options import N_SAMPLES
 from advrad.data.loading import ImageStack
 from advrad.denoisers.base import Denoiser
+from advrad.detectors.config import ImageCounts
 from advrad.training.batches import TrainConfig, View
-from advrad.training.score_selection import DEFECTS_PER_SELECTION, DRAWS, FIELDS, Aim
+from advrad.training.score_candidates import DRAWS, SEARCH_SPACES, ScoreObjective
+from advrad.training.score_selection import DEFECTS_PER_SELECTION, REFERENCES
 from advrad.training.selection_certificate import DRAWS as CERTIFICATE_DRAWS
 from advrad.training.selection_certificate import IMAGES as CERTIFICATE_IMAGES
 from advrad.training.trainer import Trainer
@@ -23,27 +25,30 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def passes_after(
-    views: Sequence[View], references: int, held: int, calibration: int, *, aim: Aim, guaranteed: bool
-) -> float:
-    """Passes of the network over one training window that choosing the score and calibrating will take.
+def passes_after_training(views: Sequence[View], counts: ImageCounts, objective: ScoreObjective) -> float:
+    """Estimate the work of choosing the score and setting the thresholds.
 
     Args:
-        views: of the training.
-        references: images that the error maps are compared with.
-        held: images for the choice of the score.
-        calibration: images for the thresholds.
-        aim: of the choice.
-        guaranteed: a threshold that holds under attack is set, too.
+        views: Sizes at which the training shows images.
+        counts: Number of normal images for each purpose.
+        objective: What the score is chosen for.
+
+    Returns:
+        Number of passes of the network over one training window.
     """
-    looked_at = set(views) if aim != "radius" else {min(views, key=lambda view: view.picture_px)}
-    per_image = len(FIELDS[aim].sigmas) * sum((view.picture_px / view.window_px) ** 2 for view in looked_at)
-    chosen_on = references + held + DEFECTS_PER_SELECTION
-    passes = per_image * (chosen_on + DRAWS * (references + held + calibration))
-    if aim == "radius":
+    space = SEARCH_SPACES[objective.aim]
+    sizes = space.view_sizes([view.image_px for view in views])
+    per_image = len(space.sigmas) * sum(
+        (view.image_px / view.window_px) ** 2 for view in set(views) if view.image_px in sizes
+    )
+    references = min(REFERENCES, counts.train)
+    compared = references + counts.selection + DEFECTS_PER_SELECTION
+    passes = per_image * (compared + DRAWS * (references + counts.selection + counts.calibration))
+    if objective.aim == "certified":
         passes += per_image * CERTIFICATE_DRAWS * sum(CERTIFICATE_IMAGES)
-    # Bounding a draw costs about as much as making it.
-    return passes + 2 * GUARANTEE_DRAWS * calibration * guaranteed
+        # The threshold under attack; bounding a draw takes about as long as making it.
+        passes += 2 * N_SAMPLES * counts.calibration
+    return passes
 
 
 def steps_for(
@@ -55,32 +60,32 @@ def steps_for(
     spent_s: float,
     passes_after: float,
 ) -> int:
-    """Turn a budget in minutes into a number of steps, by timing a few on a copy that is thrown away.
+    """Compute the number of steps that a time budget allows, by timing a few on a copy of the denoiser.
 
     Args:
-        minutes: for the whole command.
-        denoiser: as it will be trained; untouched.
-        images: the training images.
-        config: of the run; its number of steps is ignored.
-        accelerator: as for the run.
-        spent_s: seconds already gone.
-        passes_after: passes of the network over one window that follow the training, to choose and calibrate.
+        minutes: Budget of the whole run.
+        denoiser: Denoiser as it will be trained; it is not changed.
+        images: Training images.
+        config: Options of the training loop; the number of steps is ignored.
+        accelerator: Processes, device and precision.
+        spent_s: Seconds that were spent so far.
+        passes_after: Passes of the network over one training window that follow the training.
 
     Returns:
-        Steps that fit into what the budget leaves for training; at least 1.
+        Number of steps, >= 1. At least half of the budget is for training.
     """
     entered = time.perf_counter()
     trial = Trainer(copy.deepcopy(denoiser), config, accelerator)
-    per_round = len(config.views)
+    rounds = len(config.views)
 
-    def seconds(move: Callable[[ImageStack], object]) -> float:
+    def seconds(action: Callable[[ImageStack], object]) -> float:
         start = time.perf_counter()
-        for _ in range(per_round):
-            move(images)
-        return (time.perf_counter() - start) / per_round
+        for _ in range(rounds):
+            action(images)
+        return (time.perf_counter() - start) / rounds
 
-    for move in (trial.advance, trial.rehearse):  # warm-up: kernels are chosen and memory is taken on first use
-        seconds(move)
+    for action in (trial.advance, trial.rehearse):  # warm-up: the first call selects kernels and allocates memory
+        seconds(action)
     steps_s: list[float] = []
     passes_s: list[float] = []
     began = time.perf_counter()
@@ -88,11 +93,11 @@ def steps_for(
         steps_s.append(seconds(trial.advance))
         passes_s.append(seconds(trial.rehearse))
     step_s = statistics.median(steps_s)
-    later_s = passes_after * statistics.median(passes_s) / (trial.rows.stop - trial.rows.start)
-    left_s = minutes * 60 - spent_s - (time.perf_counter() - entered) - later_s
-    # Never less than half for training: a hasty detector is no use, however well its score is chosen.
+    after_s = passes_after * statistics.median(passes_s) / (trial.rows.stop - trial.rows.start)
+    left_s = minutes * 60 - spent_s - (time.perf_counter() - entered) - after_s
+    # A denoiser with little training is useless, however well its score is chosen.
     left_s = max(left_s, minutes * 30)
     steps = torch.tensor([max(1, int(left_s / step_s))], device=accelerator.device)
-    if accelerator.num_processes > 1:  # all must agree
+    if accelerator.num_processes > 1:  # all processes must use the same number
         torch.distributed.broadcast(steps, 0)
     return int(steps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypedDict
 
 from pydantic import Field, field_validator
 
@@ -62,8 +62,9 @@ class RunOptions(WithDataOptions):
         description="Choose the score with the best certified results at this l2 radius, for pixel values in [0, 1],"
         " such as 0.2; in place of score.",
     )
-    harden: float | None = Field(
+    adversarial_eps: float | None = Field(
         None,
+        alias="harden",
         description="Train on adversarial images with linf perturbations up to this size, such as 2/255.",
         json_schema_extra={"when_none": "off"},
     )
@@ -72,12 +73,32 @@ class RunOptions(WithDataOptions):
         description="Precision of the network: auto (bfloat16 where the processor supports it), float32 or bfloat16.",
     )
 
-    @field_validator("harden", mode="before")
+    @field_validator("adversarial_eps", mode="before")
     @classmethod
     def _fraction(cls, value: str | float | None) -> float | None:
         from advrad.attacks.threat import radius_of
 
-        return None if value is None else radius_of(value, "linf", "--harden")
+        return None if value is None else radius_of(value, "linf", "adversarial_eps")
+
+
+class TrainKeywords(TypedDict, total=False):
+    """Keyword options of :func:`advrad.training.run.train`: fields of :class:`RunOptions` and of its data options."""
+
+    preset: str
+    source: str | None
+    size_px: int | None
+    seed: int
+    batch_size: int | None
+    learning_rate: float | None
+    false_alarm_rate: float
+    score: ScoreAim
+    optimise_for_radius: float | None
+    adversarial_eps: float | str | None
+    precision: Precision
+    layout: str
+    category: str | None
+    skip_bad: bool
+    max_pixels: int
 
 
 class CalibrateOptions(Config):
@@ -104,7 +125,9 @@ class CalibrateOptions(Config):
         description="Choose the anomaly score again, with the best certified results at this l2 radius, for pixel"
         " values in [0, 1], such as 0.2.",
     )
-    draws: int = Field(N_SAMPLES, ge=2, description="Noise samples per image for the certified threshold.")
+    n_samples: int = Field(
+        N_SAMPLES, ge=2, alias="draws", description="Noise samples per image for the certified threshold."
+    )
     confidence: float = Field(
         CONFIDENCE, gt=0, lt=1, description="Probability that the bound on each image's smoothed score holds."
     )

@@ -1,12 +1,13 @@
-"""What a run is asked to do, and what it is then bound to: the options, and the plan that is made of them.
+"""The plan of a training run: everything that determines its result, fixed before the first step.
 
-The plan lies in the run's folder as ``training/plan.json``. A run that is resumed follows it, and options that
-contradict it are refused.
+The plan is stored as ``training/plan.json`` in the run's folder. A resumed run follows it and refuses options that
+contradict it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,29 @@ from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import CheckpointError, ConfigError, OutputError
 from advrad.training.batches import TrainConfig, View
 from advrad.training.options import RunOptions, ScoreAim
+from advrad.training.score_candidates import ScoreObjective
 from advrad.utils.config import Config
 from advrad.utils.files import make_folder, write_json
 
 
 class RunPlan(Config):
-    """All that decides the result of a run, fixed before its first step.
+    """Everything that determines the result of a training run.
 
     Attributes:
-        data: folder of the images.
-        layout: of the folder.
-        category: product in it.
-        train: of the loop; its ``size_px`` and ``seed`` are the run's.
-        denoiser: kind and shape.
-        source: folder or hub id of the checkpoint that training starts from, or None for fresh weights.
-        false_alarm_rate: promised by the threshold.
-        score: ``auto`` chooses for peace, ``robust`` for attacks; ``paper`` takes the paper's.
-        optimise_for_radius: choose the score for what can be certified within this radius, and set a threshold that
-            holds there; l2, in [0, 1] pixel units of an image of the detector's size.
-        max_pixels: bound on each image file.
-        skip_bad: leave out images that cannot be read.
-        names: training images, to notice that the data changed.
-        budget_minutes: what the steps were derived from, if they were.
+        data: Folder of the images.
+        layout: Layout of that folder.
+        category: Name of the product.
+        train: Options of the training loop, with the size and the seed of the run.
+        denoiser: Kind and shape of the denoiser.
+        source: Folder or hub id of the checkpoint that training starts from; None for random weights.
+        false_alarm_rate: Largest share of normal images that may be called anomalous.
+        score: How the score is chosen: ``auto`` for clean images, ``robust`` for images under attack, or ``paper``.
+        optimise_for_radius: Radius for which the score is chosen by its certified results, and for which a threshold
+            under attack is set; l2, for pixel values in [0, 1] and images of the detector's size. None for neither.
+        max_pixels: Largest number of pixels of an image file.
+        skip_bad: Whether unreadable images are left out.
+        names: Names of the training images, by which changed data are noticed.
+        budget_minutes: Time budget from which the number of steps was derived; None if the steps were given.
     """
 
     data: str
@@ -67,74 +69,84 @@ class RunPlan(Config):
             layout=self.layout, category=self.category, skip_bad=self.skip_bad, max_pixels=self.max_pixels
         )
 
+    @property
+    def objective(self) -> ScoreObjective:
+        """What the score is chosen for."""
+        if self.optimise_for_radius is not None:
+            return ScoreObjective("certified", self.optimise_for_radius)
+        return ScoreObjective("robust" if self.score == "robust" else "clean")
 
-#: From so many steps on the lean denoiser learns from crops, too. They take more steps to learn, and looking at them
-#: takes four times as long; on MVTec AD bottle, after 400 steps, they found nothing that the whole had not found.
+
+#: Number of steps from which the lean denoiser also trains on crops. Crops need more steps, and scoring takes four
+#: times as long with them; on MVTec AD bottle, after 400 steps, they showed no defect that whole images did not.
 CROPS_FROM = 1600
-
-
-#: Up to this size the lean denoiser looks at images as they are.
+#: Image size up to which the lean denoiser trains on images of full size.
 _SMALL_PX = 128
 
 
 def lean_views(size_px: int, steps: int) -> tuple[View, ...]:
-    """What the lean denoiser looks at: the whole at half size and, if there is time, crops at full size now and then.
+    """Choose the sizes at which the lean denoiser trains: whole images at half size, and crops at full size.
 
-    A size that is small already is not halved: steps are cheap there, and defects few pixels wide.
+    Small images are not halved: steps on them are cheap, and their defects have few pixels. Crops are used only if the
+    training is long.
 
     Args:
-        size_px: side of the square at which images enter.
-        steps: optimiser steps that will be taken.
+        size_px: Side of the square to which the detector resizes images, pixels.
+        steps: Number of optimiser steps.
 
     Raises:
-        ConfigError: the size does not suit the network.
+        ConfigError: The size does not suit the network.
     """
     if size_px < 64 or size_px % 32:
-        raise ConfigError(f"--size {size_px}: must be a multiple of 32 px, and at least 64")
+        raise ConfigError("must be a multiple of 32 px, and at least 64", option="size_px", value=size_px)
     half = size_px // 2 if size_px % 64 == 0 and size_px > _SMALL_PX else size_px
-    whole = View(picture_px=half, window_px=half)
+    whole = View(image_px=half, window_px=half)
     if half == size_px or steps < CROPS_FROM:
         return (whole,)
-    return (whole, whole, whole, View(picture_px=size_px, window_px=half))
+    return (whole, whole, whole, View(image_px=size_px, window_px=half))
 
 
 def fresh_config(options: RunOptions) -> DenoiserConfig:
-    """Configuration of a denoiser with fresh weights.
+    """Give the configuration of a denoiser with random weights.
+
+    Args:
+        options: Options of the run.
 
     Raises:
-        ConfigError: there is no such preset.
+        ConfigError: The preset is unknown.
     """
     if options.preset == "lean":
         return LeanConfig()
     if options.preset in DDPM_PRESETS:
         config = DDPM_PRESETS[options.preset]
         return config.model_copy(update={"size_px": options.size_px or config.size_px})
-    raise ConfigError(f"--preset {options.preset}: is unknown; choose lean, {', '.join(DDPM_PRESETS)}")
+    raise ConfigError(f"is unknown; choose lean, {', '.join(DDPM_PRESETS)}", option="preset", value=options.preset)
 
 
 def train_config(options: RunOptions, denoiser: DenoiserConfig) -> TrainConfig:
-    """Configuration of the training: what is asked for, and for the rest what suits the denoiser.
+    """Give the options of the training loop: the given ones, and for the rest those that suit the denoiser.
 
-    Where ``options`` name no steps it has none yet, and no crops.
+    Args:
+        options: Options of the run. If they name no steps, the result has 0 steps and no crops.
+        denoiser: Configuration of the denoiser.
 
     Raises:
-        ConfigError: an option is out of range, or the size does not suit the network.
+        ConfigError: An option is out of range, or the size does not suit the network.
     """
     given: dict[str, Any] = {
         name: value
-        for name in ("batch_size", "learning_rate", "steps", "harden")
+        for name in ("batch_size", "learning_rate", "steps", "adversarial_eps")
         if (value := getattr(options, name)) is not None
     }
     common = {"seed": options.seed, "precision": options.precision, "steps": 0} | given
     if isinstance(denoiser, DdpmConfig):
-        size_px = denoiser.size_px
-        whole = View(picture_px=size_px, window_px=size_px)
-        # The rate of the original DDPM; it denoises only, so it is shown no synthetic defects and no other light.
+        whole = View(image_px=denoiser.size_px, window_px=denoiser.size_px)
+        # The rate of the original DDPM. It cannot learn to remove defects, so it sees images as they are.
         values = {
             "learning_rate": 1e-4,
-            "restore": 0.0,
-            "exposure": 0.0,
-            "size_px": size_px,
+            "defect_probability": 0.0,
+            "brightness_jitter": 0.0,
+            "size_px": denoiser.size_px,
             "views": (whole,),
         } | common
     else:
@@ -143,48 +155,85 @@ def train_config(options: RunOptions, denoiser: DenoiserConfig) -> TrainConfig:
     return TrainConfig.parse(values)
 
 
+def draft_plan(options: RunOptions, denoiser: DenoiserConfig, data: str, layout: str, category: str) -> RunPlan:
+    """Make the plan of a new run as far as it is known before the images are read.
+
+    The names of the images, the symmetry and, for a time budget, the number of steps are still missing.
+
+    Args:
+        options: Options of the run.
+        denoiser: Configuration of the denoiser.
+        data: Folder of the images.
+        layout: Layout that was found.
+        category: Name of the product.
+
+    Raises:
+        ConfigError: An option is out of range, or the size does not suit the network.
+    """
+    return RunPlan(
+        data=data,
+        layout=layout,
+        category=category,
+        train=train_config(options, denoiser),
+        denoiser=denoiser,
+        source=options.source,
+        false_alarm_rate=options.false_alarm_rate,
+        score=options.score,
+        optimise_for_radius=options.optimise_for_radius,
+        max_pixels=options.data.max_pixels,
+        skip_bad=options.data.skip_bad,
+        names=(),
+    )
+
+
 def plan_path(folder: Path) -> Path:
-    """Where the plan of a run lies; without it there is nothing to resume."""
+    """Give the path of a run's plan. A folder without this file has no run to resume.
+
+    Args:
+        folder: Folder of the run.
+    """
     return folder / "training" / "plan.json"
 
 
 def existing_plan(folder: Path, resume: bool) -> RunPlan | None:
-    """The plan of the run in a folder, which is made ready where a run begins.
+    """Read the plan of the run in a folder; for a new run, make the folder.
 
     Args:
-        folder: of the run.
-        resume: finish the run that is in it; without this there must be none.
+        folder: Folder of the run.
+        resume: Whether to finish the run in the folder. Otherwise there must be none.
 
     Returns:
-        The plan, or None where none was made yet.
+        The plan; None if there is no plan yet.
 
     Raises:
-        CheckpointError: the plan is damaged.
-        OutputError: the folder is a file, or holds an earlier run that is not to be resumed.
+        CheckpointError: The plan is damaged.
+        OutputError: The folder is a file, or holds an earlier run and ``resume`` is false.
     """
     path = plan_path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"{folder}: is a file; give a folder")
     if resume:
         if not path.is_file():
-            if folder.exists() and not folder.is_dir():
-                raise OutputError(f"{folder}: is a file; name a folder")
-            return None  # killed before the first step: nothing was decided yet, so the run begins
+            return None  # the run was stopped before its first step, so it starts from the beginning
         try:
             return RunPlan.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
         except (ValueError, OSError) as error:
-            raise CheckpointError(f"{path}: is damaged ({error}); train anew in another folder") from None
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is a file; name a folder")
+            raise CheckpointError(f"{path}: is damaged ({error}); train again in another folder") from None
     if path.exists() or (folder / CONFIG_NAME).exists():
-        raise OutputError(f"{folder}: holds an earlier run; finish it with --resume, or name another folder with -o")
+        raise OutputError(f"{folder}: holds an earlier run; resume it, or give another folder")
     make_folder(path.parent)
     return None
 
 
 def save_plan(folder: Path, plan: RunPlan) -> None:
-    """Write the plan of a run to its folder, which is made if missing.
+    """Write the plan of a run to its folder, which is made if it is missing.
+
+    Args:
+        folder: Folder of the run.
+        plan: The plan.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
     path = plan_path(folder)
     make_folder(path.parent)
@@ -192,7 +241,11 @@ def save_plan(folder: Path, plan: RunPlan) -> None:
 
 
 def options_of(plan: RunPlan) -> RunOptions:
-    """The options that a run was begun with, as far as its plan tells."""
+    """Give the options with which a run was started, as far as its plan records them.
+
+    Args:
+        plan: Plan of the run.
+    """
     return RunOptions(
         minutes=plan.budget_minutes,
         steps=plan.train.steps,
@@ -205,14 +258,14 @@ def options_of(plan: RunPlan) -> RunOptions:
         false_alarm_rate=plan.false_alarm_rate,
         score=plan.score,
         optimise_for_radius=plan.optimise_for_radius,
-        harden=plan.train.harden or None,
+        adversarial_eps=plan.train.adversarial_eps or None,
         precision=plan.train.precision,
         data=plan.data_options,
     )
 
 
 def _preset_name(config: DenoiserConfig) -> str:
-    """The preset of a denoiser with fresh weights."""
+    """The preset of a denoiser with random weights."""
     if isinstance(config, DdpmConfig):
         for name, preset in DDPM_PRESETS.items():
             if preset.model_copy(update={"size_px": config.size_px}) == config:
@@ -220,50 +273,54 @@ def _preset_name(config: DenoiserConfig) -> str:
     return config.kind
 
 
-def refuse_two_aims(score: ScoreAim, optimise_for_radius: float | None) -> None:
-    """Refuse what cannot be had together.
+def check_score_options(score: ScoreAim, optimise_for_radius: float | None) -> None:
+    """Refuse a radius that is given beside a score, or that is not positive and finite.
+
+    Args:
+        score: How the score is chosen.
+        optimise_for_radius: Radius for which it is chosen; None for none.
 
     Raises:
-        ConfigError: a radius is named beside a score, or is none.
+        ConfigError: Both are given, or the radius is out of range.
     """
     if optimise_for_radius is None:
         return
     if score != "auto":
-        raise ConfigError(f"--optimise-for-radius and --score {score}: give one of them")
-    if not 0 < optimise_for_radius < float("inf"):
-        raise ConfigError(f"--optimise-for-radius {optimise_for_radius:g}: must be above 0")
-
-
-#: Where an option's name is not that of its field.
-_NAMES = {"size_px": "--size", "source": "--denoiser"}
+        raise ConfigError(
+            f"cannot be combined with score {score}; give one of them",
+            option="optimise_for_radius",
+            value=optimise_for_radius,
+        )
+    if not 0 < optimise_for_radius < math.inf:
+        raise ConfigError("must be above 0", option="optimise_for_radius", value=optimise_for_radius)
 
 
 def refuse_contradiction(asked: RunOptions, begun: RunOptions, folder: Path) -> None:
-    """Refuse options that contradict those of the run that is resumed, rather than ignore them.
+    """Refuse options that differ from those of the run that is resumed.
 
     Args:
-        asked: the options given now.
-        begun: those of the run.
-        folder: of the run, to name it.
+        asked: Options that are given now.
+        begun: Options of the run.
+        folder: Folder of the run, for the message.
 
     Raises:
-        ConfigError: an option was given another value.
+        ConfigError: An option was given with another value.
     """
-    idle = set()
+    ignored = set()
     if begun.source is not None:
-        idle.add("preset")  # the checkpoint decides
+        ignored.add("preset")  # the checkpoint determines the network
     if asked.data.layout == "auto":
-        idle.add("layout")  # the plan holds the one that was found
-    given = (asked.model_fields_set - {"data"} | asked.data.model_fields_set) - idle
-    asked_values, begun_values = asked.model_dump(), begun.model_dump()
-    for field in asked_values:
-        value, held = asked_values[field], begun_values[field]
-        if field not in given or value in (None, held):
+        ignored.add("layout")  # the plan holds the layout that was found
+    given = (asked.model_fields_set - {"data"} | asked.data.model_fields_set) - ignored
+    asked_values, begun_values = asked.model_dump(by_alias=False), begun.model_dump(by_alias=False)
+    for name, value in asked_values.items():
+        held = begun_values[name]
+        if name not in given or value in (None, held):
             continue
-        option = _NAMES.get(field, f"--{field.replace('_', '-')}")
-        shown = option if value is True else f"{option} {value}"
-        instead = "without it" if held is None or held is False else f"with {held}"
+        before = "without it" if held is None or held is False else f"with {held}"
         raise ConfigError(
-            f"{shown}: the run in {folder} was begun {instead}; leave {option} out to finish that run, or begin"
-            " another one in another folder"
+            f"the run in {folder} was started {before}; leave the option out to finish that run, or train in another"
+            " folder",
+            option=name,
+            value=None if value is True else value,
         )

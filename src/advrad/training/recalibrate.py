@@ -1,104 +1,113 @@
-"""Setting a detector's thresholds anew, and choosing its score anew, from the normal images it was trained with."""
+"""New thresholds or a new score for a trained detector, from the normal images of its training."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from advrad.data.layouts import find_records
-from advrad.data.loading import load_images
 from advrad.data.splits import split_normals
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import ImageCounts, RecordedFigures
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
-from advrad.training.finalize import CalibrationData, choose_score, set_thresholds, source_of
+from advrad.training.calibration_data import CalibrationData, read_images
+from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import CalibrateOptions
-from advrad.training.plan import RunPlan, refuse_two_aims
+from advrad.training.plan import RunPlan, check_score_options
 from advrad.utils.progress import SILENT, ProgressReporter
 
 
 def calibrate(
-    folder: Path, data: Path, options: CalibrateOptions, out: Path | None = None, *, progress: ProgressReporter = SILENT
+    folder: Path,
+    data: Path,
+    options: CalibrateOptions | None = None,
+    output: Path | None = None,
+    *,
+    progress: ProgressReporter = SILENT,
 ) -> AdvRAD:
-    """Set thresholds anew, and save the detector.
+    """Set a detector's thresholds again, or choose its score again, and save it.
 
     Args:
-        folder: of the model.
-        data: the images that it was trained with; test images in it are not looked at.
-        options: what is asked for.
-        out: folder for the result; None to change the model in place, which a new score is too much for.
+        folder: Model folder.
+        data: Folder of the images on which the detector was trained. Its test images are not used.
+        options: What to change; None to set the threshold again with the same false-alarm rate.
+        output: Folder for the result; None to change the model in place, which is refused for a new score.
         progress: Receives the progress.
 
     Returns:
         The detector.
 
     Raises:
-        CheckpointError: the model does not tell how it was trained.
-        ConfigError: an option does not fit, or the images are too few for the rate.
-        DataError: the normal images are not those of the training.
-        OutputError: the folder cannot be written, or holds something already.
+        CheckpointError: The model does not record how it was trained.
+        ConfigError: An option does not fit, or there are too few images for the rate.
+        DataError: The normal images are not those of the training.
+        OutputError: The folder cannot be written, or is not empty.
     """
-    rechosen = options.score is not None or options.optimise_for_radius is not None
-    refuse_two_aims(options.score or "auto", options.optimise_for_radius)
-    if options.radius is not None and not 0 < options.radius < float("inf"):
-        raise ConfigError(f"--radius {options.radius:g}: must be above 0")
-    if rechosen and out is None:
-        raise ConfigError("-o: is needed, because a new score makes another model; name a folder for it")
-    if out is not None and ((out / CONFIG_NAME).exists() or (out.exists() and not out.is_dir())):
-        raise OutputError(f"{out}: holds a model, or is a file; name another folder with -o")
+    options = options or CalibrateOptions()
+    new_score = options.score is not None or options.optimise_for_radius is not None
+    _check(options, output, new_score)
     detector = load_detector(folder)
     plan, counts = _plan_of(detector, folder, data)
-    stacks = _stacks_of(plan, counts, data, progress)
-    if rechosen:
+    images = _read_same_images(plan, counts, data, progress)
+    if new_score:
         plan = plan.model_copy(
             update={"score": options.score or "auto", "optimise_for_radius": options.optimise_for_radius}
         )
         progress.stage("Choosing the score")
         trained_s = detector.detector_config.training.seconds or 0.0
-        detector = choose_score(plan, detector.denoiser, stacks, detector.device, trained_s, progress)
-    # Figures that were measured with other thresholds no longer hold.
-    detector.detector_config = detector.detector_config.model_copy(
-        update={"figures": RecordedFigures(), "robust_calibration": None}
-    )
+        detector = choose_score(plan, detector.denoiser, images, detector.device, trained_s, progress)
+    # Figures that were measured with the old thresholds no longer hold.
+    detector.update_config(figures=RecordedFigures(), robust_calibration=None)
     progress.stage("Calibrating")
     set_thresholds(
         detector,
-        stacks.calibration,
+        images,
         false_alarm_rate=options.false_alarm_rate or plan.false_alarm_rate,
         radius=options.radius or options.optimise_for_radius,
         source=source_of(plan),
-        draws=options.draws,
+        n_samples=options.n_samples,
         confidence=options.confidence,
         progress=progress,
     )
-    detector.save_pretrained(out or folder)
+    detector.save_pretrained(output or folder)
     return detector
 
 
+def _check(options: CalibrateOptions, output: Path | None, new_score: bool) -> None:
+    """Refuse options and folders that cannot be used, before anything is read."""
+    check_score_options(options.score or "auto", options.optimise_for_radius)
+    if options.radius is not None and not 0 < options.radius < math.inf:
+        raise ConfigError("must be above 0", option="radius", value=options.radius)
+    if new_score and output is None:
+        raise ConfigError("is needed, because a new score makes another model; give a folder for it", option="output")
+    if output is not None and ((output / CONFIG_NAME).exists() or (output.exists() and not output.is_dir())):
+        raise OutputError(f"{output}: holds a model, or is a file; give another folder for the result")
+
+
 def _plan_of(detector: AdvRAD, folder: Path, data: Path) -> tuple[RunPlan, ImageCounts]:
-    """How a detector was trained, and with how many images of each sort."""
+    """How a detector was trained, and with how many images for each purpose."""
     training = detector.detector_config.training
     if training.plan is None or training.images is None:
         raise CheckpointError(
-            f"{folder}: does not tell how it was trained, so its normal images cannot be shared out again; train anew"
+            f"{folder}: does not record how it was trained, so its normal images cannot be divided in the same way;"
+            " train again"
         )
     values = training.plan.to_dict() | {"data": str(data.resolve()), "names": ()}
     return RunPlan.parse(values, str(folder / CONFIG_NAME)), training.images
 
 
-def _stacks_of(plan: RunPlan, counts: ImageCounts, data: Path, progress: ProgressReporter) -> CalibrationData:
-    """The normal images, shared out as in training."""
+def _read_same_images(plan: RunPlan, counts: ImageCounts, data: Path, progress: ProgressReporter) -> CalibrationData:
+    """Read the normal images, divided as in training."""
     dataset = find_records(data, plan.data_options)
     split = split_normals(dataset.records, plan.train.seed, false_alarm_rate=plan.false_alarm_rate)
     progress.stage("Reading images")
-    parts = (split.train, split.selection, split.calibration)
-    stacks = CalibrationData(
-        *(load_images(part, plan.train.size_px, plan.data_options, progress=progress) for part in parts)
-    )
-    found = stacks.counts
+    images = read_images(split, plan.train.size_px, plan.data_options, progress)
+    found = images.counts
     if found != counts:
         raise DataError(
-            f"{data}: the normal images are not those of the training ({found.total} now, {counts.total} then); calibrating on images that it was trained with would break the promise"
+            f"{data}: the normal images are not those of the training ({found.total} now, {counts.total} then); a"
+            " threshold from images that the detector was trained on would not keep its false-alarm rate"
         )
-    return stacks
+    return images

@@ -1,201 +1,253 @@
-"""One training run from a folder of images to a calibrated detector, resumable at any point.
+"""A training run, from a folder of images to a calibrated detector. It can be interrupted and resumed at any point.
 
-The run's folder becomes the model folder. ``training/plan.json`` is written before the first step and holds all
-that decides the result; ``training/state.safetensors`` is where the run stands.
+The run's folder becomes the model folder. ``training/plan.json`` is written before the first step and holds everything
+that determines the result; ``training/state.safetensors`` holds the state of the training.
 """
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
-from advrad.data.layouts import find_records
-from advrad.data.loading import ImageStack, load_images
-from advrad.data.splits import normals_needed, rate_in_reach, split_normals
-from advrad.denoisers import diffusers_checkpoint as pretrained
-from advrad.denoisers.ddpm import DdpmConfig
+from advrad.data.layouts import Dataset, ImageSource, find_records
+from advrad.data.splits import normals_needed, split_normals
+from advrad.denoisers import diffusers_checkpoint
+from advrad.denoisers.base import Denoiser
+from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser
 from advrad.denoisers.factory import build_denoiser
 from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.config import ImageCounts
 from advrad.errors import ConfigError, DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_images
-from advrad.training.budget import passes_after, steps_for
-from advrad.training.finalize import CalibrationData, aim_of, choose_score, set_thresholds, source_of
-from advrad.training.options import DEFAULT_MINUTES, RunOptions
+from advrad.training.budget import passes_after_training, steps_for
+from advrad.training.calibration_data import CalibrationData, check_counts, read_images
+from advrad.training.finalize import choose_score, set_thresholds, source_of
+from advrad.training.options import DEFAULT_MINUTES, RunOptions, TrainKeywords
 from advrad.training.plan import (
     RunPlan,
+    check_score_options,
+    draft_plan,
     existing_plan,
     fresh_config,
     lean_views,
     options_of,
     plan_path,
     refuse_contradiction,
-    refuse_two_aims,
     save_plan,
-    train_config,
 )
-from advrad.training.score_selection import REFERENCES
-from advrad.training.trainer import Trainer, fit, make_accelerator
-from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.training.trainer import STATE_NAME, Trainer, fit, make_accelerator
+from advrad.utils.progress import SILENT, CallbackReporter, ProgressReporter
 
-STATE_NAME = "state.safetensors"
-
-
-def _stacks(
-    plan_parts: Sequence[Sequence[Any]], size_px: int, options: RunOptions, progress: ProgressReporter
-) -> list[ImageStack]:
-    stacks = []
-    for part in plan_parts:
-        stack = load_images(part, size_px, options.data, progress=progress)
-        for note in stack.notes:
-            progress.note(note)
-        for error in stack.skipped:
-            progress.note(f"skipped: {error}")
-        stacks.append(stack)
-    return stacks
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def train(
-    data: Path, folder: Path, options: RunOptions, *, resume: bool = False, progress: ProgressReporter = SILENT
+    data: ImageSource,
+    output: str | Path | None = None,
+    options: RunOptions | None = None,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    callback: Callable[[int, int], None] | None = None,
+    resume: bool = False,
+    progress: ProgressReporter = SILENT,
+    **keywords: Unpack[TrainKeywords],
 ) -> AdvRAD:
-    """Train, choose the score, calibrate, and save into ``folder``.
+    """Train a detector on normal images, choose its score, and set its threshold.
+
+    It does the same as the command ``advrad train``.
 
     Args:
-        data: folder of images.
-        folder: of the run; becomes the model folder.
-        options: what is asked for; with ``resume`` the plan of the interrupted run counts, and what is asked for
-            must not contradict it.
-        resume: finish the run that is in ``folder``.
-        progress: Receives the progress.
+        data: Folder of images, or a datamodule; images of defects are not used.
+        output: Folder for the model and the state of the training, new or empty; None for a temporary folder, which is
+            deleted at the end.
+        options: All options at once, in place of ``minutes``, ``steps`` and ``keywords``.
+        minutes: Time for the whole run in minutes; 5 if neither this nor ``steps`` is given.
+        steps: Number of training steps, in place of ``minutes``.
+        callback: Function that receives the number of finished items of a stage, such as steps, and of all its items.
+        resume: Whether to finish the interrupted run in ``output``. It keeps its options; others that are given must
+            not contradict them.
+        progress: Receives the progress in detail, in place of ``callback``.
+        keywords: Other options; fields of :class:`advrad.training.options.RunOptions` and of
+            :class:`advrad.data.options.DataOptions`.
 
     Returns:
-        The calibrated detector.
+        The calibrated detector, in evaluation mode.
 
     Raises:
-        UserError: the data, the options or the folder cannot be used.
-        TrainingDivergedError: the loss left the numbers.
+        ConfigError: An option is unknown, out of range, or does not fit the others or the data.
+        DataError: The images cannot be used.
+        OutputError: The folder is a file, holds another run, or cannot be written.
+        CheckpointError: The state or the checkpoint to start from is damaged.
+        TrainingDivergedError: The training loss became NaN or infinite.
+
+    Example:
+        >>> import advrad
+        >>> detector = advrad.train("images", steps=2)  # doctest: +SKIP  # needs images, and trains
+        >>> detector.calibration.threshold  # doctest: +SKIP
+        2.31
     """
-    began = time.perf_counter()
+    options = _options_from(options, {"minutes": minutes, "steps": steps}, dict(keywords))
+    reporter = CallbackReporter(callback) if callback else progress
+    if output is not None:
+        return _Run(data, Path(output), options, resume, reporter).execute()
+    if resume:
+        raise ConfigError("is needed to resume a run; give the folder of the run", option="output")
+    with tempfile.TemporaryDirectory(prefix="advrad-") as folder:
+        return _Run(data, Path(folder) / "run", options, resume, reporter).execute()
+
+
+def _options_from(options: RunOptions | None, budget: dict[str, Any], keywords: dict[str, Any]) -> RunOptions:
+    """Options of a run, from one object or from single options; options that are None were not given."""
+    given = {name: value for name, value in budget.items() if value is not None} | keywords
+    if options is None:
+        options = RunOptions.parse(given)
+    elif given:
+        raise ConfigError("cannot be combined with options; set the field of options", option=min(given))
     if options.minutes is not None and options.steps is not None:
-        raise ConfigError("--minutes and --steps: give one of them")
+        raise ConfigError("cannot be combined with steps; give one of them", option="minutes", value=options.minutes)
     if options.minutes is not None and not 0 < options.minutes < 1e6:
-        raise ConfigError(f"--minutes {options.minutes:g}: must be above 0")
+        raise ConfigError("must be above 0", option="minutes", value=options.minutes)
     normals_needed(options.false_alarm_rate)
-    refuse_two_aims(options.score, options.optimise_for_radius)
-    work = plan_path(folder).parent
-    plan = existing_plan(folder, resume)
-    if plan is not None:
-        begun = options_of(plan)
-        refuse_contradiction(options, begun, folder)
-        options = begun
-    accelerator = make_accelerator(options.precision)
-    dataset = find_records(data, options.data)
-    for note in dataset.notes:
-        progress.note(note)
-    split = split_normals(dataset.records, options.seed, false_alarm_rate=options.false_alarm_rate)
-    _enough(len(split.train), len(split.selection), len(split.calibration), options.false_alarm_rate)
+    check_score_options(options.score, options.optimise_for_radius)
+    return options
 
-    loaded = None if options.source is None else pretrained.load(options.source, options.size_px)
-    if plan is None:
-        denoiser_config = fresh_config(options) if loaded is None else loaded.config
-        config = train_config(options, denoiser_config)
-    else:
-        denoiser_config, config = plan.denoiser, plan.train
-    progress.stage("Reading images")
-    with accelerator.main_process_first():
-        images, held, calibration = _stacks(
-            (split.train, split.selection, split.calibration), config.size_px, options, progress
-        )
-    if options.data.skip_bad:  # what was left out may be missed
-        _enough(len(images), len(held), len(calibration), options.false_alarm_rate)
-    names = tuple(record.path.relative_to(dataset.root).as_posix() for record in images.records)
-    if plan is not None and names != plan.names:
-        raise DataError(f"{data}: the normal images are not those the run began with; restore them, or train anew")
 
-    torch.manual_seed(options.seed)
-    denoiser = build_denoiser(denoiser_config) if loaded is None else loaded
-    if plan is None:
-        config = config.model_copy(update={"symmetry": find_symmetry(images)})
-        minutes = options.minutes if options.minutes is not None else DEFAULT_MINUTES
-        if options.steps is None:
-            progress.stage("Measuring speed")
+@dataclass
+class _Run:
+    """A training run.
 
-            def affordable(config: TrainConfig) -> TrainConfig:
-                passes = passes_after(
-                    config.views,
-                    min(REFERENCES, len(images)),
-                    len(held),
-                    len(calibration),
-                    aim=aim_of(options.score, options.optimise_for_radius),
-                    guaranteed=options.optimise_for_radius is not None,
-                )
+    Args:
+        data: Folder of images, or a datamodule.
+        folder: Folder of the run.
+        options: Options; those of a resumed run come from its plan.
+        resume: Whether to finish the run in the folder.
+        progress: Receives the progress.
+    """
+
+    data: ImageSource
+    folder: Path
+    options: RunOptions
+    resume: bool
+    progress: ProgressReporter
+
+    def execute(self) -> AdvRAD:
+        """Do what is left of the run, and give the calibrated detector."""
+        began = time.perf_counter()
+        stored = existing_plan(self.folder, self.resume)
+        if stored is not None:
+            begun = options_of(stored)
+            refuse_contradiction(self.options, begun, self.folder)
+            self.options = begun
+        accelerator = make_accelerator(self.options.precision)
+        dataset = find_records(self.data, self.options.data)
+        for note in dataset.notes:
+            self.progress.note(note)
+        source = self.options.source
+        pretrained = None if source is None else diffusers_checkpoint.load(source, self.options.size_px)
+        plan = stored or self._draft(dataset, pretrained)
+        images = self._read(dataset, plan, accelerator)
+        names = tuple(record.path.relative_to(dataset.root).as_posix() for record in images.train.records)
+        if stored is not None and names != stored.names:
+            raise DataError(
+                f"{self.data}: the normal images are not those that the run was started with; restore them, or train"
+                " in another folder"
+            )
+        torch.manual_seed(self.options.seed)
+        denoiser = build_denoiser(plan.denoiser) if pretrained is None else pretrained
+        if stored is None:
+            plan = self._complete(plan, names, denoiser, images, accelerator, began)
+            if accelerator.is_main_process:
+                save_plan(self.folder, plan)
+        average = self._fit(plan, denoiser, images, accelerator)
+        return self._finish(plan, average, images, accelerator, time.perf_counter() - began)
+
+    def _draft(self, dataset: Dataset, pretrained: DdpmDenoiser | None) -> RunPlan:
+        """The plan as far as it is known before the images are read."""
+        denoiser = fresh_config(self.options) if pretrained is None else pretrained.config
+        data = Path(self.data).resolve() if isinstance(self.data, (str, Path)) else dataset.root
+        return draft_plan(self.options, denoiser, str(data), dataset.layout, dataset.category)
+
+    def _read(self, dataset: Dataset, plan: RunPlan, accelerator: Accelerator) -> CalibrationData:
+        """Divide and read the normal images."""
+        rate = plan.false_alarm_rate
+        split = split_normals(dataset.records, plan.train.seed, false_alarm_rate=rate)
+        counts = {
+            "train": len(split.train),
+            "selection": len(split.selection),
+            "calibration": len(split.calibration),
+        }
+        check_counts(ImageCounts(**counts), rate)
+        self.progress.stage("Reading images")
+        with accelerator.main_process_first():
+            images = read_images(split, plan.train.size_px, self.options.data, self.progress)
+        check_counts(images.counts, rate)  # again, because unreadable images may have been left out
+        return images
+
+    def _complete(
+        self,
+        plan: RunPlan,
+        names: tuple[str, ...],
+        denoiser: Denoiser,
+        images: CalibrationData,
+        accelerator: Accelerator,
+        began: float,
+    ) -> RunPlan:
+        """The plan with what follows from the images and from the speed of the machine."""
+        config = plan.train.model_copy(update={"symmetry": find_symmetry(images.train)})
+        minutes = None
+        if self.options.steps is None:
+            minutes = self.options.minutes or DEFAULT_MINUTES
+            self.progress.stage("Measuring speed")
+
+            def within_budget(config: TrainConfig) -> TrainConfig:
+                passes = passes_after_training(config.views, images.counts, plan.objective)
                 spent_s = time.perf_counter() - began
-                steps = steps_for(minutes, denoiser, images, config, accelerator, spent_s, passes)
+                steps = steps_for(minutes, denoiser, images.train, config, accelerator, spent_s, passes)
                 return config.model_copy(update={"steps": steps})
 
-            config = affordable(config)
-            if not isinstance(denoiser_config, DdpmConfig):
+            config = within_budget(config)
+            if not isinstance(plan.denoiser, DdpmConfig):
                 views = lean_views(config.size_px, config.steps)
-                if views != config.views:
-                    config = affordable(config.model_copy(update={"views": views}))
-        plan = RunPlan(
-            data=str(data.resolve()),
-            layout=dataset.layout,
-            category=dataset.category,
-            train=config,
-            denoiser=denoiser_config,
-            source=options.source,
-            false_alarm_rate=options.false_alarm_rate,
-            score=options.score,
-            optimise_for_radius=options.optimise_for_radius,
-            max_pixels=options.data.max_pixels,
-            skip_bad=options.data.skip_bad,
-            names=names,
-            budget_minutes=minutes if options.steps is None else None,
+                if views != config.views:  # long enough for crops, whose steps take another time
+                    config = within_budget(config.model_copy(update={"views": views}))
+        return plan.model_copy(update={"train": config, "names": names, "budget_minutes": minutes})
+
+    def _fit(self, plan: RunPlan, denoiser: Denoiser, images: CalibrationData, accelerator: Accelerator) -> Denoiser:
+        """Train the denoiser, from the saved state if there is one."""
+        work = plan_path(self.folder).parent
+        denoiser.fit_statistics(whole_images(images.train, plan.train))
+        trainer = Trainer(denoiser, plan.train, accelerator)
+        if self.resume and (work / STATE_NAME).exists():
+            trainer.load(work / STATE_NAME)
+        accelerator.wait_for_everyone()
+        self.progress.stage("Training")
+        return fit(trainer, images.train, work, self.progress if accelerator.is_main_process else SILENT)
+
+    def _finish(
+        self, plan: RunPlan, denoiser: Denoiser, images: CalibrationData, accelerator: Accelerator, trained_s: float
+    ) -> AdvRAD:
+        """Choose the score, set the thresholds and save the detector. All processes compute, the main one saves."""
+        self.progress.stage("Choosing the score")
+        detector = choose_score(plan, denoiser, images, accelerator.device, trained_s, self.progress)
+        self.progress.stage("Calibrating")
+        set_thresholds(
+            detector,
+            images,
+            false_alarm_rate=plan.false_alarm_rate,
+            radius=plan.optimise_for_radius,
+            source=source_of(plan),
+            strict=False,
+            progress=self.progress,
         )
         if accelerator.is_main_process:
-            save_plan(folder, plan)
-
-    denoiser.fit_statistics(whole_images(images, config))
-    trainer = Trainer(denoiser, config, accelerator)
-    if resume and (work / STATE_NAME).exists():
-        trainer.load(work / STATE_NAME)
-    accelerator.wait_for_everyone()
-    progress.stage("Training")
-    average = fit(trainer, images, work, progress if accelerator.is_main_process else SILENT)
-    trained_s = time.perf_counter() - began
-    # Every process computes the same; the main one writes.
-    progress.stage("Choosing the score")
-    stacks = CalibrationData(images, held, calibration)
-    detector = choose_score(plan, average, stacks, accelerator.device, trained_s, progress)
-    progress.stage("Calibrating")
-    set_thresholds(
-        detector,
-        calibration,
-        false_alarm_rate=plan.false_alarm_rate,
-        radius=plan.optimise_for_radius,
-        source=source_of(plan),
-        strict=False,
-        progress=progress,
-    )
-    if accelerator.is_main_process:
-        detector.save_pretrained(folder)
-    accelerator.wait_for_everyone()
-    return detector
-
-
-def _enough(train: int, selection: int, calibration: int, false_alarm_rate: float) -> None:
-    """Refuse before hours are spent on a detector that could not be calibrated."""
-    needed = normals_needed(false_alarm_rate)
-    total = train + selection + calibration
-    if calibration < needed:
-        raise ConfigError(
-            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} normal images for calibration alone, but only"
-            f" {calibration} of the {total} can be spared; give at least {2 * (needed + 2)} in all, or"
-            f" accept a rate of {rate_in_reach(calibration):g} or more"
-        )
-    if selection < 2:
-        raise DataError(f"{selection} of the {total} normal images are left to choose the score by; add normal images")
+            detector.save_pretrained(self.folder)
+        accelerator.wait_for_everyone()
+        return detector.eval()

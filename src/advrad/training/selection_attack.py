@@ -1,79 +1,92 @@
-"""A quick attack on a score, so that scores can be ranked by what it leaves of them.
-
-It is weak, for it must be quick; what a detector withstands is for an audit to say.
-"""
+"""A quick attack on a score, to rank candidate scores. It is much weaker than the attacks of an evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from advrad.attacks.auto_pgd import apgd
 from advrad.attacks.base import AttackInput
 from advrad.attacks.threat import Threat
 from advrad.denoisers.base import Denoiser
-from advrad.detectors.scoring import MapStatistics, ScoreConfig, look_maps, standardise
+from advrad.detectors.score_config import ScoreConfig
+from advrad.detectors.scoring import MapStatistics, standardise, view_error_maps
 from advrad.metrics import auroc
+from advrad.utils.seeding import generator_for
 
 THREAT = Threat(norm="linf", eps=2 / 255)
 STEPS = 2
-#: At most so many are attacked, of the normal ones and of the defective ones.
+#: Largest number of normal and of anomalous images that are attacked.
 IMAGES = (10, 20)
+_BATCH_SIZE = 8
 
 
 def auroc_under_attack(
     denoiser: Denoiser,
     normals: Tensor,
-    defective: Tensor,
+    anomalous: Tensor,
     config: ScoreConfig,
     statistics: Sequence[MapStatistics],
     noise_seed: int,
 ) -> float:
-    """AUROC of a few normal and anomalous images under attack, judged on noise that the attack has not seen.
+    """Measure the AUROC of a few normal and anomalous images under a quick attack.
+
+    The attacked images are scored with other noise than the attack used.
 
     Args:
-        denoiser: trained, in evaluation mode; its parameters are frozen meanwhile.
-        normals: (n, 3, s, s) in [0, 1]; the first few are attacked.
-        defective: (m, 3, s, s) in [0, 1]; the first few are attacked.
-        config: the score.
-        statistics: one per error map of the score.
-        noise_seed: of the noise, the attack's and the judge's.
+        denoiser: Trained denoiser, in evaluation mode; its parameters are frozen during the attack.
+        normals: Normal images, (n, 3, s, s) float in [0, 1]; the first few are attacked.
+        anomalous: Anomalous images, (m, 3, s, s) float in [0, 1]; the first few are attacked.
+        config: Score.
+        statistics: Statistics of each error map of the score.
+        noise_seed: Seed of the noise.
+
+    Returns:
+        The AUROC under attack.
     """
-    images = torch.cat([normals[: IMAGES[0]], defective[: IMAGES[1]]])
-    labels = np.repeat([0, 1], [min(len(normals), IMAGES[0]), min(len(defective), IMAGES[1])])
+    images = torch.cat([normals[: IMAGES[0]], anomalous[: IMAGES[1]]])
+    labels = np.repeat([0, 1], [min(len(normals), IMAGES[0]), min(len(anomalous), IMAGES[1])])
+    # The attack raises the scores of normal images and lowers those of anomalous ones.
     signs = torch.from_numpy(1.0 - 2.0 * labels).float()
     device = next(denoiser.parameters()).device
 
-    def scores(images: Tensor, generator: torch.Generator) -> Tensor:
-        parts, index = [], 0
-        for look in config.looks:
-            maps, _ = look_maps(denoiser, images.to(device), look, config, generator)
-            for raw in maps:
-                parts.append(standardise(raw, statistics[index], config)[0])
-                index += 1
+    def score(images: Tensor, generator: torch.Generator) -> Tensor:
+        maps = [
+            raw
+            for view in config.views
+            for raw in view_error_maps(denoiser, images.to(device), view, config, generator)[0]
+        ]
+        parts = [standardise(raw, normal, config)[0] for raw, normal in zip(maps, statistics, strict=True)]
         return torch.stack(parts).mean(0).cpu()
 
-    frozen = [parameter for parameter in denoiser.parameters() if parameter.requires_grad]
-    found = []
-    try:
-        for parameter in frozen:  # their gradients would cost a third of the time
-            parameter.requires_grad_(False)
-        for part, sign, row in zip(
-            torch.split(images, 8), torch.split(signs, 8), range(0, len(images), 8), strict=True
-        ):
-            noise = torch.Generator().manual_seed(noise_seed + 1)
-            own = [torch.Generator().manual_seed(noise_seed + 2 + row + i) for i in range(len(part))]
+    scores = []
+    with _frozen(denoiser):
+        for start in range(0, len(images), _BATCH_SIZE):
+            part, sign = images[start : start + _BATCH_SIZE], signs[start : start + _BATCH_SIZE]
+            noise = generator_for(noise_seed, "attack noise")
+            own = [generator_for(noise_seed, "attack", start + row) for row in range(len(part))]
 
-            def climbed(images: Tensor, sign: Tensor = sign, noise: torch.Generator = noise) -> Tensor:
-                return sign * scores(images, noise)
+            def objective(images: Tensor, sign: Tensor = sign, noise: torch.Generator = noise) -> Tensor:
+                return sign * score(images, noise)
 
-            worst = apgd(AttackInput(climbed, part, THREAT, own, STEPS)).images
+            attacked = apgd(AttackInput(objective, part, THREAT, own, STEPS)).images
             with torch.no_grad():
-                found.append(scores(worst, torch.Generator().manual_seed(noise_seed)))
+                scores.append(score(attacked, torch.Generator().manual_seed(noise_seed)))
+    return auroc(labels, torch.cat(scores).double().numpy())
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Compute no gradients of the parameters meanwhile; they would take a third of the time."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
     finally:
-        for parameter in frozen:
+        for parameter in trained:
             parameter.requires_grad_(True)
-    return auroc(labels, torch.cat(found).double().numpy())

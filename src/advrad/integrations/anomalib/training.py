@@ -25,7 +25,8 @@ from advrad.denoisers.factory import DenoiserConfig, build_denoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_images
-from advrad.training.finalize import CalibrationData, choose_score, set_thresholds, source_of
+from advrad.training.calibration_data import CalibrationData
+from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import RunOptions
 from advrad.training.plan import RunPlan
 from advrad.training.trainer import Trainer
@@ -154,7 +155,7 @@ class AnomalibTraining:
         trained_s = time.perf_counter() - self._began
         device = trainer.accelerator.device
         detector = choose_score(plan, trainer.average.eval(), stacks, device, trained_s, SILENT)
-        set_thresholds(detector, stacks.calibration, false_alarm_rate=rate, radius=None, source=source_of(plan))
+        set_thresholds(detector, stacks, false_alarm_rate=rate, radius=None, source=source_of(plan))
         return detector.eval()
 
 

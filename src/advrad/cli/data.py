@@ -53,17 +53,17 @@ def inspect_data(
     """
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_inspection
-    from advrad.data.inspection import inspect
+    from advrad.data.inspection import inspect_dataset
     from advrad.data.layouts import find_records
 
     dataset = find_records(data, options)
     with Screen() as screen:
         screen.stage("Reading images")
-        found = inspect(
+        found = inspect_dataset(
             dataset, options, seed=seed, false_alarm_rate=false_alarm_rate, size_px=size_px, progress=screen
         )
     if as_json:
-        put_json(found)
-        warn(found["warnings"])
+        put_json(found.to_dict())
+        warn(found.warnings)
     else:
         show_inspection(found)

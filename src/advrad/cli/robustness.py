@@ -51,21 +51,21 @@ def attack(
         raise ConfigError("--from belongs to --attack transfer; give both or neither")
     from advrad.attacks import pipeline
     from advrad.cli.screen import Screen
-    from advrad.cli.tables import show_attack
+    from advrad.cli.tables import describe_flags, show_attack
     from advrad.detectors.loading import load_target
 
     job = _prepare(detector, data, options, device)
-    followed = None if source is None else load_target(source, device).detector
+    source_detector = None if source is None else load_target(source, device).detector
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Attacking")
-        result = pipeline.run_attack(job, options, output, source=followed, progress=screen).to_dict()
+        result = pipeline.run_attack(job, options, output, source=source_detector, progress=screen)
     if not is_first_process():
         return
     if as_json:
-        put_json(result)
-        warn(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
+        put_json(result.to_dict())
+        warn(describe_flags(result.flags))
     else:
-        show_attack(result, f"{result['category']}: {detector}")
+        show_attack(result, f"{result.category}: {detector}")
 
 
 @add_command(
@@ -97,12 +97,12 @@ def checks(
     job = _prepare(detector, data, options, device)
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Checking")
-        result = pipeline.run_checks(job, options, output, progress=screen).to_dict()
+        result = pipeline.run_checks(job, options, output, progress=screen)
     if as_json:
-        put_json(result)
+        put_json(result.to_dict())
     else:
         show_checks(result, f"{job.category}: {detector}")
-    return 1 if result["flags"] else 0
+    return 1 if result.flags else 0
 
 
 @add_command(app, only=_ATTACK_FIELDS - {"save_images"}, defaults={"attack": "pgd", "budget": "quick"})
@@ -131,19 +131,18 @@ def curve(
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_curve
     from advrad.report.plots import draw_curve
-    from advrad.utils.files import write_json
 
     job = _prepare(detector, data, options, device)
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Attacking")
-        result = pipeline.run_curve(job, options, over, listed, output, progress=screen).to_dict()
+        result = pipeline.run_curve(job, options, over, listed, output, progress=screen)
     if not is_first_process():
         return
     folder = output if output is not None else Path(detector) / "attacks"
-    write_json(folder / f"curve-{over}.json", result)
-    draw_curve(folder / f"curve-{over}.png", result)
+    result.save(folder)
+    draw_curve(folder / f"curve-{over}.png", result.to_dict())
     if as_json:
-        put_json(result)
+        put_json(result.to_dict())
     else:
         show_curve(result, f"{job.category}: {detector}")
         print(folder / f"curve-{over}.png")

@@ -9,6 +9,9 @@ from advrad.cli.terminal import printable
 from advrad.utils.formatting import clock, flat, number, percent
 
 if TYPE_CHECKING:
+    from advrad.data.inspection import InspectionResult
+    from advrad.attacks.results import AttackResult, ChecksResult, CurveResult
+    from advrad.attacks.sanity_checks import Flag
     from advrad.benchmark.estimate import Estimate
     from advrad.certificates.results import CertificationResult
     from advrad.inference.evaluation import EvaluationResult
@@ -46,25 +49,24 @@ def show_warnings(texts: Iterable[str]) -> None:
         Console().print(Panel(Text(text), title="WARNING", style="bold", border_style="red"))
 
 
-def show_inspection(found: Mapping[str, Any]) -> None:
-    """Print the result of :func:`advrad.data.inspection.inspect`."""
-    rows = [("folder", str(found["root"])), ("layout", found["layout"]), ("category", found["category"])]
-    for split, counts in found["counts"].items():
+def show_inspection(found: InspectionResult) -> None:
+    """Print the contents of a data set."""
+    rows = [("folder", str(found.root)), ("layout", found.layout), ("category", found.category)]
+    for split, counts in found.counts.items():
         rows.append((f"{split} images", ", ".join(f"{name} {n}" for name, n in counts.items()) or "none"))
-    rows.append(("masks", ", ".join(f"{name} {n}" for name, n in found["masks"].items() if n) or "none"))
-    for side in ("width_px", "height_px"):
-        sizes = found[side]
+    rows.append(("masks", ", ".join(f"{name} {n}" for name, n in found.masks.items() if n) or "none"))
+    for side, sizes in (("width", found.width_px), ("height", found.height_px)):
         if sizes is not None:
-            same = sizes["min"] == sizes["max"]
-            text = f"{sizes['min']} px" if same else f"{sizes['min']} to {sizes['max']} px, median {sizes['median']:g}"
-            rows.append((side.removesuffix("_px"), text))
-    rows.append(("pixels", ", ".join(f"{name} {n}" for name, n in found["kinds"].items()) or "none"))
-    if found["split"] is not None:
-        rows.append(("normal images for", ", ".join(f"{name} {n}" for name, n in found["split"].items())))
-    rows += [("note", note) for note in found["notes"]]
-    rows += [("cannot be read", f"{bad['path']}: {bad['reason']}") for bad in found["broken"]]
+            same = sizes.min == sizes.max
+            text = f"{sizes.min} px" if same else f"{sizes.min} to {sizes.max} px, median {sizes.median:g}"
+            rows.append((side, text))
+    rows.append(("pixels", ", ".join(f"{name} {n}" for name, n in found.kinds.items()) or "none"))
+    if found.split is not None:
+        rows.append(("normal images for", ", ".join(f"{name} {n}" for name, n in found.split.items())))
+    rows += [("note", note) for note in found.notes]
+    rows += [("cannot be read", f"{error.path}: {error.reason}") for error in found.broken]
     show_table("Data", rows)
-    show_warnings(found["warnings"])
+    show_warnings(found.warnings)
 
 
 def show_figures(result: EvaluationResult, title: str) -> None:
@@ -88,60 +90,62 @@ def show_figures(result: EvaluationResult, title: str) -> None:
     show_warnings(result.warnings)
 
 
-def show_attack(result: Mapping[str, Any], title: str) -> None:
-    """Print the result of :func:`advrad.attacks.pipeline.attack`."""
-    interval = result["robust_auroc_ci"]
+def show_attack(result: AttackResult, title: str) -> None:
+    """Print the result of :func:`advrad.attack`."""
 
-    def pair(name: str, form: Callable[[float | None], str]) -> str:
-        return f"{form(result[f'clean_{name}'])} -> {form(result[f'robust_{name}'])}"
+    def change(clean: float | None, robust: float | None, form: Callable[[float | None], str] = number) -> str:
+        return f"{form(clean)} -> {form(robust)}"
 
-    suite = f" {result['budget']}, version {result['suite_version']}" if result["attack"] == "suite" else ""
+    suite = f" {result.budget}, version {result.suite_version}" if result.budget is not None else ""
+    interval = result.robust_auroc_ci
     rows = [
-        ("attack", f"{result['attack']}{suite}; {result['norm']} {result['eps']:.4g}; noise {result['noise']}"),
-        ("image AUROC", pair("auroc", number)),
-        ("95 % interval", f"{interval[0]:.4f} to {interval[1]:.4f}"),
-        ("only anomalous attacked", number(result["robust_auroc_anomalous_only"])),
-        ("only normal attacked", number(result["robust_auroc_normal_only"])),
-        ("rounded to 8 bits", number(result["robust_auroc_8bit"])),
-        ("defects found (TPR)", pair("tpr", percent)),
-        ("false alarms (FPR)", pair("fpr", percent)),
-        ("pixel AUROC", pair("pixel_auroc", number)),
-        ("AUPRO", pair("aupro", number)),
-        ("images", f"{result['n_good']} normal, {result['n_defect']} anomalous"),
-        ("effort", f"{result['gradients']} gradients, {result['queries']} evaluations, {result['seconds']:.0f} s"),
-        ("results", result["folder"]),
+        ("attack", f"{result.attack}{suite}; {result.norm} {result.eps:.4g}; noise {result.noise}"),
+        ("image AUROC", change(result.clean_auroc, result.robust_auroc)),
+        ("95 % interval", "not measured" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"),
+        ("only anomalous attacked", number(result.robust_auroc_anomalous_only)),
+        ("only normal attacked", number(result.robust_auroc_normal_only)),
+        ("rounded to 8 bits", number(result.robust_auroc_8bit)),
+        ("defects found (TPR)", change(result.clean_tpr, result.robust_tpr, percent)),
+        ("false alarms (FPR)", change(result.clean_fpr, result.robust_fpr, percent)),
+        ("pixel AUROC", change(result.clean_pixel_auroc, result.robust_pixel_auroc)),
+        ("AUPRO", change(result.clean_aupro, result.robust_aupro)),
+        ("images", f"{result.n_normal} normal, {result.n_anomalous} anomalous"),
+        ("effort", f"{result.gradients} gradients, {result.queries} evaluations, {result.seconds:.0f} s"),
+        ("results", str(result.folder or "not stored")),
     ]
-    if "note" in result:
-        rows.append(("note", result["note"]))
+    if result.note is not None:
+        rows.append(("note", result.note))
     show_table(title, rows)
-    listed = [
-        (name, number(area), str(result["found_by"][name])) for name, area in result["robust_auroc_after"].items()
-    ]
+    listed = [(name, number(area), str(result.found_by[name])) for name, area in result.robust_auroc_after.items()]
     show_table("By attack", listed, ("attack", "AUROC after it", "strongest for"))
-    for name, reason in result["left_out"].items():
+    for name, reason in result.left_out.items():
         print(f"left out  {name}: {reason}")
-    show_warnings(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
+    show_warnings(describe_flags(result.flags))
 
 
-def show_checks(result: Mapping[str, Any], title: str) -> None:
-    """Print the result of :func:`advrad.attacks.pipeline.check`."""
-    show_table(title, [(name, number(area)) for name, area in result["auroc"].items()], ("attack", "robust AUROC"))
-    show_warnings(f"{flag['name']}: {flag['words']}" for flag in result["flags"])
-    if not result["flags"]:
+def show_checks(result: ChecksResult, title: str) -> None:
+    """Print the result of :func:`advrad.attacks.pipeline.run_checks`."""
+    show_table(title, [(name, number(area)) for name, area in result.auroc.items()], ("attack", "robust AUROC"))
+    show_warnings(describe_flags(result.flags))
+    if not result.flags:
         print("No sign was found that attacks on this detector fail. This is no proof that they succeed.")
 
 
-def show_curve(result: Mapping[str, Any], title: str) -> None:
-    """Print the result of :func:`advrad.attacks.pipeline.curve`."""
-    rows = [("clean", number(result["clean_auroc"]), "", "")]
-    for point in result["points"]:
-        low, high = point["robust_auroc_ci"]
-        rows.append(
-            (point["typed"], number(point["robust_auroc"]), f"{low:.3f} to {high:.3f}", str(point["gradients"]))
-        )
-    show_table(title, rows, (result["over"], "robust AUROC", "95 % interval", "gradients"))
-    flags = {flag["name"]: flag["words"] for point in result["points"] for flag in point["flags"]}
-    show_warnings(f"{name}: {words}" for name, words in flags.items())
+def show_curve(result: CurveResult, title: str) -> None:
+    """Print the result of :func:`advrad.attacks.pipeline.run_curve`."""
+    rows = [("clean", number(result.points[-1].result.clean_auroc), "", "")]
+    for point in result.points:
+        attacked = point.result
+        interval = attacked.robust_auroc_ci
+        shown = "not measured" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+        rows.append((point.given, number(attacked.robust_auroc), shown, str(attacked.gradients)))
+    show_table(title, rows, (result.over, "robust AUROC", "95 % interval", "gradients"))
+    show_warnings(dict.fromkeys(text for point in result.points for text in describe_flags(point.result.flags)))
+
+
+def describe_flags(flags: Iterable[Flag]) -> list[str]:
+    """Describe reasons to distrust a result, each as its name and its words."""
+    return [f"{flag.name}: {flag.words}" for flag in flags]
 
 
 def show_certificates(result: CertificationResult, title: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -26,10 +27,33 @@ def test_version(cli: Cli) -> None:
     assert (done.status, done.out.strip()) == (0, f"advrad {advrad.__version__}")
 
 
-COMMANDS = [
-    *("data inspect", "train", "calibrate", "demo", "predict", "evaluate", "report", "info"),
-    *("attack", "checks", "curve", "certify", "bench"),
-]
+DATA = "layout category max-pixels"
+#: Options that scripts of users may contain.
+OPTIONS = {
+    "data inspect": f"{DATA} false-alarm-rate size seed json",
+    "train": f"{DATA} skip-bad output minutes steps preset denoiser size seed batch-size learning-rate false-alarm-rate"
+    " score optimise-for-radius harden precision resume",
+    "calibrate": "output false-alarm-rate radius score optimise-for-radius draws confidence",
+    "demo": "output minutes steps size seed open",
+    "predict": "output json skip-bad certify radius draws confidence seed max-pixels device",
+    "evaluate": f"{DATA} skip-bad json scores save seed device",
+    "report": f"{DATA} skip-bad output seed device",
+    "info": "json",
+    "attack": f"{DATA} attack norm eps budget steps restarts eot surrogate noise gradients limit from save-pictures"
+    " output json size seed device",
+    "checks": f"{DATA} norm eps steps eot limit output json size seed device",
+    "curve": f"{DATA} over values attack norm eps budget steps restarts eot surrogate noise gradients limit output json"
+    " size seed device",
+    "certify": f"{DATA} radius draws confidence method sigma limit size own-size output json seed device",
+    "bench": "output data only dry-run",
+}
+COMMANDS = tuple(OPTIONS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_keeps_its_options(cli: Cli, command: str) -> None:
+    shown = re.findall(r"^  (?:-\w, )?--([\w-]+)", cli(*command.split(), "--help").out, re.MULTILINE)
+    assert sorted(shown) == sorted([*OPTIONS[command].split(), "help"])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

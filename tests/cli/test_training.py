@@ -59,7 +59,9 @@ def test_an_interrupted_training_can_be_finished(
     for option, value, held in (("--seed", 1, 0), ("--score", "auto", "paper"), ("--size", 128, 64)):
         done = cli(*finish.split()[1:], option, value)
         assert done.status == 2
-        assert f"{option} {value}: the run in {run} was started with {held}; leave the option out" in done.one_error_line()
+        assert (
+            f"{option} {value}: the run in {run} was started with {held}; leave the option out" in done.one_error_line()
+        )
     assert cli(*finish.split()[1:]).status == 0
     assert weights(run) == weights(widget_run)
 

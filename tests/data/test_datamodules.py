@@ -1,4 +1,4 @@
-"""Datamodules in place of a folder: the same images, the same answers, and clear words where something is wrong."""
+"""Datamodules in place of a folder: the same images, the same answers, and clear errors."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ odd.seed = None
     assert len(dataset.records) == 48 - 2 + 8
     assert dataset.notes == (
         "images without a label are not used: 1",
-        "images defective, but meant for training are not used: 1",
-        "the datamodule has no seed: where it shares images out by chance, test images change each time",
-        "defect images without a mask: 1 (dent 1)",
+        "images of defects in the training data are not used: 1",
+        "the datamodule has no seed: if it splits images at random, the test images change each time",
+        "anomalous images without a mask: 1 (dent 1)",
     )
 
 
@@ -128,8 +128,8 @@ odd.seed = None
         ("Fake", ConfigError, r"cannot be called (TypeError: "),
         ("failing", ConfigError, "cannot be called (ZeroDivisionError: division by zero)"),
         ("unready", DataError, "the datamodule cannot be set up (FileNotFoundError: download it first)"),
-        ("bare", ConfigError, "after its setup() there is no train_data with a table 'samples'"),
-        ("pathless", DataError, "a sample of test_data names no file (image_path None); images must be files"),
+        ("bare", ConfigError, "after setup() it has no train_data with a table 'samples'"),
+        ("pathless", DataError, "a sample of test_data has no file (image_path None); images must be files"),
         ("empty", DataError, "no normal image to train on in its train_data"),
         ("single", DataError, "only one normal image to train on in its train_data"),
     ],

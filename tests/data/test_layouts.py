@@ -71,8 +71,8 @@ def test_missing_masks_and_foreign_files_are_told(tmp_path: Path) -> None:
     found = find_records(base)
     assert [record.path.stem for record in found.records if record.label and not record.mask] == ["001"]
     assert found.notes == (
-        "files that are no images were passed over: 2 .txt, 1 noending",
-        "defect images without a mask: 1 (scratch 1)",
+        "files that are not images were ignored: 2 .txt, 1 noending",
+        "anomalous images without a mask: 1 (scratch 1)",
     )
     shutil.rmtree(base / "ground_truth")
     assert "without a mask: 3" in find_records(base).notes[-1]
@@ -103,7 +103,7 @@ def test_visa(tmp_path: Path) -> None:
     assert "candle, pcb1" in _message(root)
     assert "no category 'nut'" in _message(root, category="nut")
     (root / "pcb1" / "Data" / "Masks" / "Anomaly" / "000.png").unlink()
-    assert find_records(root, DataOptions(category="pcb1")).notes == ("defect images without a mask: 1 (anomaly 1)",)
+    assert find_records(root, DataOptions(category="pcb1")).notes == ("anomalous images without a mask: 1 (anomaly 1)",)
 
 
 def test_visas_table_may_be_damaged(tmp_path: Path) -> None:

@@ -1,10 +1,8 @@
-"""The split keeps its promises; the cache is right or absent; masks and the summary say what is there."""
+"""Images come from the cache or are decoded again; masks keep small defects."""
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,106 +12,16 @@ import numpy as np
 import pytest
 import torch
 import toy_datasets
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from advrad.data import images, inspection, loading, splits
+from advrad.data import images, loading, splits
 from advrad.data.layouts import find_records
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
-from advrad.errors import ConfigError, DataError, ImageError
+from advrad.errors import DataError, ImageError
 from advrad.utils.progress import CallbackReporter
 
 SKIP_BAD = DataOptions(skip_bad=True)
-
-
-def _normals(n: int, root: str = "data/train/good") -> list[Record]:
-    return [Record(Path(root, f"{i:04}.png"), "train", 0, "good") for i in range(n)]
-
-
-def _others() -> list[Record]:
-    return [
-        Record(Path("data/test/good/0001.png"), "test", 0, "good"),
-        Record(Path("data/test/rust/0001.png"), "test", 1, "rust"),
-    ]
-
-
-def _sizes(n: int, rate: float = 0.05) -> tuple[int, int, int]:
-    split = splits.split_normals(_normals(n), 0, false_alarm_rate=rate)
-    return len(split.train), len(split.selection), len(split.calibration)
-
-
-# --- splitting
-
-
-@settings(deadline=None)
-@given(
-    n=st.integers(8, 300),
-    seed=st.integers(0, 2**40),
-    rate=st.floats(0.001, 0.9),
-    shuffle=st.randoms(use_true_random=False),
-)
-def test_the_parts_are_disjoint_complete_and_repeatable(n: int, seed: int, rate: float, shuffle: random.Random) -> None:
-    records = _normals(n)
-    split = splits.split_normals(records, seed, false_alarm_rate=rate)
-    together = [*split.train, *split.selection, *split.calibration]
-    assert sorted(r.path for r in together) == [r.path for r in records]
-    assert len(set(together)) == n
-    assert len(split.train) >= n / 2
-    assert len(split.selection) >= 2
-    assert len(split.calibration) >= 2
-    mixed = [*records, *_others()]
-    shuffle.shuffle(mixed)
-    assert splits.split_normals(mixed, seed, false_alarm_rate=rate) == split
-
-
-def test_the_split_follows_the_seed_and_not_the_place() -> None:
-    here = splits.split_normals(_normals(100), 0)
-    there = splits.split_normals(_normals(100, "/elsewhere/x/train/good"), 0)
-    assert [r.path.name for r in here.calibration] == [r.path.name for r in there.calibration]
-    assert splits.split_normals(_normals(100), 1) != here
-
-
-def test_removing_one_image_moves_few() -> None:
-    before = splits.split_normals(_normals(200), 0)
-    after = splits.split_normals(_normals(200)[:-1], 0)
-    assert len(set(after.train) - set(before.train)) <= 2
-
-
-@pytest.mark.parametrize(
-    ("n", "sizes"),
-    [
-        (8, (4, 2, 2)),
-        (20, (10, 2, 8)),
-        (41, (21, 2, 18)),
-        (42, (21, 2, 19)),
-        (48, (24, 5, 19)),
-        (209, (146, 21, 42)),
-        (756, (528, 76, 152)),
-    ],
-)
-def test_sizes_of_the_parts(n: int, sizes: tuple[int, int, int]) -> None:
-    assert _sizes(n) == sizes
-
-
-def test_calibration_gets_what_the_rate_needs() -> None:
-    assert _sizes(209, 0.01)[2] == 99
-    assert _sizes(209, 0.01)[1] == 5
-    assert _sizes(400, 0.1)[2] == 80
-    # With 19 calibration images the conformal quantile at 5 % is the largest score, and no fewer will do.
-    for rate in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01):
-        calibration = _sizes(1000, rate)[2]
-        assert np.ceil((calibration + 1) * (1 - rate) - 1e-9) <= calibration
-
-
-def test_too_few_normals_and_a_wrong_rate() -> None:
-    for n, words in [(0, "0 normal images"), (1, "1 normal image to"), (7, "7 normal images")]:
-        with pytest.raises(DataError, match=f"{words}.*at least 8 are needed"):
-            splits.split_normals([*_normals(n), *_others()], 0)
-    for rate in (0.0, 1.0, -1.0, float("nan")):
-        with pytest.raises(ConfigError, match="false_alarm_rate"):
-            splits.split_normals(_normals(20), 0, false_alarm_rate=rate)
 
 
 # --- loading
@@ -368,45 +276,6 @@ def test_the_mask_of_a_turned_image(tmp_path: Path) -> None:
     Image.new("L", (40, 60)).save(tmp_path / "m.png")
     record = Record(tmp_path / "a.jpg", "test", 1, "rust", tmp_path / "m.png")
     assert loading.load_masks([record], 16)[1].tolist() == [True]
-
-
-# --- summary
-
-
-def test_inspect(tmp_path: Path) -> None:
-    base = toy_datasets.make_mvtec(tmp_path, train=50, good=3, defects={"scratch": 4, "dent": 1})
-    (base / "ground_truth" / "scratch" / "000_mask.png").unlink()
-    Image.new("L", (32, 32)).save(base / "ground_truth" / "scratch" / "001_mask.png")
-    Image.new("L", (30, 20)).save(base / "ground_truth" / "scratch" / "002_mask.png")
-    (base / "train" / "good" / "049.png").write_bytes(b"")
-    shutil.copy(base / "train" / "good" / "000.png", base / "test" / "good" / "000.png")
-    Image.new("L", (64, 32)).save(base / "train" / "good" / "048.png")
-    seen: list[int] = []
-    got = inspection.inspect(find_records(base), progress=CallbackReporter(lambda done, total: seen.append(done)))
-    assert seen == list(range(1, 59))
-    assert json.loads(json.dumps(got)) == got
-    assert (got["layout"], got["category"], got["root"]) == ("mvtec", "widget", str(base))
-    assert got["counts"] == {"train": {"good": 50}, "test": {"dent": 1, "good": 3, "scratch": 4}}
-    assert got["masks"] == {"usable": 2, "empty": 1, "missing": 1, "broken": 1}
-    assert got["width_px"] == {"min": 32, "median": 32, "max": 64}
-    assert got["height_px"] == {"min": 32, "median": 32, "max": 32}
-    assert got["kinds"] == {"8-bit colour": 56, "8-bit grey": 1}
-    assert [Path(entry["path"]).name for entry in got["broken"]] == ["049.png", "002_mask.png"]
-    assert got["split"] == {"train": 25, "selection": 5, "calibration": 19}
-    assert any("both train and test" in note for note in got["notes"])
-    assert any("differ in shape" in note for note in got["notes"])
-
-
-def test_inspect_of_too_few(tmp_path: Path) -> None:
-    got = inspection.inspect(find_records(toy_datasets.make_folder(tmp_path, 3)))
-    assert got["split"] is None
-    assert "at least 8 are needed" in got["notes"][0]
-    for path in tmp_path.iterdir():
-        path.write_bytes(b"")
-    got = inspection.inspect(find_records(tmp_path))
-    assert got["width_px"] is None
-    assert got["shortcuts"] == got["conditions"] == {}
-    assert got["warnings"] == []
 
 
 # --- real images

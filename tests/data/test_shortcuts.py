@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as nps
 from PIL import Image
 from toy_datasets import pixels
 
-from advrad.data import inspection, shortcuts
+from advrad.data import shortcuts
+from advrad.data.inspection import inspect_dataset
 from advrad.data.layouts import find_records
 from advrad.data.shortcuts import Separation
 from advrad.detectors.loading import load_detector
@@ -169,14 +170,14 @@ def test_all_strong_statistics_are_told_the_best_first() -> None:
 
 def test_a_planted_shortcut_is_found(tmp_path: Path, widget_run: Path) -> None:
     dataset = find_records(make(tmp_path, train=20, odd=20))
-    figures = evaluate(load_detector(widget_run, "cpu"), dataset).figures
-    assert figures["shortcuts"]["brightness"] == 1
-    (words,) = figures["warnings"]
+    figures = evaluate(load_detector(widget_run, "cpu"), dataset)
+    assert figures.shortcuts["brightness"] == 1
+    (words,) = figures.warnings
     assert "with AUROC 1.000 (good ones are darker)" in words
-    found = inspection.inspect(dataset)
-    assert found["shortcuts"]["brightness"] == found["conditions"]["brightness"] == 1
-    assert found["warnings"][0].startswith("Brightness alone tells good from defective test images")
-    assert found["warnings"][1].startswith(
+    found = inspect_dataset(dataset)
+    assert found.shortcuts["brightness"] == found.conditions["brightness"] == 1
+    assert found.warnings[0].startswith("Brightness alone tells good from defective test images")
+    assert found.warnings[1].startswith(
         "Brightness alone tells good training images from good test images with AUROC 1.000"
         " (those for testing are darker)"
     )
@@ -184,23 +185,23 @@ def test_a_planted_shortcut_is_found(tmp_path: Path, widget_run: Path) -> None:
 
 def test_where_none_is_planted_there_is_silence(tmp_path: Path, widget_run: Path) -> None:
     dataset = find_records(make(tmp_path))
-    figures = evaluate(load_detector(widget_run, "cpu"), dataset).figures
-    found = inspection.inspect(dataset)
-    assert figures["warnings"] == found["warnings"] == []
-    for areas in (figures["shortcuts"], found["shortcuts"], found["conditions"]):
+    figures = evaluate(load_detector(widget_run, "cpu"), dataset)
+    found = inspect_dataset(dataset)
+    assert figures.warnings == found.warnings == ()
+    for areas in (figures.shortcuts, found.shortcuts, found.conditions):
         assert set(areas) == {"brightness", "contrast", "sharpness"}
 
 
 def test_defects_that_change_the_light_say_nothing_of_the_conditions(tmp_path: Path) -> None:
-    found = inspection.inspect(find_records(make(tmp_path, odd=-20)))
-    (words,) = found["warnings"]
+    found = inspect_dataset(find_records(make(tmp_path, odd=-20)))
+    (words,) = found.warnings
     assert "(good ones are brighter)" in words
 
 
 @pytest.mark.real
 def test_the_light_of_real_screws_gives_them_away(shared_data: Path) -> None:
-    found = inspection.inspect(find_records(shared_data / "mvtec_ad" / "screw"))
-    assert found["shortcuts"]["brightness"] > 0.99
-    assert found["conditions"]["brightness"] > 0.99
-    assert "(good ones are darker)" in found["warnings"][0]
-    assert inspection.inspect(find_records(shared_data / "mvtec_ad" / "bottle"))["warnings"] == []
+    found = inspect_dataset(find_records(shared_data / "mvtec_ad" / "screw"))
+    assert found.shortcuts["brightness"] > 0.99
+    assert found.conditions["brightness"] > 0.99
+    assert "(good ones are darker)" in found.warnings[0]
+    assert inspect_dataset(shared_data / "mvtec_ad" / "bottle").warnings == ()

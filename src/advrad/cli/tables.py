@@ -9,11 +9,11 @@ from advrad.cli.terminal import printable
 from advrad.utils.formatting import clock, flat, number, percent
 
 if TYPE_CHECKING:
-    from advrad.data.inspection import InspectionResult
     from advrad.attacks.results import AttackResult, ChecksResult, CurveResult
     from advrad.attacks.sanity_checks import Flag
     from advrad.benchmark.estimate import Estimate
     from advrad.certificates.results import CertificationResult
+    from advrad.data.inspection import InspectionResult
     from advrad.inference.evaluation import EvaluationResult
 
 

@@ -1,9 +1,9 @@
-"""What a datamodule of anomalib holds: its images, as our records.
+"""List the images of a datamodule of anomalib.
 
-The datamodule stands in a Python file of the user's, ``FILE.py:NAME``, so anomalib is loaded there and not here. Of it
-we ask what every one offers: ``setup()``, and data sets ``train_data`` and ``test_data`` with a table ``samples`` whose
-columns are ``image_path``, ``label_index`` (0 good, 1 defective, else unknown) and ``mask_path``. No image is opened
-by it: ours are read from the same files, without the datamodule's augmentations.
+The datamodule is given as an object, or by name as ``FILE.py:NAME``; anomalib is imported by the user's code, not here.
+Used are its ``setup()`` and its data sets ``train_data`` and ``test_data``, whose table ``samples`` has the columns
+``image_path``, ``label_index`` (0 normal, 1 anomalous, otherwise unknown) and ``mask_path``. The image files are read
+by advrad, without the datamodule's augmentations.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Datamodule(Protocol):
 
 
 class Contents(NamedTuple):
-    """What was found.
+    """Images of a datamodule.
 
     Attributes:
-        root: the folder that all images lie below.
-        category: the product: the datamodule's category, or else its name.
-        records: in no order.
-        notes: what is worth telling.
+        root: Folder that holds all images.
+        category: Name of the product: the datamodule's category, or else its name.
+        records: Images, in no particular order.
+        notes: Messages for the user.
     """
 
     root: Path
@@ -64,27 +64,27 @@ def read_datamodule(datamodule: Datamodule, name: str) -> Contents:
         tables = {"train": _rows(train), "test": _rows(test)}
     except AdvradError:
         raise
-    except Exception as error:  # whatever the datamodule raises
+    except Exception as error:  # anything that the datamodule raises
         raise DataError(f"{name}: the datamodule cannot be set up ({type(error).__name__}: {error})") from None
     if tables["train"] is None:
         raise ConfigError(
-            f"{name}: is no datamodule of anomalib: after its setup() there is no train_data with a table 'samples'"
+            f"{name}: is not a datamodule of anomalib: after setup() it has no train_data with a table 'samples'"
         )
     records: list[Record] = []
     splits: tuple[Split, ...] = ("train", "test")
-    left_out = {"without a label": 0, "defective, but meant for training": 0}
+    left_out = {"without a label": 0, "of defects in the training data": 0}
     for split in splits:
         for row in tables[split] or ():
             label = row.get("label_index")
             if label not in (0, 1):
                 left_out["without a label"] += 1
             elif label == 1 and split == "train":
-                left_out["defective, but meant for training"] += 1
+                left_out["of defects in the training data"] += 1
             else:
                 records.append(_record(name, row, split))
     notes = [f"images {what} are not used: {count}" for what, count in left_out.items() if count]
     if getattr(datamodule, "seed", 0) is None:
-        notes.append("the datamodule has no seed: where it shares images out by chance, test images change each time")
+        notes.append("the datamodule has no seed: if it splits images at random, the test images change each time")
     folders = {record.path.parent for record in records}
     root = Path(os.path.commonpath(folders)) if folders else Path(name).parent
     category = getattr(datamodule, "category", None) or getattr(datamodule, "name", None) or root.name
@@ -112,14 +112,14 @@ def load_datamodule(name: str) -> Datamodule:
             found = found()
         except AdvradError:
             raise
-        except Exception as error:  # whatever the user's own code raises
+        except Exception as error:  # anything that the user's code raises
             raise ConfigError(f"{name}: cannot be called ({type(error).__name__}: {error}); fix it first") from None
     made: Datamodule = found
     return made
 
 
 def _rows(dataset: Any) -> list[dict[str, Any]] | None:
-    """The rows of a data set's table, or None where it has none."""
+    """Rows of the table of a data set; None if it has none."""
     table = getattr(dataset, "samples", None)
     return None if table is None else list(table.to_dict("records"))
 
@@ -127,10 +127,10 @@ def _rows(dataset: Any) -> list[dict[str, Any]] | None:
 def _record(name: str, row: Mapping[str, Any], split: Split) -> Record:
     image, mask = row.get("image_path"), row.get("mask_path")
     if not (isinstance(image, (str, Path)) and str(image)):
-        raise DataError(f"{name}: a sample of {split}_data names no file (image_path {image!r}); images must be files")
+        raise DataError(f"{name}: a sample of {split}_data has no file (image_path {image!r}); images must be files")
     path = Path(os.path.abspath(image))
     if row["label_index"] == 0:
         return Record(path, split, 0, "good")
-    # Where there is none, the column is empty, or no text at all.
+    # Without a mask the column holds an empty text, or no text.
     masked = isinstance(mask, (str, Path)) and str(mask)
     return Record(path, "test", 1, path.parent.name, Path(os.path.abspath(str(mask))) if masked else None)

@@ -1,11 +1,12 @@
-"""What a data set holds, before anything is trained on it."""
+"""Inspect a data set before training: counts, sizes, broken files, and shortcuts that would spoil an evaluation."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data import cache, shortcuts
-from advrad.data.images import ImageInfo, read_and_examine
-from advrad.data.layouts import Dataset
-from advrad.data.loading import _ahead, _mask, _resized
+from advrad.data.images import Array, ImageInfo, read_and_examine
+from advrad.data.layouts import Dataset, ImageSource, find_records
+from advrad.data.loading import map_ahead, read_checked_mask, resize_array
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.data.splits import split_normals
@@ -23,127 +24,215 @@ from advrad.errors import DataError, ImageError
 from advrad.utils.progress import SILENT, ProgressReporter
 
 
-def inspect(
-    dataset: Dataset,
+@dataclass(frozen=True, slots=True)
+class SizeRange:
+    """Range of a side over all images, in pixels.
+
+    Attributes:
+        min: Smallest value.
+        median: Median.
+        max: Largest value.
+    """
+
+    min: int
+    median: float
+    max: int
+
+
+@dataclass(frozen=True)
+class InspectionResult:
+    """Contents of a data set.
+
+    Attributes:
+        root: Folder of the product.
+        layout: Layout of the folders.
+        category: Name of the product.
+        counts: Number of images by split and defect.
+        masks: Number of masks of anomalous images: ``usable``, ``empty``, ``missing`` and ``broken``.
+        width_px: Widths of the images; None without readable images.
+        height_px: Heights of the images; None without readable images.
+        kinds: Number of images by pixel type.
+        broken: Errors of images and masks that cannot be read.
+        split: Number of readable normal images for ``train``, ``selection`` and ``calibration``; None if they are too
+            few.
+        shortcuts: AUROC with which brightness, contrast or sharpness alone separates normal from anomalous test images;
+            empty without images of both classes.
+        conditions: The same for normal training images and normal test images.
+        notes: Messages for the user.
+        warnings: Problems to know of before any figure is believed.
+    """
+
+    root: Path
+    layout: str
+    category: str
+    counts: dict[str, dict[str, int]]
+    masks: dict[str, int]
+    width_px: SizeRange | None
+    height_px: SizeRange | None
+    kinds: dict[str, int]
+    broken: tuple[ImageError, ...]
+    split: dict[str, int] | None
+    shortcuts: dict[str, float]
+    conditions: dict[str, float]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contents as JSON values."""
+
+        def sizes(found: SizeRange | None) -> dict[str, float] | None:
+            return None if found is None else {"min": found.min, "median": found.median, "max": found.max}
+
+        return {
+            "root": str(self.root),
+            "layout": self.layout,
+            "category": self.category,
+            "counts": self.counts,
+            "masks": self.masks,
+            "width_px": sizes(self.width_px),
+            "height_px": sizes(self.height_px),
+            "kinds": self.kinds,
+            "broken": [{"path": str(error.path), "reason": error.reason} for error in self.broken],
+            "split": self.split,
+            "shortcuts": self.shortcuts,
+            "conditions": self.conditions,
+            "notes": list(self.notes),
+            "warnings": list(self.warnings),
+        }
+
+
+def inspect_dataset(
+    data: ImageSource | Dataset,
     options: DataOptions = DataOptions(),
     *,
     seed: int = 0,
     false_alarm_rate: float = 0.05,
     size_px: int = 256,
     progress: ProgressReporter = SILENT,
-) -> dict[str, Any]:
-    """Read every image and mask of a data set and say what is there, as plain JSON values.
+) -> InspectionResult:
+    """Read every image and mask of a data set, and describe what it holds.
 
     Args:
-        dataset: as of :func:`advrad.data.layouts.find_records`.
-        options: Bound on each image and mask.
-        seed: of the split, and of the resampling behind the warnings.
-        false_alarm_rate: for which the normals are split, in (0, 1).
-        size_px: side of the square at which images are compared with each other, >= 3; sharpness depends on it.
-        progress: Receives the progress.
-
-    Returns:
-        ``root, layout, category``; ``counts`` by split and defect; ``masks`` (``usable, empty, missing,
-        broken``); ``width_px`` and ``height_px`` (``min, median, max``); ``kinds`` of pixels; ``broken``
-        images and masks (``path, reason``); ``split`` of the readable normals, or None if they are too few;
-        ``shortcuts``, the AUROC by which brightness, contrast or sharpness alone tells good from defective test
-        images, and ``conditions``, that of good training images against good test images, both empty where
-        a group is; ``notes``; ``warnings``, what to know before any figure is believed.
+        data: Folder of images, a datamodule, or the records of a data set.
+        options: How the images are found and read.
+        seed: Seed of the split, and of the resampling behind the warnings.
+        false_alarm_rate: False-alarm rate for which the normal images are split, in (0, 1).
+        size_px: Side of the square at which images are compared, >= 3; sharpness depends on it.
+        progress: Receives the number of images that were read.
 
     Raises:
         ConfigError: ``false_alarm_rate`` is out of range.
+        DataError: The data set cannot be used.
+
+    Example:
+        >>> from advrad.data import inspect_dataset
+        >>> inspect_dataset("images").counts["train"]  # doctest: +SKIP
+        {'good': 48}
     """
-    counts: dict[str, Counter[str]] = {"train": Counter(), "test": Counter()}
-    masks = dict.fromkeys(("usable", "empty", "missing", "broken"), 0)
-    infos: list[ImageInfo] = []
-    broken: list[ImageError] = []
-    readable: list[Record] = []
-    seen: dict[str, set[bytes | None]] = {"train": set(), "test": set()}
-    measured: list[shortcuts.Statistics] = []
-    work = _ahead(partial(_examined, size_px=size_px, max_pixels=options.max_pixels), dataset.records)
+    dataset = data if isinstance(data, Dataset) else find_records(data, options)
+    found = _Findings()
+    work = map_ahead(partial(_examine, size_px=size_px, max_pixels=options.max_pixels), dataset.records)
     with closing(work):
-        for done, (record, (read, digest, mask)) in enumerate(zip(dataset.records, work, strict=True), start=1):
-            counts[record.split][record.defect] += 1
-            if isinstance(read, ImageError):
-                broken.append(read)
-            else:
-                image, info = read
-                measured.append(shortcuts.describe(_resized(image, size_px)[None]))
-                infos.append(info)
-                readable.append(record)
-                seen[record.split].add(digest)
-                if isinstance(mask, ImageError):
-                    broken.append(mask)
-                    masks["broken"] += 1
-                elif record.label == 1:
-                    masks["missing" if mask is None else "usable" if mask else "empty"] += 1
+        for done, (record, examined) in enumerate(zip(dataset.records, work, strict=True), start=1):
+            found.add(record, examined, size_px)
             progress.update(done, len(dataset.records))
-    notes = list(dataset.notes)
-    if shared := len((seen["train"] & seen["test"]) - {None}):
-        notes.append(f"images that lie in both train and test, byte for byte: {shared}; the test is not fair")
-    if len({round(info.width_px / info.height_px, 1) for info in infos}) > 1:
-        notes.append("the images differ in shape; each is squeezed to a square")
-    parts = None
+    notes = [*dataset.notes, *found.notes()]
+    split = None
     try:
-        split = split_normals(readable, seed, false_alarm_rate=false_alarm_rate)
-        parts = {name: len(getattr(split, name)) for name in ("train", "selection", "calibration")}
+        parts = split_normals(found.readable, seed, false_alarm_rate=false_alarm_rate)
+        split = {name: len(getattr(parts, name)) for name in ("train", "selection", "calibration")}
     except DataError as error:
         notes.append(str(error))
-    told_apart, conditions = _separations(readable, measured, seed)
-    return {
-        "root": str(dataset.root),
-        "layout": dataset.layout,
-        "category": dataset.category,
-        "counts": {split: dict(sorted(count.items())) for split, count in counts.items()},
-        "masks": masks,
-        "width_px": _range([info.width_px for info in infos]),
-        "height_px": _range([info.height_px for info in infos]),
-        "kinds": dict(Counter(info.kind for info in infos).most_common()),
-        "broken": [{"path": str(error.path), "reason": error.reason} for error in broken],
-        "split": parts,
-        "shortcuts": shortcuts.areas(told_apart),
-        "conditions": shortcuts.areas(conditions),
-        "notes": notes,
-        "warnings": shortcuts.warn_of_shortcuts(told_apart) + shortcuts.warn_of_conditions(conditions),
-    }
+    classes, conditions = found.separations(seed)
+    return InspectionResult(
+        root=dataset.root,
+        layout=dataset.layout,
+        category=dataset.category,
+        counts={name: dict(sorted(count.items())) for name, count in found.counts.items()},
+        masks=found.masks,
+        width_px=_range([info.width_px for info in found.infos]),
+        height_px=_range([info.height_px for info in found.infos]),
+        kinds=dict(Counter(info.kind for info in found.infos).most_common()),
+        broken=tuple(found.broken),
+        split=split,
+        shortcuts=shortcuts.areas(classes),
+        conditions=shortcuts.areas(conditions),
+        notes=tuple(notes),
+        warnings=(*shortcuts.warn_of_shortcuts(classes), *shortcuts.warn_of_conditions(conditions)),
+    )
 
 
-def _separations(
-    records: Sequence[Record], measured: Sequence[shortcuts.Statistics], seed: int
-) -> tuple[tuple[shortcuts.Separation, ...], tuple[shortcuts.Separation, ...]]:
-    """How well statistics tell good from defective test images, and good test from good training images."""
-    if not records:
-        return (), ()
-    statistics = shortcuts.gather(measured)
-    bad = np.array([record.label == 1 for record in records])
-    test = np.array([record.split == "test" for record in records])
+@dataclass(frozen=True, slots=True)
+class _Examined:
+    """An image that was read, or the error; its digest; and whether its mask marks anything, or the mask's error."""
 
-    def apart(second: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> tuple[shortcuts.Separation, ...]:
-        return shortcuts.separations(
-            second[among], {name: values[among] for name, values in statistics.items()}, seed=seed
-        )
-
-    return apart(bad, test), apart(~test, ~bad)
+    read: tuple[Array, ImageInfo] | ImageError
+    digest: bytes | None = None
+    mask: bool | ImageError | None = None
 
 
-def _examined(
-    record: Record, size_px: int, max_pixels: int
-) -> tuple[
-    tuple[npt.NDArray[np.float32], ImageInfo] | ImageError,
-    bytes | None,
-    bool | ImageError | None,
-]:
-    """An image and what it is, its digest, and whether its mask marks anything."""
+def _examine(record: Record, size_px: int, max_pixels: int) -> _Examined:
     try:
         read = read_and_examine(record.path, max_pixels, at_least_px=size_px)
     except ImageError as error:
-        # A mask cannot be judged without its image; only the image is named.
-        return error, None, None
+        # The mask cannot be checked without its image, so only the image is named.
+        return _Examined(error)
     if record.mask is None:
-        return read, cache.digest(record.path), None
-    mask = _mask(record, max_pixels)
-    return read, cache.digest(record.path), mask if isinstance(mask, ImageError) else bool(mask.any())
+        return _Examined(read, cache.digest(record.path))
+    mask = read_checked_mask(record.path, record.mask, max_pixels)
+    return _Examined(read, cache.digest(record.path), mask if isinstance(mask, ImageError) else bool(mask.any()))
 
 
-def _range(sizes: list[int]) -> dict[str, float] | None:
-    return {"min": min(sizes), "median": median(sizes), "max": max(sizes)} if sizes else None
+@dataclass
+class _Findings:
+    """Collects what is found, image after image."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=lambda: {"train": Counter(), "test": Counter()})
+    masks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("usable", "empty", "missing", "broken"), 0))
+    infos: list[ImageInfo] = field(default_factory=list)
+    broken: list[ImageError] = field(default_factory=list)
+    readable: list[Record] = field(default_factory=list)
+    digests: dict[str, set[bytes | None]] = field(default_factory=lambda: {"train": set(), "test": set()})
+    statistics: list[shortcuts.Statistics] = field(default_factory=list)
+
+    def add(self, record: Record, examined: _Examined, size_px: int) -> None:
+        self.counts[record.split][record.defect] += 1
+        if isinstance(examined.read, ImageError):
+            self.broken.append(examined.read)
+            return
+        image, info = examined.read
+        self.statistics.append(shortcuts.describe(resize_array(image, size_px)[None]))
+        self.infos.append(info)
+        self.readable.append(record)
+        self.digests[record.split].add(examined.digest)
+        if isinstance(examined.mask, ImageError):
+            self.broken.append(examined.mask)
+            self.masks["broken"] += 1
+        elif record.label == 1:
+            self.masks["missing" if examined.mask is None else "usable" if examined.mask else "empty"] += 1
+
+    def notes(self) -> list[str]:
+        notes = []
+        if shared := len((self.digests["train"] & self.digests["test"]) - {None}):
+            notes.append(f"images that are in both train and test, byte for byte: {shared}; the test is not fair")
+        if len({round(info.width_px / info.height_px, 1) for info in self.infos}) > 1:
+            notes.append("the images differ in shape; each is resized to a square")
+        return notes
+
+    def separations(self, seed: int) -> tuple[tuple[shortcuts.Separation, ...], tuple[shortcuts.Separation, ...]]:
+        """How well statistics separate normal from anomalous test images, and normal test from training images."""
+        if not self.readable:
+            return (), ()
+        statistics = shortcuts.gather(self.statistics)
+        anomalous = np.array([record.label == 1 for record in self.readable])
+        test = np.array([record.split == "test" for record in self.readable])
+
+        def separate(second: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> tuple[shortcuts.Separation, ...]:
+            chosen = {name: values[among] for name, values in statistics.items()}
+            return shortcuts.separations(second[among], chosen, seed=seed)
+
+        return separate(anomalous, test), separate(~test, ~anomalous)
+
+
+def _range(sizes: list[int]) -> SizeRange | None:
+    return SizeRange(min(sizes), median(sizes), max(sizes)) if sizes else None

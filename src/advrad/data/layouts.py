@@ -1,17 +1,17 @@
-"""What lies in a data folder: which images are good, which are for testing, where their masks are.
+"""List the images of a data set: which are normal, which are for testing, and where their masks are.
 
-Layouts, told apart by their folders or named:
+The layouts, recognised by their folders or named by the user:
 
 - ``mvtec``: train/good, test/good, test/<defect>, ground_truth/<defect>/<name>_mask.png (MVTec AD).
 - ``btad``: the same with train/ok, test/ok, test/ko, ground_truth/ko/<name>.png or .bmp (BTAD).
 - ``visa``: split_csv/1cls.csv beside the category folders (VisA).
-- ``folder``: normal images only; or good/ (also ok/ or normal/) beside one folder for each defect, with
-  masks, if there are any, in masks/<defect>/ or ground_truth/<defect>/.
-- ``datamodule``: no folder, but ``FILE.py:NAME``, a datamodule of anomalib in a Python file.
+- ``folder``: normal images only; or good/ (also ok/ or normal/) beside one folder for each defect. Masks, if there are
+  any, lie in masks/<defect>/ or ground_truth/<defect>/.
+- ``datamodule``: no folder but a datamodule of anomalib, also as ``FILE.py:NAME``.
 
-A plain folder with defects names no normal images for testing. So that training and testing never share one,
-about a fifth of good/ is kept for testing, chosen by a hash of the file name alone: adding or removing
-images does not move the others, and every run on every machine agrees.
+A plain folder with defects does not say which normal images are for testing. About a fifth of good/ is kept for
+testing. A hash of the file name chooses them, so adding or removing images does not move the others, and all machines
+agree.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ ImageSource = str | Path | Datamodule
 Layout = Literal["mvtec", "visa", "btad", "folder", "datamodule"]
 
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+"""Names of the layouts."""
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
@@ -43,15 +44,17 @@ IMAGE_SUFFIXES = frozenset({
     ".gif", ".avif", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".pcx", ".psd",
 })
 # fmt: on
-"""Files with these endings are taken for images; all others are left alone."""
+"""Endings of image files; other files are ignored."""
 
 HELD_OUT_FRACTION = 0.2
-"""Share of a plain folder's normal images that is kept for testing, where there are defects to test on."""
+"""Share of the normal images of a plain folder that is kept for testing, if there are images of defects."""
 
 _GOOD_NAMES = ("good", "ok", "normal")
 _MASK_FOLDERS = ("ground_truth", "masks", "mask")
 _MASK_ENDINGS = ("_mask", "", "-mask", "_gt")
 CLUTTER = ("Thumbs.db", "desktop.ini", "__MACOSX")
+"""Files that file managers leave in folders."""
+
 _TABLE = Path("split_csv", "1cls.csv")
 _TABLE_COLUMNS = ("object", "split", "label", "image", "mask")
 
@@ -61,11 +64,11 @@ class Dataset:
     """The images of one product.
 
     Attributes:
-        root: the product's folder (the data set's folder for VisA); all records lie below it.
-        layout: what its folders were understood as.
-        category: the product's name; the folder's name where the layout has no categories.
-        records: training images first, then by path.
-        notes: what is worth telling, such as images without masks; sentences without a full stop.
+        root: Folder of the product; for VisA, folder of the data set. All records lie below it.
+        layout: Layout of the folders.
+        category: Name of the product; the folder's name if the layout has no categories.
+        records: Images, training images first, then sorted by path.
+        notes: Messages for the user, such as images without masks; sentences without a full stop.
     """
 
     root: Path
@@ -90,6 +93,11 @@ def find_records(data: ImageSource, options: DataOptions = DataOptions()) -> Dat
         ConfigError: The layout is unknown, or the file holds no datamodule.
         DataError: The folder is missing, does not have this layout, or holds fewer than two normal images for
             training.
+
+    Example:
+        >>> from advrad.data import DataOptions, find_records
+        >>> find_records("mvtec", DataOptions(category="bottle")).layout  # doctest: +SKIP
+        'mvtec'
     """
     layout, category = options.layout, options.category
     if layout != "auto" and layout not in LAYOUTS:
@@ -102,20 +110,19 @@ def find_records(data: ImageSource, options: DataOptions = DataOptions()) -> Dat
         found = _datamodule(load_datamodule(str(data)), str(data), layout, category)
     else:
         root = Path(data)
-        found = _lying(root, layout, category)
-    normals = [record for record in found.records if record.split == "train"]
-    if len(normals) < 2:
-        count = "only one normal image" if normals else "no normal image"
+        found = _images_below(root, layout, category)
+    normals = sum(record.split == "train" for record in found.records)
+    if normals < 2:
         where = {
             "mvtec": " in train/good",
             "btad": " in train/ok",
             "visa": " in the table's train split",
             "datamodule": " in its train_data",
         }
-        place = root if found.layout == "datamodule" else found.root
         raise DataError(
-            f"{place}: {count} to train on{where.get(found.layout, '')}; "
-            "put normal images there, several dozen if possible"
+            f"{root if found.layout == 'datamodule' else found.root}:"
+            f" {'only one normal image' if normals else 'no normal image'} to train on{where.get(found.layout, '')};"
+            " put normal images there, several dozen if possible"
         )
     return found
 
@@ -133,10 +140,10 @@ def _datamodule(datamodule: Datamodule, name: str, layout: str, category: str | 
     return _dataset(contents.root, "datamodule", contents.category, contents.records, notes)
 
 
-def _lying(root: Path, layout: str, category: str | None) -> Dataset:
-    """What lies in a folder."""
+def _images_below(root: Path, layout: str, category: str | None) -> Dataset:
+    """The images of a folder."""
     if layout == "datamodule":
-        raise DataError(f"{root}: is no datamodule; name one as FILE.py:NAME")
+        raise DataError(f"{root}: is not a datamodule; name one as FILE.py:NAME")
     if not root.exists():
         raise DataError(f"{root}: there is no such folder; check the path")
     if not root.is_dir():
@@ -152,8 +159,8 @@ def _lying(root: Path, layout: str, category: str | None) -> Dataset:
 
 
 def _product(root: Path, layout: Layout | None, category: str | None) -> tuple[Path, Layout]:
-    """The product's own folder and its layout."""
-    # A plain folder goes by its own name: found once, it must be found again under it, as when a run is resumed.
+    """Folder of the product, and its layout."""
+    # The category of a plain folder is its own name; a resumed run passes it as the category.
     own_name = category == root.resolve().name and not (root / category).is_dir()
     if layout == "folder" and (category is None or own_name):
         return root, "folder"
@@ -164,8 +171,8 @@ def _product(root: Path, layout: Layout | None, category: str | None) -> tuple[P
         base = root / category
         if not base.is_dir():
             names = [path.name for path in _folders(root) if _layout_of(path)]
-            mend = f"it holds: {', '.join(names)}" if names else "name the product's folder itself"
-            raise DataError(f"{root}: has no category {category!r}; {mend}")
+            fix = f"it holds: {', '.join(names)}" if names else "name the product's folder itself"
+            raise DataError(f"{root}: has no category {category!r}; {fix}")
         own = _layout_of(base)
     else:
         products = [path for path in _folders(root) if _layout_of(path)]
@@ -189,7 +196,7 @@ def _layout_of(base: Path) -> Layout | None:
 
 
 def _train_test(base: Path, layout: Layout, category: str) -> Dataset:
-    """MVTec AD and BTAD."""
+    """Images of the layouts mvtec and btad."""
     good = "good" if layout == "mvtec" else "ok"
     notes = _Notes()
     records = [Record(path, "train", 0, "good") for path in _images(base / "train" / good, notes)]
@@ -204,7 +211,7 @@ def _train_test(base: Path, layout: Layout, category: str) -> Dataset:
 
 
 def _folder(base: Path, category: str) -> Dataset:
-    """A plain folder."""
+    """Images of a plain folder."""
     notes = _Notes()
     folders = [folder for folder in _folders(base) if folder.name.lower() not in _MASK_FOLDERS]
     good = [folder for folder in folders if folder.name.lower() in _GOOD_NAMES]
@@ -214,10 +221,12 @@ def _folder(base: Path, category: str) -> Dataset:
         if not records:
             if any(folder.name in ("train", "test") for folder in folders):
                 raise DataError(f"{base}: has {names}, but neither train/good (MVTec AD) nor train/ok (BTAD)")
-            mend = f"its folders are {names}: put the normal images into one named good" if names else "check the path"
-            raise DataError(f"{base}: no normal images; {mend}")
+            fix = f"its folders are {names}: put the normal images into one named good" if names else "check the path"
+            raise DataError(f"{base}: no normal images; {fix}")
         if folders:
-            notes.add(f"these folders are not used: {names}; normal images beside defect folders belong in good/")
+            notes.add(
+                f"these folders are not used: {names}; beside folders of defects, normal images belong into good/"
+            )
         return _dataset(base, "folder", category, records, notes)
     if loose := len(_images(base, _Notes())):
         notes.add(f"images beside the folder {good[0].name}/ are not used: {loose}")
@@ -235,7 +244,7 @@ def _folder(base: Path, category: str) -> Dataset:
 
 
 def _held_out(paths: list[Path]) -> frozenset[Path]:
-    """The normal images of a plain folder that training never sees."""
+    """The normal images of a plain folder that are kept for testing."""
     place = {
         path: int.from_bytes(hashlib.blake2b(path.name.encode("utf-8", "replace"), digest_size=8).digest()) / 2**64
         for path in paths
@@ -243,12 +252,12 @@ def _held_out(paths: list[Path]) -> frozenset[Path]:
     kept = frozenset(path for path in paths if place[path] < HELD_OUT_FRACTION)
     if not kept and len(paths) >= 5:
         kept = frozenset([min(paths, key=lambda path: place[path])])
-    # A handful that all fall on the testing side could not be trained on at all.
+    # With very few images, all might be kept for testing: then none is.
     return kept if len(paths) - len(kept) >= 2 else frozenset()
 
 
 def _visa(root: Path, category: str | None) -> Dataset | None:
-    """VisA by its table, or None where there is no table."""
+    """Images of the layout visa; None if there is no table."""
     if (root / _TABLE).is_file():
         base = root
     elif (root.resolve().parent / _TABLE).is_file() and (root / "Data" / "Images").is_dir():
@@ -294,7 +303,7 @@ def _visa(root: Path, category: str | None) -> Dataset | None:
 
 
 class _Notes:
-    """Notes in the making, with a count of the files that were passed over."""
+    """Collects notes, and counts the files that are ignored."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -303,21 +312,21 @@ class _Notes:
     def add(self, line: str) -> None:
         self._lines.append(line)
 
-    def done(self, records: Iterable[Record]) -> tuple[str, ...]:
+    def finish(self, records: Iterable[Record]) -> tuple[str, ...]:
         lines = list(self._lines)
         if self.ignored:
             endings = ", ".join(f"{count} {ending}" for ending, count in sorted(self.ignored.items()))
-            lines.append(f"files that are no images were passed over: {endings}")
+            lines.append(f"files that are not images were ignored: {endings}")
         bare = Counter(record.defect for record in records if record.label == 1 and record.mask is None)
         if bare:
             each = ", ".join(f"{name} {count}" for name, count in sorted(bare.items()))
-            lines.append(f"defect images without a mask: {bare.total()} ({each})")
+            lines.append(f"anomalous images without a mask: {bare.total()} ({each})")
         return tuple(lines)
 
 
 def _dataset(root: Path, layout: Layout, category: str, records: list[Record], notes: _Notes) -> Dataset:
     ordered = tuple(sorted(records, key=lambda record: (record.split != "train", record.path.as_posix())))
-    return Dataset(root, layout, category, ordered, notes.done(ordered))
+    return Dataset(root, layout, category, ordered, notes.finish(ordered))
 
 
 def _defect(path: Path, name: str, masks: dict[str, Path]) -> Record:
@@ -326,7 +335,7 @@ def _defect(path: Path, name: str, masks: dict[str, Path]) -> Record:
 
 
 def _masks(folders: list[Path]) -> dict[str, Path]:
-    """Masks by their names without the ending of the file."""
+    """Mask files by name without the ending."""
     return {path.stem: path for folder in folders if folder.is_dir() for path in _images(folder, _Notes())}
 
 
@@ -334,7 +343,7 @@ def _images(folder: Path, notes: _Notes) -> list[Path]:
     images = []
     for path in _listing(folder):
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            # A folder with such a name is listed too: reading it says what it is.
+            # A folder with such a name is listed, too: the error comes when it is read.
             images.append(path)
         elif not path.is_dir():
             notes.ignored[path.suffix.lower() or path.name] += 1
@@ -346,7 +355,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _listing(folder: Path) -> list[Path]:
-    """What lies in a folder, by name; hidden files and those of file managers left out."""
+    """The contents of a folder by name, without hidden files and those of file managers."""
     try:
         paths = sorted(folder.iterdir())
     except OSError as error:

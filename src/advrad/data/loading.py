@@ -1,4 +1,4 @@
-"""From records to tensors: splitting the normals, images and masks at the working size, and a summary."""
+"""Load the images and masks of records at the working size."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class ImageStack:
     """Images at the working size.
 
     Attributes:
-        values: (n, 3, size, size) uint16, 65535 is white; read-only, often mapped from the cache.
-        records: the n records, in the order asked for.
-        skipped: one error for each image that was left out.
-        notes: what is worth telling, such as a cache that could not be written.
+        values: Images, (n, 3, size, size) uint16, where 65535 is white; read-only, often mapped from the cache.
+        records: Records of the images, n, in the requested order.
+        skipped: Errors of the images that were left out.
+        notes: Messages for the user, such as a cache that cannot be written.
     """
 
     values: npt.NDArray[np.uint16]
@@ -54,12 +54,19 @@ class ImageStack:
         return len(self.records)
 
     def batch(self, indices: Sequence[int] | npt.NDArray[Any] | Tensor | slice) -> Tensor:
-        """Return a copy of the images at ``indices`` as (b, 3, size, size) float32 in [0, 1]."""
+        """Copy some images into a tensor.
+
+        Args:
+            indices: Positions of the images.
+
+        Returns:
+            The images, (b, 3, size, size), float32 in [0, 1].
+        """
         import torch
 
         index: slice | npt.NDArray[Any] = indices if isinstance(indices, slice) else np.asarray(indices)
         if not isinstance(index, slice) and index.size == 0:
-            index = index.astype(np.int64)  # numpy takes an empty list for floats
+            index = index.astype(np.int64)  # an empty list becomes a float array
         values = np.array(self.values[index], dtype=np.float32)
         values /= 65535
         return torch.from_numpy(values)
@@ -73,23 +80,22 @@ def load_images(
     cache_dir: Path | Literal[False] | None = None,
     progress: ProgressReporter = SILENT,
 ) -> ImageStack:
-    """Decode images at the working size, or take them from the cache.
+    """Load images at the working size, from the cache if possible.
 
-    The numbers are those of `advrad.data.images.read_resized`, rounded to 16 bits. While decoding, all images
-    are in memory: 6 x size_px^2 bytes each, 0.4 GB for 1,000 images of 256 px. Entries of the cache are checked
-    before use; a damaged one is made anew. Where the cache cannot be written, the images stay in memory and
-    a note says so.
+    The values are those of :func:`advrad.data.images.read_resized`, rounded to 16 bits. While decoding, all images are
+    in memory, 6 x size_px^2 bytes each: 0.4 GB for 1,000 images of 256 px. Cache entries are checked before use; a damaged
+    entry is made again. If the cache cannot be written, the images stay in memory, and a note says so.
 
     Args:
-        records: the images, in the order wanted.
-        size_px: side of the square.
-        options: Bound on each image, and whether images that cannot be read are left out.
-        cache_dir: None for :func:`advrad.data.cache.default_folder`, False for no cache.
-        progress: Receives the progress.
+        records: Records of the images, in the wanted order.
+        size_px: Side of the square.
+        options: Limit of the image size, and whether images that cannot be read are left out.
+        cache_dir: Folder of the cache; None for :func:`advrad.data.cache.default_folder`, False for no cache.
+        progress: Receives the number of decoded images.
 
     Raises:
-        ImageError: the first image that cannot be read, unless ``skip_bad``.
-        DataError: there is nothing to load, or with ``skip_bad`` nothing is left.
+        ImageError: An image cannot be read, unless ``options.skip_bad``.
+        DataError: There are no images, or none of them can be read.
     """
     wanted = tuple(records)
     if not wanted:
@@ -98,7 +104,7 @@ def load_images(
     notes: tuple[str, ...] = ()
     path = None
     if folder is not None:
-        digests = _ahead(cache.digest, [record.path for record in wanted])
+        digests = map_ahead(cache.digest, [record.path for record in wanted])
         with closing(digests):
             path = cache.entry_path(folder, digests, size_px, options.max_pixels)
     entry = None if path is None else cache.take(path, len(wanted), size_px)
@@ -125,31 +131,33 @@ def load_images(
 def load_masks(
     records: Sequence[Record], size_px: int, options: DataOptions = DataOptions()
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Read the ground truth at the working size.
+    """Load ground-truth masks at the working size.
 
-    A cell of the working size is defective where the mask covers it at least half as much as the cell it
-    covers most. For all but tiny defects that is half of the cell, which neither grows nor shrinks them. A
-    scratch thinner than half a cell is kept too; with the nearest pixel or a fixed half it would break up or
-    vanish.
+    A pixel of the small mask is anomalous if the large mask covers at least half as much of it as of the pixel that it
+    covers most. For all but tiny defects this is half of the pixel, which neither grows nor shrinks them. Scratches
+    thinner than half a pixel are kept, too; with the nearest pixel or a fixed half they would vanish or break up.
 
     Args:
-        records: images that can be read, such as ``ImageStack.records``.
-        size_px: side of the square.
-        options: Bound on each mask, and whether masks that cannot be used count as unknown instead of raising.
+        records: Records of images that can be read, such as ``ImageStack.records``.
+        size_px: Side of the square.
+        options: Limit of the mask size, and whether masks that cannot be used count as unknown.
 
     Returns:
-        masks (n, size_px, size_px) bool, and known (n,) bool: False for a defect without a mask. The mask of
-        a normal image is known and empty.
+        Masks, (n, size_px, size_px) bool; and whether each is known, (n,) bool: False for an anomalous image without a
+        mask. The mask of a normal image is known and empty.
 
     Raises:
-        ImageError: a mask cannot be read or has another size than its image, unless ``skip_bad``.
+        ImageError: A mask cannot be read or has another size than its image, unless ``options.skip_bad``.
     """
     masks = np.zeros((len(records), size_px, size_px), dtype=np.bool_)
     known = np.array([record.label == 0 for record in records], dtype=np.bool_)
-    with_mask = [i for i, record in enumerate(records) if record.label == 1 and record.mask is not None]
-    work = _ahead(partial(_mask, max_pixels=options.max_pixels), [records[i] for i in with_mask])
+    with_mask = [(i, r.path, r.mask) for i, r in enumerate(records) if r.label == 1 and r.mask is not None]
+    work = map_ahead(
+        lambda item: read_checked_mask(item[1], item[2], options.max_pixels),
+        with_mask,
+    )
     with closing(work):
-        for i, mask in zip(with_mask, work, strict=True):
+        for (i, _, _), mask in zip(with_mask, work, strict=True):
             if not isinstance(mask, ImageError):
                 masks[i], known[i] = _shrunk(mask, size_px), True
             elif not options.skip_bad:
@@ -157,8 +165,16 @@ def load_masks(
     return masks, known
 
 
-def _ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_Out, None, None]:
-    """Map in threads, in order, only a little ahead of the reader, so that results do not pile up."""
+def map_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_Out, None, None]:
+    """Map a function over items in threads, in order, a little ahead of the caller.
+
+    Args:
+        function: Function of one item.
+        items: Items.
+
+    Yields:
+        Results, in the order of the items; only a few are computed in advance, so that they do not fill the memory.
+    """
     waiting: deque[Future[_Out]] = deque()
     with ThreadPoolExecutor(_WORKERS) as pool:
         try:
@@ -176,14 +192,14 @@ def _ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_
 def _decoded(
     records: tuple[Record, ...], size_px: int, options: DataOptions, progress: ProgressReporter
 ) -> cache.Entry:
-    """Decode all images; only with ``skip_bad`` are some of them bad."""
+    """Decode all images; with ``skip_bad`` some may be missing."""
     values = np.empty((len(records), 3, size_px, size_px), dtype=np.uint16)
     bad: dict[int, str] = {}
-    work = _ahead(partial(_read, size_px=size_px, max_pixels=options.max_pixels), records)
+    work = map_ahead(partial(_read, size_px=size_px, max_pixels=options.max_pixels), records)
     with closing(work):
         for i, image in enumerate(work):
             if not isinstance(image, ImageError):
-                values[i - len(bad)] = np.rint(_resized(image, size_px) * 65535)
+                values[i - len(bad)] = np.rint(resize_array(image, size_px) * 65535)
             elif options.skip_bad:
                 bad[i] = image.reason
             else:
@@ -194,8 +210,16 @@ def _decoded(
     return values, bad
 
 
-def _resized(image: npt.NDArray[np.float32], size_px: int) -> npt.NDArray[np.float32]:
-    """(3, size_px, size_px) in [0, 1]. Resizing uses all cores itself: this is not for the reading threads."""
+def resize_array(image: npt.NDArray[np.float32], size_px: int) -> npt.NDArray[np.float32]:
+    """Resize an image.
+
+    Args:
+        image: Image, (h, w, 3) float32 in [0, 1].
+        size_px: Side of the square.
+
+    Returns:
+        The image, (3, size_px, size_px), in [0, 1]. PyTorch uses all cores for it, so do not call this in many threads.
+    """
     small: npt.NDArray[np.float32] = resize(to_tensor(image)[None], size_px)[0].numpy()
     return np.clip(small, 0, 1)
 
@@ -207,24 +231,34 @@ def _read(record: Record, size_px: int, max_pixels: int) -> npt.NDArray[np.float
         return error
 
 
-def _mask(record: Record, max_pixels: int) -> npt.NDArray[np.bool_] | ImageError:
-    assert record.mask is not None
+def read_checked_mask(image: Path, mask: Path, max_pixels: int) -> npt.NDArray[np.bool_] | ImageError:
+    """Read a ground-truth mask and check that it has the size of its image.
+
+    Args:
+        image: Image file.
+        mask: Mask file.
+        max_pixels: Largest accepted width times height.
+
+    Returns:
+        The mask, (h, w) bool, or the error of the mask or the image.
+    """
     try:
-        mask = read_mask(record.mask, max_pixels)
-        info = examine(record.path, max_pixels)
+        marked = read_mask(mask, max_pixels)
+        info = examine(image, max_pixels)
     except ImageError as error:
         return error
-    height, width = mask.shape
+    height, width = marked.shape
     if (width, height) == (info.width_px, info.height_px):
-        return mask
-    size = f"{info.width_px} x {info.height_px} px"
+        return marked
     return ImageError(
-        record.mask,
-        f"is {width} x {height} px, but its image {record.path.name} is {size}; a mask must have the size of its image",
+        mask,
+        f"is {width} x {height} px, but its image {image.name} is {info.width_px} x {info.height_px} px; a mask must"
+        " have the size of its image",
     )
 
 
 def _shrunk(mask: npt.NDArray[np.bool_], size_px: int) -> npt.NDArray[np.bool_]:
+    """A mask at the working size; see :func:`load_masks`."""
     import torch
     from torch.nn.functional import interpolate
 

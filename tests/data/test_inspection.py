@@ -1,0 +1,55 @@
+"""The inspection of a data set says what it holds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import toy_datasets
+from PIL import Image
+
+from advrad.data.inspection import SizeRange, inspect_dataset
+from advrad.data.layouts import find_records
+from advrad.data.options import DataOptions
+from advrad.utils.progress import CallbackReporter
+
+
+def test_inspect(tmp_path: Path) -> None:
+    base = toy_datasets.make_mvtec(tmp_path, train=50, good=3, defects={"scratch": 4, "dent": 1})
+    (base / "ground_truth" / "scratch" / "000_mask.png").unlink()
+    Image.new("L", (32, 32)).save(base / "ground_truth" / "scratch" / "001_mask.png")
+    Image.new("L", (30, 20)).save(base / "ground_truth" / "scratch" / "002_mask.png")
+    (base / "train" / "good" / "049.png").write_bytes(b"")
+    shutil.copy(base / "train" / "good" / "000.png", base / "test" / "good" / "000.png")
+    Image.new("L", (64, 32)).save(base / "train" / "good" / "048.png")
+    seen: list[int] = []
+    reporter = CallbackReporter(lambda done, total: seen.append(done))
+    result = inspect_dataset(base, progress=reporter)
+    got = result.to_dict()
+    assert seen == list(range(1, 59))
+    assert json.loads(json.dumps(got)) == got
+    assert (got["layout"], got["category"], got["root"]) == ("mvtec", "widget", str(base))
+    assert got["counts"] == {"train": {"good": 50}, "test": {"dent": 1, "good": 3, "scratch": 4}}
+    assert got["masks"] == {"usable": 2, "empty": 1, "missing": 1, "broken": 1}
+    assert got["width_px"] == {"min": 32, "median": 32, "max": 64}
+    assert got["height_px"] == {"min": 32, "median": 32, "max": 32}
+    assert got["kinds"] == {"8-bit colour": 56, "8-bit grey": 1}
+    assert [Path(entry["path"]).name for entry in got["broken"]] == ["049.png", "002_mask.png"]
+    assert got["split"] == {"train": 25, "selection": 5, "calibration": 19}
+    assert any("both train and test" in note for note in got["notes"])
+    assert any("differ in shape" in note for note in got["notes"])
+    assert result.width_px == SizeRange(32, 32, 64) and result.broken[0].path.name == "049.png"
+    assert inspect_dataset(find_records(base), DataOptions(category="ignored")).to_dict() == got
+
+
+def test_inspect_of_too_few(tmp_path: Path) -> None:
+    got = inspect_dataset(toy_datasets.make_folder(tmp_path, 3))
+    assert got.split is None
+    assert "at least 8 are needed" in got.notes[0]
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"")
+    got = inspect_dataset(tmp_path)
+    assert got.width_px is None
+    assert got.shortcuts == got.conditions == {}
+    assert got.warnings == ()

@@ -16,7 +16,7 @@ def test_cells_are_read_in_grid_order_with_what_became_of_them(tmp_path: Path) -
     cells = [clean("b", 0.9), failed(clean("a", 0.8)), missing(clean("c", 0.7)), attacked("b", 0.4)]
     results = read_bench(make_bench(tmp_path / "out", cells))
     assert results.name == "by hand" and results.grid == 'name = "by hand"'
-    assert [place.detector for place in results.places] == ["b", "a", "c", "b"]
+    assert [place.detector for place in results.planned] == ["b", "a", "c", "b"]
     assert [(one.detector, one.attack) for one in results.done] == [("b", None), ("b", "pgd")]
     assert [one.error for one in results.failed] == ["ValueError: no such thing"]
     assert results.order(lambda place: place.detector) == ("b", "a", "c")
@@ -38,7 +38,7 @@ def test_results_of_another_grid_are_counted_and_left_out(tmp_path: Path) -> Non
     write(folder / "cells" / "stranger.json", clean("z", 0.1))
     (folder / "cells" / ".hidden.part.json").write_text("half", encoding="utf-8")
     results = read_bench(folder)
-    assert results.strangers == 1
+    assert results.orphans == 1
     assert [one.detector for one in results.done] == ["a"]
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from toy_grids import GRID, write
 
-from advrad.benchmark.grid import Grid, Job, jobs_of, read_grid
+from advrad.benchmark.grid import Grid, read_grid
+from advrad.benchmark.jobs import Job, jobs_of
 from advrad.errors import ConfigError
 
 
@@ -29,7 +30,7 @@ def data(tmp_path: Path, widgets: Path) -> Path:
 
 def keys(jobs: tuple[Job, ...]) -> dict[tuple[str, int, str | None], str]:
     return {
-        (task.place.detector, task.place.seed, task.place.attack or task.place.certificate): task.place.key
+        (task.cell.detector, task.cell.seed, task.cell.attack or task.cell.certificate): task.cell.key
         for job in jobs
         for task in job.tasks
     }
@@ -49,7 +50,7 @@ def test_every_cell_is_planned_once(data: Path) -> None:
     assert [(job.detector.label, job.seed) for job in jobs] == [
         (label, seed) for seed in (0, 1) for label in ("ours", "plain", "clean")
     ]
-    tests = {job.detector.label: [t.place.attack or t.place.certificate for t in job.tasks] for job in jobs}
+    tests = {job.detector.label: [t.cell.attack or t.cell.certificate for t in job.tasks] for job in jobs}
     assert tests == {"ours": [None, "pgd", "l2"], "plain": [None, "pgd", "suite"], "clean": [None, "pgd"]}
     every = keys(jobs)
     assert len(every) == len(set(every.values())) == 16
@@ -94,17 +95,19 @@ def test_other_images_are_other_cells(data: Path) -> None:
 
 def test_only_some(data: Path) -> None:
     grid = read_grid(write(data, GRID.replace('widget = "widget"', 'widget = "widget"\nabsent = "nowhere"')))
-    with pytest.raises(ConfigError, match=r"categories\.absent: .*nowhere: there is no such folder.*--data.*--only"):
+    with pytest.raises(
+        ConfigError, match=r"categories\.absent: .*nowhere: there is no such folder.*data folder.*only other"
+    ):
         jobs_of(grid, data)
     jobs = jobs_of(grid, data, ["widget", "plain"])
     assert {(job.detector.label, job.category) for job in jobs if job.dataset} == {("plain", "widget")}
     assert len(jobs) == 12
     jobs = jobs_of(grid, data, ["widget", "suite"])
     meant = [
-        t.place.attack or t.place.certificate for j in jobs if j.dataset and j.seed == 0 for t in j.tasks if t.meant
+        t.cell.attack or t.cell.certificate for j in jobs if j.dataset and j.seed == 0 for t in j.tasks if t.selected
     ]
     assert meant == [None, None, "suite", None]
-    with pytest.raises(ConfigError, match="--only thing: is no detector, category, attack or certificate"):
+    with pytest.raises(ConfigError, match="only thing: is no detector, category, attack or certificate"):
         jobs_of(grid, data, ["thing"])
 
 
@@ -148,15 +151,15 @@ def test_a_file_that_an_option_names_decides_too(data: Path) -> None:
         ('kind = "autoencoder"\n', "", "detectors.plain: has no `kind`; choose advrad, "),
         ('kind = "autoencoder"\nsteps', 'kind = "autoencoder"\nstep', "detectors.plain: step: is unknown"),
         ('inner = "plain"', 'inner = "plan"', "detectors.clean: inner: 'plan' is no detector of this grid"),
-        ('inner = "plain"', 'inner = "clean"', "detectors.clean: stands before itself"),
+        ('inner = "plain"', 'inner = "clean"', "detectors.clean: wraps itself"),
         ('kind = "advrad"\nsteps = 4', 'kind = "autoencoder"', "detectors.clean: needs a trained diffusion model"),
         ("limit = 4", 'diffusion = "plain"', "diffusion: 'plain' is no detector of kind advrad"),
         ('attack = "pgd"', 'attack = "pdg"', "attacks.pgd: attack pdg: is unknown; choose "),
         ('attack = "pgd"', 'attack = "pgd"\neps = "2/0"', "attacks.pgd: eps 2/0: "),
-        ('attack = "pgd"', 'attack = "pgd"\nseed = 3', "attacks.pgd: seed is decided for the whole grid"),
+        ('attack = "pgd"', 'attack = "pgd"\nseed = 3', "attacks.pgd: seed is set for the whole grid"),
         ('budget = "quick"', 'budget = "quik"', "attacks.suite: budget quik: is unknown"),
         ('detectors = ["plain"]', 'detectors = ["plan"]', "attacks.suite: detectors: 'plan' is no detector"),
-        ('radius = "0.1"', 'radius = "x"', "certificates.l2: radius x: 'x' is no number"),
+        ('radius = "0.1"', 'radius = "x"', "certificates.l2: radius x: 'x' is not a number"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "seeds: must be 0 or more, and all different"),
         ("seeds = [0, 1]", "seed = [0, 1]", "seed: is unknown"),
         ("limit = 4", "limit = ", "cannot be read as TOML"),

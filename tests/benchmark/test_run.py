@@ -17,7 +17,8 @@ from advrad.benchmark import job as benchjob
 from advrad.benchmark import run as benches
 from advrad.benchmark.cells import read_bench
 from advrad.benchmark.estimate import estimates
-from advrad.benchmark.grid import jobs_of, read_grid
+from advrad.benchmark.grid import read_grid
+from advrad.benchmark.jobs import jobs_of
 from advrad.benchmark.run import Outcome, bench, grid_progress
 from advrad.demo.flange.render import write_product
 from advrad.errors import DataError, OutputError
@@ -54,8 +55,8 @@ detectors = ["ours"]
 """
 
 OWN = """
-def fit(lesson, weight):
-    mean = lesson.good.batch(slice(None)).mean(0)
+def fit(context, weight):
+    mean = context.normal_images.batch(slice(None)).mean(0)
     return lambda images: weight * (images - mean).square().mean(1)
 """
 
@@ -101,10 +102,10 @@ def test_every_cell_is_measured_once_and_kept(home: Path) -> None:
     found = {(cell.detector, cell.attack, cell.certificate): cell for cell in read_bench(home / "out").done}
     assert len(found) == 9
     clean = found["bright", None, None]
-    assert (clean.figures.n_good, clean.figures.n_defect) == (6, 5)
+    assert (clean.figures.n_normal, clean.figures.n_anomalous) == (6, 5)
     assert clean.figures.image_auroc is not None and clean.figures.pixel_auroc is not None
     attacked = found["bright", "pgd", None]
-    assert (attacked.figures.n_good, attacked.figures.n_defect) == (2, 2)
+    assert (attacked.figures.n_normal, attacked.figures.n_anomalous) == (2, 2)
     assert attacked.figures.robust_auroc is not None and attacked.figures.clean_auroc is not None
     assert attacked.figures.robust_auroc <= attacked.figures.clean_auroc
     assert attacked.gradients == attacked.figures.gradients == 2 * 4 and attacked.figures.arithmetic == "float32"
@@ -131,7 +132,7 @@ def test_the_clean_figures_are_those_of_the_audit_on_the_same_pictures(home: Pat
 
 
 def test_a_cell_that_fails_is_recorded_and_the_rest_go_on(home: Path) -> None:
-    (home / "own.py").write_text("def fit(lesson, weight): return 1 / 0", encoding="utf-8")
+    (home / "own.py").write_text("def fit(context, weight): return 1 / 0", encoding="utf-8")
     outcome = measured(home)
     assert outcome.done == 5
     assert len(outcome.failed) == 4
@@ -264,7 +265,7 @@ def test_the_commands(home: Path, cli: trained_run.Cli) -> None:
     missing = cli("bench", home / "grid.toml", "-o", home / "out", "--data", home / "none")
     assert missing.status == 2
     assert "categories.widget" in missing.err.splitlines()[-1]
-    (home / "own.py").write_text("def fit(lesson, weight): return 1 / 0", encoding="utf-8")
+    (home / "own.py").write_text("def fit(context, weight): return 1 / 0", encoding="utf-8")
     failed = cli("bench", *arguments)
     assert failed.status == 1
     assert "ZeroDivisionError" in failed.err
@@ -273,7 +274,7 @@ def test_the_commands(home: Path, cli: trained_run.Cli) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-import advrad.benchjob as job
+import advrad.benchmark.job as job
 from advrad.cli import main
 write = job.write_json
 def slow(path, values):
@@ -318,7 +319,7 @@ def test_the_smoke_grid_runs(tmp_path: Path, cli: trained_run.Cli, monkeypatch: 
     report = cli("report", tmp_path / "out")
     assert report.status == 0, report.err
     bench = read_bench(tmp_path / "out")
-    assert len(bench.done) == len(bench.places)
+    assert len(bench.done) == len(bench.planned)
     table = (tmp_path / "out" / "report" / "tables.md").read_text(encoding="utf-8")
-    for place in bench.places:
+    for place in bench.planned:
         assert place.detector in table

@@ -1,4 +1,4 @@
-"""The cells of a bench folder: what was planned, what was measured, and reading both back."""
+"""The cells of a bench folder: what is planned, what was measured, and reading both from files."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
 from advrad.errors import ConfigError, DataError
 from advrad.utils.config import Config
+
+if TYPE_CHECKING:
+    from advrad.attacks.results import AttackResult
+    from advrad.certificates.results import CertificationResult
+    from advrad.detectors.config import RecordedFigures
 
 #: Format of a bench folder that this release reads.
 FORMAT = 1
@@ -21,7 +26,7 @@ Interval = tuple[Share, Share]
 
 
 class _Stored(Config):
-    """Read from a file that may hold more than is needed here."""
+    """A record read from a file that may hold further fields."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -30,13 +35,13 @@ class CellKey(_Stored):
     """One cell of the grid, measured or not.
 
     Attributes:
-        key: names its file.
-        detector: label of the detector in the grid.
-        kind: of the detector; several labels may share it.
-        category: label of the product.
-        seed: of training and attack.
-        attack: label of the attack; None for none.
-        certificate: label of the certificate; None for none.
+        key: Digest of everything that decides the result; the name of the cell's file.
+        detector: Label of the detector.
+        kind: Kind of the detector; several labels may have the same kind.
+        category: Label of the product.
+        seed: Seed of training and attack.
+        attack: Label of the attack; None for none.
+        certificate: Label of the certificate; None for none.
     """
 
     key: str = Field(pattern=r"^[\w-]+$")
@@ -49,14 +54,19 @@ class CellKey(_Stored):
 
 
 class Reason(_Stored):
-    """Why an audit distrusts its own figure; see :class:`advrad.attacks.sanity_checks.Flag`."""
+    """Why an attack distrusts its own figure; see :class:`advrad.attacks.sanity_checks.Flag`.
+
+    Attributes:
+        name: Short name.
+        words: Explanation.
+    """
 
     name: str
     words: str = ""
 
 
 class Figures(_Stored):
-    """What a cell measured; None where it did not. Names as in ``robustness``, ``certainty`` and ``evaluate``."""
+    """The figures that a cell keeps of an evaluation, an attack or a certification; None if not measured."""
 
     image_auroc: Share | None = None
     image_auroc_ci: Interval | None = None
@@ -74,15 +84,26 @@ class Figures(_Stored):
     suite_version: int | None = None
     certified_auroc: dict[str, Share | None] = Field(default_factory=dict)
     method: str | None = None
-    draws: int | None = None
+    n_samples: int | None = Field(None, alias="draws")
     confidence: float | None = None
     rounding_l2: float | None = None
-    n_good: int | None = None
-    n_defect: int | None = None
+    n_normal: int | None = Field(None, alias="n_good")
+    n_anomalous: int | None = Field(None, alias="n_defect")
     gradients: int | None = None
     note: str | None = None
     flags: tuple[Reason, ...] = ()
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, result: RecordedFigures | AttackResult | CertificationResult) -> Figures:
+        """Take the figures that a cell keeps from a result.
+
+        Args:
+            result: Result of an evaluation, an attack or a certification.
+        """
+        kept = {field.alias or name for name, field in cls.model_fields.items()}
+        values = {name: value for name, value in result.to_dict().items() if name in kept and value is not None}
+        return cls.parse(values, type(result).__name__)
 
     @field_validator("certified_auroc")
     @classmethod
@@ -93,12 +114,19 @@ class Figures(_Stored):
 
     @property
     def images(self) -> int | None:
-        """How many images were judged, or None where it is not recorded."""
-        return None if self.n_good is None or self.n_defect is None else self.n_good + self.n_defect
+        """Number of scored images; None if not recorded."""
+        return None if self.n_normal is None or self.n_anomalous is None else self.n_normal + self.n_anomalous
 
 
 class Machine(_Stored):
-    """Where a cell ran."""
+    """The machine that measured a cell.
+
+    Attributes:
+        processor: Name of the processor.
+        cores: Number of processor cores.
+        memory_gib: Memory in GiB.
+        gpu: Name of the GPU; None if there is none.
+    """
 
     processor: str = "unknown processor"
     cores: int | None = None
@@ -107,27 +135,27 @@ class Machine(_Stored):
 
     @property
     def words(self) -> str:
-        """On one line."""
+        """The machine on one line."""
         cores = f", {self.cores} cores" if self.cores else ""
         memory = f", {self.memory_gib:g} GiB" if self.memory_gib else ""
         return f"{self.processor}{cores}{memory}" + (f", {self.gpu}" if self.gpu else "")
 
 
 class Cell(CellKey):
-    """One cell that ran to its end, good or bad.
+    """A finished cell, successful or failed.
 
     Attributes:
-        status: ``failed`` cells hold an ``error`` and no figures.
-        error: one line.
-        figures: what was measured.
-        options: of the detector.
-        versions: of the packages that matter, by name.
-        machine: where it ran.
-        finished: ISO time.
-        seconds: that judging, attacking or certifying took.
-        fit_seconds: that the fit took, which all cells of one detector, category and seed share.
-        gradients: evaluations that the attack made; None where there was none.
-        code: digest of the code that ran.
+        status: ``done``, or ``failed`` with an ``error`` and no figures.
+        error: Error message on one line.
+        figures: Measured figures.
+        options: Options of the detector.
+        versions: Versions of the packages that the result depends on, by name.
+        machine: Machine that measured it.
+        finished: End of the measurement, ISO 8601.
+        seconds: Time of scoring, attacking or certifying, in seconds.
+        fit_seconds: Time of the fit in seconds, shared by all cells of one detector, category and seed.
+        gradients: Number of gradient evaluations of the attack; None without an attack.
+        code: Digest of advrad's source code.
     """
 
     status: Literal["done", "failed"]
@@ -144,115 +172,126 @@ class Cell(CellKey):
 
     @property
     def done(self) -> bool:
-        """Whether it holds figures."""
+        """Whether the cell has figures."""
         return self.status == "done"
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
-        """Why its figure is to be distrusted; a certificate's warnings count as such."""
+        """Why the figure is distrusted; the warnings of a certificate count as such."""
         warnings = self.figures.warnings if self.certificate is not None else ()
         return self.figures.flags + tuple(Reason(name="distrust the certificate", words=line) for line in warnings)
 
 
 @dataclass(frozen=True)
 class Results:
-    """A grid and what is known of it.
+    """A grid and its results.
 
     Attributes:
-        name: of the grid.
-        grid: text of its file.
-        places: every cell planned, in grid order.
-        cells: those that ended, by key.
-        strangers: cell files that the grid does not name; they are left out.
+        name: Name of the grid.
+        grid: Text of its file.
+        planned: Every cell of the grid, in grid order.
+        cells: Finished cells by key.
+        orphans: Number of result files that belong to no cell of the grid; they are ignored.
     """
 
     name: str
     grid: str
-    places: tuple[CellKey, ...]
+    planned: tuple[CellKey, ...]
     cells: Mapping[str, Cell]
-    strangers: int = 0
+    orphans: int = 0
 
     def order(self, attribute: Callable[[CellKey], str | None]) -> tuple[str, ...]:
-        """The values of an attribute of the places, each once, in grid order, without None."""
-        return tuple(dict.fromkeys(value for place in self.places if (value := attribute(place)) is not None))
+        """List the distinct values of an attribute over the planned cells, in grid order, without None.
 
-    def ended(self, places: Iterable[CellKey]) -> tuple[Cell, ...]:
-        """Of these places those cells that ended, good or bad, in the same order."""
-        return tuple(self.cells[place.key] for place in places if place.key in self.cells)
+        Args:
+            attribute: Function that reads the attribute.
+        """
+        return tuple(dict.fromkeys(value for key in self.planned if (value := attribute(key)) is not None))
+
+    def ended(self, cells: Iterable[CellKey]) -> tuple[Cell, ...]:
+        """Finished cells among the given ones, successful or failed, in the same order."""
+        return tuple(self.cells[cell.key] for cell in cells if cell.key in self.cells)
 
     @property
     def done(self) -> tuple[Cell, ...]:
         """Cells with figures, in grid order."""
-        return tuple(cell for cell in self.ended(self.places) if cell.done)
+        return tuple(cell for cell in self.ended(self.planned) if cell.done)
 
     @property
     def failed(self) -> tuple[Cell, ...]:
-        """Cells that failed, in grid order."""
-        return tuple(cell for cell in self.ended(self.places) if not cell.done)
+        """Failed cells, in grid order."""
+        return tuple(cell for cell in self.ended(self.planned) if not cell.done)
 
 
 def read_bench(folder: Path) -> Results:
-    """Read a bench folder: ``grid.json``, and ``cells/KEY.json`` of every cell that ended.
+    """Read a bench folder: its grid and the results of every finished cell.
 
     Args:
-        folder: as ``advrad bench`` makes it; it may still be running.
+        folder: Folder written by ``advrad bench``, which may still be running.
 
     Raises:
-        DataError: there is no grid, it is damaged or of another format, a cell file is damaged or belongs elsewhere,
-            or no cell holds figures yet.
+        DataError: The grid is missing, damaged or of another format, a result is damaged or belongs to another cell, or
+            no cell has figures yet.
     """
     path = folder / "grid.json"
     if not path.is_file():
         raise DataError(f"{folder}: holds no grid.json; name a folder made by `advrad bench GRID -o {folder}`")
-    mend = "run `advrad bench` with its grid again, which keeps the finished cells"
-    plan = _read(path, mend)
+    fix = "run `advrad bench` with its grid again, which keeps the finished cells"
+    plan = _read(path, fix)
     if plan.get("format") != FORMAT:
         raise DataError(f"{path}: is of format {plan.get('format')}, not {FORMAT}; use the advrad that wrote it")
     if not isinstance(plan.get("cells"), list) or not all(isinstance(values, dict) for values in plan["cells"]):
-        raise DataError(f"{path}: is damaged (cells: not a list of cells); {mend}")
+        raise DataError(f"{path}: is damaged (cells: not a list of cells); {fix}")
     try:
-        places = tuple(CellKey.parse(values, str(path)) for values in plan["cells"])
+        planned = tuple(CellKey.parse(values, str(path)) for values in plan["cells"])
     except ConfigError as error:
-        raise DataError(f"{path}: is damaged ({_reason(error, path)}); {mend}") from None
-    cells = {place.key: cell for place in places if (cell := read_cell(folder, place)) is not None}
+        raise DataError(f"{path}: is damaged ({_reason(error, path)}); {fix}") from None
+    cells = {key.key: cell for key in planned if (cell := read_cell(folder, key)) is not None}
     files = {file.stem for file in (folder / "cells").glob("[!.]*.json")}
-    strangers = len(files - {place.key for place in places})
-    results = Results(str(plan.get("name") or folder.name), str(plan.get("grid", "")), places, cells, strangers)
+    orphans = len(files - {key.key for key in planned})
+    results = Results(str(plan.get("name") or folder.name), str(plan.get("grid", "")), planned, cells, orphans)
     if not results.done:
         failed = results.failed
         told = f" ({len(failed)} failed, the first with: {failed[0].error})" if failed else ""
-        raise DataError(f"{folder}: none of {len(places)} cells is done{told}; run `advrad bench` again, then report")
+        raise DataError(f"{folder}: none of {len(planned)} cells is done{told}; run `advrad bench` again, then report")
     return results
 
 
-def read_cell(folder: Path, place: CellKey) -> Cell | None:
-    """One cell of a bench folder; None if it did not end yet.
+def read_cell(folder: Path, key: CellKey) -> Cell | None:
+    """Read one cell of a bench folder.
+
+    Args:
+        folder: Bench folder.
+        key: The cell.
+
+    Returns:
+        The cell; None if it is not finished.
 
     Raises:
-        DataError: its file is damaged or belongs to another cell.
+        DataError: Its file is damaged or belongs to another cell.
     """
-    path = folder / "cells" / f"{place.key}.json"
+    path = folder / "cells" / f"{key.key}.json"
     if not path.exists():
         return None
-    mend = "delete it, and `advrad bench` makes it anew"
+    fix = "delete it, and `advrad bench` makes it anew"
     try:
-        cell = Cell.parse(_read(path, mend), str(path))
+        cell = Cell.parse(_read(path, fix), str(path))
     except ConfigError as error:
-        raise DataError(f"{path}: is damaged ({_reason(error, path)}); {mend}") from None
-    for name, planned in place.model_dump().items():
+        raise DataError(f"{path}: is damaged ({_reason(error, path)}); {fix}") from None
+    for name, planned in key.model_dump().items():
         found = getattr(cell, name)
         if found != planned:
-            raise DataError(f"{path}: is of another cell ({name} {found}, not {planned}); {mend}")
+            raise DataError(f"{path}: is of another cell ({name} {found}, not {planned}); {fix}")
     return cell
 
 
-def _read(path: Path, mend: str) -> dict[str, Any]:
+def _read(path: Path, fix: str) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is damaged ({error}); {mend}") from None
+        raise DataError(f"{path}: is damaged ({error}); {fix}") from None
     if not isinstance(values, dict):
-        raise DataError(f"{path}: is damaged (not a set of named values); {mend}")
+        raise DataError(f"{path}: is damaged (not a set of named values); {fix}")
     return values
 
 

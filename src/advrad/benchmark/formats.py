@@ -1,65 +1,56 @@
-"""Tables as Markdown, LaTeX and CSV."""
+"""Tables as Markdown, LaTeX and CSV, written by pandas and tabulate."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from advrad.benchmark.cells import Cell, CellKey, Results
-from advrad.benchmark.tables import READING, Entry, Table, entry_text
+from advrad.benchmark.tables import READING, Table, entry_text
 
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "`": r"\textasciigrave{}",
-    "'": r"\textquotesingle{}",
-    "\N{EN DASH}": r"\textendash{}",
-    "\N{PLUS-MINUS SIGN}": r"$\pm$",
-    "\N{DAGGER}": r"$^\dagger$",
-}
+if TYPE_CHECKING:
+    import pandas as pd
+
 _TEX_HEAD = """\
 % Written by advrad report. In the preamble: \\usepackage[T1]{fontenc}, \\usepackage{booktabs}, \\usepackage{graphicx}.
-% What is too wide for the page is made smaller.
+% Tables that are too wide for the page are scaled down.
 """
 
 
 def plain(text: str) -> str:
-    """A text on one line, without control characters."""
+    """Put a text on one line and remove control characters."""
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+
+
+def _frame(table: Table) -> pd.DataFrame:
+    """The texts of a table, without the marks of the best entries. Labels may repeat, so the index is a column."""
+    import pandas as pd
+
+    texts = [[row.label, *(entry_text(entry, table.decimals) for entry in row.entries)] for row in table.rows]
+    return pd.DataFrame([[plain(text) for text in row] for row in texts], columns=[table.corner, *table.columns])
 
 
 # --- Markdown ---
 
 
 def markdown(table: Table) -> str:
-    """A table with its title and notes, as Markdown that GitHub shows."""
-    rows = [(table.corner, *table.columns), ("---", *("---:" for _ in table.columns))]
-    lines = ["| " + " | ".join(map(escape_markdown, rows[0])) + " |", "| " + " | ".join(rows[1]) + " |"]
-    for row in table.rows:
-        fields = (_entry(entry, table.decimals, escape_markdown, "**{}**") for entry in row.entries)
-        lines.append("| " + " | ".join((escape_markdown(row.label), *fields)) + " |")
+    """Format a table with its title and notes as GitHub Markdown."""
+    frame = _frame(table).map(escape_markdown)
+    frame.columns = [escape_markdown(name) for name in frame.columns]
+    for place, row in enumerate(table.rows):
+        for column, entry in enumerate(row.entries, start=1):
+            if entry.best:
+                frame.iloc[place, column] = f"**{frame.iloc[place, column]}**"
+    align = ("left", *("right" for _ in table.columns))
+    lines = frame.to_markdown(index=False, tablefmt="pipe", colalign=align, disable_numparse=True)
     notes = [f"- {escape_markdown(note)}" for note in table.notes]
-    return "\n".join([f"### {escape_markdown(table.title)}", "", *lines, *([""] if notes else []), *notes]) + "\n"
+    return "\n".join([f"### {escape_markdown(table.title)}", "", lines, *([""] if notes else []), *notes]) + "\n"
 
 
 def escape_markdown(text: str) -> str:
-    """A text that Markdown shows as it is."""
+    """Escape a text so that Markdown shows it as it is. No library in use offers this."""
     return re.sub(r"([\\`*_\[\]<>|&#~$])", r"\\\1", plain(text))
 
 
@@ -67,32 +58,30 @@ def escape_markdown(text: str) -> str:
 
 
 def latex(tables: Iterable[Table]) -> str:
-    """Tables in the style of booktabs, for the command ``input``; any names in them are made harmless."""
+    r"""Format tables in the style of booktabs, for the command ``\input``; all texts are escaped."""
     reading = "".join(f"% {line}\n" for line in READING)
     return _TEX_HEAD + reading + "".join(f"\n{_latex(table)}" for table in tables)
 
 
 def _latex(table: Table) -> str:
-    head = " & ".join(map(escape_latex, (table.corner, *table.columns)))
-    lines = []
-    for row in table.rows:
-        fields = (_entry(entry, table.decimals, escape_latex, r"\textbf{{{}}}") for entry in row.entries)
-        lines.append("    " + " & ".join((escape_latex(row.label), *fields)) + r" \\")
-    caption = " ".join(map(escape_latex, (f"{table.title}.", *table.notes)))
+    frame = _frame(table).map(escape_latex)
+    styles = frame.map(lambda _: "")
+    for place, row in enumerate(table.rows):
+        for column, entry in enumerate(row.entries, start=1):
+            styles.iloc[place, column] = "textbf: --rwrap;" if entry.best else ""
+    # Positions in place of the headings, which may repeat; Styler needs unique ones.
+    frame.columns = styles.columns = range(len(frame.columns))
+    styler = frame.style.apply(lambda _: styles, axis=None).hide(axis="index")
+    styler = styler.format_index(lambda column: escape_latex((table.corner, *table.columns)[column]), axis="columns")
+    tabular = styler.to_latex(hrules=True, column_format="l" + "r" * len(table.columns))
     return "\n".join(
         [
             r"\begin{table}",
-            r"  \centering",
-            rf"  \caption{{{caption}}}",
-            rf"  \label{{tab:{table.name}}}",
-            r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-            rf"  \begin{{tabular}}{{l{'r' * len(table.columns)}}}",
-            r"    \toprule",
-            rf"    {head} \\",
-            r"    \midrule",
-            *lines,
-            r"    \bottomrule",
-            r"  \end{tabular}}",
+            r"\centering",
+            rf"\caption{{{' '.join(map(escape_latex, (f'{table.title}.', *table.notes)))}}}",
+            rf"\label{{tab:{table.name}}}",
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            f"{tabular.rstrip()}}}",
             r"\end{table}",
             "",
         ]
@@ -100,46 +89,41 @@ def _latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """A text that LaTeX sets as it is; letters that pdfLaTeX may not know are named by their number."""
-    text = "".join(_TEX.get(letter) or _tex_letter(letter) for letter in plain(text))
-    # Hyphens must not join, nor a text become the option of a line break that stands before it.
-    text = re.sub("-(?=-)", "-{}", text)
-    return f"{{}}{text}" if text.startswith(("[", "*")) else text
+    """Escape a text with tabulate's rules, so that LaTeX shows it as it is; letters beyond Latin become their codes."""
+    from tabulate import LATEX_ESCAPE_RULES
+
+    escaped = plain(text).translate(str.maketrans(LATEX_ESCAPE_RULES | _TEX_SYMBOLS))
+    # pdfLaTeX knows the Latin letters of the encoding T1 only.
+    escaped = re.sub(r"[^\x00-\u017f]", lambda letter: f"(U+{ord(letter[0]):04X})", escaped)
+    escaped = re.sub("-(?=-)", "-{}", escaped)  # hyphens must not become a dash
+    # A row that begins with a bracket or a star would become an argument of the line break before it.
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
-def _tex_letter(letter: str) -> str:
-    # Latin letters with accents are in the T1 encoding.
-    if letter.isascii() or (letter.isalpha() and ord(letter) < 0x180):
-        return letter
-    return f"(U+{ord(letter):04X})"
-
-
-def _entry(entry: Entry, decimals: int, escape: Callable[[str], str], bold: str) -> str:
-    text = escape(entry_text(entry, decimals))
-    return bold.format(text) if entry.best else text
+_TEX_SYMBOLS = {"\N{PLUS-MINUS SIGN}": r"$\pm$", "\N{DAGGER}": r"$^\dagger$", "\N{EN DASH}": r"\textendash{}"}
 
 
 # --- CSV ---
 
 
 def results_csv(results: Results) -> str:
-    """One row per cell of the grid, run or not, with all that is known of it; numbers as exact as they are."""
-    rows = [_flat(place, results.cells.get(place.key)) for place in results.places]
+    """One row per cell of the grid, measured or not, with everything that is known of it and numbers in full."""
+    import pandas as pd
+
+    rows = [_flat(key, results.cells.get(key.key)) for key in results.planned]
     radii = sorted({name for row in rows for name in row if name.startswith("certified_auroc ")}, key=_radius)
     names = [name for name in max(rows, key=len) if name not in radii]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, [*names, *radii], restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
+    # As objects, so that whole numbers stay whole in columns with gaps.
+    text: str = pd.DataFrame(rows, columns=[*names, *radii], dtype=object).to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def _radius(name: str) -> float:
     return float(name.rpartition(" ")[2])
 
 
-def _flat(place: CellKey, cell: Cell | None) -> dict[str, Any]:
-    row = place.model_dump()
+def _flat(key: CellKey, cell: Cell | None) -> dict[str, Any]:
+    row = key.model_dump()
     if cell is None:
         return row | {"status": "missing"}
     row |= {"status": cell.status, "error": cell.error}

@@ -1,7 +1,7 @@
-"""Detectors that differ in their noise only: what more noise costs and what it buys.
+"""Detectors that differ only in their noise level: what more noise costs and gains.
 
-Noise that drowns an attacker's change drowns small defects as well, which is the purifier's dilemma; a detector that
-compares image and reconstruction may be spared it. The families of a grid show how far.
+Noise that hides an adversarial perturbation also hides small defects: the dilemma of purification. A detector that
+compares the image with its reconstruction can be less affected. The families of a grid show by how much.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from advrad.benchmark.tables import Entry, Row, Table, mark_best
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One detector of a family: what its noise costs and buys.
+    """One detector of a family.
 
     Attributes:
-        sigma: its noise, in [0, 1] pixel units.
-        label: of the detector.
-        standard: mean AUROC over categories without attack.
-        robust: the same under each attack, in grid order.
-        certified: the same at each radius of each certificate.
+        sigma: Noise level in [0, 1] pixel units.
+        label: Label of the detector.
+        standard: Mean AUROC over categories without attack.
+        robust: Mean AUROC under each attack, in grid order.
+        certified: Mean certified AUROC at each radius of each certificate.
     """
 
     sigma: float
@@ -35,22 +35,27 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Detectors that differ in their noise only, by rising sigma."""
+    """Detectors that differ only in their noise level.
+
+    Attributes:
+        name: Name of the family.
+        points: Its detectors by ascending noise level.
+    """
 
     name: str
     points: tuple[Point, ...]
 
 
 def families_of(results: Results, overview: Table, attacks: int) -> tuple[Family, ...]:
-    """Detectors of one kind whose options differ in ``sigma`` only.
+    """Group detectors of one kind whose options differ only in ``sigma``.
 
     Args:
-        results: of the bench.
-        overview: means by detector; first the standard figure, then those under attack, then certified ones.
-        attacks: how many columns of it are under attack.
+        results: Results of the bench.
+        overview: Means by detector: first the standard figure, then those under attack, then certified ones.
+        attacks: Number of columns under attack.
     """
-    options = {cell.detector: cell.options for cell in results.ended(results.places)}
-    kinds = {place.detector: place.kind for place in results.places}
+    options = {cell.detector: cell.options for cell in results.ended(results.planned)}
+    kinds = {key.detector: key.kind for key in results.planned}
     grouped: dict[str, dict[str, list[Point]]] = {}
     for row in overview.rows:
         others = dict(options.get(row.label, {}))
@@ -70,7 +75,7 @@ def families_of(results: Results, overview: Table, attacks: int) -> tuple[Family
 
 
 def _differing(options: dict[str, object], others: Sequence[dict[str, object]]) -> list[str]:
-    """Those options in which a family differs from others of its kind, in words."""
+    """Options in which a family differs from others of its kind, as text."""
     return [
         f"{name} {value if isinstance(value, str) else json.dumps(value)}"
         for name, value in options.items()
@@ -79,7 +84,7 @@ def _differing(options: dict[str, object], others: Sequence[dict[str, object]]) 
 
 
 def dilemma_table(families: Iterable[Family], columns: tuple[str, ...]) -> Table:
-    """All families over their noise, with the columns of the overview."""
+    """Table of all families over their noise level, with the columns of the overview."""
     rows: list[Row] = []
     for family in families:
         # The best noise of each family: the dilemma is that it differs between the columns.

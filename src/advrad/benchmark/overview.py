@@ -1,4 +1,4 @@
-"""The tables of a bench: which there are, and what to know of each."""
+"""The tables of a bench report."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Tables:
     """All tables of a bench.
 
     Attributes:
-        overview: means over categories; its columns are those of ``standard``, ``robust`` and ``certified``.
+        overview: Means over categories; its columns are those of ``standard``, ``robust`` and ``certified``.
         standard: AUROC without attack.
         robust: AUROC under each attack.
-        certified: AUROC at each radius of each certificate.
-        pixels: pixel figures, as far as there are any.
-        families: detectors over their noise.
-        dilemma: the same as a table; None without families.
-        progress: cells by what became of them.
-        time: of fitting, attacking and certifying, and gradient evaluations.
+        certified: Certified AUROC at each radius of each certificate.
+        pixels: Pixel figures, if there are any.
+        families: Detectors that differ only in their noise level.
+        dilemma: Table of the families; None if there are none.
+        progress: Number of cells by state.
+        time: Times of fitting, attacking and certifying, and numbers of gradient evaluations.
     """
 
     overview: Table
@@ -41,14 +41,18 @@ class Tables:
 
     @property
     def all(self) -> tuple[Table, ...]:
-        """Every table, in the order in which a reader wants them."""
+        """Every table, in reading order."""
         dilemma = () if self.dilemma is None else (self.dilemma,)
         figures = (self.standard, *self.robust, *self.certified, *self.pixels)
         return (self.overview, *dilemma, *figures, self.progress, self.time)
 
 
 def make_tables(results: Results) -> Tables:
-    """Every table that the cells of a bench can fill."""
+    """Make every table for which there are figures.
+
+    Args:
+        results: Results of the bench.
+    """
     standard = figure_table(
         results,
         "standard",
@@ -58,7 +62,7 @@ def make_tables(results: Results) -> Tables:
         figure_of("image_auroc", "image_auroc_ci"),
         _distrust_notes(results, _clean),
     )
-    attacks = results.order(lambda place: place.attack)
+    attacks = results.order(lambda key: key.attack)
     robust = tuple(_robust(results, f"robust-{number}", attack) for number, attack in enumerate(attacks, 1))
     certified = _certified(results)
     overview = _overview(results, (standard, *robust, *certified))
@@ -88,12 +92,12 @@ def make_tables(results: Results) -> Tables:
     )
 
 
-def _clean(place: CellKey) -> bool:
-    return place.attack is None and place.certificate is None
+def _clean(key: CellKey) -> bool:
+    return key.attack is None and key.certificate is None
 
 
-def _of(attack: str | None, certificate: str | None, place: CellKey) -> bool:
-    return (place.attack, place.certificate) == (attack, certificate)
+def _of(attack: str | None, certificate: str | None, key: CellKey) -> bool:
+    return (key.attack, key.certificate) == (attack, certificate)
 
 
 def _robust(results: Results, name: str, attack: str) -> Table:
@@ -112,7 +116,7 @@ def _robust(results: Results, name: str, attack: str) -> Table:
 
 
 def _threat(norm: str, eps: float) -> str:
-    """A threat in words: linf in levels of 255 where it is one."""
+    """A threat model as text; linf in steps of 1/255 where it is one."""
     levels = round(eps * 255, 2)
     if norm == "linf" and math.isclose(eps * 255, levels, rel_tol=1e-6):
         return f"{norm} {levels:g}/255"
@@ -120,9 +124,9 @@ def _threat(norm: str, eps: float) -> str:
 
 
 def _certified(results: Results) -> tuple[Table, ...]:
-    """One table per certificate and radius; a certificate of which nothing is done yet has one without radius."""
+    """One table per certificate and radius, or one without radius if none of its cells is done."""
     tables: list[Table] = []
-    for certificate in results.order(lambda place: place.certificate):
+    for certificate in results.order(lambda key: key.certificate):
         wanted = partial(_of, None, certificate)
         cells = [cell for cell in results.done if wanted(cell)]
         notes = ["Proven: no change of the images within the radius leaves less, whatever attack finds it."]
@@ -140,14 +144,14 @@ def _certified(results: Results) -> tuple[Table, ...]:
 def _method(cell: Cell) -> str:
     found = cell.figures
     parts = [found.method or "not recorded"]
-    parts += [f"{found.draws} draws"] if found.draws else []
+    parts += [f"{found.n_samples} draws"] if found.n_samples else []
     parts += [f"confidence {100 * found.confidence:g} %"] if found.confidence else []
     parts += [f"rounding to 8 bits moves an image by an l2 of {found.rounding_l2:.2g}"] if found.rounding_l2 else []
     return ", ".join(parts)
 
 
 def _suite(cells: Iterable[Cell]) -> list[str]:
-    """Which version of the suite attacked."""
+    """Note on the version of the attack suite."""
     found = {cell.figures.suite_version for cell in cells}
     known = sorted(version for version in found if version is not None)
     if not known:
@@ -157,7 +161,7 @@ def _suite(cells: Iterable[Cell]) -> list[str]:
 
 
 def _fewer(results: Results, cells: Iterable[Cell]) -> list[str]:
-    """Say where figures are of fewer images than the standard one of the same category."""
+    """Note on figures that use fewer images than the standard figure of their category."""
     whole = {cell.category: cell.figures.images for cell in results.done if _clean(cell)}
     found = dict.fromkeys(
         f"{cell.category} {cell.figures.images} of {whole[cell.category]}"
@@ -170,7 +174,7 @@ def _fewer(results: Results, cells: Iterable[Cell]) -> list[str]:
 
 
 def _distrust_notes(results: Results, wanted: Callable[[CellKey], bool]) -> list[str]:
-    """Why audits distrust figures of some cells: each reason once, with the cells that it was raised for."""
+    """Notes on distrusted figures: each reason once, with its cells."""
     found: dict[str, list[str]] = {}
     for cell in results.done:
         for reason in cell.reasons if wanted(cell) else ():
@@ -184,7 +188,7 @@ def _overview(results: Results, tables: Sequence[Table]) -> Table:
     means = [{row.label: row.entries[-1] for row in table.rows} for table in tables]
     rows = [
         Row(detector, tuple(column.get(detector, Entry("unplanned")) for column in means))
-        for detector in results.order(lambda place: place.detector)
+        for detector in results.order(lambda key: key.detector)
     ]
     title = "AUROC, mean over categories: standard, under attack, certified"
     columns = tuple(table.short for table in tables)
@@ -192,26 +196,26 @@ def _overview(results: Results, tables: Sequence[Table]) -> Table:
 
 
 def _progress(results: Results) -> Table:
-    """What became of the cells of each detector."""
+    """Number of cells of each detector by state."""
     rows = []
-    for detector in results.order(lambda place: place.detector):
-        places = [place for place in results.places if place.detector == detector]
-        ended = results.ended(places)
+    for detector in results.order(lambda key: key.detector):
+        planned = [key for key in results.planned if key.detector == detector]
+        ended = results.ended(planned)
         done = [cell for cell in ended if cell.done]
         distrusted = sum(bool(cell.reasons) for cell in done)
-        counts = (len(places), len(done), distrusted, len(ended) - len(done), len(places) - len(ended))
+        counts = (len(planned), len(done), distrusted, len(ended) - len(done), len(planned) - len(ended))
         rows.append(Row(detector, tuple(Entry("value", float(count)) for count in counts)))
     columns = ("planned", "done", "of these distrusted", "failed", "not run")
     return Table("progress", "cells", "Cells", "Detector", columns, tuple(rows), decimals=0)
 
 
 def _time(results: Results) -> Table:
-    """Seconds and gradient evaluations: means over the cells that are done."""
-    tests = list(dict.fromkeys((place.attack, place.certificate) for place in results.places))
+    """Seconds and gradient evaluations: means over finished cells."""
+    tests = list(dict.fromkeys((key.attack, key.certificate) for key in results.planned))
     labels = [attack or certificate or "standard" for attack, certificate in tests]
     columns = ["fit (s)", *(f"{label} (s)" for label in labels), *(f"{label} (gradients)" for label in labels)]
     rows = []
-    for detector in results.order(lambda place: place.detector):
+    for detector in results.order(lambda key: key.detector):
         cells = [cell for cell in results.done if cell.detector == detector]
         # Fitted once, told by every cell that rests on it.
         fits = {(cell.category, cell.seed): cell.fit_seconds for cell in cells}
@@ -220,14 +224,14 @@ def _time(results: Results) -> Table:
         entries += [_average(cell.seconds for cell in some) for some in here]
         entries += [_average(cell.gradients for cell in some) for some in here]
         rows.append(Row(detector, tuple(entries)))
-    kept = [place for place in range(len(columns)) if any(row.entries[place].value is not None for row in rows)]
+    kept = [index for index in range(len(columns)) if any(row.entries[index].value is not None for row in rows)]
     return Table(
         "time",
         "time",
         "Time and gradient evaluations",
         "Detector",
-        tuple(columns[place] for place in kept),
-        tuple(replace(row, entries=tuple(row.entries[place] for place in kept)) for row in rows),
+        tuple(columns[index] for index in kept),
+        tuple(replace(row, entries=tuple(row.entries[index] for index in kept)) for row in rows),
         ("Means over the cells that are done, each on the machine and with the load that it had.",),
         decimals=0,
     )

@@ -1,4 +1,4 @@
-"""The drawings of a bench, for its page and as files."""
+"""The plots of a bench report."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def overview_plot(table: Table) -> str:
         entries = [row.entries[column] for row in table.rows]
         colour = INK if column == 0 else _COLOURS[(column - 1) % len(_COLOURS)]
         _points(axes, entries, name, colour)
-    for place, row in enumerate(table.rows):
+    for index, row in enumerate(table.rows):
         values = [entry.value for entry in row.entries if entry.value is not None]
         if values:
-            axes.hlines(place, min(values), max(values), color=MUTED, linewidth=1, zorder=1)
+            axes.hlines(index, min(values), max(values), color=MUTED, linewidth=1, zorder=1)
     axes.set_yticks(range(len(labels)), [_shown(label) for label in labels], parse_math=False)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(labels) - 0.5, -0.5), xlabel="Image AUROC, mean over categories")
     _legend(figure, axes)
@@ -49,10 +49,10 @@ def overview_plot(table: Table) -> str:
 def _points(axes: Axes, entries: Sequence[Entry], name: str, colour: str) -> None:
     for fine, marker in ((True, "o"), (False, "x")):
         shown = [entry.value if entry.comparable is fine else None for entry in entries]
-        places = [place for place, value in enumerate(shown) if value is not None]
+        positions = [index for index, value in enumerate(shown) if value is not None]
         values = [value for value in shown if value is not None]
         label = _shown(name) if fine else "_"
-        axes.plot(values, places, marker, color=colour, markersize=6, linestyle="none", label=label, zorder=2)
+        axes.plot(values, positions, marker, color=colour, markersize=6, linestyle="none", label=label, zorder=2)
 
 
 def dilemma_plot(families: Sequence[Family], attacks: Sequence[str]) -> str:
@@ -91,8 +91,8 @@ def _dilemma(families: Sequence[Family], attacks: Sequence[str]) -> Figure:
         if panel >= panels:
             axes.set_visible(False)
             continue
-        for place, family in enumerate(families):
-            colour, name = _COLOURS[place % len(_COLOURS)], _shown(family.name)
+        for index, family in enumerate(families):
+            colour, name = _COLOURS[index % len(_COLOURS)], _shown(family.name)
             _line(axes, family, [point.standard for point in family.points], "--", colour, f"{name}, no attack")
             if attacks:
                 _line(axes, family, [point.robust[panel] for point in family.points], "-", colour, f"{name}, attacked")

@@ -1,4 +1,4 @@
-"""The report of a bench folder: its tables for people, for papers and for programs, with plots and origin."""
+"""The report of a bench folder: its tables as HTML, Markdown, LaTeX and CSV, with plots and their origin."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from advrad.utils.formatting import quoted
 def bench_report(folder: Path, output: Path) -> list[Path]:
     """Write the report of a bench, which may still be running.
 
-    ``index.html`` stands alone and holds everything; ``tables.md`` and ``tables.tex`` hold the tables, ``results.csv``
-    one row per cell, ``dilemma.png`` AUROC over noise, where the grid has detectors that differ in ``sigma`` only.
+    ``index.html`` is self-contained. ``tables.md`` and ``tables.tex`` hold the tables, ``results.csv`` one row per
+    cell, and ``dilemma.png`` the AUROC over the noise level, if the grid has detectors that differ only in ``sigma``.
 
     Args:
-        folder: of the bench.
-        output: folder for the files; made if missing. Each file replaces an older one once it is complete.
+        folder: Bench folder.
+        output: Folder for the files; made if missing. A file replaces an older one once it is complete.
 
     Returns:
-        The files, the page first.
+        Paths of the files, the HTML page first.
 
     Raises:
-        DataError: see :func:`advrad.benchmark.cells.read_bench`.
-        OutputError: a file cannot be written.
+        DataError: See :func:`advrad.benchmark.cells.read_bench`.
+        OutputError: A file cannot be written.
     """
     results = read_bench(folder)
     tables = make_tables(results)
@@ -80,7 +80,7 @@ def _page(
 
 
 def _look(entry: Entry) -> str:
-    """Style classes of a field."""
+    """CSS classes of a field."""
     if entry.value is None:
         return "lost" if entry.state == "failed" else "none"
     return " ".join(name for name, holds in (("best", entry.best), ("distrusted", entry.distrusted)) if holds)
@@ -104,8 +104,8 @@ def _list(lines: Iterable[str]) -> str:
 
 
 def _warnings(results: Results) -> list[str]:
-    """What to know before any figure is believed."""
-    done, failed, planned = results.done, results.failed, len(results.places)
+    """Warnings about the results as a whole."""
+    done, failed, planned = results.done, results.failed, len(results.planned)
     distrusted = sum(bool(cell.reasons) for cell in done)
     found = []
     if failed:
@@ -114,9 +114,9 @@ def _warnings(results: Results) -> list[str]:
         found.append(f"{planned - len(done) - len(failed)} of {planned} cells were not run yet; advrad bench goes on.")
     if distrusted:
         found.append(f"Audits distrust {distrusted} of {len(done)} figures; the reasons stand below their tables.")
-    if results.strangers:
+    if results.orphans:
         found.append(
-            f"{results.strangers} results in cells/ belong to no cell of this grid as it is now (a label, an option or"
+            f"{results.orphans} results in cells/ belong to no cell of this grid as it is now (a label, an option or"
             " an image changed); they are left out."
         )
     mixed: tuple[tuple[str, Collection[str], str], ...] = (
@@ -139,7 +139,7 @@ def _label(cell: Cell) -> str:
 
 
 def _origin(results: Results, folder: Path) -> list[tuple[str, str]]:
-    """What is needed to make the figures again."""
+    """What is needed to reproduce the figures."""
     done = results.done
     dates = sorted(cell.finished for cell in done if cell.finished)
     return [
@@ -158,7 +158,7 @@ def _counted(name: str, values: list[str]) -> list[tuple[str, str]]:
 
 
 def _versions(cells: Iterable[Cell]) -> dict[str, list[str]]:
-    """The versions of each package that cells were measured with; a cell names those that matter to it."""
+    """The versions of each package that the cells were measured with."""
     found: dict[str, set[str]] = {}
     for cell in cells:
         for package, version in cell.versions.items():

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advrad.benchmark.cells import FORMAT, Cell, read_cell
-from advrad.benchmark.grid import Grid, Job, CellTask, jobs_of
-from advrad.benchmark.job import JobRunner, Locked, code_digest
+from advrad.benchmark.fitting import Locked
+from advrad.benchmark.grid import Grid
+from advrad.benchmark.job import JobRunner, code_digest
+from advrad.benchmark.jobs import CellTask, Job, jobs_of
 from advrad.errors import OutputError
 from advrad.utils.files import make_folder, write_json
 from advrad.utils.locks import lease, live
@@ -90,7 +92,7 @@ def bench(
 
     def wanted(job: Job) -> tuple[CellTask, ...]:
         done = {cell.key for cell in held_cells(folder, job) if cell.done}
-        return tuple(task for task in job.tasks if task.meant and task.place.key not in done | tried)
+        return tuple(task for task in job.tasks if task.selected and task.cell.key not in done | tried)
 
     inner = frozenset(entry.inner.label for entry in grid.detectors.values() if entry.inner is not None)
     at_work = JobRunner(folder, grid.path, grid.size_px, progress, inner)
@@ -140,7 +142,7 @@ def grid_progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
             (done if cell.done else failed).add(cell.key)
             other_code += cell.done and cell.code != code
     everything = {path.stem for path in (folder / "cells").glob("[!.]*.json")}
-    strangers = len(everything - done - failed)
+    orphans = len(everything - done - failed)
     notes = []
     if done:
         notes.append(f"{len(done)} cells are measured already and stay as they are")
@@ -151,9 +153,9 @@ def grid_progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
             f"{other_code} of the measured cells were made by another version of the code; to measure them anew, delete"
             " their files in cells/, or name another folder"
         )
-    if strangers:
+    if orphans:
         notes.append(
-            f"{strangers} results in cells/ belong to no cell of this grid as it is now (a label, an option or a"
+            f"{orphans} results in cells/ belong to no cell of this grid as it is now (a label, an option or a"
             " image changed); they are kept, and not used"
         )
     return BenchProgress(frozenset(done), frozenset(failed), tuple(notes))
@@ -165,14 +167,14 @@ def held_cells(folder: Path, job: Job) -> tuple[Cell, ...]:
     Raises:
         DataError: one is damaged.
     """
-    found = (read_cell(folder, task.place) for task in job.tasks)
+    found = (read_cell(folder, task.cell) for task in job.tasks)
     return tuple(cell for cell in found if cell is not None)
 
 
 def _claim_folder(folder: Path, grid: Grid, jobs: Iterable[Job]) -> None:
     """Write the plan down, unless another grid is being measured here at this moment."""
     path = folder / "grid.json"
-    cells = [task.place.model_dump(mode="json") for job in jobs for task in job.tasks]
+    cells = [task.cell.model_dump(mode="json") for job in jobs for task in job.tasks]
     plan = {"format": FORMAT, "name": grid.name, "grid": grid.path.read_text(encoding="utf-8"), "cells": cells}
     if path.is_file():
         with suppress(OSError, ValueError):  # a damaged plan is written anew

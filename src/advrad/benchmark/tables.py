@@ -1,11 +1,11 @@
-"""From the cells of a bench to tables: means over seeds and categories, their intervals, and which is best.
+"""From cells to tables: means over seeds and categories, their intervals, and the best of each column.
 
-A cell holds an interval but not the images that it was drawn from, so two rules stand in for drawing anew:
+A cell holds an interval but not the images behind it, so the images cannot be resampled here. Instead:
 
 - Seeds of one detector on one category share their test images: the interval of their mean is the mean of their
-  intervals. How far the seeds lie apart is shown beside it, as a sample standard deviation.
-- Categories have images of their own: the interval of their mean reaches as far to each side as the root of the
-  summed squares of what theirs do, over their number (the normal approximation for independent figures).
+  intervals. The sample standard deviation over seeds is shown beside it.
+- Categories have different images: the half-widths of the interval of their mean are the root of the sum of squares of
+  their half-widths, divided by their number (normal approximation for independent figures).
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ class Entry:
     """One field of a table.
 
     Attributes:
-        state: ``value``; ``missing``, not all of it was run; ``failed``, errors and nothing else; ``unmeasured``, done
-            without this figure; ``unplanned``, not in the grid.
-        value: mean over the cells that hold it.
-        interval: of it; None where one of them has none.
-        seeds: the value by seed.
-        parts: cells that hold the figure.
-        planned: cells that should.
-        distrusted: an audit distrusts one of them.
-        best: of its column.
+        state: ``value``; ``missing`` if not all cells have run; ``failed`` if all have failed; ``unmeasured`` if they
+            are done without this figure; ``unplanned`` if they are not in the grid.
+        value: Mean over the cells with this figure.
+        interval: Interval of the mean; None if a cell has none.
+        seeds: Value by seed.
+        parts: Number of cells with the figure.
+        planned: Number of cells that should have it.
+        distrusted: Whether a sanity check distrusts one of them.
+        best: Whether it is the best of its column.
     """
 
     state: State
@@ -72,13 +72,18 @@ class Entry:
 
     @property
     def comparable(self) -> bool:
-        """Whether it may be the best: whole, and not distrusted."""
+        """Whether it can be the best of its column: complete and not distrusted."""
         return self.value is not None and self.parts == self.planned and not self.distrusted
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of a table: its label, and one entry per column."""
+    """One row of a table.
+
+    Attributes:
+        label: Label of the row.
+        entries: One entry per column.
+    """
 
     label: str
     entries: tuple[Entry, ...]
@@ -86,17 +91,17 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One table, to be written in any format.
+    """One table, independent of the output format.
 
     Attributes:
-        name: short, of lower-case letters, digits and hyphens; unique.
-        short: heading of its means where they stand beside those of others.
-        title: what it shows.
-        corner: heading of the first column.
-        columns: headings of the others.
-        rows: in grid order.
-        notes: what to know of it besides :data:`READING`.
-        decimals: that its values are shown with.
+        name: Short unique name of lower-case letters, digits and hyphens.
+        short: Heading of its means in the overview.
+        title: Title.
+        corner: Heading of the first column.
+        columns: Headings of the other columns.
+        rows: Rows in grid order.
+        notes: Notes below the table, besides :data:`READING`.
+        decimals: Number of decimals of its values.
     """
 
     name: str
@@ -110,7 +115,12 @@ class Table:
 
 
 def entry_text(entry: Entry, decimals: int) -> str:
-    """An entry as plain text, but for being the best."""
+    """Format an entry as plain text, without the mark of the best.
+
+    Args:
+        entry: The entry.
+        decimals: Number of decimals.
+    """
     if entry.value is None:
         return _WORDS[entry.state]
     text = f"{entry.value:.{decimals}f}"
@@ -123,30 +133,30 @@ def entry_text(entry: Entry, decimals: int) -> str:
     return text + (" \N{DAGGER}" if entry.distrusted else "")
 
 
-def seeds_entry(results: Results, places: Sequence[CellKey], read: Reading) -> Entry:
-    """The seeds of one detector on one category as one entry.
+def seeds_entry(results: Results, planned: Sequence[CellKey], read: Reading) -> Entry:
+    """Combine the seeds of one detector on one category.
 
     Args:
-        results: of the bench.
-        places: one per seed.
-        read: takes the figure and its interval from a cell's figures.
+        results: Results of the bench.
+        planned: Cells, one per seed.
+        read: Function that reads the figure and its interval from a cell's figures.
     """
-    ended = results.ended(places)
+    ended = results.ended(planned)
     found = [(cell, *read(cell.figures)) for cell in ended if cell.done]
     seeds = {cell.seed: value for cell, value, _ in found if value is not None}
     intervals = [interval for _, value, interval in found if value is not None and interval is not None]
     state: State = "value"
-    if not places:
+    if not planned:
         state = "unplanned"
     elif not seeds:
-        state = "missing" if len(ended) < len(places) else "unmeasured" if found else "failed"
+        state = "missing" if len(ended) < len(planned) else "unmeasured" if found else "failed"
     return Entry(
         state,
         value=statistics.fmean(seeds.values()) if seeds else None,
         interval=_middle(intervals) if seeds and len(intervals) == len(seeds) else None,
         seeds=seeds,
         parts=len(seeds),
-        planned=len(places),
+        planned=len(planned),
         distrusted=any(cell.reasons for cell, value, _ in found if value is not None),
     )
 
@@ -156,7 +166,13 @@ def _middle(intervals: Sequence[Pair]) -> Pair:
 
 
 def mean_entry(entries: Iterable[Entry]) -> Entry:
-    """The mean over categories of those that have a value; by seed of those seeds that they all have."""
+    """Average the entries of all categories that have a value.
+
+    Values by seed are averaged over the seeds that all these categories have.
+
+    Args:
+        entries: One entry per category.
+    """
     asked = [entry for entry in entries if entry.state != "unplanned"]
     planned = sum(entry.planned for entry in asked)
     known = [(entry, entry.value) for entry in asked if entry.value is not None]
@@ -181,12 +197,12 @@ def mean_entry(entries: Iterable[Entry]) -> Entry:
 
 
 def mark_best(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Mark the largest comparable value of each column, and all that equal it as shown.
+    """Mark the largest comparable value of each column, and all values that are shown equal to it.
 
-    Where fewer than two can be compared, none is marked.
+    Nothing is marked in a column with fewer than two comparable values.
 
     Args:
-        rows: with the same number of entries each.
+        rows: Rows with the same number of entries.
     """
     columns = [_with_best(column) for column in zip(*(row.entries for row in rows), strict=True)]
     return tuple(Row(row.label, entries) for row, entries in zip(rows, zip(*columns, strict=True), strict=True))
@@ -210,25 +226,25 @@ def figure_table(
     read: Reading,
     notes: Sequence[str] = (),
 ) -> Table:
-    """Detectors x categories of one figure, and the mean over categories.
+    """Make a table of one figure: detectors by categories, and the mean over categories.
 
     Args:
-        results: of the bench.
-        name: of the table.
-        short: heading of its means elsewhere.
-        title: what it shows.
-        wanted: which places it is made of.
-        read: takes the figure and its interval from a cell's figures.
-        notes: what to know of it.
+        results: Results of the bench.
+        name: Name of the table.
+        short: Heading of its means in the overview.
+        title: Title.
+        wanted: Function that chooses the cells.
+        read: Function that reads the figure and its interval from a cell's figures.
+        notes: Notes below the table.
     """
-    places = [place for place in results.places if wanted(place)]
-    categories = tuple(dict.fromkeys(place.category for place in places))
+    cells = [key for key in results.planned if wanted(key)]
+    categories = tuple(dict.fromkeys(key.category for key in cells))
     rows = []
-    for detector in dict.fromkeys(place.detector for place in places):
+    for detector in dict.fromkeys(key.detector for key in cells):
         entries = [
             seeds_entry(
                 results,
-                [place for place in places if (place.detector, place.category) == (detector, category)],
+                [key for key in cells if (key.detector, key.category) == (detector, category)],
                 read,
             )
             for category in categories
@@ -238,10 +254,10 @@ def figure_table(
 
 
 def figure_of(name: str, interval: str | None = None) -> Reading:
-    """Reads a figure by its name, and its interval by its own."""
+    """Reader of a figure and its interval by their names."""
     return lambda figures: (getattr(figures, name), getattr(figures, interval) if interval else None)
 
 
 def radius_of(radius: str) -> Reading:
-    """Reads the certified AUROC at a radius; it is a bound already, and has no interval."""
+    """Reader of the certified AUROC at a radius, which is a bound without an interval."""
     return lambda figures: (figures.certified_auroc.get(radius), None)

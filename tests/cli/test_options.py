@@ -80,7 +80,7 @@ def test_a_command_can_offer_some_of_the_fields(runs: list[Options]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--draws", "0"), "--draws 0: must be greater than or equal to 1"),
+        (("--draws", "0"), "--draws 0: must be at least 1"),
         (("--size", "wide"), "--size wide: must be a valid integer"),
         (("--mode", "slow"), "--mode slow: is unknown; choose fast, exact"),
         (("--max-pixels", "-1"), "--max-pixels -1: must be"),

@@ -42,7 +42,7 @@ def test_all_fields_are_listed_flat(name: str) -> None:
 
 
 def test_bad_values_are_refused() -> None:
-    with pytest.raises(ConfigError, match="max_pixels 0: must be greater than or equal to 1"):
+    with pytest.raises(ConfigError, match="max_pixels 0: must be at least 1"):
         Options.parse({"max_pixels": 0})
     with pytest.raises(ConfigError, match="give either data or layout"):
         Options.parse({"layout": "visa", "data": {}})

@@ -34,8 +34,8 @@ def test_both_names_are_read_and_the_alias_is_written() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"minutes": 0}, "plan.json: minutes: must be greater than 0"),
-        ({"inner": {"draws": 0}}, "plan.json: inner.draws: must be greater than or equal to 1"),
+        ({"minutes": 0}, "plan.json: minutes: must be above 0"),
+        ({"inner": {"draws": 0}}, "plan.json: inner.draws: must be at least 1"),
         ({"colour": 1}, "plan.json: colour: "),
     ],
 )
@@ -48,9 +48,9 @@ def test_an_error_in_a_file_names_the_file_and_the_key(values: dict[str, Any], m
 @pytest.mark.parametrize(
     ("values", "option", "message"),
     [
-        ({"minutes": -1.5}, "minutes", "minutes -1.5: must be greater than 0"),
-        ({"rate": 2}, "false_alarm_rate", "false_alarm_rate 2: must be less than 1"),
-        ({"inner": {"draws": 0}}, "n_samples", "n_samples 0: must be greater than or equal to 1"),
+        ({"minutes": -1.5}, "minutes", "minutes -1.5: must be above 0"),
+        ({"rate": 2}, "false_alarm_rate", "false_alarm_rate 2: must be below 1"),
+        ({"inner": {"draws": 0}}, "n_samples", "n_samples 0: must be at least 1"),
         ({"colour": 1}, "colour", "colour 1: is unknown"),
         ({"minutes": "soon"}, "minutes", "minutes soon: must be a valid number"),
         ({"mode": "slow"}, "mode", "mode slow: is unknown; choose fast, exact"),

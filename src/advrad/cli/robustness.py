@@ -140,7 +140,7 @@ def curve(
         return
     folder = output if output is not None else Path(detector) / "attacks"
     result.save(folder)
-    draw_curve(folder / f"curve-{over}.png", result.to_dict())
+    draw_curve(folder / f"curve-{over}.png", result)
     if as_json:
         put_json(result.to_dict())
     else:
@@ -177,7 +177,7 @@ def certify(
     if not is_first_process():
         return
     plot = job.folder / "certificates.png"
-    draw_certificates(plot, result.to_dict())
+    draw_certificates(plot, result)
     if as_json:
         put_json(result.to_dict())
         warn([*result.notes, *result.warnings])

@@ -28,7 +28,7 @@ class RunOptions(WithDataOptions):
         description="Time for the whole command in minutes: training, choosing the score, setting the threshold.",
         json_schema_extra={"when_none": f"{DEFAULT_MINUTES:g}"},
     )
-    steps: int | None = Field(None, description="Number of training steps, in place of minutes.")
+    steps: int | None = Field(None, gt=0, description="Number of training steps, in place of minutes.")
     preset: str = Field(
         "lean", description="Network: lean (fast on a CPU), paper (the paper's U-Net, needs a GPU) or tiny (for tests)."
     )
@@ -40,14 +40,15 @@ class RunOptions(WithDataOptions):
         description="Side of the square to which images are scaled, in pixels, such as 128 or 256.",
         json_schema_extra={"when_none": "the preset's size"},
     )
-    seed: int = Field(0, description="Seed for all random draws.")
+    seed: int = Field(0, ge=0, description="Seed for all random draws.")
     batch_size: int | None = Field(
         None,
+        gt=0,
         description="Images per training step, summed over all processes.",
         json_schema_extra={"when_none": "the preset's"},
     )
     learning_rate: float | None = Field(
-        None, description="Highest learning rate.", json_schema_extra={"when_none": "the preset's"}
+        None, gt=0, description="Highest learning rate.", json_schema_extra={"when_none": "the preset's"}
     )
     false_alarm_rate: float = Field(
         0.05, description="Largest share of normal images that may be called defective, between 0 and 1."

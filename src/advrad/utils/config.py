@@ -77,8 +77,20 @@ def _option(model: type[Config], location: tuple[int | str, ...]) -> str:
     return str(key)
 
 
+#: Words for a limit, and the name of its value in pydantic's error.
+_LIMITS = {
+    "greater_than": ("above", "gt"),
+    "greater_than_equal": ("at least", "ge"),
+    "less_than": ("below", "lt"),
+    "less_than_equal": ("at most", "le"),
+}
+
+
 def _message(error: ErrorDetails) -> str:
-    """A message of pydantic in the style of ours: "Input should be greater than 0" -> "must be greater than 0"."""
+    """A message of pydantic in plain words: "Input should be greater than 0" becomes "must be above 0"."""
+    if error["type"] in _LIMITS:
+        words, name = _LIMITS[error["type"]]
+        return f"must be {words} {error['ctx'][name]:g}"
     if error["type"] == "literal_error":
         choices = re.findall("'([^']*)'", error["ctx"]["expected"])
         return f"is unknown; choose {', '.join(choices)}"

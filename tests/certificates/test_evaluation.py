@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from analytic_scores import SIGMA, Floats, Line, OneByOne, number
+from analytic_scores import SIGMA, Line, OneByOne, number
 from scipy.stats import norm
 from torch import Tensor
 from toy_models import FAR, detector, generator
@@ -24,8 +24,8 @@ from advrad.certificates.evaluation import (
     check_reach,
     evaluate_certificates,
 )
-from advrad.certificates.order_statistics import bounds, interim_sizes
-from advrad.certificates.sequential import RADIUS_GRID, CertifiedPrediction, certified_decision, certify_sequential
+from advrad.certificates.order_statistics import interim_sizes
+from advrad.certificates.sequential import RADIUS_GRID, certify_sequential
 from advrad.certificates.two_path import TwoPath
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
@@ -34,11 +34,6 @@ from advrad.detectors.scoring import combine_scales, mean_filter, scale_errors, 
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.progress import CallbackReporter
 from advrad.utils.seeding import seed_of
-
-
-def step(z: Floats) -> Floats:
-    """1 above 0; smoothed, the verdict at threshold 0.5 stands as far as x is from 0."""
-    return (z > 0).astype(float)
 
 
 def numbers(values: Sequence[float], labels: Sequence[int] | None = None) -> CertifiedImages:
@@ -54,70 +49,6 @@ def plan_of(**values: object) -> CertifyPlan:
 
 def without_time(rows: Sequence[ImageCertificate]) -> list[dict[str, object]]:
     return [{name: value for name, value in row.to_dict().items() if name != "seconds"} for row in rows]
-
-
-# --- verdicts -------------------------------------------------------------------------------------------------------
-
-
-def test_verdicts_follow_from_the_bounds_each_with_half_of_the_failure() -> None:
-    scores = np.random.default_rng(0).normal(size=(1, 300))
-    low, high = bounds(scores, scores, [0.5], 0.01)
-    hair = 1e-9
-    assert certified_decision(scores, scores, [0.5], low - hair, 0.02) == "certified anomalous"
-    assert certified_decision(scores, scores, [0.5], low, 0.02) == "abstain"  # anomalous is above the threshold
-    assert certified_decision(scores, scores, [0.5], high - hair, 0.02) == "abstain"
-    assert certified_decision(scores, scores, [0.5], high, 0.02) == "certified normal"
-
-
-@pytest.mark.parametrize(("x", "verdict"), [(4.0, "certified anomalous"), (-4.0, "certified normal")])
-def test_an_easy_verdict_stops_at_the_first_look_and_reaches_further(x: float, verdict: str) -> None:
-    sampler = Line()
-    settled = certify_sequential(sampler, number(x), 0.05, 0.0, 1000, 0.01, generator())
-    assert settled.verdict == verdict
-    assert settled.n_samples == sampler.drawn == interim_sizes(1000)[0]
-    assert settled.radius >= 0.05
-    further = certify_sequential(sampler, number(x), 0.3, 0.0, 1000, 0.01, generator())
-    assert further.verdict == verdict and further.n_samples > settled.n_samples and further.radius >= 0.3
-
-
-def test_a_hopeless_verdict_is_given_up() -> None:
-    # Half of the images within reach are anomalous.
-    settled = [certify_sequential(Line(), number(0.0), 0.2, 0.0, 2000, 0.01, generator(seed)) for seed in range(20)]
-    assert all((s.verdict, s.radius) == ("abstain", 0) for s in settled)
-    assert np.mean([s.n_samples for s in settled]) < 200
-
-
-def test_what_no_draws_could_settle_draws_none() -> None:
-    sampler = Line()
-    assert certify_sequential(sampler, number(4.0), 0.6, 0.0, 60, 0.01, generator()) == CertifiedPrediction(
-        "abstain", 0, 0.0
-    )
-    assert sampler.drawn == 0
-
-
-def test_a_verdict_that_more_draws_would_bring_is_hardly_ever_given_up() -> None:
-    settled = [certify_sequential(Line(), number(0.25), 0.2, 0.0, 3000, 0.01, generator(seed)) for seed in range(200)]
-    assert np.mean([s.verdict == "certified anomalous" for s in settled]) > 0.9
-
-
-@pytest.mark.parametrize("wanted", [RADIUS_GRID[0], RADIUS_GRID[3]])
-def test_stopping_early_and_reaching_far_keeps_the_failure_at_the_boundary(
-    wanted: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sequential, "RADIUS_GRID", (RADIUS_GRID[0], RADIUS_GRID[3], RADIUS_GRID[4]))
-    # The truth ends just below a radius of the grid, so a claim that includes it is wrong.
-    truth, alpha, runs = RADIUS_GRID[3] * (1 - 1e-9), 0.2, 1000
-    sampler = Line(shape=step, slope=0)
-    for sign in (-1, 1):
-        settled = [
-            certify_sequential(sampler, number(sign * truth), wanted, 0.5, 120, alpha, generator(seed))
-            for seed in range(runs)
-        ]
-        wrong = np.mean([s.radius > truth for s in settled])
-        # One side is all that can fail here, and it has half of alpha.
-        assert 0 < wrong <= alpha / 2 + 3 * math.sqrt(alpha / 2 / runs)
-        opposite = "certified anomalous" if sign < 0 else "certified normal"
-        assert np.mean([s.verdict == opposite for s in settled]) <= 0.01
 
 
 @pytest.mark.parametrize("quantile", [0.3, 0.5, 0.7])
@@ -143,20 +74,6 @@ def test_the_quantile_that_smooths_is_the_one_that_is_bounded_and_judged(quantil
             sampler, numbers([x, 9]), plan_of(radii=(radius,), n_samples=3000, threshold=at), tmp_path / f"{x}"
         )[0]
         assert row.verdicts[index] == row.early[0] == wanted
-
-
-def test_looking_again_and_again_without_sharing_the_failure_would_break_it() -> None:
-    # The same scores at the same boundary: what the sharing is for.
-    alpha, runs, draws = 0.2, 1500, 120
-    rng = np.random.default_rng(0)
-    wrong = 0
-    for _ in range(runs):
-        scores = step(0.1 + 0.2 * rng.normal(size=(1, draws)))
-        wrong += any(
-            certified_decision(scores[:, :look], scores[:, :look], [0.1 / 0.2], 0.5, alpha) != "abstain"
-            for look in interim_sizes(draws)
-        )
-    assert wrong / runs > alpha / 2 + 3 * math.sqrt(alpha / 2 / runs)
 
 
 # --- the runner -----------------------------------------------------------------------------------------------------

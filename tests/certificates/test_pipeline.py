@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from robust_threshold import set_robust_threshold
 from toy_datasets import make_mvtec, write_defect, write_good
-from toy_models import TWO_LOOKS, detector
 from trained_run import Cli
 
 from advrad import metrics
@@ -23,16 +22,11 @@ from advrad.attacks.base import AttackInput
 from advrad.attacks.objectives import make_objective
 from advrad.attacks.registry import ATTACKS
 from advrad.attacks.threat import Threat
-from advrad.certificates.evaluation import CertifyPlan, ImageCertificate
-from advrad.certificates.options import CertifyOptions
 from advrad.certificates.inputs import load_test_images
-from advrad.certificates.pipeline import parse_radii, prepare, run_job
-from advrad.certificates.summary import certified_auroc, summarize
+from advrad.certificates.options import CertifyOptions
+from advrad.certificates.pipeline import prepare, run_job
 from advrad.certificates.two_path import TwoPath
-from advrad.detectors.config import RobustCalibration
-from advrad.detectors.loading import load_detector, load_target
-from advrad.errors import ConfigError
-from advrad.utils.seeding import seed_of
+from advrad.detectors.loading import load_target
 
 #: Detectors of somebody else, in a file of theirs.
 OTHERS = """
@@ -55,30 +49,10 @@ QUICK = ("--radius", "0.02,0.05", "--draws", 64, "--limit", 4)
 
 
 @pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return make_mvtec(tmp_path, good=4, defects={"scratch": 3, "dent": 2})
-
-
-@pytest.fixture
 def others(tmp_path: Path) -> Path:
     path = tmp_path / "others.py"
     path.write_text(OTHERS)
     return path
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    detector(TWO_LOOKS).save_pretrained(folder)
-    return folder
-
-
-def guaranteed(folder: Path, threshold: float) -> None:
-    """Give a saved detector a threshold for certified verdicts."""
-    held = load_detector(folder)
-    promise = RobustCalibration(threshold=threshold, false_alarm_rate=0.1, radius=0.1, n=19, draws=64, confidence=0.999)
-    held.update_config(robust_calibration=promise)
-    held.save_pretrained(folder)
 
 
 def rows_of(folder: Path) -> dict[Path, int]:
@@ -241,7 +215,7 @@ def test_a_larger_image_bears_a_larger_change(cli: Cli, run: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("threshold", [-1e6, 1e6])
 def test_the_threshold_that_holds_under_attack_is_used(cli: Cli, run: Path, data: Path, threshold: float) -> None:
-    guaranteed(run, threshold)
+    set_robust_threshold(run, threshold)
     result = json.loads(cli("certify", run, data, *QUICK, "--json").out)
     assert result["threshold"] == threshold and result["notes"] == []
     assert result["verdicts"]["0.05"]["right"] == result["verdicts"]["0.05"]["wrong"] == 0.5
@@ -343,7 +317,7 @@ def test_a_broken_image_is_named(cli: Cli, run: Path, data: Path) -> None:
 
 def test_no_attack_within_the_radius_leaves_the_bounds(run: Path, data: Path, tmp_path: Path) -> None:
     """PGD at exactly the radius, on every image: bounds, verdicts and AUROC of the smoothed score hold."""
-    guaranteed(run, 0.0)
+    set_robust_threshold(run, 0.0)
     options = CertifyOptions(radius="0.1", n_samples=100, limit=6)
     case = load_target(str(run))
     result = run_job(prepare(case, data, options, tmp_path / "out"))
@@ -406,7 +380,10 @@ def test_the_report_shows_certificates_of_its_product(cli: Cli, run: Path, data:
     assert "Nothing was certified yet" in page.read_text()
     folder = Path(json.loads(cli("certify", run, data, *QUICK, "--json").out)["folder"])
     assert cli("report", run, data, "-o", page).status == 0
-    assert "Nothing was certified yet" not in page.read_text() and "two-path, 64 noise samples, 4 images" in page.read_text()
+    assert (
+        "Nothing was certified yet" not in page.read_text()
+        and "two-path, 64 noise samples, 4 images" in page.read_text()
+    )
     path = folder / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"category": "another"}))
     assert cli("report", run, data, "-o", page).status == 0
@@ -414,177 +391,3 @@ def test_the_report_shows_certificates_of_its_product(cli: Cli, run: Path, data:
     path.write_text("{")
     done = cli("report", run, data, "-o", page)
     assert done.status == 2 and "result.json: is damaged" in last(done)
-
-
-# --- the figures -----------------------------------------------------------------------------------------------------
-
-
-def row(
-    label: int, lower: float | None, upper: float | None, verdict: str, radius: float, draws: int = 16
-) -> ImageCertificate:
-    """A row whose bounds and verdict are the same at every radius."""
-    radii = len(CertifyPlan(radii=(0.1,)).radius_grid)
-    return ImageCertificate(
-        name=f"{label}-{lower}-{upper}",
-        label=label,
-        score=lower or 0.0,
-        lower=(lower,) * radii,
-        upper=(upper,) * radii,
-        verdicts=(verdict,) * radii,
-        early=(verdict,),
-        early_n_samples=(draws,),
-        radius=radius,
-        seconds=0.5,
-    )
-
-
-def test_a_tie_and_a_missing_bound_certify_nothing() -> None:
-    good = [row(0, 0, 1.0, "abstain", 0), row(0, 0, 2.0, "abstain", 0), row(0, 0, None, "abstain", 0)]
-    bad = [row(1, 1.0, 9, "abstain", 0), row(1, 3.0, 9, "abstain", 0), row(1, None, 9, "abstain", 0)]
-    # Of nine pairs only 3 > 1 and 3 > 2.
-    assert certified_auroc((*good, *bad), 0) == pytest.approx(2 / 9)
-    assert certified_auroc(tuple(good), 0) is None
-
-
-def test_shares_draws_and_radii() -> None:
-    plan = CertifyPlan(radii=(0.1,), n_samples=64, threshold=0.0)
-    rows = (
-        row(1, 1, 2, "certified anomalous", 0.4),
-        row(0, 1, 2, "certified anomalous", 0.9),  # certified, and wrong
-        row(0, -2, -1, "certified normal", 0.2),
-        row(1, -1, 1, "abstain", 0.0, draws=64),
-    )
-    found = summarize(rows, plan)
-    assert found.verdicts is not None and found.curve.certified_right is not None
-    shares = found.verdicts[0.1]
-    assert (shares.right, shares.wrong, shares.abstained) == (0.5, 0.25, 0.25)
-    assert shares.certified == shares.early_certified == 0.75
-    assert shares.samples_saved == 1 - (16 + 16 + 16 + 64) / 4 / 64
-    assert found.median_radius == np.median([0.4, 0, 0.2, 0])
-    assert found.seconds == 2.0 and found.clean_auroc is not None
-    assert len(found.curve.certified_right) == len(found.curve.radii)
-
-
-def test_radii_as_they_are_typed() -> None:
-    assert parse_radii("0.2, 0.1,0.2") == (0.2, 0.1)
-    with pytest.raises(ConfigError, match="'' is not a number"):
-        parse_radii("0.1,")
-
-
-# --- predict ---------------------------------------------------------------------------------------------------------
-
-
-def judged(done: Any) -> list[dict[str, Any]]:
-    assert done.status == 0, done.err
-    return [json.loads(line) for line in done.out.splitlines()]
-
-
-def test_predict_certifies_each_image_and_repeats_itself(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
-    options, images = ("--certify", "--radius", 0.1, "--draws", 60, "--seed", 3), data / "test" / "scratch"
-    done = cli("predict", run, images, *options)
-    rows = judged(done)
-    plain = judged(cli("predict", run, images))
-    extra = {"certified", "certified_radius", "certified_threshold", "confidence", "draws", "seed"}
-    for certified, bare in zip(rows, plain, strict=True):
-        assert set(certified) - set(bare) == extra
-        assert {name: certified[name] for name in bare} == bare, "the plain verdict stays as it is"
-        assert certified["certified"] in ("certified anomalous", "certified normal", "abstain")
-        assert (certified["certified_radius"] >= 0.1) == (certified["certified"] != "abstain")
-        assert certified["confidence"] == 0.999 and 16 <= certified["draws"] <= 60
-        assert certified["certified_threshold"] == certified["threshold"] and certified["seed"] == 3
-    (warning,) = done.err.splitlines()
-    assert "promises no false-alarm rate for certified verdicts" in warning and "advrad calibrate" in warning
-    # Whatever else is judged, and wherever it lies.
-    moved = tmp_path / "elsewhere" / Path(rows[2]["path"]).name
-    moved.parent.mkdir()
-    shutil.copy(rows[2]["path"], moved)
-    (again,) = judged(cli("predict", run, moved, *options))
-    assert {name: again[name] for name in extra} == {name: rows[2][name] for name in extra}
-
-
-def test_nobody_can_foretell_the_noise_of_a_certified_verdict(cli: Cli, run: Path, data: Path) -> None:
-    picture = data / "test" / "good" / "000.png"
-    seeds = {judged(cli("predict", run, picture, "--certify", "--draws", 60))[0]["seed"] for _ in range(2)}
-    assert len(seeds) == 2
-
-
-@pytest.mark.parametrize(
-    ("threshold", "verdict"), [(-1e6, "certified anomalous"), (1e6, "certified normal"), (None, "abstain")]
-)
-def test_predict_takes_the_threshold_that_holds_under_attack(
-    cli: Cli, run: Path, data: Path, threshold: float | None, verdict: str
-) -> None:
-    picture = data / "test" / "good" / "000.png"
-    if threshold is None:  # the score itself, on the noise that it is certified on: nothing can be told
-        held = load_detector(run)
-        image = load_test_images(load_target(str(run)).detector, data, CertifyOptions()).load(0)
-        drawn = TwoPath(held).sample(image, (0.0,), 500, torch.Generator().manual_seed(seed_of("other")))[0]
-        threshold = float(np.median(drawn[:, 0], axis=1).mean())
-    guaranteed(run, threshold)
-    done = cli("predict", run, picture, "--certify", "--radius", 0.1)
-    (found,) = judged(done)
-    assert (found["certified"], found["certified_threshold"], done.err) == (verdict, threshold, "")
-    assert found["verdict"] in ("good", "defective")
-    low = cli("predict", run, picture, "--certify", "--radius", 0.1, "--confidence", 0.9)
-    assert "confidence 0.9: the false-alarm rate of certified verdicts is promised for 0.999 or more" in low.err
-
-
-def test_predict_states_the_radius_at_the_size_of_the_file(cli: Cli, run: Path, tmp_path: Path) -> None:
-    guaranteed(run, 1e6)
-    small, large = write_good(tmp_path / "small.png", 32, 1), write_good(tmp_path / "large.png", 128, 1)
-    options = ("--certify", "--radius", 0.1, "--draws", 60)
-    (near,), (far,) = (judged(cli("predict", run, path, *options)) for path in (small, large))
-    assert far["draws"] <= near["draws"] and far["certified_radius"] > 0
-    done = cli("predict", run, small, "--certify", "--radius", 0.3, "--draws", 60)
-    assert done.status == 2 and "--radius 0.3: cannot be certified with 60 noise samples" in last(done)
-    assert judged(cli("predict", run, large, "--certify", "--radius", 0.3, "--draws", 60))
-
-
-def test_as_many_draws_as_predict_names_are_enough(cli: Cli, run: Path, tmp_path: Path) -> None:
-    guaranteed(run, 1e6)
-    picture = write_good(tmp_path / "part.png", 32, 1)
-    options = ("predict", run, picture, "--certify", "--radius", 0.35, "-o", tmp_path / "out")
-    done = cli(*options, "--draws", 20)
-    needed = int(last(done).partition("(draws ")[2].split(")")[0])
-    assert done.status == 2 and done.out == "" and not list((tmp_path / "out").iterdir())
-    assert cli(*options, "--draws", needed - 1).status == 2
-    assert judged(cli(*options, "--draws", needed))[0]["certified"] == "certified normal"
-
-
-def test_predict_on_a_terminal_says_how_far(cli: Cli, run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    guaranteed(run, 1e6)
-    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
-    done = cli("predict", run, data / "test" / "good" / "000.png", "--certify", "--radius", 0.1)
-    assert "certified normal" in done.out and "radius    0.1" in done.out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("--radius", "0.1"), "--radius: can only be used with certification; add --certify"),
-        (("--draws", "50"), "--draws: can only be used with certification; add --certify"),
-        (("--confidence", "0.9"), "--confidence: can only be used with certification; add --certify"),
-        (("--certify", "--radius", "-1"), "--radius -1: must be 0 or more"),
-        (("--certify", "--radius", "nan"), "radius"),
-        (("--certify", "--radius", "some"), "--radius"),
-        (("--certify", "--draws", "1"), "--draws 1: must be at least 2"),
-        (("--certify", "--confidence", "1"), "--confidence 1: must be above 0 and below 1"),
-        (("--certify", "--confidence", "0"), "--confidence 0: must be above 0 and below 1"),
-        (("--certify", "--radius", "9"), "no number of noise samples can certify"),
-    ],
-)
-def test_predict_options_that_make_no_sense(
-    arguments: tuple[str, ...], words: str, cli: Cli, run: Path, data: Path
-) -> None:
-    done = cli("predict", run, data / "test" / "good" / "000.png", *arguments)
-    assert done.status == 2 and words in last(done), done.err
-    assert done.out == ""
-
-
-def test_a_broken_image_costs_no_certificate_of_another(cli: Cli, run: Path, tmp_path: Path) -> None:
-    guaranteed(run, 1e6)
-    for name in "ac":
-        write_good(tmp_path / "in" / f"{name}.png", 32, 1)
-    (tmp_path / "in" / "b.png").write_text("no image")
-    rows = judged(cli("predict", run, tmp_path / "in", "--certify", "--radius", 0.1, "--skip-bad"))
-    assert ["certified" in row for row in rows] == [True, False, True]

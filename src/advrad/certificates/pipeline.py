@@ -99,6 +99,8 @@ def certify(
         >>> result.certified_auroc
         {0.1: 1.0}
     """
+    if radii is not None and not radii:
+        raise ConfigError("give at least one radius, or None for the default", option="radii")
     values = {
         "radius": None if radii is None else ",".join(map(repr, map(float, radii))),
         "n_samples": n_samples,

@@ -1,0 +1,145 @@
+"""The certificates of single predictions: ``advrad predict --certify``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from robust_threshold import set_robust_threshold
+from toy_datasets import write_good
+from trained_run import Cli
+
+from advrad.certificates.inputs import load_test_images
+from advrad.certificates.options import CertifyOptions
+from advrad.certificates.two_path import TwoPath
+from advrad.detectors.loading import load_detector, load_target
+from advrad.utils.seeding import seed_of
+
+
+def last(done: Any) -> str:
+    """The last line on standard error, which must be an error; before it there may be warnings and progress."""
+    line = str(done.err.splitlines()[-1])
+    assert line.startswith("advrad: error: "), done.err
+    return line
+
+
+def judged(done: Any) -> list[dict[str, Any]]:
+    assert done.status == 0, done.err
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+def test_predict_certifies_each_image_and_repeats_itself(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
+    options, images = ("--certify", "--radius", 0.1, "--draws", 60, "--seed", 3), data / "test" / "scratch"
+    done = cli("predict", run, images, *options)
+    rows = judged(done)
+    plain = judged(cli("predict", run, images))
+    extra = {"certified", "certified_radius", "certified_threshold", "confidence", "draws", "seed"}
+    for certified, bare in zip(rows, plain, strict=True):
+        assert set(certified) - set(bare) == extra
+        assert {name: certified[name] for name in bare} == bare, "the plain verdict stays as it is"
+        assert certified["certified"] in ("certified anomalous", "certified normal", "abstain")
+        assert (certified["certified_radius"] >= 0.1) == (certified["certified"] != "abstain")
+        assert certified["confidence"] == 0.999 and 16 <= certified["draws"] <= 60
+        assert certified["certified_threshold"] == certified["threshold"] and certified["seed"] == 3
+    (warning,) = done.err.splitlines()
+    assert "promises no false-alarm rate for certified verdicts" in warning and "advrad calibrate" in warning
+    # Whatever else is judged, and wherever it lies.
+    moved = tmp_path / "elsewhere" / Path(rows[2]["path"]).name
+    moved.parent.mkdir()
+    shutil.copy(rows[2]["path"], moved)
+    (again,) = judged(cli("predict", run, moved, *options))
+    assert {name: again[name] for name in extra} == {name: rows[2][name] for name in extra}
+
+
+def test_nobody_can_foretell_the_noise_of_a_certified_verdict(cli: Cli, run: Path, data: Path) -> None:
+    picture = data / "test" / "good" / "000.png"
+    seeds = {judged(cli("predict", run, picture, "--certify", "--draws", 60))[0]["seed"] for _ in range(2)}
+    assert len(seeds) == 2
+
+
+@pytest.mark.parametrize(
+    ("threshold", "verdict"), [(-1e6, "certified anomalous"), (1e6, "certified normal"), (None, "abstain")]
+)
+def test_predict_takes_the_threshold_that_holds_under_attack(
+    cli: Cli, run: Path, data: Path, threshold: float | None, verdict: str
+) -> None:
+    picture = data / "test" / "good" / "000.png"
+    if threshold is None:  # the score itself, on the noise that it is certified on: nothing can be told
+        held = load_detector(run)
+        image = load_test_images(load_target(str(run)).detector, data, CertifyOptions()).load(0)
+        drawn = TwoPath(held).sample(image, (0.0,), 500, torch.Generator().manual_seed(seed_of("other")))[0]
+        threshold = float(np.median(drawn[:, 0], axis=1).mean())
+    set_robust_threshold(run, threshold)
+    done = cli("predict", run, picture, "--certify", "--radius", 0.1)
+    (found,) = judged(done)
+    assert (found["certified"], found["certified_threshold"], done.err) == (verdict, threshold, "")
+    assert found["verdict"] in ("good", "defective")
+    low = cli("predict", run, picture, "--certify", "--radius", 0.1, "--confidence", 0.9)
+    assert "confidence 0.9: the false-alarm rate of certified verdicts is promised for 0.999 or more" in low.err
+
+
+def test_predict_states_the_radius_at_the_size_of_the_file(cli: Cli, run: Path, tmp_path: Path) -> None:
+    set_robust_threshold(run, 1e6)
+    small, large = write_good(tmp_path / "small.png", 32, 1), write_good(tmp_path / "large.png", 128, 1)
+    options = ("--certify", "--radius", 0.1, "--draws", 60)
+    (near,), (far,) = (judged(cli("predict", run, path, *options)) for path in (small, large))
+    assert far["draws"] <= near["draws"] and far["certified_radius"] > 0
+    done = cli("predict", run, small, "--certify", "--radius", 0.3, "--draws", 60)
+    assert done.status == 2 and "--radius 0.3: cannot be certified with 60 noise samples" in last(done)
+    assert judged(cli("predict", run, large, "--certify", "--radius", 0.3, "--draws", 60))
+
+
+def test_as_many_draws_as_predict_names_are_enough(cli: Cli, run: Path, tmp_path: Path) -> None:
+    set_robust_threshold(run, 1e6)
+    picture = write_good(tmp_path / "part.png", 32, 1)
+    options = ("predict", run, picture, "--certify", "--radius", 0.35, "-o", tmp_path / "out")
+    done = cli(*options, "--draws", 20)
+    needed = int(last(done).partition("(draws ")[2].split(")")[0])
+    assert done.status == 2 and done.out == "" and not list((tmp_path / "out").iterdir())
+    assert cli(*options, "--draws", needed - 1).status == 2
+    assert judged(cli(*options, "--draws", needed))[0]["certified"] == "certified normal"
+
+
+def test_predict_on_a_terminal_says_how_far(cli: Cli, run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_robust_threshold(run, 1e6)
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
+    done = cli("predict", run, data / "test" / "good" / "000.png", "--certify", "--radius", 0.1)
+    assert "certified normal" in done.out and "radius    0.1" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--radius", "0.1"), "--radius: can only be used with certification; add --certify"),
+        (("--draws", "50"), "--draws: can only be used with certification; add --certify"),
+        (("--confidence", "0.9"), "--confidence: can only be used with certification; add --certify"),
+        (("--certify", "--radius", "-1"), "--radius -1: must be 0 or more"),
+        (("--certify", "--radius", "nan"), "radius"),
+        (("--certify", "--radius", "some"), "--radius"),
+        (("--certify", "--draws", "1"), "--draws 1: must be at least 2"),
+        (("--certify", "--confidence", "1"), "--confidence 1: must be above 0 and below 1"),
+        (("--certify", "--confidence", "0"), "--confidence 0: must be above 0 and below 1"),
+        (("--certify", "--radius", "9"), "no number of noise samples can certify"),
+    ],
+)
+def test_predict_options_that_make_no_sense(
+    arguments: tuple[str, ...], words: str, cli: Cli, run: Path, data: Path
+) -> None:
+    done = cli("predict", run, data / "test" / "good" / "000.png", *arguments)
+    assert done.status == 2 and words in last(done), done.err
+    assert done.out == ""
+
+
+def test_a_broken_image_costs_no_certificate_of_another(cli: Cli, run: Path, tmp_path: Path) -> None:
+    set_robust_threshold(run, 1e6)
+    for name in "ac":
+        write_good(tmp_path / "in" / f"{name}.png", 32, 1)
+    (tmp_path / "in" / "b.png").write_text("no image")
+    rows = judged(cli("predict", run, tmp_path / "in", "--certify", "--radius", 0.1, "--skip-bad"))
+    assert ["certified" in row for row in rows] == [True, False, True]

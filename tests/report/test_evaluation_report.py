@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from html_page import Page, svg_source
 
+from advrad.certificates.results import CertificationResult
 from advrad.errors import DataError, OutputError
 from advrad.report.evaluation_report import Candidate, GalleryItem, ReportContent, pick_gallery, write_report
+from advrad.report.stored_results import AttackSummary, CurveSummary, read_results
 
 
 def item(name: str = "scratch/004.png", label: int = 1, size: int = 48, **changes: Any) -> GalleryItem:
@@ -89,18 +91,18 @@ def test_full_report(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-ATTACK = {
+ATTACK = AttackSummary.parse({
     "attack": "suite", "budget": "quick", "norm": "linf", "eps": 2 / 255, "noise": "unknown", "n_good": 5,
     "n_defect": 7, "clean_auroc": 0.987, "robust_auroc": 0.654, "robust_tpr": 0.432, "robust_fpr": None,
-    "flags": [{"name": "black box wins", "words": "gradients mislead"}],
-}  # fmt: skip
-CURVE = {
+    "flags": [{"name": "black box wins", "words": "gradients mislead"}], "of a later version": 1,
+})  # fmt: skip
+CURVE = CurveSummary.parse({
     "over": "eps", "attack": "pgd", "norm": "linf", "clean_auroc": 0.98,
     "points": [
         {"value": 0.0, "robust_auroc": 0.98, "robust_auroc_ci": [0.9, 1.0]},
         {"value": 2 / 255, "robust_auroc": 0.61, "robust_auroc_ci": [0.5, 0.7]},
     ],
-}  # fmt: skip
+})  # fmt: skip
 
 
 def test_attacks_and_curves_are_shown_with_their_flags(tmp_path: Path) -> None:
@@ -111,11 +113,17 @@ def test_attacks_and_curves_are_shown_with_their_flags(tmp_path: Path) -> None:
     assert "No attack was run yet" in render(tmp_path / "b.html", content()).text
 
 
-CERTIFICATE = {
+CERTIFICATE: dict[str, Any] = {
+    "confidence": 0.999, "seed": 0, "threshold": 1.0, "seconds": 2.0, "quantile": 0.5, "rounding_l2": 0.5,
+    "category": "bottle", "folder": None, "versions": {},
     "method": "two-path", "sigma": None, "draws": 200, "n_good": 5, "n_defect": 7, "size": [256, 256],
     "clean_auroc": 0.987, "certified_auroc": {"0.1": 0.876, "0.2": 0.543}, "median_radius": 0.1921, "attacked": [],
     "verdicts": {
-        name: {"right": 0.321, "wrong": 0.012, "abstained": 0.667, "draws_saved": 0.75} for name in ("0.1", "0.2")
+        name: {
+            "right": 0.321, "wrong": 0.012, "abstained": 0.667, "certified": 0.333, "early_certified": 0.3,
+            "draws_saved": 0.75,
+        }
+        for name in ("0.1", "0.2")
     },
     "curve": {"radii": [0.0, 0.1, 0.2], "certified_auroc": [0.9, 0.876, 0.543], "certified_right": [0.5, 0.4, 0.3]},
     "meaning": ["All 12 images hold together.", "Mind the scale."], "notes": ["the threshold promises nothing"],
@@ -126,7 +134,7 @@ CERTIFICATE = {
 def test_certificates_are_shown_with_their_meaning(tmp_path: Path) -> None:
     others = {"method": "percentile", "sigma": 0.25, "size": "own", "notes": [], "warnings": []}
     bare = {name: value for name, value in CERTIFICATE.items() if name not in ("verdicts", "median_radius")} | others
-    page = render(tmp_path / "a.html", content(certificates=(CERTIFICATE, bare)))
+    page = render(tmp_path / "a.html", content(certificates=tuple(map(CertificationResult.parse, (CERTIFICATE, bare)))))
     for words in (
         "two-path, 200 noise samples, 12 images of 256 px", "smoothed score 0.987", "median certified radius 0.1921",
         "0.876", "0.543", "32.1 %", "1.2 %", "66.7 %", "75 %", "All 12 images hold together. Mind the scale.",
@@ -138,6 +146,17 @@ def test_certificates_are_shown_with_their_meaning(tmp_path: Path) -> None:
     identifiers = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(identifiers) == len(set(identifiers))
     assert "Nothing was certified yet" in render(tmp_path / "b.html", content()).text
+
+
+def test_stored_results_are_read_by_product(tmp_path: Path) -> None:
+    for name, category in (("a", "bottle"), ("b", "nut")):
+        (tmp_path / name).mkdir()
+        CertificationResult.parse(CERTIFICATE | {"category": category}).save(tmp_path / name)
+    [found] = read_results(tmp_path, "*/result.json", "bottle", CertificationResult)
+    assert found.to_dict() == CertificationResult.parse(CERTIFICATE).to_dict()
+    (tmp_path / "a" / "result.json").write_text('{"category": "bottle"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a/result\.json: is damaged .*delete it"):
+        read_results(tmp_path, "*/result.json", "bottle", CertificationResult)
 
 
 def test_self_contained(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from html_page import Page, svg_source
 
+from advrad.certificates.results import CertificationResult
 from advrad.report.plots import (
     certificate_plot,
     curve_plot,
@@ -19,12 +20,16 @@ from advrad.report.plots import (
     loss_plot,
     roc_plot,
 )
+from advrad.report.stored_results import CurveSummary
 
 LABELS = np.repeat([False, True], [12, 20])
 SCORES = np.exp(np.random.default_rng(0).normal(2 * LABELS))
 
 
 CERTIFICATES: dict[str, Any] = {
+    "draws": 200, "confidence": 0.999, "seed": 0, "threshold": 1.0, "n_good": 1, "n_defect": 1, "clean_auroc": 1.0,
+    "seconds": 2.0, "method": "two-path", "sigma": None, "quantile": 0.5, "size": [64, 64], "rounding_l2": 0.1,
+    "category": "nut", "folder": None, "versions": {},
     "curve": {
         "radii": [0.0, 0.1, 0.2, 0.5],
         "certified_auroc": [1.0, 0.9, 0.4, 0.0],
@@ -36,7 +41,7 @@ CERTIFICATES: dict[str, Any] = {
         {"attack": "pgd", "eps": 0.1, "robust_auroc": 0.95, "same_pictures": True},
         {"attack": "apgd", "eps": 0.3, "robust_auroc": 0.8, "same_pictures": False},
     ],
-}
+}  # fmt: skip
 
 CURVE: dict[str, Any] = {
     "over": "eps", "attack": "pgd", "norm": "linf", "clean_auroc": 0.98,
@@ -65,8 +70,8 @@ def all_plots() -> dict[str, str]:
         "roc": roc_plot(LABELS, SCORES, 3.0),
         "histogram": histogram_plot(LABELS, SCORES, 3.0),
         "loss": loss_plot(steps, 2 / (1 + steps)),
-        "certificates": certificate_plot(CERTIFICATES),
-        "curve": curve_plot(CURVE),
+        "certificates": certificate_plot(CertificationResult.parse(CERTIFICATES)),
+        "curve": curve_plot(CurveSummary.parse(CURVE)),
     }
 
 
@@ -88,7 +93,10 @@ def test_plots_are_repeatable() -> None:
 
 def test_the_description_of_a_plot_is_escaped() -> None:
     hostile = '"><script>alert(1)</script>'
-    assert alt(curve_plot(CURVE | {"attack": hostile})) == f"AUROC under {hostile} over eps, from 0.980 to 0.610"
+    assert (
+        alt(curve_plot(CurveSummary.parse(CURVE | {"attack": hostile})))
+        == f"AUROC under {hostile} over eps, from 0.980 to 0.610"
+    )
 
 
 def test_the_label_tells_what_the_curve_shows() -> None:
@@ -118,7 +126,7 @@ def test_odd_scores(scores: np.ndarray, threshold: float | None) -> None:
 
 
 def test_certificates_are_drawn_with_the_attacks_beside_them(tmp_path: Path) -> None:
-    markup = certificate_plot(CERTIFICATES)
+    markup = certificate_plot(CertificationResult.parse(CERTIFICATES))
     drawing = svg_source(image(markup))
     assert alt(markup) == "Certified AUROC over the l2 radius: 0.900 at 0.1, 0.400 at 0.2"
     for words in (
@@ -128,23 +136,30 @@ def test_certificates_are_drawn_with_the_attacks_beside_them(tmp_path: Path) -> 
         "left by attacks on other images",
     ):
         assert words in drawing, words
-    draw_certificates(tmp_path / "c.png", CERTIFICATES)
+    draw_certificates(tmp_path / "c.png", CertificationResult.parse(CERTIFICATES))
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_nothing_certified_and_no_verdicts_can_be_drawn(tmp_path: Path) -> None:
     curve = {"radii": [0.0, 0.1], "certified_auroc": [0.0, 0.0]}
-    bare = {"curve": curve, "certified_auroc": {"0": 0.0}, "attacked": []}
+    bare = CertificationResult.parse(CERTIFICATES | {"curve": curve, "certified_auroc": {"0": 0.0}, "attacked": []})
     drawing = svg_source(image(certificate_plot(bare)))
     assert "verdicts" not in drawing and "attacks" not in drawing
     draw_certificates(tmp_path / "c.png", bare)
 
 
 def test_a_curve_is_drawn_as_a_file_too(tmp_path: Path) -> None:
-    assert alt(curve_plot(CURVE)) == "AUROC under pgd over eps, from 0.980 to 0.610"
-    assert "levels of 255" in svg_source(image(curve_plot(CURVE)))
-    draw_curve(tmp_path / "c.png", CURVE)
+    assert alt(curve_plot(CurveSummary.parse(CURVE))) == "AUROC under pgd over eps, from 0.980 to 0.610"
+    assert "levels of 255" in svg_source(image(curve_plot(CurveSummary.parse(CURVE))))
+    draw_curve(tmp_path / "c.png", StoredCurve())  # type: ignore[arg-type]
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+class StoredCurve:
+    """A result of a curve, as far as a plot asks for it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return CURVE | {"category": "nut", "noise": "unknown", "eps": "2/255"}
 
 
 def test_one_class_alone_has_a_histogram() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from advrad.certificates.results import CertificationResult
 from advrad.data.images import read_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import to_tensor
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.model_card import promise
 from advrad.detectors.score_config import describe
-from advrad.errors import DataError
 from advrad.inference.evaluation import EvaluationResult
 from advrad.inference.heatmaps import draw_heat_map
 from advrad.report.evaluation_report import Candidate, GalleryItem, ReportContent, pick_gallery
+from advrad.report.stored_results import AttackSummary, CurveSummary, R, read_results
 from advrad.training.log import read_log
 
 _SHOWN_CANDIDATES = 20
@@ -51,6 +51,9 @@ def report_content(
     shown = tried[:_SHOWN_CANDIDATES]
     shown += [candidate for candidate in tried[_SHOWN_CANDIDATES:] if candidate.name == selected]
 
+    def stored(pattern: str, kind: type[R]) -> tuple[R, ...]:
+        return read_results(run_folder, pattern, evaluation.category, kind) if run_folder else ()
+
     def items(indices: Iterable[int]) -> tuple[GalleryItem, ...]:
         return tuple(_item(evaluation, detector, index, max_pixels) for index in indices)
 
@@ -74,31 +77,14 @@ def report_content(
         selected=selected if any(candidate.name == selected for candidate in shown) else None,
         candidate_metric="AUROC of held-out normal images against synthetic defects",
         selection_reason=config.training.reason,
-        attacks=_results(run_folder, "attacks/*/result.json", evaluation.category),
-        curves=_results(run_folder, "attacks/curve-*.json", evaluation.category),
-        certificates=_results(run_folder, "certificates/*/result.json", evaluation.category),
+        attacks=stored("attacks/*/result.json", AttackSummary),
+        curves=stored("attacks/curve-*.json", CurveSummary),
+        certificates=stored("certificates/*/result.json", CertificationResult),
         configuration=config.model_dump(
             mode="json", include={"denoiser", "size_px", "score", "noise_seed", "precision"}
         ),
         provenance=_provenance(detector),
     )
-
-
-def _results(run_folder: Path | None, pattern: str, category: str) -> tuple[dict[str, Any], ...]:
-    """Read the stored results of attacks or certifications of this product.
-
-    Raises:
-        DataError: A result is damaged.
-    """
-    found = []
-    for path in sorted(run_folder.glob(pattern)) if run_folder else ():
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            if result["category"] == category:
-                found.append(result)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: is damaged ({error}); delete it or run its command again") from None
-    return tuple(found)
 
 
 def _item(evaluation: EvaluationResult, detector: AdvRAD, index: int, max_pixels: int) -> GalleryItem:

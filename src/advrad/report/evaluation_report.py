@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from advrad.certificates.results import CertificationResult
 from advrad.data.png import to_levels
 from advrad.errors import DataError
 from advrad.inference import heatmaps as overlay
 from advrad.inference.evaluation import figures_by_defect
 from advrad.report.plots import certificate_plot, curve_plot, histogram_plot, loss_plot, roc_plot
 from advrad.report.rendering import page
+from advrad.report.stored_results import AttackSummary, CurveSummary
 from advrad.utils.files import atomic_path
 from advrad.utils.formatting import flat
 
@@ -119,9 +121,9 @@ class ReportContent:
     selected: str | None = None
     candidate_metric: str = "AUROC"
     selection_reason: str = ""
-    attacks: Sequence[Mapping[str, Any]] = ()
-    curves: Sequence[Mapping[str, Any]] = ()
-    certificates: Sequence[Mapping[str, Any]] = ()
+    attacks: tuple[AttackSummary, ...] = ()
+    curves: tuple[CurveSummary, ...] = ()
+    certificates: tuple[CertificationResult, ...] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 

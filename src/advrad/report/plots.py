@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advrad import metrics
+from advrad.report.stored_results import CurveSummary
 from advrad.utils.files import atomic_path
 from advrad.utils.formatting import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from advrad.attacks.results import CurveResult
+    from advrad.certificates.results import CertificationResult
 
 Array = NDArray[Any]
 
@@ -144,71 +147,70 @@ def loss_plot(steps: Array, losses: Array) -> str:
     return svg_image(figure, f"Training loss from {first} to {last} over {int(steps[-1])} steps")
 
 
-def curve_plot(result: Mapping[str, Any]) -> str:
+def curve_plot(curve: CurveSummary) -> str:
     """Plot the robust AUROC over one parameter of the attack, as an image for a page.
 
     Args:
-        result: Result of :func:`advrad.attacks.pipeline.curve`.
+        curve: Curve to plot.
 
     Returns:
         Markup of one ``img`` element.
     """
-    areas = [number(point["robust_auroc"], ".3f") for point in result["points"]]
-    label = f"AUROC under {result['attack']} over {result['over']}, from {areas[0]} to {areas[-1]}"
-    return svg_image(_curve_figure(result), label)
+    first, last = (number(point.robust_auroc, ".3f") for point in (curve.points[0], curve.points[-1]))
+    return svg_image(_curve_figure(curve), f"AUROC under {curve.attack} over {curve.over}, from {first} to {last}")
 
 
-def draw_curve(path: Path, result: Mapping[str, Any]) -> None:
-    """Save the plot of :func:`curve_plot` as a PNG file.
+def draw_curve(path: Path, result: CurveResult) -> None:
+    """Save the plot of a curve as a PNG file.
 
     Args:
         path: PNG file to write.
-        result: Result of :func:`advrad.attacks.pipeline.curve`.
+        result: Curve to plot.
 
     Raises:
         OutputError: The file cannot be written.
     """
-    save_png(path, _curve_figure(result))
+    save_png(path, _curve_figure(CurveSummary.of(result)))
 
 
-def _curve_figure(result: Mapping[str, Any]) -> Figure:
+def _curve_figure(curve: CurveSummary) -> Figure:
     from matplotlib.figure import Figure
 
-    points = sorted(result["points"], key=lambda point: point["value"])
-    units = 255.0 if result["over"] == "eps" and result["norm"] == "linf" else 1.0
-    x = np.array([point["value"] for point in points]) * units
-    y = np.array([point["robust_auroc"] for point in points])
-    low, high = np.array([point["robust_auroc_ci"] for point in points]).T
+    points = sorted(curve.points, key=lambda point: point.value)
+    units = 255.0 if curve.over == "eps" and curve.norm == "linf" else 1.0
+    x = np.array([point.value for point in points]) * units
+    low, high = np.array([point.robust_auroc_ci for point in points]).T
     figure = Figure(figsize=(6.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    axes.axhline(result["clean_auroc"], color=MUTED, linewidth=1, linestyle=(0, (3, 3)), label="clean")
+    axes.axhline(curve.clean_auroc, color=MUTED, linewidth=1, linestyle=(0, (3, 3)), label="clean")
     axes.fill_between(x, low, high, color=ANOMALOUS_COLOUR, alpha=0.15, linewidth=0)
-    axes.plot(x, y, "o-", color=ANOMALOUS_COLOUR, linewidth=2, markersize=5, label=f"under {result['attack']}")
-    names = {"eps": f"eps ({result['norm']}" + (", levels of 255)" if units > 1 else ")")}
-    axes.set(xlabel=names.get(result["over"], result["over"]), ylabel="Image AUROC", ylim=(-0.02, 1.02))
+    areas = [point.robust_auroc for point in points]
+    axes.plot(x, areas, "o-", color=ANOMALOUS_COLOUR, linewidth=2, markersize=5, label=f"under {curve.attack}")
+    names = {"eps": f"eps ({curve.norm}" + (", levels of 255)" if units > 1 else ")")}
+    axes.set(xlabel=names.get(curve.over, curve.over), ylabel="Image AUROC", ylim=(-0.02, 1.02))
     axes.legend(frameon=False)
     return figure
 
 
-def certificate_plot(result: Mapping[str, Any]) -> str:
+def certificate_plot(result: CertificationResult) -> str:
     """Plot the certified AUROC and the certified verdicts over the radius, as an image for a page.
 
     Args:
-        result: Result of :func:`advrad.certificates.pipeline.certify`.
+        result: Certification to plot.
 
     Returns:
         Markup of one ``img`` element.
     """
-    areas = [f"{number(area, '.3f')} at {radius}" for radius, area in result["certified_auroc"].items()]
+    areas = [f"{number(area, '.3f')} at {radius:g}" for radius, area in result.certified_auroc.items()]
     return svg_image(_certificate_figure(result), f"Certified AUROC over the l2 radius: {', '.join(areas)}")
 
 
-def draw_certificates(path: Path, result: Mapping[str, Any]) -> None:
-    """Save the plot of :func:`certificate_plot` as a PNG file.
+def draw_certificates(path: Path, result: CertificationResult) -> None:
+    """Save the plot of a certification as a PNG file.
 
     Args:
         path: PNG file to write.
-        result: Result of :func:`advrad.certificates.pipeline.certify`.
+        result: Certification to plot.
 
     Raises:
         OutputError: The file cannot be written.
@@ -216,31 +218,30 @@ def draw_certificates(path: Path, result: Mapping[str, Any]) -> None:
     save_png(path, _certificate_figure(result))
 
 
-def _certificate_figure(result: Mapping[str, Any]) -> Figure:
+def _certificate_figure(result: CertificationResult) -> Figure:
     from matplotlib.figure import Figure
 
-    curve = result["curve"]
-    shown = {"certified_auroc": ("certified AUROC", "-"), "certified_right": ("verdicts certified right", "--")}
-    curves = {name: np.array(curve[name], dtype=np.float64) for name in shown if name in curve}
-    radii = np.array(curve["radii"])
+    radii = np.array(result.curve.radii)
+    # Label, style, and value for each radius.
+    curves = [("certified AUROC", "-", np.array(result.curve.certified_auroc, dtype=np.float64))]
+    if result.curve.certified_right is not None:
+        curves.append(("verdicts certified right", "--", np.array(result.curve.certified_right)))
     # The axis ends where every curve is zero, but covers all requested radii and all attacks.
-    last_nonzero = [radii[np.append(0, np.flatnonzero(values))[-1]] for values in curves.values()]
-    requested = [float(radius) for radius in result["certified_auroc"]]
-    attacked = [point["eps"] for point in result["attacked"]]
+    last_nonzero = [radii[np.append(0, np.flatnonzero(values))[-1]] for _, _, values in curves]
+    attacked = [point.eps for point in result.attacked]
     figure = Figure(figsize=(6.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
-    for name, values in curves.items():
-        label, style = shown[name]
+    for label, style, values in curves:
         # Between two radii, the value certified for the larger one holds.
         axes.plot(radii, values, style, color=NORMAL_COLOUR, linewidth=2, drawstyle="steps-pre", label=label)
     for same, fill in ((True, ANOMALOUS_COLOUR), (False, "none")):
-        points = [point for point in result["attacked"] if point["same_pictures"] is same]
+        points = [(point.eps, point.robust_auroc) for point in result.attacked if point.same_images is same]
         if points:
-            x, y = zip(*((point["eps"], point["robust_auroc"]) for point in points), strict=True)
+            x, y = zip(*points, strict=True)
             label = "left by attacks" + ("" if same else " on other images")
             axes.scatter(x, y, s=36, facecolors=fill, edgecolors=ANOMALOUS_COLOUR, zorder=3, label=label)
     axes.set(xlabel="l2 radius", ylabel="AUROC, share of images", ylim=(-0.02, 1.02))
-    axes.set_xlim(0, 1.1 * max(last_nonzero + requested + attacked) or 1)
+    axes.set_xlim(0, 1.1 * max([*last_nonzero, *result.radii, *attacked]) or 1)
     axes.legend(frameon=False)
     return figure
 

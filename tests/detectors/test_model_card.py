@@ -92,7 +92,7 @@ def test_tells_threshold_promise_and_training() -> None:
 def test_says_what_it_does_not_promise() -> None:
     text = render(config())
     assert "## What it does not promise" in text
-    assert "Nothing is promised of defects" in text
+    assert "The share of defects found is measured, not guaranteed" in text
 
 
 def test_names_no_folder_of_the_training_machine() -> None:

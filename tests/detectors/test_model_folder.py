@@ -40,7 +40,7 @@ def refused(folder: Path) -> str:
     message = str(caught.value)
     assert "\n" not in message and len(message) < 500
     assert str(folder) in message
-    assert ";" in message, "the message must end in a mend"
+    assert ";" in message, "the message must end with a fix"
     return message
 
 
@@ -89,7 +89,7 @@ def test_an_unfinished_run_says_resume(tmp_path: Path) -> None:
     (tmp_path / "training").mkdir()
     assert "name a folder" in refused(tmp_path)
     (tmp_path / "training" / "plan.json").write_text("{}")
-    assert "--resume" in refused(tmp_path)
+    assert "resume its training" in refused(tmp_path)
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -19,7 +19,7 @@ from advrad.denoisers.factory import build_denoiser
 from advrad.denoisers.sampling import GradientPath, Noise
 from advrad.detectors.config import Calibration, DetectorConfig
 from advrad.detectors.conformal import conformal_threshold
-from advrad.detectors.model_folder import CONFIG_NAME, download, load_folder, save_folder
+from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, download, load_folder, save_folder
 from advrad.detectors.outputs import AdvRADOutput, Prediction
 from advrad.detectors.score_config import NoiseView, ScoreConfig
 from advrad.detectors.scoring import MapStatistics, smooth, standardise, view_error_maps
@@ -298,7 +298,7 @@ class AdvRAD(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         # The mixin writes a card only where there is none, so one of an earlier model would stay.
-        (save_directory / "README.md").unlink(missing_ok=True)
+        (save_directory / CARD_NAME).unlink(missing_ok=True)
         save_folder(save_directory, self.detector_config.model_dump(mode="json"), dict(self.state_dict()))
 
     @classmethod

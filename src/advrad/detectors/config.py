@@ -66,9 +66,7 @@ class _Record(Config):
     @model_serializer(mode="wrap")
     def _write_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         missing = {
-            field.alias or name
-            for name, field in type(self).model_fields.items()
-            if name not in self.model_fields_set
+            field.alias or name for name, field in type(self).model_fields.items() if name not in self.model_fields_set
         }
         return {name: value for name, value in write(self).items() if name not in missing}
 

@@ -1,4 +1,4 @@
-"""From scores to verdicts: a threshold that keeps a promised false-alarm rate."""
+"""Split-conformal thresholds: a threshold that keeps a promised false-alarm rate."""
 
 from __future__ import annotations
 
@@ -10,28 +10,34 @@ from advrad.errors import ConfigError
 
 
 def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05) -> float:
-    """Split-conformal threshold: a new normal image exceeds it with at most the given probability.
+    """Compute a threshold that a new normal image exceeds with at most a given probability.
 
-    The promise holds for images exchangeable with the calibration images, on average over calibration sets,
-    and for any score, however poor. It says nothing about defects.
+    Guarantee: it holds for images that are exchangeable with the calibration images, on average over calibration sets,
+    for any score. It says nothing about defects.
 
     Args:
-        scores: of calibration images: normal, used for nothing else.
-        false_alarm_rate: alpha, strictly between 0 and 1.
+        scores: Scores of normal calibration images that were used for nothing else.
+        false_alarm_rate: Promised false-alarm rate alpha, in (0, 1).
 
     Returns:
         The ``ceil((n + 1) (1 - alpha))``-th smallest score; the verdict is defective where score > threshold.
 
     Raises:
-        ConfigError: too few scores for the rate, or a score that is no number.
+        ConfigError: There are too few scores for the rate, or a score is not a finite number.
 
-    Source: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World" (split or inductive form).
+    Source: Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World" (split or inductive conformal prediction).
+
+    Example:
+        >>> conformal_threshold([float(value) for value in range(100)], false_alarm_rate=0.05)
+        95.0
     """
     needed = normals_needed(false_alarm_rate)
     if len(scores) < needed:
         raise ConfigError(
-            f"--false-alarm-rate {false_alarm_rate:g}: needs {needed} calibration images, there are {len(scores)};"
-            f" give more normal images, or accept a rate of {rate_in_reach(len(scores)):g} or more"
+            f"needs {needed} calibration images, there are {len(scores)}; give more normal images, or accept a rate of"
+            f" {rate_in_reach(len(scores)):g} or more",
+            option="false_alarm_rate",
+            value=false_alarm_rate,
         )
     if not all(math.isfinite(score) for score in scores):
         raise ConfigError("calibration: a score is not a finite number; train again")

@@ -1,4 +1,4 @@
-"""The model card: what a detector is, what it promises, what was measured, and what it does not promise."""
+"""The model card: a Markdown page about a detector, with its threshold, its measured figures and its limits."""
 
 from __future__ import annotations
 
@@ -25,14 +25,13 @@ tags:
 _LIMITS = """\
 ## What it does not promise
 
-- It knows one product, photographed as in its training images. Another product, camera, light or framing
-  needs a training of its own.
-- The false-alarm rate holds on average for normal images like those of the calibration, not for each batch
-  of images, and not once the production or the camera has drifted.
-- Nothing is promised of defects: how many are found is measured, not guaranteed, and a kind of defect that
-  was not tested may be missed.
-- Reconstruction by diffusion is meant to make adversarial changes of the input harder. That is no proof: a
-  robustness that is not among the figures above was not measured.
+- The detector is trained for one product, photographed as in its training images. Train another one for another
+  product, camera, light or framing.
+- The false-alarm rate holds on average, for normal images like those of the calibration. It may be exceeded in a single
+  batch of images, and no longer holds after a change of the production or the camera.
+- The share of defects found is measured, not guaranteed. Kinds of defects that were not tested may be missed.
+- Reconstruction by diffusion makes adversarial perturbations harder, but this is not a proof. Robustness that is not
+  among the figures above was not measured.
 - Defects smaller than a few pixels at the input size are lost when the image is resized.
 """
 
@@ -41,17 +40,17 @@ def render(config: DetectorConfig) -> str:
     """Write the model card.
 
     Args:
-        config: of the detector; ``figures`` are shown as measured, and where there are none the card says so.
+        config: Configuration of the detector. Without measured figures, the card says so.
 
     Returns:
-        Markdown with a YAML head. It names no folder of the machine on which the detector was trained.
+        Markdown with a YAML header. It contains no paths of the machine on which the detector was trained.
     """
     product = config.training.category
     title = f"AdvRAD detector for {_plain(product)}" if product else "AdvRAD detector"
     parts = [
         f"{_HEAD}\n# {title}\n",
-        "Finds defects in images of an industrial product, after seeing normal images only: a diffusion\n"
-        "model reconstructs the image as it would be without defects, and what differs is scored.\n",
+        "Finds defects in images of an industrial product, after training on normal images only. A diffusion\n"
+        "model reconstructs the image without defects; the score measures the difference.\n",
         _use(),
         _decision(config),
         _figures(config.figures),
@@ -62,14 +61,17 @@ def render(config: DetectorConfig) -> str:
 
 
 def promise(config: DetectorConfig) -> str:
-    """Where the threshold comes from and what it promises, in one sentence."""
+    """Say in one sentence how the threshold was set and what it promises.
+
+    Args:
+        config: Configuration of the detector.
+    """
     calibration = config.calibration
     if calibration is None:
-        return "There is no threshold: the detector scores but does not decide."
+        return "There is no threshold: the detector computes scores but does not decide."
     return (
-        f"Set by the scores of {calibration.n} normal images that nothing else was learnt from; a normal"
-        " image like them"
-        f" exceeds it with a probability of at most {percent(calibration.false_alarm_rate)}."
+        f"Set from the scores of {calibration.n} normal images that were used for nothing else; a normal image like"
+        f" them exceeds it with a probability of at most {percent(calibration.false_alarm_rate)}."
     )
 
 
@@ -98,7 +100,7 @@ def _decision(config: DetectorConfig) -> str:
     rows.append(("Score", describe(config.score)))
     if config.training.reason:
         rows.append(("Why this score", config.training.reason))
-    words = "An image is called defective where its score lies above the threshold. "
+    words = "An image is called defective if its score is above the threshold. "
     return f"## How it decides\n\n{words if config.calibration else ''}{promise(config)}\n\n{_table(rows)}"
 
 
@@ -106,7 +108,7 @@ def _figures(figures: RecordedFigures) -> str:
     if not figures:
         return (
             "## Measured figures\n\nNot evaluated yet. `advrad evaluate path/to/this/folder DATA --save`"
-            " measures the detector\non test images and writes the figures here.\n"
+            " measures the detector\non test images and adds the figures to this page.\n"
         )
     interval = figures.image_auroc_ci
     area = number(figures.image_auroc)
@@ -157,8 +159,8 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 
 def _plain(text: object) -> str:
-    """One line that Markdown takes for text and leaves inside its cell."""
+    """The text on one line, escaped for a cell of a Markdown table."""
     line = " ".join(str(text).split())
-    for sign in ("\\", "|", "<", "`", "*", "["):
-        line = line.replace(sign, f"\\{sign}")
+    for character in ("\\", "|", "<", "`", "*", "["):
+        line = line.replace(character, f"\\{character}")
     return line

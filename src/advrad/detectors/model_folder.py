@@ -1,7 +1,7 @@
-"""The model folder: ``config.json`` and ``model.safetensors``. Nothing is ever unpickled.
+"""The model folder: ``config.json``, ``model.safetensors`` and the model card. Nothing is ever unpickled.
 
-The weights are written first and ``config.json`` last, with the digest of the weights in it; so a folder whose two
-files do not belong together, or one cut short, is recognised.
+The weights are written first and ``config.json`` last, with the digest of the weights in it. So an incomplete folder,
+or one whose files do not belong together, is recognised.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ FORMAT = "advrad"
 FORMAT_VERSION = 1
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+CARD_NAME = "README.md"
 
 
 def _digest(path: Path) -> str:
@@ -30,16 +31,16 @@ def _digest(path: Path) -> str:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str]) -> None:
-    """Write a safetensors file, all of it or nothing.
+    """Write a safetensors file, completely or not at all.
 
     Args:
-        path: of the file; its folder exists.
-        tensors: flat names to tensors; written in a fixed memory layout, so that the file does not depend on how
-            they happened to lie in memory.
-        notes: the file's metadata.
+        path: File to write; its folder exists.
+        tensors: Tensors by name. They are written contiguously, so that the file does not depend on their memory
+            layout.
+        notes: Metadata of the file.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -50,21 +51,21 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], notes: dict[str, str])
         mode = temporary.stat().st_mode
         try:
             save_file(packed, temporary, metadata=notes)
-        except SafetensorError as error:  # its words for a full disk, among others
+        except SafetensorError as error:  # such as a full disk
             raise OutputError(f"{path}: cannot be written ({error}); check the disk and the path") from None
-        temporary.chmod(mode)  # safetensors lets nobody but the owner read
+        temporary.chmod(mode)  # safetensors makes the file readable by its owner only
 
 
 def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a model folder.
 
     Args:
-        folder: made if missing; files of these names are replaced.
-        config: JSON values.
-        tensors: flat names to tensors.
+        folder: Folder to write to; made if missing. A model in it is replaced.
+        config: Configuration as JSON values.
+        tensors: Tensors by name.
 
     Raises:
-        OutputError: the folder cannot be written; an older model in it is then left whole or recognisably broken.
+        OutputError: The folder cannot be written. An older model in it stays, or is recognised as damaged.
     """
     make_folder(folder)
     write_tensors(folder / WEIGHTS_NAME, tensors, {"format": "pt"})
@@ -76,13 +77,13 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read a model folder.
 
     Args:
-        folder: as written by :func:`save_folder`.
+        folder: Folder as written by :func:`save_folder`.
 
     Returns:
-        The configuration without its header, and the tensors.
+        The configuration without its header, and the tensors by name.
 
     Raises:
-        CheckpointError: missing, damaged, foreign, or of a newer format.
+        CheckpointError: The model is missing, damaged, of another program, or of a newer format.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -92,8 +93,8 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     path = folder / CONFIG_NAME
     if not path.is_file():
         unfinished = (folder / "training" / "plan.json").is_file()
-        mend = "finish the training with --resume" if unfinished else "name a folder that 'advrad train' made"
-        raise CheckpointError(f"{folder}: holds no model ({CONFIG_NAME} is missing); {mend}")
+        fix = "resume its training" if unfinished else "name a folder that 'advrad train' made"
+        raise CheckpointError(f"{folder}: holds no model ({CONFIG_NAME} is missing); {fix}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -125,15 +126,23 @@ def download(
     local_files_only: bool,
     token: str | bool | None,
 ) -> Path:
-    """Fetch a model folder: configuration and weights only.
+    """Download a model from the Hugging Face hub: configuration and weights only.
 
-    The arguments are those of the hub client's ``snapshot_download``.
+    The other arguments are those of :func:`huggingface_hub.snapshot_download`.
+
+    Args:
+        model_id: Name of the model on the hub, such as ``owner/name``.
+        revision: Branch, tag or commit; None for the newest.
+        cache_dir: Folder of the download cache; None for the default.
+        force_download: Whether to download files that are in the cache already.
+        local_files_only: Whether to use the cache only.
+        token: Access token; None for the stored one.
 
     Returns:
-        The folder that holds them here.
+        The local folder.
 
     Raises:
-        CheckpointError: there is no such model, or it is not to be had.
+        CheckpointError: The model does not exist, or cannot be downloaded.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -152,27 +161,28 @@ def download(
         )
     except HFValidationError:
         raise CheckpointError(
-            f"{model_id}: there is no such model folder, nor can it be a hub id; check the path"
+            f"{model_id}: there is no such model folder, and it is not a valid name on the hub; check the path"
         ) from None
-    except Exception as error:  # the hub's clients raise many kinds for one cause: it is not to be had
+    except Exception as error:  # the hub's clients raise many kinds of errors when a download fails
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(
-            f"{model_id}: there is no such model folder, and the hub does not give it ({reason}); check the name"
+            f"{model_id}: there is no such model folder, and the hub has no such model ({reason}); check the name"
         ) from None
-
-
-CARD_NAME = "README.md"
 
 
 def save_figures(folder: Path, figures: RecordedFigures) -> DetectorConfig:
-    """Put measured figures into a model folder: its ``config.json`` and its model card. The weights stay.
+    """Store measured figures in a model folder: in its ``config.json`` and its model card.
+
+    Args:
+        folder: Model folder.
+        figures: Measured figures; they replace earlier ones.
 
     Returns:
         The new configuration.
 
     Raises:
-        CheckpointError: the configuration cannot be read.
-        OutputError: the folder cannot be written; nothing is half-written.
+        CheckpointError: The configuration cannot be read.
+        OutputError: The folder cannot be written; no file is left incomplete.
     """
     path = folder / CONFIG_NAME
     try:

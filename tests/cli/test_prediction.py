@@ -19,7 +19,7 @@ from trained_run import MAIN, Cli
 
 import advrad
 
-SHORTCUT = "Brightness alone tells good from defective test images with AUROC 1.000 (good ones are darker)"
+SHORTCUT = "Brightness alone separates normal from anomalous test images with AUROC 1.000 (normal ones are darker)"
 
 
 def unframed(screen: str) -> str:

@@ -113,14 +113,14 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
             print(f"preparing: {name}, batch {batch}", file=sys.stderr, flush=True)
             try:
                 ready[name] = in_precision(detector, precision, compiled)
-                first[name] = timed(partial(ready[name].measure, images))
+                first[name] = timed(partial(ready[name].predict_batch, images))
             except Exception as error:  # such as a missing compiler or an unknown operation
                 ready.pop(name, None)
                 row["failed"] = " ".join(str(error).split())[:200] or type(error).__name__
         times: dict[str, list[float]] = {name: [] for name in ready}
         for _ in range(rounds):
             for name, way in ready.items():
-                times[name].append(timed(partial(way.measure, images)))
+                times[name].append(timed(partial(way.predict_batch, images)))
         for row in rows:
             if row["batch"] == batch and row["way"] in times:
                 seconds = statistics.median(times[row["way"]]) / batch

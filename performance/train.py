@@ -90,11 +90,18 @@ def _noise_images(count: int, size_px: int) -> ImageStack:
     return ImageStack(values, (None,) * count)  # type: ignore[arg-type]  # the records are not used
 
 
-def _trainer(denoiser: Denoiser, window: int, batch: int, restore: float, accelerator: Accelerator) -> Trainer:
+def _trainer(
+    denoiser: Denoiser, window: int, batch: int, defect_probability: float, accelerator: Accelerator
+) -> Trainer:
     view = View(image_px=window, window_px=window)
     # A tiny learning rate keeps the weights finite on noise images; the time per step does not depend on it.
     config = TrainConfig(
-        steps=10**6, size_px=window, views=(view,), batch_size=batch, learning_rate=1e-6, defect_probability=restore
+        steps=10**6,
+        size_px=window,
+        views=(view,),
+        batch_size=batch,
+        learning_rate=1e-6,
+        defect_probability=defect_probability,
     )
     return Trainer(denoiser, config, accelerator)
 
@@ -117,8 +124,8 @@ def compare_speed(rounds: int, batch: int, window: int) -> dict[str, Any]:
     stack = _noise_images(4 * batch, window)
     native = bfloat16_is_native(accelerator.device)
     fast = "bfloat16" if native else "float32, channels last"
-    restore = TrainConfig.model_fields["restore"].default
-    trainers = {f"lean, {fast}": _trainer(LeanDenoiser(), window, batch, restore, accelerator)}
+    defect_probability = TrainConfig.model_fields["defect_probability"].default
+    trainers = {f"lean, {fast}": _trainer(LeanDenoiser(), window, batch, defect_probability, accelerator)}
     for shape in PEERS:
         trainers[f"diffusers {shape}, {fast}"] = _trainer(matched(shape, window), window, batch, 0.0, accelerator)
     if native:  # elsewhere it is emulated and slow

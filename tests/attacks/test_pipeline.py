@@ -189,7 +189,7 @@ def test_the_arithmetic_of_the_gradients_is_told_and_chosen(
     done = advrad("attack", run, data, *short, "--gradients", "float32", "-o", tmp_path / "bfloat16")
     assert done.status == 2 and "other arithmetic" in done.err, "rows of one are no rows of the other"
     done = advrad("attack", f"{others}:sized", data, *short, "--gradients", "bfloat16", "-o", tmp_path / "theirs")
-    assert done.status == 2 and "only our own" in done.err.splitlines()[-1]
+    assert done.status == 2 and "only AdvRAD detectors" in done.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -258,10 +258,10 @@ def test_a_curve_is_data_and_a_image(advrad: Cli, others: Path, data: Path, tmp_
     ("arguments", "words"),
     [
         (("--over", "time"), "--over time: is unknown; choose eps"),
-        (("--values", ","), "--values: names none"),
+        (("--values", ","), "--values: holds no value"),
         (("--over", "steps", "--values", "many"), "--values many"),
         (("--values", "1/255,nonsense"), "--values nonsense: must be a number or a fraction"),
-        (("--over", "steps", "--attack", "suite", "--values", "1"), "a suite has none"),
+        (("--over", "steps", "--attack", "suite", "--values", "1"), "the suite has fixed ones"),
     ],
 )
 def test_curves_that_make_no_sense(arguments: tuple[str, ...], words: str, advrad: Cli, run: Path, data: Path) -> None:

@@ -1,4 +1,4 @@
-"""What counts as a detector, and what is made of any callable."""
+"""The detector interface, wrapped callables, and AdvRAD in its white-box form."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor
 from toy_models import detector, generator, random_images
 
 import advrad
-from advrad.detectors.base import AnomalyDetector
+from advrad.attacks.objectives import component_names
+from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsTwoPath, SurrogateLoss
 from advrad.detectors.probing import probe, validated_output
 from advrad.detectors.white_box import WhiteBoxAdvRAD
-from advrad.detectors.wrappers import wrap
+from advrad.detectors.wrappers import as_detector, wrap
 from advrad.errors import ConfigError, DetectorError
 
 
@@ -36,7 +37,7 @@ def square_maps(images: Tensor) -> Tensor:
         lambda x: {"pred_score": mean(x)[:, None], "anomaly_map": square_maps(x)[:, 0]},
     ],
 )
-def test_scores_and_maps_are_found_in_many_kinds_of_answer(call: object) -> None:
+def test_scores_and_maps_are_found_in_many_kinds_of_output(call: object) -> None:
     images = random_images(3, 8)
     answer = validated_output(wrap(call), images, generator())  # type: ignore[arg-type]
     torch.testing.assert_close(answer.scores, mean(images))
@@ -67,7 +68,7 @@ def test_scores_alone_are_enough() -> None:
         (lambda x: {}, "neither"),
     ],
 )
-def test_an_answer_that_is_none_is_named(call: object, words: str) -> None:
+def test_outputs_that_are_not_valid_are_named(call: object, words: str) -> None:
     with pytest.raises(DetectorError, match=words):
         validated_output(wrap(call), random_images(3, 8), generator())  # type: ignore[arg-type]
 
@@ -100,7 +101,7 @@ def test_a_module_is_put_in_evaluation_mode() -> None:
     assert not module.training
 
 
-def test_traits_are_found_out_not_believed() -> None:
+def test_properties_are_measured_not_believed() -> None:
     images = subjects().images[:1]
     assert probe(honest(), images).deterministic and probe(honest(), images).differentiable
     assert not probe(wrap(Noisy(), deterministic=False), images).deterministic
@@ -108,7 +109,7 @@ def test_traits_are_found_out_not_believed() -> None:
     assert not blind.differentiable and blind.why_not
 
 
-def test_how_far_gradients_of_two_noise_draws_agree_is_found_out() -> None:
+def test_the_agreement_of_gradients_of_two_noise_draws_is_measured() -> None:
     images = subjects().images[:2]
     assert probe(honest(), images).agreement == 1.0
     assert 0.5 < probe(wrap(Noisy()), images).agreement < 1.0
@@ -117,11 +118,43 @@ def test_how_far_gradients_of_two_noise_draws_agree_is_found_out() -> None:
     assert probe(flat, images).agreement == 1.0
 
 
+def test_losses_are_given_as_functions_or_with_their_kind() -> None:
+    def loss(images: Tensor, generator: torch.Generator) -> Tensor:
+        return mean(images)
+
+    made = wrap(mean, surrogates={"plain": loss, "part": SurrogateLoss(loss, "component")})
+    assert {name: one.kind for name, one in made.surrogates.items()} == {"plain": "surrogate", "part": "component"}
+    images = random_images(2, 8)
+    torch.testing.assert_close(made.surrogates["plain"](images, generator()), mean(images))
+
+
+def test_our_model_is_used_in_its_white_box_form() -> None:
+    made = detector()
+    found = as_detector(made)
+    assert isinstance(found, WhiteBoxAdvRAD) and found.detector is made
+    with pytest.raises(ConfigError, match="needs no wrapping"):
+        wrap(made)
+    other = wrap(mean)
+    assert as_detector(other) is other
+
+
+def test_optional_parts_of_the_interface_are_recognised() -> None:
+    ours = WhiteBoxAdvRAD(detector())
+    assert isinstance(ours, SupportsGradientPrecision) and isinstance(ours, SupportsTwoPath)
+    assert ours.reconstruction_model is ours.detector
+    assert (ours.gradient_precision, ours.with_gradient_precision("bfloat16").gradient_precision) == (
+        "float32",
+        "bfloat16",
+    )
+    other = wrap(mean)
+    assert not isinstance(other, SupportsGradientPrecision) and not isinstance(other, SupportsTwoPath)
+
+
 def test_wrap_is_part_of_the_front() -> None:
     assert advrad.wrap is wrap
 
 
-def test_our_detector_is_one_too() -> None:
+def test_our_detector_has_the_interface() -> None:
     ours: AnomalyDetector = WhiteBoxAdvRAD(detector())
     images = random_images(2, 32)
     answer = validated_output(ours, images, generator(3))
@@ -135,10 +168,10 @@ def test_our_detector_is_one_too() -> None:
 def test_the_parts_of_our_score_have_its_mean() -> None:
     """Over many draws of noise; the attacker may take them in turn."""
     ours, images = WhiteBoxAdvRAD(detector()), random_images(2, 32)
-    parts = [hint for name, hint in ours.surrogates.items() if name.startswith("part")]
+    parts = [loss for loss in ours.surrogates.values() if loss.kind == "component"]
     assert len(parts) == 2
     with torch.no_grad():
-        mean_of_parts = torch.stack([hint(images, generator(seed)) for seed in range(100) for hint in parts]).mean(0)
+        mean_of_parts = torch.stack([part(images, generator(seed)) for seed in range(100) for part in parts]).mean(0)
         whole = torch.stack([ours.infer(images, generator(seed)).scores for seed in range(100)])
     error = 4 * whole.std(0) / 10
     assert ((mean_of_parts - whole.mean(0)).abs() < error).all()
@@ -146,17 +179,18 @@ def test_the_parts_of_our_score_have_its_mean() -> None:
 
 def test_scales_of_our_score_together_are_the_score() -> None:
     ours, images = WhiteBoxAdvRAD(detector()), random_images(2, 32)
-    scales = [hint(images, generator(1)) for name, hint in ours.surrogates.items() if name.startswith("scale")]
+    scales = [loss(images, generator(1)) for loss in ours.surrogates.values() if loss.kind == "scale"]
     assert len(scales) == 4
     torch.testing.assert_close(torch.stack(scales).mean(0), ours.infer(images, generator(1)).scores)
 
 
-def test_a_walk_of_many_steps_has_hints_of_its_own() -> None:
+def test_reconstructions_of_many_steps_have_losses_of_their_own() -> None:
     from toy_models import TWO_LOOKS
 
     ours = WhiteBoxAdvRAD(detector(TWO_LOOKS.model_copy(update={"steps": 3})))
     images = random_images(1, 32).requires_grad_()
-    assert {"one shot", "straight through"} <= set(ours.surrogates)
+    kinds = {name: loss.kind for name, loss in ours.surrogates.items()}
+    assert (kinds["one shot"], kinds["straight through"]) == ("one_step", "bpda")
     straight = ours.surrogates["straight through"](images, generator(1))
     with torch.no_grad():
         # The value is the score; only its gradient is another.
@@ -166,7 +200,7 @@ def test_a_walk_of_many_steps_has_hints_of_its_own() -> None:
     assert gradient.abs().sum() > 0 and not torch.allclose(gradient, exact)
 
 
-def test_parameters_are_frozen_for_an_audit() -> None:
+def test_parameters_are_frozen_for_attacks() -> None:
     assert not any(parameter.requires_grad for parameter in WhiteBoxAdvRAD(detector()).detector.parameters())
 
 
@@ -177,13 +211,13 @@ def test_gradients_in_bfloat16_point_where_those_in_float32_do() -> None:
         same = torch.equal(*(one.infer(images, generator(1)).scores for one in (exact, rough)))
     assert same, "scores are in the arithmetic of use, whatever the gradients are in"
 
-    def gradient(one: WhiteBoxAdvRAD, hint: str | None) -> torch.Tensor:
+    def gradient(one: WhiteBoxAdvRAD, name: str | None) -> torch.Tensor:
         point = images.clone().requires_grad_()
-        scores = one.surrogates[hint](point, generator(1)) if hint else one.infer(point, generator(1)).scores
+        scores = one.surrogates[name](point, generator(1)) if name else one.infer(point, generator(1)).scores
         return torch.autograd.grad(scores.sum(), point)[0].flatten(1)
 
-    for hint in (None, *(name for name in exact.surrogates if name.startswith("part"))):
-        wanted, found = gradient(exact, hint), gradient(rough, hint)
+    for name in (None, *component_names(exact)):
+        wanted, found = gradient(exact, name), gradient(rough, name)
         assert not torch.equal(wanted, found), "bfloat16 was not used"
         assert (torch.cosine_similarity(wanted, found) > 0.98).all()
         torch.testing.assert_close(wanted.norm(dim=1), found.norm(dim=1), rtol=0.1, atol=0)

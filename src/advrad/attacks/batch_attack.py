@@ -48,8 +48,8 @@ class ImageAttackResult:
         >>> import advrad, torch
         >>> detector = advrad.wrap(lambda images: images.mean((1, 2, 3)), deterministic=True)
         >>> images = torch.stack([torch.full((3, 8, 8), value) for value in (0.2, 0.8)])
-        >>> rows = advrad.attack(detector, (images, [0, 1]), attack="pgd", eps=0.1, steps=5).rows
-        >>> [(row.label, round(row.clean, 3), round(row.worst, 3)) for row in rows]
+        >>> rows = advrad.attack(detector, (images, [0, 1]), attack="pgd", eps=0.1, steps=20).rows
+        >>> [(row.label, round(row.clean, 2), round(row.worst, 2)) for row in rows]
         [(0, 0.2, 0.3), (1, 0.8, 0.7)]
     """
 

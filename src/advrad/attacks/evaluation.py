@@ -135,11 +135,11 @@ def evaluate_robustness(
         >>> from advrad.attacks.threat import Threat
         >>> detector = advrad.wrap(lambda images: images.mean((1, 2, 3)), deterministic=True)
         >>> values = torch.stack([torch.full((3, 8, 8), value) for value in (0.2, 0.8)])
-        >>> plan = AttackPlan(threat=Threat.of("linf", 0.1), attacks=(AttackSpec(attack="pgd", steps=5),))
+        >>> plan = AttackPlan(threat=Threat.of("linf", 0.1), attacks=(AttackSpec(attack="pgd", steps=20),))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     images = ImageSet(values, np.array([0, 1]), ("dark", "bright"))
         ...     result = evaluate_robustness(detector, images, plan, Path(folder))
-        >>> [round(row.worst, 3) for row in result.rows]
+        >>> [round(row.worst, 2) for row in result.rows]
         [0.3, 0.7]
     """
     if not len(images.names):

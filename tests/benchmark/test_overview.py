@@ -61,7 +61,7 @@ def test_the_overview_holds_the_means_of_all_tables(tmp_path: Path) -> None:
         "Certified AUROC by l2, l2 radius 0.1",
         "Certified AUROC by l2, l2 radius 0.5",
     ]
-    assert "Method: median smoothing, 40 draws, confidence 90 %." in found.certified[0].notes
+    assert "Method: median smoothing, 40 noise samples, confidence 90 %." in found.certified[0].notes
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_notes_say_what_speaks_against_a_table(tmp_path: Path) -> None:
     ]
     notes = tables(tmp_path, cells).robust[0].notes
     assert "Confined to a part." in notes
-    assert any(note.startswith("Of a part of the test images") and "nut 6 of 20" in note for note in notes)
+    assert any(note.startswith("On part of the test images") and "nut 6 of 20" in note for note in notes)
     assert "† a on nut (seed 0); b on nut (seed 0): flat: no gradient anywhere." in notes
 
 

@@ -93,7 +93,7 @@ def test_the_page_and_the_tables_hold_every_figure(tmp_path: Path) -> None:
         assert [figure for figure in figures if figure not in text] == []
     for text in (page.text, markdown.replace("\\", "")):
         assert "1 of 14 cells failed" in text and "1 of 14 cells were not run yet" in text
-        assert "Audits distrust 1 of 12 figures" in text
+        assert "Sanity checks distrust 1 of 12 figures" in text
         assert "plain on nut (seed 0): flat: no gradient." in text
         assert "broken on nut, standard, seed 0: ValueError: images <of> $nothing_" in text
         assert "Processor A, 2 cores, 7.5 GiB" in text and "c0de" in text and "torch 2.14.1" in text
@@ -255,9 +255,9 @@ def test_nothing_is_warned_of_where_all_is_well(tmp_path: Path) -> None:
     [
         (
             {"code": "beef"},
-            "The cells come from 2 versions of our code: their figures may differ for that reason alone.",
+            "The cells come from 2 versions of advrad's code: figures may differ for that reason alone.",
         ),
-        ({"machine": MACHINE | {"gpu": "H100"}}, "The cells come from 2 machines: times are not to be compared."),
+        ({"machine": MACHINE | {"gpu": "H100"}}, "The cells come from 2 machines: do not compare their times."),
         ({"versions": {"torch": "2.4"}}, "The cells come from 2 versions of torch: see Origin."),
     ],
 )

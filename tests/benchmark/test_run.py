@@ -95,7 +95,7 @@ def test_every_cell_is_measured_once_and_kept(home: Path) -> None:
     listener = Listener()
     assert measured(home, progress=listener) == first
     assert cells(home) == before
-    assert listener.notes == ["9 cells are measured already and stay as they are"]
+    assert listener.notes == ["9 cells are already measured and are kept"]
     assert not any((home / "out" / "work").iterdir())
     assert not any((home / "out" / "claims").iterdir())
 

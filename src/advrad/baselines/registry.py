@@ -36,6 +36,11 @@ class BaselineSpec:
         packages: Packages besides PyTorch whose versions its result depends on.
         fit_s: Rough time of a fit with default options on one core, in seconds, for estimates.
         gradient_s: Rough time of one gradient of the score for one image of 256 px, in seconds.
+
+    Example:
+        >>> from advrad.baselines import BASELINES
+        >>> BASELINES["purified"].wraps_detector, BASELINES["autoencoder"].options().steps
+        (True, 1000)
     """
 
     options: type[Config]

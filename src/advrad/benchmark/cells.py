@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from advrad.certificates.results import CertificationResult
     from advrad.detectors.config import RecordedFigures
 
-#: Format of a bench folder that this release reads.
+#: Format of a bench folder.
 FORMAT = 1
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -232,6 +232,12 @@ def read_bench(folder: Path) -> Results:
     Raises:
         DataError: The grid is missing, damaged or of another format, a result is damaged or belongs to another cell, or
             no cell has figures yet.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from advrad.benchmark import read_bench
+        >>> results = read_bench(Path("docs/results/cpu"))  # doctest: +SKIP
+        >>> len(results.done), results.order(lambda cell: cell.category)  # doctest: +SKIP
     """
     path = folder / "grid.json"
     if not path.is_file():
@@ -273,7 +279,7 @@ def read_cell(folder: Path, key: CellKey) -> Cell | None:
     path = folder / "cells" / f"{key.key}.json"
     if not path.exists():
         return None
-    fix = "delete it, and `advrad bench` makes it anew"
+    fix = "delete it, and `advrad bench` measures the cell again"
     try:
         cell = Cell.parse(_read(path, fix), str(path))
     except ConfigError as error:

@@ -16,11 +16,11 @@ from advrad.benchmark.run import held_cells
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.training.options import DEFAULT_MINUTES, RunOptions
 
-#: Rough guesses for one core at 256 px, in seconds: of a training step of ours, and of one gradient of its score.
+#: Rough guesses for AdvRAD on one core at 256 px, in seconds: a training step, and one gradient of its score.
 _STEP_S, _GRADIENT_S = 0.6, 0.1
-#: A system of one's own is taken for one like these.
+#: The same guesses for user-defined detectors: a fit, and one gradient.
 _OWN_FIT_S, _OWN_GRADIENT_S = 60.0, 0.05
-#: Judging without gradient, as a share of judging with it.
+#: Time of scoring an image without gradient, as a share of the time with it.
 _JUDGE = 0.4
 
 
@@ -73,9 +73,7 @@ def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
             continue
         seconds = 0.0
         if job.model and job.model not in trained:
-            ours = job.detector if job.detector.kind == OURS else job.detector.trained
-            assert ours is not None and isinstance(ours.options, RunOptions)
-            seconds += _training_s(ours.options)
+            seconds += _training_s(job.training_options or RunOptions())
             trained.add(job.model)
         if job.detector.kind != OURS:
             known = fits.get(job.detector.label)
@@ -118,6 +116,6 @@ def _gradients(task: CellTask, images: int) -> float:
 def _steps(options: AttackOptions) -> int:
     if options.attack != "suite":
         return (options.steps or 100) * options.restarts * options.eot
-    # Which detectors have noisy gradients shows only once one is there.
+    # Attacks for noisy gradients are left out, since noise shows only once a detector is fitted.
     members = [member for member in suite_attacks(options.budget) if not member.if_noisy]
     return sum(member.steps * member.restarts * member.eot for member in members)

@@ -87,7 +87,7 @@ def dilemma_table(families: Iterable[Family], columns: tuple[str, ...]) -> Table
     """Table of all families over their noise level, with the columns of the overview."""
     rows: list[Row] = []
     for family in families:
-        # The best noise of each family: the dilemma is that it differs between the columns.
+        # Mark the best noise level of each family: the dilemma is that it differs between the columns.
         rows += mark_best(
             [
                 Row(f"{family.name}, sigma {point.sigma:g}", (point.standard, *point.robust, *point.certified))

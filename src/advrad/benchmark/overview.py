@@ -103,7 +103,7 @@ def _of(attack: str | None, certificate: str | None, key: CellKey) -> bool:
 def _robust(results: Results, name: str, attack: str) -> Table:
     wanted = partial(_of, attack, None)
     cells = [cell for cell in results.done if wanted(cell)]
-    notes = ["Both classes are attacked. Each figure is an upper bound: a better attack may find worse."]
+    notes = ["Both classes are attacked. Each figure is an upper bound; a stronger attack may lower it."]
     notes += dict.fromkeys(
         f"{cell.figures.note[:1].upper()}{cell.figures.note[1:]}." for cell in cells if cell.figures.note
     )
@@ -129,7 +129,7 @@ def _certified(results: Results) -> tuple[Table, ...]:
     for certificate in results.order(lambda key: key.certificate):
         wanted = partial(_of, None, certificate)
         cells = [cell for cell in results.done if wanted(cell)]
-        notes = ["Proven: no change of the images within the radius leaves less, whatever attack finds it."]
+        notes = ["Proven: no perturbation of the images within the radius gives a lower AUROC."]
         notes += [f"Method: {how}." for how in dict.fromkeys(_method(cell) for cell in cells)]
         notes += [*_fewer(results, cells), *_distrust_notes(results, wanted)]
         radii = sorted({radius for cell in cells for radius in cell.figures.certified_auroc}, key=float)
@@ -144,9 +144,9 @@ def _certified(results: Results) -> tuple[Table, ...]:
 def _method(cell: Cell) -> str:
     found = cell.figures
     parts = [found.method or "not recorded"]
-    parts += [f"{found.n_samples} draws"] if found.n_samples else []
+    parts += [f"{found.n_samples} noise samples"] if found.n_samples else []
     parts += [f"confidence {100 * found.confidence:g} %"] if found.confidence else []
-    parts += [f"rounding to 8 bits moves an image by an l2 of {found.rounding_l2:.2g}"] if found.rounding_l2 else []
+    parts += [f"rounding to 8 bits is a change of l2 norm {found.rounding_l2:.2g}"] if found.rounding_l2 else []
     return ", ".join(parts)
 
 
@@ -170,7 +170,7 @@ def _fewer(results: Results, cells: Iterable[Cell]) -> list[str]:
     )
     if not found:
         return []
-    return [f"Of a part of the test images; clean_auroc in results.csv is of the same ones: {', '.join(found)}."]
+    return [f"On part of the test images, like clean_auroc in results.csv: {', '.join(found)}."]
 
 
 def _distrust_notes(results: Results, wanted: Callable[[CellKey], bool]) -> list[str]:
@@ -217,7 +217,7 @@ def _time(results: Results) -> Table:
     rows = []
     for detector in results.order(lambda key: key.detector):
         cells = [cell for cell in results.done if cell.detector == detector]
-        # Fitted once, told by every cell that rests on it.
+        # One fit per category and seed, whose time every cell repeats.
         fits = {(cell.category, cell.seed): cell.fit_seconds for cell in cells}
         here = [[cell for cell in cells if _of(*test, cell)] for test in tests]
         entries = [_average(fits.values())]
@@ -232,7 +232,7 @@ def _time(results: Results) -> Table:
         "Detector",
         tuple(columns[index] for index in kept),
         tuple(replace(row, entries=tuple(row.entries[index] for index in kept)) for row in rows),
-        ("Means over the cells that are done, each on the machine and with the load that it had.",),
+        ("Means over finished cells. Times depend on the machine and its load.",),
         decimals=0,
     )
 

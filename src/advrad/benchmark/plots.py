@@ -22,9 +22,15 @@ _WIDEST = 3
 
 
 def overview_plot(table: Table) -> str:
-    """What attacks leave of each detector: one line per detector, one point per column of the overview.
+    """Plot what attacks leave of each detector: one line per detector, one point per column of the overview.
 
-    A cross is a figure that is not whole or that an audit distrusts.
+    A cross marks a figure that is incomplete or distrusted.
+
+    Args:
+        table: The overview.
+
+    Returns:
+        HTML of the image.
     """
     from matplotlib.figure import Figure
 
@@ -56,13 +62,16 @@ def _points(axes: Axes, entries: Sequence[Entry], name: str, colour: str) -> Non
 
 
 def dilemma_plot(families: Sequence[Family], attacks: Sequence[str]) -> str:
-    """Standard and robust AUROC over the noise, one panel per attack, one colour per family.
+    """Plot standard and robust AUROC over the noise level, one panel per attack, one colour per family.
 
-    A cross lies on figures that are not whole or that an audit distrusts.
+    A cross marks a figure that is incomplete or distrusted.
 
     Args:
-        families: at least one.
-        attacks: labels, in the order of ``Point.robust``; none for the standard AUROC alone.
+        families: At least one family.
+        attacks: Labels in the order of ``Point.robust``; none for the standard AUROC alone.
+
+    Returns:
+        HTML of the image.
     """
     label = "AUROC without and under attack over the noise level; the table holds the figures"
     with _any_letters():
@@ -70,10 +79,15 @@ def dilemma_plot(families: Sequence[Family], attacks: Sequence[str]) -> str:
 
 
 def draw_dilemma(path: Path, families: Sequence[Family], attacks: Sequence[str]) -> None:
-    """The same as a PNG file.
+    """Write the plot of :func:`dilemma_plot` as a PNG file.
+
+    Args:
+        path: Path of the file.
+        families: At least one family.
+        attacks: Labels in the order of ``Point.robust``.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The file cannot be written.
     """
     with _any_letters():
         save_png(path, _dilemma(families, attacks))
@@ -119,7 +133,7 @@ def _line(axes: Axes, family: Family, entries: Sequence[Entry], style: str, colo
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    """Below the panels, as what stands there may be long."""
+    """Draw the legend below the panels, since its labels can be long."""
     handles, labels = axes.get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower left", ncols=2, frameon=False)
     for text in legend.get_texts():
@@ -127,7 +141,7 @@ def _legend(figure: Figure, axes: Axes) -> None:
 
 
 def _shown(label: str) -> str:
-    """A label as matplotlib takes it: those that begin with a hyphen below would be left out."""
+    """Shorten a label, and keep matplotlib from hiding labels that begin with an underscore."""
     label = plain(label)
     label = label if len(label) <= 60 else label[:59] + "\N{HORIZONTAL ELLIPSIS}"
     return f" {label}" if label.startswith("_") else label
@@ -135,7 +149,7 @@ def _shown(label: str) -> str:
 
 @contextmanager
 def _any_letters() -> Iterator[None]:
-    """Letters that matplotlib's font lacks are a box in a file; the page's own font may have them."""
+    """Ignore warnings about letters that matplotlib's font lacks; it draws boxes for them."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph .* missing from")
         yield

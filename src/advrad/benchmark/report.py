@@ -46,7 +46,7 @@ def bench_report(folder: Path, output: Path) -> list[Path]:
     make_folder(output)
     for name, text in made.items():
         with atomic_path(output / name) as temporary:
-            # Words that are no valid text (a lone surrogate) must not cost the report.
+            # Text that is not valid Unicode (a lone surrogate in a label) must not stop the report.
             temporary.write_bytes(text.encode("utf-8", errors="backslashreplace"))
     written = [output / name for name in made]
     drawing = output / "dilemma.png"
@@ -54,7 +54,7 @@ def bench_report(folder: Path, output: Path) -> list[Path]:
         draw_dilemma(drawing, tables.families, [table.short for table in tables.robust])
         written.append(drawing)
     else:
-        with suppress(OSError):  # one of an earlier report would be taken for this one's
+        with suppress(OSError):  # a plot of an earlier report would look like this one's
             drawing.unlink()
     return written
 
@@ -111,17 +111,20 @@ def _warnings(results: Results) -> list[str]:
     if failed:
         found.append(f"{len(failed)} of {planned} cells failed; advrad bench tries them again.")
     if len(done) + len(failed) < planned:
-        found.append(f"{planned - len(done) - len(failed)} of {planned} cells were not run yet; advrad bench goes on.")
+        left = planned - len(done) - len(failed)
+        found.append(f"{left} of {planned} cells were not run yet; advrad bench continues.")
     if distrusted:
-        found.append(f"Audits distrust {distrusted} of {len(done)} figures; the reasons stand below their tables.")
+        found.append(
+            f"Sanity checks distrust {distrusted} of {len(done)} figures; the reasons are listed below their tables."
+        )
     if results.orphans:
         found.append(
             f"{results.orphans} results in cells/ belong to no cell of this grid as it is now (a label, an option or"
-            " an image changed); they are left out."
+            " an image changed); they are ignored."
         )
     mixed: tuple[tuple[str, Collection[str], str], ...] = (
-        ("versions of our code", {cell.code for cell in done}, "their figures may differ for that reason alone"),
-        ("machines", {cell.machine.words for cell in done}, "times are not to be compared"),
+        ("versions of advrad's code", {cell.code for cell in done}, "figures may differ for that reason alone"),
+        ("machines", {cell.machine.words for cell in done}, "do not compare their times"),
         *((f"versions of {package}", found, "see Origin") for package, found in _versions(done).items()),
     )
     for what, values, meaning in mixed:
@@ -147,7 +150,7 @@ def _origin(results: Results, folder: Path) -> list[tuple[str, str]]:
         ("Report", f"advrad report {quoted(folder)}"),
         ("Finished", f"{dates[0]} to {dates[-1]}" if dates else "not recorded"),
         *_counted("Machine", [cell.machine.words for cell in done]),
-        *_counted("Digest of our code", [cell.code or "not recorded" for cell in done]),
+        *_counted("Digest of advrad's code", [cell.code or "not recorded" for cell in done]),
         ("Versions", ", ".join(f"{name} {' and '.join(found)}" for name, found in _versions(done).items())),
     ]
 

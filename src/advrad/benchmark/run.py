@@ -1,7 +1,8 @@
-"""A bench: every cell of a grid, measured once, in a folder that many processes may work in and any may leave.
+"""A bench: every cell of a grid, measured once, in a folder that several processes may share.
 
-``grid.json`` holds the plan, ``cells/KEY.json`` each result, ``rows/KEY.jsonl`` its images' scores, ``models/`` the
-trainings of our own detector, ``claims/`` who is at what, and ``work/`` what was interrupted.
+``grid.json`` holds the plan, ``cells/KEY.json`` each result, ``rows/KEY.jsonl`` the scores of its images, ``models/``
+the trained AdvRAD detectors, ``claims/`` the locks of running processes, and ``work/`` interrupted attacks and
+certificates.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from advrad.benchmark.cells import FORMAT, Cell, read_cell
@@ -24,19 +25,19 @@ from advrad.utils.files import make_folder, write_json
 from advrad.utils.locks import lease, live
 from advrad.utils.progress import SILENT, ProgressReporter
 
-#: Between looks at what other processes are doing.
+#: Seconds between checks of what other processes have finished.
 _WAIT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a process leaves behind.
+    """State of a bench when a process ends.
 
     Attributes:
-        planned: cells of the whole grid.
-        done: those with figures, whoever measured them.
-        failed: what failed in this process, one line each.
-        elsewhere: cells that other processes are at.
+        planned: Number of cells of the grid.
+        done: Number of cells with figures, from any process.
+        failed: Cells that failed in this process, one line each.
+        elsewhere: Number of cells that other processes are working on.
     """
 
     planned: int
@@ -47,12 +48,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class BenchProgress:
-    """What a folder holds of a grid.
+    """State of a grid in a bench folder.
 
     Attributes:
-        done: keys of the cells with figures.
-        failed: keys of those that failed.
-        notes: what is to be said before work begins.
+        done: Keys of the cells with figures.
+        failed: Keys of the failed cells.
+        notes: Messages for the user.
     """
 
     done: frozenset[str]
@@ -63,75 +64,111 @@ class BenchProgress:
 def bench(
     grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), progress: ProgressReporter = SILENT
 ) -> Outcome:
-    """Measure every cell of a grid that the folder does not hold yet.
+    """Measure every cell of a grid that has no figures in the folder yet.
 
-    Any number of processes may do so in one folder at once. Whatever ends one of them, what it finished stays, and the
-    same command goes on. Cells that failed are tried again.
+    Several processes may work in one folder at the same time. If a process is stopped, finished cells are kept, and the
+    same call continues. Failed cells are tried again.
 
     Args:
-        grid: see :func:`advrad.benchmark.grid.read_grid`.
-        data: folder that its categories lie in.
-        folder: of the results; made if missing.
-        only: labels of what is worked on, see :func:`advrad.benchmark.grid.jobs_of`.
+        grid: Grid, see :func:`advrad.benchmark.grid.read_grid`.
+        data: Folder that holds the product categories.
+        folder: Bench folder; made if missing.
+        only: Labels of what to work on, see :func:`advrad.benchmark.jobs.jobs_of`.
         progress: Receives the progress.
 
     Raises:
-        ConfigError: a label is unknown, or a category is missing.
-        OutputError: a result cannot be written, or another grid is being measured in the folder.
+        ConfigError: A label is unknown, or the images of a category are missing.
+        OutputError: A result cannot be written, or another grid is being measured in the folder.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from advrad.benchmark import bench, bench_report, read_grid
+        >>> outcome = bench(read_grid(Path("grid.toml")), Path("data"), Path("results"))  # doctest: +SKIP
+        >>> bench_report(Path("results"), Path("results/report"))[0]  # doctest: +SKIP
+        PosixPath('results/report/index.html')
     """
     _stand_alone()
     progress.stage("Reading the images of the grid")
     jobs = jobs_of(grid, data, only)
     make_folder(folder / "cells")
     _claim_folder(folder, grid, jobs)
-    before = grid_progress(folder, jobs)
-    for note in before.notes:
+    for note in grid_progress(folder, jobs).notes:
         progress.note(note)
-    tried: set[str] = set()
-    failed = []
-
-    def wanted(job: Job) -> tuple[CellTask, ...]:
-        done = {cell.key for cell in held_cells(folder, job) if cell.done}
-        return tuple(task for task in job.tasks if task.selected and task.cell.key not in done | tried)
-
     inner = frozenset(entry.inner.label for entry in grid.detectors.values() if entry.inner is not None)
-    at_work = JobRunner(folder, grid.path, grid.size_px, progress, inner)
-    pending = [job for job in jobs if job.dataset is not None and wanted(job)]
-    total = sum(len(wanted(job)) for job in pending)
-    while pending:
-        left, waits = [], False
-        for job in pending:
-            with lease(folder / "claims", f"job-{job.name}") as mine:
-                if not mine:
-                    left.append(job)
-                    continue
-                tasks = wanted(job)  # others may have measured some since
-                try:
-                    for cell in at_work.measure(job, tasks) if tasks else ():
-                        tried.add(cell.key)
-                        label = f"{cell.detector} on {cell.category}, {cell.attack or cell.certificate or 'clean'}"
-                        said = f"failed: {cell.error}" if not cell.done else f"{(cell.seconds or 0):.0f} s"
-                        progress.note(f"{len(tried)} of {total}  {label}: {said}")
-                        if not cell.done:
-                            failed.append(f"{label}: {cell.error}")
-                except Locked:
-                    left.append(job)
-                    waits = True
-        if len(left) == len(pending):
-            if not waits:
-                break  # the rest is with others
-            time.sleep(_WAIT_S)
-        pending = [job for job in left if wanted(job)]
-    after = grid_progress(folder, jobs)
-    elsewhere = sum(len(wanted(job)) for job in pending)
-    return Outcome(sum(len(job.tasks) for job in jobs), len(after.done), tuple(failed), elsewhere)
+    worker = _Worker(folder, JobRunner(folder, grid.path, grid.size_px, progress, inner), progress)
+    left = worker.run(jobs)
+    done = len(grid_progress(folder, jobs).done)
+    return Outcome(sum(len(job.tasks) for job in jobs), done, tuple(worker.failed), left)
+
+
+@dataclass(eq=False)
+class _Worker:
+    """Works through jobs beside other processes.
+
+    Attributes:
+        folder: Bench folder.
+        runner: Runs a job.
+        progress: Receives the progress.
+        tried: Keys of the cells that this process finished, successful or failed.
+        failed: Cells that failed, one line each.
+        total: Number of cells to measure at the beginning.
+    """
+
+    folder: Path
+    runner: JobRunner
+    progress: ProgressReporter
+    tried: set[str] = field(default_factory=set)
+    failed: list[str] = field(default_factory=list)
+    total: int = 0
+
+    def run(self, jobs: Iterable[Job]) -> int:
+        """Run all jobs that no other process is running; returns the number of cells left to other processes."""
+        pending = [job for job in jobs if job.dataset is not None and self._wanted(job)]
+        self.total = sum(len(self._wanted(job)) for job in pending)
+        while pending:
+            left, trained_elsewhere = [], False
+            for job in pending:
+                with lease(self.folder / "claims", f"job-{job.name}") as free:
+                    try:
+                        if free:
+                            self._run_job(job)
+                        else:
+                            left.append(job)
+                    except Locked:
+                        left.append(job)
+                        trained_elsewhere = True
+            if len(left) == len(pending):
+                if not trained_elsewhere:
+                    break  # other processes are working on the rest
+                time.sleep(_WAIT_S)
+            pending = [job for job in left if self._wanted(job)]
+        return sum(len(self._wanted(job)) for job in pending)
+
+    def _wanted(self, job: Job) -> tuple[CellTask, ...]:
+        """Cells of a job that are selected and not finished. Other processes may finish some at any time."""
+        done = {cell.key for cell in held_cells(self.folder, job) if cell.done}
+        return tuple(task for task in job.tasks if task.selected and task.cell.key not in done | self.tried)
+
+    def _run_job(self, job: Job) -> None:
+        tasks = self._wanted(job)
+        for cell in self.runner.measure(job, tasks) if tasks else ():
+            self.tried.add(cell.key)
+            label = f"{cell.detector} on {cell.category}, {cell.attack or cell.certificate or 'clean'}"
+            outcome = f"{(cell.seconds or 0):.0f} s" if cell.done else f"failed: {cell.error}"
+            self.progress.note(f"{len(self.tried)} of {self.total}  {label}: {outcome}")
+            if not cell.done:
+                self.failed.append(f"{label}: {cell.error}")
 
 
 def grid_progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
-    """Look at what a folder holds of a grid's cells; nothing is written.
+    """Find out which cells of a grid are finished; nothing is written.
+
+    Args:
+        folder: Bench folder.
+        jobs: Jobs of the grid.
 
     Raises:
-        DataError: a result is damaged.
+        DataError: A result is damaged.
     """
     code = code_digest()
     done: set[str] = set()
@@ -145,34 +182,34 @@ def grid_progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
     orphans = len(everything - done - failed)
     notes = []
     if done:
-        notes.append(f"{len(done)} cells are measured already and stay as they are")
+        notes.append(f"{len(done)} cells are already measured and are kept")
     if failed:
         notes.append(f"{len(failed)} cells failed before and are tried again")
     if other_code:
         notes.append(
-            f"{other_code} of the measured cells were made by another version of the code; to measure them anew, delete"
-            " their files in cells/, or name another folder"
+            f"{other_code} of the measured cells were made by another version of the code; to measure them again,"
+            " delete their files in cells/, or choose another folder"
         )
     if orphans:
         notes.append(
             f"{orphans} results in cells/ belong to no cell of this grid as it is now (a label, an option or a"
-            " image changed); they are kept, and not used"
+            " image changed); they are kept and ignored"
         )
     return BenchProgress(frozenset(done), frozenset(failed), tuple(notes))
 
 
 def held_cells(folder: Path, job: Job) -> tuple[Cell, ...]:
-    """Those cells of a job that a folder holds, failed ones among them.
+    """Read the finished cells of a job, successful or failed.
 
     Raises:
-        DataError: one is damaged.
+        DataError: A result is damaged.
     """
     found = (read_cell(folder, task.cell) for task in job.tasks)
     return tuple(cell for cell in found if cell is not None)
 
 
 def _claim_folder(folder: Path, grid: Grid, jobs: Iterable[Job]) -> None:
-    """Write the plan down, unless another grid is being measured here at this moment."""
+    """Write the plan, unless another grid is being measured in the folder."""
     path = folder / "grid.json"
     cells = [task.cell.model_dump(mode="json") for job in jobs for task in job.tasks]
     plan = {"format": FORMAT, "name": grid.name, "grid": grid.path.read_text(encoding="utf-8"), "cells": cells}
@@ -184,15 +221,15 @@ def _claim_folder(folder: Path, grid: Grid, jobs: Iterable[Job]) -> None:
         if at:
             raise OutputError(
                 f"{folder}: another process measures another grid here (claims/{at[0]}.claim); wait for it, or name"
-                " another folder with -o"
+                " another folder"
             )
     write_json(path, plan)
 
 
 def _stand_alone() -> None:
-    """Make this process independent of those that ``accelerate launch`` started with it.
+    """Make this process independent of the others that ``accelerate launch`` started.
 
-    They share the folder, not the tensors: each measures cells of its own, on a device of its own.
+    They share the folder but not the tensors: each measures its own cells on its own device.
     """
     rank = os.environ.get("LOCAL_RANK")
     if rank is not None and "CUDA_VISIBLE_DEVICES" not in os.environ:

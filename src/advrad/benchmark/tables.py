@@ -22,20 +22,20 @@ Pair = tuple[float, float]
 Reading = Callable[[Figures], tuple[float | None, Pair | None]]
 State = Literal["value", "missing", "failed", "unmeasured", "unplanned"]
 
-#: Shares are compared, and shown, with this many decimals.
+#: Number of decimals with which values are compared and shown.
 DECIMALS = 3
-#: Heading of the column that each figure table ends in.
+#: Heading of the last column of each table of figures.
 MEAN = "mean"
-#: How to read any table.
+#: How to read the tables.
 READING = (
-    "Bold is the best of a column, of those that are whole and that no audit distrusts.",
-    "In brackets: the 95 % bootstrap interval over test images; of several seeds the mean of theirs, since they share"
-    " the images; of a mean over categories the normal approximation from theirs, taken as independent.",
+    "Bold: the best of a column, among complete and trusted figures.",
+    "In brackets: the 95 % bootstrap interval over test images. Over several seeds it is the mean of their intervals,"
+    " since they share the images; over categories it is the normal approximation from theirs, taken as independent.",
     "After \N{PLUS-MINUS SIGN}: the sample standard deviation over seeds.",
-    "(k of n): only k of n cells hold this figure; do not compare it with means of other cells.",
-    "\N{DAGGER}: an audit distrusts this figure, or one that it is made of; the reasons are listed.",
-    "not run: none of its cells has ended yet, or not all; failed: they ended in errors, which are listed; n/a: done,"
-    " but without this figure; \N{EN DASH}: not in the grid.",
+    "(k of n): only k of n cells have this figure; do not compare it with means of other cells.",
+    "\N{DAGGER}: a sanity check distrusts this figure, or one that it is averaged from; the reasons are listed.",
+    "not run: not all of its cells are finished; failed: they ended in errors, which are listed; n/a: finished without"
+    " this figure; \N{EN DASH}: not in the grid.",
 )
 _WORDS: dict[State, str] = {
     "missing": "not run",

@@ -1,1 +1,1 @@
-"""Where advrad meets other libraries, one folder each."""
+"""AdvRAD inside other libraries. :mod:`advrad.integrations.anomalib` makes it a model of anomalib."""

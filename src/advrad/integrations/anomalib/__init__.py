@@ -9,7 +9,7 @@ from advrad.utils.lazy import attach
 
 __all__ = ["AdvRad"]
 
-# anomalib and timm warn about their own code whenever they are imported; users can do nothing about it.
+# anomalib and timm warn about their own code when they are imported; a user can do nothing about it.
 for _message in ("Importing from timm.models.layers", "The anomalib.models.components.dinov2 package"):
     warnings.filterwarnings("ignore", message=_message, category=FutureWarning)
 

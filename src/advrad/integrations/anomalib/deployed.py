@@ -1,4 +1,4 @@
-"""The part of our anomalib model that is exported: from images to scores, in a graph that draws nothing."""
+"""The exported part of the anomalib model: from images to scores, as a graph without random operations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.errors import NotCalibratedError
 
 
-class Deployed(nn.Module):
-    """The detector as a graph without a source of randomness: its noise, always the same, is stored.
+class DeployedDetector(nn.Module):
+    """A detector as a graph without random operations: its noise is stored.
 
-    The noise follows from the detector's seed, so it is stored in exported graphs but not in checkpoints.
+    The noise follows from the detector's noise seed, so it is stored in exported graphs but not in checkpoints.
     """
 
     def __init__(self) -> None:
@@ -24,43 +24,47 @@ class Deployed(nn.Module):
         self.detector: AdvRAD | None = None
 
     def install(self, detector: AdvRAD) -> None:
-        """Take a detector and draw its noise."""
+        """Set the detector and draw its noise.
+
+        Args:
+            detector: The detector.
+        """
         self.detector = detector
         for name in [name for name, _ in self.named_buffers(recurse=False)]:
             delattr(self, name)
         score = detector.detector_config.score
         generator = torch.Generator().manual_seed(detector.detector_config.noise_seed)
-        # In the order in which the score asks for it: look by look, draw by draw, step by step.
-        sides = [look.view_px for look in score.looks for _ in range(score.draws * score.steps)]
+        # In the order in which the score draws it: view by view, draw by draw, step by step.
+        sides = [view.view_px for view in score.views for _ in range(score.draws * score.steps)]
         for index, side in enumerate(sides):
             draw = torch.randn(1, 3, side, side, generator=generator).to(detector.device)
             self.register_buffer(f"noise_{index}", draw, persistent=False)
 
     def forward(self, images: Tensor) -> InferenceBatch:
-        """Score images as :meth:`advrad.AdvRAD.measure` does, in float32.
+        """Score images in float32, as the detector does outside anomalib.
 
         Args:
-            images: (b, 3, h, w) float in [0, 1].
+            images: Images, (b, 3, h, w), float in [0, 1].
 
         Returns:
             ``pred_score`` (b,) and ``anomaly_map`` (b, 1, size, size), neither normalised nor clamped. Differentiable.
 
         Raises:
-            NotCalibratedError: the detector was not trained yet.
+            NotCalibratedError: The detector is not trained yet.
         """
         if self.detector is None:
-            raise NotCalibratedError("AdvRad: has no score yet; train it first, or load a checkpoint or a model folder")
+            raise NotCalibratedError("AdvRad has no detector yet; train it, or load a checkpoint or a model folder")
         noise = StoredNoise(draw for _, draw in self.named_buffers(recurse=False))
-        scores, maps, _ = self.detector.examine(images, noise)
+        scores, maps, _ = self.detector.infer(images, noise)
         return InferenceBatch(pred_score=scores, anomaly_map=maps)
 
 
 class SquarePreProcessor(PreProcessor):  # type: ignore[misc]
-    """Resizes to a square with antialiasing, in exported graphs as in training, and normalises nothing.
+    """Resizes images to a square with antialiasing, in training and in exported graphs; it normalises nothing.
 
-    Anomalib's own turns antialiasing off on export, which would give the exported detector other scores.
+    anomalib's own pre-processor turns antialiasing off on export, which would change the scores.
     """
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(b, 3, h, w) -> (b, 3, size, size), both in [0, 1]."""
+        """Resize images (b, 3, h, w) in [0, 1] to (b, 3, size, size)."""
         return resize(batch, self.transform.size[0])

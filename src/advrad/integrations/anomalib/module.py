@@ -1,8 +1,8 @@
-"""Our detector as a model of anomalib: trained by its engine, judged by its metrics, exported by its exporter.
+"""AdvRAD as a model of anomalib: trained by its engine, evaluated by its metrics, exported by its exporter.
 
-Anomalib reads the images, keeps time and judges. What is learnt, and how, is that of ``advrad train``: the same
-batches, optimisers and moving average; and at the end the same choice of the score on normal images held out of the
-training set. Validation and test images are for anomalib's own threshold and metrics alone.
+anomalib reads the images, runs the loop and evaluates. What is learned is the same as with ``advrad train``: the same
+batches, optimizers and moving average, and the same choice of the score on held-out normal training images. Validation
+and test images are used only for anomalib's own threshold and metrics.
 """
 
 from __future__ import annotations
@@ -29,36 +29,42 @@ from advrad.integrations.anomalib.training import AnomalibTraining, Lightning, r
 from advrad.training.options import RunOptions
 from advrad.training.plan import fresh_config, train_config
 
-#: Where the detector's configuration lies in a checkpoint, and its tensors among those of the module.
+#: Key of the detector's configuration in a checkpoint, and prefix of its tensors among those of the module.
 _CONFIG, _TENSORS = "advrad_detector", "model.detector."
 
 
 class AdvRad(AnomalibModule):  # type: ignore[misc]
     """AdvRAD as a model of anomalib.
 
-    One epoch of anomalib is the whole training: its optimiser steps are spread evenly over the epoch's batches, whose
-    images were all read when the training began. Anomalib's threshold, from its validation images, decides in
-    anomalib; the detector inside has its own, from normal images alone, for use outside.
+    One epoch of anomalib is the whole training: the optimizer steps are spread evenly over the epoch's batches, and
+    their images are read when the training begins. anomalib uses its own threshold, computed from its validation
+    images. The detector inside has a threshold from normal images alone, for use outside anomalib.
 
     Args:
-        steps: optimiser steps.
-        size_px: side of the square at which images enter; None for the preset's.
+        steps: Number of optimizer steps.
+        size_px: Side of the square to which images are resized, in pixels; None for that of the preset.
         preset: ``lean``, or one of the diffusers U-Nets of ``advrad train``.
-        score: ``auto`` chooses it for peace, ``robust`` for attacks, ``paper`` takes the paper's.
-        seed: of everything.
-        batch_size: images in a step; those of anomalib's batches do not matter.
-        false_alarm_rate: of the detector's own threshold; where the normal images are too few for it, the least
-            that they can promise.
-        precision: arithmetic of the training. The score is chosen, computed and exported in float32.
-        pre_processor: as in every model of anomalib.
-        post_processor: as in every model of anomalib.
-        evaluator: as in every model of anomalib.
-        visualizer: as in every model of anomalib.
+        score: How the score is chosen: ``auto`` for clean accuracy, ``robust`` for accuracy under attack, ``paper`` for
+            the score of the paper.
+        seed: Seed for all random draws.
+        batch_size: Number of images per optimizer step; the batch size of anomalib's loader does not matter.
+        false_alarm_rate: False-alarm rate of the detector's own threshold. If there are too few normal images for it,
+            the lowest rate that they allow is used.
+        precision: Precision of the training. The score is chosen, computed and exported in float32.
+        pre_processor: As in every anomalib model.
+        post_processor: As in every anomalib model.
+        evaluator: As in every anomalib model.
+        visualizer: As in every anomalib model.
 
     Raises:
-        ConfigError: an option is out of range.
+        ConfigError: An option is out of range.
 
     Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model".
+
+    Example:
+        >>> from advrad.integrations.anomalib import AdvRad  # doctest: +SKIP
+        >>> model = AdvRad(steps=2000)  # doctest: +SKIP
+        >>> Engine().train(model=model, datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
     """
 
     def __init__(
@@ -77,9 +83,9 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
         visualizer: Visualizer | bool = True,
     ) -> None:
         if steps < 1:
-            raise ConfigError(f"steps {steps}: must be at least 1")
+            raise ConfigError("must be at least 1", option="steps", value=steps)
         if not 0 < false_alarm_rate < 1:
-            raise ConfigError(f"false_alarm_rate {false_alarm_rate:g}: must lie between 0 and 1")
+            raise ConfigError("must lie between 0 and 1", option="false_alarm_rate", value=false_alarm_rate)
         values: dict[str, Any] = {"steps": steps, "size_px": size_px, "preset": preset, "score": score, "seed": seed}
         values |= {"batch_size": batch_size, "false_alarm_rate": false_alarm_rate, "precision": precision}
         self.options = RunOptions.parse(values, "AdvRad")
@@ -94,20 +100,20 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
         )
         self.model = DeployedDetector()
         self.automatic_optimization = False
-        self._course: AnomalibTraining | None = None
+        self._training: AnomalibTraining | None = None
 
     @classmethod
     def from_folder(cls, folder: str | Path, **components: Any) -> AdvRad:
-        """A model folder of ``advrad train``, ready for anomalib's metrics, exporter and inferencers.
+        """Load a model folder of ``advrad train`` for anomalib's metrics, exporter and inferencers.
 
-        Anomalib's own threshold is not in it: ``Engine.validate`` sets that.
+        anomalib's own threshold is not in the folder; ``Engine.validate`` computes it.
 
         Args:
-            folder: model folder, or hub id.
-            components: ``pre_processor``, ``post_processor``, ``evaluator``, ``visualizer``.
+            folder: Model folder, or id of a model on the Hugging Face hub.
+            components: ``pre_processor``, ``post_processor``, ``evaluator`` and ``visualizer``.
 
         Raises:
-            CheckpointError: the folder is no model.
+            CheckpointError: The folder is not a model folder.
         """
         detector = AdvRAD.from_pretrained(folder)
         config = detector.detector_config
@@ -119,17 +125,17 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
 
     @property
     def detector(self) -> AdvRAD:
-        """The detector inside, to be saved as a model folder with its ``save_pretrained``.
+        """The detector, which ``save_pretrained`` writes as a model folder.
 
         Raises:
-            NotCalibratedError: it was not trained yet.
+            NotCalibratedError: It is not trained yet.
         """
         detector: AdvRAD | None = self.model.detector
         if detector is None:
-            raise NotCalibratedError("AdvRad: has no detector yet; train it first")
+            raise NotCalibratedError("AdvRad has no detector yet; train it first")
         return detector
 
-    # --- anomalib's questions ---
+    # --- anomalib's interface ---
 
     @property
     def learning_type(self) -> LearningType:
@@ -138,7 +144,7 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """One epoch, one device, and validation once, after the score was chosen."""
+        """One epoch, one device, and one validation, after the score is chosen."""
         return {
             "devices": 1,
             "max_epochs": 1,
@@ -152,72 +158,73 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> SquarePreProcessor:
-        """Resizing only: images stay in [0, 1]."""
+        """Resize images only; they stay in [0, 1]."""
         return SquarePreProcessor(Resize(image_size or (256, 256), antialias=True))
 
     def to_onnx(self, *args: Any, **options: Any) -> Path:
-        """As in every model of anomalib, in a version of ONNX that knows all that the graph needs."""
+        """Export as every anomalib model, with an ONNX opset that has all operations of the graph."""
         path: Path = super().to_onnx(*args, **{"opset_version": 18} | options)
         return path
 
     # --- training ---
 
+    @property
+    def _running(self) -> AnomalibTraining:
+        if self._training is None:
+            raise RuntimeError("no training is running; Engine.fit begins one")
+        return self._training
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """A fresh denoiser, and the optimisers of ``advrad train`` for it."""
+        """Make a fresh denoiser and its optimizers, as ``advrad train`` does."""
         lightning = Lightning(self, self.options.precision)
-        self._course = AnomalibTraining(self.options, self.denoiser_config, self.train_config, lightning)
-        return self._course.trainer.optimisers
+        self._training = AnomalibTraining(self.options, self.denoiser_config, self.train_config, lightning)
+        return self._training.trainer.optimisers
 
     def on_train_start(self) -> None:
         """Read the training images.
 
         Raises:
-            DataError: there are too few, or a pre-processor leads out of [0, 1].
+            DataError: There are too few, or the pre-processor does not keep them in [0, 1].
         """
-        assert self._course is not None
         images = read_normals(self.trainer.train_dataloader.dataset, self.pre_processor, self.train_config.size_px)
-        optimisers = self.optimizers()  # through Lightning, which counts their steps
-        self._course.begin(images, optimisers if isinstance(optimisers, list) else [optimisers])
+        optimisers = self.optimizers()  # as Lightning wraps them, since it counts their steps
+        self._running.begin(images, optimisers if isinstance(optimisers, list) else [optimisers])
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """This batch's share of the steps."""
-        del batch  # its images were read when the training began
-        assert self._course is not None
-        losses = self._course.advance(self.train_config.steps * (batch_idx + 1) // self.trainer.num_training_batches)
+        """Take this batch's share of the optimizer steps. Its images were read when the training began."""
+        losses = self._running.advance(self.train_config.steps * (batch_idx + 1) // self.trainer.num_training_batches)
         loss = torch.tensor(losses).mean()
         if losses:
             self.log("train_loss", loss, prog_bar=True, batch_size=len(losses))
         return {"loss": loss}
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """After the last step, choose the score: before anomalib validates, and before it saves."""
-        del args
-        course = self._course
-        if course is None or not (course.finished or self.trainer.should_stop):
+        """After the last step, choose the score, before anomalib validates and saves."""
+        training = self._training
+        if training is None or not (training.finished or self.trainer.should_stop):
             return
         datamodule = getattr(self.trainer, "datamodule", None)
         data, category = (str(getattr(datamodule, key, None) or "") for key in ("name", "category"))
-        self.model.install(course.settle(data, category or data))
-        self._course = None
+        self.model.install(training.finish(data, category or data))
+        self._training = None
 
     def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:
-        """Scores for anomalib's own threshold."""
-        del args, kwargs
+        """Scores for anomalib's threshold."""
         return batch.update(**self.model(batch.image)._asdict())
 
     # --- checkpoints ---
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what the detector is, as plain values, beside its tensors."""
+        """Save the detector's configuration, as plain values, beside its tensors."""
         super().on_save_checkpoint(checkpoint)
         if self.model.detector is not None:
             checkpoint[_CONFIG] = self.model.detector.detector_config.model_dump(mode="json")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Make the detector that the checkpoint's tensors belong to.
+        """Build the detector that the checkpoint's tensors belong to.
 
         Raises:
-            CheckpointError: they do not belong together.
+            CheckpointError: The configuration and the tensors do not belong together.
         """
         super().on_load_checkpoint(checkpoint)
         if _CONFIG not in checkpoint:

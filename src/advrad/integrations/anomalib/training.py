@@ -1,6 +1,6 @@
-"""A training of our detector inside anomalib's: the same steps, and the same choice at the end, as ``advrad train``.
+"""Training of AdvRAD inside anomalib: the same steps, and the same choice of the score, as ``advrad train``.
 
-Lightning lends its optimisers, its device and the images of its datamodule; all else is ours.
+Lightning provides the optimizers, the device and the images of its datamodule.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class Lightning:
-    """What our trainer needs of accelerate's ``Accelerator``, as a Lightning module offers it.
+    """The part of accelerate's ``Accelerator`` that the trainer uses, implemented by a Lightning module.
 
     Attributes:
-        module: a ``LightningModule`` with manual optimisation.
-        precision: arithmetic of the training.
+        module: ``LightningModule`` with manual optimization.
+        precision: Precision of the training.
+        num_processes: Number of processes.
+        process_index: Index of this process.
     """
 
     module: Any
@@ -52,21 +54,21 @@ class Lightning:
 
     @property
     def device(self) -> torch.device:
-        """Where Lightning put the module."""
+        """Device of the module."""
         device: torch.device = self.module.device
         return device
 
     def prepare(self, module: nn.Module) -> nn.Module:
-        """Leave a module as it is: there is one process."""
+        """Return the module unchanged, since there is one process."""
         return module
 
     def autocast(self) -> AbstractContextManager[object]:
-        """The arithmetic of a step."""
+        """Context with the precision of the training."""
         bf16 = takes_bfloat16(self.precision, self.device)
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
     def backward(self, loss: Tensor) -> None:
-        """Have Lightning compute gradients, so that its hooks are called."""
+        """Compute gradients through Lightning, so that its hooks are called."""
         self.module.manual_backward(loss)
 
 
@@ -74,10 +76,10 @@ class AnomalibTraining:
     """One training, from fresh weights to a detector.
 
     Args:
-        options: of the run.
-        denoiser: kind and shape.
-        config: of the loop.
-        lightning: lent by anomalib.
+        options: Options of the training.
+        denoiser: Configuration of the denoiser.
+        config: Configuration of the training loop.
+        lightning: Adapter to the Lightning module.
     """
 
     def __init__(
@@ -89,22 +91,28 @@ class AnomalibTraining:
             fresh = build_denoiser(denoiser)
         self.trainer = Trainer(fresh, config, lightning)
         self._began = time.perf_counter()
-        self._stacks: CalibrationData | None = None
+        self._split: CalibrationData | None = None
+
+    @property
+    def _images(self) -> CalibrationData:
+        if self._split is None:
+            raise RuntimeError("the training has not begun; call begin first")
+        return self._split
 
     @property
     def finished(self) -> bool:
-        """All steps were taken."""
+        """Whether all steps are done."""
         return self.trainer.step == self.trainer.config.steps
 
     def begin(self, images: ImageStack, optimisers: list[torch.optim.Optimizer]) -> None:
-        """Hold some images out to choose the score and the threshold by, and look at the others once.
+        """Split the images, and fit the statistics of the denoiser to the training part.
 
         Args:
-            images: normal ones, at the working size.
-            optimisers: those of the trainer, as Lightning wants them to be called.
+            images: Normal images at the working size.
+            optimisers: The trainer's optimizers, as Lightning wraps them.
 
         Raises:
-            DataError: too few images.
+            DataError: There are too few images.
         """
         split = split_normals(images.records, self.options.seed, false_alarm_rate=self.options.false_alarm_rate)
         row = {record: index for index, record in enumerate(images.records)}
@@ -112,7 +120,7 @@ class AnomalibTraining:
             ImageStack(images.values[[row[record] for record in part]], part)
             for part in (split.train, split.selection, split.calibration)
         )
-        self._stacks = CalibrationData(train, selection, calibration)
+        self._split = CalibrationData(train, selection, calibration)
         trainer = self.trainer
         trainer.config = trainer.config.model_copy(update={"symmetry": find_symmetry(train)})
         trainer.denoiser.fit_statistics(whole_images(train, trainer.config))
@@ -120,55 +128,60 @@ class AnomalibTraining:
         trainer.optimisers = optimisers
 
     def advance(self, step: int) -> list[float]:
-        """Go on to a step; the losses on the way."""
-        assert self._stacks is not None
-        return [self.trainer.advance(self._stacks.train) for _ in range(self.trainer.step, step)]
-
-    def settle(self, data: str, category: str) -> AdvRAD:
-        """Choose the score and set the threshold, on the normal images that were held out.
+        """Train up to a step.
 
         Args:
-            data: name of the data set, for the record.
-            category: product in it.
+            step: Number of the step.
+
+        Returns:
+            Losses of the steps taken.
         """
-        assert self._stacks is not None
-        stacks, trainer, asked = self._stacks, self.trainer, self.options.false_alarm_rate
-        rate = max(asked, rate_in_reach(len(stacks.calibration)))
+        return [self.trainer.advance(self._images.train) for _ in range(self.trainer.step, step)]
+
+    def finish(self, data: str, category: str) -> AdvRAD:
+        """Choose the score and set the threshold on the held-out normal images.
+
+        Args:
+            data: Name of the data set, for the record.
+            category: Product category in it.
+        """
+        images, trainer, asked = self._images, self.trainer, self.options.false_alarm_rate
+        rate = max(asked, rate_in_reach(len(images.calibration)))
         if rate > asked:
             logger.warning(
-                "advrad: %d images for its own threshold promise a false-alarm rate of %.3g, not %.3g",
-                len(stacks.calibration),
-                rate,
+                "advrad: %d normal images are too few for a false-alarm rate of %.3g; the threshold has a rate of %.3g",
+                len(images.calibration),
                 asked,
+                rate,
             )
         plan = RunPlan(
             data=data,
             layout="datamodule",
             category=category,
-            # Exported graphs compute in float32, so that is the arithmetic for which the score is chosen.
+            # Exported graphs compute in float32, so the score is chosen for that precision.
             train=trainer.config.model_copy(update={"precision": "float32"}),
             denoiser=self.denoiser_config,
             false_alarm_rate=rate,
             score=self.options.score,
-            names=tuple(record.path.name for record in stacks.train.records),
+            names=tuple(record.path.name for record in images.train.records),
         )
         trained_s = time.perf_counter() - self._began
         device = trainer.accelerator.device
-        detector = choose_score(plan, trainer.average.eval(), stacks, device, trained_s, SILENT)
-        set_thresholds(detector, stacks, false_alarm_rate=rate, radius=None, source=source_of(plan))
+        detector = choose_score(plan, trainer.average.eval(), images, device, trained_s, SILENT)
+        set_thresholds(detector, images, false_alarm_rate=rate, radius=None, source=source_of(plan))
         return detector.eval()
 
 
 def read_normals(dataset: Any, pre_process: Callable[[Tensor], Tensor] | None, size_px: int) -> ImageStack:
-    """Take the normal images out of a data set of anomalib, as anomalib reads them.
+    """Read the normal images of an anomalib dataset.
 
     Args:
-        dataset: whose items have ``image`` (3, h, w) in [0, 1], ``image_path`` and ``gt_label``.
-        pre_process: from (1, 3, h, w) to that, in [0, 1].
-        size_px: side of the square.
+        dataset: Dataset whose items have ``image`` (3, h, w) in [0, 1], ``image_path`` and ``gt_label``.
+        pre_process: Function from (1, 3, h, w) to the same form, in [0, 1]; None for none.
+        size_px: Side of the square to which they are resized, in pixels.
 
     Raises:
-        DataError: there is none, or the values are not in [0, 1].
+        DataError: There are no normal images, or values are not in [0, 1].
     """
     values, records = [], []
     for index in range(len(dataset)):
@@ -177,7 +190,7 @@ def read_normals(dataset: Any, pre_process: Callable[[Tensor], Tensor] | None, s
             continue
         image = item.image[None] if pre_process is None else pre_process(item.image[None])
         if float(image.min()) < 0 or float(image.max()) > 1:
-            raise DataError(f"{item.image_path}: its values are not in [0, 1]; use a pre-processor that leaves them so")
+            raise DataError(f"{item.image_path}: values are not in [0, 1]; use a pre-processor that keeps that range")
         values.append(np.rint(resize(image, size_px)[0].clamp(0, 1).numpy() * 65535).astype(np.uint16))
         records.append(Record(Path(item.image_path or f"{index:06}"), "train", 0, "good"))
     if not records:

@@ -86,16 +86,16 @@ def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_entry_comes_back_and_cannot_be_changed(path: Path) -> None:
     values, bad = entry(bad={1: "is empty", 4: "holds text"})
-    assert cache.take(path, 6, 16) is None
-    cache.keep(path, (values, bad))
-    taken = cache.take(path, 6, 16)
+    assert cache.read_entry(path, 6, 16) is None
+    cache.write_entry(path, (values, bad))
+    taken = cache.read_entry(path, 6, 16)
     assert taken is not None
     np.testing.assert_array_equal(taken[0], values)
     assert isinstance(taken[0], np.memmap) and not taken[0].flags.writeable
     assert taken[1] == bad
     # For other images than it was made of it would be wrong.
-    assert cache.take(path, 5, 16) is None
-    assert cache.take(path, 6, 24) is None
+    assert cache.read_entry(path, 5, 16) is None
+    assert cache.read_entry(path, 6, 24) is None
 
 
 def flip(path: Path) -> None:
@@ -118,11 +118,11 @@ HARMS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_damaged_entry_is_not_taken_and_can_be_made_anew(path: Path, harm: str) -> None:
     made = entry()
-    cache.keep(path, made)
+    cache.write_entry(path, made)
     HARMS[harm](path)
-    assert cache.take(path, 4, 16) is None
-    cache.keep(path, made)
-    again = cache.take(path, 4, 16)
+    assert cache.read_entry(path, 4, 16) is None
+    cache.write_entry(path, made)
+    again = cache.read_entry(path, 4, 16)
     assert again is not None
     np.testing.assert_array_equal(again[0], made[0])
     assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(np, "save", full)
     with pytest.raises(OutputError, match="the disk is full"):
-        cache.keep(path, entry())
+        cache.write_entry(path, entry())
     assert list(path.parent.iterdir()) == []
 
 
@@ -142,21 +142,21 @@ def test_the_least_recently_used_make_room(path: Path, monkeypatch: pytest.Monke
     first, second, third = (path.with_name(f"{name}.npy") for name in ("first", "second", "third"))
     monkeypatch.setattr(cache, "LIMIT_BYTES", 2 * (4 * 3 * 16 * 16 * 2 + 128))
     for age, place in enumerate((first, second)):
-        cache.keep(place, entry(seed=age))
+        cache.write_entry(place, entry(seed=age))
         os.utime(place, (1000 + age, 1000 + age))
-    assert cache.take(first, 4, 16) is not None  # used again, so the second is now the oldest
-    mapped = cache.take(second, 4, 16)
+    assert cache.read_entry(first, 4, 16) is not None  # used again, so the second is now the oldest
+    mapped = cache.read_entry(second, 4, 16)
     assert mapped is not None
     os.utime(second, (1001, 1001))
     stale, fresh = path.with_name(".0123.part.npy"), path.with_name(".4567.part.npy")
     for part in (stale, fresh):
         part.write_text("of a run that crashed, or of one that is still writing")
     os.utime(stale, (1, 1))
-    cache.keep(third, entry(seed=3))
+    cache.write_entry(third, entry(seed=3))
     kept = {first, third}
     assert set(path.parent.iterdir()) == {fresh, *kept, *(place.with_suffix(".json") for place in kept)}
     # What was mapped stays readable although its file is gone.
     np.testing.assert_array_equal(mapped[0], entry(seed=1)[0])
     monkeypatch.setattr(cache, "LIMIT_BYTES", 1)
-    cache.keep(second, entry(seed=1))
+    cache.write_entry(second, entry(seed=1))
     assert list(path.parent.glob("[!.]*.npy")) == [second]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 from PIL import Image
@@ -57,32 +57,35 @@ def make(root: Path, train: int = 0, good: int = 0, odd: int = 0) -> Path:
 def test_of_known_images() -> None:
     y, x = np.mgrid[:6, :6]
     images = np.stack([np.full((6, 6), 0.25), (y + x) % 2, x / 5]).astype(np.float32)
-    found = shortcuts.describe(np.repeat(images[:, None], 3, axis=1))
+    found = shortcuts.image_statistics(np.repeat(images[:, None], 3, axis=1))
     np.testing.assert_allclose(found["brightness"], [0.25, 0.5, 0.5], atol=1e-6)
     np.testing.assert_allclose(found["contrast"], [0, 0.5, np.std(np.arange(6) / 5)], atol=1e-6)
     np.testing.assert_allclose(found["sharpness"], [0, 4, 0], atol=1e-6)
 
 
+@settings(deadline=None)
 @given(IMAGES, st.floats(0, 0.5))
 def test_light_moves_brightness_alone(images: np.ndarray, light: float) -> None:
-    before, after = shortcuts.describe(images), shortcuts.describe(images + light)
+    before, after = shortcuts.image_statistics(images), shortcuts.image_statistics(images + light)
     np.testing.assert_allclose(after["brightness"], before["brightness"] + light, atol=1e-9)
     for name in ("contrast", "sharpness"):
         np.testing.assert_allclose(after[name], before[name], atol=1e-9)
 
 
+@settings(deadline=None)
 @given(IMAGES, st.floats(0, 1))
 def test_exposure_scales_all(images: np.ndarray, exposure: float) -> None:
-    before, after = shortcuts.describe(images), shortcuts.describe(exposure * images)
+    before, after = shortcuts.image_statistics(images), shortcuts.image_statistics(exposure * images)
     for name, values in before.items():
         np.testing.assert_allclose(after[name], exposure * values, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(IMAGES)
 def test_where_things_are_does_not_matter_nor_what_else_is_in_the_batch(images: np.ndarray) -> None:
-    found = shortcuts.describe(images)
-    turned = shortcuts.describe(np.rot90(images, axes=(2, 3)))
-    alone = shortcuts.gather([shortcuts.describe(images[i : i + 1]) for i in range(len(images))])
+    found = shortcuts.image_statistics(images)
+    turned = shortcuts.image_statistics(np.rot90(images, axes=(2, 3)))
+    alone = shortcuts.join_statistics([shortcuts.image_statistics(images[i : i + 1]) for i in range(len(images))])
     assert set(found) == set(turned) == set(alone)
     for name, values in found.items():
         np.testing.assert_allclose(turned[name], values, atol=1e-12)
@@ -92,6 +95,7 @@ def test_where_things_are_does_not_matter_nor_what_else_is_in_the_batch(images: 
 # --- two groups
 
 
+@settings(deadline=None)
 @given(two_groups())
 def test_is_the_larger_of_both_areas(groups: tuple[np.ndarray, np.ndarray]) -> None:
     labels, values = groups
@@ -106,6 +110,7 @@ def test_is_the_larger_of_both_areas(groups: tuple[np.ndarray, np.ndarray]) -> N
         assert found.direction == ("are darker" if area > 0.5 else "are brighter")
 
 
+@settings(deadline=None)
 @given(two_groups(), st.randoms(use_true_random=False))
 def test_the_order_of_the_images_does_not_matter(groups: tuple[np.ndarray, np.ndarray], chance: object) -> None:
     labels, values = groups
@@ -114,6 +119,7 @@ def test_the_order_of_the_images_does_not_matter(groups: tuple[np.ndarray, np.nd
     assert only(labels[order], values[order]) == only(labels, values)
 
 
+@settings(deadline=None)
 @given(two_groups())
 def test_which_group_is_first_changes_the_direction_alone(groups: tuple[np.ndarray, np.ndarray]) -> None:
     labels, values = groups
@@ -154,15 +160,15 @@ def test_all_strong_statistics_are_told_the_best_first() -> None:
     found = shortcuts.separations(
         labels, {"contrast": noise[0] - 3 * labels, "sharpness": noise[1], "brightness": labels + 0.0}
     )
-    assert list(shortcuts.areas(found)) == ["brightness", "contrast", "sharpness"]
+    assert list(shortcuts.aurocs(found)) == ["brightness", "contrast", "sharpness"]
     (words,) = shortcuts.warn_of_shortcuts(found)
     assert words == (
-        "Brightness alone tells good from defective test images with AUROC 1.000 (good ones are darker), "
-        f"contrast alone with {found[1].auroc:.3f} (good ones have more contrast). "
-        "A detector may score well here without seeing a defect; compare its figure with these."
+        "Brightness alone separates normal from anomalous test images with AUROC 1.000 (normal ones are darker), "
+        f"contrast alone with {found[1].auroc:.3f} (normal ones have more contrast). "
+        "A detector may score well here without seeing a defect; compare its AUROC with these."
     )
     (words,) = shortcuts.warn_of_shortcuts(found[:1])
-    assert words.endswith("compare its figure with this one.")
+    assert words.endswith("compare its AUROC with this one.")
 
 
 # --- in folders
@@ -173,13 +179,13 @@ def test_a_planted_shortcut_is_found(tmp_path: Path, widget_run: Path) -> None:
     figures = evaluate(load_detector(widget_run, "cpu"), dataset)
     assert figures.shortcuts["brightness"] == 1
     (words,) = figures.warnings
-    assert "with AUROC 1.000 (good ones are darker)" in words
+    assert "with AUROC 1.000 (normal ones are darker)" in words
     found = inspect_dataset(dataset)
     assert found.shortcuts["brightness"] == found.conditions["brightness"] == 1
-    assert found.warnings[0].startswith("Brightness alone tells good from defective test images")
+    assert found.warnings[0].startswith("Brightness alone separates normal from anomalous test images")
     assert found.warnings[1].startswith(
-        "Brightness alone tells good training images from good test images with AUROC 1.000"
-        " (those for testing are darker)"
+        "Brightness alone separates normal training images from normal test images with AUROC 1.000"
+        " (test images are darker)"
     )
 
 
@@ -195,7 +201,7 @@ def test_where_none_is_planted_there_is_silence(tmp_path: Path, widget_run: Path
 def test_defects_that_change_the_light_say_nothing_of_the_conditions(tmp_path: Path) -> None:
     found = inspect_dataset(find_records(make(tmp_path, odd=-20)))
     (words,) = found.warnings
-    assert "(good ones are brighter)" in words
+    assert "(normal ones are brighter)" in words
 
 
 @pytest.mark.real
@@ -203,5 +209,5 @@ def test_the_light_of_real_screws_gives_them_away(shared_data: Path) -> None:
     found = inspect_dataset(find_records(shared_data / "mvtec_ad" / "screw"))
     assert found.shortcuts["brightness"] > 0.99
     assert found.conditions["brightness"] > 0.99
-    assert "(good ones are darker)" in found.warnings[0]
+    assert "(normal ones are darker)" in found.warnings[0]
     assert inspect_dataset(shared_data / "mvtec_ad" / "bottle").warnings == ()

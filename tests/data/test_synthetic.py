@@ -40,6 +40,27 @@ def test_unless_told_otherwise_only_families_of_training_are_shown(monkeypatch: 
         paste_defects(images, images, range(40), tuple(SELECTION))
 
 
+def bilinear(channel: np.ndarray, places: tuple[np.ndarray, np.ndarray], **options: object) -> np.ndarray:
+    """Bilinear interpolation, spelt out."""
+    (y, x), (rows, columns) = places, channel.shape
+    y0, x0 = np.floor(y).astype(int), np.floor(x).astype(int)
+    y1, x1 = np.minimum(y0 + 1, rows - 1), np.minimum(x0 + 1, columns - 1)
+    fy, fx = y - y0, x - x0
+    top = channel[y0, x0] * (1 - fx) + channel[y0, x1] * fx
+    bottom = channel[y1, x0] * (1 - fx) + channel[y1, x1] * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def test_warps_are_bilinear(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = products(12)
+    defective, masks = paste(images, "warp")
+    monkeypatch.setattr("scipy.ndimage.map_coordinates", bilinear)
+    expected, expected_masks = paste(images, "warp")
+    torch.testing.assert_close(defective, expected, rtol=0, atol=1e-6)
+    assert (masks != expected_masks).float().mean() < 1e-3
+    assert not torch.equal(defective, images)
+
+
 @EVERY_FAMILY
 def test_the_mask_is_what_changed(kind: str) -> None:
     images = products(16)

@@ -77,7 +77,7 @@ def test_gives_every_figure_as_plain_json(evaluation: EvaluationResult, detector
     assert set(figures["per_defect"]["dent"]) == {"n", "auroc", "tpr"}
     # The defects of these widgets are bright squares.
     assert figures["shortcuts"]["brightness"] == 1.0
-    assert figures["warnings"][0].startswith("Brightness alone tells good from defective")
+    assert figures["warnings"][0].startswith("Brightness alone separates normal from anomalous")
 
 
 def test_scores_are_those_of_predict(evaluation: EvaluationResult, detector: AdvRAD) -> None:

@@ -1,8 +1,8 @@
-"""Decoded and resized images, kept between runs.
+"""Cache of decoded and resized images.
 
-Decoding is far slower than reading. So the result lies in a folder under the digest of the files' contents: a
-changed, added or reordered image makes another entry, a touched or moved one does not. An entry is two files, the
-pixels as ``.npy`` and beside them, as ``.json``, a checksum and why images are missing.
+Decoding takes far longer than reading the result. An entry is named after a digest of the files' contents: changed,
+added or reordered images make another entry, renamed or moved files do not. An entry has two files: the pixels as
+``.npy``, and as ``.json`` a checksum and the errors of images that cannot be read.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ import numpy.typing as npt
 from advrad.utils.files import PART, atomic_path, make_folder, write_json
 
 Entry = tuple[npt.NDArray[np.uint16], dict[int, str]]
-"""The normal images, (n, 3, size, size), and by their index among all images the reasons of the bad ones."""
+"""The readable images, (n, 3, size, size), and the errors of the others by their position among all images."""
 
 VERSION = 1
-"""To be raised whenever the same file would give other numbers than before."""
+"""Version of the entries; raise it when the same file would give other values than before."""
 
 LIMIT_BYTES = 8 * 2**30
-"""The least recently used entries are deleted above this; the one just used never is."""
+"""Size limit: above it, the least recently used entries are deleted, except the one in use."""
 
 
 def default_folder() -> Path | None:
-    """Where entries are kept: ADVRAD_CACHE, else ~/.cache/advrad; None if there is no home."""
+    """Folder of the cache: ADVRAD_CACHE, else ~/.cache/advrad; None if there is no home folder."""
     named = os.environ.get("ADVRAD_CACHE")
     try:
         return Path(named) if named else Path("~/.cache/advrad").expanduser()
@@ -41,7 +41,7 @@ def default_folder() -> Path | None:
 
 
 def digest(path: Path) -> bytes | None:
-    """The digest of a file's content; None if it cannot be read."""
+    """Digest of the content of a file; None if it cannot be read."""
     try:
         if not path.is_file():
             return None
@@ -52,21 +52,20 @@ def digest(path: Path) -> bytes | None:
 
 
 def entry_path(folder: Path, digests: Iterable[bytes | None], size_px: int, max_pixels: int) -> Path | None:
-    """Name the entry of some images.
+    """Name the entry of a list of images.
 
     Args:
-        folder: of the cache; need not exist.
-        digests: of the image files, in order.
-        size_px: side of the square to which they are resized.
-        max_pixels: bound on each image as it lies in its file.
+        folder: Folder of the cache; need not exist.
+        digests: Digests of the image files, in order.
+        size_px: Side of the square to which the images are resized.
+        max_pixels: Largest accepted image file, width times height.
 
     Returns:
-        The path of the entry's pixels; None if a digest is, for what is wrong with that file may change without
-        its content.
+        Path of the entry's pixels; None if a digest is None, because such a file may become readable unchanged.
     """
     import PIL
 
-    # Another Pillow may decode a little differently, or read what this one cannot.
+    # Another version of Pillow may decode slightly differently, or read more files.
     state = f"{VERSION} {size_px} {max_pixels} {PIL.__version__} ".encode()
     whole = hashlib.blake2b(state, digest_size=16)
     for part in digests:
@@ -76,16 +75,16 @@ def entry_path(folder: Path, digests: Iterable[bytes | None], size_px: int, max_
     return folder / f"{whole.hexdigest()}.npy"
 
 
-def take(path: Path, count: int, size_px: int) -> Entry | None:
-    """Read an entry, and note that it was used.
+def read_entry(path: Path, count: int, size_px: int) -> Entry | None:
+    """Read an entry, and record that it was used.
 
     Args:
-        path: as of :func:`entry_path`.
-        count: of all images, the bad ones included.
-        size_px: side of the square.
+        path: Path from :func:`entry_path`.
+        count: Number of all images, including those that cannot be read.
+        size_px: Side of the square.
 
     Returns:
-        The entry, its pixels mapped read-only from the file; None if it is missing or damaged.
+        The entry, with pixels mapped read-only from the file; None if it is missing or damaged.
     """
     try:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
@@ -103,19 +102,19 @@ def take(path: Path, count: int, size_px: int) -> Entry | None:
     if not good:
         return None
     with suppress(OSError):
-        os.utime(path)  # the time of last use, by which old entries are found
+        os.utime(path)  # the time of last use, for deleting old entries
     return values, bad
 
 
-def keep(path: Path, entry: Entry) -> None:
-    """Write an entry, and delete what the cache then holds too much.
+def write_entry(path: Path, entry: Entry) -> None:
+    """Write an entry, and delete old entries if the cache is too large.
 
     Args:
-        path: as of :func:`entry_path`; its folder is made if missing.
-        entry: what :func:`take` is to give back.
+        path: Path from :func:`entry_path`; its folder is made if missing.
+        entry: Entry.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: The entry cannot be written.
     """
     values, bad = entry
     make_folder(path.parent)
@@ -127,7 +126,7 @@ def keep(path: Path, entry: Entry) -> None:
 
 
 def _trim(in_use: Path) -> None:
-    """Delete the least recently used entries above the limit, and what interrupted runs left behind."""
+    """Delete the least recently used entries above the limit, and files of interrupted runs."""
     entries = []
     for path in in_use.parent.glob("*"):
         with suppress(OSError):
@@ -139,7 +138,7 @@ def _trim(in_use: Path) -> None:
     total = sum(size for _, _, size in entries)
     for _, path, size in sorted(entries):
         if total > LIMIT_BYTES and path != in_use:
-            # Where another process has it open, Windows refuses; elsewhere the open file lives on.
+            # Windows refuses while another process has the file open; elsewhere the open file stays usable.
             with suppress(OSError):
                 path.unlink()
                 path.with_suffix(".json").unlink(missing_ok=True)

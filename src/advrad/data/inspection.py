@@ -155,8 +155,8 @@ def inspect_dataset(
         kinds=dict(Counter(info.kind for info in found.infos).most_common()),
         broken=tuple(found.broken),
         split=split,
-        shortcuts=shortcuts.areas(classes),
-        conditions=shortcuts.areas(conditions),
+        shortcuts=shortcuts.aurocs(classes),
+        conditions=shortcuts.aurocs(conditions),
         notes=tuple(notes),
         warnings=(*shortcuts.warn_of_shortcuts(classes), *shortcuts.warn_of_conditions(conditions)),
     )
@@ -201,7 +201,7 @@ class _Findings:
             self.broken.append(examined.read)
             return
         image, info = examined.read
-        self.statistics.append(shortcuts.describe(resize_array(image, size_px)[None]))
+        self.statistics.append(shortcuts.image_statistics(resize_array(image, size_px)[None]))
         self.infos.append(info)
         self.readable.append(record)
         self.digests[record.split].add(examined.digest)
@@ -223,7 +223,7 @@ class _Findings:
         """How well statistics separate normal from anomalous test images, and normal test from training images."""
         if not self.readable:
             return (), ()
-        statistics = shortcuts.gather(self.statistics)
+        statistics = shortcuts.join_statistics(self.statistics)
         anomalous = np.array([record.label == 1 for record in self.readable])
         test = np.array([record.split == "test" for record in self.readable])
 

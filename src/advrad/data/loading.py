@@ -83,8 +83,8 @@ def load_images(
     """Load images at the working size, from the cache if possible.
 
     The values are those of :func:`advrad.data.images.read_resized`, rounded to 16 bits. While decoding, all images are
-    in memory, 6 x size_px^2 bytes each: 0.4 GB for 1,000 images of 256 px. Cache entries are checked before use; a damaged
-    entry is made again. If the cache cannot be written, the images stay in memory, and a note says so.
+    in memory, 6 x size_px^2 bytes each: 0.4 GB for 1,000 images of 256 px. Cache entries are checked before use; a
+    damaged entry is made again. If the cache cannot be written, the images stay in memory, and a note says so.
 
     Args:
         records: Records of the images, in the wanted order.
@@ -107,13 +107,13 @@ def load_images(
         digests = map_ahead(cache.digest, [record.path for record in wanted])
         with closing(digests):
             path = cache.entry_path(folder, digests, size_px, options.max_pixels)
-    entry = None if path is None else cache.take(path, len(wanted), size_px)
+    entry = None if path is None else cache.read_entry(path, len(wanted), size_px)
     if entry is None:
         entry = _decoded(wanted, size_px, options, progress)
         if path is not None and len(entry[0]):
             try:
-                cache.keep(path, entry)
-                entry = cache.take(path, len(wanted), size_px) or entry
+                cache.write_entry(path, entry)
+                entry = cache.read_entry(path, len(wanted), size_px) or entry
             except OutputError as error:
                 notes = (f"decoded images are not kept for the next run: {error}",)
     else:

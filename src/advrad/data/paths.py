@@ -1,4 +1,4 @@
-"""The image files below paths that a user gives."""
+"""Find the image files in a list of files and folders."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from advrad.errors import DataError
 
 
 def expand_paths(names: Iterable[str | Path], left_out: Path | None = None) -> Iterator[Path | DataError]:
-    """The images that were named: files as they are, folders by all images in and below them.
+    """Replace folders by the image files in and below them.
 
     Args:
-        names: files and folders; taken one by one, so a pipe may give them as it goes.
-        left_out: a folder that is not searched, such as that of the results.
+        names: Files and folders; they are taken one by one, so they may come from a pipe.
+        left_out: Folder that is not searched, such as the folder for the results.
 
     Yields:
-        Paths, those of one folder in order; an error for a folder without images.
+        Files, those of one folder sorted by path; an error for a folder without images.
     """
     for name in names:
         path = Path(name)
@@ -35,10 +35,12 @@ def expand_paths(names: Iterable[str | Path], left_out: Path | None = None) -> I
 def _below(folder: Path, left_out: Path | None) -> Iterator[Path]:
     for base, folders, files in os.walk(folder):
         folders[:] = [
-            name for name in folders if _seen(name) and (left_out is None or Path(base, name).resolve() != left_out)
+            name for name in folders if _visible(name) and (left_out is None or Path(base, name).resolve() != left_out)
         ]
-        yield from (Path(base, name) for name in files if _seen(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES)
+        yield from (
+            Path(base, name) for name in files if _visible(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
+        )
 
 
-def _seen(name: str) -> bool:
+def _visible(name: str) -> bool:
     return not name.startswith(".") and name not in CLUTTER

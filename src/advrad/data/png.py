@@ -1,4 +1,8 @@
-"""Writing images: from an array to the whole numbers that a file holds, and to a PNG file."""
+"""Write images as PNG files of 8 or 16 bits.
+
+Adversarial images need 16 bits: rounded to 8 bits, a perturbation of 2/255 would change by up to a quarter of its size.
+Pillow cannot write 16-bit colour, so this module does.
+"""
 
 from __future__ import annotations
 
@@ -14,23 +18,28 @@ from advrad.utils.files import atomic_path
 
 
 def write_image(path: Path, array: npt.NDArray[Any], bits: int = 8) -> None:
-    """Write a PNG, all of it or nothing.
+    """Write a PNG file; a file that was interrupted is never left behind.
 
     Args:
-        path: ends in .png; its folder exists.
-        array: (h, w) grey or (h, w, 3) colour, float or bool; what lies outside [0, 1] is cut off.
-        bits: 8 or 16. Pillow, and so :func:`advrad.data.images.read_image`, reads 16-bit colour as 8-bit;
-            other readers do not.
+        path: Path of the file, ending in .png, in an existing folder.
+        array: Image, (h, w) grey or (h, w, 3) colour, float or bool; values are clipped to [0, 1].
+        bits: Bits per value, 8 or 16. Pillow, and so :func:`advrad.data.images.read_image`, reads 16-bit colour as
+            8-bit.
 
     Raises:
-        OutputError: the file cannot be written.
-        ValueError: the array is no such image, or the name ends in something else.
+        OutputError: The file cannot be written.
+        ValueError: The array is not an image, or the path does not end in .png.
+
+    Example:
+        >>> import numpy as np
+        >>> from advrad.data import write_image
+        >>> write_image("grey.png", np.full((32, 32), 0.5), bits=16)  # doctest: +SKIP
     """
     from PIL import Image
 
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"{path}: only .png can be written")
+        raise ValueError(f"{path}: must end in .png")
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or array.size == 0:
         raise ValueError(f"expected (h, w) or (h, w, 3), got {array.shape}")
     if bits not in (8, 16):
@@ -44,10 +53,11 @@ def write_image(path: Path, array: npt.NDArray[Any], bits: int = 8) -> None:
 
 
 def _png_of_deep_colour(levels: npt.NDArray[Any]) -> bytes:
-    """A PNG file of 16-bit colour, (h, w, 3) uint16, which Pillow cannot write."""
+    """The bytes of a PNG file of 16-bit colour, (h, w, 3) uint16."""
     height, width, _ = levels.shape
     rows = levels.astype(">u2").reshape(height, -1).view(np.uint8)
-    filtered = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1)  # each row begins with its filter: none
+    # Each row begins with its filter type, 0.
+    filtered = np.concatenate([np.zeros((height, 1), np.uint8), rows], axis=1)
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -58,14 +68,14 @@ def _png_of_deep_colour(levels: npt.NDArray[Any]) -> bytes:
 
 
 def to_levels(array: npt.NDArray[Any], bits: int = 8) -> npt.NDArray[np.uint8 | np.uint16]:
-    """Round to the whole numbers that a file holds.
+    """Round values in [0, 1] to the integers of an image file.
 
     Args:
-        array: any shape, float or bool; what lies outside [0, 1] is cut off.
-        bits: 8 or 16.
+        array: Values, any shape, float or bool; clipped to [0, 1].
+        bits: Bits per value, 8 or 16.
 
     Raises:
-        ValueError: the array holds NaN.
+        ValueError: A value is NaN.
     """
     values = np.asarray(array, dtype=np.float64)
     if np.isnan(values).any():

@@ -1,4 +1,4 @@
-"""Small types, and a bound, shared by all rooms."""
+"""Records: the images of a data set and what is known of them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,25 @@ from typing import Literal
 Split = Literal["train", "test"]
 
 MAX_PIXELS = 200_000_000
-"""Bound on an image against decompression bombs: 12,000 x 12,000 px pass. As float32 this is 2.4 GB."""
+"""Default limit of width times height, against decompression bombs. As float32 such an image takes 2.4 GB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image of a data set and what is known of it.
+    """One image of a data set.
 
     Attributes:
-        path: the image.
-        split: ``train`` (normal images only) or ``test``.
-        label: 0 for good, 1 for defective.
-        defect: ``good`` or the name of the defect.
-        mask: the ground-truth mask, or None where there is none.
+        path: Image file.
+        split: Part of the data set: ``train`` (normal images only) or ``test``.
+        label: Label: 0 for normal, 1 for anomalous.
+        defect: Name of the defect; ``good`` for a normal image.
+        mask: File of the ground-truth mask; None if there is none.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from advrad.data import Record
+        >>> Record(Path("test/dent/000.png"), "test", label=1, defect="dent").mask is None
+        True
     """
 
     path: Path

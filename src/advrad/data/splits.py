@@ -1,4 +1,4 @@
-"""Splits of normal images, and random choices of test images."""
+"""Split normal images into training, selection and calibration, and choose test images at random."""
 
 from __future__ import annotations
 
@@ -65,34 +65,42 @@ def sample_tests(labels: Sequence[int], defects: Sequence[str], limit: int, seed
 
 
 def normals_needed(false_alarm_rate: float) -> int:
-    """Fewest calibration images for which a threshold can promise ``false_alarm_rate``.
+    """Compute how many calibration images a false-alarm rate needs at least.
+
+    Args:
+        false_alarm_rate: Highest probability of a false alarm, in (0, 1).
 
     Raises:
-        ConfigError: the rate is not strictly between 0 and 1.
+        ConfigError: The rate is out of range.
+
+    Example:
+        >>> from advrad.data.splits import normals_needed
+        >>> normals_needed(0.05)
+        19
     """
     if not 0 < false_alarm_rate < 1:
         raise ConfigError("must lie strictly between 0 and 1", option="false_alarm_rate", value=false_alarm_rate)
-    # The tiny allowance keeps 1 / 0.05 at 20 in floating point.
+    # The small number corrects the rounding of, for example, 1 / 0.05.
     return math.ceil(1 / false_alarm_rate - 1e-9) - 1
 
 
 def rate_in_reach(normals: int) -> float:
-    """Lowest rate, rounded up to four digits, that a threshold from so many calibration images can promise."""
+    """Lowest false-alarm rate that this many calibration images allow, rounded up to four digits."""
     return math.ceil(1e4 / (normals + 1)) / 1e4
 
 
 MIN_NORMALS = 8
-"""Fewer normals cannot be split into training, selection and calibration."""
+"""Fewest normal images that can be split."""
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
-    """The normals of the train split in three parts that share no image.
+class NormalSplit:
+    """Normal images in three parts that share no image.
 
     Attributes:
-        train: what the networks learn from.
-        selection: for choosing between scores.
-        calibration: for the threshold alone, so that its promise holds.
+        train: Images for training the denoiser.
+        selection: Images for choosing the score.
+        calibration: Images for setting the threshold, and for nothing else.
     """
 
     train: tuple[Record, ...]
@@ -100,25 +108,24 @@ class Split:
     calibration: tuple[Record, ...]
 
 
-def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: float = 0.05) -> Split:
-    """Divide the normals of the train split into training, selection and calibration.
+def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: float = 0.05) -> NormalSplit:
+    """Split the normal training images into training, selection and calibration.
 
-    Calibration gets a fifth, but at least what a conformal threshold at ``false_alarm_rate`` needs, which is
-    ``ceil(1 / rate) - 1`` (19 at 5 %). Selection gets a tenth, but at least 8. Training keeps at least half:
-    where the normals are too few, selection shrinks first, to 2, then calibration, also below what the rate
-    needs.
+    Calibration gets a fifth, but at least the ``ceil(1 / rate) - 1`` images that a conformal threshold needs (19 at 5
+    %). Selection gets a tenth, but at least 8. Training keeps at least half: if there are too few images, selection
+    shrinks first, down to 2, then calibration, even below what the rate needs.
 
-    Who goes where follows from the seed and the file's path below the images' common folder, not from the
-    order of the records or where the data lie. Removing one image moves only few others.
+    The split depends on the seed and on the files' paths below their common folder, not on the order of the records or
+    the place of the folder. Removing one image moves few others.
 
     Args:
-        records: all or some records of a data set; those of the test split and defects are ignored.
-        seed: another seed, another split.
-        false_alarm_rate: in (0, 1).
+        records: Images of a data set; test images and anomalous images are ignored.
+        seed: Seed of the split.
+        false_alarm_rate: False-alarm rate of the threshold, in (0, 1).
 
     Raises:
-        DataError: fewer than 8 normals.
-        ConfigError: the rate is outside (0, 1).
+        DataError: There are fewer than 8 normal images.
+        ConfigError: The rate is out of range.
     """
     needed = normals_needed(false_alarm_rate)
     normals = [record for record in records if record.split == "train" and record.label == 0]
@@ -145,4 +152,4 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
         normals[calibration + selection :],
     )
     held, chosen, train = (tuple(sorted(part, key=lambda record: record.path.as_posix())) for part in parts)
-    return Split(train, chosen, held)
+    return NormalSplit(train, chosen, held)

@@ -1,7 +1,7 @@
-"""Synthetic defects pasted on normal images.
+"""Synthetic defects, pasted on normal images.
 
-They stand in for real defects where none may be seen: the denoiser learns to undo them, and the choice of
-the score is made on them, by other families than those of training.
+They stand in for real defects, of which training has no images: the denoiser learns to remove them, and the score is
+chosen with other families of defects than those of training.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from torch import Tensor
 
 Array = NDArray[np.float32]
 Rng = np.random.Generator
+Family = Callable[[Rng, Array, Array], Array]
+"""Pastes a random defect on an image, (3, h, w), with a donor of the same shape; returns a new image."""
 
 
 def _window(rng: Rng, image: Array, low: float, high: float) -> tuple[slice, slice]:
-    """A window whose side is a log-uniform fraction of the image's, half of the time where there is structure."""
+    """A random window; its side is a log-uniform fraction of the image's, and half of the windows lie on structure."""
     _, height, width = image.shape
     side = np.exp(rng.uniform(np.log(low), np.log(high)))
     aspect = np.exp(rng.uniform(-0.7, 0.7))
@@ -27,11 +29,11 @@ def _window(rng: Rng, image: Array, low: float, high: float) -> tuple[slice, sli
     if rng.random() < 0.5:
         centre_y, centre_x = rng.uniform(0, height), rng.uniform(0, width)
     else:
-        # Candidates compete by contrast, so that defects meet the product more often than its background.
+        # Of eight candidates the one with the most contrast: more often on the product than on its background.
         candidates = rng.uniform(0, 1, (8, 2)) * (height - 1, width - 1)
-        reach = max(2, height // 32)
+        radius = max(2, height // 32)
         contrast = [
-            float(image[:, max(0, int(y) - reach) : int(y) + reach, max(0, int(x) - reach) : int(x) + reach].std())
+            float(image[:, max(0, int(y) - radius) : int(y) + radius, max(0, int(x) - radius) : int(x) + radius].std())
             for y, x in candidates
         ]
         centre_y, centre_x = candidates[int(np.argmax(contrast))]
@@ -41,6 +43,7 @@ def _window(rng: Rng, image: Array, low: float, high: float) -> tuple[slice, sli
 
 
 def _grid(rows: int, columns: int) -> tuple[Array, Array]:
+    """Coordinates y, (rows, 1), and x, (1, columns), in [-1, 1]."""
     y = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
     x = np.linspace(-1, 1, columns, dtype=np.float32)[None, :]
     return y, x
@@ -84,7 +87,7 @@ def _blend(image: Array, where: tuple[slice, slice], patch: Array, alpha: Array)
 
 
 def _texture(rng: Rng, image: Array, donor: Array) -> Array:
-    """Foreign matter: a blob with its own colour and grain."""
+    """Foreign material: a blob with its own colour and texture."""
     where = _window(rng, image, 0.03, 0.25)
     region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
@@ -97,7 +100,7 @@ def _texture(rng: Rng, image: Array, donor: Array) -> Array:
 
 
 def _patch(rng: Rng, image: Array, donor: Array) -> Array:
-    """Matter in the wrong place: a piece of this or another image, turned and pasted elsewhere."""
+    """Material in the wrong place: a piece of this or another image, rotated and pasted elsewhere."""
     where = _window(rng, image, 0.04, 0.3)
     rows, columns = image[0, where[0], where[1]].shape
     source = donor if rng.random() < 0.5 else image
@@ -115,7 +118,7 @@ def _patch(rng: Rng, image: Array, donor: Array) -> Array:
 
 
 def _stain(rng: Rng, image: Array, donor: Array) -> Array:
-    """Discolouration: brightness and tint change, structure stays."""
+    """Discolouration: brightness and tint change, the structure stays."""
     where = _window(rng, image, 0.05, 0.35)
     region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
@@ -126,7 +129,7 @@ def _stain(rng: Rng, image: Array, donor: Array) -> Array:
 
 
 def _scratch(rng: Rng, image: Array, donor: Array) -> Array:
-    """A thin bent line, brighter or darker, sometimes with a bright rim."""
+    """Scratch: a thin bent line, brighter or darker, sometimes with a rim of the opposite brightness."""
     height = image.shape[1]
     where = _window(rng, image, 0.06, 0.5)
     rows, columns = image[0, where[0], where[1]].shape
@@ -187,19 +190,19 @@ def _warp(rng: Rng, image: Array, donor: Array) -> Array:
 
 
 def _missing(rng: Rng, image: Array, donor: Array) -> Array:
-    """Missing matter: a blob takes the colour of some other point, such as the background's."""
+    """Missing material: a blob takes the colour of another point, such as the background."""
     where = _window(rng, image, 0.04, 0.25)
     rows, columns = image[0, where[0], where[1]].shape
     _, height, width = image.shape
     y, x = rng.integers(0, height), rng.integers(0, width)
-    reach = max(2, height // 32)
-    around = image[:, max(0, y - reach) : y + reach, max(0, x - reach) : x + reach]
+    radius = max(2, height // 32)
+    around = image[:, max(0, y - radius) : y + radius, max(0, x - radius) : x + radius]
     patch = np.broadcast_to(around.mean((1, 2), keepdims=True), (3, rows, columns))
     return _blend(image, where, patch, rng.uniform(0.7, 1.0) * _blob(rng, rows, columns))
 
 
 def _swap(rng: Rng, image: Array, donor: Array) -> Array:
-    """A rectangle of the donor at the wrong place, with hard edges."""
+    """A rectangle of the donor in the wrong place, with hard edges."""
     where = _window(rng, image, 0.05, 0.25)
     rows, columns = image[0, where[0], where[1]].shape
     _, height, width = donor.shape
@@ -210,18 +213,18 @@ def _swap(rng: Rng, image: Array, donor: Array) -> Array:
 
 
 def _smear(rng: Rng, image: Array, donor: Array) -> Array:
-    """Structure wiped along one direction."""
+    """Smear: the structure is blurred along one direction."""
     where = _window(rng, image, 0.08, 0.35)
     region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
     axis = int(rng.integers(1, 3))
-    reach = max(2, int(rng.uniform(0.2, 0.7) * region.shape[axis]))
-    wiped = np.mean([np.roll(region, shift, axis) for shift in range(-reach // 2, reach // 2 + 1)], axis=0)
-    return _blend(image, where, wiped.astype(np.float32), _blob(rng, rows, columns))
+    length = max(2, int(rng.uniform(0.2, 0.7) * region.shape[axis]))
+    smeared = np.mean([np.roll(region, shift, axis) for shift in range(-length // 2, length // 2 + 1)], axis=0)
+    return _blend(image, where, smeared.astype(np.float32), _blob(rng, rows, columns))
 
 
 def _grain(rng: Rng, image: Array, donor: Array) -> Array:
-    """Roughness: pixel noise over a blob, as corrosion or a coating fault leaves it."""
+    """Roughness: pixel noise over a blob, like corrosion or a coating fault."""
     where = _window(rng, image, 0.04, 0.3)
     region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
@@ -230,7 +233,7 @@ def _grain(rng: Rng, image: Array, donor: Array) -> Array:
 
 
 def _dent(rng: Rng, image: Array, donor: Array) -> Array:
-    """A shallow dent or bump: one flank in the light, the other in the shade."""
+    """A shallow dent or bump: one side brighter, the other darker."""
     where = _window(rng, image, 0.06, 0.3)
     region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
@@ -244,7 +247,7 @@ def _dent(rng: Rng, image: Array, donor: Array) -> Array:
 
 
 def _shade(rng: Rng, image: Array, donor: Array) -> Array:
-    """Uneven light or thickness: a wide soft change of brightness."""
+    """Uneven light or thickness: a wide, soft change of brightness."""
     where = _window(rng, image, 0.4, 0.9)
     region = image[:, where[0], where[1]]
     _, rows, columns = region.shape
@@ -256,8 +259,8 @@ def _shade(rng: Rng, image: Array, donor: Array) -> Array:
     return out
 
 
-#: Families that the denoiser learns to undo.
-TRAINING: Mapping[str, Callable[[Rng, Array, Array], Array]] = {
+#: Families of defects that the denoiser learns to remove.
+TRAINING: Mapping[str, Family] = {
     "texture": _texture,
     "patch": _patch,
     "stain": _stain,
@@ -267,9 +270,9 @@ TRAINING: Mapping[str, Callable[[Rng, Array, Array], Array]] = {
     "missing": _missing,
 }
 
-#: Families that training never shows, on which the score is chosen: a score that merely knows the families of
-#: training by heart must not win.
-SELECTION: Mapping[str, Callable[[Rng, Array, Array], Array]] = {
+#: Families of defects with which the score is chosen. Training never shows them, so a score cannot win by recognising
+#: the families of training.
+SELECTION: Mapping[str, Family] = {
     "swap": _swap,
     "smear": _smear,
     "grain": _grain,
@@ -277,27 +280,37 @@ SELECTION: Mapping[str, Callable[[Rng, Array, Array], Array]] = {
     "shade": _shade,
 }
 
-DEFECTS: Mapping[str, Callable[[Rng, Array, Array], Array]] = {**TRAINING, **SELECTION}
+#: All families by name.
+DEFECTS: Mapping[str, Family] = {**TRAINING, **SELECTION}
 
-VISIBLE = 0.02  # a change under five grey levels of 255 is no defect anyone would mark
+#: Smallest visible change of a pixel: five grey levels of 255.
+VISIBLE = 0.02
 
 
 def paste_defects(
     images: Tensor, donors: Tensor, seeds: Sequence[int], kinds: Sequence[str] = tuple(TRAINING), attempts: int = 4
 ) -> tuple[Tensor, Tensor]:
-    """Put one synthetic defect on every image.
+    """Paste one synthetic defect on every image.
 
-    A drawn defect that changes nothing visible (white on white) is drawn again, up to ``attempts`` times.
+    A defect that changes nothing visible, such as white on white, is drawn again, up to ``attempts`` times.
 
     Args:
-        images: (b, 3, h, w) float in [0, 1].
-        donors: same shape; normal images that pieces may be taken from.
-        seeds: one per image; row i depends on ``images[i]``, ``donors[i]`` and ``seeds[i]`` alone.
-        kinds: names from :data:`DEFECTS` to draw from.
-        attempts: how often an invisible defect is drawn again.
+        images: Normal images, (b, 3, h, w), float in [0, 1].
+        donors: Normal images from which pieces are taken, (b, 3, h, w), float in [0, 1].
+        seeds: Seeds, b; row i depends on ``images[i]``, ``donors[i]`` and ``seeds[i]`` alone.
+        kinds: Names of the families to draw from, keys of :data:`DEFECTS`.
+        attempts: Largest number of draws for each image.
 
     Returns:
-        The anomalous images, (b, 3, h, w) in [0, 1], and masks (b, 1, h, w) bool of what changed visibly.
+        Anomalous images, (b, 3, h, w), in [0, 1]; and masks of the visible changes, (b, 1, h, w) bool.
+
+    Example:
+        >>> import torch
+        >>> from advrad.data import paste_defects
+        >>> images = torch.rand(2, 3, 32, 32)
+        >>> defective, masks = paste_defects(images, images.flip(0), seeds=[0, 1])
+        >>> masks.flatten(1).any(1)
+        tensor([True, True])
     """
     originals = images.detach().cpu().numpy()
     sources = donors.detach().cpu().numpy()

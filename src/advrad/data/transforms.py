@@ -12,44 +12,51 @@ if TYPE_CHECKING:
 
 
 def to_tensor(array: npt.NDArray[np.float32]) -> Tensor:
-    """Turn (h, w, 3) float into a (3, h, w) tensor."""
+    """Convert an image, (h, w, 3) float, into a tensor, (3, h, w)."""
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
 def resize(images: Tensor, size_px: int) -> Tensor:
-    """Resize to a square by antialiased bilinear interpolation; the aspect ratio is squeezed.
+    """Resize images to a square by antialiased bilinear interpolation, whatever their aspect ratio.
 
-    Each result is a weighted mean of the pixels beneath it: linear, differentiable, a constant stays
-    constant, and the range is kept up to rounding. At equal size nothing changes.
+    Each new pixel is a weighted mean of the pixels beneath it. Resizing is linear and differentiable, keeps constants
+    and, up to rounding, the range. Images of this size stay the same.
 
     Args:
-        images: (b, c, h, w) float.
-        size_px: side of the square.
+        images: Images, (b, c, h, w), float.
+        size_px: Side of the square.
 
     Returns:
-        (b, c, size_px, size_px).
+        The images, (b, c, size_px, size_px).
+
+    Example:
+        >>> import torch
+        >>> from advrad.data import resize
+        >>> resize(torch.ones(1, 3, 40, 60), 16).shape
+        torch.Size([1, 3, 16, 16])
     """
     from torch.nn.functional import interpolate
     from torch.onnx import is_in_onnx_export
 
-    if is_in_onnx_export():  # OpenVINO, for one, takes no notice of antialiasing
+    if is_in_onnx_export():  # some runtimes, such as OpenVINO, ignore the antialiasing
         height, width = images.shape[2:]
-        return _triangles(images, height, size_px) @ images @ _triangles(images, width, size_px).mT
+        return _resize_matrix(images, height, size_px) @ images @ _resize_matrix(images, width, size_px).mT
     return interpolate(images, size=(size_px, size_px), mode="bilinear", align_corners=False, antialias=True)
 
 
-def _triangles(like: Tensor, length: int, size_px: int) -> Tensor:
-    """What :func:`resize` does along one side, as a matrix (size_px, length).
+def _resize_matrix(like: Tensor, length: int, size_px: int) -> Tensor:
+    """The matrix, (size_px, length), that :func:`resize` applies along one side.
 
-    Each row is a triangle about the place of its result, as wide as two results are apart, at least two pixels.
+    Each row is a triangle around the position of its new pixel; its half width is the distance of two new pixels, and
+    at least one old pixel.
     """
     import torch
 
-    places, results = (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5 for n in (length, size_px))
-    apart = length / size_px
-    largest: Any = torch.sym_max  # of numbers that may be symbolic
-    reach = largest(apart, 1.0)
-    weights: Tensor = (1 - (places - results[:, None] * apart).abs() / reach).clamp_min(0)
+    old, new = (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5 for n in (length, size_px))
+    distance = length / size_px
+    maximum: Any = torch.sym_max  # the length may be a symbolic number
+    half_width = maximum(distance, 1.0)
+    weights: Tensor = (1 - (old - new[:, None] * distance).abs() / half_width).clamp_min(0)
     return weights.div(weights.sum(1, keepdim=True))

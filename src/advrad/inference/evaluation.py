@@ -184,11 +184,11 @@ def evaluate(
     known = images.mask_known
     pixels = None if maps is None or images.masks is None or known is None else (images.masks[known], maps[known])
     figures = compute_figures(images.labels, scores, images.defects, threshold, pixels=pixels, seed=seed)
-    separations = shortcuts.separations(images.labels, shortcuts.gather(statistics), seed=seed) if statistics else ()
+    separations = shortcuts.separations(images.labels, shortcuts.join_statistics(statistics), seed=seed) if statistics else ()
     return EvaluationResult(
         **dict(figures)
         | {
-            "shortcuts": shortcuts.areas(separations),
+            "shortcuts": shortcuts.aurocs(separations),
             "warnings": tuple(shortcuts.warn_of_shortcuts(separations)),
         },
         category=images.category,
@@ -217,7 +217,7 @@ def _score(
         part = slice(start, min(start + batch_size, count))
         batch = images.batch(part)
         if batch.shape[1] == 3 and min(images.size) >= 3:
-            statistics.append(shortcuts.describe(batch.numpy()))
+            statistics.append(shortcuts.image_statistics(batch.numpy()))
         scores[part], found = _score_batch(detector, batch, seed)
         if maps is not None and found is not None and found.shape[1:] == images.size:
             maps[part] = found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advrad.data.loading import ImageStack, load_images
 from advrad.data.options import DataOptions
-from advrad.data.splits import Split, normals_needed, rate_in_reach
+from advrad.data.splits import NormalSplit, normals_needed, rate_in_reach
 from advrad.detectors.config import ImageCounts
 from advrad.errors import ConfigError, DataError
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -48,7 +48,7 @@ class CalibrationData:
 
 
 def read_images(
-    split: Split, size_px: int, options: DataOptions, progress: ProgressReporter = SILENT
+    split: NormalSplit, size_px: int, options: DataOptions, progress: ProgressReporter = SILENT
 ) -> CalibrationData:
     """Read the normal images of a split.
 

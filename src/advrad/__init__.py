@@ -39,6 +39,7 @@ __all__ = [
     "attack",
     "certify",
     "evaluate",
+    "train",
     "wrap",
 ]
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from advrad.detectors.advrad import AdvRAD
     from advrad.detectors.wrappers import wrap
     from advrad.inference.evaluation import evaluate
+    from advrad.training.run import train
 else:
     # Hidden from type checkers, which would otherwise accept every name.
     __getattr__, _ = attach(
@@ -57,6 +59,7 @@ else:
             "attack": "advrad.attacks.pipeline",
             "certify": "advrad.certificates.pipeline",
             "evaluate": "advrad.inference.evaluation",
+            "train": "advrad.training.run",
             "wrap": "advrad.detectors.wrappers",
         },
     )

@@ -30,10 +30,10 @@ from advrad.denoisers.lean import LeanDenoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.score_config import paper_score
 from advrad.errors import CheckpointError, ConfigError, DataError
+from advrad.training.error_statistics import fit_statistics
 from advrad.training.options import RunOptions
 from advrad.training.plan import RunPlan
 from advrad.training.run import train
-from advrad.training.error_statistics import fit_statistics
 from advrad.utils.progress import SilentReporter, TrainingState
 
 

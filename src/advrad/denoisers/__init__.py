@@ -1,4 +1,10 @@
-"""Denoisers: networks that remove Gaussian noise of a known level from images."""
+"""Denoisers: networks that remove Gaussian noise of a known level from images.
+
+Example:
+    >>> from advrad import denoisers
+    >>> denoisers.LeanConfig().kind
+    'lean'
+"""
 
 from __future__ import annotations
 
@@ -6,37 +12,38 @@ from typing import TYPE_CHECKING
 
 from advrad.utils.lazy import attach
 
-if TYPE_CHECKING:
-    from advrad.denoisers.base import Denoiser as Denoiser
-    from advrad.denoisers.ddpm import DdpmConfig as DdpmConfig
-    from advrad.denoisers.ddpm import DdpmDenoiser as DdpmDenoiser
-    from advrad.denoisers.factory import build_denoiser as build_denoiser
-    from advrad.denoisers.lean import LeanConfig as LeanConfig
-    from advrad.denoisers.lean import LeanDenoiser as LeanDenoiser
-    from advrad.denoisers.sampling import NoiseSource as NoiseSource
-    from advrad.denoisers.sampling import reconstruct as reconstruct
-
 __all__ = [
     "DdpmConfig",
     "DdpmDenoiser",
     "Denoiser",
+    "GeneratorNoise",
     "LeanConfig",
     "LeanDenoiser",
     "NoiseSource",
+    "StoredNoise",
     "build_denoiser",
     "reconstruct",
 ]
 
-__getattr__, __dir__ = attach(
-    __name__,
-    {
-        "DdpmConfig": "advrad.denoisers.ddpm",
-        "DdpmDenoiser": "advrad.denoisers.ddpm",
-        "Denoiser": "advrad.denoisers.base",
-        "LeanConfig": "advrad.denoisers.lean",
-        "LeanDenoiser": "advrad.denoisers.lean",
-        "NoiseSource": "advrad.denoisers.sampling",
-        "build_denoiser": "advrad.denoisers.factory",
-        "reconstruct": "advrad.denoisers.sampling",
-    },
-)
+if TYPE_CHECKING:
+    from advrad.denoisers.base import Denoiser
+    from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser
+    from advrad.denoisers.factory import build_denoiser
+    from advrad.denoisers.lean import LeanConfig, LeanDenoiser
+    from advrad.denoisers.sampling import GeneratorNoise, NoiseSource, StoredNoise, reconstruct
+else:
+    __getattr__, __dir__ = attach(
+        __name__,
+        {
+            "DdpmConfig": "advrad.denoisers.ddpm",
+            "DdpmDenoiser": "advrad.denoisers.ddpm",
+            "Denoiser": "advrad.denoisers.base",
+            "GeneratorNoise": "advrad.denoisers.sampling",
+            "LeanConfig": "advrad.denoisers.lean",
+            "LeanDenoiser": "advrad.denoisers.lean",
+            "NoiseSource": "advrad.denoisers.sampling",
+            "StoredNoise": "advrad.denoisers.sampling",
+            "build_denoiser": "advrad.denoisers.factory",
+            "reconstruct": "advrad.denoisers.sampling",
+        },
+    )

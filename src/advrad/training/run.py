@@ -90,7 +90,7 @@ def train(
 
     Example:
         >>> import advrad
-        >>> detector = advrad.train("images", steps=2)  # doctest: +SKIP  # needs images, and trains
+        >>> detector = advrad.train("images", steps=2)  # doctest: +SKIP
         >>> detector.calibration.threshold  # doctest: +SKIP
         2.31
     """

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from broken_detectors import honest, subjects
+from broken_detectors import honest, labelled_images
 from toolbox import TwoLogits, toolbox_pgd
 from torch import Tensor, nn
-from toy_models import TWO_LOOKS, detector
+from toy_models import TWO_VIEWS, detector
 
 from advrad import metrics
 from advrad.attacks.evaluation import ImageSet, evaluate_robustness
@@ -61,13 +61,13 @@ def with_toolbox(target: AnomalyDetector, given: ImageSet, threat: Threat) -> Te
 
 def ours() -> tuple[AnomalyDetector, ImageSet]:
     """Our detector, and images that it tells apart."""
-    given = subjects(24)
+    given = labelled_images(24)
     images = nn.functional.interpolate(given.images, size=(32, 32), mode="nearest")
-    return WhiteBoxAdvRAD(detector(TWO_LOOKS)), ImageSet(images, given.labels, given.names)
+    return WhiteBoxAdvRAD(detector(TWO_VIEWS)), ImageSet(images, given.labels, given.names)
 
 
 def autoencoder() -> tuple[AnomalyDetector, ImageSet]:
-    return honest(), subjects(24)
+    return honest(), labelled_images(24)
 
 
 @pytest.mark.parametrize("peer", [with_foolbox, with_toolbox])

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from broken_detectors import Noisy, Reseeding, VeryNoisy, honest, subjects
+from broken_detectors import Noisy, Reseeding, VeryNoisy, honest, labelled_images
 
 from advrad.attacks import batch_attack
 from advrad.attacks.base import AttackInput, AttackOutput
@@ -48,7 +48,7 @@ def scores_of(found: RobustnessResult) -> np.ndarray:
 
 @every
 def test_the_worst_is_in_ball_and_box_and_its_score_is_recomputed(name: str, norm: Norm, tmp_path: Path) -> None:
-    target, given = honest(), subjects()
+    target, given = honest(), labelled_images()
     before = given.images.clone()
     found = evaluate_robustness(
         target, given, plan(norm, name, steps=60 if name == "square" else 8), tmp_path, save_images=True
@@ -66,13 +66,13 @@ def test_the_worst_is_in_ball_and_box_and_its_score_is_recomputed(name: str, nor
 
 @every
 def test_radius_zero_is_clean(name: str, norm: Norm, tmp_path: Path) -> None:
-    found = evaluate_robustness(wrap(Noisy()), subjects(4), plan(norm, name, eps=0.0), tmp_path)
+    found = evaluate_robustness(wrap(Noisy()), labelled_images(4), plan(norm, name, eps=0.0), tmp_path)
     assert all(row.worst == row.clean and row.by == "" and row.distance == 0 for row in found.rows)
 
 
 @every
 def test_the_seed_decides_and_the_batch_does_not(name: str, norm: Norm, tmp_path: Path) -> None:
-    target, given = wrap(Noisy()), subjects(5)
+    target, given = wrap(Noisy()), labelled_images(5)
     first, again, other = (
         scores_of(
             evaluate_robustness(target, given, plan(norm, name, steps=4, seed=seed), tmp_path / f"{i}", batch_size=size)
@@ -89,7 +89,7 @@ def test_an_attack_that_lies_is_not_believed(tmp_path: Path, monkeypatch: pytest
         return AttackOutput(far, torch.full((len(far),), 1e9), far, *torch.ones(2, len(far), dtype=torch.long))
 
     monkeypatch.setitem(batch_attack.ATTACKS, "pgd", liar)
-    found = evaluate_robustness(honest(), subjects(), plan(), tmp_path)
+    found = evaluate_robustness(honest(), labelled_images(), plan(), tmp_path)
     assert all(row.distance <= EPS["linf"] + 1e-7 for row in found.rows)
     assert all(abs(row.worst) < 10 for row in found.rows)
 
@@ -100,7 +100,7 @@ def test_what_makes_nothing_worse_leaves_the_image(tmp_path: Path, monkeypatch: 
         return replace(found, last=found.images)
 
     monkeypatch.setitem(batch_attack.ATTACKS, "pgd", helper)
-    found = evaluate_robustness(honest(), subjects(), plan(), tmp_path)
+    found = evaluate_robustness(honest(), labelled_images(), plan(), tmp_path)
     assert all(row.worst == row.clean and row.by == "" for row in found.rows)
 
 
@@ -110,13 +110,13 @@ def test_a_nan_from_an_attack_harms_nobody(tmp_path: Path, monkeypatch: pytest.M
         "make_objective",
         lambda *args, **kwargs: lambda images: images.sum((1, 2, 3)) * torch.nan,
     )
-    found = evaluate_robustness(honest(), subjects(), plan(), tmp_path)
+    found = evaluate_robustness(honest(), labelled_images(), plan(), tmp_path)
     assert np.isfinite(scores_of(found)).all()
 
 
 def test_known_noise_is_the_stronger_attack_and_judged_on_that_noise(tmp_path: Path) -> None:
     noisy = wrap(Noisy(), noise_seed=11)
-    given = subjects()
+    given = labelled_images()
     known = evaluate_robustness(noisy, given, plan(steps=20, noise="known"), tmp_path / "known")
     clean = noisy.infer(given.images[:1], torch.Generator().manual_seed(11)).scores.detach()
     assert known.rows[0].clean == pytest.approx(float(clean))
@@ -129,7 +129,7 @@ def test_known_noise_is_the_stronger_attack_and_judged_on_that_noise(tmp_path: P
 
 
 def test_an_attack_ends_where_nothing_is_left_to_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given, strong = subjects(8), plan(steps=30, eps=0.1)
+    given, strong = labelled_images(8), plan(steps=30, eps=0.1)
     early = evaluate_robustness(honest(), given, strong, tmp_path / "early")
     noisy = evaluate_robustness(wrap(Noisy()), given, strong, tmp_path / "noisy")
     monkeypatch.setattr(batch_attack, "MARGIN", np.inf)
@@ -142,7 +142,7 @@ def test_an_attack_ends_where_nothing_is_left_to_win(tmp_path: Path, monkeypatch
 
 
 def test_a_suite_is_never_weaker_than_its_members(tmp_path: Path) -> None:
-    target, given = wrap(Noisy(), threshold=0.1), subjects(8)
+    target, given = wrap(Noisy(), threshold=0.1), labelled_images(8)
     threat = Threat(norm="linf", eps=0.02)
     members = tuple(AttackSpec(attack=m.attack, surrogate=m.surrogate, steps=10) for m in SUITES["standard"][1:])
     whole = evaluate_robustness(target, given, AttackPlan(threat=threat, attacks=members), tmp_path / "suite")
@@ -157,7 +157,7 @@ def test_a_suite_is_never_weaker_than_its_members(tmp_path: Path) -> None:
 def test_what_is_beyond_repair_is_left_alone_and_costs_no_auroc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target, given = honest(), subjects()
+    target, given = honest(), labelled_images()
     threat = Threat(norm="linf", eps=0.4)
     members = (AttackSpec(attack="pgd", steps=20), AttackSpec(attack="apgd", steps=20))
     saving = evaluate_robustness(target, given, AttackPlan(threat=threat, attacks=members), tmp_path / "saving")
@@ -169,7 +169,7 @@ def test_what_is_beyond_repair_is_left_alone_and_costs_no_auroc(
 
 
 def test_restarts_find_no_less(tmp_path: Path) -> None:
-    target, given = honest(), subjects()
+    target, given = honest(), labelled_images()
     one = evaluate_robustness(target, given, plan(steps=3), tmp_path / "1")
     five = evaluate_robustness(target, given, plan(steps=3, restarts=5), tmp_path / "5")
     signs = np.where(given.labels == 0, 1, -1)
@@ -178,7 +178,7 @@ def test_restarts_find_no_less(tmp_path: Path) -> None:
 
 
 def test_transfer_climbs_another_detector_and_is_judged_by_this_one(tmp_path: Path) -> None:
-    target, other, given = honest(0), honest(3), subjects()
+    target, other, given = honest(0), honest(3), labelled_images()
     direct = evaluate_robustness(target, given, plan(steps=10), tmp_path / "direct")
     moved = evaluate_robustness(target, given, plan(steps=10, transfer=True), tmp_path / "moved", source=other)
     signs = np.where(given.labels == 0, 1, -1)
@@ -192,7 +192,7 @@ def test_transfer_climbs_another_detector_and_is_judged_by_this_one(tmp_path: Pa
 
 def test_without_gradients_square_is_left_and_it_is_said(tmp_path: Path) -> None:
     blind = wrap(lambda images: images.square().mean((1, 2, 3)).detach())
-    found = evaluate_robustness(blind, subjects(4), plan(), tmp_path)
+    found = evaluate_robustness(blind, labelled_images(4), plan(), tmp_path)
     assert "no gradient" in found.left_out["pgd, score, 8 steps"]
     assert all(row.gradients == 0 and row.queries > 0 for row in found.rows)
     assert all(name.startswith("square") for row in found.rows for name in row.scores)
@@ -208,7 +208,7 @@ def test_members_that_need_maps_or_hints_are_left_out(tmp_path: Path) -> None:
         *SUITES["quick"][:1],
     )
     found = evaluate_robustness(
-        bare, subjects(4), AttackPlan(threat=Threat(norm="l2", eps=0.1), attacks=members), tmp_path
+        bare, labelled_images(4), AttackPlan(threat=Threat(norm="l2", eps=0.1), attacks=members), tmp_path
     )
     assert set(found.left_out) == {members[1].name, members[2].name}
 
@@ -242,22 +242,22 @@ def test_the_suite_averages_over_noise_where_gradients_disagree(tmp_path: Path) 
     averaging = next(member for member in suite_attacks("quick") if member.if_noisy)
     members = (AttackSpec(attack="pgd", steps=4), averaging)
     todo = AttackPlan(threat=Threat(norm="linf", eps=0.02), attacks=members)
-    wild = evaluate_robustness(wrap(VeryNoisy()), subjects(4), todo, tmp_path / "wild")
+    wild = evaluate_robustness(wrap(VeryNoisy()), labelled_images(4), todo, tmp_path / "wild")
     assert not wild.left_out and wild.properties.agreement < AGREEMENT
     assert all(averaging.name in row.scores for row in wild.rows)
     assert all(row.gradients == 4 + averaging.steps * averaging.eot for row in wild.rows)
-    calm = evaluate_robustness(wrap(Noisy()), subjects(4), todo, tmp_path / "calm")
+    calm = evaluate_robustness(wrap(Noisy()), labelled_images(4), todo, tmp_path / "calm")
     assert "one is enough" in calm.left_out[averaging.name] and calm.properties.agreement >= AGREEMENT
-    still = evaluate_robustness(honest(), subjects(4), todo, tmp_path / "still")
+    still = evaluate_robustness(honest(), labelled_images(4), todo, tmp_path / "still")
     assert still.left_out == {averaging.name: "there is no noise to average over"}
     known = evaluate_robustness(
-        wrap(VeryNoisy()), subjects(4), todo.model_copy(update={"noise": "known"}), tmp_path / "known"
+        wrap(VeryNoisy()), labelled_images(4), todo.model_copy(update={"noise": "known"}), tmp_path / "known"
     )
     assert known.left_out == {averaging.name: "the noise is known"}
 
 
 def test_a_detector_is_tried_on_images_of_both_kinds() -> None:
-    given = subjects(8)
+    given = labelled_images(8)
     torch.testing.assert_close(given.examples, given.images[[0, 2, 1, 3]])
     alone = ImageSet(given.images[:1], given.labels[:1], given.names[:1])
     torch.testing.assert_close(alone.examples, given.images[:1])
@@ -267,7 +267,7 @@ def test_a_detector_is_tried_on_images_of_both_kinds() -> None:
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target, given = wrap(Noisy()), subjects(6)
+    target, given = wrap(Noisy()), labelled_images(6)
     whole = evaluate_robustness(target, given, plan(), tmp_path / "whole", batch_size=2)
     calls = []
 
@@ -294,7 +294,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, monkey
 
 
 def test_processes_share_the_images(tmp_path: Path) -> None:
-    target, given = honest(), subjects(5)
+    target, given = honest(), labelled_images(5)
     whole = evaluate_robustness(target, given, plan(), tmp_path / "whole")
     with pytest.raises(OutputError, match="a row is damaged"):
         evaluate_robustness(target, given, plan(), tmp_path / "two", process=(1, 2))  # the other one has not come
@@ -308,14 +308,14 @@ def test_processes_share_the_images(tmp_path: Path) -> None:
     [
         (lambda: {"plan": plan(steps=9)}, "members"),
         (lambda: {"plan": plan(eps=0.5)}, "threat"),
-        (lambda: {"images": subjects(8, seed=3)}, "pictures"),
+        (lambda: {"images": labelled_images(8, seed=3)}, "pictures"),
         (lambda: {"identity": "another"}, "detector"),
     ],
 )
 def test_a_folder_of_another_audit_is_refused(
     change: Callable[[], dict[str, object]], word: str, tmp_path: Path
 ) -> None:
-    values: dict[str, object] = {"images": subjects(), "plan": plan(), "identity": "one"}
+    values: dict[str, object] = {"images": labelled_images(), "plan": plan(), "identity": "one"}
     detector: AnomalyDetector = honest()
     evaluate_robustness(detector, folder=tmp_path, **values)  # type: ignore[arg-type]
     with pytest.raises(OutputError, match=f"with other {word}.*choose another output folder"):
@@ -323,13 +323,13 @@ def test_a_folder_of_another_audit_is_refused(
 
 
 def test_a_damaged_row_or_plan_is_named(tmp_path: Path) -> None:
-    evaluate_robustness(honest(), subjects(4), plan(), tmp_path)
+    evaluate_robustness(honest(), labelled_images(4), plan(), tmp_path)
     (tmp_path / "rows" / "00002.json").write_text("{")
     with pytest.raises(OutputError, match=r"00002\.json: a row is damaged"):
-        evaluate_robustness(honest(), subjects(4), plan(), tmp_path)
+        evaluate_robustness(honest(), labelled_images(4), plan(), tmp_path)
     (tmp_path / "plan.json").write_text("nonsense")
     with pytest.raises(OutputError, match=r"plan\.json: is damaged"):
-        evaluate_robustness(honest(), subjects(4), plan(), tmp_path)
+        evaluate_robustness(honest(), labelled_images(4), plan(), tmp_path)
 
 
 def test_no_images_no_audit(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_no_images_no_audit(tmp_path: Path) -> None:
 def test_a_detector_without_an_answer_is_named_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match="not a finite number"):
         evaluate_robustness(
-            wrap(lambda images: images.mean((1, 2, 3)) * torch.nan), subjects(), plan(), tmp_path / "out"
+            wrap(lambda images: images.mean((1, 2, 3)) * torch.nan), labelled_images(), plan(), tmp_path / "out"
         )
     assert not (tmp_path / "out").exists()
 
@@ -350,7 +350,7 @@ def test_a_detector_without_an_answer_is_named_before_anything_is_written(tmp_pa
 
 
 def test_the_figures_follow_from_the_rows(tmp_path: Path) -> None:
-    given = subjects(8)
+    given = labelled_images(8)
     found = evaluate_robustness(honest(), given, plan(steps=12, eps=0.06), tmp_path)
     masks = np.zeros((8, 16, 16), bool)
     masks[1::2, 4:8, 4:8] = True
@@ -377,7 +377,9 @@ def test_the_figures_follow_from_the_rows(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_measured_is_none(tmp_path: Path) -> None:
-    found = evaluate_robustness(wrap(lambda images: images.square().mean((1, 2, 3))), subjects(4), plan(), tmp_path)
+    found = evaluate_robustness(
+        wrap(lambda images: images.square().mean((1, 2, 3))), labelled_images(4), plan(), tmp_path
+    )
     result = summarize(found, None, None, None)
     assert result.robust_pixel_auroc is None and result.robust_tpr is None
     assert result.robust_auroc is not None
@@ -385,5 +387,5 @@ def test_what_cannot_be_measured_is_none(tmp_path: Path) -> None:
 
 def test_the_reseeding_detector_is_not_told_apart_by_the_runner(tmp_path: Path) -> None:
     """Its figure looks fine; it is the checks that must object. This pins why they are needed."""
-    found = evaluate_robustness(wrap(Reseeding()), subjects(4), plan(), tmp_path)
+    found = evaluate_robustness(wrap(Reseeding()), labelled_images(4), plan(), tmp_path)
     assert found.properties.deterministic

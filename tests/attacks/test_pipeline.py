@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from toy_datasets import make_mvtec
-from toy_models import TWO_LOOKS, detector
+from toy_models import TWO_VIEWS, detector
 from trained_run import Cli, call
 
 from advrad.data.records import Record
@@ -60,7 +60,7 @@ def others(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
-    detector(TWO_LOOKS).save_pretrained(folder)
+    detector(TWO_VIEWS).save_pretrained(folder)
     return folder
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from broken_detectors import honest, subjects
+from broken_detectors import honest, labelled_images
 from golden_model import write_images, write_model
 from torch import Tensor
 from toy_models import detector
@@ -25,7 +25,7 @@ from advrad.utils.progress import CallbackReporter
 
 
 def labelled(count: int = 6) -> tuple[Tensor, list[int]]:
-    given = subjects(count)
+    given = labelled_images(count)
     return given.images, given.labels.tolist()
 
 

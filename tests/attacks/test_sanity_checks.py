@@ -19,7 +19,7 @@ from broken_detectors import (
     VeryNoisy,
     Wild,
     honest,
-    subjects,
+    labelled_images,
 )
 from torch import Tensor
 from toy_models import detector
@@ -46,7 +46,7 @@ def names(flags: list[Flag]) -> set[str]:
     ids=["deterministic", "says nothing", "noisy", "function"],
 )
 def test_honest_detectors_are_left_in_peace(target: object) -> None:
-    assert check_detector(target, subjects().images[:4]) == []  # type: ignore[arg-type]
+    assert check_detector(target, labelled_images().images[:4]) == []  # type: ignore[arg-type]
 
 
 def test_our_detector_is_left_in_peace() -> None:
@@ -72,13 +72,13 @@ def test_our_detector_is_left_in_peace() -> None:
     ],
 )
 def test_a_planted_fault_is_caught(planted: type[Autoencoder], flag: str) -> None:
-    found = check_detector(wrap(planted()), subjects().images[:4])
+    found = check_detector(wrap(planted()), labelled_images().images[:4])
     assert flag in names(found), found
 
 
 def test_rounding_fools_nobody_in_the_small() -> None:
     """A straight-through gradient is right over long steps: it is the short ones that give it away."""
-    found = check_detector(wrap(Rounding()), subjects().images[:4])
+    found = check_detector(wrap(Rounding()), labelled_images().images[:4])
     assert names(found) == {"rounded inside"}
 
 
@@ -86,17 +86,17 @@ def test_randomness_that_is_not_declared() -> None:
     target = wrap(
         lambda images, generator: images.mean((1, 2, 3)) + torch.rand((), generator=generator), deterministic=True
     )
-    assert "undeclared randomness" in names(check_detector(target, subjects().images[:2]))
+    assert "undeclared randomness" in names(check_detector(target, labelled_images().images[:2]))
 
 
 def test_no_gradient_and_gradients_without_a_number() -> None:
     blind = wrap(lambda images: images.mean((1, 2, 3)).detach())
-    assert names(check_detector(blind, subjects().images[:2])) == {"no gradient"}
+    assert names(check_detector(blind, labelled_images().images[:2])) == {"no gradient"}
 
     def cliff(images: Tensor) -> Tensor:
         return (images - images.detach()).square().sum((1, 2, 3)).sqrt() + 1
 
-    assert "gradient is no number" in names(check_detector(wrap(cliff), subjects().images[:2]))
+    assert "gradient is no number" in names(check_detector(wrap(cliff), labelled_images().images[:2]))
 
 
 def test_averaging_more_draws_settles_a_noisy_gradient() -> None:
@@ -110,7 +110,7 @@ def test_averaging_more_draws_settles_a_noisy_gradient() -> None:
 
 def audited(tmp_path: Path, *members: AttackSpec, eps: float = 0.02) -> RobustnessResult:
     plan = AttackPlan(threat=Threat(norm="linf", eps=eps), attacks=members or (AttackSpec(attack="pgd", steps=10),))
-    return evaluate_robustness(honest(), subjects(), plan, tmp_path)
+    return evaluate_robustness(honest(), labelled_images(), plan, tmp_path)
 
 
 def test_an_honest_audit_raises_no_flag(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_square_that_beats_gradients(tmp_path: Path) -> None:
             return 2 * scores.detach() - scores, maps
 
     members = (AttackSpec(attack="pgd", steps=10), AttackSpec(attack="square", steps=60))
-    audit = evaluate_robustness(wrap(Wrong()), subjects(), AttackPlan(threat=THREAT, attacks=members), tmp_path)
+    audit = evaluate_robustness(wrap(Wrong()), labelled_images(), AttackPlan(threat=THREAT, attacks=members), tmp_path)
     assert "black box wins" in names(check_result(audit))
 
 
@@ -149,7 +149,7 @@ def test_square_that_beats_gradients(tmp_path: Path) -> None:
 
 
 def test_the_ladder_leaves_an_honest_detector_in_peace(tmp_path: Path) -> None:
-    flags, areas = check_escalation(honest(), subjects(), THREAT, tmp_path, steps=10)
+    flags, areas = check_escalation(honest(), labelled_images(), THREAT, tmp_path, steps=10)
     assert flags == []
     assert areas["eps 0"] == areas["clean"] and areas["eps 64/255"] <= 0.1
     assert areas["eps, 4 x the steps"] <= areas["eps"] + 0.01
@@ -162,13 +162,13 @@ def test_a_detector_that_survives_the_impossible_is_named(tmp_path: Path) -> Non
         spot = images[:, :, 4:8, 4:8].mean((1, 2, 3)) - images.mean((1, 2, 3))
         return (spot > 0.05).float() + 0 * images.mean((1, 2, 3))
 
-    flags, areas = check_escalation(wrap(stubborn), subjects(), THREAT, tmp_path, steps=5)
+    flags, areas = check_escalation(wrap(stubborn), labelled_images(), THREAT, tmp_path, steps=5)
     assert "survives the impossible" in names(flags) and areas["eps 64/255"] > 0.1
 
 
 def test_more_that_helps_the_defender_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     areas = iter([1.0, 1.0, 0.5, 0.9, 0.8, 0.0, 0.5])  # clean, then rung by rung
     monkeypatch.setattr(checks, "_area", lambda *_: next(areas))
-    flags, _ = check_escalation(honest(), subjects(), THREAT, tmp_path, steps=2)
+    flags, _ = check_escalation(honest(), labelled_images(), THREAT, tmp_path, steps=2)
     assert names(flags) == {"more helps the defender"}
     assert len(flags) == 2

@@ -9,7 +9,7 @@ from functools import cache
 import torch
 from toy_features import assert_contract, make_context, robust_auroc
 from toy_models import assert_gradient, generator, random_images
-from toy_squares import good_and_squares
+from toy_squares import normal_and_squares
 
 from advrad.baselines.apae import Apae, ApaeOptions, fit_apae
 from advrad.baselines.autoencoder import Autoencoder
@@ -30,7 +30,7 @@ def test_contract() -> None:
 
 def test_the_projection_lowers_the_error_at_every_step() -> None:
     system = fitted()
-    good, bad = good_and_squares(8)
+    good, bad = normal_and_squares(8)
     view = torch.cat([good, bad])
     errors = []
     for steps in (0, 1, 2, 5, 10):
@@ -115,7 +115,7 @@ def test_the_step_is_the_longest_that_descends() -> None:
 
 
 def test_defects_stand_out() -> None:
-    good, bad = good_and_squares()
+    good, bad = normal_and_squares()
     assert robust_auroc(fitted(), good, bad, 0.0) > 0.9
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from toy_features import assert_contract, make_context, robust_auroc
 from toy_models import generator, random_images, stack
-from toy_squares import good_and_squares
+from toy_squares import normal_and_squares
 
 from advrad.baselines.autoencoder import Autoencoder, AutoencoderOptions, fit_autoencoder
 from advrad.baselines.base import FitContext, build_seeded, resize_clamped
@@ -50,7 +50,7 @@ def test_the_latent_is_as_small_as_the_options_say() -> None:
 
 def test_after_a_short_training_defects_are_restored_worse() -> None:
     system = fitted(steps=250)
-    good, bad = good_and_squares()
+    good, bad = normal_and_squares()
     assert float(system.losses(good).mean()) < 0.1 * float((good - good.mean((2, 3), keepdim=True)).square().mean())
     assert robust_auroc(system, good, bad, 0.0) > 0.95
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 import torch
-from toy_features import ToyFeatures, assert_contract, good_and_bad, make_context, robust_auroc
+from toy_features import ToyFeatures, assert_contract, make_context, normal_and_anomalous, robust_auroc
 from toy_models import generator
 
 from advrad.attacks.base import AttackInput
@@ -42,7 +42,7 @@ def test_contract(model: Model) -> None:
 
 @both
 def test_training_lowers_the_loss_on_images_not_shown(model: Model) -> None:
-    good, _ = good_and_bad(10)
+    good, _ = normal_and_anomalous(10)
     before = fit_hardened(
         make_context(24), HardenedOptions(model=model, attack_eps=0, steps=1, learning_rate=1e-12), ToyFeatures()
     )
@@ -51,7 +51,7 @@ def test_training_lowers_the_loss_on_images_not_shown(model: Model) -> None:
 
 @both
 def test_what_learned_from_attacks_is_moved_less_by_them(model: Model) -> None:
-    good, _ = good_and_bad(12)
+    good, _ = normal_and_anomalous(12)
     draws = [generator(i) for i in range(len(good))]
     rises = {}
     for eps in (0.0, EPS):
@@ -73,7 +73,7 @@ def test_what_learned_from_attacks_is_moved_less_by_them(model: Model) -> None:
 
 @both
 def test_the_plain_control_is_the_better_fooled(model: Model) -> None:
-    good, bad = good_and_bad(12)
+    good, bad = normal_and_anomalous(12)
     small = 0.5 / 255
     plain, hard = fitted(model, 0.0), fitted(model, EPS)
     assert robust_auroc(plain, good, bad, 0.0) > 0.6

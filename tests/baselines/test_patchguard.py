@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy_features import assert_contract, make_context, robust_auroc
 from toy_models import generator, random_images
-from toy_squares import good_and_squares
+from toy_squares import normal_and_squares
 
 from advrad.baselines.patchguard import (
     PatchGuard,
@@ -125,7 +125,7 @@ def test_tokens_know_where_they_are_and_see_each_other() -> None:
 
 def test_after_a_short_training_pasted_defects_stand_out_and_are_found() -> None:
     system = fitted()
-    good, bad = good_and_squares()
+    good, bad = normal_and_squares()
     assert robust_auroc(system, good, bad, 0.0) > 0.95
     spoilt, masks = paste_on_foreground(good, generator(9))
     maps = system.infer(spoilt, generator()).anomaly_maps
@@ -134,14 +134,14 @@ def test_after_a_short_training_pasted_defects_stand_out_and_are_found() -> None
 
 
 def test_the_plain_control_is_the_better_fooled() -> None:
-    good, bad = good_and_squares()
+    good, bad = normal_and_squares()
     plain, robust = fitted(0.0), fitted()
     assert robust_auroc(plain, good, bad, 0.0) > 0.95
     assert robust_auroc(robust, good, bad, 8 / 255) > robust_auroc(plain, good, bad, 8 / 255) + 0.3
 
 
 def test_attention_is_spread_by_its_weight() -> None:
-    _, bad = good_and_squares(8)
+    _, bad = normal_and_squares(8)
     free, spread = (
         divergence_from_uniform(fitted(0.0, weight=weight).patch_logits(bad)[1][0]).mean() for weight in (0.0, 1.0)
     )

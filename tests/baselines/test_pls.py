@@ -9,7 +9,7 @@ import pytest
 import torch
 from toy_features import assert_contract, make_context, robust_auroc
 from toy_models import generator, random_images
-from toy_squares import good_and_squares
+from toy_squares import normal_and_squares
 
 from advrad.baselines.autoencoder import AutoencoderOptions, fit_autoencoder
 from advrad.baselines.pls import Pls, PlsOptions, PrincipalComponents, fit_pls
@@ -102,7 +102,7 @@ def test_the_analyses_are_the_trained_ones_and_stay() -> None:
 
 
 def test_it_loses_less_under_attack_than_a_plain_autoencoder() -> None:
-    good, bad = good_and_squares()
+    good, bad = normal_and_squares()
     options = AutoencoderOptions.model_validate(
         {name: getattr(SMALL, name) for name in AutoencoderOptions.model_fields}
     )
@@ -113,7 +113,7 @@ def test_it_loses_less_under_attack_than_a_plain_autoencoder() -> None:
 
 
 def test_learning_from_attacks_helps_beyond_the_components() -> None:
-    good, bad = good_and_squares()
+    good, bad = normal_and_squares()
     assert robust_auroc(fitted(), good, bad, EPS) > robust_auroc(fitted(0.0), good, bad, EPS) + 0.2
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from toy_features import ToyFeatures, assert_contract, make_context
-from toy_models import Linear, assert_gradient, awake, detector, generator, generators, random_images, stack
+from toy_models import Linear, assert_gradient, detector, generator, generators, random_denoiser, random_images, stack
 
 from advrad.attacks.base import AttackInput
 from advrad.attacks.projected_gradient import pgd
@@ -145,7 +145,7 @@ def test_straight_through_has_the_gradient_of_the_first_step(gaussian: bool) -> 
 
     weights = torch.randn(3, 32, 32, generator=generator(8))
     projection = wrap(lambda x: (weights * x).sum((1, 2, 3)))
-    system = Purified(projection, Wiener() if gaussian else awake(), PurifyOptions(steps=3), 32)
+    system = Purified(projection, Wiener() if gaussian else random_denoiser(), PurifyOptions(steps=3), 32)
     straight, exact = gradient(system.surrogates["straight through"]), gradient(lambda x, g: system.infer(x, g).scores)
     torch.testing.assert_close(straight, gradient(system.surrogates["one shot"]))
     if gaussian:  # here all steps of the reverse diffusion together have the gain of one

@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from toy_features import assert_contract, make_context, robust_auroc
 from toy_models import generators, random_images
-from toy_squares import good_and_squares
+from toy_squares import normal_and_squares
 
 from advrad.attacks.base import AttackInput
 from advrad.attacks.projected_gradient import pgd
@@ -40,7 +40,7 @@ def test_the_distance_is_relative_to_the_spread_of_the_latents() -> None:
 
 def shift(system: Autoencoder) -> float:
     """How far an attack moves the latents of fresh normal images, relative to their spread."""
-    good, _ = good_and_squares(12)
+    good, _ = normal_and_squares(12)
     place = system.encode(good)
     attacked = pgd(
         AttackInput(
@@ -56,7 +56,7 @@ def test_attacks_move_the_latents_less() -> None:
 
 
 def test_it_loses_less_under_attack_than_a_plain_autoencoder() -> None:
-    good, bad = good_and_squares()
+    good, bad = normal_and_squares()
     options = AutoencoderOptions.model_validate(
         {name: getattr(SMALL, name) for name in AutoencoderOptions.model_fields}
     )

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from toy_features import ToyFeatures, assert_contract, good_and_bad, make_context
+from toy_features import ToyFeatures, assert_contract, make_context, normal_and_anomalous
 from toy_models import generator, random_images
 
 from advrad.baselines.base import freeze
@@ -67,12 +67,12 @@ def test_the_score_is_the_mean_squared_distance_to_the_nearest_good_images() -> 
 
 
 def test_attacks_move_tuned_features_less() -> None:
-    fresh, _ = good_and_bad(10)
+    fresh, _ = normal_and_anomalous(10)
     assert moved(tuned(), fresh) < 0.5 * moved(freeze(ToyFeatures()), fresh)
 
 
 def test_tuned_features_stay_near_the_ordinary_ones() -> None:
-    fresh, defective = good_and_bad(10)
+    fresh, defective = normal_and_anomalous(10)
     for images in (fresh, defective):
         ordinary, ours = (global_features(network, images).detach() for network in (freeze(ToyFeatures()), tuned()))
         distance = (ours - ordinary).square().sum(1).mean()
@@ -101,7 +101,7 @@ def test_a_defect_is_found() -> None:
     system = RobustKnn(
         32, tuned(), OPTIONS, global_features(tuned(), make_context(24).normal_images.batch(slice(None))).detach()
     )
-    good, _ = good_and_bad(10)
+    good, _ = normal_and_anomalous(10)
     bad = good.clone()
     bad[:, :, 4:12, 18:26] = 1.0
     scores = [*system.infer(good, generator()).scores.tolist(), *system.infer(bad, generator()).scores.tolist()]
@@ -194,7 +194,7 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     assert "cannot be read as safetensors" in refusal(corrupt)
     assert "holds other shapes than resnet50" in refusal(good, "resnet50")
     assert "lacks" in refusal(good, "resnet34")
-    assert "backbone: resnet_of_mine is no network" in refusal(good, "resnet_of_mine")
+    assert "backbone: resnet_of_mine is not a timm network" in refusal(good, "resnet_of_mine")
 
     # A pickle, whatever its name: nothing in it is run.
     folder = tmp_path / "made"

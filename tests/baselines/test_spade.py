@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from toy_features import ToyFeatures, assert_contract, good_and_bad, make_context
+from toy_features import ToyFeatures, assert_contract, make_context, normal_and_anomalous
 from toy_models import generator, random_images
 
 from advrad.baselines.spade import Spade, SpadeOptions, fit_spade
@@ -62,7 +62,7 @@ def test_a_remembered_image_is_at_no_distance() -> None:
 
 def test_a_defect_is_found_and_localised() -> None:
     system = fitted()
-    good, _ = good_and_bad(10)
+    good, _ = normal_and_anomalous(10)
     bad = good.clone()
     bad[:, :, 4:10, 20:26] = 1.0
     scores = [*system.infer(good, generator()).scores.tolist(), *system.infer(bad, generator()).scores.tolist()]

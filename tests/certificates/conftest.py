@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from toy_datasets import make_mvtec
-from toy_models import TWO_LOOKS, detector
+from toy_models import TWO_VIEWS, detector
 
 
 @pytest.fixture
@@ -17,5 +17,5 @@ def data(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "run"
-    detector(TWO_LOOKS).save_pretrained(folder)
+    detector(TWO_VIEWS).save_pretrained(folder)
     return folder

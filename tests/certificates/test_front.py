@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from toy_datasets import make_mvtec
-from toy_models import TWO_LOOKS, detector
+from toy_models import TWO_VIEWS, detector
 
 import advrad
 from advrad.certificates.pipeline import parse_radii
@@ -102,7 +102,7 @@ def test_a_model_in_memory_and_its_folder_are_certified_alike(run: Path, data: P
     loaded = load_target(str(run))
     found = [
         advrad.certify(each, data, output=tmp_path / name, **options)  # type: ignore[arg-type]
-        for name, each in (("folder", loaded), ("model", detector(TWO_LOOKS)), ("white-box", loaded.detector))
+        for name, each in (("folder", loaded), ("model", detector(TWO_VIEWS)), ("white-box", loaded.detector))
     ]
     assert {result.method for result in found} == {"two-path"} and found[0].category == data.name
     assert found[0].curve == found[1].curve == found[2].curve

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
-from toy_models import TINY, assert_gradient, awake, generator, random_images
+from toy_models import TINY, assert_gradient, generator, random_denoiser, random_images
 
 from advrad.denoisers.lean import LeanConfig, LeanDenoiser, Preconditioning, positions
 from advrad.errors import ConfigError
@@ -32,7 +32,7 @@ def seen_by_network(denoiser: LeanDenoiser, z: Tensor, sigma: float, window: Ten
 
 
 def test_shapes_and_names() -> None:
-    denoiser = awake()
+    denoiser = random_denoiser()
     assert denoiser.multiple_px == 8
     z = random_images(2, 40)
     recon = ask(denoiser, z, 0.3)
@@ -43,7 +43,7 @@ def test_shapes_and_names() -> None:
 
 @pytest.mark.parametrize("sigma", [0.05, 0.3, 1.0])
 def test_a_row_depends_on_its_own_image_only(sigma: float) -> None:
-    denoiser = awake().double()
+    denoiser = random_denoiser().double()
     z = random_images(3, dtype=torch.float64)
     together = ask(denoiser, z, sigma)
     for i in range(3):
@@ -54,7 +54,7 @@ def test_a_row_depends_on_its_own_image_only(sigma: float) -> None:
 
 
 def test_each_row_has_its_own_noise_level() -> None:
-    denoiser, z = awake(), random_images(2)
+    denoiser, z = random_denoiser(), random_images(2)
     with torch.no_grad():
         mixed = denoiser(z, torch.tensor([0.1, 0.6]))
     torch.testing.assert_close(mixed[0], ask(denoiser, z, 0.1)[0], rtol=0, atol=1e-5)
@@ -64,14 +64,14 @@ def test_each_row_has_its_own_noise_level() -> None:
 
 def test_without_noise_the_image_comes_back() -> None:
     z = 3 * random_images(2) - 1  # also beyond [0, 1]: nothing is clamped
-    torch.testing.assert_close(ask(awake(), z, 1e-6), z, rtol=0, atol=1e-4)
+    torch.testing.assert_close(ask(random_denoiser(), z, 1e-6), z, rtol=0, atol=1e-4)
 
 
 def test_in_endless_noise_only_the_prior_is_left() -> None:
     z = random_images(2) + 1e4 * torch.randn(2, 3, 32, 32, generator=generator(5))
     fresh = ask(LeanDenoiser(TINY), z, 1e4)  # the network is still silent
     torch.testing.assert_close(fresh, torch.full_like(z, 0.5), rtol=0, atol=1e-3)
-    assert ask(awake(), z, 1e4).abs().max() < 10
+    assert ask(random_denoiser(), z, 1e4).abs().max() < 10
 
 
 def test_without_statistics_the_coefficients_are_those_of_edm() -> None:
@@ -150,7 +150,7 @@ def test_detail_finer_than_the_usual_image_counts_as_variance() -> None:
 
 
 def test_an_adapted_denoiser_has_exact_gradients() -> None:
-    denoiser = awake()
+    denoiser = random_denoiser()
     denoiser.fit_statistics([random_images(9, 32, seed=4)])
     denoiser = denoiser.double()
     sigma = torch.tensor([0.1], dtype=torch.float64)
@@ -161,7 +161,7 @@ def test_network_sees_unit_variance_at_every_noise_level() -> None:
     clean = 0.5 + 0.25 * torch.randn(4, 3, 32, 32, generator=generator(1))
     for sigma in (0.01, 0.2, 2.0):
         z = clean + sigma * torch.randn(clean.shape, generator=generator(2))
-        x = seen_by_network(awake(), z, sigma, None)[0]
+        x = seen_by_network(random_denoiser(), z, sigma, None)[0]
         assert float(x.std()) == pytest.approx(1, abs=0.05)
 
 
@@ -175,7 +175,7 @@ def test_a_crop_sees_the_positions_of_the_whole() -> None:
 
 
 def test_network_is_told_place_and_magnification_of_a_crop() -> None:
-    denoiser, z = awake(), random_images(1, 64)
+    denoiser, z = random_denoiser(), random_images(1, 64)
     _, scalars, place = seen_by_network(denoiser, z, 0.2, None)
     window = torch.tensor([[-0.5, 0.0, 0.5, 1.0]])  # rows 16 to 48, columns 32 to 64
     _, crop_scalars, crop_place = seen_by_network(denoiser, z[:, :, 16:48, 32:64], 0.2, window)
@@ -187,7 +187,7 @@ def test_network_is_told_place_and_magnification_of_a_crop() -> None:
 
 
 def test_no_window_is_the_whole_window() -> None:
-    denoiser, z = awake(), random_images(2)
+    denoiser, z = random_denoiser(), random_images(2)
     torch.testing.assert_close(ask(denoiser, z, 0.2), ask(denoiser, z, 0.2, WHOLE.expand(2, 4)), rtol=1e-5, atol=1e-6)
 
 
@@ -205,7 +205,7 @@ def loss_of(denoiser: LeanDenoiser, count: int = 3, **changes: Tensor) -> Tensor
 
 
 def test_training_loss_is_one_number_per_row_of_that_row() -> None:
-    denoiser = awake().double()
+    denoiser = random_denoiser().double()
     together = loss_of(denoiser)
     assert together.shape == (3,)
     images = random_images(3, dtype=torch.float64)
@@ -218,7 +218,7 @@ def test_training_loss_is_one_number_per_row_of_that_row() -> None:
 
 
 def test_training_loss_is_the_weighted_error_towards_the_uncorrupted_image() -> None:
-    denoiser = awake(LeanConfig(**SMALL, sigma_min=0.1, sigma_max=0.4)).double()
+    denoiser = random_denoiser(LeanConfig(**SMALL, sigma_min=0.1, sigma_max=0.4)).double()
     images = random_images(3, dtype=torch.float64)
     corrupted = images.clone()
     corrupted[:, 1, 4:20, 8:16] += 0.1
@@ -243,7 +243,7 @@ def test_training_loss_starts_at_one_for_images_of_the_assumed_spread() -> None:
 
 
 def test_training_loss_knows_the_window() -> None:
-    denoiser = awake()
+    denoiser = random_denoiser()
     elsewhere = torch.tensor([[-1.0, -1.0, 0.0, 0.0]]).expand(3, 4)
     assert (loss_of(denoiser) - loss_of(denoiser, window=elsewhere)).abs().min() > 1e-4
     torch.testing.assert_close(loss_of(denoiser), loss_of(denoiser, window=WHOLE.expand(3, 4)))
@@ -251,14 +251,14 @@ def test_training_loss_knows_the_window() -> None:
 
 @pytest.mark.parametrize("sigma", [0.05, 0.5])
 def test_gradient_is_exact(sigma: float) -> None:
-    denoiser = awake().double()
+    denoiser = random_denoiser().double()
     levels = torch.full((2,), sigma, dtype=torch.float64)
     z = 1.5 * random_images(2, 16, dtype=torch.float64) - 0.2
     assert_gradient(lambda x: denoiser.denoise(x, levels), z)
 
 
 def test_parameters_are_shared_out_without_loss() -> None:
-    denoiser = awake()
+    denoiser = random_denoiser()
     kernels, others = denoiser.optimiser_groups()
     assert {id(p) for p in (*kernels, *others)} == {id(p) for p in denoiser.parameters()}
     assert len(kernels) + len(others) == len(list(denoiser.parameters()))

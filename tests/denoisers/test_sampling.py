@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from toy_models import Linear, assert_gradient, awake, generator, random_images
+from toy_models import Linear, assert_gradient, generator, random_denoiser, random_images
 
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import GeneratorNoise, StoredNoise, draw_noise, noise_levels, reconstruct
@@ -41,7 +41,7 @@ def test_the_draw_does_not_depend_on_the_arithmetic() -> None:
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_every_source_gives_the_same_reconstruction(steps: int) -> None:
-    denoiser, images, source = awake(), random_images(2), generator(4)
+    denoiser, images, source = random_denoiser(), random_images(2), generator(4)
     kept = StoredNoise([draw_noise(images, source) for _ in range(steps)])
     expected = reconstruct(denoiser, images, 0.3, generator(4), steps)
     assert torch.equal(reconstruct(denoiser, images, 0.3, kept, steps), expected)
@@ -141,7 +141,7 @@ def test_the_deterministic_walk_draws_once() -> None:
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_a_row_depends_on_its_own_image_only(steps: int) -> None:
-    denoiser, images = awake().double(), random_images(3, dtype=torch.float64)
+    denoiser, images = random_denoiser().double(), random_images(3, dtype=torch.float64)
     with torch.no_grad():
         together = reconstruct(denoiser, images, 0.3, generator(1), steps)
         for i in range(3):
@@ -151,7 +151,7 @@ def test_a_row_depends_on_its_own_image_only(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_gradient_is_exact(steps: int) -> None:
-    denoiser = awake().double()
+    denoiser = random_denoiser().double()
     # Pixels at the ends of the range have a gradient like any other.
     images = random_images(1, 16, dtype=torch.float64).round()
     assert_gradient(lambda x: reconstruct(denoiser, x, 0.3, generator(1), steps), images)
@@ -159,7 +159,7 @@ def test_gradient_is_exact(steps: int) -> None:
 
 def test_a_detached_step_is_caught() -> None:
     """The check of gradients itself: a gradient stopped on the way must not pass."""
-    denoiser = awake().double()
+    denoiser = random_denoiser().double()
 
     def stopped(x: Tensor) -> Tensor:
         return reconstruct(denoiser, x + 0.5 * (x.detach() - x), 0.3, generator(1))
@@ -170,6 +170,6 @@ def test_a_detached_step_is_caught() -> None:
 
 def test_mode_of_the_denoiser_is_left_alone() -> None:
     for training in (True, False):
-        denoiser = awake().train(training)
+        denoiser = random_denoiser().train(training)
         assert reconstruct(denoiser, random_images(1), 0.3, generator(1)).requires_grad
         assert denoiser.training is training

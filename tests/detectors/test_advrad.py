@@ -10,7 +10,17 @@ import numpy as np
 import pytest
 import torch
 from toy_datasets import write_good
-from toy_models import NEAR, TINY, TWO_LOOKS, assert_gradient, awake, detector, generator, random_images, statistics
+from toy_models import (
+    NEAR,
+    TINY,
+    TWO_VIEWS,
+    assert_gradient,
+    detector,
+    generator,
+    random_denoiser,
+    random_images,
+    statistics,
+)
 
 import advrad.utils.precision
 from advrad.data.images import read_resized
@@ -52,13 +62,13 @@ def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None
     config = paper_score(32, sigma=0.26)
     mean = 0.02 * torch.rand(1, 1, 32, 32, generator=generator(3))
     made = AdvRAD(
-        awake(),
+        random_denoiser(),
         DetectorConfig(denoiser=TINY, size_px=32, score=config),
         [MapStatistics(mean, torch.ones_like(mean))],
     ).eval()
     images = random_images(4)
     with torch.no_grad():
-        recon = reconstruct(awake(), images, 0.26, generator(1))
+        recon = reconstruct(random_denoiser(), images, 0.26, generator(1))
         got, maps, given = made.infer(images, generator(1))
     wanted = (error_map(images, recon, 3) - mean).abs()
     torch.testing.assert_close(got, wanted.amax((1, 2, 3)))
@@ -68,27 +78,27 @@ def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None
 
 def test_looks_are_averaged_in_units_of_their_spread() -> None:
     images = random_images(2)
-    parts = statistics(TWO_LOOKS)
+    parts = statistics(TWO_VIEWS)
     with torch.no_grad():
         together = detector(calibrated=False).score(images, generator(1))
         # One generator serves the looks in turn; so each look alone is asked after the draws before it.
         draws, total = generator(1), torch.zeros(2)
-        for look in TWO_LOOKS.views:
-            score = TWO_LOOKS.model_copy(update={"views": (look,)})
+        for look in TWO_VIEWS.views:
+            score = TWO_VIEWS.model_copy(update={"views": (look,)})
             own, parts = parts[:4], parts[4:]
-            alone = AdvRAD(awake(), DetectorConfig(denoiser=TINY, size_px=32, score=score), own)
+            alone = AdvRAD(random_denoiser(), DetectorConfig(denoiser=TINY, size_px=32, score=score), own)
             total += alone.score(images, draws) / 2
     torch.testing.assert_close(together, total)
 
 
 def test_maps_are_averaged_in_units_of_their_spread() -> None:
     images = random_images(2)
-    score = TWO_LOOKS.model_copy(update={"views": (NEAR,)})
+    score = TWO_VIEWS.model_copy(update={"views": (NEAR,)})
     parts = statistics(score)
     config = DetectorConfig(denoiser=TINY, size_px=32, score=score, precision="float32")
-    together = AdvRAD(awake(), config, parts).predict_batch(images)[0]
+    together = AdvRAD(random_denoiser(), config, parts).predict_batch(images)[0]
     with torch.no_grad():
-        errors = scale_errors(images, reconstruct(awake(), images, NEAR.sigma, generator(config.noise_seed)))
+        errors = scale_errors(images, reconstruct(random_denoiser(), images, NEAR.sigma, generator(config.noise_seed)))
     total = torch.zeros(2)
     for error, part in zip(errors, parts, strict=True):
         values = pool(
@@ -102,7 +112,7 @@ def test_maps_are_averaged_in_units_of_their_spread() -> None:
 def test_smoothing_changes_the_map_and_never_the_score() -> None:
     images = random_images(2)
     plain = detector().predict_batch(images)
-    smoothed = detector(TWO_LOOKS.model_copy(update={"map_filter_px": 9})).predict_batch(images)
+    smoothed = detector(TWO_VIEWS.model_copy(update={"map_filter_px": 9})).predict_batch(images)
     assert torch.equal(smoothed[0], plain[0]) and torch.equal(smoothed[2], plain[2])
     torch.testing.assert_close(smoothed[1], smooth(plain[1], 9))
     assert float((smoothed[1] - plain[1]).abs().max()) > 1e-3
@@ -153,7 +163,7 @@ def test_a_score_depends_on_its_own_image_only() -> None:
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("size_px", [32, 40])
 def test_gradient_of_the_whole_score_is_exact(steps: int, size_px: int) -> None:
-    made = detector(TWO_LOOKS.model_copy(update={"steps": steps, "draws": 2}), calibrated=False).double()
+    made = detector(TWO_VIEWS.model_copy(update={"steps": steps, "draws": 2}), calibrated=False).double()
     assert_gradient(lambda x: made.score(x, generator(1)), random_images(2, size_px, dtype=torch.float64))
 
 
@@ -251,7 +261,7 @@ def test_measure_repeats_bit_by_bit() -> None:
     for one, other in zip(first, made.predict_batch(images), strict=True):
         assert torch.equal(one, other)
     other_noise = AdvRAD(
-        made.denoiser, made.detector_config.model_copy(update={"noise_seed": 5}), statistics(TWO_LOOKS)
+        made.denoiser, made.detector_config.model_copy(update={"noise_seed": 5}), statistics(TWO_VIEWS)
     )
     assert not torch.equal(other_noise.predict_batch(images)[0], first[0])
 
@@ -341,9 +351,9 @@ def test_too_few_calibration_images_leave_it_uncalibrated() -> None:
 
 
 def test_looks_and_statistics_must_match() -> None:
-    config = DetectorConfig(denoiser=TINY, size_px=32, score=TWO_LOOKS)
+    config = DetectorConfig(denoiser=TINY, size_px=32, score=TWO_VIEWS)
     with pytest.raises(ConfigError, match="8 error maps but 1 statistics"):
-        AdvRAD(awake(), config, statistics(TWO_LOOKS)[:1])
+        AdvRAD(random_denoiser(), config, statistics(TWO_VIEWS)[:1])
 
 
 # --- the model folder ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from broken_detectors import Autoencoder, Noisy, VeryNoisy, honest, subjects
+from broken_detectors import Autoencoder, Noisy, VeryNoisy, honest, labelled_images
 from torch import Tensor
 from toy_models import detector, generator, random_images
 
@@ -102,7 +102,7 @@ def test_a_module_is_put_in_evaluation_mode() -> None:
 
 
 def test_properties_are_measured_not_believed() -> None:
-    images = subjects().images[:1]
+    images = labelled_images().images[:1]
     assert probe(honest(), images).deterministic and probe(honest(), images).differentiable
     assert not probe(wrap(Noisy(), deterministic=False), images).deterministic
     blind = probe(wrap(lambda x: mean(x).detach()), images)
@@ -110,7 +110,7 @@ def test_properties_are_measured_not_believed() -> None:
 
 
 def test_the_agreement_of_gradients_of_two_noise_draws_is_measured() -> None:
-    images = subjects().images[:2]
+    images = labelled_images().images[:2]
     assert probe(honest(), images).agreement == 1.0
     assert 0.5 < probe(wrap(Noisy()), images).agreement < 1.0
     assert abs(probe(wrap(VeryNoisy()), images).agreement) < 0.1
@@ -185,9 +185,9 @@ def test_scales_of_our_score_together_are_the_score() -> None:
 
 
 def test_reconstructions_of_many_steps_have_losses_of_their_own() -> None:
-    from toy_models import TWO_LOOKS
+    from toy_models import TWO_VIEWS
 
-    ours = WhiteBoxAdvRAD(detector(TWO_LOOKS.model_copy(update={"steps": 3})))
+    ours = WhiteBoxAdvRAD(detector(TWO_VIEWS.model_copy(update={"steps": 3})))
     images = random_images(1, 32).requires_grad_()
     kinds = {name: loss.kind for name, loss in ours.surrogates.items()}
     assert (kinds["one shot"], kinds["straight through"]) == ("one_step", "bpda")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
-from toy_models import FAR, NEAR, Linear, assert_gradient, awake, generator, random_images
+from toy_models import FAR, NEAR, Linear, assert_gradient, generator, random_denoiser, random_images
 
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
@@ -393,7 +393,7 @@ def test_gradient_of_pool_is_exact(share: float) -> None:
 @pytest.mark.parametrize("stopped", ["images", "recon"])
 def test_a_detached_side_of_the_error_is_caught(stopped: str) -> None:
     """Both paths of the image count: as the thing compared and as what is reconstructed."""
-    denoiser = awake().double()
+    denoiser = random_denoiser().double()
 
     def function(x: Tensor) -> Tensor:
         recon = denoiser(x, x.new_full((len(x),), 0.3))

@@ -1,4 +1,4 @@
-"""A score whose smoothed worst case is known: images are numbers."""
+"""Scores whose smoothed worst case is known exactly. An image is a single number."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ SIGMA = 0.2
 
 
 class Line:
-    """An image is a number x; its score is ``shape(x + sigma eps) + slope * x``.
+    """Sampler of the score ``shape(x + sigma eps) + slope * x`` of a number x.
 
-    Where the shape is the number itself, the median score is ``(1 + slope) x`` and moves by just ``(1 + slope) r``.
+    If the shape is the identity, the median score is ``(1 + slope) x``, and a change of x by r moves it by
+    ``(1 + slope) r``.
     """
 
     method, noise_hint = "line", "more noise"
@@ -48,7 +49,7 @@ class Line:
 
 
 class OneByOne(Line):
-    """The same draws, however many are asked for at a time."""
+    """Draws the same numbers, however many are drawn at a time."""
 
     def noise(self, count: int, generator: torch.Generator) -> Floats:
         return np.array([float(torch.randn((), generator=generator)) for _ in range(count)])

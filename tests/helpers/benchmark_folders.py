@@ -1,4 +1,4 @@
-"""Bench folders made by hand, in the format that ``advrad bench`` writes."""
+"""Benchmark folders in the format that ``advrad bench`` writes, made without a benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MACHINE = {"processor": "Processor A", "cores": 2, "memory_gib": 7.5, "gpu": Non
 
 
 def cell(detector: str, category: str = "nut", seed: int = 0, **changes: Any) -> dict[str, Any]:
-    """A cell that is done; of the clean kind, unless ``attack`` or ``certificate`` is given."""
+    """Make a finished cell; without attack, unless ``attack`` or ``certificate`` is given."""
     values: dict[str, Any] = {
         "detector": detector,
         "kind": detector,
@@ -37,13 +37,13 @@ def cell(detector: str, category: str = "nut", seed: int = 0, **changes: Any) ->
 
 
 def clean(detector: str, area: float, category: str = "nut", seed: int = 0, **changes: Any) -> dict[str, Any]:
-    """A clean cell with an AUROC, its interval 0.02 to each side, and 20 images."""
+    """Make a cell without attack: an AUROC, an interval of 0.02 to each side, and 20 images."""
     figures = {"image_auroc": area, "image_auroc_ci": [area - 0.02, area + 0.02], "n_good": 8, "n_defect": 12}
     return cell(detector, category, seed, **{"figures": figures} | changes)
 
 
 def attacked(detector: str, area: float, category: str = "nut", seed: int = 0, **changes: Any) -> dict[str, Any]:
-    """A cell under an attack."""
+    """Make a cell with an attack."""
     figures = {
         "clean_auroc": 0.9,
         "robust_auroc": area,
@@ -59,17 +59,17 @@ def attacked(detector: str, area: float, category: str = "nut", seed: int = 0, *
 
 
 def missing(values: dict[str, Any]) -> dict[str, Any]:
-    """The same cell, planned but not run."""
+    """Reduce a cell to its plan, as if it had not run."""
     return {name: values[name] for name in PLACE}
 
 
 def failed(values: dict[str, Any], error: str = "ValueError: no such thing") -> dict[str, Any]:
-    """The same cell, had it failed."""
+    """Turn a cell into one that failed."""
     return values | {"status": "failed", "error": error, "figures": {}, "gradients": None}
 
 
 def make_bench(folder: Path, cells: list[dict[str, Any]], **plan: Any) -> Path:
-    """Write a bench folder; cells without a status are planned only."""
+    """Write a benchmark folder; cells without a status are only planned."""
     (folder / "cells").mkdir(parents=True)
     places = [{name: values[name] for name in PLACE} for values in cells]
     write(folder / "grid.json", {"format": 1, "name": "by hand", "grid": 'name = "by hand"', "cells": places} | plan)

@@ -1,4 +1,4 @@
-"""Detectors to audit: an honest one, and some that fool whoever attacks them in one known way each."""
+"""Detectors to attack: one without faults, and some that each mislead attacks in one known way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SIZE_PX = 16
 
 
 class Autoencoder(nn.Module):
-    """A small convolutional autoencoder; the map is its squared error, the score the mean of the map's largest."""
+    """A small convolutional autoencoder. The map is its squared error, the score the mean of the largest 8 values."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
@@ -23,7 +23,7 @@ class Autoencoder(nn.Module):
             self.down = nn.Conv2d(3, 6, 4, stride=4)
             self.up = nn.ConvTranspose2d(6, 3, 4, stride=4)
         for layer in (self.down, self.up):
-            layer.weight.data *= 3  # so that what is reconstructed follows the image
+            layer.weight.data *= 3  # larger weights, so that the reconstruction follows the image
 
     def recon(self, images: Tensor) -> Tensor:
         return self.up(torch.tanh(self.down(images - 0.4)))
@@ -59,7 +59,7 @@ class HardRounding(Autoencoder):
 
 
 class Saturated(Autoencoder):
-    """Squashes a score that is large for every image into [0, 1], where float32 ends."""
+    """Maps a score that is large for every image to [0, 1] with a sigmoid, which saturates in float32."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         scores, maps = super().forward(images)
@@ -67,7 +67,7 @@ class Saturated(Autoencoder):
 
 
 class Noisy(Autoencoder):
-    """Adds noise from PyTorch's global source."""
+    """Adds noise from PyTorch's global generator."""
 
     std = 0.05
 
@@ -76,7 +76,7 @@ class Noisy(Autoencoder):
 
 
 class Reseeding(Noisy):
-    """Seeds the global source inside the score."""
+    """Seeds the global generator inside the score."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         torch.manual_seed(0)
@@ -84,7 +84,7 @@ class Reseeding(Noisy):
 
 
 class HiddenReseeding(Autoencoder):
-    """Seeds a source of its own inside the score."""
+    """Seeds a generator of its own inside the score."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         noise = torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(0))
@@ -92,7 +92,7 @@ class HiddenReseeding(Autoencoder):
 
 
 class Wild(Autoencoder):
-    """Draws from a source that nobody can seed."""
+    """Draws from a generator without a seed."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         noise = torch.from_numpy(np.random.default_rng().normal(size=images.shape[1:])).float()
@@ -100,7 +100,7 @@ class Wild(Autoencoder):
 
 
 class VeryNoisy(Noisy):
-    """So noisy that one draw's gradient says nothing of the mean."""
+    """So noisy that the gradient of one draw is unrelated to the mean gradient."""
 
     std = 3.0
 
@@ -110,11 +110,12 @@ class VeryNoisy(Noisy):
 
 
 def honest(seed: int = 0) -> CallableDetector:
+    """A detector without faults."""
     return wrap(Autoencoder(seed), size_px=SIZE_PX, deterministic=True, threshold=0.5)
 
 
-def subjects(count: int = 8, seed: int = 0) -> ImageSet:
-    """Images of both kinds: smooth ones, and such with a bright spot."""
+def labelled_images(count: int = 8, seed: int = 0) -> ImageSet:
+    """Normal and anomalous images in turn: smooth ones, and ones with a bright spot."""
     draws = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=draws)
     images = 0.3 + 0.2 * F.interpolate(coarse, size=(SIZE_PX, SIZE_PX), mode="bilinear")

@@ -1,4 +1,4 @@
-"""Runs of a few steps, and one that stops on the way."""
+"""Training runs of a few steps, and a reporter that interrupts them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TINY = RunOptions(steps=2, preset="tiny", false_alarm_rate=0.2, precision="float
 
 @contextmanager
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tiny networks on one thread: several would add in another order, and wait for each other."""
+    """Use tiny networks on one thread: several threads would round in another order, and be slower."""
     trained_run.shrink(monkeypatch)
     before = torch.get_num_threads()
     torch.set_num_threads(1)

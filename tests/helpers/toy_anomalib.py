@@ -1,4 +1,4 @@
-"""A model of anomalib that hides gradients in every way, and images to train others on."""
+"""A model of anomalib that cuts gradients in every way that its models do."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 
-class Hiding(nn.Module):
-    """Scores images by the nearest of stored feature vectors, with the gradient cut wherever it can be."""
+class CutGradients(nn.Module):
+    """Network that scores images by their nearest stored feature vector, with the gradient cut at every step."""
 
     def __init__(self, mixes: bool) -> None:
         super().__init__()
@@ -41,12 +41,12 @@ class Hiding(nn.Module):
 
 
 class Toy(AnomalibModule):
-    """Anomalib's frame around it."""
+    """Model of anomalib with this network."""
 
     def __init__(self, size: tuple[int, int] = (16, 16), mixes: bool = False) -> None:
         transform = Compose([Resize(size, antialias=True), Normalize([0.4] * 3, [0.2] * 3)])
         super().__init__(pre_processor=PreProcessor(transform), evaluator=False, visualizer=False)
-        self.model = Hiding(mixes)
+        self.model = CutGradients(mixes)
 
     @property
     def learning_type(self) -> LearningType:

@@ -1,7 +1,7 @@
 """Tiny data sets, one in each layout, and single images of every kind.
 
-Normal images are smooth gradients with a little noise of their own; a defect is a bright square, so even a
-toy detector can tell them apart.
+Normal images are smooth gradients with a little noise; a defect is a bright square, so even a toy detector separates
+them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A small network of features, what every baseline must keep, and attacks on small baselines."""
+"""A small feature network, the contract of every baseline, and attacks on small baselines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from advrad.metrics import auroc
 
 
 class ToyFeatures(nn.Module):
-    """Three maps, at 1/2, 1/4 and 1/8 of the image's side, of 6, 8 and 10 channels; random weights, smooth."""
+    """Smooth network with random weights. Gives maps of 6, 8 and 10 channels at 1/2, 1/4 and 1/8 of the image size."""
 
     def __init__(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -48,35 +48,35 @@ def make_context(count: int = 12, size_px: int = 32, seed: int = 0) -> FitContex
     return FitContext(stack(count, size_px), seed=seed)
 
 
-def good_and_bad(count: int, size_px: int = 32, seed: int = 50) -> tuple[Tensor, Tensor]:
-    """Images outside the training set, and others with a large synthetic defect each."""
-    fresh: ImageStack = stack(2 * count, size_px, seed)
-    images = fresh.batch(slice(None))
+def normal_and_anomalous(count: int, size_px: int = 32, seed: int = 50) -> tuple[Tensor, Tensor]:
+    """Make images outside the training set, and as many others with a large synthetic defect each."""
+    unseen: ImageStack = stack(2 * count, size_px, seed)
+    images = unseen.batch(slice(None))
     bad, _ = paste_defects(images[count:], images[:count], range(count), kinds=("texture",))
     return images[:count], bad
 
 
 def assert_contract(system: BaselineDetector, size_px: int = 32, maps: bool = True) -> None:
-    """Assert that a system is the detector that it says it is: shapes, rows, noise, and exact gradients."""
+    """Assert that a baseline keeps the detector interface: shapes, independent rows, seeded noise, exact gradients."""
     images = random_images(5, size_px, seed=3)
-    said = validated_output(system, images, generator(4))
+    output = validated_output(system, images, generator(4))
     if maps:
-        assert said.anomaly_maps is not None and said.anomaly_maps.shape == (5, 1, size_px, size_px)
+        assert output.anomaly_maps is not None and output.anomaly_maps.shape == (5, 1, size_px, size_px)
     else:
-        assert said.anomaly_maps is None
-    assert said.scores.unique().numel() == 5
+        assert output.anomaly_maps is None
+    assert output.scores.unique().numel() == 5
 
-    # A row depends on itself only: alone, in another batch, in another place.
+    # A row does not depend on the others: alone, in another batch, in another place.
     for chosen in ([2], [4, 0], [1, 2, 3]):
         part = validated_output(system, images[chosen], generator(4))
-        torch.testing.assert_close(part.scores, said.scores[chosen], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(part.scores, output.scores[chosen], rtol=1e-4, atol=1e-6)
         if maps:
-            torch.testing.assert_close(part.anomaly_maps, said.anomaly_maps[chosen], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(part.anomaly_maps, output.anomaly_maps[chosen], rtol=1e-4, atol=1e-6)
 
-    torch.testing.assert_close(validated_output(system, images, generator(4)).scores, said.scores, rtol=0, atol=0)
-    traits = probe(system, images)
-    assert traits.deterministic == system.deterministic
-    assert traits.differentiable == system.differentiable
+    torch.testing.assert_close(validated_output(system, images, generator(4)).scores, output.scores, rtol=0, atol=0)
+    properties = probe(system, images)
+    assert properties.deterministic == system.deterministic
+    assert properties.differentiable == system.differentiable
 
     exact = copy.deepcopy(system).double()
     point = random_images(2, size_px, seed=6, dtype=torch.float64)
@@ -84,7 +84,7 @@ def assert_contract(system: BaselineDetector, size_px: int = 32, maps: bool = Tr
 
 
 def robust_auroc(system: BaselineDetector, good: Tensor, bad: Tensor, eps: float, steps: int = 10) -> float:
-    """AUROC after PGD moved scores of normal images up and of bad ones down; ``eps`` 0 for none."""
+    """AUROC after PGD raised scores of normal images and lowered those of anomalous ones; ``eps`` 0 for none."""
     threat = Threat(norm="linf", eps=eps)
 
     def attacked(images: Tensor, sign: float) -> list[float]:

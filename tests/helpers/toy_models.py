@@ -1,4 +1,4 @@
-"""Small denoisers, detectors and images for the tests of the learning rooms, and a check of gradients."""
+"""Small denoisers, detectors and images for tests, and a check of gradients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def generators(count: int, seed: int = 0) -> list[torch.Generator]:
-    """One for each image."""
+    """Make one generator for each image."""
     return [generator(1000 * seed + index) for index in range(count)]
 
 
@@ -46,8 +46,8 @@ def stack(count: int = 12, size_px: int = 32, seed: int = 0) -> ImageStack:
     return ImageStack(np.rint(values.clip(0, 1) * 65535).astype(np.uint16), records)
 
 
-def awake(config: LeanConfig = TINY, seed: int = 0) -> LeanDenoiser:
-    """A denoiser with no weight at zero, so that every path through it matters."""
+def random_denoiser(config: LeanConfig = TINY, seed: int = 0) -> LeanDenoiser:
+    """Make a denoiser with no weight at zero, so that every path through it counts."""
     denoiser = LeanDenoiser(config)
     draws = generator(seed)
     with torch.no_grad():
@@ -58,7 +58,7 @@ def awake(config: LeanConfig = TINY, seed: int = 0) -> LeanDenoiser:
 
 
 class Linear(Denoiser):
-    """Answers ``a z + b`` and notes what it was asked."""
+    """A denoiser that returns ``a z + b`` and records its inputs."""
 
     def __init__(self, a: float = 1.0, b: float = 0.0) -> None:
         super().__init__()
@@ -72,8 +72,8 @@ class Linear(Denoiser):
 
 NEAR, FAR = NoiseView(view_px=32, sigma=0.2), NoiseView(view_px=16, sigma=0.4)
 
-#: Two looks, and scales, a normalisation and a pooling that use everything.
-TWO_LOOKS = ScoreConfig(
+#: Two views, and settings that use every step of the score.
+TWO_VIEWS = ScoreConfig(
     views=(NEAR, FAR),
     scales="separate",
     normalise_by_image_mean=True,
@@ -84,22 +84,22 @@ TWO_LOOKS = ScoreConfig(
 
 
 def statistics(config: ScoreConfig, seed: int = 0) -> list[MapStatistics]:
-    """Made-up statistics, all different."""
+    """Make statistics that differ between all maps."""
     draws = generator(seed)
     parts = []
     for i, size in enumerate(config.map_sizes):
         shape = (1, 1, size, size)
         mean = 0.05 * torch.rand(shape, generator=draws)
         spread = 0.01 + 0.01 * torch.rand(shape, generator=draws)
-        # Of the first map's images some lie above the ceiling, some below.
+        # Some images of the first map lie above the ceiling, some below.
         parts.append(MapStatistics(mean, spread, 0.1 + 0.1 * i, 0.5 + 0.25 * i, 0.07 + 0.1 * i))
     return parts
 
 
-def detector(score: ScoreConfig = TWO_LOOKS, calibrated: bool = True, **config: object) -> AdvRAD:
-    """A small detector with random weights, 32 px, float32."""
+def detector(score: ScoreConfig = TWO_VIEWS, calibrated: bool = True, **config: object) -> AdvRAD:
+    """Make a small detector with random weights, 32 px, float32."""
     values = {"denoiser": TINY, "size_px": 32, "score": score, "precision": "float32"} | config
-    made = AdvRAD(awake(), DetectorConfig(**values), statistics(score)).eval()
+    made = AdvRAD(random_denoiser(), DetectorConfig(**values), statistics(score)).eval()
     if calibrated:
         made.calibrate([random_images(10, seed=90), random_images(10, seed=91)], 0.1, {"data": "made up"})
     return made
@@ -109,10 +109,10 @@ def assert_gradient(function: Callable[[Tensor], Tensor], at: Tensor, directions
     """Assert that autograd's gradient is that of finite differences, along random directions and single pixels.
 
     Args:
-        function: from a float64 tensor to a tensor; a random projection makes it scalar.
-        at: where.
-        directions: random directions, and as many single coordinates.
-        step: of the central difference.
+        function: Function from a float64 tensor to a tensor; a random projection makes it scalar.
+        at: Point at which the gradient is checked.
+        directions: Number of random directions, and of single coordinates.
+        step: Step of the central difference.
     """
     assert at.dtype == torch.float64
     draws = generator(123)
@@ -129,8 +129,8 @@ def assert_gradient(function: Callable[[Tensor], Tensor], at: Tensor, directions
     with torch.no_grad():
         for move in moves:
             exact, slopes = float((gradient * move).sum()), []
-            # A rectifier's kink between the two points spoils a difference, and shorter ones leave it behind. A wrong
-            # gradient is wrong by any of them.
+            # The kink of a rectifier between the two points falsifies a difference; a shorter step avoids it. A wrong
+            # gradient is wrong for every step.
             for shorter in (step, step / 10, step / 100):
                 difference = function(at + shorter * move) - function(at - shorter * move)
                 slopes.append(float((difference * weights).sum() / (2 * shorter)))
@@ -140,4 +140,4 @@ def assert_gradient(function: Callable[[Tensor], Tensor], at: Tensor, directions
             else:
                 raise AssertionError(f"gradient {exact}, finite differences {slopes}")
             largest = max(largest, abs(slopes[-1]))
-    assert largest > 1e-6, "the function is flat here, so nothing was tested"
+    assert largest > 1e-6, "the function is constant here, so nothing was tested"

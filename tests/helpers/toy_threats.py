@@ -1,4 +1,4 @@
-"""Threats with a usual radius for each norm."""
+"""Threat models with a usual radius for each norm."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toy_models import Linear, awake, generator, random_images, stack
+from toy_models import Linear, generator, random_denoiser, random_images, stack
 
 import advrad.training.score_selection
 from advrad.data.synthetic import SELECTION
@@ -122,7 +122,7 @@ def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
 
 def test_under_attack_single_views_compete(normals: Tensor) -> None:
     told = []
-    denoiser = awake()
+    denoiser = random_denoiser()
     selection = select_score(
         denoiser,
         normals,
@@ -162,7 +162,7 @@ def test_a_larger_view_must_be_clearly_more_robust() -> None:
 
 def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
     told = []
-    denoiser = awake()
+    denoiser = random_denoiser()
 
     def chosen(radius: float) -> Selection:
         return select_score(
@@ -192,7 +192,7 @@ def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
 
 
 def test_for_clean_images_nothing_is_attacked(normals: Tensor) -> None:
-    assert select_score(awake(), normals, normals, [SIZE_PX], generator(0), sigmas=[0.2]).attacked == ()
+    assert select_score(random_denoiser(), normals, normals, [SIZE_PX], generator(0), sigmas=[0.2]).attacked == ()
 
 
 # --- what is recorded, and what it depends on ----------------------------------------------------------------------
@@ -206,7 +206,7 @@ def normals() -> Tensor:
 def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
     told = []
     selection = select_score(
-        awake(),
+        random_denoiser(),
         normals,
         normals,
         [16, SIZE_PX],
@@ -228,7 +228,8 @@ def test_the_figures_are_recorded_best_first(normals: Tensor) -> None:
 
 def test_the_seed_decides(normals: Tensor) -> None:
     first, again, other = (
-        select_score(awake(), normals, normals, [SIZE_PX], generator(seed), sigmas=[0.2]) for seed in (0, 0, 1)
+        select_score(random_denoiser(), normals, normals, [SIZE_PX], generator(seed), sigmas=[0.2])
+        for seed in (0, 0, 1)
     )
     assert first.config == again.config and first.tried == again.tried and first.reason == again.reason
     for a, b in zip(first.statistics, again.statistics, strict=True):
@@ -240,7 +241,7 @@ def test_the_seed_decides(normals: Tensor) -> None:
 @pytest.mark.parametrize("count", [2, 3])
 def test_few_normals_suffice(count: int) -> None:
     few = stack(count, SIZE_PX).batch(range(count))
-    selection = select_score(awake(), few, few, [SIZE_PX], generator(0), sigmas=[0.2])
+    selection = select_score(random_denoiser(), few, few, [SIZE_PX], generator(0), sigmas=[0.2])
     assert all(np.isfinite(value) for _, value in selection.tried)
     assert all(part.scale > 0 for part in selection.statistics)
 
@@ -263,7 +264,7 @@ def test_defects_are_of_families_that_training_never_shows(normals: Tensor, monk
 
 @pytest.mark.parametrize("how", ["none", "mean", "spread", "noise_tolerant"])
 def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(normals: Tensor, how: str) -> None:
-    denoiser, look = awake(), NoiseView(view_px=SIZE_PX, sigma=0.2)
+    denoiser, look = random_denoiser(), NoiseView(view_px=SIZE_PX, sigma=0.2)
     references = stack(7, SIZE_PX, seed=8).batch(range(7))
     config = ScoreConfig(views=(look,), normalisation=how, filter_px=3, pooling=0.01)  # type: ignore[arg-type]
     (got,) = fit_statistics(denoiser, references, normals, config, 77)
@@ -284,7 +285,7 @@ def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(
 
 
 def test_maps_do_not_depend_on_the_batches(normals: Tensor) -> None:
-    look, denoiser = NoiseView(view_px=16, sigma=0.3), awake()
+    look, denoiser = NoiseView(view_px=16, sigma=0.3), random_denoiser()
     together = measure_errors(denoiser, normals, look, 5)
     singly = measure_errors(denoiser, normals, look, 5, batch_size=1)
     assert [level.shape for level in together] == [(9, 1, px, px) for px in (16, 8, 4, 2)]
@@ -305,7 +306,7 @@ def test_statistics_hold_for_any_noise(normals: Tensor) -> None:
 def test_autocast_of_the_caller_is_used(normals: Tensor) -> None:
     config = paper_score(SIZE_PX)
     seen = []
-    denoiser = awake()
+    denoiser = random_denoiser()
     handle = denoiser.network.stem.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
     fit_statistics(denoiser, normals, normals, config, 0, lambda: torch.autocast("cpu", torch.bfloat16))
     assert set(seen) == {torch.bfloat16}
@@ -318,7 +319,7 @@ def test_autocast_of_the_caller_is_used(normals: Tensor) -> None:
 
 def test_a_score_asked_for_by_name_is_taken_as_it_is(normals: Tensor) -> None:
     config = paper_score(SIZE_PX)
-    first, again = (fixed_score(awake(), normals, normals, config, generator(3)) for _ in range(2))
+    first, again = (fixed_score(random_denoiser(), normals, normals, config, generator(3)) for _ in range(2))
     assert first.config == config and first.tried == () and first.reason == "chosen by name"
     assert torch.equal(first.statistics[0].mean, again.statistics[0].mean)
 
@@ -337,5 +338,7 @@ def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tens
 
 
 def test_images_larger_than_every_view_are_shrunk(normals: Tensor) -> None:
-    selection = select_score(awake(), random_images(4, 64), random_images(4, 64), [16], generator(0), sigmas=[0.2])
+    selection = select_score(
+        random_denoiser(), random_images(4, 64), random_images(4, 64), [16], generator(0), sigmas=[0.2]
+    )
     assert selection.statistics[0].mean.shape == (1, 1, 16, 16)

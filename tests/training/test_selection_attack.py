@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toy_models import awake, generator, stack
+from toy_models import generator, random_denoiser, stack
 
 import advrad.training.score_selection
 import advrad.training.selection_attack
@@ -22,7 +22,9 @@ def test_it_hurts_and_hurts_more_with_a_larger_radius(monkeypatch: pytest.Monkey
     def left(eps: float) -> float:
         monkeypatch.setattr(advrad.training.selection_attack, "THREAT", Threat(norm="linf", eps=eps))
         objective = ScoreObjective("robust")
-        selection = select_score(awake(), normals, normals, [SIZE_PX], generator(0), objective=objective, sigmas=[0.2])
+        selection = select_score(
+            random_denoiser(), normals, normals, [SIZE_PX], generator(0), objective=objective, sigmas=[0.2]
+        )
         return float(np.mean([value for _, value in selection.attacked]))
 
     clean, small, large = (left(eps) for eps in (0.0, 4 / 255, 64 / 255))

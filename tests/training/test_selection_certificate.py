@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_models import FAR, TINY, Linear, awake, generator, statistics
+from toy_models import FAR, TINY, Linear, generator, random_denoiser, statistics
 
 from advrad.certificates.order_statistics import levels
 from advrad.certificates.two_path import TwoPath
@@ -40,7 +40,7 @@ def images() -> tuple[Tensor, Tensor]:
 def from_many_draws(normals: Tensor, defective: Tensor, chosen: Style, radius: float) -> float:
     config, normal = chosen
     settings = DetectorConfig(denoiser=TINY, size_px=32, score=config, precision="float32")
-    sampler = TwoPath(AdvRAD(awake(), settings, normal))
+    sampler = TwoPath(AdvRAD(random_denoiser(), settings, normal))
     at = levels(sampler.shifts(32, 32)[0] * radius)
     lows, highs = [], []
     for index, image in enumerate(torch.cat([normals, defective])):
@@ -52,14 +52,14 @@ def from_many_draws(normals: Tensor, defective: Tensor, chosen: Style, radius: f
 
 def test_the_estimate_comes_near_what_many_draws_say(images: tuple[Tensor, Tensor]) -> None:
     styles = [NARROW, WIDE, APART]
-    quick = [area for area, _ in certified_aurocs(awake(), *images, FAR, styles, 0.1, noise_seed=1)]
+    quick = [area for area, _ in certified_aurocs(random_denoiser(), *images, FAR, styles, 0.1, noise_seed=1)]
     many = [from_many_draws(*images, chosen, 0.1) for chosen in styles]
     assert quick == pytest.approx(many, abs=0.11)  # one anomalous image more or less
     assert 0.5 < min(many) <= max(many) < 1
 
 
 def test_a_wide_filter_is_ranked_above_a_narrow_one_for_a_large_radius(images: tuple[Tensor, Tensor]) -> None:
-    quick = [area for area, _ in certified_aurocs(awake(), *images, FAR, [NARROW, WIDE], 0.5, noise_seed=1)]
+    quick = [area for area, _ in certified_aurocs(random_denoiser(), *images, FAR, [NARROW, WIDE], 0.5, noise_seed=1)]
     many = [from_many_draws(*images, chosen, 0.5) for chosen in (NARROW, WIDE)]
     assert 0 < quick[0] < quick[1] < 1
     assert 0 < many[0] < many[1] < 1
@@ -67,15 +67,18 @@ def test_a_wide_filter_is_ranked_above_a_narrow_one_for_a_large_radius(images: t
 
 
 def test_a_larger_radius_leaves_less(images: tuple[Tensor, Tensor]) -> None:
-    found = [certified_aurocs(awake(), *images, FAR, [WIDE], radius, noise_seed=1)[0][0] for radius in (0, 0.1, 0.5, 2)]
+    found = [
+        certified_aurocs(random_denoiser(), *images, FAR, [WIDE], radius, noise_seed=1)[0][0]
+        for radius in (0, 0.1, 0.5, 2)
+    ]
     assert found == sorted(set(found), reverse=True)
     assert found[-1] == 0
 
 
 def test_the_noise_follows_the_seed_and_styles_do_not_meddle(images: tuple[Tensor, Tensor]) -> None:
-    both = certified_aurocs(awake(), *images, FAR, [NARROW, WIDE], 0.1, noise_seed=1)
-    assert certified_aurocs(awake(), *images, FAR, [WIDE, NARROW], 0.1, noise_seed=1) == both[::-1]
-    assert certified_aurocs(awake(), *images, FAR, [NARROW, WIDE], 0.1, noise_seed=2) != both
+    both = certified_aurocs(random_denoiser(), *images, FAR, [NARROW, WIDE], 0.1, noise_seed=1)
+    assert certified_aurocs(random_denoiser(), *images, FAR, [WIDE, NARROW], 0.1, noise_seed=1) == both[::-1]
+    assert certified_aurocs(random_denoiser(), *images, FAR, [NARROW, WIDE], 0.1, noise_seed=2) != both
 
 
 def test_only_so_many_images_are_looked_at_each_in_noise_of_its_own() -> None:

@@ -48,7 +48,7 @@ def test_results_of_another_grid_are_counted_and_left_out(tmp_path: Path) -> Non
         ({"detector": "other"}, r"is of another cell \(detector other, not a\); delete it"),
         ({"key": "other"}, r"is of another cell \(key other"),
         ({"seed": 3}, r"is of another cell \(seed 3, not 0\)"),
-        ({"status": "perhaps"}, r"is damaged \(status: .*\); delete it, and `advrad bench` makes it anew"),
+        ({"status": "perhaps"}, r"is damaged \(status: .*\); delete it, and `advrad bench` measures the cell again"),
         ({"figures": {"image_auroc": 1.5}}, r"is damaged \(figures.image_auroc: "),
         ({"figures": {"image_auroc": float("nan")}}, r"is damaged \(figures.image_auroc: "),
         ({"figures": {"image_auroc_ci": [0.1]}}, r"is damaged \(figures.image_auroc_ci"),

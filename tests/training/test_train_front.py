@@ -117,7 +117,7 @@ def test_a_wrong_option_is_an_error_that_names_it(options: dict[str, object], wo
     with pytest.raises(ConfigError) as caught:
         train(data, **options)  # type: ignore[arg-type]
     assert words in str(caught.value) and "\n" not in str(caught.value) and "--" not in str(caught.value)
-    assert caught.value.option is not None and caught.value.option in options or caught.value.option == "output"
+    assert (caught.value.option is not None and caught.value.option in options) or caught.value.option == "output"
 
 
 def test_single_options_beside_an_object_are_refused(data: Path, tmp_path: Path) -> None:

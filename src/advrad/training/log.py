@@ -1,4 +1,4 @@
-"""The training log: rows of figures as JSON lines and, where tensorboard is installed, as its events."""
+"""The training log: rows of figures as JSON lines and, if TensorBoard is installed, as its events."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ LOG_NAME = "log.jsonl"
 
 
 class LogWriter:
-    """Appends rows to a run's log, each complete on the disk at once.
+    """Appends rows to the log of a run. Each row is written to the disk at once.
 
     Args:
-        folder: of the run's training files; exists.
-        step: at which the training stands. Rows of later steps, which will be taken again, are dropped.
+        folder: Folder of the run's training files; it exists.
+        step: Number of training steps done. Rows of later steps, which will be repeated, are removed.
 
     Raises:
-        DataError: the log of the run so far is damaged.
-        OutputError: the log cannot be written.
+        DataError: The existing log is damaged.
+        OutputError: The log cannot be written.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -37,7 +37,15 @@ class LogWriter:
         self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
 
     def write(self, step: int, loss: float, smooth_loss: float, images_per_s: float, elapsed_s: float) -> None:
-        """Append the row of a step."""
+        """Append a row.
+
+        Args:
+            step: Number of training steps done.
+            loss: Training loss of the step.
+            smooth_loss: Moving average of the loss.
+            images_per_s: Training images per second.
+            elapsed_s: Seconds since the training began or was resumed.
+        """
         row = {
             "step": step,
             "loss": loss,
@@ -59,16 +67,16 @@ class LogWriter:
 
 
 def read_log(folder: Path) -> tuple[dict[str, float], ...]:
-    """Read the rows of a log, without a last line that a kill cut short.
+    """Read the rows of a log. An incomplete last line, as a killed process leaves it, is ignored.
 
     Args:
-        folder: of the run's training files.
+        folder: Folder of the run's training files.
 
     Returns:
-        The finite numbers of every row that holds ``step`` and ``loss``, in order; nothing where there is no log.
+        The finite numbers of each row that has ``step`` and ``loss``, in order; empty if there is no log.
 
     Raises:
-        DataError: the log cannot be read, or a line before the last is not JSON.
+        DataError: The log cannot be read, or a line before the last is not JSON.
     """
     path = folder / LOG_NAME
     try:
@@ -84,7 +92,7 @@ def read_log(folder: Path) -> tuple[dict[str, float], ...]:
         except ValueError:
             if number == len(lines):
                 break
-            raise DataError(f"{path}: line {number} is not JSON; delete the log, it is for people only") from None
+            raise DataError(f"{path}: line {number} is not JSON; delete the log, which is for information only") from None
         numbers = {name: value for name, value in row.items() if _finite(value)} if isinstance(row, dict) else {}
         if "step" in numbers and "loss" in numbers:
             rows.append(numbers)

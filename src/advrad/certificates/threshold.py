@@ -115,8 +115,8 @@ def calibrate_robust_threshold(
 
     Guarantee: let a new normal image be exchangeable with the calibration images, and let an adversary who knows
     everything except the noise of the verdict perturb it by at most ``radius``. The probability that it is certified
-    anomalous is at most ``false_alarm_rate``. The proof is in docs/certificates.md, section "A threshold with a
-    promise".
+    anomalous is at most ``false_alarm_rate``. The proof is in docs/certificates.md, section "A threshold that keeps its
+    false-alarm rate under attack".
 
     Args:
         sampler: Sampler of the score.

@@ -93,7 +93,7 @@ class TopKMeanBound:
     """Bounds on the mean of a map's k largest cells that account for their shared pixels.
 
     The pooled score is ``max over sets K of k cells of mean_K (w E - o)``. For every K, ``sqrt(mean_K w E)`` changes by
-    at most a norm ``C_K`` times the distance. The proofs are in docs/certificates.md, section "Together".
+    at most a norm ``C_K`` times the distance. The proofs are in docs/certificates.md, section "Several cells at once".
 
     Args:
         norms: Operator norms of the map.

@@ -18,6 +18,11 @@ LONGEST_FILE, LONGEST_FUNCTION = 400, 80
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # An argument is described by what it is, not by a fragment that needs its name to make sense.
 FRAGMENT = re.compile(r"(of|that|which|see there|as typed|as given)\b")
+COMMAND = re.compile(r"advrad [a-z]+ |performance/\w+\.py")
+# Not an option: what pandas calls the wrapping of a LaTeX command.
+PANDAS = ("--rwrap",)
+# Libraries whose names begin with a small letter.
+LIBRARIES = ("diffusers", "timm")
 
 
 @cache
@@ -54,15 +59,15 @@ def long_functions() -> list[str]:
 
 
 def options_in_the_library() -> list[str]:
-    """Options of the command line in modules that Python users call too."""
+    """Options of the command line in modules that Python users call too; whole commands are fine."""
     found = []
     for name, tree in trees().items():
         if name.startswith("cli/"):
             continue
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and not COMMAND.search(node.value):
                 option = re.search(r"(?<![\w-])(--[a-z][a-z-]+|-o)(?![\w-])", node.value)
-                if option:
+                if option and option.group() not in PANDAS:
                     found.append(f"{name}:{node.lineno}: {option.group()}")
     return found
 
@@ -103,22 +108,13 @@ def fragments() -> list[str]:
 
 def small_letters() -> list[str]:
     """Descriptions that do not start with a capital letter."""
-    return [f"{place}: {name}: {words}" for place, name, words in entries() if words[:1].islower()]
+    capital = re.compile(r"[^a-z]|" + "|".join(LIBRARIES))
+    return [f"{place}: {name}: {words}" for place, name, words in entries() if not capital.match(words)]
 
 
 RULES = (long_files, long_functions, options_in_the_library, mocks, assertions, fragments, small_letters)
-NOT_YET = {
-    "long_files",
-    "long_functions",
-    "options_in_the_library",
-    "assertions",
-    "fragments",
-    "small_letters",
-}  # temporary
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_the_source_keeps_the_rule(rule: Callable[[], list[str]], request: pytest.FixtureRequest) -> None:
-    if rule.__name__ in NOT_YET:
-        request.applymarker(pytest.mark.xfail(reason="not yet true everywhere"))
+def test_the_source_keeps_the_rule(rule: Callable[[], list[str]]) -> None:
     assert rule() == []

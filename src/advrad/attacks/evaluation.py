@@ -145,12 +145,7 @@ def evaluate_robustness(
     if not len(images.names):
         raise DataError("there is no image to attack; give test images, normal and anomalous ones")
     properties = probe(detector, images.examples)
-    first = validated_output(detector, images.images[:1], torch.Generator().manual_seed(0))
-    attacks, left_out = applicable_attacks(plan, detector, properties, first.anomaly_maps is not None)
-    if any(attack.transfer for attack in attacks) and source is None:
-        raise ConfigError("is needed for a transfer attack; give the detector whose gradients it uses", option="source")
-    if not attacks:  # only queries of the score remain
-        attacks = [AttackSpec(attack="square", steps=max(attack.steps for attack in plan.attacks))]
+    attacks, left_out = _select_attacks(plan, detector, properties, images, source)
     store = ResultStore.open(folder, plan, images.names, images.digest, identity)
     score_seed = _score_seed(detector, plan)
     clean, clean_maps = score_images(detector, images.images, score_seed)
@@ -166,19 +161,54 @@ def evaluate_robustness(
         early_stopping=properties.deterministic and gradient_detector is detector,
     )
     share = range(process[0], len(images.names), process[1])
-    missing = store.missing(share)
-    done = len(share) - len(missing)
-    progress.update(done, len(share))
-    for start in range(0, len(missing), batch_size):
-        batch = missing[start : start + batch_size]
-        _attack_batch(setup, images, clean, batch, store, folder if save_images else None)
-        done += len(batch)
-        progress.update(done, len(share))
+    _attack_missing(setup, images, clean, share, store, folder if save_images else None, batch_size, progress)
     if wait:
         wait()
     rows, worst_maps = _read(store, clean_maps is not None)
     saved = folder / "pictures" if save_images else None
     return RobustnessResult(plan, tuple(attacks), rows, clean_maps, worst_maps, properties, left_out, saved)
+
+
+def _select_attacks(
+    plan: AttackPlan,
+    detector: AnomalyDetector,
+    properties: ProbedProperties,
+    images: ImageSet,
+    source: AnomalyDetector | None,
+) -> tuple[list[AttackSpec], dict[str, str]]:
+    """The attacks of a plan that can be used on a detector, and those that cannot.
+
+    Raises:
+        ConfigError: A transfer attack has no source.
+    """
+    first = validated_output(detector, images.images[:1], torch.Generator().manual_seed(0))
+    attacks, left_out = applicable_attacks(plan, detector, properties, first.anomaly_maps is not None)
+    if any(attack.transfer for attack in attacks) and source is None:
+        raise ConfigError("is needed for a transfer attack; give the detector whose gradients it uses", option="source")
+    if not attacks:  # only queries of the score remain
+        attacks = [AttackSpec(attack="square", steps=max(attack.steps for attack in plan.attacks))]
+    return attacks, left_out
+
+
+def _attack_missing(
+    setup: AttackSetup,
+    images: ImageSet,
+    clean: Floats,
+    share: range,
+    store: ResultStore,
+    worst_folder: Path | None,
+    batch_size: int,
+    progress: ProgressReporter,
+) -> None:
+    """Attack the images of this process's share that have no stored result yet."""
+    missing = store.missing(share)
+    done = len(share) - len(missing)
+    progress.update(done, len(share))
+    for start in range(0, len(missing), batch_size):
+        batch = missing[start : start + batch_size]
+        _attack_batch(setup, images, clean, batch, store, worst_folder)
+        done += len(batch)
+        progress.update(done, len(share))
 
 
 def _score_seed(detector: AnomalyDetector, plan: AttackPlan) -> int:

@@ -148,7 +148,7 @@ class Percentile:
         deterministic: Whether the detector draws no noise of its own; then several samples pass it in one batch.
 
     Raises:
-        ConfigError: sigma is not above 0.
+        ConfigError: ``sigma`` is not above 0.
 
     Source: Chiang et al. 2020, "Detection as Regression: Certified Object Detection by Median Smoothing".
 

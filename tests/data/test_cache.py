@@ -1,4 +1,4 @@
-"""The cache: an entry comes back whole or not at all, is found by its contents alone, and makes room for others."""
+"""The cache of decoded images: entries are complete or ignored, found by content, and deleted when too many."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "deep" / "0123.npy"
 
 
-# --- finding
+# --- names
 
 
-def test_a_digest_is_of_the_content_alone(tmp_path: Path) -> None:
+def test_a_digest_depends_on_the_content_only(tmp_path: Path) -> None:
     first, other = tmp_path / "a.png", tmp_path / "b.png"
     first.write_bytes(b"content")
     before = cache.digest(first)
@@ -46,7 +46,7 @@ def test_a_digest_is_of_the_content_alone(tmp_path: Path) -> None:
     assert cache.digest(tmp_path) is None
 
 
-def test_the_name_follows_all_that_decides_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_entry_name_depends_on_all_that_changes_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = b"a" * 16, b"b" * 16
     first = cache.entry_path(tmp_path, [a, b], 16, 1000)
     assert first is not None and first.parent == tmp_path
@@ -81,10 +81,10 @@ def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert cache.default_folder() is None
 
 
-# --- keeping
+# --- entries
 
 
-def test_an_entry_comes_back_and_cannot_be_changed(path: Path) -> None:
+def test_an_entry_is_read_back_and_is_read_only(path: Path) -> None:
     values, bad = entry(bad={1: "is empty", 4: "holds text"})
     assert cache.read_entry(path, 6, 16) is None
     cache.write_entry(path, (values, bad))
@@ -93,7 +93,7 @@ def test_an_entry_comes_back_and_cannot_be_changed(path: Path) -> None:
     np.testing.assert_array_equal(taken[0], values)
     assert isinstance(taken[0], np.memmap) and not taken[0].flags.writeable
     assert taken[1] == bad
-    # For other images than it was made of it would be wrong.
+    # Entries of another shape are refused.
     assert cache.read_entry(path, 5, 16) is None
     assert cache.read_entry(path, 6, 24) is None
 
@@ -116,7 +116,7 @@ HARMS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("harm", HARMS)
-def test_a_damaged_entry_is_not_taken_and_can_be_made_anew(path: Path, harm: str) -> None:
+def test_a_damaged_entry_is_ignored_and_can_be_rewritten(path: Path, harm: str) -> None:
     made = entry()
     cache.write_entry(path, made)
     HARMS[harm](path)
@@ -128,7 +128,7 @@ def test_a_damaged_entry_is_not_taken_and_can_be_made_anew(path: Path, harm: str
     assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
 
 
-def test_a_full_disk_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert list(path.parent.iterdir()) == []
 
 
-def test_the_least_recently_used_make_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_entries_are_deleted(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second, third = (path.with_name(f"{name}.npy") for name in ("first", "second", "third"))
     monkeypatch.setattr(cache, "LIMIT_BYTES", 2 * (4 * 3 * 16 * 16 * 2 + 128))
     for age, place in enumerate((first, second)):
@@ -155,7 +155,7 @@ def test_the_least_recently_used_make_room(path: Path, monkeypatch: pytest.Monke
     cache.write_entry(third, entry(seed=3))
     kept = {first, third}
     assert set(path.parent.iterdir()) == {fresh, *kept, *(place.with_suffix(".json") for place in kept)}
-    # What was mapped stays readable although its file is gone.
+    # Mapped pixels stay readable after their file is deleted.
     np.testing.assert_array_equal(mapped[0], entry(seed=1)[0])
     monkeypatch.setattr(cache, "LIMIT_BYTES", 1)
     cache.write_entry(second, entry(seed=1))

@@ -84,14 +84,14 @@ def refused(name: str, error: type[AdvradError], **options: Any) -> str:
 
 
 @pytest.mark.parametrize("name", ["widget", "made"])
-def test_its_records_are_those_of_the_folder(name: str, file: Path, product: Path) -> None:
+def test_a_datamodule_has_the_records_of_its_folder(name: str, file: Path, product: Path) -> None:
     dataset, folder = found(f"{file}:{name}"), find_records(product)
     assert dataset.records == folder.records
     assert (dataset.root, dataset.layout, dataset.category) == (product, "datamodule", "widget")
     assert dataset.notes == ()
 
 
-def test_what_a_class_makes_and_a_category_that_is_not_told(tmp_path: Path, product: Path) -> None:
+def test_a_class_without_a_category(tmp_path: Path, product: Path) -> None:
     more = (
         "class Own(Fake):\n    category = None\n    def __init__(self):\n        super().__init__(rows('train'), [])\n"
     )
@@ -101,7 +101,7 @@ def test_what_a_class_makes_and_a_category_that_is_not_told(tmp_path: Path, prod
     assert found(f"{file}:Own").category == "good"
 
 
-def test_what_is_left_out_is_told(tmp_path: Path, product: Path) -> None:
+def test_notes_tell_what_is_left_out(tmp_path: Path, product: Path) -> None:
     more = """
 train, test = list(rows("train")), list(rows("test"))
 train[0]["label_index"], train[1]["label_index"] = 1, -1
@@ -134,7 +134,7 @@ odd.seed = None
         ("single", DataError, "only one normal image to train on in its train_data"),
     ],
 )
-def test_what_is_wrong_is_said(name: str, error: type[AdvradError], words: str, tmp_path: Path, product: Path) -> None:
+def test_errors_of_datamodules(name: str, error: type[AdvradError], words: str, tmp_path: Path, product: Path) -> None:
     more = """
 def three():
     return 3
@@ -156,7 +156,7 @@ empty, single = Fake([], list(rows("test"))), Fake(list(rows("train"))[:1], [])
     assert str(file) in message
 
 
-def test_a_file_that_is_not_there_and_options_that_contradict(tmp_path: Path, file: Path, product: Path) -> None:
+def test_a_missing_file_and_contradicting_options(tmp_path: Path, file: Path, product: Path) -> None:
     assert "there is no such file" in refused(f"{tmp_path}/none.py:widget", ConfigError)
     assert "is for folders" in refused(f"{file}:widget", ConfigError, layout="mvtec")
     assert "it holds: widget" in refused(f"{file}:widget", DataError, category="gadget")
@@ -164,7 +164,7 @@ def test_a_file_that_is_not_there_and_options_that_contradict(tmp_path: Path, fi
     assert "name one as FILE.py:NAME" in refused(str(product), DataError, layout="datamodule")
 
 
-def test_every_command_takes_it(
+def test_every_command_takes_a_datamodule(
     file: Path, product: Path, tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained_run.shrink(monkeypatch)

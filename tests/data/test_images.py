@@ -1,4 +1,4 @@
-"""Every kind of image is read as a viewer would show it, or named with what is wrong."""
+"""Images of every kind are read as a viewer shows them, or refused with a clear error."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_one_bit_palette_and_cmyk(tmp_path: Path) -> None:
     np.testing.assert_allclose(reading.read_image(tmp_path / "cmyk.jpg")[5, 5], [1, 0, 0], atol=0.02)
 
 
-def test_transparent_pixels_show_mid_grey_and_not_what_lies_beneath(tmp_path: Path) -> None:
+def test_transparent_pixels_become_mid_grey(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, 20, 4), dtype=np.uint8)
     noise[:, :10, 3], noise[:, 10:, 3] = 0, 255
     Image.fromarray(noise).save(tmp_path / "a.png")
@@ -105,10 +105,10 @@ def test_a_transparent_palette_entry_and_a_colour_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_turns_are_obeyed(tmp_path: Path, orientation: int) -> None:
+def test_exif_rotations_are_applied(tmp_path: Path, orientation: int) -> None:
     note = Image.Exif()
     note[0x0112] = orientation
-    # What each orientation number asks for, in numpy's words.
+    # Each EXIF orientation as numpy operations.
     turn = {
         1: lambda a: a,
         2: np.fliplr,
@@ -127,7 +127,7 @@ def test_exif_turns_are_obeyed(tmp_path: Path, orientation: int) -> None:
     assert reading.read_and_examine(tmp_path / "a.png")[1] == info
 
 
-def test_16_bit_grey_can_be_turned(tmp_path: Path) -> None:
+def test_16_bit_grey_can_be_rotated(tmp_path: Path) -> None:
     note = Image.Exif()
     note[0x0112] = 6
     values = np.arange(20 * 30, dtype=np.uint16).reshape(20, 30) * 100
@@ -136,7 +136,7 @@ def test_16_bit_grey_can_be_turned(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.rint(got[:, :, 0] * 65535), np.rot90(values, -1))
 
 
-def test_files_that_are_no_images(tmp_path: Path) -> None:
+def test_files_that_are_not_images(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     assert "no such file" in _reason(path)
     assert "is a folder" in _reason(tmp_path)
@@ -160,7 +160,7 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
 def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(RAMP).save(tmp_path / "a.png")
 
-    # The administrator may read everything, so the refusal is played.
+    # The administrator may read everything, so the refusal is simulated.
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
@@ -216,13 +216,13 @@ def test_small_large_and_several_frames(tmp_path: Path) -> None:
         assert "holds 3 frames" in _reason(tmp_path / f"a.{ending}")
 
 
-def test_a_cameras_preview_is_no_second_frame(tmp_path: Path) -> None:
+def test_a_preview_does_not_count_as_a_frame(tmp_path: Path) -> None:
     first, second = Image.new("RGB", (20, 20), (250, 0, 0)), Image.new("RGB", (20, 20))
     first.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=[second])
     assert reading.read_image(tmp_path / "a.jpg")[5, 5, 0] > 0.9
 
 
-def test_pillows_bound_and_warnings_are_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_and_warnings_of_pillow_are_restored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("L", (64, 64)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     filters = list(warnings.filters)
@@ -301,7 +301,7 @@ def test_masks_of_all_kinds(tmp_path: Path) -> None:
         reading.read_mask(path)
 
 
-def test_examine_says_what_it_is(tmp_path: Path) -> None:
+def test_examine_tells_size_and_pixel_type(tmp_path: Path) -> None:
     noise = np.zeros((20, 24, 3), np.uint8)
     kinds = {
         "8-bit grey": Image.fromarray(noise[:, :, 0]),
@@ -337,9 +337,7 @@ def test_resize_is_linear_keeps_constants_and_size() -> None:
 
 
 @pytest.mark.parametrize("sides", [(32, 32), (64, 32), (50, 70), (20, 33)])
-def test_resize_is_the_same_by_the_operations_that_all_exported_graphs_know(
-    sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_exported_resize_equals_the_usual_one(sides: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     images = torch.rand(2, 3, *sides, generator=torch.Generator().manual_seed(0)).double()
     usual = resize(images, 32)
     monkeypatch.setattr("torch.onnx.is_in_onnx_export", lambda: True)
@@ -356,7 +354,7 @@ def test_resize_averages_and_has_gradients() -> None:
 
 @pytest.mark.slow
 def test_an_image_of_12000_px_square(tmp_path: Path) -> None:
-    # On its own it takes some seconds and 2.4 GB; the warnings of Pillow would be errors here.
+    # Takes some seconds and 2.4 GB. Warnings of Pillow would be errors here.
     Image.new("RGB", (12_000, 12_000), (51, 102, 153)).save(tmp_path / "a.png", compress_level=1)
     got = reading.read_resized(tmp_path / "a.png", 64)
     torch.testing.assert_close(got[:, 3, 5], torch.tensor([0.2, 0.4, 0.6]))

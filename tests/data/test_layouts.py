@@ -1,4 +1,4 @@
-"""Folders are understood, or the mend is named."""
+"""Folder layouts are recognised, or refused with a clear error."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_several_categories_must_be_named(tmp_path: Path) -> None:
     assert "no category 'nut'; it holds: bottle, screw" in _message(tmp_path, category="nut")
 
 
-def test_missing_masks_and_foreign_files_are_told(tmp_path: Path) -> None:
+def test_notes_of_missing_masks_and_other_files(tmp_path: Path) -> None:
     base = toy_datasets.make_mvtec(tmp_path)
     (base / "ground_truth" / "scratch" / "001_mask.png").unlink()
     for name in ("readme.txt", "b.txt", "noending", ".hidden.png", "Thumbs.db", ".DS_Store"):
@@ -106,7 +106,7 @@ def test_visa(tmp_path: Path) -> None:
     assert find_records(root, DataOptions(category="pcb1")).notes == ("anomalous images without a mask: 1 (anomaly 1)",)
 
 
-def test_visas_table_may_be_damaged(tmp_path: Path) -> None:
+def test_a_damaged_visa_table(tmp_path: Path) -> None:
     root = toy_datasets.make_visa(tmp_path)
     table = root / "split_csv" / "1cls.csv"
     rows = list(csv.reader(table.read_text().splitlines()))
@@ -127,7 +127,7 @@ def test_visas_table_may_be_damaged(tmp_path: Path) -> None:
     assert "split_csv/1cls.csv is missing" in _message(root, layout="visa")
 
 
-def test_a_folder_of_good_images_only(tmp_path: Path) -> None:
+def test_a_folder_of_normal_images_only(tmp_path: Path) -> None:
     found = find_records(toy_datasets.make_folder(tmp_path / "nuts"))
     assert (found.layout, found.category, found.notes) == ("folder", "nuts", ())
     assert _counts(found) == {("train", "good"): 20}
@@ -136,7 +136,7 @@ def test_a_folder_of_good_images_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["good", "OK", "normal"])
-def test_good_beside_defect_folders(tmp_path: Path, name: str) -> None:
+def test_normal_images_beside_folders_of_defects(tmp_path: Path, name: str) -> None:
     root = toy_datasets.make_folder(tmp_path, 30, {"rust": 3, "crack": 2}, masks=True)
     (root / "good").rename(root / name)
     toy_datasets.write_good(root / "loose.png")
@@ -154,7 +154,7 @@ def test_good_beside_defect_folders(tmp_path: Path, name: str) -> None:
     )
 
 
-def test_masks_of_a_plain_folder_are_optional_and_matched_by_whole_name(tmp_path: Path) -> None:
+def test_masks_of_a_plain_folder_are_optional(tmp_path: Path) -> None:
     root = toy_datasets.make_folder(tmp_path, 10, {"rust": 1})
     toy_datasets.write_defect(root / "rust" / "1.png", None)
     toy_datasets.write_defect(root / "rust" / "10.png", root / "ground_truth" / "rust" / "10_mask.png")
@@ -164,7 +164,7 @@ def test_masks_of_a_plain_folder_are_optional_and_matched_by_whole_name(tmp_path
     assert "without a mask: 2 (rust 2)" in find_records(root).notes[-1]
 
 
-def test_what_is_held_out_does_not_move(tmp_path: Path) -> None:
+def test_held_out_images_stay_the_same(tmp_path: Path) -> None:
     root = toy_datasets.make_folder(tmp_path / "a", 40, {"rust": 1})
 
     def held(base: Path) -> set[str]:
@@ -180,7 +180,7 @@ def test_what_is_held_out_does_not_move(tmp_path: Path) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.sets(st.text(st.characters(codec="utf-8"), min_size=1), max_size=40))
-def test_held_out_never_starves_training(names: set[str]) -> None:
+def test_training_keeps_at_least_two_images(names: set[str]) -> None:
     paths = [Path(name) for name in names]
     kept = layouts._held_out(paths)
     assert kept <= set(paths)
@@ -205,7 +205,7 @@ def _made(path: Path) -> Path:
     return path
 
 
-def test_no_normals_and_one_normal(tmp_path: Path) -> None:
+def test_no_normal_image_and_one_normal_image(tmp_path: Path) -> None:
     base = toy_datasets.make_mvtec(tmp_path, train=1)
     assert "only one normal image to train on in train/good" in _message(base)
     (base / "train" / "good" / "000.png").unlink()
@@ -249,6 +249,6 @@ def test_real_data(shared_data: Path, name: str, train: int, good: int, defects:
     assert sum(record.mask is not None for record in found.records) == defects
 
 
-def test_a_plain_folder_is_found_again_by_the_name_it_was_given(tmp_path: Path) -> None:
+def test_a_plain_folder_is_found_by_its_category(tmp_path: Path) -> None:
     first = find_records(toy_datasets.make_folder(tmp_path / "parts"))
     assert find_records(first.root, DataOptions(layout=first.layout, category=first.category)) == first

@@ -75,7 +75,7 @@ def test_batches_by_any_index(records: tuple[Record, ...]) -> None:
     assert torch.equal(stack.batch([0]), whole[:1])
 
 
-def test_white_is_one_and_black_is_nought(tmp_path: Path) -> None:
+def test_white_is_one_and_black_is_zero(tmp_path: Path) -> None:
     Image.new("L", (40, 30), 255).save(tmp_path / "a.png")
     Image.new("L", (40, 30), 0).save(tmp_path / "b.png")
     stack = loading.load_images(
@@ -96,14 +96,14 @@ def test_the_cache_is_used_and_follows_the_content(
     assert len(decodings) == n
     np.testing.assert_array_equal(load(), first)
     assert len(decodings) == n
-    # Touched or moved, nothing is decoded anew.
+    # Touched or moved files are not decoded again.
     os.utime(records[0].path, (1, 1))
     load()
     moved = tmp_path / "moved"
     shutil.copytree(tmp_path / "set", moved)
     load(tuple(replace(r, path=moved / r.path.relative_to(tmp_path / "set")) for r in records))
     assert len(decodings) == n
-    # Other contents, another order or another size are other entries.
+    # Another content, order or size is another entry.
     np.testing.assert_array_equal(load(records[::-1]), first[::-1])
     assert len(decodings) == 2 * n
     load(size_px=24)
@@ -117,7 +117,7 @@ def test_the_cache_is_used_and_follows_the_content(
     np.testing.assert_array_equal(changed[1:], first[1:])
 
 
-def test_a_damaged_entry_is_made_anew(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:
+def test_a_damaged_entry_is_rewritten(records: tuple[Record, ...], cache: Path, decodings: list[Path]) -> None:
     first = np.array(loading.load_images(records, 16, cache_dir=cache).values)
     (entry,) = cache.glob("*.npy")
     entry.write_bytes(entry.read_bytes()[:-100])
@@ -126,7 +126,7 @@ def test_a_damaged_entry_is_made_anew(records: tuple[Record, ...], cache: Path, 
         assert len(decodings) == 2 * len(records)
 
 
-def test_the_cache_lies_where_the_environment_says(
+def test_the_environment_names_the_cache_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]
 ) -> None:
     monkeypatch.setenv("ADVRAD_CACHE", str(tmp_path / "named"))
@@ -134,16 +134,14 @@ def test_the_cache_lies_where_the_environment_says(
     assert len(list((tmp_path / "named").glob("*.npy"))) == 1
 
 
-def test_without_a_home_nothing_is_kept(monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]) -> None:
+def test_without_a_home_folder_nothing_is_cached(monkeypatch: pytest.MonkeyPatch, records: tuple[Record, ...]) -> None:
     monkeypatch.setattr("advrad.data.cache.default_folder", lambda: None)
     stack = loading.load_images(records, 16)
     assert len(stack) == len(records)
     assert not isinstance(stack.values, np.memmap)
 
 
-def test_a_full_disk_does_not_stop_the_work(
-    records: tuple[Record, ...], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_only_noted(records: tuple[Record, ...], cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -186,12 +184,12 @@ def test_broken_images_are_named_or_skipped(records: tuple[Record, ...], cache: 
     assert len(decodings) == len(records)
     n = len(records)
     assert seen == [*((i + 1, n) for i in range(n)), (n, n)]
-    # What the cache knows to be broken is still an error without skip_bad.
+    # Without skip_bad, files known to be broken are still errors.
     with pytest.raises(ImageError, match="holds text"):
         loading.load_images(records, 16, cache_dir=cache)
 
 
-def test_a_missing_file_is_not_remembered(records: tuple[Record, ...], cache: Path) -> None:
+def test_a_missing_file_is_not_cached(records: tuple[Record, ...], cache: Path) -> None:
     whole = records[0].path.read_bytes()
     records[0].path.unlink()
     stack = loading.load_images(records, 16, SKIP_BAD, cache_dir=cache)
@@ -269,7 +267,7 @@ def test_a_mask_of_another_size(tmp_path: Path) -> None:
         loading.load_masks(test, 16)
 
 
-def test_the_mask_of_a_turned_image(tmp_path: Path) -> None:
+def test_the_mask_of_a_rotated_image(tmp_path: Path) -> None:
     note = Image.Exif()
     note[0x0112] = 6
     Image.new("L", (60, 40)).save(tmp_path / "a.jpg", exif=note)

@@ -1,4 +1,4 @@
-"""Written images come back as they were, or nothing is left behind."""
+"""Written images are read back unchanged, and failed writes leave no files."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def test_colour_of_16_bits_is_written_in_full(tmp_path: Path) -> None:
     assert not rows[:, 0].any(), "no filter"
     got = rows[:, 1:].reshape(20, 24, 3, 2).astype(int) @ [256, 1]
     np.testing.assert_array_equal(got, to_levels(values, 16))
-    # Pillow, which checks the sums, takes it for what it is and reads the upper eight bits.
+    # Pillow checks the checksums and reads the upper eight bits.
     assert images.examine(tmp_path / "a.png").kind == "16-bit colour, read as 8-bit"
     assert np.abs(images.read_image(tmp_path / "a.png") - values).max() <= 1 / 255 + 1e-6
 
 
-def test_write_image_colour_bool_and_cut_off(tmp_path: Path) -> None:
+def test_write_image_colour_bool_and_clipping(tmp_path: Path) -> None:
     colour = np.random.default_rng(0).random((20, 24, 3)).astype(np.float32)
     write_image(tmp_path / "a.png", colour)
     assert np.abs(images.read_image(tmp_path / "a.png") - colour).max() < 0.003
@@ -48,7 +48,7 @@ def test_write_image_colour_bool_and_cut_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images.read_mask(tmp_path / "a.png"), np.eye(20, dtype=bool))
 
 
-def test_levels_are_rounded_and_cut_off() -> None:
+def test_levels_are_rounded_and_clipped() -> None:
     values = np.array([-1.0, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, 9.0])
     assert to_levels(values).tolist() == [0, 0, 0, 1, 255, 255]
     assert to_levels(values, 16).tolist() == [0, 0, 128, 129, 65535, 65535]

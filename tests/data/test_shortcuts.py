@@ -1,4 +1,4 @@
-"""Shortcuts: what they measure, how they are told, and that they are found where planted and nowhere else."""
+"""Shortcuts: statistics, separations, warnings, and planted shortcuts that are found."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def make(root: Path, train: int = 0, good: int = 0, odd: int = 0) -> Path:
     return root
 
 
-# --- what is measured
+# --- statistics
 
 
-def test_of_known_images() -> None:
+def test_statistics_of_known_images() -> None:
     y, x = np.mgrid[:6, :6]
     images = np.stack([np.full((6, 6), 0.25), (y + x) % 2, x / 5]).astype(np.float32)
     found = shortcuts.image_statistics(np.repeat(images[:, None], 3, axis=1))
@@ -65,7 +65,7 @@ def test_of_known_images() -> None:
 
 @settings(deadline=None)
 @given(IMAGES, st.floats(0, 0.5))
-def test_light_moves_brightness_alone(images: np.ndarray, light: float) -> None:
+def test_a_constant_changes_brightness_only(images: np.ndarray, light: float) -> None:
     before, after = shortcuts.image_statistics(images), shortcuts.image_statistics(images + light)
     np.testing.assert_allclose(after["brightness"], before["brightness"] + light, atol=1e-9)
     for name in ("contrast", "sharpness"):
@@ -74,7 +74,7 @@ def test_light_moves_brightness_alone(images: np.ndarray, light: float) -> None:
 
 @settings(deadline=None)
 @given(IMAGES, st.floats(0, 1))
-def test_exposure_scales_all(images: np.ndarray, exposure: float) -> None:
+def test_a_factor_scales_all_statistics(images: np.ndarray, exposure: float) -> None:
     before, after = shortcuts.image_statistics(images), shortcuts.image_statistics(exposure * images)
     for name, values in before.items():
         np.testing.assert_allclose(after[name], exposure * values, atol=1e-9)
@@ -82,7 +82,7 @@ def test_exposure_scales_all(images: np.ndarray, exposure: float) -> None:
 
 @settings(deadline=None)
 @given(IMAGES)
-def test_where_things_are_does_not_matter_nor_what_else_is_in_the_batch(images: np.ndarray) -> None:
+def test_positions_and_the_batch_do_not_matter(images: np.ndarray) -> None:
     found = shortcuts.image_statistics(images)
     turned = shortcuts.image_statistics(np.rot90(images, axes=(2, 3)))
     alone = shortcuts.join_statistics([shortcuts.image_statistics(images[i : i + 1]) for i in range(len(images))])
@@ -97,7 +97,7 @@ def test_where_things_are_does_not_matter_nor_what_else_is_in_the_batch(images: 
 
 @settings(deadline=None)
 @given(two_groups())
-def test_is_the_larger_of_both_areas(groups: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_auroc_is_that_of_the_better_direction(groups: tuple[np.ndarray, np.ndarray]) -> None:
     labels, values = groups
     found = only(labels, values)
     wins = [(b > a) + (b == a) / 2 for a, b in product(values[~labels], values[labels])]
@@ -121,21 +121,21 @@ def test_the_order_of_the_images_does_not_matter(groups: tuple[np.ndarray, np.nd
 
 @settings(deadline=None)
 @given(two_groups())
-def test_which_group_is_first_changes_the_direction_alone(groups: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_order_of_the_groups_changes_the_direction_only(groups: tuple[np.ndarray, np.ndarray]) -> None:
     labels, values = groups
     one, other = only(labels, values), only(~labels, values)
     assert one.auroc == other.auroc
     assert one.auroc == 0.5 or one.direction != other.direction
 
 
-def test_nothing_is_said_of_one_group() -> None:
+def test_one_group_has_no_separations() -> None:
     assert shortcuts.separations([0, 0], {"brightness": np.arange(2.0)}) == ()
     with pytest.raises(DataError, match="NaN"):
         shortcuts.separations([0, 1], {"brightness": np.array([0.0, np.nan])})
 
 
 @pytest.mark.parametrize(("count", "strong"), [(shortcuts.ENOUGH - 1, False), (shortcuts.ENOUGH, True)])
-def test_few_images_are_no_evidence(count: int, strong: bool) -> None:
+def test_few_images_give_no_warning(count: int, strong: bool) -> None:
     labels = np.repeat([0, 1], [count, 20])
     found = only(labels, labels.astype(float))
     assert found.auroc == 1
@@ -143,7 +143,7 @@ def test_few_images_are_no_evidence(count: int, strong: bool) -> None:
     assert bool(shortcuts.warn_of_shortcuts([found])) == bool(shortcuts.warn_of_conditions([found])) == strong
 
 
-def test_the_interval_decides_and_not_the_area() -> None:
+def test_the_interval_decides_on_a_warning() -> None:
     wide = Separation("contrast", 0.95, (0.8, 1.0), "have less contrast", 12)
     narrow = Separation("contrast", 0.85, (0.81, 0.89), "have less contrast", 300)
     assert not wide.strong
@@ -151,10 +151,10 @@ def test_the_interval_decides_and_not_the_area() -> None:
     assert shortcuts.warn_of_shortcuts([wide]) == []
 
 
-# --- in words
+# --- warnings
 
 
-def test_all_strong_statistics_are_told_the_best_first() -> None:
+def test_a_warning_lists_all_strong_statistics() -> None:
     labels = np.repeat([0, 1], 30)
     noise = np.random.default_rng(0).normal(size=(2, 60))
     found = shortcuts.separations(
@@ -189,7 +189,7 @@ def test_a_planted_shortcut_is_found(tmp_path: Path, widget_run: Path) -> None:
     )
 
 
-def test_where_none_is_planted_there_is_silence(tmp_path: Path, widget_run: Path) -> None:
+def test_no_shortcut_gives_no_warning(tmp_path: Path, widget_run: Path) -> None:
     dataset = find_records(make(tmp_path))
     figures = evaluate(load_detector(widget_run, "cpu"), dataset)
     found = inspect_dataset(dataset)
@@ -198,14 +198,14 @@ def test_where_none_is_planted_there_is_silence(tmp_path: Path, widget_run: Path
         assert set(areas) == {"brightness", "contrast", "sharpness"}
 
 
-def test_defects_that_change_the_light_say_nothing_of_the_conditions(tmp_path: Path) -> None:
+def test_bright_defects_do_not_warn_of_conditions(tmp_path: Path) -> None:
     found = inspect_dataset(find_records(make(tmp_path, odd=-20)))
     (words,) = found.warnings
     assert "(normal ones are brighter)" in words
 
 
 @pytest.mark.real
-def test_the_light_of_real_screws_gives_them_away(shared_data: Path) -> None:
+def test_the_brightness_of_real_screws_is_a_shortcut(shared_data: Path) -> None:
     found = inspect_dataset(find_records(shared_data / "mvtec_ad" / "screw"))
     assert found.shortcuts["brightness"] > 0.99
     assert found.conditions["brightness"] > 0.99

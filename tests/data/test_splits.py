@@ -52,14 +52,14 @@ def test_the_parts_are_disjoint_complete_and_repeatable(n: int, seed: int, rate:
     assert splits.split_normals(mixed, seed, false_alarm_rate=rate) == split
 
 
-def test_the_split_follows_the_seed_and_not_the_place() -> None:
+def test_the_split_depends_on_the_seed_not_the_folder() -> None:
     here = splits.split_normals(_normals(100), 0)
     there = splits.split_normals(_normals(100, "/elsewhere/x/train/good"), 0)
     assert [r.path.name for r in here.calibration] == [r.path.name for r in there.calibration]
     assert splits.split_normals(_normals(100), 1) != here
 
 
-def test_removing_one_image_moves_few() -> None:
+def test_removing_one_image_moves_few_others() -> None:
     before = splits.split_normals(_normals(200), 0)
     after = splits.split_normals(_normals(200)[:-1], 0)
     assert len(set(after.train) - set(before.train)) <= 2
@@ -85,7 +85,7 @@ def test_calibration_gets_what_the_rate_needs() -> None:
     assert _sizes(209, 0.01)[2] == 99
     assert _sizes(209, 0.01)[1] == 5
     assert _sizes(400, 0.1)[2] == 80
-    # With 19 calibration images the conformal quantile at 5 % is the largest score, and no fewer will do.
+    # At 5 %, 19 calibration images are the fewest: the conformal quantile is then the largest score.
     for rate in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01):
         calibration = _sizes(1000, rate)[2]
         assert np.ceil((calibration + 1) * (1 - rate) - 1e-9) <= calibration

@@ -1,4 +1,4 @@
-"""Synthetic defects: where they are, what they keep, and that each follows from its own seed."""
+"""Synthetic defects: masks, ranges and seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_families_of_training_and_selection_are_apart() -> None:
     assert set(DEFECTS) == set(TRAINING) | set(SELECTION)
 
 
-def test_unless_told_otherwise_only_families_of_training_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_families_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def forbidden(*arguments: object) -> np.ndarray:
         raise AssertionError("a family kept for the selection was shown")
 
@@ -96,7 +96,7 @@ def test_images_need_not_be_square(kind: str) -> None:
 
 
 @EVERY_FAMILY
-def test_the_same_seeds_give_the_same_defects_and_others_give_others(kind: str) -> None:
+def test_defects_follow_from_the_seeds(kind: str) -> None:
     images = products(6)
     first, again, other = paste(images, kind), paste(images, kind), paste(images, kind, list(range(100, 106)))
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
@@ -118,14 +118,14 @@ def test_grey_stays_grey(kind: str) -> None:
     assert torch.equal(defective[:, 0], defective[:, 1]) and torch.equal(defective[:, 0], defective[:, 2])
 
 
-def test_colour_comes_with_colour() -> None:
+def test_colour_images_get_colourful_defects() -> None:
     defective, _ = paste(products(24), "texture")
     assert (defective[:, 0] - defective[:, 1]).abs().max() > 0.1
 
 
 @EVERY_FAMILY
 @pytest.mark.parametrize("shade", [0.0, 0.5, 1.0])
-def test_flat_images_are_survived(kind: str, shade: float) -> None:
+def test_flat_images_stay_in_range(kind: str, shade: float) -> None:
     images = torch.full((8, 3, 32, 32), shade)
     defective, masks = paste(images, kind)
     assert defective.min() >= 0 and defective.max() <= 1
@@ -133,7 +133,7 @@ def test_flat_images_are_survived(kind: str, shade: float) -> None:
 
 
 @pytest.mark.parametrize("kind", ["texture", "specks", "scratch", "stain", "grain", "dent", "shade"])
-def test_what_adds_matter_or_light_shows_on_flat_grey(kind: str) -> None:
+def test_added_material_is_visible_on_flat_grey(kind: str) -> None:
     _, masks = paste(torch.full((16, 3, 64, 64), 0.5), kind)
     assert (masks.flatten(1).sum(1) >= 4).float().mean() > 0.8
 
@@ -148,7 +148,7 @@ def test_an_invisible_defect_is_drawn_again() -> None:
     assert often.sum() >= 38
 
 
-def test_the_donor_is_where_pieces_come_from() -> None:
+def test_pieces_come_from_the_donor() -> None:
     images = torch.full((12, 3, 32, 32), 0.2)
     donors = torch.rand(12, 3, 32, 32, generator=generator(0)) * 0.1 + 0.8
     for kind in ("swap", "patch"):
@@ -169,5 +169,5 @@ def test_gradients_and_layouts_of_the_input_do_not_matter() -> None:
     assert torch.equal(got, wanted) and not got.requires_grad
 
 
-def test_visible_is_what_an_eye_would_mark() -> None:
+def test_the_limit_of_visibility() -> None:
     assert 4 / 255 < VISIBLE < 6 / 255

@@ -1,4 +1,4 @@
-"""Evaluation: which images count, what is measured, and what is written."""
+"""Evaluation of a detector: images, figures and files."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_without_threshold_there_are_no_rates() -> None:
 
 
 @pytest.mark.parametrize(("label", "missing"), [(0, "anomalous"), (1, "normal")])
-def test_one_kind_alone_leaves_gaps_and_a_note(detector: AdvRAD, widgets: Path, label: int, missing: str) -> None:
+def test_one_class_alone_gives_none_and_a_note(detector: AdvRAD, widgets: Path, label: int, missing: str) -> None:
     found = evaluate(detector, only(find_records(widgets), lambda record: record.label == label))
     assert found.image_auroc is found.image_auroc_ci is None
     assert (found.tpr is None) == (label == 0)

@@ -17,7 +17,7 @@ from advrad.inference.heatmaps import _HEAT, _resized, heat_overlay, outline
 GREY = np.full((24, 32, 3), 0.5, dtype=np.float32)
 
 
-def test_good_image_is_untouched() -> None:
+def test_a_normal_image_is_unchanged() -> None:
     image = np.random.default_rng(0).random((24, 32, 3), dtype=np.float32)
     score_map = np.random.default_rng(1).random((12, 16))
     np.testing.assert_array_equal(heat_overlay(image, score_map, 1.0, 2.0), image)
@@ -32,8 +32,7 @@ def test_scale_is_fixed_and_rising() -> None:
         assert np.ptp(result[..., 0]) == 0.0
         changes.append(np.abs(result - GREY).sum())
     assert changes == sorted(changes) and changes[0] > 0.0
-    # A map beyond the scale looks like one at its end, apart from the outline, which a full map does not
-    # have.
+    # A map above the scale looks like one at its end, except for the outline, which a full map does not have.
     np.testing.assert_array_equal(heat_overlay(GREY, np.full((6, 8), 9.0), 0.0, 1.0), result)
     lightness = _HEAT @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(lightness) > 0.05).all()
@@ -85,7 +84,7 @@ def grown(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
 
 
 @pytest.mark.parametrize("size", [(40, 30), (700, 300), (5, 900)])
-def test_outlines_are_as_thick_as_said(size: tuple[int, int]) -> None:
+def test_outlines_have_the_right_thickness(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     mask = rng.random(size) > 0.97
     result = outline(np.full((*size, 3), 0.5), mask, (1.0, 0.0, 0.0))

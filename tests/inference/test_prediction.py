@@ -1,4 +1,4 @@
-"""Prediction of files: one reading and one scoring each, in order, with heat maps and certificates."""
+"""Prediction of files: each is read and scored once, in order, with heat maps and certificates."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import re
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,15 @@ OPTIONAL = {
     "timm",
     "torchvision",
 }
+# Modules that import anomalib; their examples run in the environment that has it.
+WITH_ANOMALIB = {name for name in MODULES if re.match(r"advrad\.(integrations|baselines)\.anomalib\.", name)}
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.anomalib) if name in WITH_ANOMALIB else name for name in MODULES],
+)
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_examples_of_a_module_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     try:

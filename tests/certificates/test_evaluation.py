@@ -52,7 +52,7 @@ def without_time(rows: Sequence[ImageCertificate]) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("quantile", [0.3, 0.5, 0.7])
-def test_the_quantile_that_smooths_is_the_one_that_is_bounded_and_judged(quantile: float, tmp_path: Path) -> None:
+def test_bounds_and_verdicts_are_those_of_the_smoothing_quantile(quantile: float, tmp_path: Path) -> None:
     """The score at which an image's own quantile lies, and how far it moves, are known."""
     at, radius, alpha = SIGMA * float(norm.ppf(quantile)), 0.1, 0.1
     sampler = Line(quantile=quantile)
@@ -79,7 +79,7 @@ def test_the_quantile_that_smooths_is_the_one_that_is_bounded_and_judged(quantil
 # --- the runner -----------------------------------------------------------------------------------------------------
 
 
-def test_rows_hold_the_worst_case_and_what_follows_from_it(tmp_path: Path) -> None:
+def test_rows_bound_the_worst_case(tmp_path: Path) -> None:
     values = [-1.0, -0.3, 0.02, 0.3, 1.0]
     plan = plan_of(n_samples=400, radii=(0.2, 0.1))
     rows = evaluate_certificates(Line(), numbers(values), plan, tmp_path)
@@ -109,7 +109,7 @@ def test_rows_hold_the_worst_case_and_what_follows_from_it(tmp_path: Path) -> No
     assert rows[0].early_n_samples[0] <= rows[0].early_n_samples[1] < 400
 
 
-def test_a_row_tells_what_stopping_early_would_have_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_contains_the_result_of_early_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequential, "RADIUS_GRID", ())
     values, plan = np.linspace(-0.3, 0.3, 25).tolist(), plan_of(n_samples=300)
     pictures, sampler = numbers(values), OneByOne()
@@ -142,7 +142,7 @@ def test_bounds_of_all_images_hold_together(tmp_path: Path, monkeypatch: pytest.
     assert 0 < missed / runs <= alpha + 3 * math.sqrt(alpha / runs)
 
 
-def test_more_draws_certify_more_and_more_images_cost_little(tmp_path: Path) -> None:
+def test_more_samples_tighten_bounds_and_more_images_hardly_widen_them(tmp_path: Path) -> None:
     def width(draws: int, pictures: int) -> float:
         plan = plan_of(n_samples=draws, threshold=None)
         rows = evaluate_certificates(Line(), numbers([0.5] * pictures), plan, tmp_path / f"{draws}-{pictures}")
@@ -154,7 +154,7 @@ def test_more_draws_certify_more_and_more_images_cost_little(tmp_path: Path) -> 
     assert width(300, 4) < width(300, 12) < 1.3 * width(300, 4)
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_an_interrupted_run_continues(tmp_path: Path) -> None:
     values = [-1.0, -0.4, 0.3, 1.0]
     whole = evaluate_certificates(Line(), numbers(values), plan_of(), tmp_path)
     for index in (1, 2):
@@ -216,7 +216,7 @@ def test_a_process_that_does_not_wait_finds_rows_missing(tmp_path: Path) -> None
         evaluate_certificates(Line(), numbers([1.0, 2.0]), plan_of(), tmp_path, process=(0, 2))
 
 
-def test_the_seed_and_the_name_decide_a_images_draws(tmp_path: Path) -> None:
+def test_seed_and_name_determine_the_noise_of_an_image(tmp_path: Path) -> None:
     first, second = evaluate_certificates(Line(), numbers([1.0, 1.0]), plan_of(), tmp_path / "a")
     again, _ = evaluate_certificates(Line(), numbers([1.0, 1.0]), plan_of(), tmp_path / "b")
     other, _ = evaluate_certificates(Line(), numbers([1.0, 1.0]), plan_of(seed=1), tmp_path / "c")
@@ -231,7 +231,7 @@ def test_no_image_is_refused(tmp_path: Path) -> None:
         evaluate_certificates(Line(), numbers([]), plan_of(), tmp_path)
 
 
-def test_a_radius_out_of_reach_is_refused_with_the_draws_that_it_takes(tmp_path: Path) -> None:
+def test_a_radius_that_needs_more_samples_is_refused_with_their_number(tmp_path: Path) -> None:
     pictures = numbers([1.0, -1.0, 0.5])
     sampler = Line()
     with pytest.raises(
@@ -256,7 +256,7 @@ def test_a_radius_that_makes_no_sense_is_refused(radius: float, words: str) -> N
         check_reach(Line(), (1, 1), plan_of(radii=(radius,)), 1)
 
 
-def test_parts_of_a_score_share_the_failure_when_draws_are_counted() -> None:
+def test_more_parts_need_more_samples() -> None:
     class Twice(Line):
         def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
             return 2 * super().shifts(height_px, width_px)
@@ -269,7 +269,7 @@ def test_parts_of_a_score_share_the_failure_when_draws_are_counted() -> None:
     assert refused(Twice()) > refused(Line())
 
 
-def test_the_ladder_covers_what_is_asked_for_once() -> None:
+def test_the_radius_grid_contains_every_radius_once() -> None:
     grid = plan_of(radii=(0.0, 0.1, RADIUS_GRID[2])).radius_grid
     assert all(one < next for one, next in pairwise(grid))
     assert {0.0, 0.1, *RADIUS_GRID} == set(grid)
@@ -283,7 +283,7 @@ def area(lower: Sequence[float], upper: Sequence[float]) -> float:
     return float(np.mean(np.array(lower)[:, None] > np.array(upper)[None]))
 
 
-def test_an_attack_on_the_smoothed_score_leaves_no_less_than_was_certified(
+def test_an_attack_on_the_smoothed_score_stays_within_the_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sequential, "RADIUS_GRID", ())

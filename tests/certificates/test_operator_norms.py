@@ -101,7 +101,7 @@ def test_the_norm_of_the_mean_is_near_the_truth(scales: str, filter_px: int) -> 
         assert got < float(norms.cells.max()) / 2 or norms.cells.numel() < 50
 
 
-def test_a_wider_filter_lets_a_change_do_less() -> None:
+def test_a_wider_filter_has_smaller_norms() -> None:
     cells = [kernels_and_maps("averaged", f, 64)[0][0].cells[0, 0] for f in (1, 3, 7, 11)]
     # In the corner, where the window is cut off, and inside; the figures are those of docs/certificates.md.
     assert [round(float(c.max()), 2) for c in cells] == [0.30, 0.20, 0.12, 0.09]

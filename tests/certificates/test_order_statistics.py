@@ -56,7 +56,7 @@ def test_ranks_are_those_of_exact_sums_for_every_number_of_draws(level: float) -
 
 @pytest.mark.parametrize("discrete", [False, True])
 @pytest.mark.parametrize("off", [0, 1])
-def test_a_side_fails_as_rarely_as_promised_and_more_often_one_rank_further(discrete: bool, off: int) -> None:
+def test_a_bound_fails_with_alpha_and_more_often_one_rank_further(discrete: bool, off: int) -> None:
     draws, level, alpha, runs = 40, 0.3, 0.05, 20_000
     scores = np.random.default_rng(0).random((runs, draws))
     low, high = level, level  # the quantile of even draws
@@ -81,7 +81,9 @@ def test_a_side_fails_as_rarely_as_promised_and_more_often_one_rank_further(disc
 
 @settings(max_examples=60, deadline=None)
 @given(shift=st.floats(0, 3.5), alpha=st.floats(1e-9, 0.4), quantile=st.floats(0.2, 0.8))
-def test_the_draws_needed_are_the_fewest_that_bound_both_sides(shift: float, alpha: float, quantile: float) -> None:
+def test_samples_needed_is_the_smallest_number_that_bounds_both_sides(
+    shift: float, alpha: float, quantile: float
+) -> None:
     at = levels(shift, quantile)
 
     def enough(draws: int) -> bool:
@@ -92,12 +94,12 @@ def test_the_draws_needed_are_the_fewest_that_bound_both_sides(shift: float, alp
     assert needed == 1 or not enough(needed - 1)
 
 
-def test_the_draws_that_docs_certificates_names() -> None:
+def test_the_sample_sizes_in_docs_certificates() -> None:
     needed = [samples_needed(shift, 0.001 / 200) for shift in (1, 1.5, 2, 2.5, 3)]
     assert needed == [71, 177, 531, 1960, 9037]
 
 
-def test_a_shift_beyond_any_number_of_draws_is_refused() -> None:
+def test_a_shift_beyond_any_number_of_samples_is_refused() -> None:
     assert samples_needed(5, 1e-3) < 1e9
     for shift in (6.5, 40.0, math.inf):
         with pytest.raises(ConfigError, match="cannot be certified with any number of samples"):
@@ -123,7 +125,7 @@ def quantile_of(edges: Floats, values: Floats, centre: float, level: float) -> f
     share=st.floats(-1, 1),
     quantile=st.floats(0.1, 0.9),
 )
-def test_no_move_takes_a_quantile_of_any_step_function_out_of_its_bounds(
+def test_no_shift_moves_a_quantile_of_a_step_function_out_of_its_bounds(
     edges: list[float], seed: int, shift: float, share: float, quantile: float
 ) -> None:
     ordered = np.sort(edges)
@@ -149,7 +151,7 @@ def test_a_half_space_attains_the_levels(quantile: float) -> None:
 # --- bounds ---------------------------------------------------------------------------------------------------------
 
 
-def test_bounds_of_a_number_in_noise_are_tight_and_fail_as_rarely_as_promised() -> None:
+def test_bounds_of_a_noisy_number_are_tight_and_fail_with_alpha() -> None:
     # Score: the noised number 2 + 0.5 eps. The worst smoothed scores within 0.4 are 1.6 and 2.4, known exactly.
     rng, shift, alpha, draws, runs = np.random.default_rng(1), 0.4 / 0.5, 0.05, 60, 3000
     scores = 2 + 0.5 * rng.normal(size=(runs, 1, draws))
@@ -182,7 +184,7 @@ def test_bounds_of_a_distance_in_a_plane_hold_for_its_worst_direction() -> None:
     assert max(missed) <= 300 * 0.05 + 4 * math.sqrt(300 * 0.05)
 
 
-def test_parts_are_averaged_and_share_the_failure() -> None:
+def test_parts_are_averaged_and_share_alpha() -> None:
     scores = np.random.default_rng(3).normal(size=(2, 300))
     wider = scores + 0.5
     low, high = bounds(scores, wider, [0.3, 0.9], 0.02)
@@ -190,14 +192,14 @@ def test_parts_are_averaged_and_share_the_failure() -> None:
     assert (low, high) == tuple(np.mean(parts, axis=0))
 
 
-def test_one_part_with_too_few_draws_leaves_nothing_bounded() -> None:
+def test_one_part_with_too_few_samples_leaves_no_bound() -> None:
     scores = np.random.default_rng(4).normal(size=(2, 50))
     assert bounds(scores, scores, [0.1, 3.0], 0.01) == (-math.inf, math.inf)
     low, high = bounds(scores, scores, [0.1, 0.1], 0.01)
     assert math.isfinite(low) and math.isfinite(high)
 
 
-def test_bounds_widen_with_the_shift_and_narrow_with_the_draws() -> None:
+def test_bounds_widen_with_the_shift_and_narrow_with_the_samples() -> None:
     def width(shift: float, draws: int) -> float:
         scores = norm.ppf((np.arange(draws) + 0.5) / draws)[None]  # ideal draws, without luck
         low, high = bounds(scores, scores, [shift], 1e-3)
@@ -274,7 +276,7 @@ def test_no_majority_has_no_radius() -> None:
 
 
 @pytest.mark.parametrize("draws", [1, 5, FIRST_SIZE, FIRST_SIZE + 1, 100, 200, 5000])
-def test_looks_grow_to_all_draws(draws: int) -> None:
+def test_interim_sizes_grow_to_all_samples(draws: int) -> None:
     planned = interim_sizes(draws)
     assert planned[-1] == draws
     assert planned[0] == min(FIRST_SIZE, draws)
@@ -282,7 +284,7 @@ def test_looks_grow_to_all_draws(draws: int) -> None:
     assert len(planned) <= 2 + math.log(max(draws / FIRST_SIZE, 1), 1.4)
 
 
-def test_hope_ends_only_when_neither_verdict_can_be_expected() -> None:
+def test_futility_only_if_neither_verdict_is_likely() -> None:
     scores = np.random.default_rng(5).normal(size=(1, 400))
     assert futility(scores, scores, [1.0], 0.0)  # the median itself is the threshold
     assert not futility(scores, scores, [1.0], 3.0)  # certainly normal

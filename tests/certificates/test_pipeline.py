@@ -70,7 +70,7 @@ def last(done: Any) -> str:
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def test_certify_prints_one_object_and_keeps_rows_that_a_second_call_takes_up(cli: Cli, run: Path, data: Path) -> None:
+def test_certify_prints_one_object_and_reuses_finished_rows(cli: Cli, run: Path, data: Path) -> None:
     done = cli("certify", run, data, *QUICK, "--json")
     assert done.status == 0, done.err
     result = json.loads(done.out)
@@ -98,7 +98,7 @@ def test_certify_prints_one_object_and_keeps_rows_that_a_second_call_takes_up(cl
     assert shown.out.splitlines()[-1] == str(folder / "certificates.png")
 
 
-def test_an_interrupted_certification_goes_on_and_ends_in_the_same(
+def test_an_interrupted_certification_continues_to_the_same_result(
     cli: Cli, run: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from advrad.cli.screen import Screen
@@ -148,7 +148,7 @@ def test_two_processes_share_a_certification(others: Path, data: Path, tmp_path:
     assert {name: two[name] for name in same} == {name: one[name] for name in same}
 
 
-def test_any_detector_in_a_python_file_is_certified_by_percentile_and_it_is_said(
+def test_a_detector_in_a_python_file_is_certified_by_percentile(
     cli: Cli, others: Path, data: Path, tmp_path: Path
 ) -> None:
     done = cli("certify", f"{others}:sized", data, "--radius", "0.1,0.3", "-o", tmp_path / "out")
@@ -171,7 +171,7 @@ def test_a_detector_without_a_threshold_has_no_verdicts(cli: Cli, others: Path, 
     assert shown.status == 0 and "median certified radius" not in shown.out and "not measured" in shown.out
 
 
-def test_our_own_score_by_percentile_too(cli: Cli, run: Path, data: Path) -> None:
+def test_percentile_certifies_advrad_too(cli: Cli, run: Path, data: Path) -> None:
     options = ("--method", "percentile", "--radius", 0.1, "--sigma", 0.2, "--draws", 30, "--limit", 2, "--json")
     done = cli("certify", run, data, *options)
     assert done.status == 0, done.err
@@ -180,7 +180,7 @@ def test_our_own_score_by_percentile_too(cli: Cli, run: Path, data: Path) -> Non
     assert "adds a second noise" in done.err and "calibrate" not in done.err
 
 
-def test_radii_that_nobody_typed_are_left_out_where_the_draws_do_not_reach(cli: Cli, run: Path, data: Path) -> None:
+def test_default_radii_that_need_more_samples_are_left_out(cli: Cli, run: Path, data: Path) -> None:
     done = cli("certify", run, data, "--limit", 2, "--json")
     assert done.status == 0, done.err
     result = json.loads(done.out)
@@ -191,7 +191,7 @@ def test_radii_that_nobody_typed_are_left_out_where_the_draws_do_not_reach(cli: 
     assert few.status == 2 and "--radius 0.1: cannot be certified with 3 noise samples" in last(few)
 
 
-def test_as_many_draws_as_an_error_names_are_enough(cli: Cli, run: Path, data: Path) -> None:
+def test_the_sample_size_in_the_error_suffices(cli: Cli, run: Path, data: Path) -> None:
     done = cli("certify", run, data, "--limit", 2, "--radius", 0.3, "--draws", 20)
     needed = int(last(done).partition("(draws ")[2].split(")")[0])
     assert done.status == 2 and needed > 20
@@ -199,7 +199,7 @@ def test_as_many_draws_as_an_error_names_are_enough(cli: Cli, run: Path, data: P
     assert cli("certify", run, data, "--limit", 2, "--radius", 0.3, "--draws", needed).status == 0
 
 
-def test_a_larger_image_bears_a_larger_change(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_larger_images_allow_larger_radii(cli: Cli, run: Path, tmp_path: Path) -> None:
     data = make_mvtec(tmp_path, "large", good=1, defects={"scratch": 1}, size=96)
     write_good(data / "test" / "good" / "wide.png", 128, 5)
     options = ("--radius", 0.3, "--draws", 40, "--json")
@@ -277,7 +277,7 @@ def test_what_other_detectors_cannot_do(
     assert not (tmp_path / "out").exists()
 
 
-def test_another_detector_needs_a_place_for_its_results(cli: Cli, others: Path, data: Path) -> None:
+def test_a_detector_without_a_folder_needs_an_output(cli: Cli, others: Path, data: Path) -> None:
     done = cli("certify", f"{others}:sized", data)
     assert done.status == 2 and "--output: is needed" in done.one_error_line()
 
@@ -348,7 +348,7 @@ def test_no_attack_within_the_radius_leaves_the_bounds(run: Path, data: Path, tm
     assert certified is not None and certified <= metrics.auroc(shown.labels, scores)
 
 
-def test_attacks_stand_beside_and_one_that_leaves_less_is_a_warning(cli: Cli, run: Path, data: Path) -> None:
+def test_an_attack_that_contradicts_the_certificate_is_a_warning(cli: Cli, run: Path, data: Path) -> None:
     for eps, limit in ((0.05, 4), (0.05, 2)):
         options = ("--attack", "pgd", "--norm", "l2", "--eps", eps, "--steps", 2, "--limit", limit)
         assert cli("attack", run, data, *options).status == 0

@@ -57,7 +57,7 @@ def test_predict_certifies_each_image_and_repeats_itself(cli: Cli, run: Path, da
     assert {name: again[name] for name in extra} == {name: rows[2][name] for name in extra}
 
 
-def test_nobody_can_foretell_the_noise_of_a_certified_verdict(cli: Cli, run: Path, data: Path) -> None:
+def test_the_noise_of_a_certified_verdict_cannot_be_predicted(cli: Cli, run: Path, data: Path) -> None:
     picture = data / "test" / "good" / "000.png"
     seeds = {judged(cli("predict", run, picture, "--certify", "--draws", 60))[0]["seed"] for _ in range(2)}
     assert len(seeds) == 2
@@ -95,7 +95,7 @@ def test_predict_states_the_radius_at_the_size_of_the_file(cli: Cli, run: Path, 
     assert judged(cli("predict", run, large, "--certify", "--radius", 0.3, "--draws", 60))
 
 
-def test_as_many_draws_as_predict_names_are_enough(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_the_sample_size_in_the_error_of_predict_suffices(cli: Cli, run: Path, tmp_path: Path) -> None:
     set_robust_threshold(run, 1e6)
     picture = write_good(tmp_path / "part.png", 32, 1)
     options = ("predict", run, picture, "--certify", "--radius", 0.35, "-o", tmp_path / "out")
@@ -136,7 +136,7 @@ def test_predict_options_that_make_no_sense(
     assert done.out == ""
 
 
-def test_a_broken_image_costs_no_certificate_of_another(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_a_broken_image_does_not_affect_other_certificates(cli: Cli, run: Path, tmp_path: Path) -> None:
     set_robust_threshold(run, 1e6)
     for name in "ac":
         write_good(tmp_path / "in" / f"{name}.png", 32, 1)

@@ -19,7 +19,7 @@ def step(z: Floats) -> Floats:
     return (z > 0).astype(float)
 
 
-def test_verdicts_follow_from_the_bounds_each_with_half_of_the_failure() -> None:
+def test_verdicts_follow_from_bounds_at_half_of_alpha() -> None:
     scores = np.random.default_rng(0).normal(size=(1, 300))
     low, high = bounds(scores, scores, [0.5], 0.01)
     hair = 1e-9
@@ -30,7 +30,7 @@ def test_verdicts_follow_from_the_bounds_each_with_half_of_the_failure() -> None
 
 
 @pytest.mark.parametrize(("x", "verdict"), [(4.0, "certified anomalous"), (-4.0, "certified normal")])
-def test_an_easy_verdict_stops_at_the_first_look_and_reaches_further(x: float, verdict: str) -> None:
+def test_an_easy_verdict_stops_at_the_first_check(x: float, verdict: str) -> None:
     sampler = Line()
     settled = certify_sequential(sampler, number(x), 0.05, 0.0, 1000, 0.01, generator())
     assert settled.verdict == verdict
@@ -40,14 +40,14 @@ def test_an_easy_verdict_stops_at_the_first_look_and_reaches_further(x: float, v
     assert further.verdict == verdict and further.n_samples > settled.n_samples and further.radius >= 0.3
 
 
-def test_a_hopeless_verdict_is_given_up() -> None:
+def test_an_unlikely_verdict_is_abandoned_early() -> None:
     # Half of the images within reach are anomalous.
     settled = [certify_sequential(Line(), number(0.0), 0.2, 0.0, 2000, 0.01, generator(seed)) for seed in range(20)]
     assert all((s.verdict, s.radius) == ("abstain", 0) for s in settled)
     assert np.mean([s.n_samples for s in settled]) < 200
 
 
-def test_what_no_draws_could_settle_draws_none() -> None:
+def test_an_unreachable_radius_draws_no_samples() -> None:
     sampler = Line()
     assert certify_sequential(sampler, number(4.0), 0.6, 0.0, 60, 0.01, generator()) == CertifiedPrediction(
         "abstain", 0, 0.0
@@ -55,15 +55,13 @@ def test_what_no_draws_could_settle_draws_none() -> None:
     assert sampler.drawn == 0
 
 
-def test_a_verdict_that_more_draws_would_bring_is_hardly_ever_given_up() -> None:
+def test_a_reachable_verdict_is_rarely_abandoned() -> None:
     settled = [certify_sequential(Line(), number(0.25), 0.2, 0.0, 3000, 0.01, generator(seed)) for seed in range(200)]
     assert np.mean([s.verdict == "certified anomalous" for s in settled]) > 0.9
 
 
 @pytest.mark.parametrize("wanted", [RADIUS_GRID[0], RADIUS_GRID[3]])
-def test_stopping_early_and_reaching_far_keeps_the_failure_at_the_boundary(
-    wanted: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_early_stopping_keeps_alpha_at_the_boundary(wanted: float, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequential, "RADIUS_GRID", (RADIUS_GRID[0], RADIUS_GRID[3], RADIUS_GRID[4]))
     # The truth ends just below a radius of the grid, so a claim that includes it is wrong.
     truth, alpha, runs = RADIUS_GRID[3] * (1 - 1e-9), 0.2, 1000
@@ -80,7 +78,7 @@ def test_stopping_early_and_reaching_far_keeps_the_failure_at_the_boundary(
         assert np.mean([s.verdict == opposite for s in settled]) <= 0.01
 
 
-def test_looking_again_and_again_without_sharing_the_failure_would_break_it() -> None:
+def test_repeated_checks_without_sharing_alpha_break_the_guarantee() -> None:
     # The same scores at the same boundary: what the sharing is for.
     alpha, runs, draws = 0.2, 1500, 120
     rng = np.random.default_rng(0)

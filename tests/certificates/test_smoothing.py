@@ -33,7 +33,7 @@ class Seen:
         return images.mean((1, 2, 3)) + self.noise * torch.randn(1, generator=generator)
 
 
-def test_draws_go_side_by_side_where_the_detector_has_no_noise() -> None:
+def test_samples_share_a_batch_if_the_detector_is_deterministic() -> None:
     seen = Seen()
     Percentile(wrap(seen, deterministic=True), 0.1, deterministic=True).sample(
         IMAGE, (0.0,), 2 * BATCH_SIZE + 3, generator()
@@ -41,7 +41,7 @@ def test_draws_go_side_by_side_where_the_detector_has_no_noise() -> None:
     assert [len(images) for images in seen.shown] == [BATCH_SIZE, BATCH_SIZE, 3]
 
 
-def test_draws_go_one_by_one_where_rows_would_share_the_detectors_noise() -> None:
+def test_samples_go_one_by_one_if_the_detector_has_noise() -> None:
     seen = Seen(noise=1.0)
     scores, _ = Percentile(wrap(seen), 1e-9, deterministic=False).sample(IMAGE, (0.0,), 200, generator())
     assert [len(images) for images in seen.shown] == [1] * 200
@@ -52,7 +52,7 @@ def test_draws_go_one_by_one_where_rows_would_share_the_detectors_noise() -> Non
     assert abs(np.corrcoef(drawn[1:], drawn[:-1])[0, 1]) < 4 / math.sqrt(200)
 
 
-def test_noise_from_the_global_source_differs_from_draw_to_draw_and_follows_the_generator() -> None:
+def test_noise_from_the_global_generator_follows_ours() -> None:
     sampler = Percentile(wrap(Noisy()), 0.1, deterministic=False)
     first, again, other = (sampler.sample(IMAGE, (0.0,), 20, generator(seed))[0] for seed in (0, 0, 1))
     assert (first == again).all()
@@ -72,7 +72,7 @@ def test_the_noise_is_normal_independent_and_not_clipped() -> None:
     assert float(apart.abs().max()) < 5.5 / math.sqrt(IMAGE.numel())
 
 
-def test_every_radius_gets_the_same_draws_as_both_bounds() -> None:
+def test_every_radius_gets_the_same_samples_as_both_bounds() -> None:
     sampler = Percentile(honest(), 0.1, deterministic=True)
     lower, upper = sampler.sample(IMAGE, (0.0, 0.1, 3.0), 10, generator())
     assert lower.shape == (1, 3, 10)
@@ -86,13 +86,13 @@ def test_without_noise_nothing_can_be_certified(sigma: float) -> None:
         Percentile(honest(), sigma, deterministic=True)
 
 
-def test_a_score_that_is_no_number_is_no_draw() -> None:
+def test_a_score_of_nan_is_refused() -> None:
     broken = wrap(lambda images: images.mean((1, 2, 3)) * math.nan, deterministic=True)
     with pytest.raises(DetectorError, match="not a finite number"):
         Percentile(broken, 0.1, deterministic=True).sample(IMAGE, (0.0,), 2, generator())
 
 
-def test_bounds_of_a_linear_score_are_the_worst_that_can_be_done_to_it() -> None:
+def test_bounds_of_a_linear_score_are_its_worst_case() -> None:
     # The smoothed mean is the mean; a change of length r moves it by r / sqrt(pixels) at most.
     sampler = Percentile(wrap(lambda x: x.mean((1, 2, 3)), deterministic=True), 0.3, deterministic=True)
     radius, worst = 0.3, 0.3 / math.sqrt(IMAGE.numel())
@@ -103,7 +103,7 @@ def test_bounds_of_a_linear_score_are_the_worst_that_can_be_done_to_it() -> None
     assert worst < high - clean < 1.1 * worst
 
 
-def test_no_attack_on_the_smoothed_score_of_an_autoencoder_leaves_its_bounds() -> None:
+def test_no_attack_on_a_smoothed_autoencoder_leaves_the_bounds() -> None:
     detector, sigma, radius = honest(), 0.15, 0.3
     lower, upper = Percentile(detector, sigma, deterministic=True).sample(IMAGE, (radius,), 1000, generator(1))
     low, high = bounds(lower[:, 0], upper[:, 0], [radius / sigma], 1e-4)

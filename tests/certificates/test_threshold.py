@@ -28,7 +28,7 @@ def alarm(x: float, threshold: float, noise: torch.Generator) -> bool:
     return certified_decision(lower[:, 0], upper[:, 0], [0.0], threshold, 1 - CONFIDENCE) == "certified anomalous"
 
 
-def test_the_promise_is_kept_under_attack_and_a_threshold_from_plain_scores_breaks_it() -> None:
+def test_the_rate_holds_under_attack_and_not_for_plain_thresholds() -> None:
     rng, runs = np.random.default_rng(0), 1000
     alarms = {"promised": 0, "plain": 0}
     for run in range(runs):
@@ -51,7 +51,7 @@ def test_the_promise_is_kept_under_attack_and_a_threshold_from_plain_scores_brea
     assert alarms["plain"] / runs > 3 * RATE
 
 
-def test_the_promise_is_not_kept_by_being_useless() -> None:
+def test_the_robust_threshold_still_finds_defects() -> None:
     # A defect that lies further away than an attack on both sides, and what is unsure of the bounds, can hide.
     normals = np.random.default_rng(1).normal(scale=0.1, size=9)
     promise = calibrate_robust_threshold(
@@ -66,7 +66,7 @@ def test_the_promise_is_not_kept_by_being_useless() -> None:
     assert alarm(1.5 - RADIUS, promise.threshold, generator())
 
 
-def test_bounds_fail_as_rarely_as_promised() -> None:
+def test_upper_bounds_fail_with_alpha() -> None:
     rng, alpha = np.random.default_rng(2), 0.05
     values = rng.normal(size=1500).tolist()
     found = upper_bounds(Line(), [number(x) for x in values], RADIUS, DRAWS, 1 - alpha, generator())
@@ -75,7 +75,7 @@ def test_bounds_fail_as_rarely_as_promised() -> None:
 
 
 @pytest.mark.parametrize("quantile", [0.35, 0.65])
-def test_bounds_are_those_of_the_quantile_that_smooths(quantile: float) -> None:
+def test_bounds_are_those_of_the_smoothing_quantile(quantile: float) -> None:
     rng, alpha = np.random.default_rng(2), 0.05
     values = rng.normal(size=1500).tolist()
     sampler = Line(quantile=quantile)
@@ -85,7 +85,7 @@ def test_bounds_are_those_of_the_quantile_that_smooths(quantile: float) -> None:
     assert 0 < missed <= alpha + 3 * math.sqrt(alpha / len(values))
 
 
-def test_the_threshold_is_the_quantile_of_the_bounds_at_what_is_left_of_the_rate() -> None:
+def test_the_threshold_is_the_conformal_quantile_of_the_bounds() -> None:
     normals = [number(x) for x in np.random.default_rng(3).normal(size=40)]
     told: list[tuple[int, int]] = []
     promise = calibrate_robust_threshold(
@@ -118,7 +118,7 @@ def test_a_larger_radius_takes_a_higher_threshold() -> None:
     assert thresholds == sorted(set(thresholds))
 
 
-def test_too_few_images_are_refused_with_how_many_and_which_rate_will_do() -> None:
+def test_too_few_images_are_refused_with_a_fix() -> None:
     normals = [number(x) for x in np.random.default_rng(5).normal(size=20)]
     with pytest.raises(ConfigError, match=r"needs 20 calibration images under attack, there are 19; .* 0\.052") as no:
         calibrate_robust_threshold(Line(), normals[:19], false_alarm_rate=0.05, radius=RADIUS, n_samples=200)
@@ -145,7 +145,7 @@ def test_a_rate_that_the_confidence_uses_up_is_refused() -> None:
         calibrate_robust_threshold(Line(), [number(0.0)] * 100, false_alarm_rate=0.1, radius=RADIUS, confidence=0.95)
 
 
-def test_a_radius_out_of_reach_is_refused_with_the_draws_that_it_takes() -> None:
+def test_a_radius_that_needs_more_samples_is_refused_with_their_number() -> None:
     def bound(draws: int) -> list[float]:
         return upper_bounds(Line(), [number(0.0)], 0.4, draws, CONFIDENCE, generator())
 

@@ -62,9 +62,7 @@ def searched(score: Score, at: Tensor, start: Tensor, radius: float, sign: int, 
 
 @pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("scales", ["averaged", "separate"])
-def test_no_change_that_is_found_leaves_the_interval_and_some_leave_that_of_halved_norms(
-    scales: str, relative: bool
-) -> None:
+def test_no_search_leaves_the_interval_and_some_leave_that_of_half_norms(scales: str, relative: bool) -> None:
     left = {"cells": 0, "sums": 0}
     ways, poolings = ("none", "mean", "spread", "noise_tolerant"), (0.0, 0.05, 1.0)
     for number, (way, pooling) in enumerate(itertools.product(ways, poolings)):
@@ -146,7 +144,7 @@ def test_the_upper_bound_of_a_maximum_is_attained() -> None:
     assert float(upper) == pytest.approx(float(found), rel=1e-5)
 
 
-def test_the_interval_of_a_images_own_mean_is_attained() -> None:
+def test_the_interval_of_the_image_mean_is_attained() -> None:
     difference, norms, config, _ = one_map(filter_px=1, pooling=0.0)
     # Cells that cannot move, and a map that is only divided by its mean, show what is divided by.
     config = config.model_copy(update={"normalise_by_image_mean": True, "normalisation": "mean"})
@@ -192,7 +190,7 @@ def test_a_larger_radius_never_narrows_the_interval(relative: bool, way: str) ->
 
 
 @pytest.mark.parametrize("way", ["none", "mean", "spread"])
-def test_a_perfect_reconstruction_has_bounds_that_are_numbers(way: str) -> None:
+def test_a_perfect_reconstruction_has_finite_bounds(way: str) -> None:
     # No error at all, and normal images that never have any: everything that is divided by is at its least.
     config = ScoreConfig(views=(FAR,), normalise_by_image_mean=True, normalisation=way, pooling=0.05)
     flat = torch.zeros(1, 1, 16, 16)
@@ -240,7 +238,7 @@ def recons(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
         ),
     ],
 )
-def test_every_draw_bounds_the_score_of_every_image_in_reach_as_given(
+def test_every_sample_bounds_the_score_of_every_image_within_the_radius(
     config: ScoreConfig, sides: tuple[int, int], recons: list[Tensor]
 ) -> None:
     judge = detector(config, calibrated=False)
@@ -268,7 +266,7 @@ def test_every_draw_bounds_the_score_of_every_image_in_reach_as_given(
                 assert low < clean < high, "the search has moved nothing"
 
 
-def test_every_draw_has_noise_of_its_own_in_every_step() -> None:
+def test_every_sample_has_its_own_noise_in_every_step() -> None:
     denoiser = Linear(0.5, 0.2)
     config = BOTH.model_copy(update={"views": (FAR,)})
     settings = DetectorConfig(denoiser=TINY, size_px=32, score=config, precision="float32")

@@ -36,7 +36,7 @@ def false_alarms(n: int, alpha: float, rule: str, seed: int = 0) -> tuple[float,
 
 
 @pytest.mark.parametrize(("n", "alpha"), [(19, 0.05), (25, 0.05), (60, 0.05), (9, 0.1), (99, 0.01), (4, 0.3)])
-def test_the_promise_is_kept(n: int, alpha: float) -> None:
+def test_the_false_alarm_rate_is_kept(n: int, alpha: float) -> None:
     rate, error = false_alarms(n, alpha, "conformal")
     rank = math.ceil((n + 1) * (1 - alpha) - 1e-9)
     exact = (n + 1 - rank) / (n + 1)
@@ -46,7 +46,7 @@ def test_the_promise_is_kept(n: int, alpha: float) -> None:
 
 
 @pytest.mark.parametrize("n", [19, 25])
-def test_the_plain_quantile_breaks_it(n: int) -> None:
+def test_the_plain_quantile_exceeds_the_rate(n: int) -> None:
     rate, error = false_alarms(n, 0.05, "quantile")
     assert rate > 0.05 + 5 * error
 
@@ -71,13 +71,13 @@ def test_the_threshold_is_one_of_the_scores() -> None:
     assert conformal_threshold(scores[::-1], 0.05) == 95.0
 
 
-def test_ties_alarm_less_not_more() -> None:
+def test_ties_do_not_raise_the_rate() -> None:
     assert conformal_threshold([1.0] * 40) == 1.0  # a score equal to the threshold is no alarm
     assert conformal_threshold([0.0] * 30 + [1.0] * 10) == 1.0
 
 
 @pytest.mark.parametrize(("alpha", "needed"), [(0.05, 19), (0.1, 9), (0.01, 99), (0.5, 1), (0.3, 3), (0.001, 999)])
-def test_how_many_are_needed(alpha: float, needed: int) -> None:
+def test_the_number_of_images_needed(alpha: float, needed: int) -> None:
     assert normals_needed(alpha) == needed
     conformal_threshold(list(range(needed)), alpha)
     if needed > 1:
@@ -85,7 +85,7 @@ def test_how_many_are_needed(alpha: float, needed: int) -> None:
             conformal_threshold(list(range(needed - 1)), alpha)
 
 
-def test_the_rate_offered_instead_can_be_had() -> None:
+def test_the_rate_in_the_error_is_accepted() -> None:
     for count in range(1, 300):
         with pytest.raises(ConfigError) as caught:
             conformal_threshold([0.0] * count, 1e-4)
@@ -96,13 +96,13 @@ def test_the_rate_offered_instead_can_be_had() -> None:
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf])
-def test_scores_that_are_no_numbers_are_refused(wrong: float) -> None:
+def test_scores_that_are_not_finite_are_refused(wrong: float) -> None:
     with pytest.raises(ConfigError, match="not a finite number"):
         conformal_threshold([0.0] * 30 + [wrong])
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, 2.0, math.nan])
-def test_rates_outside_nothing_and_all_are_refused(alpha: float) -> None:
+def test_rates_outside_0_and_1_are_refused(alpha: float) -> None:
     with pytest.raises(ConfigError, match="strictly between 0 and 1"):
         conformal_threshold([0.0] * 30, alpha)
     with pytest.raises(ConfigError, match="strictly between 0 and 1"):

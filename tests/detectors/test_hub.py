@@ -1,4 +1,4 @@
-"""The hub, played by a folder: what is put there comes back, and what is not there is named."""
+"""The hub, replaced by a folder: uploads, downloads, and models that are missing."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import yaml
 
 from advrad.denoisers.lean import LeanConfig
 from advrad.detectors.config import Calibration, DetectorConfig
-from advrad.detectors.model_card import promise, render
+from advrad.detectors.model_card import describe_threshold, render
 from advrad.detectors.score_config import NoiseView, ScoreConfig, describe
 
 FIGURES = {
@@ -49,7 +49,7 @@ def head_and_body(text: str) -> tuple[dict[str, object], str]:
     return yaml.safe_load(head), body
 
 
-def test_the_head_is_what_the_hub_reads() -> None:
+def test_the_header_is_what_the_hub_reads() -> None:
     head, body = head_and_body(render(config()))
     assert head["library_name"] == "advrad"
     assert head["license"] == "apache-2.0"
@@ -74,12 +74,12 @@ def test_shows_the_measured_figures_and_what_was_not_measured() -> None:
     assert "Warning" not in text
 
 
-def test_warns_above_the_figures() -> None:
+def test_warnings_are_above_the_figures() -> None:
     text = render(config(figures=FIGURES | {"warnings": ["Brightness alone <b>tells."]}))
     assert text.index("> **Warning.** Brightness alone \\<b>tells.\n") < text.index("| Image AUROC")
 
 
-def test_tells_threshold_promise_and_training() -> None:
+def test_shows_threshold_and_training() -> None:
     text = render(config())
     assert "| Threshold | 1.25 |" in text
     assert "19 normal images" in text
@@ -89,7 +89,7 @@ def test_tells_threshold_promise_and_training() -> None:
     assert 'AdvRAD.from_pretrained("' in text
 
 
-def test_says_what_it_does_not_promise() -> None:
+def test_lists_the_limits() -> None:
     text = render(config())
     assert "## What it does not promise" in text
     assert "The share of defects found is measured, not guaranteed" in text
@@ -102,13 +102,13 @@ def test_names_no_folder_of_the_training_machine() -> None:
 def test_a_detector_without_threshold_or_history_has_a_card_too() -> None:
     bare = config(calibration=None, training={})
     text = render(bare)
-    assert "does not decide" in promise(bare)
+    assert "does not decide" in describe_threshold(bare)
     assert "| Threshold" not in text
     assert bare.training.category == ""
     assert "# AdvRAD detector\n" in text
 
 
-def test_a_category_cannot_break_the_page() -> None:
+def test_special_characters_in_a_category_are_escaped() -> None:
     odd = config(training={"plan": {"category": "a|b\n# <script>"}})
     text = render(odd)
     assert "<script>" not in text.replace("\\<script>", "")

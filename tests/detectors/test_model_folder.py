@@ -58,7 +58,7 @@ def test_roundtrip(folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
 
 
-def test_equal_models_give_equal_files_whatever_their_memory_looks_like(tmp_path: Path) -> None:
+def test_equal_models_give_equal_files_in_any_memory_layout(tmp_path: Path) -> None:
     save_folder(tmp_path / "a", VALUES, tensors())
     save_folder(tmp_path / "b", VALUES, {name: value.contiguous() for name, value in tensors().items()})
     for name in (CONFIG_NAME, WEIGHTS_NAME):
@@ -85,7 +85,7 @@ def test_a_missing_folder_is_named_with_the_command_that_makes_one(tmp_path: Pat
     refused(file)
 
 
-def test_an_unfinished_run_says_resume(tmp_path: Path) -> None:
+def test_an_unfinished_run_is_to_be_resumed(tmp_path: Path) -> None:
     (tmp_path / "training").mkdir()
     assert "name a folder" in refused(tmp_path)
     (tmp_path / "training" / "plan.json").write_text("{}")
@@ -111,7 +111,7 @@ def test_damage_is_refused(folder: Path, name: str, damage: str) -> None:
 
 
 @pytest.mark.parametrize("cut", range(0, 400, 37))
-def test_weights_cut_anywhere_are_refused_even_under_a_matching_digest(folder: Path, cut: int) -> None:
+def test_cut_weights_are_refused_even_with_a_matching_digest(folder: Path, cut: int) -> None:
     """As if somebody had 'repaired' the digest: the reader itself must cope."""
     weights, config = folder / WEIGHTS_NAME, folder / CONFIG_NAME
     weights.write_bytes(weights.read_bytes()[:cut])
@@ -123,7 +123,7 @@ def test_weights_cut_anywhere_are_refused_even_under_a_matching_digest(folder: P
 @pytest.mark.parametrize(
     "text", ["[1]", "null", '"text"', "{}", '{"format": "other"}', "[" * 100_000, '{"format": "advrad"}', "NaN"]
 )
-def test_a_config_of_another_shape_is_refused(folder: Path, text: str) -> None:
+def test_a_config_of_another_format_is_refused(folder: Path, text: str) -> None:
     (folder / CONFIG_NAME).write_text(text)
     assert CONFIG_NAME in refused(folder)
 
@@ -171,9 +171,7 @@ def test_interrupted_while_the_weights_are_written_the_old_model_stays(
     assert sorted(path.name for path in folder.iterdir()) == [CONFIG_NAME, WEIGHTS_NAME]
 
 
-def test_interrupted_between_weights_and_config_the_folder_is_recognised_as_broken(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_between_weights_and_config_it_is_recognised(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(path: Path, values: object) -> None:
         raise KeyboardInterrupt
 
@@ -195,7 +193,7 @@ def test_a_full_disk_leaves_the_old_model(folder: Path, monkeypatch: pytest.Monk
     assert is_the_first_model(folder)
 
 
-def test_numbers_that_json_does_not_know_are_not_written(folder: Path) -> None:
+def test_nan_is_not_written(folder: Path) -> None:
     with pytest.raises(ValueError):
         save_folder(folder, {"threshold": float("nan")}, tensors())
     assert is_the_first_model(folder)

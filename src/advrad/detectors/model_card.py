@@ -60,7 +60,7 @@ def render(config: DetectorConfig) -> str:
     return "\n".join(parts)
 
 
-def promise(config: DetectorConfig) -> str:
+def describe_threshold(config: DetectorConfig) -> str:
     """Say in one sentence how the threshold was set and what it promises.
 
     Args:
@@ -101,7 +101,7 @@ def _decision(config: DetectorConfig) -> str:
     if config.training.reason:
         rows.append(("Why this score", config.training.reason))
     words = "An image is called defective if its score is above the threshold. "
-    return f"## How it decides\n\n{words if config.calibration else ''}{promise(config)}\n\n{_table(rows)}"
+    return f"## How it decides\n\n{words if config.calibration else ''}{describe_threshold(config)}\n\n{_table(rows)}"
 
 
 def _figures(figures: RecordedFigures) -> str:

@@ -14,7 +14,7 @@ from advrad.data.images import read_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import to_tensor
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.model_card import promise
+from advrad.detectors.model_card import describe_threshold
 from advrad.detectors.score_config import describe
 from advrad.inference.evaluation import EvaluationResult
 from advrad.inference.heatmaps import draw_heat_map
@@ -64,7 +64,7 @@ def report_content(
         defects=evaluation.defects,
         warnings=evaluation.warnings,
         threshold=evaluation.threshold,
-        threshold_source=promise(config),
+        threshold_source=describe_threshold(config),
         image_auroc=evaluation.image_auroc,
         image_auroc_interval=evaluation.image_auroc_ci,
         pixel_auroc=evaluation.pixel_auroc,

@@ -30,7 +30,7 @@ def wakened(config: DdpmConfig = TINY) -> DdpmDenoiser:
 
 
 class Oracle(nn.Module):
-    """Knows the clean image, and answers as a perfect network of the given prediction type would."""
+    """Knows the clean image, and predicts like a perfect network of the given type."""
 
     def __init__(self, clean: Tensor, config: DdpmConfig) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Oracle(nn.Module):
 def test_linear_schedule_gives_the_known_noise_levels(step: int, sigma: float) -> None:
     sigmas = Schedule().sigmas()
     assert sigmas[step - 1].item() == pytest.approx(sigma, abs=5e-4)
-    # What the network is told at that level is the same step, counted from 0.
+    # At that level the network receives the same step, counted from 0.
     denoiser = DdpmDenoiser(Oracle(pictures(1), TINY), TINY)
     denoiser(pictures(1), sigmas[step - 1 : step].float())
     assert denoiser.network.seen[0].item() == pytest.approx(step - 1, abs=1e-3)
@@ -87,7 +87,7 @@ def test_a_perfect_network_recovers_the_image(kind: str, sigma: float) -> None:
     noise = torch.randn(clean.shape, generator=generator(1), dtype=torch.float64)
     levels = torch.tensor([sigma, 1.5 * sigma], dtype=torch.float64)
     recon = denoiser(clean + levels[:, None, None, None] * noise, levels)
-    # The step is looked up in float32, hence not the last digits of float64.
+    # The step is computed in float32, which limits the precision.
     torch.testing.assert_close(recon, clean, rtol=0, atol=1e-5)
 
 
@@ -100,7 +100,7 @@ def test_a_perfect_network_has_no_loss(kind: str) -> None:
     noise = torch.randn(clean.shape, generator=generator(1), dtype=torch.float64)
     loss = denoiser.training_loss(clean, clean, level, noise)
     assert loss.shape == (4,)
-    # At the first steps the noise is read off a small difference of float32 levels.
+    # At the first steps the noise is a small difference of float32 levels.
     torch.testing.assert_close(loss, torch.zeros_like(loss), rtol=0, atol=1e-6)
     assert denoiser.network.seen[0].tolist() == [0, 300, 600, 999]
 
@@ -114,7 +114,7 @@ def test_network_sees_images_of_unit_scale_in_its_own_range() -> None:
             return SimpleNamespace(sample=torch.zeros_like(x))
 
     z = pictures(1)
-    # A silent epsilon network sees no noise: what comes back is what went in, and range changes cancel.
+    # A network that predicts no noise returns its input, and the changes of range cancel.
     assert torch.allclose(DdpmDenoiser(Silent(), TINY)(z, torch.tensor([0.5])), z)
     # Noise of 0.5 on [0, 1] is noise of 1 on [-1, 1], so abar is 1/2.
     torch.testing.assert_close(seen[0], (2 * z - 1) / math.sqrt(2))
@@ -128,7 +128,7 @@ def test_levels_outside_the_schedule_use_its_ends() -> None:
     assert denoiser.network.seen[0].tolist() == [0, 999]
 
 
-def test_rows_do_not_touch_each_other() -> None:
+def test_rows_are_independent() -> None:
     denoiser = wakened()
     z, sigma = pictures(3), torch.tensor([0.05, 0.2, 0.6])
     together = denoiser(z, sigma)
@@ -256,7 +256,7 @@ def test_network_that_diffusers_refuses_is_a_configuration_error(change: dict[st
     assert "\n" not in str(caught.value)
 
 
-def test_missing_diffusers_is_told_with_its_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_diffusers_is_reported_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(ConfigError, match=r"pip install 'advrad\[ddpm\]'"):
         build(TINY)

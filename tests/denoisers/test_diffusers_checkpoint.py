@@ -1,4 +1,4 @@
-"""Reading diffusers checkpoints, and refusing what is none."""
+"""Reading diffusers checkpoints, and refusing other folders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def network(**changes: Any) -> UNet2DModel:
 
 
 def plain(folder: Path, **changes: Any) -> Path:
-    """A folder with a network alone."""
+    """A folder with a network only."""
     network(**changes).save_pretrained(folder)
     return folder
 
@@ -195,7 +195,7 @@ REFUSALS: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_refusals_name_the_file_and_the_mend_in_one_line(tmp_path: Path, case: str) -> None:
+def test_refusals_name_the_file_and_the_fix_in_one_line(tmp_path: Path, case: str) -> None:
     make, message = REFUSALS[case]
     make(tmp_path)
     with pytest.raises(CheckpointError, match=message) as caught:
@@ -204,13 +204,13 @@ def test_refusals_name_the_file_and_the_mend_in_one_line(tmp_path: Path, case: s
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_folder_is_not_looked_for_on_the_hub(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_searched_on_the_hub(tmp_path: Path) -> None:
     for source in (tmp_path / "nothing", str(tmp_path / "nothing"), "./runs/nothing", Path("owner/name")):
         with pytest.raises(CheckpointError, match="no such folder"):
             load(source)
 
 
-def test_a_file_is_no_checkpoint_folder(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_checkpoint_folder_is_refused(tmp_path: Path) -> None:
     plain(tmp_path)
     with pytest.raises(CheckpointError, match="not a folder"):
         load(tmp_path / WEIGHTS)
@@ -229,7 +229,7 @@ def test_a_hub_model_is_fetched_without_pickles(tmp_path: Path, monkeypatch: pyt
     assert {Path(pattern).suffix for pattern in asked["allow_patterns"]} == {".json", ".safetensors"}
 
 
-def test_an_unreachable_hub_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def snapshot(name: str, **options: Any) -> str:
         raise ConnectionError("name resolution failed\nmany more lines")
 

@@ -1,4 +1,4 @@
-"""The lean denoiser: the contract D(z, sigma), its ends, windows, loss and gradients."""
+"""The lean denoiser: the interface D(z, sigma), extreme noise levels, windows, loss and gradients."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_without_noise_the_image_comes_back() -> None:
     torch.testing.assert_close(ask(random_denoiser(), z, 1e-6), z, rtol=0, atol=1e-4)
 
 
-def test_in_endless_noise_only_the_prior_is_left() -> None:
+def test_in_very_strong_noise_only_the_prior_is_left() -> None:
     z = random_images(2) + 1e4 * torch.randn(2, 3, 32, 32, generator=generator(5))
     fresh = ask(LeanDenoiser(TINY), z, 1e4)  # the network is still silent
     torch.testing.assert_close(fresh, torch.full_like(z, 0.5), rtol=0, atol=1e-3)
@@ -87,7 +87,7 @@ def test_without_statistics_the_coefficients_are_those_of_edm() -> None:
     torch.testing.assert_close(pre.c_noise, 2 * (sigma.log() / 4))
 
 
-def test_a_silent_network_gives_the_best_linear_guess() -> None:
+def test_a_zero_network_gives_the_best_linear_guess() -> None:
     """For images of mean 1/2 and standard deviation 1/4 in white noise it is Wiener's."""
     z = random_images(2)
     for sigma in (0.05, 0.25, 1.0):
@@ -95,8 +95,8 @@ def test_a_silent_network_gives_the_best_linear_guess() -> None:
         torch.testing.assert_close(ask(LeanDenoiser(TINY), z, sigma), 0.5 + share * (z - 0.5), rtol=0, atol=1e-5)
 
 
-def adapted(config: LeanConfig = TINY, **changes: object) -> tuple[LeanDenoiser, Tensor, Tensor]:
-    """A silent denoiser that knows a product: left half dim and steady, right half bright and restless."""
+def fitted(config: LeanConfig = TINY, **changes: object) -> tuple[LeanDenoiser, Tensor, Tensor]:
+    """A zero network with the statistics of a product: left half dark and constant, right half bright and varied."""
     mean = torch.full((1, 3, 32, 32), 0.2)
     mean[..., 16:] = 0.7
     deviation = torch.where(mean > 0.5, 0.1, 0.03)
@@ -106,16 +106,16 @@ def adapted(config: LeanConfig = TINY, **changes: object) -> tuple[LeanDenoiser,
     return denoiser, mean, deviation
 
 
-def test_an_adapted_silent_network_gives_the_best_linear_guess_for_every_place() -> None:
-    denoiser, mean, deviation = adapted()
+def test_with_statistics_a_zero_network_gives_the_best_linear_guess() -> None:
+    denoiser, mean, deviation = fitted()
     z = random_images(2)
     for sigma in (0.05, 0.25, 1.0):
         share = deviation**2 / (deviation**2 + sigma**2)
         torch.testing.assert_close(ask(denoiser, z, sigma), mean + share * (z - mean), rtol=0, atol=0.02)
 
 
-def test_an_adapted_network_sees_unit_variance_at_every_place() -> None:
-    denoiser, mean, deviation = adapted()
+def test_with_statistics_the_input_has_unit_variance_everywhere() -> None:
+    denoiser, mean, deviation = fitted()
     clean = mean + deviation * torch.randn(32, 3, 32, 32, generator=generator(1))
     for sigma in (0.01, 0.2, 2.0):
         z = clean + sigma * torch.randn(clean.shape, generator=generator(2))
@@ -124,23 +124,23 @@ def test_an_adapted_network_sees_unit_variance_at_every_place() -> None:
         assert float(unusual[..., 16:].std()) == pytest.approx(1, abs=0.05)
 
 
-def test_a_crop_is_adapted_to_its_own_place() -> None:
-    denoiser, *_ = adapted()
+def test_a_crop_uses_the_statistics_of_its_position() -> None:
+    denoiser, *_ = fitted()
     z = random_images(2, 32)
     window = torch.tensor([[-0.5, 0.0, 0.5, 1.0]]).expand(2, 4)  # rows 8 to 24, columns 16 to 32
     part = ask(denoiser, z[:, :, 8:24, 16:32].contiguous(), 0.2, window)
     torch.testing.assert_close(part, ask(denoiser, z, 0.2)[:, :, 8:24, 16:32], rtol=0, atol=1e-5)
 
 
-def test_a_place_that_never_changes_keeps_some_variance() -> None:
+def test_a_constant_pixel_keeps_some_variance() -> None:
     denoiser = LeanDenoiser(TINY)
     denoiser.fit_statistics([torch.full((5, 3, 32, 32), 0.5)])
     torch.testing.assert_close(denoiser.mean, torch.zeros_like(denoiser.mean))
     torch.testing.assert_close(denoiser.variance, torch.full_like(denoiser.variance, 0.04**2))
 
 
-def test_detail_finer_than_the_usual_image_counts_as_variance() -> None:
-    """Stripes of one pixel, always the same, vanish from a mean of half the size."""
+def test_detail_finer_than_the_mean_image_counts_as_variance() -> None:
+    """Constant stripes of one pixel vanish from a mean of half the size."""
     stripes = torch.zeros(6, 3, 32, 32)
     stripes[..., ::2] = 1
     denoiser = LeanDenoiser(TINY.model_copy(update={"statistics_px": 8}))
@@ -149,7 +149,7 @@ def test_detail_finer_than_the_usual_image_counts_as_variance() -> None:
     assert float(denoiser.variance[..., 2:6, 2:6].min()) > 0.9
 
 
-def test_an_adapted_denoiser_has_exact_gradients() -> None:
+def test_with_statistics_the_gradients_are_exact() -> None:
     denoiser = random_denoiser()
     denoiser.fit_statistics([random_images(9, 32, seed=4)])
     denoiser = denoiser.double()
@@ -157,7 +157,7 @@ def test_an_adapted_denoiser_has_exact_gradients() -> None:
     assert_gradient(lambda z: denoiser.denoise(z, sigma), random_images(1, dtype=torch.float64))
 
 
-def test_network_sees_unit_variance_at_every_noise_level() -> None:
+def test_the_input_has_unit_variance_at_every_noise_level() -> None:
     clean = 0.5 + 0.25 * torch.randn(4, 3, 32, 32, generator=generator(1))
     for sigma in (0.01, 0.2, 2.0):
         z = clean + sigma * torch.randn(clean.shape, generator=generator(2))
@@ -165,7 +165,7 @@ def test_network_sees_unit_variance_at_every_noise_level() -> None:
         assert float(x.std()) == pytest.approx(1, abs=0.05)
 
 
-def test_a_crop_sees_the_positions_of_the_whole() -> None:
+def test_a_crop_has_the_positions_of_the_whole_image() -> None:
     whole = positions(WHOLE, 16, 16)
     assert whole[0, 0, 0, 0] == pytest.approx(-1 + 1 / 16) and whole[0, 1, 0, -1] == pytest.approx(1 - 1 / 16)
     top, left, rows, columns = 4, 6, 8, 10
@@ -174,7 +174,7 @@ def test_a_crop_sees_the_positions_of_the_whole() -> None:
     torch.testing.assert_close(positions(window, rows, columns), part, rtol=0, atol=1e-6)
 
 
-def test_network_is_told_place_and_magnification_of_a_crop() -> None:
+def test_the_network_receives_position_and_magnification() -> None:
     denoiser, z = random_denoiser(), random_images(1, 64)
     _, scalars, place = seen_by_network(denoiser, z, 0.2, None)
     window = torch.tensor([[-0.5, 0.0, 0.5, 1.0]])  # rows 16 to 48, columns 32 to 64
@@ -217,7 +217,7 @@ def test_training_loss_is_one_number_per_row_of_that_row() -> None:
         torch.testing.assert_close(alone[0], together[i], rtol=1e-10, atol=0)
 
 
-def test_training_loss_is_the_weighted_error_towards_the_uncorrupted_image() -> None:
+def test_training_loss_is_the_weighted_error_of_the_clean_image() -> None:
     denoiser = random_denoiser(LeanConfig(**SMALL, sigma_min=0.1, sigma_max=0.4)).double()
     images = random_images(3, dtype=torch.float64)
     corrupted = images.clone()
@@ -234,15 +234,15 @@ def test_training_loss_is_the_weighted_error_towards_the_uncorrupted_image() -> 
         assert float(got[i].detach()) == pytest.approx(float(wanted), rel=1e-9)
 
 
-def test_training_loss_starts_at_one_for_images_of_the_assumed_spread() -> None:
-    """The weight makes every noise level count alike: a silent network leaves unit error at each."""
+def test_training_loss_starts_at_one() -> None:
+    """The weight makes all noise levels equally important: a zero network has a loss of 1 at each."""
     images = 0.5 + 0.25 * torch.randn(3, 3, 64, 64, generator=generator(1))
     noise = torch.randn(images.shape, generator=generator(2))
     loss = LeanDenoiser(TINY).training_loss(images, images, torch.tensor([0.0, 0.5, 1.0]), noise)
     torch.testing.assert_close(loss, torch.ones(3), rtol=0.05, atol=0)
 
 
-def test_training_loss_knows_the_window() -> None:
+def test_training_loss_uses_the_window() -> None:
     denoiser = random_denoiser()
     elsewhere = torch.tensor([[-1.0, -1.0, 0.0, 0.0]]).expand(3, 4)
     assert (loss_of(denoiser) - loss_of(denoiser, window=elsewhere)).abs().min() > 1e-4
@@ -257,7 +257,7 @@ def test_gradient_is_exact(sigma: float) -> None:
     assert_gradient(lambda x: denoiser.denoise(x, levels), z)
 
 
-def test_parameters_are_shared_out_without_loss() -> None:
+def test_every_parameter_has_one_optimiser() -> None:
     denoiser = random_denoiser()
     kernels, others = denoiser.optimiser_groups()
     assert {id(p) for p in (*kernels, *others)} == {id(p) for p in denoiser.parameters()}

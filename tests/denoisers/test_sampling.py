@@ -1,4 +1,4 @@
-"""Noising and walking back: shared noise, levels, the one-shot and the arbitrary-shot walk, gradients."""
+"""Reconstruction: sources of noise, noise levels, one step and several, gradients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import GeneratorNoise, StoredNoise, draw_noise, noise_levels, reconstruct
 
 
-def test_rows_share_one_draw_that_the_seed_decides() -> None:
+def test_rows_share_one_draw_that_depends_on_the_seed() -> None:
     noise = draw_noise(random_images(3), generator(4))
     assert noise.shape == (1, 3, 32, 32)
     assert torch.equal(noise, draw_noise(random_images(1, seed=9), generator(4)))
@@ -66,7 +66,7 @@ def test_levels_fall_from_sigma_to_nothing(sigma: float, steps: int) -> None:
     assert all(high > low for high, low in itertools.pairwise(levels))
 
 
-def test_levels_bend_towards_the_small_ones() -> None:
+def test_levels_are_denser_near_zero() -> None:
     levels = noise_levels(0.5, 9)
     assert levels[4] < (levels[0] + levels[8]) / 2
     assert levels[8] == pytest.approx(0.02)
@@ -84,14 +84,14 @@ def test_one_shot_is_one_call_on_image_plus_noise() -> None:
 
 
 @pytest.mark.parametrize("steps", [2, 5])
-def test_a_walk_asks_at_every_level(steps: int) -> None:
+def test_every_noise_level_is_used_once(steps: int) -> None:
     denoiser, images = Linear(0.7), random_images(2)
     reconstruct(denoiser, images, 0.5, generator(3), steps)
     assert [float(sigma[0]) for _, sigma in denoiser.asked] == pytest.approx(noise_levels(0.5, steps)[:-1])
 
 
 class Knows(Denoiser):
-    """Knows the clean image, so what it is shown tells how much noise was left in it."""
+    """Knows the clean image, so that the noise in its input can be measured."""
 
     def __init__(self, clean: Tensor) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Knows(Denoiser):
 
 
 @pytest.mark.parametrize("fresh", [0.0, 0.5, 1.0])
-def test_the_noise_in_the_walk_is_as_strong_as_it_says(fresh: float) -> None:
+def test_the_noise_left_in_each_step_has_the_stated_level(fresh: float) -> None:
     images = random_images(1, 64)
     denoiser = Knows(images)
     recon = reconstruct(denoiser, images, 0.6, generator(3), 6, fresh)
@@ -114,7 +114,7 @@ def test_the_noise_in_the_walk_is_as_strong_as_it_says(fresh: float) -> None:
         assert measured == pytest.approx(said, rel=0.05)
 
 
-def test_the_ancestral_walk_is_the_ddpm_posterior() -> None:
+def test_ancestral_sampling_is_the_ddpm_posterior() -> None:
     """At fresh 1 the state after a step is drawn from q(x_t-1 | x_t, x_0), here in noise-level form."""
     denoiser, images = Linear(0.0, 0.5), random_images(1)
     reconstruct(denoiser, images, 0.5, generator(3), 3)
@@ -128,7 +128,7 @@ def test_the_ancestral_walk_is_the_ddpm_posterior() -> None:
         torch.testing.assert_close(seen, z, rtol=0, atol=1e-5)
 
 
-def test_the_deterministic_walk_draws_once() -> None:
+def test_deterministic_sampling_draws_once() -> None:
     denoiser, images = Linear(0.0, 0.5), random_images(1)
     reconstruct(denoiser, images, 0.5, generator(3), 3, fresh=0.0)
     levels = noise_levels(0.5, 3)
@@ -158,7 +158,7 @@ def test_gradient_is_exact(steps: int) -> None:
 
 
 def test_a_detached_step_is_caught() -> None:
-    """The check of gradients itself: a gradient stopped on the way must not pass."""
+    """The check of gradients itself: a detached step must not pass."""
     denoiser = random_denoiser().double()
 
     def stopped(x: Tensor) -> Tensor:
@@ -168,7 +168,7 @@ def test_a_detached_step_is_caught() -> None:
         assert_gradient(stopped, random_images(1, 16, dtype=torch.float64))
 
 
-def test_mode_of_the_denoiser_is_left_alone() -> None:
+def test_the_mode_of_the_denoiser_is_unchanged() -> None:
     for training in (True, False):
         denoiser = random_denoiser().train(training)
         assert reconstruct(denoiser, random_images(1), 0.3, generator(1)).requires_grad

@@ -1,4 +1,4 @@
-"""The lean U-Net: shapes, sizes, and its start."""
+"""The lean U-Net: shapes, sizes and initialisation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_any_multiple_is_a_size(height: int, width: int, stem_px: int) -> None:
     assert out.std() > 0
 
 
-def test_multiple_is_the_least() -> None:
+def test_the_multiple_is_the_smallest() -> None:
     network = unet(2, (8, 8, 8))
     assert network.multiple_px == 8
     network(*inputs(8, 8))
@@ -76,7 +76,7 @@ def test_every_input_matters_and_rows_do_not_mix(changed: int) -> None:
     assert (after[1] - before[1]).abs().max() > 1e-4
 
 
-def test_every_parameter_gets_a_gradient_once_awake() -> None:
+def test_every_parameter_gets_a_gradient_after_the_first_step() -> None:
     network = unet()
     wake(network)
     network(*inputs(16, 16)).square().mean().backward()

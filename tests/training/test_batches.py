@@ -1,4 +1,4 @@
-"""Batches: drawn from seed and step alone, alike for any number of processes, and as their config says."""
+"""Batches: they depend on seed, step and configuration only, for any number of processes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_batches_take_turns_among_the_views() -> None:
     assert sides == [(4, 3, 24, 24), (4, 3, 16, 16)] * 2
 
 
-def test_windows_say_where_the_pixels_come_from() -> None:
+def test_windows_give_the_position_of_the_pixels() -> None:
     """Images whose red and green are the row and the column of each pixel."""
     at = (np.arange(64) + 0.5) / 64
     y, x = np.meshgrid(at, at, indexing="ij")
@@ -106,7 +106,7 @@ def test_the_share_that_shows_a_defect() -> None:
         assert low <= changed <= high
 
 
-def test_light_varies_from_row_to_row_around_the_images_own() -> None:
+def test_the_brightness_varies_from_row_to_row() -> None:
     grey = stacked(np.full((3, 3, 16, 16), 0.3))
     whole = View(image_px=16, window_px=16)
     settings = config(views=(whole,), defect_probability=0.0, brightness_jitter=0.2, batch_size=400)
@@ -174,7 +174,7 @@ def test_symmetry_is_not_found_where_there_is_none() -> None:
     assert find_symmetry(product(0.5 + 0.4 * x * y)) == "none"
 
 
-def test_a_product_that_lies_anyhow_may_be_turned() -> None:
+def test_a_product_in_any_orientation_may_be_turned() -> None:
     y, x = np.mgrid[-1:1:32j, -1:1:32j]
     rng = np.random.default_rng(0)
     pictures = []
@@ -186,10 +186,10 @@ def test_a_product_that_lies_anyhow_may_be_turned() -> None:
     assert find_symmetry(stacked(values)) == "square"
 
 
-# --- what is usual -------------------------------------------------------------------------------------------------
+# --- whole images --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_usual_is_learnt_from_whole_images_without_defects() -> None:
+def test_whole_images_have_no_synthetic_defects() -> None:
     pictures, settings = stack(), config(brightness_jitter=0.0, defect_probability=1.0, symmetry="none")
     batches = list(whole_images(pictures, settings, 5))
     assert [batch.shape for batch in batches] == [(4, 3, 32, 32)] * 5
@@ -199,7 +199,7 @@ def test_what_is_usual_is_learnt_from_whole_images_without_defects() -> None:
     assert len(set(rows)) > 4, "not always the same ones"
 
 
-def test_what_is_usual_is_lit_and_mirrored_as_training_is_and_follows_the_seed() -> None:
+def test_whole_images_are_augmented_and_follow_the_seed() -> None:
     first, again, other = (list(whole_images(stack(), config(seed=seed), 3)) for seed in (0, 0, 1))
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])

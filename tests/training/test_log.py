@@ -1,4 +1,4 @@
-"""The training log: whole rows only, also after a kill, and none that a resumed run takes again."""
+"""The training log: complete rows only, also after a kill, and no row twice after resuming."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_what_was_written_can_be_read_at_once(tmp_path: Path) -> None:
     log.close()
 
 
-def test_a_resumed_run_drops_the_rows_it_takes_again(tmp_path: Path) -> None:
+def test_a_resumed_run_removes_the_rows_it_repeats(tmp_path: Path) -> None:
     written(tmp_path, f'{json.dumps(FIRST)}\n{json.dumps(SECOND)}\n{{"step": 3, "lo')
     log = LogWriter(tmp_path, 1)
     assert read_log(tmp_path) == (FIRST,)
@@ -64,7 +64,7 @@ def test_a_damaged_log_is_named(tmp_path: Path) -> None:
         read_log(tmp_path)
 
 
-def test_tensorboard_is_served_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorboard_events_are_written_if_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = LogWriter(tmp_path, 0)
     log.write(**FIRST)
     log.close()

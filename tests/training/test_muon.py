@@ -1,4 +1,4 @@
-"""Muon: orthogonal steps of a known length, and that it learns."""
+"""Muon: orthogonal steps of a known length, and a toy problem."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_singular_values_come_near_one(rows: int, columns: int, seed: int, scale
 
 
 @pytest.mark.parametrize("spread", [1e-1, 1e-2])
-def test_small_singular_values_are_lifted(spread: float) -> None:
+def test_small_singular_values_are_enlarged(spread: float) -> None:
     torch.manual_seed(0)
     u, _ = torch.linalg.qr(torch.randn(16, 16))
     v, _ = torch.linalg.qr(torch.randn(64, 16))

@@ -1,4 +1,4 @@
-"""The plan of a run: what is in it, what may be asked for beside it, and where it must not be."""
+"""The plan of a run: its contents, options given again on resuming, and refused folders."""
 
 from __future__ import annotations
 
@@ -52,6 +52,18 @@ def test_the_plan_roundtrips(data: Path, tmp_path: Path) -> None:
     assert len(plan.names) + 1 < len(find_records(data).records)
 
 
+def test_files_keep_the_names_of_earlier_versions(data: Path, tmp_path: Path) -> None:
+    train(data, tmp_path, replace(LEAN, steps=1, adversarial_eps=0.01))
+    stored = json.loads((tmp_path / "training" / "plan.json").read_text())["train"]
+    assert (stored["restore"], stored["exposure"], stored["harden"]) == (0.6, 0.1, 0.01)
+    assert [set(view) for view in stored["views"]] == [{"picture_px", "window_px"}]
+    kept = json.loads((tmp_path / "config.json").read_text())["training"]["plan"]["train"]
+    assert kept == stored
+    train_config = RunPlan.parse(json.loads((tmp_path / "training" / "plan.json").read_text())).train
+    assert (train_config.defect_probability, train_config.brightness_jitter) == (0.6, 0.1)
+    assert train_config.adversarial_eps == 0.01 and train_config.views[0].image_px == 64
+
+
 # --- options given again -------------------------------------------------------------------------------------------
 
 
@@ -97,7 +109,7 @@ def test_an_option_that_contradicts_the_interrupted_run_is_refused(
 
 
 @pytest.mark.parametrize(("typed", "words"), [("near", "a number or a fraction"), ("-1", "between 0 and 1"), (2, "1")])
-def test_a_radius_to_train_against_that_is_none_is_refused(typed: str | float, words: str) -> None:
+def test_a_wrong_adversarial_radius_is_refused(typed: str | float, words: str) -> None:
     with pytest.raises(ConfigError, match=f"adversarial_eps {typed}: must be .*{words}"):
         RunOptions.parse({"harden": typed})
 
@@ -153,7 +165,7 @@ def test_a_damaged_plan_is_named(data: Path, tmp_path: Path, text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_is_no_folder(data: Path, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for resume in (True, False):
         with pytest.raises(OutputError, match="is a file"):

@@ -1,4 +1,4 @@
-"""Thresholds and scores set anew, without training again."""
+"""New thresholds and scores for a trained model."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def config_of(folder: Path) -> dict[str, object]:
     return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
-def test_nothing_asked_gives_the_thresholds_of_training_again(model: Path, widgets: Path) -> None:
+def test_without_options_the_thresholds_are_those_of_training(model: Path, widgets: Path) -> None:
     before = load_detector(model).detector_config.calibration
     calibrate(model, widgets, CalibrateOptions())
     assert load_detector(model).detector_config.calibration == before
 
 
-def test_another_rate_is_the_quantile_of_the_same_pictures(model: Path, widgets: Path) -> None:
+def test_another_rate_is_the_quantile_of_the_same_images(model: Path, widgets: Path) -> None:
     detector = calibrate(model, widgets, CalibrateOptions(false_alarm_rate=0.3))
     held = load_images(split_normals(find_records(widgets).records, 0).calibration, detector.size_px)
     scores = detector.predict_batch(held.batch(slice(None)))[0].tolist()
@@ -65,7 +65,7 @@ def test_a_radius_sets_the_threshold_of_certified_verdicts(model: Path, widgets:
     assert wider is not None and wider.threshold > promise.threshold
 
 
-def test_the_promise_under_attack_goes_with_what_it_was_made_for(model: Path, widgets: Path) -> None:
+def test_a_new_threshold_removes_the_threshold_under_attack(model: Path, widgets: Path) -> None:
     calibrate(model, widgets, CalibrateOptions(radius=0.05, false_alarm_rate=0.2, n_samples=24))
     assert calibrate(model, widgets, CalibrateOptions()).detector_config.robust_calibration is None
 
@@ -91,21 +91,21 @@ def test_a_new_score_makes_another_model(
         calibrate(model, widgets, wanted, tmp_path / "new")
 
 
-def test_measured_figures_do_not_outlive_the_thresholds(model: Path, widgets: Path, cli: Cli) -> None:
+def test_a_new_threshold_removes_the_measured_figures(model: Path, widgets: Path, cli: Cli) -> None:
     assert cli("evaluate", model, widgets, "--save", "--json").status == 0
     assert config_of(model)["figures"]
     calibrate(model, widgets, CalibrateOptions(false_alarm_rate=0.3))
     assert config_of(model)["figures"] == {}
 
 
-def test_other_good_images_are_refused(model: Path, widgets: Path, tmp_path: Path) -> None:
+def test_other_normal_images_are_refused(model: Path, widgets: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(widgets, tmp_path / widgets.name))
     next((other / "train" / "good").iterdir()).unlink()
     with pytest.raises(DataError, match=r"not those of the training \(47 now, 48 then\)"):
         calibrate(model, other, CalibrateOptions())
 
 
-def test_a_model_that_does_not_tell_how_it_was_trained_is_refused(model: Path, widgets: Path) -> None:
+def test_a_model_without_a_training_record_is_refused(model: Path, widgets: Path) -> None:
     values = config_of(model)
     values["training"] = {}
     (model / "config.json").write_text(json.dumps(values), encoding="utf-8")
@@ -126,7 +126,7 @@ def test_a_model_that_does_not_tell_how_it_was_trained_is_refused(model: Path, w
         (("--score", "robust"), "--output: is needed"),
     ],
 )
-def test_what_cannot_be_promised_is_said_in_a_line(
+def test_an_option_that_cannot_be_met_is_an_error_of_one_line(
     arguments: tuple[str, ...], words: str, model: Path, widgets: Path, cli: Cli
 ) -> None:
     before = (model / "config.json").read_bytes()
@@ -136,7 +136,7 @@ def test_what_cannot_be_promised_is_said_in_a_line(
     assert (model / "config.json").read_bytes() == before
 
 
-def test_the_command_says_both_thresholds(model: Path, widgets: Path, cli: Cli) -> None:
+def test_the_command_prints_both_thresholds(model: Path, widgets: Path, cli: Cli) -> None:
     done = cli("calibrate", model, widgets, "--radius", "0.05", "--false-alarm-rate", "0.2", "--draws", "24")
     assert done.status == 0, done.err
     detector = load_detector(model).detector_config

@@ -1,4 +1,4 @@
-"""A whole run: data to calibrated detector, for every preset, repeatable and resumable."""
+"""A whole run, from data to a calibrated detector: every preset, repeatable and resumable."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Listener(SilentReporter):
-    """Remembers what a run said."""
+    """Records the progress of a run."""
 
     def __init__(self) -> None:
         self.stages: list[str] = []
@@ -90,7 +90,7 @@ def test_a_preset_trains_calibrates_and_predicts(
     assert gradient.abs().max() > 0
 
 
-def test_lean_learns_what_is_usual_before_its_first_step(data: Path, tmp_path: Path) -> None:
+def test_lean_estimates_statistics_before_its_first_step(data: Path, tmp_path: Path) -> None:
     made = train(data, tmp_path, replace(LEAN, steps=1))
     assert isinstance(made.denoiser, LeanDenoiser)
     split = split_normals(find_records(data).records, 0, false_alarm_rate=0.2)
@@ -102,7 +102,7 @@ def test_lean_learns_what_is_usual_before_its_first_step(data: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("options", [TINY, LEAN], ids=["tiny", "lean"])
-def test_one_shot_and_arbitrary_shot_go_through_the_same_reconstruct(
+def test_one_step_and_several_use_the_same_reconstruct(
     options: RunOptions, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = train(data, tmp_path, options)
@@ -129,7 +129,7 @@ def test_one_shot_and_arbitrary_shot_go_through_the_same_reconstruct(
     assert (walks[1] - walks[3]).abs().max() > 1e-3
 
 
-def test_what_a_run_leaves_behind(data: Path, tmp_path: Path) -> None:
+def test_the_files_of_a_run(data: Path, tmp_path: Path) -> None:
     listener = Listener()
     train(data, tmp_path, LEAN, progress=listener)
     assert {path.name for path in tmp_path.iterdir()} == {"README.md", "config.json", "model.safetensors", "training"}
@@ -163,7 +163,7 @@ def test_minutes_are_turned_into_steps_and_kept(data: Path, tmp_path: Path) -> N
     assert plan.train.steps >= 1 and plan.budget_minutes == 0.02
 
 
-def test_test_images_are_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_test_images_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_mvtec(tmp_path / "data", train=20, good=3, defects={"dent": 3}, size=64)
     opened: list[Path] = []
     real = advrad.training.calibration_data.load_images
@@ -282,7 +282,7 @@ def test_really_killed_it_resumes_to_the_same_model(data: Path, tmp_path: Path, 
     assert weights(tmp_path) == uninterrupted
 
 
-def test_a_finished_run_can_be_resumed_in_vain(data: Path, tmp_path: Path, uninterrupted: bytes) -> None:
+def test_resuming_a_finished_run_changes_nothing(data: Path, tmp_path: Path, uninterrupted: bytes) -> None:
     train(data, tmp_path, LEAN)
     listener = Listener()
     train(data, tmp_path, RunOptions(), resume=True, progress=listener)
@@ -317,7 +317,7 @@ def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
         ({"seed": -1}, "seed"),
     ],
 )
-def test_options_that_cannot_be_are_named_before_anything_is_done(
+def test_wrong_options_are_named_before_anything_is_done(
     changes: dict[str, object], words: str, data: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
@@ -326,7 +326,7 @@ def test_options_that_cannot_be_are_named_before_anything_is_done(
     assert not (tmp_path / "run" / "training" / "plan.json").exists()
 
 
-def test_the_rate_offered_can_be_had(data: Path, tmp_path: Path) -> None:
+def test_the_rate_in_the_message_is_possible(data: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="accept a rate of") as caught:
         train(data, tmp_path / "a", replace(TINY, false_alarm_rate=0.01))
     offered = float(str(caught.value).split("accept a rate of ")[1].split()[0])
@@ -342,7 +342,7 @@ def test_as_many_images_as_the_message_asks_for_suffice(tmp_path: Path) -> None:
     assert train(enough, tmp_path / "b", replace(TINY, false_alarm_rate=0.1)).calibration.n >= 9
 
 
-def test_images_left_out_are_missed_before_training(tmp_path: Path) -> None:
+def test_left_out_calibration_images_are_noticed_before_training(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data", good=22, size=64)
     split = split_normals(find_records(root).records, 0, false_alarm_rate=0.1)
     assert len(split.calibration) == 9
@@ -354,7 +354,7 @@ def test_images_left_out_are_missed_before_training(tmp_path: Path) -> None:
     assert listener.stages == ["Reading images"] and len(listener.notes) == 1
 
 
-def test_a_selection_left_out_is_missed_before_training(tmp_path: Path) -> None:
+def test_left_out_selection_images_are_noticed_before_training(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data", good=22, size=64)
     split = split_normals(find_records(root).records, 0, false_alarm_rate=0.1)
     assert len(split.selection) == 2

@@ -1,4 +1,4 @@
-"""The choice of the score: statistics that leave out, the right winner, determinism."""
+"""The choice of the score: the right winner, the statistics, determinism."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _few_defects(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Prototype(Denoiser):
-    """Gives back one fixed image, whatever it is shown."""
+    """Returns one fixed image for any input."""
 
     def __init__(self, image: Tensor) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ def squares(rise: float, left: int = 0) -> object:
     return paste
 
 
-def test_unavoidable_error_at_a_fixed_place_asks_for_the_spread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half of the product is restless, differently in each image: there, errors mean nothing."""
+def test_unavoidable_error_in_one_region_selects_the_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the product varies from image to image, so that errors there mean nothing."""
     prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
-    restless = torch.full((SIZE_PX, SIZE_PX), 0.01)
-    restless[:, : SIZE_PX // 2] = 0.25
+    varied = torch.full((SIZE_PX, SIZE_PX), 0.01)
+    varied[:, : SIZE_PX // 2] = 0.25
     noise = torch.randn(24, 3, SIZE_PX, SIZE_PX, generator=generator(1))
-    normals = (prototype + restless * noise).clamp(0, 1)
+    normals = (prototype + varied * noise).clamp(0, 1)
     monkeypatch.setattr(advrad.training.score_selection, "paste_defects", squares(0.04, left=SIZE_PX // 2))
     selection = select_score(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1])
     assert selection.config.normalisation == "spread"
@@ -84,7 +84,7 @@ def candidate(*views: int, style: Style = STYLE) -> Candidate:
     return Candidate(style, tuple(VIEWS[i] for i in views))
 
 
-def test_all_views_are_the_safe_choice_but_not_in_place_of_a_much_better_one() -> None:
+def test_all_views_are_the_safe_choice_unless_one_is_better() -> None:
     clean = {candidate(0): 0.99, candidate(1): 0.6, candidate(0, 1): 0.8}
     winner, reason = safest(clean, 50, 64)
     assert winner == candidate(0)
@@ -98,7 +98,7 @@ def test_relative_errors_are_the_safe_choice_unless_absolute_ones_are_better() -
     assert safest(clean, 5000, 6400)[0] == absolute
 
 
-def test_the_fewer_normals_the_less_their_verdict_counts() -> None:
+def test_the_fewer_normals_the_larger_the_margin() -> None:
     clean = {candidate(0): 0.90, candidate(0, 1): 0.86, candidate(0, 2): 0.87, candidate(0, 1, 2): 0.70}
     assert safest(clean, 500, 640)[0] == candidate(0)
     winner, reason = safest(clean, 8, 64)
@@ -107,10 +107,10 @@ def test_the_fewer_normals_the_less_their_verdict_counts() -> None:
     assert margin > 0.04 and f"within {margin:.3f} of the best (0.900)" in reason
 
 
-def test_all_looks_are_used_unless_fewer_are_clearly_better() -> None:
+def test_all_views_are_used_unless_fewer_are_clearly_better() -> None:
     prototype = torch.full((1, 3, SIZE_PX, SIZE_PX), 0.5)
     normals = prototype + 0.01 * torch.randn(16, 3, SIZE_PX, SIZE_PX, generator=generator(1))
-    # The prototype does not look at the noise, so all noise levels are equally good.
+    # The prototype ignores the noise, so all noise levels are equally good.
     selection = select_score(Prototype(prototype), normals, normals, [SIZE_PX], generator(0), sigmas=[0.1, 0.2])
     assert [look.sigma for look in selection.config.views] == [0.1, 0.2]
     assert "the safest of" in selection.reason
@@ -135,7 +135,7 @@ def test_under_attack_single_views_compete(normals: Tensor) -> None:
     config = selection.config
     assert len(config.views) == 1 and config.views[0].sigma in SEARCH_SPACES["robust"].sigmas
     assert (config.normalise_by_image_mean, config.normalisation) == (False, "noise_tolerant")
-    assert told == [(1, 3), (2, 3), (3, 3), *((i, 6) for i in range(1, 7))], "three looks, then six finalists"
+    assert told == [(1, 3), (2, 3), (3, 3), *((i, 6) for i in range(1, 7))], "three views, then six finalists"
     names, values = zip(*selection.attacked, strict=True)
     assert list(values) == sorted(values, reverse=True) and len(set(names)) == 6
     assert dict(selection.attacked)[selection.winner] == values[0]
@@ -160,7 +160,7 @@ def test_a_larger_view_must_be_clearly_more_robust() -> None:
     assert chosen((0.60, 0.90, 0.60)) == large
 
 
-def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
+def test_for_a_radius_the_certified_auroc_counts(normals: Tensor) -> None:
     told = []
     denoiser = random_denoiser()
 
@@ -179,11 +179,11 @@ def test_for_a_radius_what_could_be_certified_counts(normals: Tensor) -> None:
     config = selection.config
     assert len(config.views) == 1 and config.views[0].view_px == 16, "the smallest view: shrinking shortens a change"
     assert (config.normalise_by_image_mean, config.normalisation) == (False, "noise_tolerant")
-    assert told == [(1, 3), (2, 3), (3, 3)] * 2, "each look once for errors, once for bounds"
+    assert told == [(1, 3), (2, 3), (3, 3)] * 2, "each view once for errors, once for bounds"
     values = [value for _, value in selection.attacked]
     space = SEARCH_SPACES["certified"]
     styles = sum(len(kind.filters_px) for kind in space.kinds) * len(space.poolings)
-    assert len(values) == styles * len(space.sigmas), "every style of every single look is bounded"
+    assert len(values) == styles * len(space.sigmas), "every style of every single view is bounded"
     assert f"certified AUROC {values[0]:.3f} within 0.01, the highest of {len(values)} candidates" in selection.reason
     far = chosen(1.0)
     assert dict(far.attacked)[far.winner] < values[0]
@@ -263,7 +263,7 @@ def test_defects_are_of_families_that_training_never_shows(normals: Tensor, monk
 
 
 @pytest.mark.parametrize("how", ["none", "mean", "spread", "noise_tolerant"])
-def test_references_tell_what_is_normal_and_held_out_normals_what_a_score_means(normals: Tensor, how: str) -> None:
+def test_which_images_give_which_statistics(normals: Tensor, how: str) -> None:
     denoiser, look = random_denoiser(), NoiseView(view_px=SIZE_PX, sigma=0.2)
     references = stack(7, SIZE_PX, seed=8).batch(range(7))
     config = ScoreConfig(views=(look,), normalisation=how, filter_px=3, pooling=0.01)  # type: ignore[arg-type]
@@ -294,7 +294,7 @@ def test_maps_do_not_depend_on_the_batches(normals: Tensor) -> None:
 
 
 def test_statistics_hold_for_any_noise(normals: Tensor) -> None:
-    """Every normal has its own draw: the mean map must not carry the pattern of one draw."""
+    """Every normal image has its own noise: the mean map must not contain the pattern of one draw."""
     same = normals[:1].expand(64, -1, -1, -1)
     config = ScoreConfig(views=(NoiseView(view_px=SIZE_PX, sigma=0.3),), filter_px=1)
     (got,) = fit_statistics(Linear(0.5), same, same, config, 5)
@@ -317,15 +317,15 @@ def test_autocast_of_the_caller_is_used(normals: Tensor) -> None:
     handle.remove()
 
 
-def test_a_score_asked_for_by_name_is_taken_as_it_is(normals: Tensor) -> None:
+def test_a_score_chosen_by_name_is_not_changed(normals: Tensor) -> None:
     config = paper_score(SIZE_PX)
     first, again = (fixed_score(random_denoiser(), normals, normals, config, generator(3)) for _ in range(2))
     assert first.config == config and first.tried == () and first.reason == "chosen by name"
     assert torch.equal(first.statistics[0].mean, again.statistics[0].mean)
 
 
-def test_the_figure_of_merit_is_an_auroc_of_what_the_config_scores(normals: Tensor) -> None:
-    """Candidates whose every image scores alike are worth one half."""
+def test_candidates_with_equal_scores_have_an_auroc_of_one_half(normals: Tensor) -> None:
+    """All images of a candidate have the same score."""
 
     class Perfect(Linear):
         def denoise(self, z: Tensor, sigma: Tensor, window: Tensor | None = None) -> Tensor:

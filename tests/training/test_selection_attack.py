@@ -15,7 +15,7 @@ from advrad.training.score_selection import select_score
 SIZE_PX = 32
 
 
-def test_it_hurts_and_hurts_more_with_a_larger_radius(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_auroc_falls_with_the_radius(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advrad.training.score_selection, "DEFECTS_PER_SELECTION", 48)
     normals = stack(9, SIZE_PX).batch(range(9))
 

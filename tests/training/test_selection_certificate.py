@@ -1,4 +1,4 @@
-"""The quick estimate of certified AUROC against what many draws say."""
+"""The quick estimate of the certified AUROC, compared with many draws."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NARROW, WIDE, APART = style(filter_px=1), style(filter_px=7), style(filter_px=3,
 
 @pytest.fixture(scope="module")
 def images() -> tuple[Tensor, Tensor]:
-    """Good ones, and ones with a square that stands out more and more."""
+    """Normal images, and images with a square of growing contrast."""
     images = 0.5 + 0.02 * torch.randn(2, EACH, 3, 32, 32, generator=generator())
     images[1, :, :, 8:20, 8:20] += torch.linspace(0.08, 0.5, EACH).view(-1, 1, 1, 1)
     return images[0], images[1]
@@ -50,7 +50,7 @@ def from_many_draws(normals: Tensor, defective: Tensor, chosen: Style, radius: f
     return float(np.mean(np.array(lows[len(normals) :])[:, None] > np.array(highs[: len(normals)])))
 
 
-def test_the_estimate_comes_near_what_many_draws_say(images: tuple[Tensor, Tensor]) -> None:
+def test_the_estimate_is_close_to_that_of_many_draws(images: tuple[Tensor, Tensor]) -> None:
     styles = [NARROW, WIDE, APART]
     quick = [area for area, _ in certified_aurocs(random_denoiser(), *images, FAR, styles, 0.1, noise_seed=1)]
     many = [from_many_draws(*images, chosen, 0.1) for chosen in styles]
@@ -66,7 +66,7 @@ def test_a_wide_filter_is_ranked_above_a_narrow_one_for_a_large_radius(images: t
     assert quick == pytest.approx(many, abs=0.11)
 
 
-def test_a_larger_radius_leaves_less(images: tuple[Tensor, Tensor]) -> None:
+def test_a_larger_radius_lowers_the_certified_auroc(images: tuple[Tensor, Tensor]) -> None:
     found = [
         certified_aurocs(random_denoiser(), *images, FAR, [WIDE], radius, noise_seed=1)[0][0]
         for radius in (0, 0.1, 0.5, 2)
@@ -75,13 +75,13 @@ def test_a_larger_radius_leaves_less(images: tuple[Tensor, Tensor]) -> None:
     assert found[-1] == 0
 
 
-def test_the_noise_follows_the_seed_and_styles_do_not_meddle(images: tuple[Tensor, Tensor]) -> None:
+def test_the_noise_depends_on_the_seed_only(images: tuple[Tensor, Tensor]) -> None:
     both = certified_aurocs(random_denoiser(), *images, FAR, [NARROW, WIDE], 0.1, noise_seed=1)
     assert certified_aurocs(random_denoiser(), *images, FAR, [WIDE, NARROW], 0.1, noise_seed=1) == both[::-1]
     assert certified_aurocs(random_denoiser(), *images, FAR, [NARROW, WIDE], 0.1, noise_seed=2) != both
 
 
-def test_only_so_many_images_are_looked_at_each_in_noise_of_its_own() -> None:
+def test_a_few_images_are_used_each_with_its_own_noise() -> None:
     denoiser, (good, bad) = Linear(0.5, 0.2), IMAGES
     normals, defective = torch.full((good + 5, 3, 16, 16), 0.3), torch.full((bad + 5, 3, 16, 16), 0.9)
     ((area, quantile),) = certified_aurocs(denoiser, normals, defective, FAR, [WIDE], 0.01, noise_seed=0)
@@ -93,8 +93,8 @@ def test_only_so_many_images_are_looked_at_each_in_noise_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(("good", "bad", "quantile"), [(1.0, 0.1, 0.3), (0.1, 1.0, 0.7), (0.5, 0.5, 0.5)])
-def test_the_quantile_suits_whose_scores_scatter_more(good: float, bad: float, quantile: float) -> None:
-    """A low quantile brings scores down that scatter; the draws' own quantiles agree."""
+def test_the_quantile_follows_the_more_variable_scores(good: float, bad: float, quantile: float) -> None:
+    """A low quantile lowers variable scores; the quantiles of the draws agree."""
     rng = np.random.default_rng(0)
     places = rng.normal(0, 0.5, 60)
     defective = 1 + places[:30, None] + bad * rng.normal(size=(30, 400))

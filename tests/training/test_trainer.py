@@ -1,4 +1,4 @@
-"""Training: reproducible, resumable at any moment, the same over several processes, and honest about failure."""
+"""Training: reproducible, resumable at any moment, the same for several processes, and clear errors."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ State = tuple[dict[str, str], dict[str, tuple[torch.dtype, tuple[int, ...], byte
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> object:
-    """As in the child processes: other thread counts add in other orders."""
+    """As in the child processes: the order of sums depends on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -53,7 +53,7 @@ def _one_thread() -> object:
 
 
 def state_in(folder: Path) -> State:
-    """Everything in a state, bit by bit; the file itself lists its notes in any order."""
+    """Everything in a state, bit by bit; the order of the notes in the file is arbitrary."""
     with safe_open(folder / STATE, framework="pt") as file:
         notes = dict(file.metadata())
     tensors = load_file(folder / STATE)
@@ -96,7 +96,7 @@ def test_seeds_repeat_bit_by_bit(tmp_path: Path) -> None:
     assert first != other
 
 
-def test_an_adversary_moves_the_batch_within_its_radius_and_makes_it_harder() -> None:
+def test_adversarial_batches_stay_in_the_radius_and_are_harder() -> None:
     made = trainer(config(adversarial_eps=0.05))
     harder = []
     for step in range(6):
@@ -114,7 +114,7 @@ def test_an_adversary_moves_the_batch_within_its_radius_and_makes_it_harder() ->
     assert min(harder) > 0
 
 
-def test_training_against_an_adversary_is_repeatable_and_another_training(tmp_path: Path) -> None:
+def test_adversarial_training_is_repeatable_and_differs(tmp_path: Path) -> None:
     first, again, plain = (
         train(tmp_path / name, config(4, adversarial_eps=radius)).average.state_dict()
         for name, radius in (("first", 0.05), ("again", 0.05), ("plain", 0.0))
@@ -195,7 +195,7 @@ def test_fit_gives_the_average_ready_for_use(tmp_path: Path) -> None:
     assert made.step == 12
 
 
-def test_progress_is_told_after_every_step(tmp_path: Path) -> None:
+def test_progress_is_reported_after_every_step(tmp_path: Path) -> None:
     told: list[TrainingState] = []
     train(tmp_path, report=told.append)
     assert [state.step for state in told] == list(range(1, 13))
@@ -203,7 +203,7 @@ def test_progress_is_told_after_every_step(tmp_path: Path) -> None:
     assert told[-1].left_s == 0 and told[0].left_s > 0
 
 
-def test_nothing_to_do_is_done(tmp_path: Path) -> None:
+def test_zero_steps_do_nothing(tmp_path: Path) -> None:
     made = train(tmp_path, config(0))
     assert made.step == 0 and not (tmp_path / STATE).exists()
 
@@ -247,7 +247,7 @@ def test_a_far_too_large_rate_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / STATE).exists(), "a diverged state is not worth keeping"
 
 
-def test_a_loss_that_is_no_number_is_noticed_at_once(tmp_path: Path) -> None:
+def test_a_loss_of_nan_is_noticed_at_once(tmp_path: Path) -> None:
     made = trainer()
     fine = made.advance(stack())
     assert np.isfinite(fine)
@@ -284,7 +284,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> State:
 
 
 class Stopper:
-    """Stops the run where a function is called for the n-th time, before or after it has done its work."""
+    """Stops the run at the n-th call of a function, before or after the call."""
 
     def __init__(self, function: object, times: int, after: bool) -> None:
         self.function, self.left, self.after = function, times, after
@@ -328,8 +328,8 @@ def test_stopped_anywhere_in_a_step_the_run_resumes_to_the_same_weights(
     assert state_in(tmp_path) == uninterrupted
 
 
-def test_a_step_cut_in_two_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no state on the way, the run begins anew rather than from weights that belong to no step."""
+def test_an_interrupted_step_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an earlier state the run starts again, because the weights are not those of any step."""
     stopper = Stopper(Muon.step, 4, False)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Muon, "step", lambda *arguments: stopper(*arguments))
@@ -343,7 +343,7 @@ def started(folder: Path, steps: int, pause_s: float) -> subprocess.Popen[bytes]
 
 
 def stop_at(process: subprocess.Popen[bytes], folder: Path, step: int, how: signal.Signals) -> str:
-    """Send a signal once the state has reached a step; returns what the process had to say of it."""
+    """Send a signal once the state has reached a step, and return what the process printed."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if (folder / STATE).exists() and step_in(folder) >= step:
@@ -355,7 +355,7 @@ def stop_at(process: subprocess.Popen[bytes], folder: Path, step: int, how: sign
 
 
 def test_killed_it_resumes_to_the_same_weights(tmp_path: Path, uninterrupted: State) -> None:
-    """Really killed, twice, once in a run that was resumed itself."""
+    """With SIGKILL, twice, the second time in a resumed run."""
     for step in (2, 6):
         process = started(tmp_path, 12, 0.1)
         stop_at(process, tmp_path, step, signal.SIGKILL)
@@ -424,7 +424,7 @@ def test_rows_after_the_state_are_dropped_on_resuming(tmp_path: Path) -> None:
 
 
 class Clock:
-    """A clock that only training steps and rehearsals move."""
+    """A clock that only training steps and rehearsals advance."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, per_step_s: float, per_pass_s: float = 0.0) -> None:
         self.now = 1000.0
@@ -465,7 +465,7 @@ def test_minutes_become_the_steps_that_fit(
         assert torch.equal(value, before[name]), "measuring must not train"
 
 
-def test_more_to_do_afterwards_means_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_work_after_training_means_fewer_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch, 0.1, 0.02)
     few, many, endless = (
         steps_for(5.0, trainer().denoiser, stack(), config(0), make_accelerator("float32"), 0.0, passes)
@@ -475,7 +475,7 @@ def test_more_to_do_afterwards_means_fewer_steps(monkeypatch: pytest.MonkeyPatch
     assert endless == pytest.approx(5 * 30 / 0.1, abs=1), "half of the budget is for training, whatever follows"
 
 
-def test_a_budget_that_is_gone_still_buys_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spent_budget_still_gives_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
     Clock(monkeypatch, 3.0)
     assert steps_for(0.01, trainer().denoiser, stack(), config(0), make_accelerator("float32"), 100.0, 0.0) == 1
 

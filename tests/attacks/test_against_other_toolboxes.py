@@ -1,6 +1,6 @@
 """Our PGD against that of foolbox and of the Adversarial Robustness Toolbox: never weaker, same steps and radius.
 
-All three follow the same score, and what they find is judged by the same score on the same noise.
+All three follow the same score, and what they find is scored with the same noise.
 """
 
 from __future__ import annotations
@@ -103,10 +103,12 @@ def test_gradients_in_bfloat16_are_not_weaker(norm: Norm, eps: float, tmp_path: 
     target, given = ours()
     assert isinstance(target, WhiteBoxAdvRAD)
     gains, areas = [], []
-    for climbed in (target, target.in_arithmetic("bfloat16")):
-        members = (AttackSpec(attack="pgd", steps=STEPS),)
-        plan = AttackPlan(threat=Threat(norm=norm, eps=eps), members=members, arithmetic=climbed.gradients)
-        found = evaluate_robustness(target, given, plan, tmp_path / climbed.gradients, climbed=climbed)
+    for precise in (target, target.with_gradient_precision("bfloat16")):
+        attacks = (AttackSpec(attack="pgd", steps=STEPS),)
+        threat = Threat(norm=norm, eps=eps)
+        plan = AttackPlan(threat=threat, attacks=attacks, gradient_precision=precise.gradient_precision)
+        folder = tmp_path / precise.gradient_precision
+        found = evaluate_robustness(target, given, plan, folder, gradient_detector=precise)
         gains.append(np.mean([abs(row.worst - row.clean) for row in found.rows]))
         areas.append(metrics.auroc(given.labels, np.array([row.worst for row in found.rows])))
     assert gains[0] > 0

@@ -1,4 +1,4 @@
-"""The contract of every attack under every norm, and what each is known to reach."""
+"""The contract of every attack under every norm, and optima that are known."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def quadratic(images: Tensor) -> Tensor:
     return (images - 0.4).square().flatten(1).sum(1)
 
 
-# --- the contract, over every row of the table ---------------------------------------------------------------------
+# --- the contract, over every row of the table -----------------------------------------------------------------------
 
 
 @every
@@ -60,7 +60,7 @@ def test_the_seed_decides(name: str, norm: Norm) -> None:
 
 
 @every
-def test_a_image_without_a_number_keeps_its_image_and_harms_no_other(name: str, norm: Norm) -> None:
+def test_an_image_with_nan_stays_and_changes_no_other(name: str, norm: Norm) -> None:
     def broken(images: Tensor) -> Tensor:
         values = quadratic(images)
         return torch.cat([values[:1] * math.nan, values[1:]])
@@ -82,7 +82,7 @@ def test_the_batch_does_not_matter(name: str, norm: Norm) -> None:
 
 
 @every
-def test_where_it_ends_is_allowed_too(name: str, norm: Norm) -> None:
+def test_the_last_images_are_allowed_too(name: str, norm: Norm) -> None:
     images, model = random_images(2, 12), threat(norm)
     last = ATTACKS[name](AttackInput(quadratic, images, model, generators(2, 1), STEPS[name])).last
     assert (model.distance(images, last) <= model.eps + 1e-7).all()
@@ -104,7 +104,7 @@ def test_calls_are_counted(name: str, norm: Norm) -> None:
 
 
 @every
-def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, norm: Norm) -> None:
+def test_a_row_stops_whatever_the_others_need(name: str, norm: Norm) -> None:
     calls = []
 
     def counted(images: Tensor) -> Tensor:
@@ -113,11 +113,11 @@ def test_a_row_that_has_enough_ends_there_whatever_the_others_need(name: str, no
 
     images, steps = random_images(3, 12), 5 * STEPS[name]
     whole = ATTACKS[name](AttackInput(quadratic, images, threat(norm), generators(3, 1), steps))
-    # Half way from the image to what can be reached; the last row can never have stop_above.
+    # Half way from the image to what can be reached; the last row never stops.
     stop_above = (quadratic(images) + whole.values) / 2
     stop_above[2] = math.inf
     mixed = ATTACKS[name](AttackInput(counted, images, threat(norm), generators(3, 1), steps, stop_above))
-    assert (mixed.values[:2] > stop_above[:2]).all(), "it ended before it had stop_above"
+    assert (mixed.values[:2] > stop_above[:2]).all(), "it stopped too early"
     assert (mixed.queries[:2] < mixed.queries[2]).all() and mixed.queries[2] == len(calls) == whole.queries[2]
     torch.testing.assert_close(mixed.images[2], whole.images[2], rtol=0, atol=1e-6)
     assert torch.equal(mixed.last[:2], mixed.images[:2])
@@ -138,7 +138,7 @@ def test_more_steps_find_no_less(name: str, norm: Norm) -> None:
     assert (many >= few * (1 - 1e-3)).all()
 
 
-# --- what is known to be reachable ---------------------------------------------------------------------------------
+# --- what is known to be reachable -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("attack", [pgd, apgd])
@@ -263,7 +263,7 @@ def test_a_low_frequency_change_is_smooth_and_uses_its_radius(norm: Norm) -> Non
     assert gained > 0.8 * 0.05 * float(weights.sum().abs() if norm == "linf" else weights.norm())
 
 
-# --- on the detector -----------------------------------------------------------------------------------------------
+# --- on the detector -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", NORMS)

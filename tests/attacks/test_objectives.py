@@ -1,4 +1,4 @@
-"""What attacks climb."""
+"""The objectives that attacks maximise."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SIGNS = torch.tensor([1.0, -1.0])
 
 def test_the_sign_says_which_way_is_up() -> None:
     images, target = random_images(2, 16), honest()
-    climbed = make_objective(target, SIGNS, "score", generator())(images)
-    torch.testing.assert_close(climbed, SIGNS * target.infer(images, generator()).scores)
+    objective = make_objective(target, SIGNS, "score", generator())(images)
+    torch.testing.assert_close(objective, SIGNS * target.infer(images, generator()).scores)
 
 
 @pytest.mark.parametrize("name", OUTPUT_LOSSES)
 def test_every_surrogate_rises_with_the_largest_values_of_the_map(name: str) -> None:
     maps = random_images(2, 12)[:, :1]
-    judged = DetectorOutput(maps.amax((1, 2, 3)), maps)
-    higher = DetectorOutput(judged.scores + 1, maps + (maps >= maps.amax((1, 2, 3), keepdim=True)))
-    assert (OUTPUT_LOSSES[name](higher) > OUTPUT_LOSSES[name](judged)).all()
+    output = DetectorOutput(maps.amax((1, 2, 3)), maps)
+    higher = DetectorOutput(output.scores + 1, maps + (maps >= maps.amax((1, 2, 3), keepdim=True)))
+    assert (OUTPUT_LOSSES[name](higher) > OUTPUT_LOSSES[name](output)).all()
 
 
 def test_the_soft_maximum_lies_above_the_maximum_and_moves_with_it() -> None:
@@ -47,7 +47,7 @@ def test_without_maps_surrogates_fall_back_on_the_score() -> None:
         torch.testing.assert_close(surrogate(DetectorOutput(scores)), scores)
 
 
-def test_gradients_of_the_real_detector_are_exact_for_every_surrogate_and_hint() -> None:
+def test_gradients_are_exact_for_every_surrogate_of_our_detector() -> None:
     made = detector(calibrated=False)
     ours = WhiteBoxAdvRAD(made.double())
     images = random_images(1, 32, dtype=torch.float64)
@@ -82,10 +82,10 @@ def test_parts_are_taken_in_turn() -> None:
     ours, images = WhiteBoxAdvRAD(detector()), random_images(2, 32)
     names = component_names(ours)
     assert names == ("part noise 0.2", "part noise 0.4")
-    climbed = make_objective(ours, torch.ones(2), ALTERNATING, generator(4))
+    objective = make_objective(ours, torch.ones(2), ALTERNATING, generator(4))
     source = generator(4)
     expected = [ours.surrogates[names[turn % 2]](images, source) for turn in (1, 2, 3)]
-    torch.testing.assert_close([climbed(images) for _ in range(3)], expected)
+    torch.testing.assert_close([objective(images) for _ in range(3)], expected)
 
 
 def test_an_unknown_surrogate_is_named_with_those_there_are() -> None:

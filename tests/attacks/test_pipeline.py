@@ -1,4 +1,4 @@
-"""The commands of an audit, as they are typed."""
+"""The commands attack, checks and curve."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from advrad.data.records import Record
 from advrad.data.splits import sample_test_records
 from advrad.errors import DataError
 
-#: A detector of somebody else, in a file of theirs.
+#: Detectors of a user, in a Python file.
 OTHERS = """
 import torch
 from advrad import wrap
@@ -64,9 +64,7 @@ def run(tmp_path: Path) -> Path:
     return folder
 
 
-def test_attack_prints_one_object_and_keeps_rows_that_a_second_call_takes_up(
-    advrad: Cli, run: Path, data: Path
-) -> None:
+def test_attack_prints_one_object_and_resumes_from_its_rows(advrad: Cli, run: Path, data: Path) -> None:
     options = ("attack", run, data, "--attack", "pgd", "--steps", 3, "--norm", "l2", "--eps", 0.2, "--limit", 4)
     done = advrad(*options, "--json")
     assert done.status == 0, done.err
@@ -132,9 +130,7 @@ def test_any_detector_in_a_python_file_can_be_attacked(advrad: Cli, others: Path
     assert len(list((out / "pictures").glob("*.png"))) == 9
 
 
-def test_a_black_box_is_attacked_by_its_scores_and_it_is_said(
-    advrad: Cli, others: Path, data: Path, tmp_path: Path
-) -> None:
+def test_a_black_box_is_attacked_by_its_scores(advrad: Cli, others: Path, data: Path, tmp_path: Path) -> None:
     done = advrad(
         "attack",
         f"{others}:blind",
@@ -178,7 +174,7 @@ def test_options_that_make_no_sense(arguments: tuple[str, ...], words: str, advr
     assert not (run / "attacks").exists()
 
 
-def test_the_arithmetic_of_the_gradients_is_told_and_chosen(
+def test_the_precision_of_the_gradients_is_chosen_and_stored(
     advrad: Cli, run: Path, data: Path, others: Path, tmp_path: Path
 ) -> None:
     short = ("--attack", "pgd", "--steps", 1, "--limit", 2, "--json")
@@ -201,7 +197,9 @@ def test_the_arithmetic_of_the_gradients_is_told_and_chosen(
         ("number", "cannot be called"),
     ],
 )
-def test_detectors_that_are_none(name: str, words: str, advrad: Cli, others: Path, data: Path, tmp_path: Path) -> None:
+def test_detectors_that_are_not_valid(
+    name: str, words: str, advrad: Cli, others: Path, data: Path, tmp_path: Path
+) -> None:
     done = advrad("attack", f"{others}:{name}", data, "--size", 32, "-o", tmp_path / "out")
     assert done.status == 2 and words in done.err.splitlines()[-1], done.err
 
@@ -230,18 +228,16 @@ def test_one_class_and_no_images_are_refused(advrad: Cli, run: Path, tmp_path: P
     assert done.status == 2
 
 
-def test_checks_end_with_1_where_there_is_reason_for_distrust(
-    advrad: Cli, others: Path, data: Path, tmp_path: Path
-) -> None:
-    peace = advrad("checks", f"{others}:sized", data, "--steps", 5, "--limit", 4, "-o", tmp_path / "a", "--json")
-    assert peace.status == 0, peace.out
-    assert json.loads(peace.out)["flags"] == []
+def test_checks_end_with_1_if_there_is_a_flag(advrad: Cli, others: Path, data: Path, tmp_path: Path) -> None:
+    honest = advrad("checks", f"{others}:sized", data, "--steps", 5, "--limit", 4, "-o", tmp_path / "a", "--json")
+    assert honest.status == 0, honest.out
+    assert json.loads(honest.out)["flags"] == []
     blind = advrad("checks", f"{others}:blind", data, "--steps", 2, "--limit", 4, "--size", 32, "-o", tmp_path / "b")
     assert blind.status == 1 and "no gradient" in blind.out.replace("\n", " ")
     assert (tmp_path / "b" / "checks.json").is_file()
 
 
-def test_a_curve_is_data_and_a_image(advrad: Cli, others: Path, data: Path, tmp_path: Path) -> None:
+def test_a_curve_is_stored_as_data_and_as_a_plot(advrad: Cli, others: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "curve"
     done = advrad("curve", f"{others}:sized", data, "--values", "0, 16/255,128/255", "--steps", 5, "-o", out, "--json")
     assert done.status == 0, done.err
@@ -293,7 +289,7 @@ def test_two_processes_share_an_attack(others: Path, data: Path, tmp_path: Path)
     assert {name: two[name] for name in same} == {name: one[name] for name in same}
 
 
-# --- which images ------------------------------------------------------------------------------------------------
+# --- which images ----------------------------------------------------------------------------------------------------
 
 
 def records(good: int, **defects: int) -> list[Record]:

@@ -1,4 +1,4 @@
-"""Each known way of fooling an attacker is caught, and an honest detector is left in peace."""
+"""Each known cause of weak attacks is found, and a detector without faults raises no flag."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def names(flags: list[Flag]) -> set[str]:
     [honest(), wrap(Autoencoder()), wrap(Noisy()), wrap(lambda images: images.square().mean((1, 2, 3)))],
     ids=["deterministic", "says nothing", "noisy", "function"],
 )
-def test_honest_detectors_are_left_in_peace(target: object) -> None:
+def test_detectors_without_faults_raise_no_flag(target: object) -> None:
     assert check_detector(target, labelled_images().images[:4]) == []  # type: ignore[arg-type]
 
 
-def test_our_detector_is_left_in_peace() -> None:
+def test_our_detector_raises_no_flag() -> None:
     assert (
         check_detector(
             WhiteBoxAdvRAD(detector()), torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3)), eot=2
@@ -76,7 +76,7 @@ def test_a_planted_fault_is_caught(planted: type[Autoencoder], flag: str) -> Non
     assert flag in names(found), found
 
 
-def test_rounding_fools_nobody_in_the_small() -> None:
+def test_small_steps_reveal_rounding() -> None:
     """A straight-through gradient is right over long steps: it is the short ones that give it away."""
     found = check_detector(wrap(Rounding()), labelled_images().images[:4])
     assert names(found) == {"rounded inside"}
@@ -105,31 +105,32 @@ def test_averaging_more_draws_settles_a_noisy_gradient() -> None:
     assert flagged == [{"noisy gradient"}, set()]
 
 
-# --- what an audit's rows tell -------------------------------------------------------------------------------------
+# --- the results of the images ---------------------------------------------------------------------------------------
 
 
-def audited(tmp_path: Path, *members: AttackSpec, eps: float = 0.02) -> RobustnessResult:
+def attacked(tmp_path: Path, *members: AttackSpec, eps: float = 0.02) -> RobustnessResult:
     plan = AttackPlan(threat=Threat(norm="linf", eps=eps), attacks=members or (AttackSpec(attack="pgd", steps=10),))
     return evaluate_robustness(honest(), labelled_images(), plan, tmp_path)
 
 
-def test_an_honest_audit_raises_no_flag(tmp_path: Path) -> None:
+def test_a_result_without_faults_raises_no_flag(tmp_path: Path) -> None:
     assert (
-        check_result(audited(tmp_path, AttackSpec(attack="pgd", steps=20), AttackSpec(attack="square", steps=20))) == []
+        check_result(attacked(tmp_path, AttackSpec(attack="pgd", steps=20), AttackSpec(attack="square", steps=20)))
+        == []
     )
 
 
 def test_images_outside_the_ball(tmp_path: Path) -> None:
-    audit = audited(tmp_path)
-    rows = (replace(audit.rows[0], distance=0.03), *audit.rows[1:])
-    assert names(check_result(replace(audit, rows=rows))) == {"outside the ball"}
+    result = attacked(tmp_path)
+    rows = (replace(result.rows[0], distance=0.03), *result.rows[1:])
+    assert names(check_result(replace(result, rows=rows))) == {"outside the ball"}
 
 
 def test_eps_0_that_is_not_clean(tmp_path: Path) -> None:
-    audit = audited(tmp_path, eps=0.0)
-    assert check_result(audit) == []
-    rows = tuple(replace(row, worst=row.clean + 0.1) for row in audit.rows)
-    assert names(check_result(replace(audit, rows=rows))) == {"eps 0 is not clean"}
+    result = attacked(tmp_path, eps=0.0)
+    assert check_result(result) == []
+    rows = tuple(replace(row, worst=row.clean + 0.1) for row in result.rows)
+    assert names(check_result(replace(result, rows=rows))) == {"eps 0 is not clean"}
 
 
 def test_square_that_beats_gradients(tmp_path: Path) -> None:
@@ -141,14 +142,14 @@ def test_square_that_beats_gradients(tmp_path: Path) -> None:
             return 2 * scores.detach() - scores, maps
 
     members = (AttackSpec(attack="pgd", steps=10), AttackSpec(attack="square", steps=60))
-    audit = evaluate_robustness(wrap(Wrong()), labelled_images(), AttackPlan(threat=THREAT, attacks=members), tmp_path)
-    assert "black box wins" in names(check_result(audit))
+    result = evaluate_robustness(wrap(Wrong()), labelled_images(), AttackPlan(threat=THREAT, attacks=members), tmp_path)
+    assert "black box wins" in names(check_result(result))
 
 
-# --- the ladder ----------------------------------------------------------------------------------------------------
+# --- attacks of rising strength --------------------------------------------------------------------------------------
 
 
-def test_the_ladder_leaves_an_honest_detector_in_peace(tmp_path: Path) -> None:
+def test_rising_strength_raises_no_flag_without_faults(tmp_path: Path) -> None:
     flags, areas = check_escalation(honest(), labelled_images(), THREAT, tmp_path, steps=10)
     assert flags == []
     assert areas["eps 0"] == areas["clean"] and areas["eps 64/255"] <= 0.1

@@ -1,4 +1,4 @@
-"""The threat model: balls, boxes, steepest directions, and what a person may type."""
+"""The threat model: balls, boxes, steepest directions, and radii as text."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_starts_fill_the_ball_and_follow_the_seed(norm: Norm) -> None:
 @pytest.mark.parametrize(
     ("typed", "radius"), [("2/255", 2 / 255), ("0.0078", 0.0078), ("0", 0.0), (0.5, 0.5), ("1", 1.0), ("1e-3", 1e-3)]
 )
-def test_radii_as_people_type_them(typed: str | float, radius: float) -> None:
+def test_radii_as_numbers_and_fractions(typed: str | float, radius: float) -> None:
     assert Threat.of("linf", typed).eps == pytest.approx(radius)
 
 

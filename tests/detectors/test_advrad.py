@@ -1,9 +1,7 @@
-"""The detector: exact gradients, scores of each image alone, deciding, and the model folder."""
+"""AdvRAD: exact gradients, independent scores, and verdicts."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +28,6 @@ from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
 from advrad.detectors.conformal import conformal_threshold
-from advrad.detectors.model_folder import load_folder, save_folder
 from advrad.detectors.score_config import ScoreConfig, paper_score
 from advrad.detectors.scoring import (
     MapStatistics,
@@ -41,10 +38,10 @@ from advrad.detectors.scoring import (
     scale_errors,
     smooth,
 )
-from advrad.errors import CheckpointError, ConfigError, ImageError, NotCalibratedError
+from advrad.errors import ConfigError, ImageError, NotCalibratedError
 from advrad.utils.precision import bfloat16_is_native
 
-# --- scoring -------------------------------------------------------------------------------------------------------
+# --- scoring ---------------------------------------------------------------------------------------------------------
 
 
 def test_shapes() -> None:
@@ -76,15 +73,15 @@ def test_the_papers_score_is_the_largest_deviation_from_the_mean_error() -> None
     torch.testing.assert_close(given, recon)
 
 
-def test_looks_are_averaged_in_units_of_their_spread() -> None:
+def test_views_are_averaged_in_units_of_their_spread() -> None:
     images = random_images(2)
     parts = statistics(TWO_VIEWS)
     with torch.no_grad():
         together = detector(calibrated=False).score(images, generator(1))
-        # One generator serves the looks in turn; so each look alone is asked after the draws before it.
+        # The views use one generator in turn, so each view alone continues after the draws of the one before.
         draws, total = generator(1), torch.zeros(2)
-        for look in TWO_VIEWS.views:
-            score = TWO_VIEWS.model_copy(update={"views": (look,)})
+        for view in TWO_VIEWS.views:
+            score = TWO_VIEWS.model_copy(update={"views": (view,)})
             own, parts = parts[:4], parts[4:]
             alone = AdvRAD(random_denoiser(), DetectorConfig(denoiser=TINY, size_px=32, score=score), own)
             total += alone.score(images, draws) / 2
@@ -118,7 +115,7 @@ def test_smoothing_changes_the_map_and_never_the_score() -> None:
     assert float((smoothed[1] - plain[1]).abs().max()) > 1e-3
 
 
-def test_each_look_costs_one_call_at_its_own_size() -> None:
+def test_each_view_costs_one_call_at_its_own_size() -> None:
     made = detector()
     calls = []
     handle = made.denoiser.network.register_forward_pre_hook(lambda module, given: calls.append(given[0].shape[-1]))
@@ -157,7 +154,7 @@ def test_a_score_depends_on_its_own_image_only() -> None:
         assert torch.equal(made.score(images, generator(1))[0], together[0][0])
 
 
-# --- gradients -----------------------------------------------------------------------------------------------------
+# --- gradients -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("steps", [1, 3])
@@ -169,7 +166,7 @@ def test_gradient_of_the_whole_score_is_exact(steps: int, size_px: int) -> None:
 
 @pytest.mark.parametrize("pooling", [0.0, 0.01])
 @pytest.mark.parametrize("normalisation", ["none", "mean", "spread"])
-def test_gradient_of_every_style_is_exact(normalisation: str, pooling: float) -> None:
+def test_gradient_of_every_kind_of_score_is_exact(normalisation: str, pooling: float) -> None:
     score = ScoreConfig(views=(NEAR,), normalisation=normalisation, pooling=pooling, map_filter_px=5)  # type: ignore[arg-type]
     made = detector(score, calibrated=False).double()
     # Black, white and all between: no pixel is too dark or bright to have a gradient.
@@ -218,10 +215,10 @@ def test_the_caller_decides_on_gradients_and_mode() -> None:
         assert made.training is training and made.denoiser.training is training
 
 
-# --- deciding ------------------------------------------------------------------------------------------------------
+# --- deciding --------------------------------------------------------------------------------------------------------
 
 
-def test_without_threshold_nothing_is_decided() -> None:
+def test_without_a_threshold_there_are_no_verdicts() -> None:
     made = detector(calibrated=False)
     with pytest.raises(NotCalibratedError, match="calibrate"):
         list(made.predict(random_images(1)))
@@ -253,7 +250,7 @@ def test_batch_size_changes_little_in_bfloat16() -> None:
     assert not torch.equal(wanted, detector().predict_batch(images)[0]), "bfloat16 was not used"
 
 
-def test_measure_repeats_bit_by_bit() -> None:
+def test_predictions_repeat_bit_by_bit() -> None:
     made, images = detector(), random_images(3)
     torch.manual_seed(1)
     first = made.predict_batch(images)
@@ -303,7 +300,7 @@ def test_paths_are_predicted_in_order_like_their_pixels(files: list[Path]) -> No
     assert len({prediction.score for prediction in got}) == 5
 
 
-def test_one_path_will_do(files: list[Path]) -> None:
+def test_one_path_may_be_given(files: list[Path]) -> None:
     made = detector()
     (as_path,), (as_text,) = made.predict(files[0]), made.predict(str(files[0]))
     assert as_path.score == as_text.score and as_text.path == files[0]
@@ -330,7 +327,7 @@ def test_verdict_is_score_above_threshold() -> None:
     assert not next(made.predict(random_images(20, seed=7))).defective
 
 
-def test_calibration_is_conformal_and_remembers() -> None:
+def test_calibration_is_conformal_and_stores_its_source() -> None:
     made = detector(calibrated=False)
     batches = [random_images(7, seed=1), random_images(6, seed=2), random_images(7, seed=3)]
     scores = torch.cat([made.predict_batch(batch)[0] for batch in batches]).tolist()
@@ -350,131 +347,10 @@ def test_too_few_calibration_images_leave_it_uncalibrated() -> None:
     assert made.detector_config.calibration is None
 
 
-def test_looks_and_statistics_must_match() -> None:
+def test_views_and_statistics_must_match() -> None:
     config = DetectorConfig(denoiser=TINY, size_px=32, score=TWO_VIEWS)
     with pytest.raises(ConfigError, match="8 error maps but 1 statistics"):
         AdvRAD(random_denoiser(), config, statistics(TWO_VIEWS)[:1])
-
-
-# --- the model folder ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    detector().save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-def test_a_saved_detector_scores_alike_bit_by_bit(saved: Path) -> None:
-    images = random_images(4)
-    made = detector()
-    for where in (saved, str(saved)):
-        loaded = AdvRAD.from_pretrained(where)
-        assert not loaded.training
-        assert loaded.detector_config == made.detector_config
-        for one, other in zip(loaded.predict_batch(images), made.predict_batch(images), strict=True):
-            assert torch.equal(one, other)
-    assert [p.defective for p in loaded.predict(images)] == [p.defective for p in made.predict(images)]
-
-
-def test_a_saved_detector_saves_the_same_files(saved: Path, tmp_path: Path) -> None:
-    AdvRAD.from_pretrained(saved).save_pretrained(tmp_path / "again")
-    names = sorted(path.name for path in saved.iterdir())
-    assert names == ["README.md", "config.json", "model.safetensors"]
-    for name in names:
-        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
-
-
-def test_an_uncalibrated_detector_stays_so(tmp_path: Path) -> None:
-    detector(calibrated=False).save_pretrained(tmp_path)
-    with pytest.raises(NotCalibratedError):
-        list(AdvRAD.from_pretrained(tmp_path).predict(random_images(1)))
-
-
-def test_the_folder_holds_no_path_of_this_machine(saved: Path, tmp_path: Path) -> None:
-    for path in saved.iterdir():
-        assert str(tmp_path).encode() not in path.read_bytes()
-
-
-def change(folder: Path, edit: Callable[[dict], object]) -> None:
-    path = folder / "config.json"
-    values = json.loads(path.read_text())
-    edit(values)
-    path.write_text(json.dumps(values))
-
-
-@pytest.mark.parametrize(
-    ("edit", "named"),
-    [
-        (lambda values: values.update(colour=1), "colour"),
-        (lambda values: values["score"].update(squash=True), "score.squash"),
-        (lambda values: values["denoiser"].update(kind="other"), "denoiser"),
-        (lambda values: values["calibration"].update(false_alarm_rate=2), "calibration.false_alarm_rate"),
-        (lambda values: values.pop("size_px"), "size_px"),
-        (lambda values: values.update(size_px="big"), "size_px"),
-    ],
-)
-def test_unknown_missing_and_nonsensical_keys_are_named(
-    saved: Path, edit: Callable[[dict], object], named: str
-) -> None:
-    change(saved, edit)
-    with pytest.raises(ConfigError, match=rf"config\.json: {named}") as caught:
-        AdvRAD.from_pretrained(saved)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda values: values["denoiser"].update(channels=[8, 24]),
-        lambda values: values["denoiser"].update(blocks=[2, 1]),
-        lambda values: values.update(locations=values["locations"][:1]),
-        lambda values: values["score"]["looks"].pop(),
-        lambda values: values["score"]["looks"].append(values["score"]["looks"][0]),
-    ],
-)
-def test_a_config_of_another_model_is_refused(saved: Path, edit: Callable[[dict], object]) -> None:
-    change(saved, edit)
-    with pytest.raises(CheckpointError) as caught:
-        AdvRAD.from_pretrained(saved)
-    assert "\n" not in str(caught.value) and str(saved) in str(caught.value)
-
-
-def test_statistics_of_another_size_are_refused(saved: Path) -> None:
-    values, tensors = load_folder(saved)
-    tensors["mean_0"] = tensors["mean_0"][:, :, ::2, ::2].contiguous()
-    save_folder(saved, values, tensors)
-    with pytest.raises(
-        ConfigError, match=r"config\.json: score: the statistics of an error map of 32 px have another size"
-    ):
-        AdvRAD.from_pretrained(saved)
-
-
-@pytest.mark.parametrize("view_px", [4, 33, 36])
-def test_a_look_that_does_not_suit_the_network_is_refused(view_px: int, saved: Path) -> None:
-    values, tensors = load_folder(saved)
-    values["score"]["looks"][0]["view_px"] = view_px
-    for name in ("mean_0", "spread_0"):
-        tensors[name] = torch.ones(1, 1, view_px, view_px)
-    save_folder(saved, values, tensors)
-    words = rf"config\.json: score: a view of {view_px} px does not suit the denoiser; it must be a multiple of 8 px"
-    with pytest.raises(ConfigError, match=words):
-        AdvRAD.from_pretrained(saved)
-
-
-def test_options_that_do_not_exist_are_refused(saved: Path) -> None:
-    with pytest.raises(ConfigError, match="colour is not known"):
-        AdvRAD.from_pretrained(saved, colour=1)
-
-
-def test_saving_again_renews_the_model_card(tmp_path: Path) -> None:
-    made = detector()
-    made.save_pretrained(tmp_path)
-    before = (tmp_path / "README.md").read_text(encoding="utf-8")
-    made.calibrate([random_images(50, seed=5)], 0.02)
-    made.save_pretrained(tmp_path)
-    after = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert after != before and "50" in after
 
 
 def test_images_are_resized_differentiably_first() -> None:
@@ -484,7 +360,7 @@ def test_images_are_resized_differentiably_first() -> None:
         assert torch.equal(made.score(images, generator(1)), made.score(resize(images, 32), generator(1)))
 
 
-def test_bfloat16_is_asked_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processor_decides_on_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     made = detector(precision="auto")
     made.denoiser.network.stem.register_forward_hook(lambda module, given, out: seen.append(out.dtype))

@@ -1,4 +1,4 @@
-"""Gradients through models that hide them, with every value as before."""
+"""Gradients through models that cut them, with unchanged values."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def scores(detector: CallableDetector, images: Tensor) -> Tensor:
 
 def test_scores_and_maps_are_the_models_own() -> None:
     model, images = toy(), random_images(3, 16)
-    answer = validated_output(expose(model), images, generator())
-    assert answer.anomaly_maps is not None
+    output = validated_output(expose(model), images, generator())
+    assert output.anomaly_maps is not None
     for row in range(3):
         plain = model.model(model.pre_processor.transform(images[row : row + 1]))
-        torch.testing.assert_close(answer.scores[row : row + 1], plain.pred_score[0], rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(answer.anomaly_maps[row : row + 1], plain.anomaly_map, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(output.scores[row : row + 1], plain.pred_score[0], rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(output.anomaly_maps[row : row + 1], plain.anomaly_map, rtol=1e-5, atol=1e-7)
         assert not plain.pred_score.requires_grad
 
 
@@ -65,7 +65,7 @@ def test_a_distance_of_zero_has_no_bad_gradient() -> None:
     assert torch.isfinite(gradient).all() and gradient.any()
 
 
-def test_rows_do_not_meet_in_a_model_that_mixes_them() -> None:
+def test_rows_stay_independent_in_a_model_that_mixes_them() -> None:
     model, images = toy(mixes=True), random_images(3, 16)
     detector = expose(model)
     together = validated_output(detector, images, generator())
@@ -76,7 +76,7 @@ def test_rows_do_not_meet_in_a_model_that_mixes_them() -> None:
     assert not torch.equal(model.model(model.pre_processor.transform(images)).pred_score.flatten(), together.scores)
 
 
-def test_the_callers_choice_to_record_no_gradient_stands() -> None:
+def test_the_caller_decides_whether_gradients_are_recorded() -> None:
     images = random_images(2, 16).requires_grad_()
     detector = expose(toy())
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_the_callers_choice_to_record_no_gradient_stands() -> None:
     assert torch.is_grad_enabled()
 
 
-def test_it_acts_on_one_thread_alone() -> None:
+def test_other_threads_are_not_affected() -> None:
     point = torch.ones(1, requires_grad=True)
     with WholeGraph(), ThreadPoolExecutor(1) as pool:
         assert point.detach().requires_grad
@@ -94,7 +94,7 @@ def test_it_acts_on_one_thread_alone() -> None:
     assert not point.detach().requires_grad
 
 
-def test_what_it_is_known_to_be() -> None:
+def test_the_properties_of_the_detector() -> None:
     detector = expose(toy())
     assert (detector.size_px, detector.deterministic, detector.threshold) == (16, True, None)
     assert expose(toy(size=(16, 24))).size_px is None
@@ -124,7 +124,7 @@ def test_wrap_knows_models_of_anomalib() -> None:
     assert advrad.wrap(model).size_px == 16
 
 
-def test_a_frame_without_a_network() -> None:
+def test_a_model_without_a_network_is_refused() -> None:
     model = toy()
     del model.model
     with pytest.raises(ConfigError, match="model"):

@@ -78,7 +78,7 @@ def test_what_cannot_be_called_is_refused() -> None:
         wrap(3)  # type: ignore[arg-type]
 
 
-def test_noise_from_the_global_source_follows_the_generator_and_leaves_it_alone() -> None:
+def test_noise_from_the_global_generator_follows_the_given_one() -> None:
     noisy, images = wrap(Noisy()), random_images(2, 16)
     before = torch.get_rng_state()
     first, again, other = (noisy.infer(images, generator(seed)).scores for seed in (1, 1, 2))

@@ -37,7 +37,7 @@ from advrad.errors import ConfigError
 
 Floats = npt.NDArray[np.float64]
 
-# --- the definition, by explicit loops -----------------------------------------------------------------------------
+# --- the definition, by explicit loops -------------------------------------------------------------------------------
 
 
 def area_means(values: Floats, side: int) -> Floats:
@@ -107,7 +107,7 @@ def test_error_map_is_its_definition(rows: int, columns: int, width: int, seed: 
     np.testing.assert_allclose(got[0, 0].numpy(), slow, rtol=1e-10, atol=1e-14)
 
 
-# --- what follows from the definition ------------------------------------------------------------------------------
+# --- what follows from the definition --------------------------------------------------------------------------------
 
 
 def two_differences(seed: int, size_px: int = 16) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,7 +160,7 @@ def test_mean_filter_cuts_its_window_at_the_border(seed: int, width: int, rows: 
     np.testing.assert_allclose(got[0, 0].numpy(), window_means(values[0, 0].numpy(), width), rtol=1e-10)
 
 
-def test_smoothing_spreads_a_speck_without_losing_or_squaring_it() -> None:
+def test_smoothing_spreads_a_bright_cell_evenly() -> None:
     speck = torch.zeros(2, 1, 21, 21, dtype=torch.float64)
     speck[0, 0, 10, 10] = 25.0
     spread = smooth(speck, 5)
@@ -170,7 +170,7 @@ def test_smoothing_spreads_a_speck_without_losing_or_squaring_it() -> None:
     assert torch.equal(smooth(speck, 1), speck)
 
 
-# --- pooling, statistics, normalisation ----------------------------------------------------------------------------
+# --- pooling, statistics, normalisation ------------------------------------------------------------------------------
 
 
 @settings(max_examples=40, deadline=None)
@@ -227,10 +227,10 @@ def test_normalisations_by_name() -> None:
     assert spread_way.min() < 0  # nothing is cut off
 
 
-# --- looks ---------------------------------------------------------------------------------------------------------
+# --- views -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_look_resizes_and_draws_as_often_as_told() -> None:
+def test_a_view_is_resized_and_drawn_as_often_as_configured() -> None:
     denoiser = Linear(0.5)
     config = ScoreConfig(views=(FAR,), filter_px=5, draws=3)
     (maps,), recon = view_error_maps(denoiser, random_images(2), FAR, config, generator(1))
@@ -249,7 +249,7 @@ def test_a_look_resizes_and_draws_as_often_as_told() -> None:
     assert (maps > error_map(view, recon, 5)).all()
 
 
-def test_scales_are_averaged_into_one_map_or_stay_apart() -> None:
+def test_scales_are_averaged_or_stay_separate() -> None:
     images = random_images(2)
     averaged, apart = (
         view_error_maps(
@@ -270,7 +270,7 @@ def test_scales_are_averaged_into_one_map_or_stay_apart() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), gain=st.floats(0.01, 100))
-def test_relative_maps_do_not_know_how_rough_a_image_is(seed: int, gain: float) -> None:
+def test_relative_maps_do_not_depend_on_the_roughness(seed: int, gain: float) -> None:
     maps = torch.rand(3, 1, 6, 5, generator=generator(seed), dtype=torch.float64)
     got = divide_by_image_mean(maps, 1e9)
     torch.testing.assert_close(divide_by_image_mean(gain * maps, 1e9), got)
@@ -310,13 +310,13 @@ def test_every_map_of_a_score_has_a_place() -> None:
     assert [config.map_index(view, scale) for view in config.views for scale in range(4)] == list(range(8))
 
 
-def test_the_sizes_of_the_maps_are_told() -> None:
-    looks = (NoiseView(view_px=32, sigma=0.1), NoiseView(view_px=64, sigma=0.1))
-    assert ScoreConfig(views=looks).map_sizes == (32, 64)
-    assert ScoreConfig(views=looks, scales="separate").map_sizes == (32, 16, 8, 4, 64, 32, 16, 8)
+def test_the_sizes_of_the_maps_follow_from_the_views() -> None:
+    views = (NoiseView(view_px=32, sigma=0.1), NoiseView(view_px=64, sigma=0.1))
+    assert ScoreConfig(views=views).map_sizes == (32, 64)
+    assert ScoreConfig(views=views, scales="separate").map_sizes == (32, 16, 8, 4, 64, 32, 16, 8)
 
 
-def test_a_look_takes_as_many_steps_as_told() -> None:
+def test_a_view_takes_as_many_steps_as_configured() -> None:
     denoiser = Linear(0.5)
     view_error_maps(denoiser, random_images(1), NEAR, ScoreConfig(views=(NEAR,), steps=4, draws=2), generator(1))
     assert len(denoiser.asked) == 8
@@ -338,7 +338,7 @@ def test_paper_score_is_the_papers() -> None:
     assert paper_score(64, 0.1, 5).filter_px == 5
 
 
-def test_the_smoothing_is_about_the_custom_of_the_field() -> None:
+def test_the_smoothing_is_close_to_the_usual_gaussian() -> None:
     """A mean filter of width w has the variance (w^2 - 1) / 12; applied twice, twice that."""
     for size_px in (128, 256, 512):
         deviation = ((map_filter_px(size_px) ** 2 - 1) / 6) ** 0.5
@@ -364,7 +364,7 @@ def test_scores_out_of_range_are_refused(wrong: dict[str, object]) -> None:
         ScoreConfig(**values | wrong)
 
 
-# --- gradients -----------------------------------------------------------------------------------------------------
+# --- gradients -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("argument", [0, 1])

@@ -65,7 +65,7 @@ def test_losses_have_exact_gradients() -> None:
     assert_gradient(system.losses, random_images(2, seed=5, dtype=torch.float64))
 
 
-def test_training_moves_the_descriptor_alone_and_the_seed_decides_where_it_begins() -> None:
+def test_only_the_descriptor_is_trained_from_seeded_weights() -> None:
     system = made()
     system.losses(random_images(2)).sum().backward()
     moved = {name for name, parameter in system.named_parameters() if parameter.grad is not None}

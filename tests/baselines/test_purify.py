@@ -217,7 +217,7 @@ def test_fitting_takes_the_denoiser_of_the_lesson() -> None:
         fit_purified(FitContext(stack()), PurifyOptions(), fit)
 
 
-def test_what_learns_from_purified_images_sees_each_once_with_noise_of_its_own() -> None:
+def test_purified_training_images_have_noise_of_their_own() -> None:
     ours, heard = detector(), []
     ours.denoiser = Wiener()
 
@@ -237,7 +237,7 @@ def test_what_learns_from_purified_images_sees_each_once_with_noise_of_its_own()
     torch.testing.assert_close(heard[0].batch(slice(None)), expected, atol=1e-4, rtol=0)
 
 
-def test_what_learns_from_purified_images_knows_what_the_purifier_leaves_behind() -> None:
+def test_learning_from_purified_images_lowers_their_scores() -> None:
     ours = detector()
     ours.denoiser = Linear(0.9, 0.2)
     good, surprise = smooth_images(12, 2), {}

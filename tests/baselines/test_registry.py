@@ -141,3 +141,9 @@ def test_the_seed_decides_the_fit(name: str) -> None:
 def test_an_unknown_option_is_an_error(name: str) -> None:
     with pytest.raises(ConfigError, match="nonsense"):
         BASELINES[name].options.parse(QUICK[name] | {"nonsense": 1}, name)
+
+
+def test_the_old_name_of_the_training_images_still_works() -> None:
+    context = FitContext(stack(4, 32))
+    with pytest.warns(DeprecationWarning, match="normal_images"):
+        assert context.good is context.normal_images

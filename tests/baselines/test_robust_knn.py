@@ -52,7 +52,7 @@ def test_contract() -> None:
     assert_contract(fit_robust_knn(make_context(), PLAIN, ToyFeatures()), maps=False)
 
 
-def test_the_score_is_the_mean_squared_distance_to_the_nearest_good_images() -> None:
+def test_the_score_is_the_distance_to_the_nearest_normal_images() -> None:
     options = PLAIN.model_copy(update={"view_px": 32, "neighbours": 3})
     system = fit_robust_knn(make_context(size_px=64), options, ToyFeatures())
     images = random_images(2, 64, seed=5)

@@ -122,7 +122,7 @@ def test_a_detector_of_ones_own(data: Path) -> None:
     assert {cell[0] for cell, key in before.items() if after[cell] != key} == {"plain", "clean"}
 
 
-def test_an_option_younger_than_the_published_results_names_another_cell_only_where_it_is_given(data: Path) -> None:
+def test_a_later_option_changes_keys_only_where_it_is_given(data: Path) -> None:
     """The keys of docs/results were made without it."""
     before = keys(jobs_of(read_grid(write(data)), data))
     for value, changes in (("auto", False), ("float32", True)):

@@ -154,38 +154,38 @@ def fit_gan(context: FitContext, options: GanOptions, build: Callable[[], nn.Mod
         name: Name of the system; another name gives other initial weights.
     """
     system = build_seeded(context, name, lambda: ReconstructionGan(context.size_px, options, build()))
-    judge = system.discriminator
-    makers, judges = (
+    discriminator = system.discriminator
+    generator_optimizer, discriminator_optimizer = (
         torch.optim.Adam(network.parameters(), options.learning_rate, betas=(0.5, 0.999))
-        for network in (system.generator, judge)
+        for network in (system.generator, discriminator)
     )
     for images, generator in context.batches(options.steps, options.batch_size):
         view = resize(images, options.work_px)
         signed = 2 * view - 1
         recon = system.generator(signed)
-        shown = [signed, recon.detach()]
+        inputs = [signed, recon.detach()]
         if options.negatives:
             seeds = torch.randint(2**31, (len(view),), generator=generator).tolist()
-            misplaced, _ = paste_defects(view, view.roll(1, 0), seeds, kinds=("patch",))
-            shown.append(2 * misplaced - 1)
+            negative, _ = paste_defects(view, view.roll(1, 0), seeds, kinds=("patch",))
+            inputs.append(2 * negative - 1)
         # One batch for all kinds: separate batch statistics would hide how they differ.
-        good, *fakes = judge.logits(judge.features(torch.cat(shown))).chunk(len(shown))
-        losses = [_cross_entropy(good, real=True), *(_cross_entropy(fake, real=False) for fake in fakes)]
-        judges.zero_grad(set_to_none=True)
+        real, *fakes = discriminator.logits(discriminator.features(torch.cat(inputs))).chunk(len(inputs))
+        losses = [_cross_entropy(real, real=True), *(_cross_entropy(fake, real=False) for fake in fakes)]
+        discriminator_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(torch.stack(losses).sum())
-        judges.step()
+        discriminator_optimizer.step()
 
-        judge.requires_grad_(False)
-        of_good, of_recon = judge.features(torch.cat([signed, recon])).chunk(2)
+        discriminator.requires_grad_(False)
+        of_images, of_recon = discriminator.features(torch.cat([signed, recon])).chunk(2)
         loss = (
-            options.adversarial_weight * _cross_entropy(judge.logits(of_recon), real=True)
+            options.adversarial_weight * _cross_entropy(discriminator.logits(of_recon), real=True)
             + options.context_weight * (signed - recon).abs().mean()
-            + options.latent_weight * (of_good - of_recon).square().mean()
+            + options.latent_weight * (of_images - of_recon).square().mean()
         )
-        makers.zero_grad(set_to_none=True)
+        generator_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        makers.step()
-        judge.requires_grad_(True)
+        generator_optimizer.step()
+        discriminator.requires_grad_(True)
     return freeze(system)
 
 

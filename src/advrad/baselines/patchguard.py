@@ -292,10 +292,10 @@ def fit_patchguard(context: FitContext, options: PatchGuardOptions) -> PatchGuar
     system.mean.copy_(torch.cat(views).mean(0))
 
     def loss(images: Tensor, generator: torch.Generator) -> Tensor:
-        good = resize_clamped(images, options.work_px)
-        bad, masks = paste_on_foreground(good, generator)
+        normal = resize_clamped(images, options.work_px)
+        anomalous, masks = paste_on_foreground(normal, generator)
         touched = F.max_pool2d(torch.cat([torch.zeros_like(masks), masks]).float(), options.patch_px)
-        view = torch.cat([good, bad])
+        view = torch.cat([normal, anomalous])
         if options.attack_eps > 0:
             attacked = adversarial_examples(
                 lambda x: patch_losses(system.patch_logits(x)[0], touched, options.touched_weight),

@@ -153,7 +153,7 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
             "num_sanity_val_steps": 0,
             "val_check_interval": 1.0,
             "check_val_every_n_epoch": 1,
-            "gradient_clip_val": 0,  # our trainer clips
+            "gradient_clip_val": 0,  # the AdvRAD trainer clips gradients
         }
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The runner of certificates, on a score whose worst case is known, and on a small detector that is attacked."""
+"""Certificates of a set of images, on a score whose worst case is known, and on a small detector under attack."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_rows_bound_the_worst_case(tmp_path: Path) -> None:
         assert len(row.early) == len(row.early_n_samples) == 2
         assert set(row.early_n_samples) <= set(interim_sizes(400))
     assert [row.radius > 0 for row in rows] == [True, True, False, True, True]
-    # For an easy image a few draws will do; the larger radius takes no fewer.
+    # For an easy image a few samples suffice; the larger radius takes no fewer.
     assert rows[0].early == ("certified normal",) * 2 and rows[4].early == ("certified anomalous",) * 2
     assert rows[0].early_n_samples[0] <= rows[0].early_n_samples[1] < 400
 
@@ -112,13 +112,13 @@ def test_rows_bound_the_worst_case(tmp_path: Path) -> None:
 def test_a_row_contains_the_result_of_early_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequential, "RADIUS_GRID", ())
     values, plan = np.linspace(-0.3, 0.3, 25).tolist(), plan_of(n_samples=300)
-    pictures, sampler = numbers(values), OneByOne()
+    images, sampler = numbers(values), OneByOne()
     used = set()
-    for index, row in enumerate(evaluate_certificates(sampler, pictures, plan, tmp_path)):
+    for index, row in enumerate(evaluate_certificates(sampler, images, plan, tmp_path)):
         for radius, verdict, draws in zip(plan.radii, row.early, row.early_n_samples, strict=True):
-            noise = generator(seed_of(plan.seed, pictures.names[index]))
-            settled = certify_sequential(sampler, pictures.load(index), radius, 0.0, plan.n_samples, plan.alpha, noise)
-            assert (settled.verdict, settled.n_samples) == (verdict, draws)
+            noise = generator(seed_of(plan.seed, images.names[index]))
+            found = certify_sequential(sampler, images.load(index), radius, 0.0, plan.n_samples, plan.alpha, noise)
+            assert (found.verdict, found.n_samples) == (verdict, draws)
             used.add(draws)
     assert len(used) > 3
 
@@ -143,9 +143,9 @@ def test_bounds_of_all_images_hold_together(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_more_samples_tighten_bounds_and_more_images_hardly_widen_them(tmp_path: Path) -> None:
-    def width(draws: int, pictures: int) -> float:
+    def width(draws: int, count: int) -> float:
         plan = plan_of(n_samples=draws, threshold=None)
-        rows = evaluate_certificates(Line(), numbers([0.5] * pictures), plan, tmp_path / f"{draws}-{pictures}")
+        rows = evaluate_certificates(Line(), numbers([0.5] * count), plan, tmp_path / f"{draws}-{count}")
         index = plan.radius_grid.index(0.1)
         return float(np.mean([row.upper[index] - row.lower[index] for row in rows]))
 
@@ -232,19 +232,19 @@ def test_no_image_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_radius_that_needs_more_samples_is_refused_with_their_number(tmp_path: Path) -> None:
-    pictures = numbers([1.0, -1.0, 0.5])
+    images = numbers([1.0, -1.0, 0.5])
     sampler = Line()
     with pytest.raises(
         ConfigError, match=r"radius 0.4: cannot be certified with 60 noise samples .* or more noise"
     ) as refused:
-        evaluate_certificates(sampler, pictures, plan_of(radii=(0.1, 0.4)), tmp_path / "few")
+        evaluate_certificates(sampler, images, plan_of(radii=(0.1, 0.4)), tmp_path / "few")
     assert sampler.drawn == 0
     needed = int(re.findall(r"draws (\d+)", str(refused.value))[0])
     with pytest.raises(ConfigError, match="cannot be certified"):
         check_reach(sampler, (1, 1), plan_of(radii=(0.4,), n_samples=needed - 1), 3)
     enough = plan_of(radii=(0.1, 0.4), n_samples=needed)
     index = enough.radius_grid.index(0.4)
-    for row in evaluate_certificates(sampler, pictures, enough, tmp_path / "enough"):
+    for row in evaluate_certificates(sampler, images, enough, tmp_path / "enough"):
         assert row.lower[index] is not None and row.upper[index] is not None
 
 
@@ -288,23 +288,23 @@ def test_an_attack_on_the_smoothed_score_stays_within_the_bounds(
 ) -> None:
     monkeypatch.setattr(sequential, "RADIUS_GRID", ())
     config = ScoreConfig(views=(FAR,), normalisation="noise_tolerant", filter_px=3, pooling=0.1)
-    judge = detector(config, calibrated=False)
+    model = detector(config, calibrated=False)
     each, radius = 5, 0.3
     images = 0.5 + 0.02 * torch.randn(2 * each, 3, 32, 32, generator=generator())
     images[each:, :, 8:20, 8:20] += torch.linspace(0.1, 0.4, each).view(-1, 1, 1, 1)
     labels = np.arange(2 * each) // each
-    pictures = CertifiedImages(images.__getitem__, labels, tuple(f"{i}.png" for i in range(2 * each)), "")
+    test_images = CertifiedImages(images.__getitem__, labels, tuple(f"{i}.png" for i in range(2 * each)), "")
     rows = evaluate_certificates(
-        TwoPath(judge), pictures, plan_of(radii=(radius,), n_samples=64, threshold=None), tmp_path
+        TwoPath(model), test_images, plan_of(radii=(radius,), n_samples=64, threshold=None), tmp_path
     )
     certified = area([row.lower[1] for row in rows[each:]], [row.upper[1] for row in rows[:each]])
     clean = area([row.score for row in rows[each:]], [row.score for row in rows[:each]])
 
     def smoothed(image: Tensor, seed: int, draws: int) -> Tensor:
         view = resize(image[None], FAR.view_px).expand(draws, -1, -1, -1)
-        recon = reconstruct(judge.denoiser, view, FAR.sigma, generator(seed), independent=True)
+        recon = reconstruct(model.denoiser, view, FAR.sigma, generator(seed), independent=True)
         maps = mean_filter(combine_scales(scale_errors(view, recon), config.scales)[0], config.filter_px)
-        return standardise(maps, judge.statistics(FAR, 0), config)[0].median()
+        return standardise(maps, model.statistics(FAR, 0), config)[0].median()
 
     attacked = []
     for row, image, label in zip(rows, images, labels, strict=True):

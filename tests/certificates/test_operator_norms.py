@@ -21,9 +21,9 @@ SIZE = 24
 
 
 def kernels_and_maps(scales: str, filter_px: int, size: int = SIZE) -> tuple[tuple, Callable[[Tensor], list[Tensor]]]:
-    """The kernels of a look, and its error maps as a function of one channel of a difference, (size * size,)."""
-    look = NoiseView(view_px=size, sigma=0.2)
-    config = ScoreConfig(views=(look,), scales=scales, filter_px=filter_px)
+    """The norms of a view, and its error maps as a function of one channel of a difference, (size * size,)."""
+    view = NoiseView(view_px=size, sigma=0.2)
+    config = ScoreConfig(views=(view,), scales=scales, filter_px=filter_px)
 
     def maps(difference: Tensor) -> list[Tensor]:
         # All channels are treated alike, so the norm is that of one with the others at 0.
@@ -32,7 +32,7 @@ def kernels_and_maps(scales: str, filter_px: int, size: int = SIZE) -> tuple[tup
         )
         return [mean_filter(m, filter_px) for m in combine_scales(scale_errors(image, torch.zeros_like(image)), scales)]
 
-    return map_norms(look, config), maps
+    return map_norms(view, config), maps
 
 
 def true_norm(form: Callable[[Tensor], Tensor], size: int = SIZE) -> float:

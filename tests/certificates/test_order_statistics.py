@@ -1,4 +1,4 @@
-"""What draws prove of a quantile: ranks against exact sums, the lemma against exact shifts, radii against ART."""
+"""Bounds of a quantile from samples: ranks against exact sums, the lemma against exact shifts, radii against ART."""
 
 from __future__ import annotations
 
@@ -33,48 +33,48 @@ Floats = npt.NDArray[np.float64]
 # --- ranks ----------------------------------------------------------------------------------------------------------
 
 
-def at_most(draws: int, level: float) -> list[Fraction]:
-    """P(Bin(draws, level) <= k) for k = 0, ..., draws, exactly."""
+def at_most(n: int, level: float) -> list[Fraction]:
+    """P(Bin(n, level) <= k) for k = 0, ..., n, exactly."""
     p = Fraction(level)
-    return list(accumulate(math.comb(draws, k) * p**k * (1 - p) ** (draws - k) for k in range(draws + 1)))
+    return list(accumulate(math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)))
 
 
 @pytest.mark.parametrize("level", [0.021, 0.158, 0.5, 0.77, 0.999])
-def test_ranks_are_those_of_exact_sums_for_every_number_of_draws(level: float) -> None:
-    for draws in range(1, 61):
-        tails = at_most(draws, level)
+def test_ranks_are_those_of_exact_sums_for_every_n(level: float) -> None:
+    for n in range(1, 61):
+        tails = at_most(n, level)
         for alpha in (1e-6, 1e-3, 0.02, 0.3):
             # The k-th smallest lies above the quantile with P(Bin <= k - 1), and below it with P(Bin >= k).
-            good_below = [k for k in range(1, draws + 1) if tails[k - 1] <= alpha]
-            good_above = [k for k in range(1, draws + 1) if 1 - tails[k - 1] <= alpha]
-            assert rank_below(draws, level, alpha) == max(good_below, default=None), (draws, alpha)
-            assert rank_above(draws, level, alpha) == min(good_above, default=None), (draws, alpha)
+            good_below = [k for k in range(1, n + 1) if tails[k - 1] <= alpha]
+            good_above = [k for k in range(1, n + 1) if 1 - tails[k - 1] <= alpha]
+            assert rank_below(n, level, alpha) == max(good_below, default=None), (n, alpha)
+            assert rank_above(n, level, alpha) == min(good_above, default=None), (n, alpha)
             # The ranks that will do have no gaps, so one further is one too far.
             assert good_below == list(range(1, len(good_below) + 1))
-            assert good_above == list(range(draws + 1 - len(good_above), draws + 1))
+            assert good_above == list(range(n + 1 - len(good_above), n + 1))
 
 
 @pytest.mark.parametrize("discrete", [False, True])
 @pytest.mark.parametrize("off", [0, 1])
 def test_a_bound_fails_with_alpha_and_more_often_one_rank_further(discrete: bool, off: int) -> None:
-    draws, level, alpha, runs = 40, 0.3, 0.05, 20_000
-    scores = np.random.default_rng(0).random((runs, draws))
-    low, high = level, level  # the quantile of even draws
+    n, level, alpha, runs = 40, 0.3, 0.05, 20_000
+    scores = np.random.default_rng(0).random((runs, n))
+    low, high = level, level  # the quantile of uniform samples
     if discrete:
         # Two values that tie; a quantile is the smallest value reached with this probability, so it is 0 up to 0.3.
         scores = (scores > level).astype(float)
         low = high = 0.0
-    below, above = rank_below(draws, level, alpha), rank_above(draws, level, alpha)
+    below, above = rank_below(n, level, alpha), rank_above(n, level, alpha)
     assert below is not None and above is not None
     scores.sort(1)
     too_high = np.mean(scores[:, below + off - 1] > low)
     too_low = np.mean(scores[:, above - off - 1] < high)
     noise = 4 * math.sqrt(alpha / runs)
-    np.testing.assert_allclose(too_high, binom.cdf(below + off - 1, draws, level), atol=noise)
+    np.testing.assert_allclose(too_high, binom.cdf(below + off - 1, n, level), atol=noise)
     if discrete:
         assert too_low == 0  # nothing lies below the smallest value
     else:
-        np.testing.assert_allclose(too_low, binom.sf(above - off - 1, draws, level), atol=noise)
+        np.testing.assert_allclose(too_low, binom.sf(above - off - 1, n, level), atol=noise)
     worst = max(too_high, too_low)
     assert worst <= alpha + noise if off == 0 else worst > alpha + noise
 
@@ -86,8 +86,8 @@ def test_samples_needed_is_the_smallest_number_that_bounds_both_sides(
 ) -> None:
     at = levels(shift, quantile)
 
-    def enough(draws: int) -> bool:
-        return None not in (rank_below(draws, at.low, alpha), rank_above(draws, at.high, alpha))
+    def enough(n: int) -> bool:
+        return None not in (rank_below(n, at.low, alpha), rank_above(n, at.high, alpha))
 
     needed = samples_needed(shift, alpha, quantile)
     assert enough(needed)
@@ -133,10 +133,10 @@ def test_no_shift_moves_a_quantile_of_a_step_function_out_of_its_bounds(
     values = np.random.default_rng(seed).integers(0, 4, len(edges) + 1).astype(float)
     at = levels(shift, quantile)
     moved = quantile_of(ordered, values, share * shift, quantile)
-    # Where a quantile jumps at this very level, rounding decides; a hair's breadth lets both sides count.
-    hair = 1e-9
-    assert moved >= quantile_of(ordered, values, 0, at.low - hair)
-    assert moved <= quantile_of(ordered, values, 0, min(at.high + hair, 1))
+    # Where a quantile jumps at this very level, rounding decides; a tiny margin lets both sides count.
+    tiny = 1e-9
+    assert moved >= quantile_of(ordered, values, 0, at.low - tiny)
+    assert moved <= quantile_of(ordered, values, 0, min(at.high + tiny, 1))
 
 
 @pytest.mark.parametrize("quantile", [0.3, 0.5, 0.9])
@@ -153,12 +153,12 @@ def test_a_half_space_attains_the_levels(quantile: float) -> None:
 
 def test_bounds_of_a_noisy_number_are_tight_and_fail_with_alpha() -> None:
     # Score: the noised number 2 + 0.5 eps. The worst smoothed scores within 0.4 are 1.6 and 2.4, known exactly.
-    rng, shift, alpha, draws, runs = np.random.default_rng(1), 0.4 / 0.5, 0.05, 60, 3000
-    scores = 2 + 0.5 * rng.normal(size=(runs, 1, draws))
+    rng, shift, alpha, n, runs = np.random.default_rng(1), 0.4 / 0.5, 0.05, 60, 3000
+    scores = 2 + 0.5 * rng.normal(size=(runs, 1, n))
     found = np.array([bounds(row, row, [shift], alpha) for row in scores])
     missed = np.mean(found[:, 0] > 1.6), np.mean(found[:, 1] < 2.4)
-    rank = rank_below(draws, levels(shift).low, alpha)
-    exact = binom.cdf(rank - 1, draws, levels(shift).low)
+    rank = rank_below(n, levels(shift).low, alpha)
+    exact = binom.cdf(rank - 1, n, levels(shift).low)
     assert exact <= alpha
     np.testing.assert_allclose(missed, exact, atol=4 * math.sqrt(alpha / runs))
     many = 2 + 0.5 * rng.normal(size=(1, 200_000))
@@ -200,23 +200,23 @@ def test_one_part_with_too_few_samples_leaves_no_bound() -> None:
 
 
 def test_bounds_widen_with_the_shift_and_narrow_with_the_samples() -> None:
-    def width(shift: float, draws: int) -> float:
-        scores = norm.ppf((np.arange(draws) + 0.5) / draws)[None]  # ideal draws, without luck
+    def width(shift: float, n: int) -> float:
+        scores = norm.ppf((np.arange(n) + 0.5) / n)[None]  # ideal samples, without randomness
         low, high = bounds(scores, scores, [shift], 1e-3)
         return high - low
 
     shifts = [width(shift, 500) for shift in (0, 0.2, 0.5, 1.0, 2.0)]
     assert all(one < next for one, next in pairwise(shifts))
-    draws = [width(0.5, count) for count in (40, 100, 400, 3000, 50_000)]
-    assert all(one > next for one, next in pairwise(draws))
+    sizes = [width(0.5, count) for count in (40, 100, 400, 3000, 50_000)]
+    assert all(one > next for one, next in pairwise(sizes))
     assert width(0.5, 50_000) > 2 * 0.5  # never narrower than the truth
 
 
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
-def art_radius(monkeypatch: pytest.MonkeyPatch, count: int, draws: int, sigma: float, alpha: float) -> float:
-    """What ART's randomised smoothing certifies when ``count`` of its draws give one class."""
+def art_radius(monkeypatch: pytest.MonkeyPatch, count: int, samples: int, sigma: float, alpha: float) -> float:
+    """The radius that ART's randomised smoothing certifies if ``count`` of its samples give one class."""
     # ART leaves the Clopper-Pearson interval to statsmodels, which is not needed for anything else; here SciPy's.
     proportion = ModuleType("statsmodels.stats.proportion")
 
@@ -241,29 +241,29 @@ def art_radius(monkeypatch: pytest.MonkeyPatch, count: int, draws: int, sigma: f
             raise NotImplementedError
 
         def _prediction_counts(self, x: Floats, n: int, batch_size: int) -> Floats:
-            return np.array([n - count, count]) if n == draws else np.array([0, 1])
+            return np.array([n - count, count]) if n == samples else np.array([0, 1])
 
-    (chosen,), (radius,) = Counting().certify(np.zeros((1, 1)), n=draws)
+    (chosen,), (radius,) = Counting().certify(np.zeros((1, 1)), n=samples)
     return float(radius) if chosen == 1 else 0.0
 
 
-@pytest.mark.parametrize("draws", [20, 100, 1000])
-def test_the_radius_of_a_majority_is_that_of_art(monkeypatch: pytest.MonkeyPatch, draws: int) -> None:
-    for count in np.linspace(0, draws, 11).round().astype(int).tolist():
+@pytest.mark.parametrize("n", [20, 100, 1000])
+def test_the_radius_of_a_majority_is_that_of_art(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    for count in np.linspace(0, n, 11).round().astype(int).tolist():
         for alpha in (0.001, 0.05):
-            ours = binary_radius(count, draws, 0.25, alpha)
-            assert ours == pytest.approx(art_radius(monkeypatch, count, draws, 0.25, alpha), abs=1e-9), count
+            ours = binary_radius(count, n, 0.25, alpha)
+            assert ours == pytest.approx(art_radius(monkeypatch, count, n, 0.25, alpha), abs=1e-9), count
 
 
 @settings(max_examples=60, deadline=None)
-@given(draws=st.integers(5, 300), share=st.floats(0.5, 1), alpha=st.floats(1e-4, 0.2), sigma=st.floats(0.1, 2))
+@given(n=st.integers(5, 300), share=st.floats(0.5, 1), alpha=st.floats(1e-4, 0.2), sigma=st.floats(0.1, 2))
 def test_the_radius_of_a_majority_is_the_largest_that_bounds_certify(
-    draws: int, share: float, alpha: float, sigma: float
+    n: int, share: float, alpha: float, sigma: float
 ) -> None:
-    count = round(share * draws)
-    radius = binary_radius(count, draws, sigma, alpha)
+    count = round(share * n)
+    radius = binary_radius(count, n, sigma, alpha)
     assume(radius > 0.01 * sigma)
-    scores = (np.arange(draws) < count).astype(float)[None]
+    scores = (np.arange(n) < count).astype(float)[None]
     assert bounds(scores, scores, [radius * 0.999 / sigma], alpha)[0] == 1
     assert bounds(scores, scores, [radius * 1.001 / sigma], alpha)[0] != 1
     # The other verdict, seen in a mirror.
@@ -275,13 +275,13 @@ def test_no_majority_has_no_radius() -> None:
     assert [binary_radius(count, 100, 1.0, 0.01) for count in (0, 30, 50, 60)] == [0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("draws", [1, 5, FIRST_SIZE, FIRST_SIZE + 1, 100, 200, 5000])
-def test_interim_sizes_grow_to_all_samples(draws: int) -> None:
-    planned = interim_sizes(draws)
-    assert planned[-1] == draws
-    assert planned[0] == min(FIRST_SIZE, draws)
+@pytest.mark.parametrize("n", [1, 5, FIRST_SIZE, FIRST_SIZE + 1, 100, 200, 5000])
+def test_interim_sizes_grow_to_all_samples(n: int) -> None:
+    planned = interim_sizes(n)
+    assert planned[-1] == n
+    assert planned[0] == min(FIRST_SIZE, n)
     assert all(one < next for one, next in pairwise(planned))
-    assert len(planned) <= 2 + math.log(max(draws / FIRST_SIZE, 1), 1.4)
+    assert len(planned) <= 2 + math.log(max(n / FIRST_SIZE, 1), 1.4)
 
 
 def test_futility_only_if_neither_verdict_is_likely() -> None:

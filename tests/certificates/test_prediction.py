@@ -29,7 +29,7 @@ def last(done: Any) -> str:
     return line
 
 
-def judged(done: Any) -> list[dict[str, Any]]:
+def predictions(done: Any) -> list[dict[str, Any]]:
     assert done.status == 0, done.err
     return [json.loads(line) for line in done.out.splitlines()]
 
@@ -37,8 +37,8 @@ def judged(done: Any) -> list[dict[str, Any]]:
 def test_predict_certifies_each_image_and_repeats_itself(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:
     options, images = ("--certify", "--radius", 0.1, "--draws", 60, "--seed", 3), data / "test" / "scratch"
     done = cli("predict", run, images, *options)
-    rows = judged(done)
-    plain = judged(cli("predict", run, images))
+    rows = predictions(done)
+    plain = predictions(cli("predict", run, images))
     extra = {"certified", "certified_radius", "certified_threshold", "confidence", "draws", "seed"}
     for certified, bare in zip(rows, plain, strict=True):
         assert set(certified) - set(bare) == extra
@@ -49,17 +49,17 @@ def test_predict_certifies_each_image_and_repeats_itself(cli: Cli, run: Path, da
         assert certified["certified_threshold"] == certified["threshold"] and certified["seed"] == 3
     (warning,) = done.err.splitlines()
     assert "promises no false-alarm rate for certified verdicts" in warning and "advrad calibrate" in warning
-    # Whatever else is judged, and wherever it lies.
+    # Whatever other images there are, and wherever the file is.
     moved = tmp_path / "elsewhere" / Path(rows[2]["path"]).name
     moved.parent.mkdir()
     shutil.copy(rows[2]["path"], moved)
-    (again,) = judged(cli("predict", run, moved, *options))
+    (again,) = predictions(cli("predict", run, moved, *options))
     assert {name: again[name] for name in extra} == {name: rows[2][name] for name in extra}
 
 
 def test_the_noise_of_a_certified_verdict_cannot_be_predicted(cli: Cli, run: Path, data: Path) -> None:
-    picture = data / "test" / "good" / "000.png"
-    seeds = {judged(cli("predict", run, picture, "--certify", "--draws", 60))[0]["seed"] for _ in range(2)}
+    image_path = data / "test" / "good" / "000.png"
+    seeds = {predictions(cli("predict", run, image_path, "--certify", "--draws", 60))[0]["seed"] for _ in range(2)}
     assert len(seeds) == 2
 
 
@@ -69,18 +69,18 @@ def test_the_noise_of_a_certified_verdict_cannot_be_predicted(cli: Cli, run: Pat
 def test_predict_takes_the_threshold_that_holds_under_attack(
     cli: Cli, run: Path, data: Path, threshold: float | None, verdict: str
 ) -> None:
-    picture = data / "test" / "good" / "000.png"
+    image_path = data / "test" / "good" / "000.png"
     if threshold is None:  # the score itself, on the noise that it is certified on: nothing can be told
         held = load_detector(run)
         image = load_test_images(load_target(str(run)).detector, data, CertifyOptions()).load(0)
         drawn = TwoPath(held).sample(image, (0.0,), 500, torch.Generator().manual_seed(seed_of("other")))[0]
         threshold = float(np.median(drawn[:, 0], axis=1).mean())
     set_robust_threshold(run, threshold)
-    done = cli("predict", run, picture, "--certify", "--radius", 0.1)
-    (found,) = judged(done)
+    done = cli("predict", run, image_path, "--certify", "--radius", 0.1)
+    (found,) = predictions(done)
     assert (found["certified"], found["certified_threshold"], done.err) == (verdict, threshold, "")
     assert found["verdict"] in ("good", "defective")
-    low = cli("predict", run, picture, "--certify", "--radius", 0.1, "--confidence", 0.9)
+    low = cli("predict", run, image_path, "--certify", "--radius", 0.1, "--confidence", 0.9)
     assert "confidence 0.9: the false-alarm rate of certified verdicts is promised for 0.999 or more" in low.err
 
 
@@ -88,22 +88,22 @@ def test_predict_states_the_radius_at_the_size_of_the_file(cli: Cli, run: Path, 
     set_robust_threshold(run, 1e6)
     small, large = write_good(tmp_path / "small.png", 32, 1), write_good(tmp_path / "large.png", 128, 1)
     options = ("--certify", "--radius", 0.1, "--draws", 60)
-    (near,), (far,) = (judged(cli("predict", run, path, *options)) for path in (small, large))
+    (near,), (far,) = (predictions(cli("predict", run, path, *options)) for path in (small, large))
     assert far["draws"] <= near["draws"] and far["certified_radius"] > 0
     done = cli("predict", run, small, "--certify", "--radius", 0.3, "--draws", 60)
     assert done.status == 2 and "--radius 0.3: cannot be certified with 60 noise samples" in last(done)
-    assert judged(cli("predict", run, large, "--certify", "--radius", 0.3, "--draws", 60))
+    assert predictions(cli("predict", run, large, "--certify", "--radius", 0.3, "--draws", 60))
 
 
 def test_the_sample_size_in_the_error_of_predict_suffices(cli: Cli, run: Path, tmp_path: Path) -> None:
     set_robust_threshold(run, 1e6)
-    picture = write_good(tmp_path / "part.png", 32, 1)
-    options = ("predict", run, picture, "--certify", "--radius", 0.35, "-o", tmp_path / "out")
+    image_path = write_good(tmp_path / "part.png", 32, 1)
+    options = ("predict", run, image_path, "--certify", "--radius", 0.35, "-o", tmp_path / "out")
     done = cli(*options, "--draws", 20)
     needed = int(last(done).partition("(draws ")[2].split(")")[0])
     assert done.status == 2 and done.out == "" and not list((tmp_path / "out").iterdir())
     assert cli(*options, "--draws", needed - 1).status == 2
-    assert judged(cli(*options, "--draws", needed))[0]["certified"] == "certified normal"
+    assert predictions(cli(*options, "--draws", needed))[0]["certified"] == "certified normal"
 
 
 def test_predict_on_a_terminal_says_how_far(cli: Cli, run: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,5 +141,5 @@ def test_a_broken_image_does_not_affect_other_certificates(cli: Cli, run: Path, 
     for name in "ac":
         write_good(tmp_path / "in" / f"{name}.png", 32, 1)
     (tmp_path / "in" / "b.png").write_text("no image")
-    rows = judged(cli("predict", run, tmp_path / "in", "--certify", "--radius", 0.1, "--skip-bad"))
+    rows = predictions(cli("predict", run, tmp_path / "in", "--certify", "--radius", 0.1, "--skip-bad"))
     assert ["certified" in row for row in rows] == [True, False, True]

@@ -28,11 +28,13 @@ def maps_of(views: Tensor, recon: Tensor, config: ScoreConfig) -> list[Tensor]:
     return [mean_filter(m, config.filter_px) for m in combine_scales(scale_errors(views, recon), config.scales)]
 
 
-def score_of(judge: AdvRAD, look: NoiseView, views: Tensor, recon: Tensor) -> Tensor:
-    """A look's part of the detector's score, (b,), for a reconstruction that stays as it is, (1, c, h, w)."""
-    config = judge.detector_config.score
+def score_of(model: AdvRAD, view_config: NoiseView, views: Tensor, recon: Tensor) -> Tensor:
+    """The part of the score from one view, (b,), for a fixed reconstruction, (1, c, h, w)."""
+    config = model.detector_config.score
     maps = maps_of(views, recon.expand_as(views), config)
-    return torch.stack([standardise(m, judge.statistics(look, i), config)[0] for i, m in enumerate(maps)]).mean(0)
+    return torch.stack([standardise(m, model.statistics(view_config, i), config)[0] for i, m in enumerate(maps)]).mean(
+        0
+    )
 
 
 def searched(score: Score, at: Tensor, start: Tensor, radius: float, sign: int, steps: int = 14) -> float:
@@ -66,21 +68,21 @@ def test_no_search_leaves_the_interval_and_some_leave_that_of_half_norms(scales:
     left = {"cells": 0, "sums": 0}
     ways, poolings = ("none", "mean", "spread", "noise_tolerant"), (0.0, 0.05, 1.0)
     for number, (way, pooling) in enumerate(itertools.product(ways, poolings)):
-        look, filter_px = (NEAR, FAR)[number % 2], (1, 3, 7)[number // 2 % 3]
+        view_config, filter_px = (NEAR, FAR)[number % 2], (1, 3, 7)[number // 2 % 3]
         config = ScoreConfig(
-            views=(look,),
+            views=(view_config,),
             scales=scales,
             normalise_by_image_mean=relative,
             normalisation=way,
             filter_px=filter_px,
             pooling=pooling,
         )
-        judge = detector(config, calibrated=False)
+        model = detector(config, calibrated=False)
         index = number % len(config.map_sizes)
-        norms, normal = map_norms(look, config)[index], judge.statistics(look, index)
-        view = 0.3 + 0.3 * random_images(1, look.view_px, seed=number)
+        norms, normal = map_norms(view_config, config)[index], model.statistics(view_config, index)
+        view = 0.3 + 0.3 * random_images(1, view_config.view_px, seed=number)
         with torch.no_grad():
-            recon = reconstruct(judge.denoiser, view, look.sigma, generator(number)).double()
+            recon = reconstruct(model.denoiser, view, view_config.sigma, generator(number)).double()
         view = view.double()  # so that rounding has no say
         false = {
             "cells": replace(norms, cells=norms.cells / 2),
@@ -168,10 +170,10 @@ def test_without_a_change_both_bounds_are_the_score() -> None:
         filter_px=3,
         pooling=0.05,
     )
-    judge = detector(config, calibrated=False)
+    model = detector(config, calibrated=False)
     view, recon = random_images(2, 32), random_images(2, 32, seed=1)
     for index, maps in enumerate(maps_of(view, recon, config)):
-        normal = judge.statistics(NEAR, index)
+        normal = model.statistics(NEAR, index)
         lower, upper = score_bounds(maps, map_norms(NEAR, config)[index], normal, config, 0.0)
         assert torch.equal(lower, upper)
         torch.testing.assert_close(lower, standardise(maps, normal, config)[0])
@@ -181,9 +183,9 @@ def test_without_a_change_both_bounds_are_the_score() -> None:
 @pytest.mark.parametrize("way", ["none", "mean", "spread"])
 def test_a_larger_radius_never_narrows_the_interval(relative: bool, way: str) -> None:
     config = ScoreConfig(views=(NEAR,), normalise_by_image_mean=relative, normalisation=way, pooling=0.05)
-    judge = detector(config, calibrated=False)
+    model = detector(config, calibrated=False)
     (maps,) = maps_of(random_images(1, 32).double(), random_images(1, 32, seed=1).double(), config)
-    (norms,), normal = map_norms(NEAR, config), judge.statistics(NEAR, 0)
+    (norms,), normal = map_norms(NEAR, config), model.statistics(NEAR, 0)
     found = [score_bounds(maps, norms, normal, config, reach) for reach in (0, 0.01, 0.1, 0.3, 1, 3, 10)]
     for one, next in itertools.pairwise(found):
         assert float(next[0]) <= float(one[0]) <= float(one[1]) <= float(next[1])
@@ -241,18 +243,18 @@ def recons(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 def test_every_sample_bounds_the_score_of_every_image_within_the_radius(
     config: ScoreConfig, sides: tuple[int, int], recons: list[Tensor]
 ) -> None:
-    judge = detector(config, calibrated=False)
+    model = detector(config, calibrated=False)
     image = 0.3 + 0.3 * torch.rand(3, *sides, generator=generator(3))
     radii, count = (0.0, 0.1, 0.5), 3
-    lower, upper = TwoPath(judge).sample(image, radii, count, generator(1))
+    lower, upper = TwoPath(model).sample(image, radii, count, generator(1))
     assert lower.shape == upper.shape == (2, 3, count)
     assert (lower[:, 0] == upper[:, 0]).all()
-    for part, look in enumerate(config.views):
+    for part, view_config in enumerate(config.views):
         for draw in range(count):
             recon = recons[part][draw, None]
 
-            def score(images: Tensor, recon: Tensor = recon, look: NoiseView = look) -> Tensor:
-                return score_of(judge, look, resize(resize(images, judge.size_px), look.view_px), recon)
+            def score(images: Tensor, recon: Tensor = recon, view_config: NoiseView = view_config) -> Tensor:
+                return score_of(model, view_config, resize(resize(images, model.size_px), view_config.view_px), recon)
 
             with torch.no_grad():
                 clean = float(score(image[None]))
@@ -288,6 +290,8 @@ def test_every_sample_has_its_own_noise_in_every_step() -> None:
 def test_the_shifts_are_those_of_the_image_as_given() -> None:
     sampler = TwoPath(detector(BOTH, calibrated=False))
     for height_px, width_px in ((32, 32), (40, 52), (16, 16)):
-        expected = [resize_norm(height_px, width_px, 32, look.view_px) / look.sigma for look in (NEAR, FAR)]
+        expected = [
+            resize_norm(height_px, width_px, 32, view_config.view_px) / view_config.sigma for view_config in (NEAR, FAR)
+        ]
         assert sampler.shifts(height_px, width_px) == pytest.approx(expected)
     assert sampler.shifts(64, 64)[0] < sampler.shifts(32, 32)[0] < sampler.shifts(16, 16)[0]

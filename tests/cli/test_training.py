@@ -53,7 +53,7 @@ def test_an_interrupted_training_can_be_finished(
     finish = f"advrad train {widgets} -o {run} --resume"
     assert done.err.splitlines()[-1] == f"interrupted at step 2; finish with: {finish}"
     assert "Traceback" not in done.err
-    assert "--resume" in cli("info", run).one_error_line()
+    assert "resume its training" in cli("info", run).one_error_line()
     monkeypatch.setattr(Screen, "step", step)
     # What was typed counts, be it a default; what was not contradicts nothing.
     for option, value, held in (("--seed", 1, 0), ("--score", "auto", "paper"), ("--size", 128, 64)):

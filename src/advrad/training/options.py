@@ -107,6 +107,8 @@ class CalibrateOptions(Config):
 
     false_alarm_rate: float | None = Field(
         None,
+        gt=0,
+        lt=1,
         description="Largest share of normal images that may be called defective, between 0 and 1.",
         json_schema_extra={"when_none": "as before"},
     )

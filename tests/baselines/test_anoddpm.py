@@ -1,4 +1,4 @@
-"""AnoDDPM: the walk against the textbook, its gradients, and what it makes of a toy product after a short training."""
+"""AnoDDPM: its reverse process against the paper's formulas, its gradients, and its accuracy on a toy product."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KINDS = ["gaussian", "simplex"]
 
 
 def system(size_px: int = 32, **changes: object) -> AnoDDPM:
-    """A small system with no weight at zero, so that every path through it matters."""
+    """A small system without zero weights, so that every path through it matters."""
     made = AnoDDPM(size_px, SMALL.model_copy(update=changes))
     draws = generator(7)
     with torch.no_grad():
@@ -31,7 +31,7 @@ def system(size_px: int = 32, **changes: object) -> AnoDDPM:
 
 
 def with_defects(images: Tensor) -> Tensor:
-    """A grey square of 10 px in every image, elsewhere in each."""
+    """A grey square of 10 px in every image, each at another position."""
     images = images.clone()
     for row, (top, left) in enumerate(torch.randint(22, (len(images), 2), generator=generator(5)).tolist()):
         images[row, :, top : top + 10, left : left + 10] = torch.tensor([0.9, 0.1, 0.2])[:, None, None]
@@ -114,7 +114,7 @@ def test_hints_of_a_walk() -> None:
 
 @pytest.mark.parametrize(("now", "after"), [(250, 249), (250, 200), (1, 0), (40, 0)])
 def test_a_step_back_is_the_textbooks_posterior(now: int, after: int) -> None:
-    """Ho et al. 2020, equations 6 and 7, where a step of the walk counts as one step of the diffusion."""
+    """Ho et al. 2020, equations 6 and 7, where a step of the reverse process is one diffusion step."""
     abar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - Schedule().betas(), 0)])
     alpha = abar[now] / abar[after]
     clean, noisy, noise = torch.randn(3, 1, 3, 8, 8, generator=generator(), dtype=torch.float64)

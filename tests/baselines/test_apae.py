@@ -61,7 +61,7 @@ def test_gradients_pass_through_the_search() -> None:
     view = random_images(2, dtype=torch.float64)
     with torch.no_grad():
         latent = system.encode(view)
-    # Of the image alone, with the start held fast, and of the start alone.
+    # The gradient in the image alone, with a fixed start, and in the start alone.
     assert_gradient(lambda x: system.project(x, latent), view, directions=3)
     assert_gradient(lambda z: system.project(view, z), latent, directions=3)
 
@@ -80,7 +80,7 @@ def test_callers_without_gradients_get_the_same_and_no_graph() -> None:
 def test_weights_are_the_medians_of_good_images() -> None:
     system = fitted()
     good = make_context(12).normal_images.batch(slice(None))
-    # The lower of the two middle ones, as torch has it.
+    # The lower of the two middle values, as torch defines the median.
     usual = (good - system.reconstruct(good)).square().sort(0).values[5]
     torch.testing.assert_close(system.typical_errors, usual, atol=1e-6, rtol=1e-3)
     images = random_images(2)
@@ -121,7 +121,7 @@ def test_defects_stand_out() -> None:
 
 def test_the_network_is_the_plain_one() -> None:
     assert isinstance(fitted(), Autoencoder)
-    # Training sees neither defence: with and without them the weights are the same.
+    # The training uses neither defence, so the weights are the same with and without them.
     bare = fitted(projection_steps=0, weighted=False)
     assert torch.equal(bare.encoder[0][0].weight, fitted().encoder[0][0].weight)
 

@@ -1,4 +1,4 @@
-"""The plain autoencoder: its contract, its score by hand, and what it makes of a toy product."""
+"""The plain autoencoder: the detector protocol, its score by hand, and its accuracy on a toy product."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CFA: its description, loss and map by hand."""
+"""CFA: its features, loss and map by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def made(seed: int = 0, smooth_px: float = 4.0) -> Cfa:
 
 
 def described(system: Cfa, images: torch.Tensor) -> np.ndarray:
-    """(b, 16, 16, 24), by hand: pooled maps side by side, the row and the column, and a matrix."""
+    """(b, 16, 16, 24), by hand: pooled maps concatenated, row and column coordinates, and a matrix."""
     with torch.no_grad():
         maps = [F.avg_pool2d(part, 3, stride=1, padding=1) for part in ToyFeatures()(images)]
         maps = [F.interpolate(part, size=(16, 16), mode="bilinear") for part in maps]

@@ -1,4 +1,4 @@
-"""FastFlow: couplings that can be undone, their determinant, and the likelihood they train."""
+"""FastFlow: invertible couplings, their determinant, and the likelihood."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from advrad.baselines.fastflow import Coupling, FastFlow
 
 
 def coupling(channels: int, kernel_px: int, seed: int = 0) -> Coupling:
-    """In float64, and no longer the mere shuffle that it begins as."""
+    """A coupling in float64 that is no longer a mere permutation."""
     made = Coupling(channels, kernel_px, generator(seed)).double()
     with torch.no_grad():
         for parameter in made.last.parameters():
@@ -23,7 +23,7 @@ def coupling(channels: int, kernel_px: int, seed: int = 0) -> Coupling:
 
 
 def undone(step: Coupling, after: torch.Tensor) -> torch.Tensor:
-    """What a coupling was given, from what it made of it: shift and scale follow from the half that it kept."""
+    """Invert a coupling: shift and scale follow from the half that it kept."""
     seen, moved = after[:, : step.kept], after[:, step.kept :]
     scale, shift = step.last(torch.relu(step.first(seen))).chunk(2, dim=1)
     scale = 4 / math.pi * torch.atan(scale)
@@ -32,7 +32,7 @@ def undone(step: Coupling, after: torch.Tensor) -> torch.Tensor:
 
 
 def made(seed: int = 0) -> FastFlow:
-    """Not as it begins: every coupling scales and shifts."""
+    """A flow whose couplings scale and shift, unlike at initialisation."""
     system = FastFlow(32, ToyFeatures(), generator(seed), flow_steps=4).eval()
     draws = generator(9)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Nearest neighbours and the blur against slow oracles, and the attack that training learns from."""
+"""Nearest neighbours and the blur against slow references, and the attack of adversarial training."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from advrad.utils.config import Config
 
 @pytest.mark.parametrize("count", [1, 3, 50])
 def test_nearest_are_those_of_a_slow_search(count: int) -> None:
-    queries = torch.randn(300, 5, generator=generator(1))  # more than are searched at a time
+    queries = torch.randn(300, 5, generator=generator(1))  # more than one chunk
     bank = torch.randn(40, 5, generator=generator(2))
     squared, rows = nearest_neighbours(queries, bank, count)
     all_distances = np.array([[((q - b) ** 2).sum() for b in bank.double().numpy()] for q in queries.double().numpy()])
     assert squared.shape == rows.shape == (300, min(count, 40))
     np.testing.assert_allclose(squared, np.sort(all_distances, 1)[:, :count], rtol=1e-5)
-    # By their distances: two that differ in the last digit alone may stand in either order.
+    # Compare distances: neighbours that differ in the last digit only may come in either order.
     np.testing.assert_allclose(np.take_along_axis(all_distances, rows.numpy(), 1), squared, rtol=1e-5)
     assert all(len(set(row)) == len(row) for row in rows.tolist()), "nobody is named twice"
 
@@ -62,7 +62,7 @@ def test_no_blur_leaves_maps_as_they_are() -> None:
 
 def test_maps_side_by_side_keep_their_values_and_places() -> None:
     fine = torch.rand(2, 3, 8, 8, generator=generator(6))
-    ramp = torch.arange(0.5, 4).view(4, 1).expand(2, 2, 4, 4)  # the height of a cell's middle, in cells
+    ramp = torch.arange(0.5, 4).view(4, 1).expand(2, 2, 4, 4)  # the row of each cell's centre, in cells
     maps = concatenate_maps([fine, ramp])
     assert maps.shape == (2, 5, 8, 8)
     assert torch.equal(maps[:, :3], fine)

@@ -1,4 +1,4 @@
-"""Reconstruction GANs: the contract of both, their score, and what they make of a toy product."""
+"""Reconstruction GANs: the detector protocol, their score, and their accuracy on a toy product."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fitted(build: Build, seed: int = 0, **changes: object) -> ReconstructionGan:
 
 
 def with_defects(images: Tensor) -> Tensor:
-    """A red square of 10 px in every image, elsewhere in each."""
+    """A red square of 10 px in every image, each at another position."""
     images = images.clone()
     for row, (top, left) in enumerate(torch.randint(22, (len(images), 2), generator=generator(5)).tolist()):
         images[row, :, top : top + 10, left : left + 10] = torch.tensor([0.9, 0.1, 0.2])[:, None, None]
@@ -64,7 +64,7 @@ def test_it_is_what_it_says(build: Build) -> None:
 def test_gradients_are_exact(build: Build) -> None:
     detector = fitted(build, latent_weight=5.0, score_weight=0.5).double()
     images = random_images(2, 48, dtype=torch.float64)
-    # So small a step that no rectifier turns within it.
+    # A step so small that no rectifier switches within it.
     assert_gradient(lambda x: detector.infer(x, generator()).scores, images, step=1e-8)
 
 
@@ -109,7 +109,7 @@ def test_negatives_teach_the_discriminator_what_is_misplaced(negatives: bool, mo
         assert not torch.equal(images, donors)
         return with_defects(images), None
 
-    monkeypatch.setattr(gan, "paste_defects", pasted)  # by defects that are easy to learn
+    monkeypatch.setattr(gan, "paste_defects", pasted)  # defects that are easy to learn
     judge = fitted(UNet, steps=60, negatives=negatives, learning_rate=2e-3).discriminator
     images = stack(16, seed=1).batch(slice(0, 16))
     good, bad = (judge.logits(judge.features(2 * part - 1)) for part in (images, with_defects(images)))

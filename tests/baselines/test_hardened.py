@@ -1,4 +1,4 @@
-"""Adversarial training: what it learns, what it buys, and what the seed decides."""
+"""Adversarial training: what is trained, the robustness that it gives, and its seed."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_coarse_and_fine_add_up_to_the_image() -> None:
 def test_what_is_smooth_is_coarse_and_what_alternates_is_fine() -> None:
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     ramp = (0.02 * x - 0.01 * y).expand(1, 3, 32, 32)
-    # Away from the borders not even a shift of half a pixel is left over.
+    # Away from the borders there is no shift, not even of half a pixel.
     assert float(decouple(ramp)[1][..., 4:-4, 4:-4].abs().max()) < 1e-6
     checks = ((x + y) % 2 * 2 - 1).expand(1, 3, 32, 32)
     assert float(decouple(checks)[0][..., 4:-4, 4:-4].abs().max()) < 1e-6
@@ -35,8 +35,8 @@ def test_channel_selection_shares_every_channel_out() -> None:
     assert torch.allclose(low + high, features, atol=1e-6)
     shares = (low / features).mean((2, 3))
     assert bool(((shares > 0) & (shares < 1)).all())
-    assert not torch.allclose(shares[0], shares[1])  # it looks at the image
-    assert not torch.allclose(shares[:, :1], shares[:, 1:])  # channel by channel
+    assert not torch.allclose(shares[0], shares[1])  # the weights depend on the image
+    assert not torch.allclose(shares[:, :1], shares[:, 1:])  # and on the channel
 
 
 def test_both_branches_reach_the_reconstruction() -> None:

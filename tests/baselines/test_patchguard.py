@@ -1,4 +1,4 @@
-"""PatchGuard: the foreground, defects pasted on it, the losses by hand, and what a short training brings."""
+"""PatchGuard: the foreground, pasted defects, the losses by hand, and the effect of a short training."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_pseudo_anomalies_lie_on_the_foreground_only() -> None:
     assert bool(((changed >= 4) | (changed == 0)).all())
     assert float((changed > 0).float().mean()) > 0.8
     assert bool((change[masks] > 0.01).all())
-    assert float(change[~masks].max()) <= 0.021  # what is not marked is not visible
+    assert float(change[~masks].max()) <= 0.021  # unmarked changes are not visible
     again, _ = paste_on_foreground(view, generator(1))
     assert torch.equal(bad, again)
 

@@ -1,4 +1,4 @@
-"""PLS: its analyses against numpy, that they follow what they are shown, and what they buy."""
+"""PLS: its component analyses against numpy, their moving averages, and the robustness that they give."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fitted(eps: float = EPS, steps: int = 200, seed: int = 0) -> Pls:
 
 
 def samples(count: int, width: int, seed: int = 0) -> torch.Tensor:
-    """Of a Gaussian with a mean, whose axes are turned and of clearly different lengths."""
+    """Samples of a Gaussian with a mean and rotated axes of clearly different lengths."""
     draws = generator(seed)
     turn, _ = torch.linalg.qr(torch.randn(width, width, generator=generator(99)))
     return torch.randn(count, width, generator=draws) * 2.0 ** -torch.arange(width) @ turn + 3
@@ -65,7 +65,7 @@ def test_both_analyses_in_cascade_are_those_of_numpy() -> None:
     expected = (numbers.reshape(128, 1) * axis + mean).reshape(8, 4, 4, 4).transpose(0, 3, 1, 2)
     purified = system.purify(latent)
     np.testing.assert_allclose(purified, expected, atol=1e-4)
-    # A projection: it has nothing more to do the second time, and leaves `components` degrees of freedom.
+    # A projection: applying it twice changes nothing more, and it leaves `components` degrees of freedom.
     torch.testing.assert_close(system.purify(purified), purified, atol=1e-4, rtol=1e-4)
     fresh = torch.randn(40, 4, 4, 4, generator=generator(3))
     assert int(torch.linalg.matrix_rank((system.purify(fresh) - system.purify(fresh[:1])).flatten(1), atol=1e-3)) == 4

@@ -1,4 +1,4 @@
-"""The purifier: exact on a case that can be computed, honest to attackers, and its dilemma."""
+"""The purifier: exact where the result can be computed, with exact gradients, and its dilemma."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from advrad.metrics import auroc
 
 
 def spectrum(side: int) -> Tensor:
-    """Power of smooth images."""
+    """Power spectrum of smooth images."""
     rate = (torch.fft.fftfreq(side)[:, None].square() + torch.fft.rfftfreq(side)[None].square()).sqrt()
     return 0.5 / (1 + (rate / 0.06) ** 6)
 
 
 class Wiener(Denoiser):
-    """The best denoiser of :func:`smooth_images`, which are a Gaussian process: Wiener's filter around grey."""
+    """The optimal denoiser of :func:`smooth_images`, a Gaussian process: the Wiener filter around grey."""
 
     multiple_px = 2
 
@@ -59,7 +59,7 @@ def smooth_lesson(ours: AdvRAD | None = None) -> FitContext:
 
 
 def inner() -> Spade:
-    """A detector that small changes fool, fitted on smooth images."""
+    """A detector that small perturbations fool, fitted on smooth images."""
     return spade(smooth_lesson())
 
 
@@ -72,7 +72,7 @@ def scores(system: AnomalyDetector, images: Tensor) -> Tensor:
 
 
 def climbed(system: AnomalyDetector, images: Tensor) -> Tensor:
-    """What PGD at 8/255 makes of images that it may raise the score of."""
+    """Attack images with PGD at 8/255 so that their scores rise."""
     ball = Threat(norm="linf", eps=8 / 255)
     return pgd(AttackInput(lambda x: scores(system, x), images, ball, generators(len(images)), 10)).images
 
@@ -82,7 +82,7 @@ def test_contract(options: dict[str, object]) -> None:
     def contrast(images: Tensor) -> Tensor:
         return (images - images.mean((2, 3), keepdim=True)).square().mean(1, keepdim=True)
 
-    # Not nearest neighbours: where two are as near, rounding that depends on the batch decides between them.
+    # No nearest neighbours: between equally near ones, rounding that depends on the batch would decide.
     assert_contract(purifier(wrap(contrast, deterministic=True), **options))
 
 
@@ -169,7 +169,7 @@ def test_it_promises_no_gradient_that_its_inner_detector_lacks() -> None:
 
 
 def test_the_dilemma() -> None:
-    """More noise takes more of an attack away, and more of a small defect; a large one survives longer."""
+    """More noise removes more of an attack and more of a small defect; a large defect survives longer."""
     judge, good = inner(), smooth_images(12, 2)
     small, large = good.clone(), good.clone()
     small[:, :, 10:12, 20:22] = 1 - good[:, :, 10:12, 20:22].round()
@@ -190,7 +190,7 @@ def test_the_dilemma() -> None:
                 for bad in (attacked, small, large)
             ]
         )
-        # The attacker knows the purifier and climbs through it.
+        # The attacker knows the purifier and uses its gradients.
         rises.append(float((scores(system, climbed(system, good)) - scores(system, good)).mean()) / undefended)
         areas.append((area(system, small), area(system, large)))
     for much, less in itertools.pairwise(kept):

@@ -1,4 +1,4 @@
-"""ARAE: its distance of latents, and that what learned from attacks is moved less by them."""
+"""ARAE: the distance of its latents, and that adversarial training makes attacks move them less."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_distance_is_relative_to_the_spread_of_the_latents() -> None:
 
 
 def shift(system: Autoencoder) -> float:
-    """How far an attack moves the latents of fresh normal images, relative to their spread."""
+    """Measure how far an attack moves the latents of new normal images, relative to their spread."""
     good, _ = normal_and_squares(12)
     place = system.encode(good)
     attacked = pgd(

@@ -1,4 +1,4 @@
-"""Every row of the table, fitted for a moment, keeps the contract of a detector."""
+"""Every baseline, fitted for a moment, satisfies the detector protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from advrad.errors import ConfigError
 
 SIDE = 64
 
-#: Options with which a fit takes a second; kinds that look through a network with ImageNet weights need anomalib.
+#: Options with which a fit takes a second; kinds that use a network with ImageNet weights need anomalib.
 QUICK: dict[str, dict[str, Any]] = {
     "paper": {"sigma": 0.1},
     "anomalib": {"model": "padim"},
@@ -80,7 +80,7 @@ def test_scores_and_maps_have_their_shapes(name: str) -> None:
     answer = validated_output(found, images, generator())
     assert answer.scores.shape == (3,)
     assert answer.anomaly_maps is None or answer.anomaly_maps.shape[:2] == (3, 1)
-    assert found.size_px in (None, SIDE, 32)  # the toy that stands for ours has 32 px
+    assert found.size_px in (None, SIDE, 32)  # the toy AdvRAD has 32 px
 
 
 @pytest.mark.parametrize("name", rows())
@@ -116,7 +116,7 @@ def test_the_score_rises_along_its_gradient_as_the_gradient_says(name: str) -> N
     assert torch.isfinite(gradient).all()
     length = gradient.flatten(1).norm(dim=1)
     assert (length > 0).all()
-    # Steps from tiny to small: scores have kinks, float32 has an end, and one step must fit between the two.
+    # Several step sizes: scores have kinks and float32 rounds, and one step must lie between the two limits.
     misses = []
     for step in (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1):
         move = step * gradient / length[:, None, None, None]

@@ -1,4 +1,4 @@
-"""Robust nearest neighbours: their score by hand, what tuning buys, and weights of one's own."""
+"""Robust nearest neighbours: their score by hand, the effect of fine-tuning, and weights from a file."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def tuned() -> nn.Module:
 
 
 def moved(network: nn.Module, images: Tensor) -> float:
-    """How far an attack carries features, relative to how far images lie apart."""
+    """Measure how far an attack moves features, relative to the distance between images."""
     place = global_features(network, images).detach()
 
     def away(x: Tensor) -> Tensor:
@@ -196,7 +196,7 @@ def test_weights_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     assert "lacks" in refusal(good, "resnet34")
     assert "backbone: resnet_of_mine is not a timm network" in refusal(good, "resnet_of_mine")
 
-    # A pickle, whatever its name: nothing in it is run.
+    # A pickle, whatever its name, is not run.
     folder = tmp_path / "made"
     for name in ("weights.pt", "weights.safetensors"):
         path = tmp_path / name

@@ -43,7 +43,7 @@ def test_one_octave_is_smooth_also_where_cells_meet() -> None:
         noise = simplex_noise((2, 1, 64, 64), generator(), octaves=1, period_px=period_px)
         return float(torch.diff(noise, dim=3).abs().amax())
 
-    # Twice as many pixels to a cell: half the change from one to the next. A jump would stay.
+    # Twice as many pixels per cell: half the change between neighbours. A jump would remain.
     assert steepest(200.0) < 0.75 * steepest(100.0) < 0.75**2 * steepest(50.0)
 
 

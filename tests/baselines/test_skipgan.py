@@ -1,4 +1,4 @@
-"""Skip-GANomaly's own parts: a U-Net all of whose levels are skipped over."""
+"""Skip-GANomaly's U-Net, which has skip connections at all levels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SPADE: the paper's equations by hand, its galleries, and what it finds."""
+"""SPADE: the paper's equations by hand, its memory, and its accuracy."""
 
 from __future__ import annotations
 

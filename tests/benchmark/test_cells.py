@@ -1,4 +1,4 @@
-"""What a bench folder holds is read back as it is; anything else is refused with the way out."""
+"""Bench folders are read back exactly; anything damaged or foreign is refused with the fix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grids: what their errors say, and what the keys of their cells depend on."""
+"""Grids: their error messages, and what the keys of their cells depend on."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def keys(jobs: tuple[Job, ...]) -> dict[tuple[str, int, str | None], str]:
 
 
 def changed(data: Path, old: str, new: str) -> set[tuple[str, int, str | None]]:
-    """Which cells get another key by a change of the grid."""
+    """Find the cells whose key changes with the grid."""
     assert old in GRID
     before = keys(jobs_of(read_grid(write(data)), data))
     after = keys(jobs_of(read_grid(write(data, GRID.replace(old, new))), data))
@@ -72,7 +72,7 @@ def test_a_key_follows_from_what_decides_the_result(data: Path) -> None:
     assert changed(data, 'attack = "pgd"\nsteps = 2', 'attack = "pgd"\nsteps = 3') == {
         (label, seed, "pgd") for label in ("ours", "plain", "clean") for seed in seeds
     }
-    # The purifier stands before the autoencoder, and uses our training.
+    # The purifier wraps the autoencoder and uses the trained AdvRAD.
     assert changed(data, 'kind = "autoencoder"\nsteps = 2', 'kind = "autoencoder"\nsteps = 3') == {
         *(("plain", seed, test) for seed in seeds for test in (*tests, "suite")),
         *(("clean", seed, test) for seed in seeds for test in tests),
@@ -123,7 +123,7 @@ def test_a_detector_of_ones_own(data: Path) -> None:
 
 
 def test_a_later_option_changes_keys_only_where_it_is_given(data: Path) -> None:
-    """The keys of docs/results were made without it."""
+    """The keys of docs/results were computed without it."""
     before = keys(jobs_of(read_grid(write(data)), data))
     for value, changes in (("auto", False), ("float32", True)):
         text = GRID.replace('attack = "pgd"', f'attack = "pgd"\ngradients = "{value}"')

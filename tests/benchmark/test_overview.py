@@ -1,4 +1,4 @@
-"""Which tables there are, what stands above and below them, and the families over their noise."""
+"""Which tables there are, their titles and notes, and the families over their noise level."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_detectors_that_differ_in_sigma_only_are_a_family(tmp_path: Path) -> Non
     first = found.families[0].points[0]
     assert (first.standard.value, first.robust[0].value, first.certified) == (0.9, 0.1, ())
     assert found.dilemma is not None
-    # The dilemma: of the purifier the noise that is best without attack is the worst under it.
+    # The dilemma: the purifier's best noise level without attack is its worst under attack.
     best = {row.label: [entry.best for entry in row.entries] for row in found.dilemma.rows}
     assert best["purified, inner patchcore, sigma 0.1"] == [True, False]
     assert best["purified, inner patchcore, sigma 0.4"] == [False, True]

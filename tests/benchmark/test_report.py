@@ -1,4 +1,4 @@
-"""The report of a bench: complete, safe against hostile names, honest about what is missing, written whole."""
+"""The report of a bench: complete, safe against hostile names, clear about missing results, written atomically."""
 
 from __future__ import annotations
 
@@ -161,8 +161,8 @@ def test_hostile_names_change_nothing(tmp_path: Path) -> None:
 
 
 def check_latex(source: str) -> None:
-    """What can be told without TeX: letters that mean something stand only where we put them, rows are as wide as
-    their table says, and groups and environments are closed."""
+    """Check what can be checked without TeX: special characters occur only in advrad's own commands, rows have the
+    table's number of columns, and groups and environments are closed."""
     source = "".join(line for line in source.splitlines(True) if not line.startswith("%"))
     commands = set(re.findall(r"\\([a-zA-Z]+)", source))
     assert commands <= COMMANDS, commands - COMMANDS

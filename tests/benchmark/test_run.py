@@ -1,4 +1,4 @@
-"""A bench: every cell once, whoever works, whatever fails, wherever it stops."""
+"""A bench measures every cell once, with several processes, after failures and after interruptions."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Listener(SilentReporter):
 
 @pytest.fixture
 def home(tmp_path: Path, widgets: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with data, a grid and a detector of one's own."""
+    """A folder with data, a grid and a user-defined detector."""
     trained_run.shrink(monkeypatch)
     (tmp_path / "data").mkdir()
     shutil.copytree(widgets, tmp_path / "data" / "widget")
@@ -125,7 +125,7 @@ def test_the_clean_figures_are_those_of_the_audit_on_the_same_pictures(home: Pat
     found = {(cell.detector, cell.attack): cell for cell in read_bench(home / "out").done if not cell.certificate}
     for label in ("ours", "paper 0.2", "bright"):
         clean, attacked = found[label, None].figures, found[label, "pgd"].figures
-        # An audit draws noise that nobody has seen; without noise the two are one.
+        # An attack is evaluated with fresh noise; without noise the two scores are equal.
         if label == "bright":
             assert clean.image_auroc == attacked.clean_auroc
         assert clean.images == attacked.images == 11
@@ -196,7 +196,7 @@ def test_another_grid_at_work_in_the_folder_is_refused(home: Path) -> None:
     with lease(home / "out" / "claims", "job-of-somebody"):
         with pytest.raises(OutputError, match=r"another process measures another grid here.*name\s+another folder"):
             bench(read_grid(other), home / "data", home / "out", only=("bright",))
-        assert measured(home, ("bright",)).done == 2  # the same grid is welcome
+        assert measured(home, ("bright",)).done == 2  # the same grid may be continued
     assert cells(home) == before
 
 
@@ -302,10 +302,10 @@ def test_a_bench_that_is_stopped_goes_on(home: Path, how: signal.Signals) -> Non
         _, err = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "interrupted; the same command goes on where it stopped" in err
+        assert "interrupted; finished cells are kept, and the same command continues" in err
     before = cells(home)
     assert len(before) == 1
-    assert measured(home, ("bright",)).done == 2  # a dead owner's claim is void at once
+    assert measured(home, ("bright",)).done == 2  # the lock of a dead process is free at once
     after = cells(home)
     assert {key: after[key] for key in before} == before
 

@@ -1,4 +1,4 @@
-"""The rules of the tables, against figures worked out by hand."""
+"""The rules of the tables, against figures computed by hand."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_seeds_are_averaged_and_their_spread_is_shown(tmp_path: Path) -> None:
 
 
 def test_the_interval_of_a_mean_covers_as_drawing_the_images_anew_would(tmp_path: Path) -> None:
-    """The rule against the bootstrap of the mean itself, for three categories of given scores."""
+    """Compare the rule with the bootstrap of the mean itself, for three categories of given scores."""
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1], [40, 60])
     scores = [generator.normal(gap * labels) for gap in (0.8, 1.2, 2.0)]
@@ -126,7 +126,7 @@ def entry(value: float | None, parts: int = 1, distrusted: bool = False) -> Entr
     ("column", "best"),
     [
         ([entry(0.5), entry(0.7), entry(0.6)], [1]),
-        ([entry(0.7001), entry(0.7004), entry(0.6)], [0, 1]),  # equal as shown
+        ([entry(0.7001), entry(0.7004), entry(0.6)], [0, 1]),  # equal in the digits shown
         ([entry(0.5), entry(0.9, distrusted=True), entry(0.6)], [2]),
         ([entry(0.5), entry(0.9, parts=0), entry(0.6)], [2]),
         ([entry(0.5), entry(None)], []),  # nothing to compare with

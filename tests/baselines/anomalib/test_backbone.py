@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 from the package index: the package's own logits, and what timm and anomalib get of it."""
+"""EfficientNet-lite0 with packaged weights: its logits against the package's, and its use in timm."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_logits_are_those_of_the_package() -> None:
     with torch.no_grad():
         expected = theirs(images)
         assert (ours(images) - expected).abs().max() < 1e-4
-    assert expected.std() > 0.5  # it says something
+    assert expected.std() > 0.5  # the logits are not trivial
 
 
 @pytest.mark.real
@@ -115,7 +115,7 @@ def test_networks_of_timm_stay_their_own() -> None:
 
 
 def test_weights_that_cannot_be_had_say_so() -> None:
-    # In a process of its own: the hub reads HF_HUB_OFFLINE when it is imported.
+    # In a separate process, since the hub reads HF_HUB_OFFLINE when it is imported.
     code = (
         "import timm\n"
         "from advrad.errors import ConfigError\n"

@@ -1,4 +1,4 @@
-"""Every row of the table: trained by anomalib's engine for a step or two, then held to the contract of a detector."""
+"""Every model, trained by anomalib's engine for a step or two, satisfies the detector protocol."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_scores_are_the_plain_models(name: str) -> None:
         alone = detector.infer(one, generator())
         # With a graph and without one, kernels may round differently.
         torch.testing.assert_close(alone.scores.detach(), plain.pred_score.reshape(1), rtol=1e-5, atol=1e-7)
-        # A row's score is its own.
+        # The score of an image does not depend on the batch.
         torch.testing.assert_close(alone.scores, answer.scores[row : row + 1], rtol=1e-5, atol=1e-7)
         if answer.anomaly_maps is not None and alone.anomaly_maps is not None:
             assert answer.anomaly_maps.shape[1] == 1
@@ -103,7 +103,7 @@ def _check_gradient(detector: CallableDetector, images: Tensor, step: float) -> 
     assert probe(detector, images).differentiable
     model = detector.call.model.double()  # type: ignore[attr-defined]
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)  # some models make tensors of their own
+    torch.set_default_dtype(torch.float64)  # some models create tensors of the default type
     try:
         point = images.double().requires_grad_()
         score = detector.infer(point, generator()).scores
@@ -119,13 +119,13 @@ def _check_gradient(detector: CallableDetector, images: Tensor, step: float) -> 
             assert_gradient(lambda x, hint=hint: hint(x, generator()), images.double(), 2, step=step)
     finally:
         torch.set_default_dtype(before)
-        model.float()  # every value as it was
+        model.float()  # float64 values that came from float32 convert back exactly
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_one_context_gives_one_detector(name: str) -> None:
     images = inputs(name)
-    lite0_weights.cache_clear()  # whether they were loaded before must not matter
+    lite0_weights.cache_clear()  # it must not matter whether they are loaded already
     torch.rand(7)
     again = fit_anomalib(make_context(), options(name))
     assert torch.equal(again.infer(images, generator()).scores, fitted(name).infer(images, generator()).scores)
@@ -262,7 +262,7 @@ def test_efficient_ad_from_a_folder(tmp_path: Path) -> None:
 
 
 def _engine_auroc(model: Any, good: Tensor, images: Tensor, labels: Tensor, folder: Path) -> float:
-    """What anomalib says of it: validated and tested on the same images, as is its habit.
+    """Compute the AUROC with anomalib, validated and tested on the same images as it does by default.
 
     Without validation its scores are not brought to [0, 1], and torchmetrics presses them through a sigmoid in float32,
     where most of them become equal. With it, they are clamped to [0, 1] around its threshold, where the outermost ones
@@ -296,7 +296,7 @@ def _our_auroc(detector: CallableDetector, images: Tensor, labels: Tensor) -> fl
 @pytest.mark.parametrize("name", ["patchcore", "padim"])
 def test_auroc_is_that_of_anomalibs_engine(name: str, tmp_path: Path) -> None:
     good = stack(12, 64, seed=8).batch(slice(0, 12))
-    amount = torch.linspace(0, 0.2, 12)[:, None, None, None]  # from what cannot be seen to what cannot be missed
+    amount = torch.linspace(0, 0.2, 12)[:, None, None, None]  # from invisible to obvious
     images = torch.cat([good, good.flip(0) * (1 - amount) + random_images(12, 64) * amount])
     labels = torch.arange(24) >= 12
     detector = fit_anomalib(make_context(), options(name))

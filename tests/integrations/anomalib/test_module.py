@@ -1,4 +1,4 @@
-"""Our detector as a model of anomalib: what its own tests ask of every model, and that its scores are ours."""
+"""AdvRAD as a model of anomalib: the checks of anomalib's own tests, and that its scores are AdvRAD's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Importing from timm.models.layers:FutureWarning"),
     pytest.mark.filterwarnings("ignore:The anomalib.models.components.dinov2 package:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # Lightning, of PyTorch
-    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # every engine has a folder of its own
+    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # every engine has its own folder
     pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning"),  # by anomalib, without a GPU
 ]
 
@@ -51,7 +51,7 @@ def _small() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenVINO's cache goes where the test runs."""
+    """Keep OpenVINO's cache in the folder of the test."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -87,8 +87,8 @@ def module(**changes: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Taught:
-    """Our model after anomalib trained and tested it.
+class TrainedModel:
+    """The model after anomalib trained and tested it.
 
     Attributes:
         product: folder of the images.
@@ -108,14 +108,14 @@ class Taught:
 
 
 @pytest.fixture(scope="module")
-def taught(tmp_path_factory: pytest.TempPathFactory, product: Path) -> Taught:
+def trained(tmp_path_factory: pytest.TempPathFactory, product: Path) -> TrainedModel:
     folder, model = tmp_path_factory.mktemp("anomalib"), module()
     (figures,) = engine(folder).train(model=model, datamodule=datamodule(product))
     (checkpoint,) = folder.rglob("model.ckpt")
     paths = sorted(product.glob("test/*/*.png"))
     values = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(np.float32) / 255
     images = torch.from_numpy(values).permute(0, 3, 1, 2)
-    return Taught(product, model, figures, checkpoint, images, paths)
+    return TrainedModel(product, model, figures, checkpoint, images, paths)
 
 
 @dataclass(frozen=True)
@@ -133,45 +133,45 @@ class Plain:
     scores: dict[Path, float]
 
 
-def plainly(taught: Taught, folder: Path, **changes: Any) -> Plain:
+def plainly(trained: TrainedModel, folder: Path, **changes: Any) -> Plain:
     model = module(**PLAIN | changes)
-    engine(folder).fit(model=model, datamodule=datamodule(taught.product))
+    engine(folder).fit(model=model, datamodule=datamodule(trained.product))
     (checkpoint,) = folder.rglob("model.ckpt")
-    scores = model.detector.measure(taught.images)[0].tolist()
-    return Plain(model.detector, checkpoint, dict(zip(taught.paths, scores, strict=True)))
+    scores = model.detector.predict_batch(trained.images)[0].tolist()
+    return Plain(model.detector, checkpoint, dict(zip(trained.paths, scores, strict=True)))
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory, taught: Taught) -> Plain:
-    return plainly(taught, tmp_path_factory.mktemp("plain"))
+def plain(tmp_path_factory: pytest.TempPathFactory, trained: TrainedModel) -> Plain:
+    return plainly(trained, tmp_path_factory.mktemp("plain"))
 
 
 # --- training and metrics ---
 
 
-def test_it_learns_what_advrad_train_learns(taught: Taught, tmp_path: Path) -> None:
-    usual = train(taught.product, tmp_path / "run", RunOptions(**OPTIONS))
-    detector = taught.module.detector
+def test_it_learns_what_advrad_train_learns(trained: TrainedModel, tmp_path: Path) -> None:
+    usual = train(trained.product, tmp_path / "run", RunOptions(**OPTIONS))
+    detector = trained.module.detector
     assert detector.detector_config.score == usual.detector_config.score
     assert detector.calibration.n == usual.calibration.n
-    # Up to the last bits of the resized images, and what the training makes of them.
+    # Up to rounding of the resized images and its effect on the training.
     assert detector.calibration.threshold == pytest.approx(usual.calibration.threshold, rel=1e-3)
     for name, tensor in usual.state_dict().items():
         torch.testing.assert_close(detector.state_dict()[name], tensor, rtol=1e-2, atol=1e-3)
     assert detector.detector_config.training.to_dict()["plan"]["layout"] == "datamodule"
 
 
-def test_anomalib_measures_the_scores_that_are_ours(taught: Taught) -> None:
-    labels = np.array([path.parent.name == "dent" for path in taught.paths])
-    scores = taught.module.detector.measure(taught.images)[0].numpy()
-    assert taught.figures["image_AUROC"] == pytest.approx(auroc(labels, scores), abs=1e-6)
-    assert set(taught.figures) == {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"}
+def test_anomalib_measures_the_scores_that_are_ours(trained: TrainedModel) -> None:
+    labels = np.array([path.parent.name == "dent" for path in trained.paths])
+    scores = trained.module.detector.predict_batch(trained.images)[0].numpy()
+    assert trained.figures["image_AUROC"] == pytest.approx(auroc(labels, scores), abs=1e-6)
+    assert set(trained.figures) == {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"}
 
 
-def test_the_graph_scores_a_batch_as_the_detector_scores_each_image(taught: Taught) -> None:
-    images = taught.module.pre_processor(taught.images)
-    together = taught.module.model(images)
-    scores, maps, _ = taught.module.detector.measure(taught.images)
+def test_the_graph_scores_a_batch_as_the_detector_scores_each_image(trained: TrainedModel) -> None:
+    images = trained.module.pre_processor(trained.images)
+    together = trained.module.model(images)
+    scores, maps, _ = trained.module.detector.predict_batch(trained.images)
     torch.testing.assert_close(together.pred_score, scores, rtol=CLOSE, atol=CLOSE)
     torch.testing.assert_close(together.anomaly_map, maps, rtol=CLOSE, atol=CLOSE)
 
@@ -189,32 +189,32 @@ def test_more_batches_than_steps_and_more_steps_than_batches(product: Path, tmp_
 # --- the engine, from a checkpoint ---
 
 
-def test_test_validate_and_train_take_the_checkpoint(taught: Taught, tmp_path: Path) -> None:
-    data = datamodule(taught.product)
-    given = {"datamodule": data, "ckpt_path": taught.checkpoint}
-    assert engine(tmp_path).test(model=module(), **given) == [taught.figures]
+def test_test_validate_and_train_take_the_checkpoint(trained: TrainedModel, tmp_path: Path) -> None:
+    data = datamodule(trained.product)
+    given = {"datamodule": data, "ckpt_path": trained.checkpoint}
+    assert engine(tmp_path).test(model=module(), **given) == [trained.figures]
     assert len(engine(tmp_path).validate(model=module(), **given)) == 1
-    # A training that is finished is not begun again, and what it learnt stays.
+    # A finished training is not repeated, and its weights stay.
     again = module()
-    assert engine(tmp_path / "again").train(model=again, **given) == [taught.figures]
-    for name, tensor in taught.module.detector.state_dict().items():
+    assert engine(tmp_path / "again").train(model=again, **given) == [trained.figures]
+    for name, tensor in trained.module.detector.state_dict().items():
         assert torch.equal(again.detector.state_dict()[name], tensor)
 
 
 @pytest.mark.parametrize("entrance", ["folder", "file", "dataset", "dataloader", "datamodule"])
 def test_predictions_are_the_same_by_every_entrance(
-    entrance: str, taught: Taught, plain: Plain, tmp_path: Path
+    entrance: str, trained: TrainedModel, plain: Plain, tmp_path: Path
 ) -> None:
     from anomalib.data import PredictDataset
     from torch.utils.data import DataLoader
 
-    folder, dataset = taught.product / "test" / "dent", PredictDataset(taught.product / "test" / "dent")
+    folder, dataset = trained.product / "test" / "dent", PredictDataset(trained.product / "test" / "dent")
     given, count = {
         "folder": ({"data_path": folder}, 4),
-        "file": ({"data_path": taught.paths[0]}, 1),
+        "file": ({"data_path": trained.paths[0]}, 1),
         "dataset": ({"dataset": dataset}, 4),
         "dataloader": ({"dataloaders": DataLoader(dataset, 3, collate_fn=dataset.collate_fn)}, 4),
-        "datamodule": ({"datamodule": datamodule(taught.product)}, 4),  # it validates on the other half
+        "datamodule": ({"datamodule": datamodule(trained.product)}, 4),  # it validates on the other half
     }[entrance]
     batches = engine(tmp_path).predict(
         model=module(**PLAIN), ckpt_path=plain.checkpoint, return_predictions=True, **given
@@ -224,24 +224,24 @@ def test_predictions_are_the_same_by_every_entrance(
     assert found == pytest.approx({path: plain.scores[path] for path in found}, rel=CLOSE, abs=CLOSE)
 
 
-def test_predictions_need_not_be_returned(taught: Taught, tmp_path: Path) -> None:
-    given = {"datamodule": datamodule(taught.product), "ckpt_path": taught.checkpoint}
+def test_predictions_need_not_be_returned(trained: TrainedModel, tmp_path: Path) -> None:
+    given = {"datamodule": datamodule(trained.product), "ckpt_path": trained.checkpoint}
     assert engine(tmp_path).predict(model=module(), return_predictions=False, **given) is None
 
 
 # --- checkpoints ---
 
 
-def test_a_checkpoint_holds_plain_values_and_brings_all_back(taught: Taught, plain: Plain) -> None:
+def test_a_checkpoint_holds_plain_values_and_brings_all_back(trained: TrainedModel, plain: Plain) -> None:
     from advrad.integrations.anomalib import AdvRad
 
-    assert torch.load(taught.checkpoint, weights_only=True)
-    again = AdvRad.load_from_checkpoint(taught.checkpoint).eval()
-    assert again.detector.detector_config == taught.module.detector.detector_config
-    torch.testing.assert_close(again(taught.images).pred_score, taught.module(taught.images).pred_score)
+    assert torch.load(trained.checkpoint, weights_only=True)
+    again = AdvRad.load_from_checkpoint(trained.checkpoint).eval()
+    assert again.detector.detector_config == trained.module.detector.detector_config
+    torch.testing.assert_close(again(trained.images).pred_score, trained.module(trained.images).pred_score)
     bare = AdvRad.load_from_checkpoint(plain.checkpoint).eval()
     assert bare.post_processor is None
-    assert bare(taught.images).pred_score.tolist() == pytest.approx(list(plain.scores.values()), rel=CLOSE, abs=CLOSE)
+    assert bare(trained.images).pred_score.tolist() == pytest.approx(list(plain.scores.values()), rel=CLOSE, abs=CLOSE)
 
 
 @pytest.mark.parametrize(
@@ -253,27 +253,27 @@ def test_a_checkpoint_holds_plain_values_and_brings_all_back(taught: Taught, pla
     ],
 )
 def test_a_damaged_checkpoint_is_refused(
-    damage: Any, error: type[Exception], words: str, taught: Taught, tmp_path: Path
+    damage: Any, error: type[Exception], words: str, trained: TrainedModel, tmp_path: Path
 ) -> None:
     from advrad.integrations.anomalib import AdvRad
 
-    saved = torch.load(taught.checkpoint, weights_only=True)
+    saved = torch.load(trained.checkpoint, weights_only=True)
     damage(saved)
     torch.save(saved, tmp_path / "damaged.ckpt")
     with pytest.raises(error, match=f"checkpoint.*{words}"):
         AdvRad.load_from_checkpoint(tmp_path / "damaged.ckpt")
 
 
-def test_model_folders_go_both_ways(taught: Taught, tmp_path: Path) -> None:
+def test_model_folders_go_both_ways(trained: TrainedModel, tmp_path: Path) -> None:
     from advrad.integrations.anomalib import AdvRad
 
-    taught.module.detector.save_pretrained(tmp_path / "model")
+    trained.module.detector.save_pretrained(tmp_path / "model")
     usual = AdvRAD.from_pretrained(tmp_path / "model")
-    assert torch.equal(usual.measure(taught.images)[0], taught.module.detector.measure(taught.images)[0])
+    assert torch.equal(usual.predict_batch(trained.images)[0], trained.module.detector.predict_batch(trained.images)[0])
     back = AdvRad.from_folder(tmp_path / "model")
-    given = {"model": back, "datamodule": datamodule(taught.product)}
+    given = {"model": back, "datamodule": datamodule(trained.product)}
     engine(tmp_path).validate(**given)  # sets anomalib's threshold
-    assert engine(tmp_path).test(**given) == [pytest.approx(taught.figures)]
+    assert engine(tmp_path).test(**given) == [pytest.approx(trained.figures)]
 
 
 # --- exports ---
@@ -286,29 +286,29 @@ def test_model_folders_go_both_ways(taught: Taught, tmp_path: Path) -> None:
 )
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning")
 def test_exported_graphs_have_our_scores(
-    kind: str, preset: str, side: int | None, taught: Taught, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, preset: str, side: int | None, trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from anomalib.deploy import OpenVINOInferencer, TorchInferencer
 
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")  # anomalib's export for PyTorch is a pickle
-    plain = plainly(taught, tmp_path, **{} if preset == "lean" else {"preset": preset, "size_px": 32, "steps": 2})
+    plain = plainly(trained, tmp_path, **{} if preset == "lean" else {"preset": preset, "size_px": 32, "steps": 2})
     assert (plain.detector.detector_config.denoiser.kind == "lean") is (preset == "lean")
     given = {"export_root": tmp_path, "input_size": side and (side, side), "ckpt_path": plain.checkpoint}
     file = engine(tmp_path / "export").export(model=module(), export_type=kind, **given)
     if kind == "torch":
         inferencer = TorchInferencer(file, device="cpu")
     else:
-        # Else it computes in bfloat16 where the processor can.
+        # Without this it computes in bfloat16 where the processor supports it.
         inferencer = OpenVINOInferencer(file, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
     for path, score in plain.scores.items():
         answer = inferencer.predict(path)
         assert torch.as_tensor(answer.pred_score).item() == pytest.approx(score, rel=CLOSE, abs=CLOSE)
-    maps = plain.detector.measure(taught.images[-1:])[1]
+    maps = plain.detector.predict_batch(trained.images[-1:])[1]
     torch.testing.assert_close(torch.as_tensor(answer.anomaly_map).view_as(maps), maps, rtol=CLOSE, atol=CLOSE)
-    if kind == "openvino":  # neither the size nor the number of images is that of the export
+    if kind == "openvino":  # size and number of images differ from the export
         images = torch.rand(3, 3, 70, 100, generator=torch.Generator().manual_seed(0))
         scores = inferencer.predict(images).pred_score
-        np.testing.assert_allclose(scores.ravel(), plain.detector.measure(images)[0], rtol=CLOSE, atol=CLOSE)
+        np.testing.assert_allclose(scores.ravel(), plain.detector.predict_batch(images)[0], rtol=CLOSE, atol=CLOSE)
 
 
 def test_before_training_there_is_nothing_to_score_or_export(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_model_folder_is_read_without_advrad(trained: Path) -> None:
 def test_anomalib_model(run: Callable[..., str], product: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of anomalib and Lightning
-        out = run("anomalib_model.py", product, "--limit", 2)
+        out = run("anomalib_model.py", product, "--limit", 2, "--size", 64)
     assert "EvaluationResult(" in out and "AttackResult(" in out
 
 

@@ -19,7 +19,7 @@ from advrad.attacks.results import AttackResult
 from advrad.data.options import DataOptions
 from advrad.detectors.base import AnomalyDetector, DetectorOutput, SurrogateLoss
 from advrad.detectors.loading import load_target, to_loaded
-from advrad.errors import ConfigError, DataError
+from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.precision import Precision
 from advrad.utils.progress import CallbackReporter
 
@@ -75,6 +75,8 @@ def test_the_result_is_stored_as_it_is_returned(tmp_path: Path) -> None:
         assert (tmp_path / "copy" / name).read_bytes() == (out / name).read_bytes()
     again = advrad.attack(honest(), labelled(), attack="apgd", steps=3, output=out)
     assert again.rows == result.rows, "finished images are kept"
+    with pytest.raises(OutputError, match="holds a run with other detector"):
+        advrad.attack(honest(3), labelled(), attack="apgd", steps=3, output=out)
 
 
 def test_the_json_names_are_those_of_older_releases() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,10 +25,12 @@ from advrad.data.labelled import load_labelled
 from advrad.data.options import DataOptions
 from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsTwoPath
 from advrad.detectors.loading import LoadedDetector, to_loaded
+from advrad.detectors.probing import score_images
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
 from advrad.utils.precision import Precision
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.seeding import seed_of
 
 if TYPE_CHECKING:
     from advrad.data.labelled import DataSource
@@ -79,6 +82,7 @@ def attack(
     Args:
         detector: :class:`advrad.AdvRAD`, or anything that :func:`advrad.wrap` takes, or an
             :class:`advrad.detectors.base.AnomalyDetector`, or a :class:`advrad.detectors.loading.LoadedDetector`.
+            Modules are put in evaluation mode, and the parameters of an ``AdvRAD`` are frozen.
         data: Test images of both classes: a folder, ``FILE.py:NAME``, a datamodule, or a pair of images, (n, c, h, w)
             in [0, 1], and labels, (n,), 0 for normal and 1 for anomalous.
         norm: Norm of the threat model: ``linf`` or ``l2``.
@@ -110,19 +114,35 @@ def attack(
         >>> attacked.clean_auroc, attacked.robust_auroc
         (1.0, 1.0)
     """
+    from accelerate import PartialState
+
     fields = {"data": options, "attack": attack, "norm": norm, "eps": str(eps), "budget": budget}
     asked = AttackOptions.parse(fields | settings)
     loaded = to_loaded(detector)
     job = prepare(loaded, data, asked)
     source_detector = None if source is None else to_loaded(source).detector
-    if output is not None or loaded.folder is not None:
+    if loaded.folder is not None:
         folder = None if output is None else Path(output)
         return run_attack(job, asked, folder, source=source_detector, progress=progress)
+    if output is not None:
+        job = replace(job, detector=_identified(loaded, job.images))
+        return run_attack(job, asked, Path(output), source=source_detector, progress=progress)
     if asked.save_images:
         raise ConfigError("needs an output folder; name one", option="save_images")
+    if PartialState().num_processes > 1:
+        raise ConfigError("is needed for several processes; name a folder", option="output")
     with TemporaryDirectory(prefix="advrad-") as temporary:
         result = run_attack(job, asked, Path(temporary), source=source_detector, progress=progress)
     return replace(result, folder=None)
+
+
+def _identified(loaded: LoadedDetector, images: ImageSet) -> LoadedDetector:
+    """Add a digest of some scores to the identity of a detector in memory.
+
+    Without it, a folder with the results of one detector would be taken for those of another of the same class.
+    """
+    scores, _ = score_images(loaded.detector, images.examples, seed_of("identity"))
+    return replace(loaded, identity=f"{loaded.identity} {hashlib.sha256(scores.tobytes()).hexdigest()}")
 
 
 def prepare(detector: LoadedDetector, data: DataSource, options: AttackOptions) -> AttackJob:

@@ -126,7 +126,7 @@ def test_files_and_the_same_tensors_have_the_same_certificates(data: Path) -> No
 
 def test_image_files_keep_their_own_sizes_on_request(tmp_path: Path) -> None:
     large = make_mvtec(tmp_path, "large", good=1, defects={"scratch": 1}, size=48)
-    result = advrad.certify(brightness, large, radii=(0.1,), n_samples=60, own_size=True)
+    result = advrad.certify(brightness, str(large), radii=(0.1,), n_samples=60, own_size=True)
     assert result.size == "own" and result.rounding_l2 == pytest.approx((3 * 48 * 48 / 12) ** 0.5 / 255)
 
 

@@ -17,7 +17,13 @@ CONFIDENCE = 0.999
 
 
 class CertifyOptions(WithDataOptions):
-    """Options of a certification; each field's description says what it is."""
+    """Options of a certification; each field's description says what it is.
+
+    Example:
+        >>> options = CertifyOptions(radius="0.1,0.2", n_samples=400)
+        >>> options.n_samples, options.method
+        (400, 'auto')
+    """
 
     radius: str | None = Field(
         None,

@@ -131,6 +131,15 @@ class CertificationResult(CertificateFigures):
         notes: Notes on the method and the threshold.
         warnings: Reasons to distrust the certificate.
         rows: Certificates of the single images; stored in a file of their own.
+
+    Example:
+        >>> import advrad, torch
+        >>> images = torch.full((2, 3, 8, 8), 0.2)
+        >>> images[1, :, 2:6, 2:6] = 0.8  # anomalous: a bright square
+        >>> detector = advrad.wrap(lambda x: x.mean((1, 2, 3)), deterministic=True)
+        >>> advrad.certify(detector, (images, [0, 1]), radii=(0.1,), n_samples=100)
+        CertificationResult(method='percentile', images=1 normal + 1 anomalous, confidence=0.999, clean_auroc=1.0000,
+        certified_auroc={0.1: 1.0000})
     """
 
     method: str

@@ -36,6 +36,10 @@ class CertifiedPrediction:
         verdict: Verdict on the smoothed score of every image within ``radius``.
         n_samples: Number of noise samples that were used.
         radius: Radius for which the verdict is certified, l2; 0 for an abstention.
+
+    Example:
+        >>> CertifiedPrediction("certified normal", n_samples=24, radius=0.1).verdict
+        'certified normal'
     """
 
     verdict: Verdict
@@ -107,6 +111,14 @@ def certify_sequential(
 
     Returns:
         The verdict, its radius, and the number of samples used.
+
+    Example:
+        >>> from advrad import wrap
+        >>> from advrad.certificates import Percentile
+        >>> detector = wrap(lambda images: images.mean((1, 2, 3)), deterministic=True)
+        >>> sampler, generator = Percentile(detector, sigma=0.2, deterministic=True), torch.Generator().manual_seed(0)
+        >>> certify_sequential(sampler, torch.zeros(3, 8, 8), 0.1, 0.5, 1000, 0.001, generator).verdict
+        'certified normal'
     """
     at_one, sizes, quantile = sampler.shifts(*image.shape[1:]), interim_sizes(n_samples), sampler.quantile
     grid = reachable(radius_grid((radius,)), at_one, n_samples, alpha, quantile)

@@ -134,6 +134,16 @@ def calibrate_robust_threshold(
 
     Raises:
         ConfigError: There are too few images for the rate, or the radius needs more samples.
+
+    Example:
+        >>> from advrad import wrap
+        >>> from advrad.certificates import Percentile
+        >>> detector = wrap(lambda images: images.mean((1, 2, 3)), deterministic=True)
+        >>> normals = list(torch.full((20, 3, 8, 8), 0.5))
+        >>> sampler = Percentile(detector, sigma=0.2, deterministic=True)
+        >>> found = calibrate_robust_threshold(sampler, normals, false_alarm_rate=0.1, radius=0.05)
+        >>> found.n, 0.5 < found.threshold < 0.6
+        (20, True)
     """
     rate = calibration_rate(false_alarm_rate, confidence)
     needed = normals_needed(rate)

@@ -172,6 +172,12 @@ class TwoPath:
     Args:
         detector: Trained detector; put in evaluation mode.
         batch_size: Samples that pass the network in one batch; None for a value that suits the device.
+
+    Example:
+        >>> # Skipped, because it needs a trained model.
+        >>> detector = AdvRAD.from_pretrained("bottle")  # doctest: +SKIP
+        >>> TwoPath(detector).shifts(256, 256)  # doctest: +SKIP
+        (2.5,)
     """
 
     method = "two-path"

@@ -22,6 +22,10 @@ class Calibration(Config):
         heat_low: Value of the anomaly map at which heat maps start to glow: the median of the normal maps' maxima.
         heat_high: Value that normal anomaly maps exceed with at most ``false_alarm_rate``; outlined in heat maps.
         source: Origin of the images: data folder, category and seed of the split.
+
+    Example:
+        >>> Calibration(threshold=1.5, false_alarm_rate=0.05, n=19, heat_low=0.5, heat_high=1.2).threshold
+        1.5
     """
 
     threshold: float
@@ -44,6 +48,11 @@ class RobustCalibration(Config):
         n_samples: Number of noise samples that bounded each image's score; ``draws`` in JSON.
         confidence: Confidence of each of these bounds.
         source: Origin of the images: data folder, category and seed of the split.
+
+    Example:
+        >>> values = {"threshold": 2.0, "false_alarm_rate": 0.05, "radius": 0.2, "n": 30, "confidence": 0.999}
+        >>> RobustCalibration(**values, n_samples=64).model_dump()["draws"]
+        64
     """
 
     threshold: float
@@ -238,6 +247,13 @@ class DetectorConfig(Config):
         robust_calibration: Threshold for certified verdicts; None if it was not set; ``guarantee`` in JSON.
         training: How the detector was trained.
         figures: Measured results, shown in the model card.
+
+    Example:
+        >>> from advrad.denoisers import LeanConfig
+        >>> from advrad.detectors import NoiseView, ScoreConfig
+        >>> score = ScoreConfig(views=(NoiseView(view_px=128, sigma=0.2),))
+        >>> DetectorConfig(denoiser=LeanConfig(), size_px=256, score=score).calibration is None
+        True
     """
 
     denoiser: DenoiserConfig

@@ -232,7 +232,7 @@ def _until(
         minutes = (time.perf_counter() - start) / 60
         area = evaluate(detector, dataset).image_auroc
         if area is None:
-            raise SystemExit(f"{data}: needs good and defective test images")
+            raise SystemExit(f"{data}: needs normal and anomalous test images")
         print(f"  {'diffusers' if checkpoint else 'lean'}: {minutes:.2f} minutes, image AUROC {area:.4f}", flush=True)
         tried.append({"minutes": minutes, "image_auroc": area})
         if area >= target:

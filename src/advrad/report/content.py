@@ -117,12 +117,11 @@ def _provenance(detector: AdvRAD) -> dict[str, Any]:
     config = detector.detector_config
     loop = config.training.loop.model_dump(mode="json", include={"seed", "steps", "batch_size", "learning_rate"})
     recorded = config.training.to_dict()
-    rest: dict[str, Any] = {
-        name: recorded[name] for name in ("pictures", "seconds", "candidates", "versions") if name in recorded
-    }
+    shown = {"pictures": "images", "seconds": "seconds", "candidates": "candidates", "versions": "versions"}
+    rest: dict[str, Any] = {shown[name]: value for name, value in recorded.items() if name in shown}
     if config.calibration is not None:
         rest["calibration"] = {
-            "pictures": config.calibration.n,
+            "images": config.calibration.n,
             "false_alarm_rate": config.calibration.false_alarm_rate,
         }
     return {"category": config.training.category, **loop, **rest}

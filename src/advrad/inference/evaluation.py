@@ -184,7 +184,9 @@ def evaluate(
     known = images.mask_known
     pixels = None if maps is None or images.masks is None or known is None else (images.masks[known], maps[known])
     figures = compute_figures(images.labels, scores, images.defects, threshold, pixels=pixels, seed=seed)
-    separations = shortcuts.separations(images.labels, shortcuts.join_statistics(statistics), seed=seed) if statistics else ()
+    separations: tuple[shortcuts.Separation, ...] = ()
+    if statistics:
+        separations = shortcuts.separations(images.labels, shortcuts.join_statistics(statistics), seed=seed)
     return EvaluationResult(
         **dict(figures)
         | {

@@ -92,7 +92,9 @@ def read_log(folder: Path) -> tuple[dict[str, float], ...]:
         except ValueError:
             if number == len(lines):
                 break
-            raise DataError(f"{path}: line {number} is not JSON; delete the log, which is for information only") from None
+            raise DataError(
+                f"{path}: line {number} is not JSON; delete the log, which is for information only"
+            ) from None
         numbers = {name: value for name, value in row.items() if _finite(value)} if isinstance(row, dict) else {}
         if "step" in numbers and "loss" in numbers:
             rows.append(numbers)

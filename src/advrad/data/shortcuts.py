@@ -127,10 +127,10 @@ def warn_of_shortcuts(separations: Sequence[Separation]) -> list[str]:
     strong = [each for each in separations if each.strong]
     if not strong:
         return []
-    told = _listed(strong, "separates normal from anomalous test images", "normal ones")
+    sentence = _listed(strong, "separates normal from anomalous test images", "normal ones")
     compare = "this one" if len(strong) == 1 else "these"
     meaning = f"A detector may score well here without seeing a defect; compare its AUROC with {compare}."
-    return [f"{told}. {meaning}"]
+    return [f"{sentence}. {meaning}"]
 
 
 def warn_of_conditions(separations: Sequence[Separation]) -> list[str]:
@@ -145,9 +145,9 @@ def warn_of_conditions(separations: Sequence[Separation]) -> list[str]:
     strong = [each for each in separations if each.strong]
     if not strong:
         return []
-    told = _listed(strong, "separates normal training images from normal test images", "test images")
+    sentence = _listed(strong, "separates normal training images from normal test images", "test images")
     return [
-        f"{told}. The two seem to have been taken under different conditions, so the promised false-alarm rate may"
+        f"{sentence}. The two seem to have been taken under different conditions, so the promised false-alarm rate may"
         " not hold on the test images."
     ]
 

@@ -180,6 +180,8 @@ class CurveResult:
         points: Attacks, in the order of their values as given.
 
     Example:
+        Needs a trained model folder.
+
         >>> from advrad.attacks.options import AttackOptions
         >>> from advrad.attacks.pipeline import prepare, run_curve  # doctest: +SKIP
         >>> options = AttackOptions(attack="pgd")

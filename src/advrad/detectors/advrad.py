@@ -49,6 +49,8 @@ class AdvRAD(
         ConfigError: The size of a view does not suit the denoiser, or the statistics do not match the score's maps.
 
     Example:
+        Needs a trained model folder.
+
         >>> detector = AdvRAD.from_pretrained("bottle")  # doctest: +SKIP
         >>> [prediction.defective for prediction in detector.predict(["part.png"])]  # doctest: +SKIP
         [False]

@@ -119,6 +119,8 @@ def load_detector(folder: Path, device: str = "auto") -> AdvRAD:
         ConfigError: The device cannot be used.
 
     Example:
+        Needs a trained model folder.
+
         >>> load_detector(Path("bottle")).size_px  # doctest: +SKIP
         256
     """

@@ -32,6 +32,8 @@ class WhiteBoxAdvRAD:
             it. Scores without gradients are always computed in the model's own precision.
 
     Example:
+        Needs a trained model folder.
+
         >>> model = AdvRAD.from_pretrained("bottle")  # doctest: +SKIP
         >>> list(WhiteBoxAdvRAD(model).surrogates)  # doctest: +SKIP
         ['part noise 0.05', 'part noise 0.1', 'scale 1/1', 'scale 1/2', 'scale 1/4', 'scale 1/8']

@@ -30,7 +30,8 @@ class RunOptions(WithDataOptions):
     )
     steps: int | None = Field(None, gt=0, description="Number of training steps, in place of minutes.")
     preset: str = Field(
-        "lean", description="Network: lean (fast on a CPU), paper (the paper's U-Net, needs a GPU) or tiny (for tests)."
+        "lean",
+        description="Network: lean (fast on a CPU), paper (the paper's U-Net, slow without a GPU) or tiny (for tests).",
     )
     source: str | None = Field(
         None, description="Pretrained diffusers U-Net to start from: a folder, or a model id of the Hugging Face Hub."

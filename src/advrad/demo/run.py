@@ -59,6 +59,13 @@ def run_demo(folder: Path, options: RunOptions, progress: ProgressReporter = SIL
     Raises:
         OutputError: The folder holds something else, or cannot be written.
         ConfigError: An option contradicts the options of the interrupted training in this folder.
+
+    Example:
+        Not run by the tests, because it trains for minutes.
+
+        >>> result = run_demo(Path("demo-run"), RunOptions())  # doctest: +SKIP
+        >>> result.evaluation.image_auroc  # doctest: +SKIP
+        0.97
     """
     make_folder(folder)
     progress.stage("Rendering the images")

@@ -43,6 +43,14 @@ def report_content(
     Raises:
         ImageError: An image of the gallery cannot be read any more.
         DataError: The training log or a stored result is damaged.
+
+    Example:
+        Not run by the tests, because it needs a trained model.
+
+        >>> import advrad
+        >>> detector = advrad.AdvRAD.from_pretrained("run")  # doctest: +SKIP
+        >>> evaluation = advrad.evaluate(detector, "images")  # doctest: +SKIP
+        >>> write_report(Path("report.html"), report_content(evaluation, detector, Path("run")))  # doctest: +SKIP
     """
     config = detector.detector_config
     misses, alarms, finds = pick_gallery(evaluation.labels, evaluation.scores)

@@ -98,6 +98,10 @@ class ReportContent:
         certificates: Results of certifications of the detector.
         configuration: Configuration of the detector, may be nested.
         provenance: Seed, versions, times and data that the result comes from, may be nested.
+
+    Example:
+        >>> ReportContent("nut", labels=[0, 1], scores=[0.1, 0.9], defects=("good", "dent")).threshold is None
+        True
     """
 
     category: str
@@ -169,6 +173,11 @@ def write_report(path: Path, content: ReportContent) -> None:
     Raises:
         DataError: Labels, scores, defects or an image have a wrong shape or are not finite.
         OutputError: The file cannot be written.
+
+    Example:
+        >>> write_report(Path("report.html"), ReportContent("nut", [0], [0.1], ("good",)))
+        >>> Path("report.html").stat().st_size > 1000
+        True
     """
     text = _render(content)
     with atomic_path(path) as temporary:

@@ -169,6 +169,15 @@ def draw_curve(path: Path, result: CurveResult) -> None:
 
     Raises:
         OutputError: The file cannot be written.
+
+    Example:
+        >>> import advrad, torch
+        >>> from advrad.attacks.results import CurvePoint, CurveResult
+        >>> detector, images = advrad.wrap(lambda images: images.amax((1, 2, 3))), torch.rand(4, 3, 16, 16)
+        >>> result = advrad.attack(detector, (images, [0, 0, 1, 1]), attack="pgd", eps=0.1, steps=2)
+        >>> point = CurvePoint(value=0.1, given="0.1", result=result)
+        >>> about = {"attack": "pgd", "norm": "linf", "eps": "0.1", "noise": "unknown", "category": "nut"}
+        >>> draw_curve(Path("curve.png"), CurveResult(over="eps", **about, points=(point,)))
     """
     save_png(path, _curve_figure(CurveSummary.of(result)))
 
@@ -214,6 +223,12 @@ def draw_certificates(path: Path, result: CertificationResult) -> None:
 
     Raises:
         OutputError: The file cannot be written.
+
+    Example:
+        >>> import advrad, torch
+        >>> detector, images = advrad.wrap(lambda images: images.mean((1, 2, 3))), torch.rand(4, 3, 16, 16)
+        >>> result = advrad.certify(detector, (images, [0, 0, 1, 1]), radii=(0.1,), n_samples=100)
+        >>> draw_certificates(Path("certificates.png"), result)
     """
     save_png(path, _certificate_figure(result))
 

@@ -179,6 +179,11 @@ def write_product(
     Raises:
         OutputError: The folder holds something else, or cannot be written.
         ConfigError: A number is out of range.
+
+    Example:
+        >>> folder = write_product("flange", seed=0, n_train=1, n_test_good=0, n_per_defect=0, size_px=32)
+        >>> sorted(path.name for path in folder.iterdir())
+        ['product.json', 'test', 'train']
     """
     folder = Path(folder)
     counts = {"n_train": n_train, "n_test_good": n_test_good, "n_per_defect": n_per_defect, "seed": seed}

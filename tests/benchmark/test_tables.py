@@ -14,12 +14,12 @@ from advrad.benchmark.tables import (
     Entry,
     Row,
     Table,
+    certified_auroc_at,
     entry_text,
     figure_of,
     figure_table,
     mark_best,
     mean_entry,
-    radius_of,
 )
 from advrad.metrics import auroc, auroc_interval
 
@@ -146,4 +146,8 @@ def test_no_rows_are_no_error() -> None:
 def test_a_certified_area_is_read_at_its_radius(tmp_path: Path) -> None:
     values = cell("a", certificate="l2", figures={"certified_auroc": {"0.1": 0.6, "0.5": None}})
     figures = read_bench(make_bench(tmp_path / "out", [values])).done[0].figures
-    assert [radius_of(radius)(figures) for radius in ("0.1", "0.5", "1")] == [(0.6, None), (None, None), (None, None)]
+    assert [certified_auroc_at(radius)(figures) for radius in ("0.1", "0.5", "1")] == [
+        (0.6, None),
+        (None, None),
+        (None, None),
+    ]

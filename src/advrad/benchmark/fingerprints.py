@@ -48,7 +48,7 @@ def fingerprint(options: Config) -> dict[str, Any]:
     return values
 
 
-def digest(values: object) -> str:
+def key_digest(values: object) -> str:
     """Digest of plain JSON values, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 

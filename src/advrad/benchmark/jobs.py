@@ -9,7 +9,7 @@ from typing import Any
 
 from advrad.attacks.options import AttackOptions
 from advrad.benchmark.cells import CellKey
-from advrad.benchmark.fingerprints import digest, fingerprint, image_digest
+from advrad.benchmark.fingerprints import fingerprint, image_digest, key_digest
 from advrad.benchmark.grid import OURS, DetectorEntry, Grid, Product
 from advrad.certificates.options import CertifyOptions
 from advrad.data.layouts import Dataset, find_records
@@ -80,7 +80,7 @@ class Job:
         """Name of the folder of that training; empty if there is none."""
         if self.trained is None:
             return ""
-        return digest([_FORMAT, self.trained.fingerprint, self.category, self.images, self.seed])
+        return key_digest([_FORMAT, self.trained.fingerprint, self.category, self.images, self.seed])
 
 
 def jobs_of(grid: Grid, data: Path, only: Iterable[str] = ()) -> tuple[Job, ...]:
@@ -150,18 +150,18 @@ def _job(
         where = {"layout": product.layout, "category": product.category}
         return {"seed": seed, "data": options.data.model_copy(update=where)}
 
-    clean = CellKey(key=digest(common), detector=entry.label, kind=entry.kind, category=category, seed=seed)
+    clean = CellKey(key=key_digest(common), detector=entry.label, kind=entry.kind, category=category, seed=seed)
     tasks = [CellTask(clean)]
     for label, attack in grid.attacks.items():
         if entry.label in attack.detectors:
             threat = attack.options.model_copy(update=in_place(attack.options) | {"size_px": grid.size_px})
-            key = digest(common | {"attack": [label, fingerprint(threat)]})
+            key = key_digest(common | {"attack": [label, fingerprint(threat)]})
             cell = clean.model_copy(update={"key": key, "attack": label})
             tasks.append(CellTask(cell, attack=threat, selected=label in tests))
     for label, certificate in grid.certificates.items():
         if entry.label in certificate.detectors:
             proof = certificate.options.model_copy(update=in_place(certificate.options))
-            key = digest(common | {"certificate": [label, fingerprint(proof)]})
+            key = key_digest(common | {"certificate": [label, fingerprint(proof)]})
             cell = clean.model_copy(update={"key": key, "certificate": label})
             tasks.append(CellTask(cell, certificate=proof, selected=label in tests))
     return Job(clean.key, entry, category, seed, tuple(tasks), product, data / product.data, dataset, images)

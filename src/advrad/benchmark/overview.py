@@ -10,7 +10,7 @@ from functools import partial
 
 from advrad.benchmark.cells import Cell, CellKey, Results
 from advrad.benchmark.noise_sweeps import Family, dilemma_table, families_of
-from advrad.benchmark.tables import Entry, Row, Table, figure_of, figure_table, mark_best, radius_of
+from advrad.benchmark.tables import Entry, Row, Table, certified_auroc_at, figure_of, figure_table, mark_best
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def _certified(results: Results) -> tuple[Table, ...]:
             label = f"{certificate} at {radius}" if radius else certificate
             name = f"certified-{len(tables) + 1}"
             title = f"Certified AUROC by {certificate}" + (f", l2 radius {radius}" if radius else "")
-            tables.append(figure_table(results, name, label, title, wanted, radius_of(radius), notes))
+            tables.append(figure_table(results, name, label, title, wanted, certified_auroc_at(radius), notes))
     return tuple(tables)
 
 

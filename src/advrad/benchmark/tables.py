@@ -258,6 +258,6 @@ def figure_of(name: str, interval: str | None = None) -> Reading:
     return lambda figures: (getattr(figures, name), getattr(figures, interval) if interval else None)
 
 
-def radius_of(radius: str) -> Reading:
+def certified_auroc_at(radius: str) -> Reading:
     """Reader of the certified AUROC at a radius, which is a bound without an interval."""
     return lambda figures: (figures.certified_auroc.get(radius), None)

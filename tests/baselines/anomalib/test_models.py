@@ -19,7 +19,7 @@ from torch import Tensor
 from toy_models import assert_gradient, generator, random_images, stack
 
 from advrad.baselines.anomalib.backbone import lite0_weights
-from advrad.baselines.anomalib.models import MODELS, AnomalibOptions, Name, build, fit_anomalib
+from advrad.baselines.anomalib.models import MODELS, AnomalibOptions, Name, build_model, fit_anomalib
 from advrad.baselines.base import FitContext
 from advrad.detectors.probing import probe
 from advrad.detectors.wrappers import CallableDetector
@@ -209,7 +209,7 @@ def test_a_model_may_work_at_another_size_than_the_images() -> None:
 def test_bad_options_say_what_to_do(name: str, changes: dict[str, Any], words: str) -> None:
     chosen = options(name, **changes)
     with pytest.raises(ConfigError, match=words):
-        build(chosen, chosen.size_px or 64)
+        build_model(chosen, chosen.size_px or 64)
 
 
 def test_what_anomalib_cannot_train_says_so() -> None:
@@ -236,7 +236,7 @@ def test_options_and_table_load_no_library() -> None:
 def test_without_anomalib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anomalib", None)
     with pytest.raises(ConfigError, match=r"install advrad\[anomalib\]"):
-        build(options("padim"), 64)
+        build_model(options("padim"), 64)
 
 
 @pytest.mark.slow

@@ -138,7 +138,7 @@ MODELS: dict[Name, Recipe] = {
 }
 
 
-def build(options: AnomalibOptions, size_px: int) -> AnomalibModule:
+def build_model(options: AnomalibOptions, size_px: int) -> AnomalibModule:
     """Build an untrained model.
 
     Args:
@@ -206,15 +206,15 @@ def fit_anomalib(context: FitContext, options: AnomalibOptions) -> CallableDetec
     recipe = MODELS[options.model]
     side = options.size_px or recipe.size_px or context.size_px
     try:
-        from advrad.baselines.anomalib.training import seeded_globals, train
+        from advrad.baselines.anomalib.training import seeded_globals, train_model
     except ImportError as error:
         raise ConfigError(f"{options.model}: anomalib is not installed ({error}); install advrad[anomalib]") from error
     from advrad.detectors.anomalib import expose
 
     with seeded_globals(context.generator("anomalib", options.model)):
-        model = build(options, side)
+        model = build_model(options, side)
         try:
-            train(
+            train_model(
                 model,
                 context,
                 options.steps or recipe.steps,

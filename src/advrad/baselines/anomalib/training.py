@@ -130,7 +130,7 @@ class _Steps(Callback):  # type: ignore[misc]
             trainer.should_stop = True
 
 
-def train(
+def train_model(
     model: AnomalibModule,
     context: FitContext,
     steps: int | None,

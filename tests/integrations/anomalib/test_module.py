@@ -313,11 +313,11 @@ def test_exported_graphs_have_our_scores(
 
 def test_before_training_there_is_nothing_to_score_or_export(tmp_path: Path) -> None:
     model = module()
-    with pytest.raises(NotCalibratedError, match="train it first"):
+    with pytest.raises(NotCalibratedError, match="has no detector yet; train it"):
         model(torch.rand(1, 3, FILE_PX, FILE_PX))
-    with pytest.raises(NotCalibratedError, match="train it first"):
+    with pytest.raises(NotCalibratedError, match="has no detector yet; train it"):
         model.detector.save_pretrained(tmp_path)
-    with pytest.raises(NotCalibratedError, match="train it first"):
+    with pytest.raises(NotCalibratedError, match="has no detector yet; train it"):
         model.to_onnx(tmp_path)
 
 
@@ -382,5 +382,5 @@ def test_images_that_do_not_suit_are_refused(product: Path, tmp_path: Path) -> N
     with pytest.raises(DataError, match="5 normal images to train on; at least 8"):
         engine(tmp_path / "a").fit(model=module(), datamodule=datamodule(tmp_path / "few"))
     normalising = Padim.configure_pre_processor((SIZE_PX, SIZE_PX))
-    with pytest.raises(DataError, match=r"000\.png: its values are not in \[0, 1\]"):
+    with pytest.raises(DataError, match=r"000\.png: values are not in \[0, 1\]"):
         engine(tmp_path / "b").fit(model=module(pre_processor=normalising), datamodule=datamodule(product))

@@ -50,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     signs = 1.0 - 2.0 * labels
 
     def ours(surrogate: str, target: WhiteBoxAdvRAD = target) -> Callable[[], object]:
-        climbed = make_objective(target, signs, surrogate, torch.Generator().manual_seed(0))
+        objective = make_objective(target, signs, surrogate, torch.Generator().manual_seed(0))
         own = [torch.Generator().manual_seed(row) for row in range(options.batch)]
-        return lambda: pgd(AttackInput(climbed, images, THREAT, own, options.steps))
+        return lambda: pgd(AttackInput(objective, images, THREAT, own, options.steps))
 
     theirs = toolbox_pgd(target, images, labels, THREAT, options.steps)
     contestants: dict[str, Callable[[], object]] = {"ours": ours("score"), "toolbox": theirs}

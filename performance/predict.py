@@ -36,9 +36,9 @@ SIGMAS = (0.05, 0.1, 0.2, 0.4)
 
 def fresh_detector(size_px: int = 256, denoiser: LeanConfig | None = None) -> AdvRAD:
     """Make an untrained lean detector with the score of a short training: half resolution, four noise levels."""
-    looks = tuple(NoiseView(view_px=size_px // 2, sigma=sigma) for sigma in SIGMAS)
+    views = tuple(NoiseView(view_px=size_px // 2, sigma=sigma) for sigma in SIGMAS)
     score = ScoreConfig(
-        views=looks, scales="separate", normalise_by_image_mean=True, normalisation="spread", pooling=0.002, draws=2
+        views=views, scales="separate", normalise_by_image_mean=True, normalisation="spread", pooling=0.002, draws=2
     )
     shapes = [(1, 1, side, side) for side in score.map_sizes]
     normal = [MapStatistics(torch.zeros(shape), torch.ones(shape)) for shape in shapes]
@@ -130,7 +130,7 @@ def measure(detector: AdvRAD, batches: Sequence[int], rounds: int, side: int, co
     return {
         "benchmark": "predict",
         "size_px": detector.size_px,
-        "looks": len(detector.detector_config.score.views),
+        "views": len(detector.detector_config.score.views),
         "threads": torch.get_num_threads(),
         "limit_flops_per_s": limits,
         "rows": rows,
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     detector = AdvRAD.from_pretrained(given.run) if given.run else fresh_detector(given.size)
     result = measure(detector, given.batches, given.rounds, given.side, not given.no_compile)
     limits = ", ".join(f"{name} {value / 1e9:.0f}" for name, value in result["limit_flops_per_s"].items())
-    print(f"{result['size_px']} px, {result['looks']} looks, {result['threads']} threads, {given.rounds} rounds")
+    print(f"{result['size_px']} px, {result['views']} views, {result['threads']} threads, {given.rounds} rounds")
     print(f"matrix product, GFLOP/s: {limits}; shares are of the larger")
     print(f"{'':20}{'batch':>6}{'ms/image':>12}{'GFLOP':>8}{'of limit':>10}{'first call':>12}")
     for row in result["rows"]:

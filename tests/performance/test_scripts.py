@@ -103,7 +103,7 @@ def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyP
     result = script.main(["--size", "64", "--batches", "1", "2", "--rounds", "1", "--side", "64"])
     out = capsys.readouterr().out
     assert out.count("failed: there is no compiler") == 4
-    assert result["looks"] == len(SEARCH_SPACES["clean"].sigmas)
+    assert result["views"] == len(SEARCH_SPACES["clean"].sigmas)
     eager = [row for row in result["rows"] if "failed" not in row]
     assert len(eager) == 4
     assert all(row["ms_per_image"] > 0 and row["flops_per_image"] > 0 for row in eager)

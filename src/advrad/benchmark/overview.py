@@ -156,8 +156,8 @@ def _suite(cells: Iterable[Cell]) -> list[str]:
     known = sorted(version for version in found if version is not None)
     if not known:
         return []
-    told = " and ".join(f"{version}" for version in known) + (", others not recorded" if None in found else "")
-    return [f"Version of the suite: {told}."]
+    shown = " and ".join(f"{version}" for version in known) + (", others not recorded" if None in found else "")
+    return [f"Version of the suite: {shown}."]
 
 
 def _fewer(results: Results, cells: Iterable[Cell]) -> list[str]:

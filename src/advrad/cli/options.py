@@ -112,8 +112,8 @@ def _with_flat_options(
         if isinstance(model, type) and issubclass(model, Config):
             shown = {key: value for key, value in _fields(model).items() if only is None or key in only}
             models[name] = (model, list(shown))
-            told = {**defaults, **shown_defaults}
-            parameters |= {key: _parameter(key, value, told.get(key)) for key, value in shown.items()}
+            default_of = {**defaults, **shown_defaults}
+            parameters |= {key: _parameter(key, value, default_of.get(key)) for key, value in shown.items()}
         else:
             parameters[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
 

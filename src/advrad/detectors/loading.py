@@ -124,6 +124,8 @@ def load_detector(folder: Path, device: str = "auto") -> AdvRAD:
         >>> load_detector(Path("bottle")).size_px  # doctest: +SKIP
         256
     """
+    if folder.is_file():
+        raise CheckpointError(f"{folder}: is a file, not a model folder; name the folder that 'advrad train' made")
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such model folder; make one with 'advrad train DATA -o {folder}'")
     return AdvRAD.from_pretrained(folder, map_location=usable_device(device))

@@ -94,5 +94,5 @@ def dilemma_table(families: Iterable[Family], columns: tuple[str, ...]) -> Table
                 for point in family.points
             ]
         )
-    title = "What noise costs and buys: AUROC over sigma, mean over categories, the best of each family bold"
+    title = "Effect of the noise level: AUROC over sigma, mean over categories, the best of each family bold"
     return Table("dilemma", "dilemma", title, "Detector and noise", columns, tuple(rows))

@@ -12,8 +12,8 @@ from toy_models import assert_gradient, generator, random_images
 
 import advrad
 from advrad.detectors.anomalib import WholeGraph, expose
+from advrad.detectors.callable_detector import CallableDetector
 from advrad.detectors.probing import probe, validated_output
-from advrad.detectors.wrappers import CallableDetector
 from advrad.errors import ConfigError
 
 if TYPE_CHECKING:

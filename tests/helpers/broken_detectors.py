@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advrad.attacks.evaluation import ImageSet
-from advrad.detectors.wrappers import CallableDetector, wrap
+from advrad.detectors.callable_detector import CallableDetector
+from advrad.detectors.wrappers import wrap
 
 SIZE_PX = 16
 

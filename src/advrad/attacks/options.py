@@ -6,7 +6,7 @@ from typing import Literal, TypedDict
 
 from pydantic import Field
 
-from advrad.data.options import WithDataOptions
+from advrad.data.options import WithDataOptions, limit_field, seed_field
 from advrad.utils.precision import Precision
 
 Noise = Literal["unknown", "known"]
@@ -58,13 +58,8 @@ class AttackOptions(WithDataOptions):
         description="Precision of the gradients of AdvRAD detectors: auto (bfloat16 where the processor supports it),"
         " float32 or bfloat16.",
     )
-    limit: int | None = Field(
-        None,
-        ge=2,
-        description="Use only this many test images, half of them normal.",
-        json_schema_extra={"when_none": "all"},
-    )
-    seed: int = Field(0, ge=0, description="Seed for all random draws.")
+    limit: int | None = limit_field()
+    seed: int = seed_field()
     size_px: int | None = Field(
         None,
         ge=16,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from advrad.data.options import WithDataOptions
+from advrad.data.options import WithDataOptions, limit_field, seed_field
 from advrad.utils.config import Config
 
 Method = Literal["auto", "percentile", "two-path"]
@@ -44,13 +44,8 @@ class CertifyOptions(WithDataOptions):
         description="Standard deviation of the noise that method percentile adds.",
         json_schema_extra={"when_none": "the largest radius"},
     )
-    limit: int | None = Field(
-        None,
-        ge=2,
-        description="Use only this many test images, half of them normal.",
-        json_schema_extra={"when_none": "all"},
-    )
-    seed: int = Field(0, ge=0, description="Seed for all random draws.")
+    limit: int | None = limit_field()
+    seed: int = seed_field()
     size_px: int | None = Field(
         None,
         ge=16,

@@ -11,6 +11,21 @@ from advrad.data.records import MAX_PIXELS
 from advrad.utils.config import Config
 
 
+def limit_field() -> Any:
+    """The option ``limit`` of attacks and certificates: how many test images are used."""
+    return Field(
+        None,
+        ge=2,
+        description="Use only this many test images, half of them normal.",
+        json_schema_extra={"when_none": "all"},
+    )
+
+
+def seed_field() -> Any:
+    """The option ``seed`` of training, attacks and certificates."""
+    return Field(0, ge=0, description="Seed for all random draws.")
+
+
 class DataOptions(Config):
     """How the images of a data set are found and read; each field's description says what it is.
 

@@ -39,6 +39,7 @@ __all__ = [
 if TYPE_CHECKING:
     from advrad.detectors.advrad import AdvRAD
     from advrad.detectors.base import AnomalyDetector, DetectorOutput, SurrogateLoss
+    from advrad.detectors.callable_detector import CallableDetector
     from advrad.detectors.config import Calibration, DetectorConfig, RobustCalibration
     from advrad.detectors.conformal import conformal_threshold
     from advrad.detectors.loading import LoadedDetector, load_detector, load_target
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from advrad.detectors.probing import ProbedProperties, probe
     from advrad.detectors.score_config import NoiseView, ScoreConfig, paper_score
     from advrad.detectors.white_box import WhiteBoxAdvRAD
-    from advrad.detectors.wrappers import CallableDetector, wrap
+    from advrad.detectors.wrappers import wrap
 else:
     __getattr__, __dir__ = attach(
         __name__,
@@ -55,7 +56,7 @@ else:
             "AdvRADOutput": "advrad.detectors.outputs",
             "AnomalyDetector": "advrad.detectors.base",
             "Calibration": "advrad.detectors.config",
-            "CallableDetector": "advrad.detectors.wrappers",
+            "CallableDetector": "advrad.detectors.callable_detector",
             "DetectorConfig": "advrad.detectors.config",
             "DetectorOutput": "advrad.detectors.base",
             "LoadedDetector": "advrad.detectors.loading",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from advrad.detectors.base import SurrogateLoss
-from advrad.detectors.wrappers import CallableDetector
+from advrad.detectors.callable_detector import CallableDetector
 from advrad.errors import ConfigError
 from advrad.utils.compat import is_grad_switch
 

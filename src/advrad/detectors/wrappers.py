@@ -4,50 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from importlib import import_module
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from advrad.detectors.base import AnomalyDetector, DetectorOutput, LossFunction, SurrogateLoss
-from advrad.errors import ConfigError, DetectorError
-
-
-@dataclass(frozen=True)
-class CallableDetector:
-    """A detector made from a callable; see :func:`wrap` for the attributes.
-
-    Example:
-        >>> wrap(lambda images: images.mean((1, 2, 3)), size_px=64).size_px
-        64
-    """
-
-    call: Callable[..., Any]
-    size_px: int | None
-    deterministic: bool
-    differentiable: bool
-    threshold: float | None
-    noise_seed: int | None
-    surrogates: Mapping[str, SurrogateLoss]
-    takes_generator: bool
-
-    def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
-        """See :class:`advrad.detectors.base.AnomalyDetector`.
-
-        Raises:
-            DetectorError: The callable returned neither scores nor maps.
-        """
-        if self.takes_generator:
-            return _to_output(self.call(images, generator=generator), len(images))
-        if self.deterministic:
-            return _to_output(self.call(images), len(images))
-        # Its noise comes from PyTorch's global generator: seed that from the given one, and restore it afterwards.
-        seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return _to_output(self.call(images), len(images))
+from advrad.detectors.base import AnomalyDetector, LossFunction, SurrogateLoss
+from advrad.detectors.callable_detector import CallableDetector
+from advrad.errors import ConfigError
 
 
 def wrap(
@@ -90,7 +54,9 @@ def wrap(
         raise ConfigError("wrap: an AdvRAD model needs no wrapping; give it as it is")
     losses = {name: _to_loss(loss) for name, loss in surrogates.items()} if surrogates is not None else None
     if _is_a(call, "anomalib", "AnomalibModule"):
-        known: CallableDetector = import_module("advrad.detectors.anomalib").expose(call)
+        from advrad.detectors.anomalib import expose
+
+        known = expose(call)
         given: dict[str, Any] = {
             "size_px": size_px,
             "threshold": threshold,
@@ -112,8 +78,9 @@ def as_detector(found: Any) -> AnomalyDetector:
         ConfigError: The argument cannot be called.
     """
     if _is_a(found, "advrad", "AdvRAD"):
-        ours: AnomalyDetector = import_module("advrad.detectors.white_box").WhiteBoxAdvRAD(found)
-        return ours
+        from advrad.detectors.white_box import WhiteBoxAdvRAD
+
+        return WhiteBoxAdvRAD(found)
     detector: AnomalyDetector = found if hasattr(found, "infer") else wrap(found)
     return detector
 
@@ -132,31 +99,3 @@ def _takes_generator(call: Callable[..., Any]) -> bool:
         return "generator" in inspect.signature(call.forward if isinstance(call, nn.Module) else call).parameters
     except (TypeError, ValueError):  # some built-in functions have no signature
         return False
-
-
-def _to_output(answer: object, count: int) -> DetectorOutput:
-    """Find scores and maps in the answer of a callable for ``count`` images."""
-    if isinstance(answer, DetectorOutput):
-        return answer
-    if isinstance(answer, Mapping):
-        parts = [answer.get("pred_score"), answer.get("anomaly_map")]
-    elif hasattr(answer, "pred_score") or hasattr(answer, "anomaly_map"):
-        parts = [getattr(answer, "pred_score", None), getattr(answer, "anomaly_map", None)]
-    else:
-        parts = list(answer) if isinstance(answer, (tuple, list)) else [answer]
-    scores: Tensor | None = None
-    maps: Tensor | None = None
-    for part in parts:
-        if part is None:
-            continue
-        if not isinstance(part, Tensor):
-            raise DetectorError(f"the detector returned {type(part).__name__}; it must return tensors")
-        if part.ndim >= 3:
-            maps = part[:, None] if part.ndim == 3 else part
-        else:
-            scores = part.reshape(-1) if part.shape == (count, 1) else part
-    if scores is None and maps is not None:
-        scores = maps.flatten(1).amax(1)
-    if scores is None:
-        raise DetectorError("the detector returned neither scores nor maps")
-    return DetectorOutput(scores, maps)

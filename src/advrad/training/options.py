@@ -7,7 +7,7 @@ from typing import Literal, TypedDict
 from pydantic import Field, field_validator
 
 from advrad.certificates.options import CONFIDENCE, N_SAMPLES
-from advrad.data.options import WithDataOptions
+from advrad.data.options import WithDataOptions, seed_field
 from advrad.utils.config import Config
 from advrad.utils.precision import Precision
 
@@ -41,7 +41,7 @@ class RunOptions(WithDataOptions):
         description="Side of the square to which images are scaled, in pixels, such as 128 or 256.",
         json_schema_extra={"when_none": "the preset's size"},
     )
-    seed: int = Field(0, ge=0, description="Seed for all random draws.")
+    seed: int = seed_field()
     batch_size: int | None = Field(
         None,
         gt=0,

@@ -21,8 +21,8 @@ from toy_models import assert_gradient, generator, random_images, stack
 from advrad.baselines.anomalib.backbone import lite0_weights
 from advrad.baselines.anomalib.models import MODELS, AnomalibOptions, Name, build_model, fit_anomalib
 from advrad.baselines.base import FitContext
+from advrad.detectors.callable_detector import CallableDetector
 from advrad.detectors.probing import probe
-from advrad.detectors.wrappers import CallableDetector
 from advrad.errors import ConfigError
 from advrad.utils.progress import CallbackReporter
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from advrad.baselines.anomalib import builders
 from advrad.baselines.anomalib.backbone import LITE0, MEAN, STD, check_layers
-from advrad.detectors.wrappers import CallableDetector
+from advrad.detectors.callable_detector import CallableDetector
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
 

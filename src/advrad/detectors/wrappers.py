@@ -44,6 +44,7 @@ def wrap(
         ConfigError: The argument cannot be called, or is a detector of advrad already.
 
     Example:
+        >>> import torch
         >>> detector = wrap(lambda images: images.std((1, 2, 3)), deterministic=True, threshold=0.3)
         >>> detector.infer(torch.zeros(2, 3, 8, 8), torch.Generator()).scores
         tensor([0., 0.])

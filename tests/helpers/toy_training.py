@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from toy_models import TINY, stack
 
 import advrad.training.trainer
@@ -21,6 +23,8 @@ from advrad.utils.progress import SILENT, SilentReporter, TrainingState
 
 TESTS = Path(__file__).resolve().parents[1]
 STATE = "state.safetensors"
+
+State = tuple[dict[str, str], dict[str, tuple[torch.dtype, tuple[int, ...], bytes]]]
 
 
 def config(steps: int = 12, **changes: object) -> TrainConfig:
@@ -61,6 +65,20 @@ def train(
         made.load(folder / STATE)
     fit(made, stack(), folder, OnStep(report) if report else SILENT)
     return made
+
+
+def state_in(folder: Path) -> State:
+    """Everything in a state, bit by bit; the order of the notes in the file is arbitrary."""
+    with safe_open(folder / STATE, framework="pt") as file:
+        notes = dict(file.metadata())
+    tensors = load_file(folder / STATE)
+    assert len(tensors) > 50
+    return notes, {name: (v.dtype, tuple(v.shape), v.numpy().tobytes()) for name, v in tensors.items()}
+
+
+def step_in(folder: Path) -> int:
+    with safe_open(folder / STATE, framework="pt") as file:
+        return int(file.metadata()["step"])
 
 
 if __name__ == "__main__":

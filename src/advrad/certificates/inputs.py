@@ -39,7 +39,9 @@ def load_test_images(detector: AnomalyDetector, data: DataSource, options: Certi
     """
     fixed_px = None if isinstance(detector, SupportsTwoPath) else detector.size_px
     if options.own_size and options.size_px is not None:
-        raise ConfigError("contradicts keeping each image's own size", option="size_px", value=options.size_px)
+        raise ConfigError(
+            "contradicts keeping the images' own size; give one of them", option="size_px", value=options.size_px
+        )
     if fixed_px is not None and (options.own_size or options.size_px not in (None, fixed_px)):
         option, value = ("own_size", None) if options.own_size else ("size_px", options.size_px)
         raise ConfigError(f"this detector takes images of {fixed_px} px only; leave it out", option=option, value=value)

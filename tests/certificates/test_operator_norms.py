@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from toy_models import generator
 
-from advrad.certificates.operator_norms import map_norms, resize_matrix, resize_norm
+from advrad.certificates.operator_norms import map_norms
+from advrad.data.resize_norm import resize_matrix, resize_norm
 from advrad.data.transforms import resize
 from advrad.detectors.score_config import NoiseView, ScoreConfig
 from advrad.detectors.scoring import combine_scales, mean_filter, scale_errors

@@ -12,8 +12,9 @@ from torch import Tensor
 from toy_models import FAR, NEAR, TINY, Linear, detector, generator, random_images, statistics
 
 from advrad.certificates import two_path as twopath
-from advrad.certificates.operator_norms import MapNorms, map_norms, resize_norm
+from advrad.certificates.operator_norms import MapNorms, map_norms
 from advrad.certificates.two_path import TwoPath, score_bounds
+from advrad.data.resize_norm import resize_norm
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD

@@ -16,14 +16,17 @@ __all__ = [
     "CertificationResult",
     "CertifiedPrediction",
     "CertifyOptions",
+    "LipschitzResult",
     "Percentile",
     "TwoPath",
     "calibrate_robust_threshold",
     "certify",
+    "certify_bounds",
     "certify_sequential",
 ]
 
 if TYPE_CHECKING:
+    from advrad.certificates.lipschitz import LipschitzResult, certify_bounds
     from advrad.certificates.options import CertifyOptions
     from advrad.certificates.pipeline import certify
     from advrad.certificates.results import CertificationResult
@@ -35,6 +38,8 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "LipschitzResult": "advrad.certificates.lipschitz",
+            "certify_bounds": "advrad.certificates.lipschitz",
             "CertificationResult": "advrad.certificates.results",
             "CertifiedPrediction": "advrad.certificates.sequential",
             "CertifyOptions": "advrad.certificates.options",

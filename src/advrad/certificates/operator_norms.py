@@ -7,7 +7,6 @@ of the change. All norms here are upper bounds of the true ones; those of single
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,68 +17,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advrad.certificates.order_statistics import Floats
+from advrad.data.resize_norm import ROUNDING
 from advrad.denoisers.base import SCALES
 from advrad.detectors.score_config import NoiseView, ScoreConfig
 
-#: Factor on every norm that covers the rounding of weights, which are computed in float32.
-_ROUNDING = 1 + 1e-6
 #: Iterations of the power method for the averaged scales; the bound is valid after any number of them.
 _ITERATIONS = 40
 #: Side of the coarsest scale's cells, in pixels.
 _COARSEST_PX = 2 ** (SCALES - 1)
 _CHANNELS = 3
-
-
-@lru_cache(maxsize=64)
-def resize_matrix(length_px: int, size_px: int) -> Floats:
-    """Compute the matrix that :func:`advrad.data.transforms.resize` applies along one side.
-
-    Args:
-        length_px: Length of the side before.
-        size_px: Length of the side after.
-
-    Returns:
-        Matrix, (size_px, length_px).
-    """
-    parts = []
-    for start in range(0, length_px, 1024):  # a square identity matrix of a large image would not fit in memory
-        columns = (torch.arange(length_px)[:, None] == torch.arange(start, min(start + 1024, length_px))).float()
-        shape = (size_px, columns.shape[1])
-        parts.append(F.interpolate(columns[None, None], size=shape, mode="bilinear", antialias=True)[0, 0])
-    return torch.cat(parts, 1).double().numpy()
-
-
-@lru_cache(maxsize=1024)
-def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
-    """Compute the largest factor by which resizing can lengthen an l2 change; shrinking shortens it.
-
-    Resizing treats rows and columns separately, so its norm is the product of the norms of both matrices. Colour
-    channels do not matter.
-
-    Args:
-        height_px: Height of the image as given.
-        width_px: Width of the image as given.
-        sizes_px: Sides of the squares to which the image is resized, one after another.
-
-    Returns:
-        The norm of the whole chain.
-
-    Example:
-        >>> round(resize_norm(256, 256, 128), 3)
-        0.501
-    """
-    total = 1.0
-    for length_px in (height_px, width_px):
-        matrix: Floats | None = None
-        for old_px, new_px in itertools.pairwise((length_px, *sizes_px)):
-            if old_px != new_px:  # resizing to the same size changes nothing
-                step = resize_matrix(old_px, new_px)
-                matrix = step if matrix is None else step @ matrix
-        if matrix is not None:
-            # The smaller of the two Gram matrices has the same largest eigenvalue.
-            gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-            total *= float(np.sqrt(np.linalg.eigvalsh(gram)[-1]))
-    return total * _ROUNDING
 
 
 def _filter_matrix(size: int, filter_px: int) -> Floats:
@@ -134,7 +80,7 @@ class MapNorms:
             fine = 2 ** (level - self.sides[0][0])
             total = total + seen.repeat_interleave(fine, 2).repeat_interleave(fine, 3)
         largest: Tensor = torch.as_tensor(total).flatten(1).amax(1)
-        return (largest * (self.share / _CHANNELS)).sqrt() * _ROUNDING
+        return (largest * (self.share / _CHANNELS)).sqrt() * ROUNDING
 
 
 def map_norms(view: NoiseView, config: ScoreConfig) -> tuple[MapNorms, ...]:
@@ -153,7 +99,7 @@ def map_norms(view: NoiseView, config: ScoreConfig) -> tuple[MapNorms, ...]:
 @lru_cache(maxsize=64)
 def _map_norms(size: int, filter_px: int, separate: bool) -> tuple[MapNorms, ...]:
     def cells(squares: Floats) -> Tensor:
-        return torch.from_numpy(np.sqrt(squares) * _ROUNDING).float()[None, None]
+        return torch.from_numpy(np.sqrt(squares) * ROUNDING).float()[None, None]
 
     if not separate:
         sides = enumerate(_side_weights(size, filter_px))

@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advrad.certificates.operator_norms import MapNorms, map_norms, resize_norm
+from advrad.certificates.operator_norms import MapNorms, map_norms
 from advrad.certificates.order_statistics import Floats
 from advrad.certificates.smoothing import batch_size_on
+from advrad.data.resize_norm import resize_norm
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD

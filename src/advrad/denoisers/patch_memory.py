@@ -26,8 +26,10 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from advrad.data.resize_norm import ROUNDING, resize_norm
 from advrad.data.transforms import resize
 from advrad.denoisers.patch_bounds import distance, highest, lowest
+from advrad.errors import DataError
 from advrad.utils.config import Config
 
 Norm = Literal["linf", "l2"]
@@ -164,6 +166,7 @@ class PatchMemory(nn.Module):
             Distances, (b, 1, sites, sites), differentiable in ``images``. Each changes by at most eps if no pixel
             changes by more than eps.
         """
+        self._check(exclude)
         patches = self.patches(self.cells(images))
         with torch.no_grad():
             candidates = self._candidates(patches.detach(), exclude)
@@ -181,6 +184,7 @@ class PatchMemory(nn.Module):
             Distances and bounds. For the averaged image and gain 0 they are attained, up to rounding, except that
             ``lower`` may be lower where many memory patches are about equally near.
         """
+        self._check(exclude)
         with torch.no_grad():
             patches = self.patches(self.cells(images))
             candidates = self._candidates(patches, exclude)
@@ -199,10 +203,35 @@ class PatchMemory(nn.Module):
             slack = 4 * self._unit * (1 + nearest)
             return PatchDistances(self._map(nearest), self._map((lower - slack).clamp_min(0)), self._map(upper + slack))
 
+    def _check(self, exclude: Tensor | None) -> None:
+        """Refuse to leave out all images.
+
+        Raises:
+            DataError: An image would be compared with nothing.
+        """
+        if exclude is not None and any(bool((self.groups == group).all()) for group in exclude):
+            raise DataError(
+                "the memory holds copies of one image only, so it cannot be left out; give more normal images"
+            )
+
     @property
     def _unit(self) -> float:
         """Largest relative error of a float32 sum of products as long as a patch."""
         return _relative_error(len(self._roots))
+
+    def l2_norm(self, height_px: int, width_px: int) -> float:
+        """Bound the change of a distance per unit of l2 length of a perturbation.
+
+        Cells do not overlap, so averaging ``cell_px`` x ``cell_px`` pixels shortens a change by ``cell_px``; a patch
+        counts a value by at most the largest root of the weights.
+
+        Args:
+            height_px: Height of the image as given.
+            width_px: Width of the image as given.
+        """
+        config = self.config
+        resizing = resize_norm(height_px, width_px, config.size_px)
+        return math.sqrt(float(config.weights().max())) / config.cell_px * resizing * ROUNDING
 
     def _map(self, values: Tensor) -> Tensor:
         return values.reshape(-1, 1, self.config.sites, self.config.sites)
@@ -369,15 +398,3 @@ def _relative_error(terms: int) -> float:
     """Largest relative error of a float32 sum of so many products (Higham: n u / (1 - n u), u = 2^-24)."""
     unit = (terms + 4) * 2.0**-24
     return unit / (1 - unit)
-
-
-def lipschitz_l2(config: MemoryConfig, resize_norm: float) -> float:
-    """Bound the change of a distance per unit of l2 length of a perturbation of the image as given.
-
-    Args:
-        config: Shape of the patches.
-        resize_norm: Norm of resizing the image as given to ``config.size_px``, as
-            :func:`advrad.certificates.operator_norms.resize_norm` computes it.
-    """
-    # Cells do not overlap: averaging c x c pixels shortens by c. A patch weighs a cell by at most the largest root.
-    return math.sqrt(float(config.weights().max())) / config.cell_px * resize_norm * (1 + 1e-6)

@@ -18,6 +18,8 @@ __all__ = [
     "AnomalyDetector",
     "Calibration",
     "CallableDetector",
+    "ClosedFormConfig",
+    "ClosedFormDetector",
     "DetectorConfig",
     "DetectorOutput",
     "LoadedDetector",
@@ -25,7 +27,9 @@ __all__ = [
     "Prediction",
     "ProbedProperties",
     "RobustCalibration",
+    "ScoreBounds",
     "ScoreConfig",
+    "SupportsScoreBounds",
     "SurrogateLoss",
     "WhiteBoxAdvRAD",
     "conformal_threshold",
@@ -38,8 +42,15 @@ __all__ = [
 
 if TYPE_CHECKING:
     from advrad.detectors.advrad import AdvRAD
-    from advrad.detectors.base import AnomalyDetector, DetectorOutput, SurrogateLoss
+    from advrad.detectors.base import (
+        AnomalyDetector,
+        DetectorOutput,
+        ScoreBounds,
+        SupportsScoreBounds,
+        SurrogateLoss,
+    )
     from advrad.detectors.callable_detector import CallableDetector
+    from advrad.detectors.closed_form import ClosedFormConfig, ClosedFormDetector
     from advrad.detectors.config import Calibration, DetectorConfig, RobustCalibration
     from advrad.detectors.conformal import conformal_threshold
     from advrad.detectors.loading import LoadedDetector, load_detector, load_target
@@ -57,6 +68,8 @@ else:
             "AnomalyDetector": "advrad.detectors.base",
             "Calibration": "advrad.detectors.config",
             "CallableDetector": "advrad.detectors.callable_detector",
+            "ClosedFormConfig": "advrad.detectors.closed_form",
+            "ClosedFormDetector": "advrad.detectors.closed_form",
             "DetectorConfig": "advrad.detectors.config",
             "DetectorOutput": "advrad.detectors.base",
             "LoadedDetector": "advrad.detectors.loading",
@@ -64,7 +77,9 @@ else:
             "Prediction": "advrad.detectors.outputs",
             "ProbedProperties": "advrad.detectors.probing",
             "RobustCalibration": "advrad.detectors.config",
+            "ScoreBounds": "advrad.detectors.base",
             "ScoreConfig": "advrad.detectors.score_config",
+            "SupportsScoreBounds": "advrad.detectors.base",
             "SurrogateLoss": "advrad.detectors.base",
             "WhiteBoxAdvRAD": "advrad.detectors.white_box",
             "conformal_threshold": "advrad.detectors.conformal",

@@ -138,3 +138,34 @@ class SupportsTwoPath(Protocol):
     @property
     def reconstruction_model(self) -> AdvRAD:
         """The model that computes the score."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBounds:
+    """Scores of b images, and bounds that no perturbation within a radius can leave.
+
+    Attributes:
+        scores: Anomaly scores, (b,).
+        lower: Lower bounds of the scores, (b,).
+        upper: Upper bounds of the scores, (b,).
+        lower_map: Lower bounds of the anomaly maps, (b, 1, h, w).
+    """
+
+    scores: Tensor
+    lower: Tensor
+    upper: Tensor
+    lower_map: Tensor
+
+
+@runtime_checkable
+class SupportsScoreBounds(Protocol):
+    """Optional part of the interface: a detector whose scores can be bounded, without randomness."""
+
+    def score_bounds(self, images: Tensor, radius: float, norm: Literal["linf", "l2"]) -> ScoreBounds:
+        """Bound the scores under every perturbation within a radius; float rounding is covered.
+
+        Args:
+            images: Images, (b, c, h, w), float in [0, 1].
+            radius: Radius, >= 0, in [0, 1] pixel units of the images as given.
+            norm: Norm of the perturbation.
+        """

@@ -12,17 +12,16 @@ bounds of A.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from advrad.data.transforms import resize
-from advrad.denoisers.patch_memory import MemoryConfig, PatchMemory, lipschitz_l2
+from advrad.denoisers.patch_memory import MemoryConfig, PatchMemory
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.config import Calibration, RecordedFigures, TrainingRecord
 from advrad.detectors.model_folder import CONFIG_NAME, load_folder, save_folder
@@ -87,7 +86,9 @@ class ClosedFormDetector(nn.Module):
         super().__init__()
         shape = (1, 1, config.memory.sites, config.memory.sites)
         if not mean.shape == spread.shape == shape:
-            raise ConfigError(f"statistics: expected the shape {shape}, got {tuple(mean.shape)} and {tuple(spread.shape)}")
+            raise ConfigError(
+                f"statistics: expected the shape {shape}, got {tuple(mean.shape)} and {tuple(spread.shape)}"
+            )
         self.config = config
         self.memory = memory
         self.register_buffer("mean", mean)
@@ -106,7 +107,9 @@ class ClosedFormDetector(nn.Module):
             NotCalibratedError: The detector has no threshold.
         """
         if self.config.calibration is None:
-            raise NotCalibratedError("the detector has no threshold and gives no verdicts; fit it on more normal images")
+            raise NotCalibratedError(
+                "the detector has no threshold and gives no verdicts; fit it on more normal images"
+            )
         return self.config.calibration
 
     def standardise(self, distances: Tensor) -> Tensor:
@@ -134,7 +137,7 @@ class ClosedFormDetector(nn.Module):
         return DetectorOutput(self.pooled(standardised), self._map(standardised))
 
     def score_bounds(self, images: Tensor, radius: float, norm: Literal["linf", "l2"]) -> ScoreBounds:
-        """Bound the scores under every perturbation within a radius. See :class:`advrad.detectors.base.SupportsScoreBounds`.
+        """Bound the scores under every perturbation within a radius, see :class:`SupportsScoreBounds`.
 
         Args:
             images: Images, (b, 3, h, w) float in [0, 1], of any size.
@@ -148,9 +151,74 @@ class ClosedFormDetector(nn.Module):
         distances = self.memory.bounds(images, eps)
         lower, upper = distances.lower, distances.upper
         if norm == "l2":
-            reach = radius * self._l2_norm(images.shape[2], images.shape[3])
+            reach = radius * self.memory.l2_norm(images.shape[2], images.shape[3])
             lower, upper = (lower - reach).clamp_min(0), upper + reach
         low, middle, high = (self.standardise(part) for part in (lower, distances.nearest, upper))
         return ScoreBounds(
             scores=self.pooled(middle), lower=self.pooled(low), upper=self.pooled(high), lower_map=self._map(low)
         )
+
+    def _map(self, standardised: Tensor) -> Tensor:
+        """Anomaly maps, (b, 1, size, size): every site stands for the middle of its patch, the border repeats."""
+        config = self.config.memory
+        margin = config.patch_cells // 2
+        padded = F.pad(standardised, (margin, margin, margin, margin), mode="replicate")
+        return F.interpolate(padded, size=(config.size_px, config.size_px), mode="bilinear", align_corners=False)
+
+    @cached_property
+    def surrogates(self) -> Mapping[str, SurrogateLoss]:
+        """Losses that an attack may follow: means of the largest distances, and of all of them."""
+        shares = (0.003, 0.03, 1.0)
+        return {f"top {share:g}": SurrogateLoss(partial(self._pooled_at, share), "surrogate") for share in shares}
+
+    def _pooled_at(self, share: float, images: Tensor, generator: torch.Generator) -> Tensor:
+        return pool(self.standardise(self.memory.nearest(images)), share)
+
+    def predict_batch(self, images: Tensor) -> DetectorOutput:
+        """Compute scores and anomaly maps without gradients.
+
+        Args:
+            images: Images, (b, 3, h, w) float in [0, 1].
+
+        Returns:
+            Scores and maps on the CPU, float32; the same for any batch size.
+        """
+        with torch.no_grad():
+            parts = [self.infer(part) for part in torch.split(images, 1)]
+        maps = [part.anomaly_maps for part in parts if part.anomaly_maps is not None]
+        return DetectorOutput(torch.cat([part.scores for part in parts]).float().cpu(), torch.cat(maps).float().cpu())
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model folder: ``config.json`` and ``model.safetensors``, which holds the normal images as cells.
+
+        Args:
+            folder: Folder, made if missing; a model in it is replaced.
+
+        Raises:
+            OutputError: The folder cannot be written.
+        """
+        save_folder(Path(folder), self.config.model_dump(mode="json"), dict(self.state_dict()))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ClosedFormDetector:
+        """Load a model folder that :meth:`save_pretrained` wrote.
+
+        Args:
+            folder: Model folder.
+
+        Raises:
+            CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
+        """
+        place = Path(folder)
+        values, tensors = load_folder(place)
+        source = place / CONFIG_NAME
+        if values.get("kind") != "closed_form":
+            raise CheckpointError(f"{source}: is not a closed-form detector; load it with AdvRAD.from_pretrained")
+        config = ClosedFormConfig.parse(values, str(source))
+        names = ("memory.images", "memory.groups", "mean", "spread")
+        if tensors.keys() != set(names):
+            raise CheckpointError(
+                f"{source}: the tensors do not belong to a closed-form detector; copy the folder again"
+            )
+        images, groups, mean, spread = (tensors[name] for name in names)
+        return cls(config, PatchMemory(config.memory, images, groups), mean, spread).eval()

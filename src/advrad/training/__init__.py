@@ -21,6 +21,7 @@ __all__ = [
     "Trainer",
     "View",
     "calibrate",
+    "fit_closed_form",
     "fit_statistics",
     "select_score",
     "train",
@@ -28,6 +29,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from advrad.training.batches import TrainConfig, View
+    from advrad.training.closed_form import fit_closed_form
     from advrad.training.error_statistics import fit_statistics
     from advrad.training.options import CalibrateOptions, RunOptions
     from advrad.training.plan import RunPlan
@@ -40,6 +42,7 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
+            "fit_closed_form": "advrad.training.closed_form",
             "CalibrateOptions": "advrad.training.options",
             "RunOptions": "advrad.training.options",
             "RunPlan": "advrad.training.plan",

@@ -14,8 +14,9 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from advrad.certificates.operator_norms import map_norms, resize_norm
+from advrad.certificates.operator_norms import map_norms
 from advrad.certificates.two_path import score_bounds
+from advrad.data.resize_norm import resize_norm
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import reconstruct

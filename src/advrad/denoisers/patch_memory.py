@@ -200,7 +200,7 @@ class PatchMemory(nn.Module):
             upper = torch.minimum(highest(patches, candidates.patches, gain, eps * roots), nearest + eps)
             # After a perturbation, a memory patch may be overlooked that is nearer by the error.
             upper = (upper.square() + 2 * error).sqrt()
-            slack = 4 * self._unit * (1 + nearest)
+            slack = 4 * _relative_error(self._terms(*images.shape[2:])) * (1 + nearest)
             return PatchDistances(self._map(nearest), self._map((lower - slack).clamp_min(0)), self._map(upper + slack))
 
     def _check(self, exclude: Tensor | None) -> None:
@@ -218,6 +218,12 @@ class PatchMemory(nn.Module):
     def _unit(self) -> float:
         """Largest relative error of a float32 sum of products as long as a patch."""
         return _relative_error(len(self._roots))
+
+    def _terms(self, height_px: int, width_px: int) -> int:
+        """Largest number of terms that are summed from the pixels of an image to a distance."""
+        config = self.config
+        filtered = sum(2 * math.ceil(max(1.0, side / config.size_px)) + 2 for side in (height_px, width_px))
+        return filtered + config.cell_px**2 + len(self._roots)
 
     def l2_norm(self, height_px: int, width_px: int) -> float:
         """Bound the change of a distance per unit of l2 length of a perturbation.

@@ -6,10 +6,10 @@ All normal images become the memory. What else is learned from them keeps the pr
 - **Part B** gives the threshold: the conformal quantile of its leave-one-out scores, each image against all others
   of both parts.
 
-Statistics depend on part A alone, so the images of part B and a new normal image are exchangeable given part A. If the
-new image joined the memory, the scores of part B could only fall, so the quantile errs on the safe side: the false-alarm
-rate is at most the given one. With few images there is no part A; the distances are then not standardised, and all
-images set the threshold.
+Statistics depend on part A alone, so the images of part B and a new normal image are exchangeable given part A. If
+the new image joined the memory, the scores of part B could only fall, so the quantile errs on the safe side: the
+false-alarm rate is at most the given one (proof in docs/certificates.md). With few images there is no part A; the
+distances are then not standardised, and all images set the threshold.
 """
 
 from __future__ import annotations

@@ -1,0 +1,105 @@
+"""The closed-form detector: scores, bounds under attack, verdicts, and the model folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import advrad
+from advrad.denoisers.patch_memory import MemoryConfig
+from advrad.detectors.base import SupportsScoreBounds
+from advrad.detectors.closed_form import ClosedFormDetector
+from advrad.errors import CheckpointError, ConfigError
+from advrad.training.closed_form import fit_closed_form
+
+CONFIG = MemoryConfig(size_px=16, cell_px=2, patch_cells=3, window_cells=1)
+
+
+def normal_images(count: int = 32, seed: int = 0) -> Tensor:
+    draws = torch.Generator().manual_seed(seed)
+    common = 0.3 + 0.3 * torch.rand(1, 3, 16, 16, generator=draws)
+    return (common + 0.02 * torch.randn(count, 3, 16, 16, generator=draws)).clamp(0, 1)
+
+
+def anomalous_images(count: int = 4) -> Tensor:
+    images = normal_images()[:count].clone()
+    images[:, :, 4:9, 6:11] += 0.25
+    return images.clamp(0, 1)
+
+
+@pytest.fixture(scope="module")
+def detector() -> ClosedFormDetector:
+    return fit_closed_form(normal_images(), CONFIG)
+
+
+def test_it_finds_a_spot_where_it_is(detector: ClosedFormDetector) -> None:
+    normal, anomalous = detector.predict_batch(normal_images()), detector.predict_batch(anomalous_images())
+    assert float(anomalous.scores.min()) > float(normal.scores.max())
+    assert anomalous.anomaly_maps is not None
+    row, column = divmod(int(anomalous.anomaly_maps[0, 0].argmax()), 16)
+    assert 3 <= row <= 10 and 5 <= column <= 12
+
+
+@pytest.mark.parametrize(("norm", "radius"), [("linf", 2 / 255), ("linf", 0.05), ("l2", 0.3)])
+def test_attacks_stay_within_the_bounds(detector: ClosedFormDetector, norm: str, radius: float) -> None:
+    images = torch.cat([normal_images()[:3], anomalous_images(3)])
+    bounds = detector.score_bounds(images, radius, norm)  # type: ignore[arg-type]
+    assert bool((bounds.lower <= bounds.scores).all()) and bool((bounds.scores <= bounds.upper).all())
+    assert bool((bounds.lower < bounds.scores).any()) and bool((bounds.upper > bounds.scores).any())
+    result = advrad.attack(detector, (images, [0] * 3 + [1] * 3), norm=norm, eps=radius, budget="quick")
+    for row, low, high in zip(result.rows, bounds.lower.tolist(), bounds.upper.tolist(), strict=True):
+        assert low <= row.worst <= high, row
+
+
+def test_an_image_of_another_size_is_bounded_too(detector: ClosedFormDetector) -> None:
+    image = torch.nn.functional.interpolate(anomalous_images(1), size=(23, 40), mode="nearest")
+    bounds, eps = detector.score_bounds(image, 0.02, "linf"), 0.02
+    draws = torch.Generator().manual_seed(4)
+    for _ in range(20):
+        score = float(detector.infer(image + eps * torch.randn(image.shape, generator=draws).sign()).scores)
+        assert float(bounds.lower) <= score <= float(bounds.upper)
+
+
+def test_it_is_an_anomaly_detector_with_bounds(detector: ClosedFormDetector) -> None:
+    assert isinstance(detector, SupportsScoreBounds)
+    result = advrad.evaluate(detector, (torch.cat([normal_images()[:4], anomalous_images()]), [0] * 4 + [1] * 4))
+    assert result.image_auroc == 1.0 and result.tpr == 1.0
+    assert detector.threshold == detector.calibration.threshold
+
+
+def test_gradients_are_those_of_the_score(detector: ClosedFormDetector) -> None:
+    image = anomalous_images(1).requires_grad_()
+    (gradient,) = torch.autograd.grad(detector.infer(image).scores.sum(), image)
+    step = 1e-3 * gradient / gradient.norm()
+    with torch.no_grad():
+        rise = float(detector.infer(image + step).scores - detector.infer(image - step).scores) / 2e-3
+    assert rise == pytest.approx(float(gradient.norm()), rel=0.05)
+
+
+def test_a_saved_detector_scores_and_decides_the_same(detector: ClosedFormDetector, tmp_path: Path) -> None:
+    detector.save_pretrained(tmp_path / "run")
+    again = ClosedFormDetector.from_pretrained(tmp_path / "run")
+    images = anomalous_images()
+    assert torch.equal(again.predict_batch(images).scores, detector.predict_batch(images).scores)
+    assert again.config == detector.config
+    assert again.memory.images.dtype == torch.uint8
+
+
+def test_another_kind_of_model_is_refused(detector: ClosedFormDetector, tmp_path: Path) -> None:
+    detector.save_pretrained(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(values | {"kind": "lean"}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="is not a closed-form detector"):
+        ClosedFormDetector.from_pretrained(tmp_path / "run")
+    with pytest.raises(ConfigError):
+        advrad.AdvRAD.from_pretrained(tmp_path / "run")
+
+
+def test_images_of_a_wrong_shape_are_refused(detector: ClosedFormDetector) -> None:
+    with pytest.raises(ConfigError, match="expected"):
+        detector.infer(torch.zeros(1, 1, 16, 16))

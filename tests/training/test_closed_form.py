@@ -1,0 +1,92 @@
+"""Fitting a closed-form detector: leave-one-out statistics and a threshold that keeps its promise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from advrad.denoisers.patch_memory import MemoryConfig
+from advrad.errors import ConfigError, DataError
+from advrad.training.closed_form import LEAST_STATISTICS, fit_closed_form
+
+SMALL = MemoryConfig(size_px=8, cell_px=2, patch_cells=3, window_cells=1)
+
+
+def normal_images(count: int, seed: int = 0, spread: float = 0.05) -> Tensor:
+    draws = torch.Generator().manual_seed(seed)
+    common = torch.linspace(0.3, 0.6, 8).expand(3, 8, 8)
+    return (common + spread * torch.randn(count, 3, 8, 8, generator=draws)).clamp(0, 1)
+
+
+def test_twenty_images_are_enough_for_five_percent() -> None:
+    detector = fit_closed_form(normal_images(20), SMALL)
+    assert detector.calibration.n == 20 and detector.calibration.false_alarm_rate == 0.05
+    assert detector.config.training.images is not None
+    assert detector.config.training.images.train == 0, "with few images, no statistics are learned"
+    assert not detector.mean.any() and not detector.spread.any()
+
+
+def test_many_images_are_divided_between_statistics_and_threshold() -> None:
+    detector = fit_closed_form(normal_images(60), SMALL)
+    counts = detector.config.training.images
+    assert counts is not None and counts.train + counts.calibration == 60
+    assert counts.train >= LEAST_STATISTICS and counts.calibration >= 19
+    assert len(detector.memory.images) == 60, "every image is in the memory"
+    assert bool((detector.spread > 0).all())
+
+
+def test_statistics_do_not_depend_on_the_images_of_the_threshold() -> None:
+    images = normal_images(40)
+    detector = fit_closed_form(images, SMALL, seed=3)
+    other = images.clone()
+    held = torch.tensor([not torch.equal(a, b) for a, b in zip(images, images, strict=True)])
+    assert not held.any()
+    # Change one image at a time: the mean moves if and only if the image belongs to the statistics.
+    moved = 0
+    for index in range(0, 40, 4):
+        other = images.clone()
+        other[index] = (other[index] + 0.2).clamp(0, 1)
+        moved += not torch.equal(fit_closed_form(other, SMALL, seed=3).mean, detector.mean)
+    assert 0 < moved < 10
+
+
+def test_the_threshold_is_that_of_leave_one_out_scores() -> None:
+    images = normal_images(19)
+    detector = fit_closed_form(images, SMALL)
+    scores = [
+        float(detector.pooled(detector.standardise(detector.memory.nearest(images[i : i + 1], torch.tensor([i])))))
+        for i in range(19)
+    ]
+    assert detector.calibration.threshold == pytest.approx(max(scores), rel=1e-6)
+
+
+def test_copies_of_an_image_count_once() -> None:
+    images = normal_images(20)
+    detector = fit_closed_form(torch.cat([images, images[:5]]), SMALL)
+    assert detector.calibration.n == 20
+    assert detector.calibration.threshold == pytest.approx(fit_closed_form(images, SMALL).calibration.threshold)
+
+
+def test_too_few_different_images_are_named() -> None:
+    copies = normal_images(1).repeat(30, 1, 1, 1)
+    with pytest.raises(ConfigError, match="needs 19 different normal images, there are 1") as error:
+        fit_closed_form(copies, SMALL)
+    assert error.value.option == "false_alarm_rate"
+    with pytest.raises(DataError, match="expected"):
+        fit_closed_form(torch.zeros(20, 1, 8, 8), SMALL)
+
+
+@pytest.mark.parametrize("count", [20, 45])
+def test_the_false_alarm_rate_is_kept(count: int) -> None:
+    """Over many draws of normal images and a new one, at most the promised share are false alarms."""
+    rate, runs = 0.2, 150
+    alarms = 0
+    for run in range(runs):
+        images = normal_images(count + 1, seed=1000 + run)
+        detector = fit_closed_form(images[:-1], SMALL, false_alarm_rate=rate)
+        score = float(detector.predict_batch(images[-1:]).scores)
+        alarms += score > detector.calibration.threshold
+    # Three standard deviations of a binomial share above the promise.
+    assert alarms / runs <= rate + 3 * np.sqrt(rate * (1 - rate) / runs)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
+from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_bounds import highest, lowest
-from advrad.denoisers.patch_memory import MemoryConfig, PatchMemory
+from advrad.denoisers.patch_memory import PatchMemory
 
 
 def generator(seed: int) -> torch.Generator:

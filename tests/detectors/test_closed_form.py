@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import advrad
-from advrad.denoisers.patch_memory import MemoryConfig
+from advrad.denoisers.memory_config import MemoryConfig
 from advrad.detectors.base import SupportsScoreBounds
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.errors import CheckpointError, ConfigError

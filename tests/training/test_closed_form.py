@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from advrad.denoisers.patch_memory import MemoryConfig
+from advrad.denoisers.memory_config import MemoryConfig
 from advrad.errors import ConfigError, DataError
 from advrad.training.closed_form import LEAST_STATISTICS, fit_closed_form
 

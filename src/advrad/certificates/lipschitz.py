@@ -226,7 +226,7 @@ def certify_bounds(
 
     Example:
         >>> import torch
-        >>> from advrad.denoisers.patch_memory import MemoryConfig
+        >>> from advrad.denoisers.memory_config import MemoryConfig
         >>> from advrad.training.closed_form import fit_closed_form
         >>> normal = torch.full((4, 3, 16, 16), 0.5) + torch.linspace(0, 0.03, 4)[:, None, None, None]
         >>> config = MemoryConfig(size_px=16, cell_px=2, patch_cells=3)

@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser
     from advrad.denoisers.factory import build_denoiser
     from advrad.denoisers.lean import LeanConfig, LeanDenoiser
-    from advrad.denoisers.patch_memory import MemoryConfig, PatchMemory
+    from advrad.denoisers.memory_config import MemoryConfig
+    from advrad.denoisers.patch_memory import PatchMemory
     from advrad.denoisers.sampling import GeneratorNoise, NoiseSource, StoredNoise, reconstruct
 else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "MemoryConfig": "advrad.denoisers.patch_memory",
+            "MemoryConfig": "advrad.denoisers.memory_config",
             "PatchMemory": "advrad.denoisers.patch_memory",
             "DdpmConfig": "advrad.denoisers.ddpm",
             "DdpmDenoiser": "advrad.denoisers.ddpm",

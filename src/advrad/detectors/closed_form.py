@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from advrad.denoisers.patch_memory import MemoryConfig, PatchMemory
+from advrad.denoisers.memory_config import MemoryConfig
+from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.config import Calibration, RecordedFigures, TrainingRecord
 from advrad.detectors.model_folder import CONFIG_NAME, load_folder, save_folder

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from advrad.data.splits import normals_needed, rate_in_reach
-from advrad.denoisers.patch_memory import MemoryConfig, PatchMemory
+from advrad.denoisers.memory_config import MemoryConfig
+from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.closed_form import ClosedFormConfig, ClosedFormDetector
 from advrad.detectors.config import Calibration, ImageCounts, TrainingRecord
 from advrad.detectors.conformal import conformal_threshold

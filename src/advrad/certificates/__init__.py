@@ -38,15 +38,15 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "LipschitzResult": "advrad.certificates.lipschitz",
-            "certify_bounds": "advrad.certificates.lipschitz",
             "CertificationResult": "advrad.certificates.results",
             "CertifiedPrediction": "advrad.certificates.sequential",
             "CertifyOptions": "advrad.certificates.options",
+            "LipschitzResult": "advrad.certificates.lipschitz",
             "Percentile": "advrad.certificates.smoothing",
             "TwoPath": "advrad.certificates.two_path",
             "calibrate_robust_threshold": "advrad.certificates.threshold",
             "certify": "advrad.certificates.pipeline",
+            "certify_bounds": "advrad.certificates.lipschitz",
             "certify_sequential": "advrad.certificates.sequential",
         },
     )

@@ -39,15 +39,15 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "MemoryConfig": "advrad.denoisers.memory_config",
-            "PatchMemory": "advrad.denoisers.patch_memory",
             "DdpmConfig": "advrad.denoisers.ddpm",
             "DdpmDenoiser": "advrad.denoisers.ddpm",
             "Denoiser": "advrad.denoisers.base",
             "GeneratorNoise": "advrad.denoisers.sampling",
             "LeanConfig": "advrad.denoisers.lean",
             "LeanDenoiser": "advrad.denoisers.lean",
+            "MemoryConfig": "advrad.denoisers.memory_config",
             "NoiseSource": "advrad.denoisers.sampling",
+            "PatchMemory": "advrad.denoisers.patch_memory",
             "StoredNoise": "advrad.denoisers.sampling",
             "build_denoiser": "advrad.denoisers.factory",
             "reconstruct": "advrad.denoisers.sampling",

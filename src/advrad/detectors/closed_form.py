@@ -131,7 +131,6 @@ class ClosedFormDetector(nn.Module):
         Returns:
             Scores, (b,), and maps, (b, 1, size, size). Row i depends on row i only. Differentiable in ``images``.
         """
-        del generator
         if images.ndim != 4 or images.shape[1] != 3:
             raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
         standardised = self.standardise(self.memory.nearest(images))

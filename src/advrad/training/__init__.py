@@ -42,7 +42,6 @@ else:
     __getattr__, __dir__ = attach(
         __name__,
         {
-            "fit_closed_form": "advrad.training.closed_form",
             "CalibrateOptions": "advrad.training.options",
             "RunOptions": "advrad.training.options",
             "RunPlan": "advrad.training.plan",
@@ -51,6 +50,7 @@ else:
             "Trainer": "advrad.training.trainer",
             "View": "advrad.training.batches",
             "calibrate": "advrad.training.recalibrate",
+            "fit_closed_form": "advrad.training.closed_form",
             "fit_statistics": "advrad.training.error_statistics",
             "select_score": "advrad.training.score_selection",
             "train": "advrad.training.run",

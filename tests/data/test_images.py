@@ -358,3 +358,14 @@ def test_an_image_of_12000_px_square(tmp_path: Path) -> None:
     Image.new("RGB", (12_000, 12_000), (51, 102, 153)).save(tmp_path / "a.png", compress_level=1)
     got = reading.read_resized(tmp_path / "a.png", 64)
     torch.testing.assert_close(got[:, 3, 5], torch.tensor([0.2, 0.4, 0.6]))
+
+
+def test_the_module_of_advrad_0_1_still_works_and_names_the_new_one() -> None:
+    import advrad.pictures
+
+    with pytest.warns(DeprecationWarning, match=r"is now advrad\.data\.images\.read_image"):
+        assert advrad.pictures.read_picture is reading.read_image
+    with pytest.warns(DeprecationWarning, match=r"images\.read_mask"):
+        assert advrad.pictures.read_mask is reading.read_mask
+    with pytest.raises(AttributeError, match=r"see advrad\.data\.images"):
+        advrad.pictures.resize  # noqa: B018

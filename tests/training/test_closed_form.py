@@ -40,9 +40,6 @@ def test_many_images_are_divided_between_statistics_and_threshold() -> None:
 def test_statistics_do_not_depend_on_the_images_of_the_threshold() -> None:
     images = normal_images(40)
     detector = fit_closed_form(images, SMALL, seed=3)
-    other = images.clone()
-    held = torch.tensor([not torch.equal(a, b) for a, b in zip(images, images, strict=True)])
-    assert not held.any()
     # Change one image at a time: the mean moves if and only if the image belongs to the statistics.
     moved = 0
     for index in range(0, 40, 4):

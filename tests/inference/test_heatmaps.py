@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from advrad.errors import ConfigError, DataError
-from advrad.inference.heatmaps import _HEAT, _resized, heat_overlay, outline
+from advrad.inference.heatmaps import _HEAT, GREEN, _resized, draw_proven_area, heat_overlay, outline
 
 GREY = np.full((24, 32, 3), 0.5, dtype=np.float32)
 
@@ -93,6 +93,36 @@ def test_outlines_have_the_right_thickness(size: tuple[int, int]) -> None:
     dark = (result < 0.1).all(axis=2)
     np.testing.assert_array_equal(red, mask & grown(~mask, steps))
     np.testing.assert_array_equal(dark, grown(mask, steps) & ~mask)
+
+
+def test_the_proven_area_is_where_the_lower_bound_passes_the_level() -> None:
+    lower = np.zeros((24, 32))
+    lower[4:20, 6:26] = 0.7  # above the level
+    lower[:, 0] = 0.5  # at the level, not above it
+    drawn = draw_proven_area(GREY, lower, level=0.5)
+    area = lower > 0.5
+    border = area & grown(~area, 2)
+    green, dark = (drawn == np.float32(GREEN)).all(axis=2), (drawn < 0.1).all(axis=2)
+    assert (green | dark)[border].all(), "the whole border is drawn"
+    assert not (green & ~border).any() and not (dark & ~border & ~(grown(area, 1) & ~area)).any()
+    np.testing.assert_array_equal(drawn[area & ~border], 0.5)
+    np.testing.assert_array_equal(draw_proven_area(GREY, lower, level=0.7), GREY)
+
+
+@pytest.mark.parametrize("line", [np.eye(64, dtype=bool), np.eye(64, dtype=bool)[::-1], np.ones((64, 1), dtype=bool)])
+def test_a_broken_line_differs_without_its_colour(line: NDArray[np.bool_]) -> None:
+    """Its lightness changes along the line, while the other outlines have one lightness."""
+    mask = grown(np.pad(line, 8), 5)
+    image = np.full((*mask.shape, 3), 0.5)
+    for broken, low, high in ((False, 1.0, 1.0), (True, 0.2, 0.8)):
+        drawn = outline(image, mask, GREEN, broken=broken)
+        border = mask & grown(~mask, 2 if broken else 1)
+        assert low <= (drawn[border].mean(axis=1) > 0.3).mean() <= high
+
+
+def test_the_proven_area_of_a_damaged_model_is_refused() -> None:
+    with pytest.raises(DataError, match="lower_map: a value is NaN"):
+        draw_proven_area(GREY, np.full((2, 2), np.nan), 0.5)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ Colour = tuple[float, float, float]
 
 CYAN: Colour = (0.0, 0.85, 1.0)
 WHITE: Colour = (1.0, 1.0, 1.0)
+GREEN: Colour = (0.45, 1.0, 0.2)
 _DARK: Colour = (0.05, 0.05, 0.05)
 
 # From purple over red to pale yellow, RGB. Lightness rises steadily, so the order survives colour blindness and print.
@@ -26,6 +27,8 @@ _DARK: Colour = (0.05, 0.05, 0.05)
 _HEAT = np.array([[0.30, 0.05, 0.42], [0.58, 0.15, 0.40], [0.85, 0.28, 0.24], [0.97, 0.55, 0.10], [0.99, 0.90, 0.50]])
 # Opacity of the strongest colour: the defect below it stays visible.
 _OPACITY = 0.75
+# Length of a dash of a broken line, in thicknesses of a line.
+_DASH = 6
 
 
 def draw_heat_map(image: ArrayLike, anomaly_map: ArrayLike, calibration: Calibration) -> Image:
@@ -43,6 +46,36 @@ def draw_heat_map(image: ArrayLike, anomaly_map: ArrayLike, calibration: Calibra
     # With a false-alarm rate above one half the threshold is below the median.
     low = min(calibration.heat_low, high - 1e-6 * max(1.0, abs(high)))
     return heat_overlay(image, anomaly_map, low, high)
+
+
+def draw_proven_area(image: ArrayLike, lower_map: ArrayLike, level: float) -> Image:
+    """Draw the border of the area that is proven to be defective: a broken line in green and black.
+
+    A pixel belongs to the area if its anomaly stays above ``level`` under every perturbation within the radius of the
+    bounds. The line is broken, so it differs from the other outlines without its colour, too.
+
+    Args:
+        image: Image, (h, w, 3), in [0, 1], such as :func:`draw_heat_map` returns.
+        lower_map: Lower bounds of the anomaly map, (h', w'), see :class:`advrad.detectors.base.ScoreBounds`.
+        level: Value that the anomaly maps of normal images do not exceed, such as the threshold of the verdict.
+
+    Returns:
+        The image with the border, (h, w, 3), in [0, 1]; unchanged if nothing is proven.
+
+    Raises:
+        DataError: A shape is wrong, or a bound is not a number.
+
+    Example:
+        >>> import numpy as np
+        >>> lower_map = np.zeros((8, 8))
+        >>> lower_map[2:5, 2:5] = 1.0
+        >>> draw_proven_area(np.full((32, 32, 3), 0.5), lower_map, level=0.7).max()
+        np.float32(1.0)
+    """
+    bounds = np.asarray(lower_map, dtype=np.float64)
+    if np.isnan(bounds).any():
+        raise DataError("lower_map: a value is NaN; the model that made it is damaged")
+    return outline(image, bounds > level, GREEN, broken=True)
 
 
 def heat_overlay(image: ArrayLike, anomaly_map: ArrayLike, low: float, high: float) -> Image:
@@ -87,13 +120,14 @@ def heat_overlay(image: ArrayLike, anomaly_map: ArrayLike, low: float, high: flo
     return outline(mixed, values > high, WHITE)
 
 
-def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN) -> Image:
+def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN, *, broken: bool = False) -> Image:
     """Draw the border of a mask: coloured inside and dark outside, so that it is visible on any image.
 
     Args:
         image: Image, (h, w, 3), in [0, 1].
         mask: Mask, (h', w'), bool; it is resized to the nearest pixel.
         colour: Colour of the inner line, RGB in [0, 1].
+        broken: Whether the inner line is twice as thick and changes between the colour and dark.
 
     Returns:
         A copy of the image with the border, (h, w, 3), in [0, 1].
@@ -120,7 +154,12 @@ def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN) -> Image:
     line_px = max(1, round(max(height, width) / 256))  # equally thick when images are shown at the same size
     base[binary_dilation(inside, iterations=line_px) & ~inside] = _DARK
     # The edge of the image is not a border: a region that reaches it stays open there.
-    base[inside & binary_dilation(~inside, iterations=line_px)] = colour
+    inner = inside & binary_dilation(~inside, iterations=2 * line_px if broken else line_px)
+    base[inner] = colour
+    if broken:
+        # Stripes across the image break a line in nearly every direction.
+        stripes = (2 * np.arange(height)[:, None] + np.arange(width)) // (_DASH * line_px) % 2 == 1
+        base[inner & stripes] = _DARK
     return base
 
 

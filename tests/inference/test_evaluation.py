@@ -18,8 +18,7 @@ from advrad.data.layouts import Dataset, find_records
 from advrad.data.options import DataOptions
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import RecordedFigures
-from advrad.detectors.loading import load_detector
-from advrad.detectors.model_folder import save_figures
+from advrad.detectors.loading import load_detector, save_figures
 from advrad.detectors.wrappers import wrap
 from advrad.errors import CheckpointError, DataError, DetectorError, ImageError
 from advrad.inference.evaluation import EvaluationResult, compute_figures, evaluate, write_scores

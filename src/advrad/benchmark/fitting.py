@@ -16,7 +16,7 @@ from advrad.data.loading import ImageStack, load_images
 from advrad.data.records import Record
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
-from advrad.detectors.loading import LoadedDetector, load_detector
+from advrad.detectors.loading import LoadedDetector, load_advrad
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.detectors.probing import score_images
 from advrad.detectors.white_box import WhiteBoxAdvRAD
@@ -125,7 +125,7 @@ class Fitter:
             model = self.folder / "models" / job.model
             if not (model / CONFIG_NAME).is_file():
                 self._train(job, model)
-            self._models[job.model] = load_detector(model)
+            self._models[job.model] = load_advrad(model)
         return self._models[job.model]
 
     def _train(self, job: Job, model: Path) -> None:

@@ -18,7 +18,7 @@ from advrad.utils.files import ensure_writable
 
 if TYPE_CHECKING:
     from advrad.data.layouts import Dataset
-    from advrad.detectors.advrad import AdvRAD
+    from advrad.detectors.saved import SavedDetector
     from advrad.inference.evaluation import EvaluationResult
     from advrad.inference.prediction import PredictionRecord
 
@@ -66,14 +66,14 @@ def predict(
         raise ConfigError("no image is given; name images or folders, or pipe in their paths, one per line")
     from advrad.certificates.prediction import prediction_certificate_plan
     from advrad.data.paths import expand_paths
-    from advrad.detectors.loading import load_detector
+    from advrad.detectors.loading import load_advrad, load_detector
     from advrad.inference.prediction import predict_paths
 
     piped = not images or images == [Path("-")]
     detector = load_detector(model, device)
     plan = None
     if certify:
-        plan, warnings = prediction_certificate_plan(detector, certificate)
+        plan, warnings = prediction_certificate_plan(load_advrad(model, device), certificate)
         warn(warnings)
     # Piped paths are answered one by one; on a CPU, batches gain nothing.
     batch_size = 8 if detector.device.type == "cuda" and not piped else 1
@@ -145,8 +145,7 @@ def evaluate(
     """
     from advrad.cli.tables import show_figures
     from advrad.data.layouts import find_records
-    from advrad.detectors.loading import load_detector
-    from advrad.detectors.model_folder import save_figures
+    from advrad.detectors.loading import load_detector, save_figures
     from advrad.inference.evaluation import write_scores
 
     if scores is not None:
@@ -211,7 +210,7 @@ def report(
     warn(result.warnings)
 
 
-def _evaluated(detector: AdvRAD, dataset: Dataset, options: DataOptions, seed: int) -> EvaluationResult:
+def _evaluated(detector: SavedDetector, dataset: Dataset, options: DataOptions, seed: int) -> EvaluationResult:
     """Evaluate a detector, with progress and notes on the screen."""
     from advrad.cli.screen import Screen
     from advrad.inference.evaluation import evaluate as run_evaluation
@@ -233,11 +232,11 @@ def info(model: Model, as_json: AsJson = False) -> None:
     Example: advrad info run
     """
     from advrad.cli.tables import show_facts
-    from advrad.detectors.config import DetectorConfig
-    from advrad.detectors.model_folder import CONFIG_NAME, load_folder
+    from advrad.detectors.loading import load_config
+    from advrad.detectors.model_folder import load_folder
 
-    values, tensors = load_folder(model)
-    config = DetectorConfig.parse(values, str(model / CONFIG_NAME))
+    tensors = load_folder(model)[1]
+    config = load_config(model)
     weights = [tensor for name, tensor in tensors.items() if name.startswith("denoiser.")]
     facts = {
         "folder": str(model),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from advrad.data.layouts import find_records
 from advrad.demo.flange.render import write_product
-from advrad.detectors.loading import load_detector
-from advrad.detectors.model_folder import CONFIG_NAME, save_figures
+from advrad.detectors.loading import load_advrad, save_figures
+from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.inference.evaluation import EvaluationResult, evaluate
 from advrad.report.content import report_content
 from advrad.report.evaluation_report import write_report
@@ -74,7 +74,7 @@ def run_demo(folder: Path, options: RunOptions, progress: ProgressReporter = SIL
         options = options.model_copy(update={"minutes": DEFAULT_MINUTES})
     if not (folder / CONFIG_NAME).is_file():
         train(data, folder, options, resume=True, progress=progress)
-    detector = load_detector(folder)
+    detector = load_advrad(folder)
     progress.stage("Evaluating")
     evaluation = evaluate(detector, find_records(data), progress=progress)
     save_figures(folder, evaluation.figures)

@@ -11,7 +11,6 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
-from advrad.data.images import read_resized
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
@@ -21,6 +20,7 @@ from advrad.detectors.config import Calibration, DetectorConfig
 from advrad.detectors.conformal import conformal_threshold
 from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, download, load_folder, save_folder
 from advrad.detectors.outputs import AdvRADOutput, Prediction
+from advrad.detectors.saved import predict_images
 from advrad.detectors.score_config import NoiseView, ScoreConfig
 from advrad.detectors.scoring import MapStatistics, smooth, standardise, view_error_maps
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
@@ -93,9 +93,19 @@ class AdvRAD(
         return self.detector_config.size_px
 
     @property
+    def image_size_px(self) -> int:
+        """Side of the square to which image files are scaled, in pixels: :attr:`size_px`."""
+        return self.size_px
+
+    @property
+    def config(self) -> DetectorConfig:
+        """The configuration, under the name that every saved detector has for it."""
+        return self.detector_config
+
+    @property
     def device(self) -> torch.device:
         """Device of the parameters."""
-        return next(self.parameters()).device
+        return self.denoiser.device
 
     def infer(self, images: Tensor, generator: Noise) -> AdvRADOutput:
         """Compute scores, anomaly maps and reconstructions.
@@ -187,6 +197,12 @@ class AdvRAD(
     # --- Deciding: without gradients, in the configured precision. ---
 
     @property
+    def threshold(self) -> float | None:
+        """Threshold of the score; None if it was not set."""
+        calibration = self.detector_config.calibration
+        return None if calibration is None else calibration.threshold
+
+    @property
     def calibration(self) -> Calibration:
         """The threshold and where it comes from.
 
@@ -199,6 +215,10 @@ class AdvRAD(
                 " (AdvRAD.calibrate, or train with more normal images or a higher false-alarm rate)"
             )
         return self.detector_config.calibration
+
+    def describe(self) -> list[str]:
+        """Describe how images are scored, in plain lines."""
+        return self.detector_config.describe()
 
     def update_config(self, **changes: object) -> None:
         """Replace fields of the configuration.
@@ -252,21 +272,7 @@ class AdvRAD(
             NotCalibratedError: The detector has no threshold.
             ImageError: A file cannot be read.
         """
-        threshold = self.calibration.threshold
-        if isinstance(inputs, (str, Path)):
-            inputs = [inputs]
-        for images, paths in _batches(inputs, batch_size, self.size_px, max_pixels):
-            output = self.predict_batch(images)
-            for row, path in enumerate(paths):
-                score = float(output.scores[row])
-                yield Prediction(
-                    score=score,
-                    threshold=threshold,
-                    defective=score > threshold,
-                    anomaly_map=output.anomaly_maps[row, 0].numpy(),
-                    reconstruction=output.reconstructions[row].permute(1, 2, 0).numpy(),
-                    path=path,
-                )
+        return predict_images(self, inputs, batch_size, max_pixels)
 
     def calibrate(
         self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
@@ -339,6 +345,11 @@ class AdvRAD(
             folder = download(model_id, revision, cache_dir, force_download, local_files_only, token)
         values, tensors = load_folder(folder)
         source = str(folder / CONFIG_NAME)
+        if "kind" in values:
+            raise CheckpointError(
+                f"{source}: holds a detector of kind {values['kind']!r}, not an AdvRAD; load it with"
+                " advrad.detectors.load_detector"
+            )
         return cls.assemble(DetectorConfig.parse(values, source), tensors, source).to(map_location).eval()
 
     @classmethod
@@ -379,22 +390,3 @@ class AdvRAD(
         from advrad.detectors.model_card import render
 
         return ModelCard(render(self.detector_config))
-
-
-def _batches(
-    inputs: Tensor | Iterable[str | Path], batch_size: int, size_px: int, max_pixels: int
-) -> Iterator[tuple[Tensor, list[Path | None]]]:
-    if isinstance(inputs, Tensor):
-        for part in torch.split(inputs, batch_size):
-            yield part, [None] * len(part)
-        return
-    images: list[Tensor] = []
-    paths: list[Path | None] = []
-    for path in inputs:
-        images.append(read_resized(Path(path), size_px, max_pixels))
-        paths.append(Path(path))
-        if len(images) == batch_size:
-            yield torch.stack(images), paths
-            images, paths = [], []
-    if images:
-        yield torch.stack(images), paths

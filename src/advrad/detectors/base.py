@@ -59,6 +59,7 @@ class DetectorOutput:
     Attributes:
         scores: Anomaly scores, (b,); larger is more anomalous.
         anomaly_maps: Anomaly maps, (b, 1, h, w); None for a detector without maps.
+        reconstructions: Reconstructions, (b, 3, h, w), about [0, 1]; None for a detector that makes none.
 
     Example:
         >>> DetectorOutput(torch.tensor([0.2, 0.9])).anomaly_maps is None
@@ -67,6 +68,7 @@ class DetectorOutput:
 
     scores: Tensor
     anomaly_maps: Tensor | None = None
+    reconstructions: Tensor | None = None
 
 
 class AnomalyDetector(Protocol):
@@ -168,4 +170,20 @@ class SupportsScoreBounds(Protocol):
             images: Images, (b, c, h, w), float in [0, 1].
             radius: Radius, >= 0, in [0, 1] pixel units of the images as given.
             norm: Norm of the perturbation.
+        """
+
+
+@runtime_checkable
+class SupportsStickerBounds(Protocol):
+    """Optional part of the interface: a detector that can bound what a sticker anywhere in the image leaves of a score."""
+
+    def sticker_bounds(self, images: Tensor, side_px: int) -> Tensor:
+        """Bound the scores from below, whatever the pixels inside one square become, wherever the square lies.
+
+        Args:
+            images: Images, (b, c, h, w), float in [0, 1].
+            side_px: Side of the square, in pixels of the images as given; >= 1.
+
+        Returns:
+            Lower bounds of the scores, (b,); the lowest possible score where nothing is left.
         """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from advrad.denoisers.factory import DenoiserConfig
-from advrad.detectors.score_config import ScoreConfig
+from advrad.detectors.score_config import ScoreConfig, describe
 from advrad.utils.config import Config
 from advrad.utils.precision import Precision
 
@@ -37,16 +37,20 @@ class Calibration(Config):
 
 
 class RobustCalibration(Config):
-    """A threshold of the smoothed score that keeps its false-alarm rate under attack, and how it was set.
+    """A threshold that keeps its false-alarm rate under attack, and how it was set.
+
+    It is the conformal quantile of upper bounds of normal images' scores: of the smoothed score, or of the score itself
+    where a detector has exact bounds.
 
     Attributes:
-        threshold: Threshold of the smoothed score; the verdict is anomalous where smoothed score > threshold.
+        threshold: Threshold of that score; the verdict is defective where score > threshold.
         false_alarm_rate: Highest probability of a false alarm for a normal image like those of the calibration, after
             any perturbation within ``radius``.
-        radius: Radius of the perturbations, l2, for an image of the detector's own size with values in [0, 1].
+        radius: Radius of the perturbations, for an image of the detector's own size with values in [0, 1].
+        norm: Norm of the perturbations.
         n: Number of calibration images.
-        n_samples: Number of noise samples that bounded each image's score; ``draws`` in JSON.
-        confidence: Confidence of each of these bounds.
+        n_samples: Number of noise samples that bounded each image's score; ``draws`` in JSON. None for exact bounds.
+        confidence: Confidence of each of these bounds; None for exact bounds, which always hold.
         source: Origin of the images: data folder, category and seed of the split.
 
     Example:
@@ -58,10 +62,20 @@ class RobustCalibration(Config):
     threshold: float
     false_alarm_rate: float = Field(gt=0, lt=1)
     radius: float = Field(ge=0)
+    norm: Literal["linf", "l2"] = "l2"
     n: int = Field(gt=0)
-    n_samples: int = Field(gt=0, alias="draws")
-    confidence: float = Field(gt=0, lt=1)
+    n_samples: int | None = Field(None, gt=0, alias="draws")
+    confidence: float | None = Field(None, gt=0, lt=1)
     source: dict[str, Any] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _write_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        if self.confidence is None:
+            del values["draws"], values["confidence"]
+        else:
+            del values["norm"]  # always l2 with noise, and older versions do not know it
+        return values
 
 
 class _Record(Config):
@@ -215,6 +229,8 @@ class RecordedFigures(_Record):
         per_defect: Figures by kind of defect.
         shortcuts: AUROC with which brightness, contrast or sharpness alone separates normal from anomalous images.
         warnings: Texts to show wherever the figures are shown.
+        certified_linf: AUROC that every linf perturbation leaves at least, by radius as text, such as ``2/255``.
+        certified_l2: AUROC that every l2 perturbation leaves at least, by radius as text.
     """
 
     image_auroc: float | None = None
@@ -229,6 +245,8 @@ class RecordedFigures(_Record):
     per_defect: dict[str, DefectFigures] = Field(default_factory=dict)
     shortcuts: dict[str, float] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    certified_linf: dict[str, float] = Field(default_factory=dict)
+    certified_l2: dict[str, float] = Field(default_factory=dict)
 
 
 class DetectorConfig(Config):
@@ -268,3 +286,17 @@ class DetectorConfig(Config):
     robust_calibration: RobustCalibration | None = Field(None, alias="guarantee")
     training: TrainingRecord = TrainingRecord()
     figures: RecordedFigures = RecordedFigures()
+
+    @property
+    def kind(self) -> str:
+        """Kind of detector."""
+        return "advrad"
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the square to which image files are scaled, in pixels."""
+        return self.size_px
+
+    def describe(self) -> list[str]:
+        """Describe how images are scored, in plain lines for the screen, the model card and the report."""
+        return [describe(self.score), f"denoiser {self.denoiser.kind}"]

@@ -1,22 +1,69 @@
-"""Load a detector from a model folder, or from a Python file of the user."""
+"""Load a detector from a model folder of any kind, or from a Python file of the user.
+
+The ``kind`` in a folder's ``config.json`` says which detector it holds; :data:`KINDS` has a row for each kind.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
-from advrad.detectors.model_folder import CONFIG_NAME
+from advrad.detectors.config import DetectorConfig, RecordedFigures
+from advrad.detectors.model_card import render
+from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, read_config, replace_config
+from advrad.detectors.saved import SavedConfig, SavedDetector, SupportsPrediction
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import CheckpointError, ConfigError
+from advrad.utils.files import write_text
 from advrad.utils.imports import is_file_name, load_name
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of detector that a model folder may hold.
+
+    Attributes:
+        words: Name of the kind in messages.
+        parse: Function that reads the configuration from JSON values and the name of their file.
+        load: Function that loads a folder onto a device.
+    """
+
+    words: str
+    parse: Callable[[dict[str, Any], str], SavedConfig]
+    load: Callable[[Path, str], SavedDetector]
+
+
+def _parse_closed_form(values: dict[str, Any], source: str) -> SavedConfig:
+    from advrad.detectors.closed_form import ClosedFormConfig
+
+    return cast(SavedConfig, ClosedFormConfig.parse(values, source))
+
+
+def _load_closed_form(folder: Path, device: str) -> SavedDetector:
+    from advrad.detectors.closed_form import ClosedFormDetector
+
+    return cast(SavedDetector, ClosedFormDetector.from_pretrained(folder).to(device))
+
+
+def _load_advrad(folder: Path, device: str) -> SavedDetector:
+    return AdvRAD.from_pretrained(folder, map_location=device)
+
+
+#: The kinds of detectors, by the ``kind`` in ``config.json``. A folder without one holds an AdvRAD.
+KINDS: Mapping[str, Kind] = {
+    "advrad": Kind("a learned denoiser (AdvRAD)", DetectorConfig.parse, _load_advrad),
+    "closed_form": Kind("a closed-form detector", _parse_closed_form, _load_closed_form),
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +128,7 @@ def load_target(name: str, device: str = "auto") -> LoadedDetector:
         detector = load_detector(folder, device)
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         config.pop("figures", None)  # a measurement does not change the detector
-        return LoadedDetector(WhiteBoxAdvRAD(detector), hashlib.sha256(json.dumps(config).encode()).hexdigest(), folder)
+        return LoadedDetector(as_detector(detector), hashlib.sha256(json.dumps(config).encode()).hexdigest(), folder)
     return LoadedDetector(as_detector(load_name(name)), Path(name).name, None)
 
 
@@ -89,8 +136,8 @@ def to_loaded(detector: Any) -> LoadedDetector:
     """Make a :class:`LoadedDetector` of any detector in memory.
 
     Args:
-        detector: :class:`LoadedDetector`, :class:`advrad.AdvRAD`, :class:`advrad.detectors.base.AnomalyDetector`, or
-            anything that :func:`advrad.wrap` takes.
+        detector: :class:`LoadedDetector`, a detector of a model folder, :class:`advrad.detectors.base.AnomalyDetector`,
+            or anything that :func:`advrad.wrap` takes.
 
     Raises:
         ConfigError: It is none of these.
@@ -98,37 +145,111 @@ def to_loaded(detector: Any) -> LoadedDetector:
     if isinstance(detector, LoadedDetector):
         return detector
     found = as_detector(detector)
-    if isinstance(found, WhiteBoxAdvRAD):
-        config = found.detector.detector_config.model_dump(mode="json", exclude={"figures"})
-        digest = hashlib.sha256(json.dumps(config).encode())
-        for name, tensor in found.detector.state_dict().items():
-            digest.update(name.encode() + tensor.cpu().flatten().view(torch.uint8).numpy().tobytes())
-        return LoadedDetector(found, digest.hexdigest(), None)
-    return LoadedDetector(found, type(detector).__name__, None)
+    saved = found.detector if isinstance(found, WhiteBoxAdvRAD) else found
+    if not isinstance(saved, SupportsPrediction) or not isinstance(saved, nn.Module):
+        return LoadedDetector(found, type(detector).__name__, None)
+    # A detector of a model folder: what it computes follows from its configuration and its tensors.
+    config = cast(SavedDetector, saved).config.model_dump(mode="json")
+    config.pop("figures", None)
+    digest = hashlib.sha256(json.dumps(config).encode())
+    for name, tensor in saved.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return LoadedDetector(found, digest.hexdigest(), None)
 
 
-def load_detector(folder: Path, device: str = "auto") -> AdvRAD:
-    """Load a model folder. A name that is not a folder is not searched for on the hub.
+def load_detector(folder: str | Path, device: str = "auto") -> SavedDetector:
+    """Load a model folder of any kind. A name that is not a folder is not searched for on the hub.
 
     Args:
         folder: Model folder, as ``advrad train`` makes it.
         device: Device of the model; ``auto`` is the GPU if PyTorch has one.
 
     Raises:
-        CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
+        CheckpointError: The model is missing, damaged, of an unknown kind, or of a newer format.
         ConfigError: The device cannot be used.
 
     Example:
         Needs a trained model folder.
 
-        >>> load_detector(Path("bottle")).size_px  # doctest: +SKIP
+        >>> load_detector("bottle").image_size_px  # doctest: +SKIP
         256
     """
+    folder = Path(folder)
     if folder.is_file():
         raise CheckpointError(f"{folder}: is a file, not a model folder; name the folder that 'advrad train' made")
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such model folder; make one with 'advrad train DATA -o {folder}'")
-    return AdvRAD.from_pretrained(folder, map_location=usable_device(device))
+    kind = kind_of(read_config(folder), str(folder / CONFIG_NAME))
+    return kind.load(folder, usable_device(device))
+
+
+def load_advrad(folder: Path, device: str = "auto") -> AdvRAD:
+    """Load a model folder that must hold an AdvRAD, for what needs its denoiser.
+
+    Args:
+        folder: Model folder, as ``advrad train --minutes M`` makes it.
+        device: Device of the model; ``auto`` is the GPU if PyTorch has one.
+
+    Raises:
+        CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
+        ConfigError: The device cannot be used.
+    """
+    detector = load_detector(folder, device)
+    if not isinstance(detector, AdvRAD):
+        found = kind_of(read_config(folder), str(folder / CONFIG_NAME))
+        raise CheckpointError(f"{folder}: holds {found.words}, and this needs {KINDS['advrad'].words}; name another")
+    return detector
+
+
+def kind_of(values: Mapping[str, Any], source: str) -> Kind:
+    """Find the kind of a detector in its configuration.
+
+    Args:
+        values: Configuration as JSON values.
+        source: File of the configuration, for error messages.
+
+    Raises:
+        CheckpointError: This version does not know the kind.
+    """
+    name = values.get("kind", "advrad")
+    if name not in KINDS:
+        raise CheckpointError(
+            f"{source}: holds a detector of kind {name!r}, which this advrad does not know; install a newer advrad"
+        )
+    return KINDS[name]
+
+
+def load_config(folder: Path) -> SavedConfig:
+    """Read the configuration of a model folder, without its tensors.
+
+    Args:
+        folder: Model folder.
+
+    Raises:
+        CheckpointError: The configuration is missing, damaged, of an unknown kind, or of a newer format.
+        ConfigError: A key of the configuration is unknown, or a value is out of range.
+    """
+    values, source = read_config(folder), str(folder / CONFIG_NAME)
+    return kind_of(values, source).parse(values, source)
+
+
+def save_figures(folder: Path, figures: RecordedFigures) -> SavedConfig:
+    """Store measured figures in a model folder: in its ``config.json`` and its model card.
+
+    Args:
+        folder: Model folder.
+        figures: Measured figures; they replace earlier ones.
+
+    Returns:
+        The new configuration.
+
+    Raises:
+        CheckpointError: The configuration cannot be read.
+        OutputError: The folder cannot be written; no file is left incomplete.
+    """
+    values, source = read_config(folder) | {"figures": figures.to_dict()}, str(folder / CONFIG_NAME)
+    config = kind_of(values, source).parse(values, source)
+    replace_config(folder, values)
+    write_text(folder / CARD_NAME, render(config))
+    return config
 
 
 def usable_device(name: str) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from advrad.detectors.score_config import describe
 from advrad.utils.formatting import number, percent
 
 if TYPE_CHECKING:
-    from advrad.detectors.config import DetectorConfig, RecordedFigures
+    from advrad.detectors.config import RecordedFigures
+    from advrad.detectors.saved import SavedConfig
 
 _HEAD = """\
 ---
@@ -22,6 +23,7 @@ tags:
 ---
 """
 
+#: Beginning of every card's list of limits.
 _LIMITS = """\
 ## What it does not promise
 
@@ -30,13 +32,85 @@ _LIMITS = """\
 - The false-alarm rate holds on average, for normal images like those of the calibration. It may be exceeded in a single
   batch of images, and no longer holds after a change of the production or the camera.
 - The share of defects found is measured, not guaranteed. Kinds of defects that were not tested may be missed.
-- Reconstruction by diffusion makes adversarial perturbations harder, but this is not a proof. Robustness that is not
-  among the figures above was not measured.
 - Defects smaller than a few pixels at the input size are lost when the image is resized.
 """
 
+_PROOF = """\
+## What is proven
 
-def render(config: DetectorConfig) -> str:
+For every perturbation within a radius, whatever the attack, the score stays inside an interval that advrad computes:
+without noise, without a confidence level, rounding included. The radius bounds the change of every pixel value (`linf`)
+or the length of the whole perturbation (`l2`). A verdict is *proven* if the interval lies on one side of the threshold.
+
+```
+advrad predict path/to/this/folder image.png --certify --norm linf --radius 2/255
+advrad certify path/to/this/folder DATA --norm linf --radius 1/255,2/255,4/255
+```
+"""
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a card says about a kind of detector.
+
+    Attributes:
+        name: Name of the kind.
+        about: How the detector works.
+        code: Python code that loads it.
+        threshold: Which normal images set the threshold.
+        proof: Section about what is proven; empty for none.
+        limit: What is not promised about robustness.
+    """
+
+    name: str
+    about: str
+    code: str
+    threshold: str
+    proof: str
+    limit: str
+
+
+_LOAD_ANY = """\
+from advrad.detectors import load_detector
+
+detector = load_detector("path/to/this/folder")"""
+
+#: What a card says, by kind of detector.
+_WORDS = {
+    "advrad": _Words(
+        name="AdvRAD",
+        about="Finds defects in images of an industrial product, after training on normal images only. A diffusion\n"
+        "model reconstructs the image without defects; the score measures the difference.\n",
+        code='from advrad import AdvRAD\n\ndetector = AdvRAD.from_pretrained("path/to/this/folder")',
+        threshold="normal images that were used for nothing else",
+        proof="",
+        limit="- Reconstruction by diffusion makes adversarial perturbations harder, but this is not a proof.\n"
+        "  Robustness that is not among the figures above was not measured.\n",
+    ),
+    "closed_form": _Words(
+        name="closed form",
+        about="Finds defects in images of an industrial product, from normal images only. It keeps the patches of the\n"
+        "normal images in memory, as the best denoiser of these images would; the score measures how far the\n"
+        "patches of an image are from all of them. Nothing is trained.\n",
+        code=_LOAD_ANY,
+        threshold="normal images, each compared with the others",
+        proof=_PROOF,
+        limit="- The proof is about small perturbations of an image. It does not say that every defect is found.\n",
+    ),
+    "combined": _Words(
+        name="closed form and AdvRAD",
+        about="Finds defects in images of an industrial product, from normal images only. Two detectors decide\n"
+        "together: a memory of the patches of normal images, and a diffusion model that reconstructs the image\n"
+        "without defects.\n",
+        code=_LOAD_ANY,
+        threshold="normal images that were used for nothing else",
+        proof=_PROOF,
+        limit="- The proof is about small perturbations of an image. It does not say that every defect is found.\n",
+    ),
+}
+
+
+def render(config: SavedConfig) -> str:
     """Write the model card.
 
     Args:
@@ -47,20 +121,21 @@ def render(config: DetectorConfig) -> str:
     """
     product = config.training.category
     title = f"AdvRAD detector for {_plain(product)}" if product else "AdvRAD detector"
+    words = _WORDS[config.kind]
     parts = [
         f"{_HEAD}\n# {title}\n",
-        "Finds defects in images of an industrial product, after training on normal images only. A diffusion\n"
-        "model reconstructs the image without defects; the score measures the difference.\n",
-        _use(),
+        words.about,
+        _use(words.code),
         _decision(config),
+        words.proof,
         _figures(config.figures),
         _making(config),
-        _LIMITS,
+        _LIMITS + words.limit,
     ]
-    return "\n".join(parts)
+    return "\n".join(part for part in parts if part)
 
 
-def describe_threshold(config: DetectorConfig) -> str:
+def describe_threshold(config: SavedConfig) -> str:
     """Say in one sentence how the threshold was set and what it promises.
 
     Args:
@@ -70,19 +145,17 @@ def describe_threshold(config: DetectorConfig) -> str:
     if calibration is None:
         return "There is no threshold: the detector computes scores but does not decide."
     return (
-        f"Set from the scores of {calibration.n} normal images that were used for nothing else; a normal image like"
+        f"Set from the scores of {calibration.n} {_WORDS[config.kind].threshold}; a normal image like"
         f" them exceeds it with a probability of at most {percent(calibration.false_alarm_rate)}."
     )
 
 
-def _use() -> str:
-    return """\
+def _use(code: str) -> str:
+    return f"""\
 ## How to use it
 
 ```python
-from advrad import AdvRAD
-
-detector = AdvRAD.from_pretrained("path/to/this/folder")
+{code}
 for prediction in detector.predict(["image.png"]):
     print(prediction.score, prediction.defective)
 ```
@@ -91,13 +164,13 @@ Or in a shell: `advrad predict path/to/this/folder image.png -o heat-maps`
 """
 
 
-def _decision(config: DetectorConfig) -> str:
+def _decision(config: SavedConfig) -> str:
     rows = []
     if config.calibration is not None:
         rows.append(("Threshold", f"{config.calibration.threshold:.6g}"))
         rows.append(("Promised false-alarm rate", f"at most {percent(config.calibration.false_alarm_rate)}"))
         rows.append(("Calibration images", str(config.calibration.n)))
-    rows.append(("Score", describe(config.score)))
+    rows += [("" if index else "Score", line) for index, line in enumerate(config.describe())]
     if config.training.reason:
         rows.append(("Why this score", config.training.reason))
     words = "An image is called defective if its score is above the threshold. "
@@ -105,10 +178,11 @@ def _decision(config: DetectorConfig) -> str:
 
 
 def _figures(figures: RecordedFigures) -> str:
-    if not figures:
+    proven = _proven_figures(figures)
+    if not (figures.model_fields_set - {"certified_linf", "certified_l2"}):
         return (
             "## Measured figures\n\nNot evaluated yet. `advrad evaluate path/to/this/folder DATA --save`"
-            " measures the detector\non test images and adds the figures to this page.\n"
+            f" measures the detector\non test images and adds the figures to this page.\n{proven}"
         )
     interval = figures.image_auroc_ci
     area = number(figures.image_auroc)
@@ -132,14 +206,25 @@ def _figures(figures: RecordedFigures) -> str:
             for name, row in figures.per_defect.items()
         ]
         text += "\n".join(lines) + "\n"
-    return text
+    return text + proven
 
 
-def _making(config: DetectorConfig) -> str:
+def _proven_figures(figures: RecordedFigures) -> str:
+    """The certified AUROC at each radius, as a table; empty if none is recorded."""
+    rows = [
+        (f"{norm} {radius}", number(area))
+        for norm, areas in (("linf", figures.certified_linf), ("l2", figures.certified_l2))
+        for radius, area in areas.items()
+    ]
+    words = "Certified AUROC: no attack within the radius, on all test images at once, leaves less."
+    return f"\n{words}\n\n{_table(rows)}" if rows else ""
+
+
+def _making(config: SavedConfig) -> str:
     training, loop = config.training, config.training.loop
-    rows = [("Denoiser", config.denoiser.kind), ("Input size", f"{config.size_px} x {config.size_px} px")]
-    if training.category:
-        rows.insert(0, ("Product", training.category))
+    size_px = config.image_size_px
+    rows = [("Product", training.category)] if training.category else []
+    rows += [("Detector", _WORDS[config.kind].name), ("Input size", f"{size_px} x {size_px} px")]
     if loop:
         rows += [("Steps", str(loop.steps)), ("Batch size", str(loop.batch_size)), ("Seed", str(loop.seed))]
     if training.images:

@@ -13,16 +13,16 @@ from typing import Any
 
 from torch import Tensor
 
-from advrad.detectors.config import DetectorConfig, RecordedFigures
-from advrad.detectors.model_card import render
 from advrad.errors import CheckpointError, OutputError
-from advrad.utils.files import atomic_path, make_folder, write_json, write_text
+from advrad.utils.files import atomic_path, make_folder, write_json
 
 FORMAT = "advrad"
 FORMAT_VERSION = 1
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
+#: Names of the entries of ``config.json`` that describe the files.
+_HEADER = ("format", "format_version", "weights_sha256")
 
 
 def _digest(path: Path) -> str:
@@ -88,6 +88,46 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    header, config = _read_config(folder)
+    weights = folder / WEIGHTS_NAME
+    try:
+        if _digest(weights) != header.get("weights_sha256"):
+            raise CheckpointError(
+                f"{weights}: is not what {CONFIG_NAME} describes (cut short or replaced); copy it again"
+            )
+        return config, load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{weights}: cannot be read ({error}); train again or copy the folder again") from None
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read the configuration of a model folder, without its header; the weights are not read.
+
+    Args:
+        folder: Folder as written by :func:`save_folder`.
+
+    Raises:
+        CheckpointError: The configuration is missing, damaged, of another program, or of a newer format.
+    """
+    return _read_config(folder)[1]
+
+
+def replace_config(folder: Path, config: dict[str, Any]) -> None:
+    """Replace the configuration of a model folder; the weights stay.
+
+    Args:
+        folder: Folder as written by :func:`save_folder`.
+        config: Configuration as JSON values.
+
+    Raises:
+        CheckpointError: The present configuration cannot be read.
+        OutputError: The file cannot be written; the present one stays.
+    """
+    write_json(folder / CONFIG_NAME, _read_config(folder)[0] | config)
+
+
+def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and configuration of a model folder."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: there is no such model folder; make one with 'advrad train DATA -o {folder}'")
     path = folder / CONFIG_NAME
@@ -99,23 +139,15 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise CheckpointError(f"{path}: is damaged ({error}); train again or copy the folder again") from None
-    if not isinstance(config, dict) or config.pop("format", None) != FORMAT:
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is not a model of advrad; name a folder that 'advrad train' made")
-    version = config.pop("format_version", None)
+    header = {name: config.pop(name) for name in _HEADER if name in config}
+    version = header.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: has format {version}, this advrad reads up to {FORMAT_VERSION}; install a newer advrad"
         )
-    weights = folder / WEIGHTS_NAME
-    digest = config.pop("weights_sha256", None)
-    try:
-        if _digest(weights) != digest:
-            raise CheckpointError(
-                f"{weights}: is not what {CONFIG_NAME} describes (cut short or replaced); copy it again"
-            )
-        return config, load_file(weights)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{weights}: cannot be read ({error}); train again or copy the folder again") from None
+    return header, config
 
 
 def download(
@@ -168,30 +200,3 @@ def download(
         raise CheckpointError(
             f"{model_id}: there is no such model folder, and the hub has no such model ({reason}); check the name"
         ) from None
-
-
-def save_figures(folder: Path, figures: RecordedFigures) -> DetectorConfig:
-    """Store measured figures in a model folder: in its ``config.json`` and its model card.
-
-    Args:
-        folder: Model folder.
-        figures: Measured figures; they replace earlier ones.
-
-    Returns:
-        The new configuration.
-
-    Raises:
-        CheckpointError: The configuration cannot be read.
-        OutputError: The folder cannot be written; no file is left incomplete.
-    """
-    path = folder / CONFIG_NAME
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        header = {name: values.pop(name) for name in ("format", "format_version", "weights_sha256")}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); train again or copy the folder again") from None
-    values["figures"] = figures.to_dict()
-    config = DetectorConfig.parse(values, str(path))
-    write_json(path, header | values)
-    write_text(folder / CARD_NAME, render(config))
-    return config

@@ -43,7 +43,8 @@ class Prediction:
         threshold: Calibrated threshold.
         defective: Verdict: score > threshold.
         anomaly_map: Anomaly map, (size, size), smoothed to show an anomaly as a whole.
-        reconstruction: The image as the denoiser would expect it without anomalies, (size, size, 3), about [0, 1].
+        reconstruction: The image as the denoiser would expect it without anomalies, (size, size, 3), about [0, 1]; None
+            for a detector that makes none.
         path: File of the image; None for an image that was given as a tensor.
 
     Example:
@@ -56,7 +57,7 @@ class Prediction:
     threshold: float
     defective: bool
     anomaly_map: Floats
-    reconstruction: Floats
+    reconstruction: Floats | None = None
     path: Path | None = None
 
     @property

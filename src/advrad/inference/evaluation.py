@@ -16,10 +16,10 @@ from advrad.data import shortcuts
 from advrad.data.labelled import LabelledImages, load_labelled
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
-from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import DefectFigures, RecordedFigures
 from advrad.detectors.probing import score_images
+from advrad.detectors.saved import SupportsPrediction, image_size_of
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import CheckpointError, ImageError
 from advrad.utils.files import make_folder, write_json, write_text
@@ -101,7 +101,8 @@ class EvaluationResult:
     @property
     def figures(self) -> RecordedFigures:
         """The figures alone, as a model folder stores them."""
-        return RecordedFigures(**{name: getattr(self, name) for name in RecordedFigures.model_fields})
+        names = RecordedFigures.model_fields.keys() - {"certified_linf", "certified_l2"}
+        return RecordedFigures(**{name: getattr(self, name) for name in RecordedFigures.model_fields if name in names})
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -137,7 +138,7 @@ class EvaluationResult:
 
 
 def evaluate(
-    detector: AdvRAD | AnomalyDetector | Callable[..., Any],
+    detector: SupportsPrediction | AnomalyDetector | Callable[..., Any],
     data: DataSource,
     *,
     options: DataOptions = DataOptions(),
@@ -148,7 +149,7 @@ def evaluate(
     """Measure a detector on test images.
 
     Args:
-        detector: Detector: AdvRAD, or anything that :func:`advrad.wrap` takes.
+        detector: Detector of a model folder, or anything that :func:`advrad.wrap` takes.
         data: Test images: a folder (its test split), ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule,
             or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1 (anomalous).
         options: How image files are found and read.
@@ -162,7 +163,7 @@ def evaluate(
     Raises:
         DataError: There are no test images, or the tensors have a wrong shape, type or range.
         ImageError: An image or a mask cannot be read, unless ``options.skip_bad``.
-        CheckpointError: An AdvRAD detector gives a score that is not finite.
+        CheckpointError: A detector of a model folder gives a score that is not finite.
         DetectorError: Another detector gives something that is not a score.
 
     Example:
@@ -172,18 +173,14 @@ def evaluate(
         >>> (result.n_normal, result.n_anomalous, result.pixel_auroc)
         (4, 4, None)
     """
-    target = detector if isinstance(detector, AdvRAD) else as_detector(detector)
-    images = load_labelled(data, target.size_px or 256, options, both_classes=False)
-    if isinstance(target, AdvRAD):
-        calibration = target.detector_config.calibration
-        threshold = None if calibration is None else calibration.threshold
-    else:
+    target = detector if isinstance(detector, SupportsPrediction) else as_detector(detector)
+    images = load_labelled(data, image_size_of(target) or 256, options, both_classes=False)
+    if not isinstance(target, SupportsPrediction):
         images.check_size(target.size_px)
-        threshold = target.threshold
     scores, maps, statistics = _score(target, images, seed, batch_size, progress)
     known = images.mask_known
     pixels = None if maps is None or images.masks is None or known is None else (images.masks[known], maps[known])
-    figures = compute_figures(images.labels, scores, images.defects, threshold, pixels=pixels, seed=seed)
+    figures = compute_figures(images.labels, scores, images.defects, target.threshold, pixels=pixels, seed=seed)
     separations: tuple[shortcuts.Separation, ...] = ()
     if statistics:
         separations = shortcuts.separations(images.labels, shortcuts.join_statistics(statistics), seed=seed)
@@ -208,7 +205,11 @@ def evaluate(
 
 
 def _score(
-    detector: AdvRAD | AnomalyDetector, images: LabelledImages, seed: int, batch_size: int, progress: ProgressReporter
+    detector: SupportsPrediction | AnomalyDetector,
+    images: LabelledImages,
+    seed: int,
+    batch_size: int,
+    progress: ProgressReporter,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None, list[shortcuts.Statistics]]:
     """Scores (n,), anomaly maps (n, h, w) if there are any of the images' size, and brightness statistics."""
     count = len(images)
@@ -230,14 +231,15 @@ def _score(
 
 
 def _score_batch(
-    detector: AdvRAD | AnomalyDetector, batch: Tensor, seed: int
+    detector: SupportsPrediction | AnomalyDetector, batch: Tensor, seed: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None]:
-    if not isinstance(detector, AdvRAD):
+    if not isinstance(detector, SupportsPrediction):
         noise_seed = detector.noise_seed
         return score_images(detector, batch, seed_of(seed, "score") if noise_seed is None else noise_seed)
     output = detector.predict_batch(batch)
-    values, found = output.scores.double().numpy(), output.anomaly_maps[:, 0].numpy()
-    if not (np.isfinite(values).all() and np.isfinite(found).all()):
+    values = output.scores.double().numpy()
+    found = None if output.anomaly_maps is None else output.anomaly_maps[:, 0].numpy()
+    if not (np.isfinite(values).all() and (found is None or np.isfinite(found).all())):
         raise CheckpointError("a score is not a finite number; the model is damaged or diverged: train it again")
     return values, found
 

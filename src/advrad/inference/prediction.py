@@ -25,6 +25,7 @@ from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import to_tensor
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.outputs import Prediction
+from advrad.detectors.saved import SavedDetector
 from advrad.errors import CheckpointError, DataError, ImageError
 from advrad.inference.heatmaps import draw_heat_map
 from advrad.utils.files import make_folder
@@ -104,15 +105,17 @@ class PredictionRecord:
             "threshold": self.threshold,
             "verdict": self.verdict,
         }
-        if self.heat_map is not None and self.reconstruction is not None:
-            values |= {"overlay": str(self.heat_map), "reconstruction": str(self.reconstruction)}
+        if self.heat_map is not None:
+            values["overlay"] = str(self.heat_map)
+        if self.reconstruction is not None:
+            values["reconstruction"] = str(self.reconstruction)
         if self.certificate is not None:
             values |= self.certificate.to_dict()
         return values
 
 
 def predict_paths(
-    detector: AdvRAD,
+    detector: SavedDetector,
     sources: Iterable[Path | DataError],
     *,
     batch_size: int = 1,
@@ -175,11 +178,11 @@ class _LoadedImage:
         return 0 if self.full is None else self.full.shape[0] * self.full.shape[1]
 
 
-def _load(path: Path, detector: AdvRAD, max_pixels: int, full: bool) -> _LoadedImage | ImageError:
+def _load(path: Path, detector: SavedDetector, max_pixels: int, full: bool) -> _LoadedImage | ImageError:
     try:
         if not full:
-            return _LoadedImage(path, read_resized(path, detector.size_px, max_pixels), None)
-        image, resized = read_two_sizes(path, detector.size_px, max_pixels)
+            return _LoadedImage(path, read_resized(path, detector.image_size_px, max_pixels), None)
+        image, resized = read_two_sizes(path, detector.image_size_px, max_pixels)
     except ImageError as error:
         return error
     return _LoadedImage(path, resized, image)
@@ -194,12 +197,12 @@ class _Output:
         plan: Plan of the certificates, or None.
     """
 
-    def __init__(self, detector: AdvRAD, folder: Path | None, plan: CertifyPlan | None) -> None:
+    def __init__(self, detector: SavedDetector, folder: Path | None, plan: CertifyPlan | None) -> None:
         self.detector = detector
         self.calibration = detector.calibration
         self.folder = None if folder is None else make_folder(folder)
         self.plan = plan
-        self.sampler = None if plan is None else TwoPath(detector)
+        self.sampler = TwoPath(detector) if plan is not None and isinstance(detector, AdvRAD) else None
         self.wanted = folder is not None or plan is not None
 
     def predict(self, batch: Sequence[_LoadedImage]) -> Iterator[PredictionRecord]:
@@ -247,7 +250,9 @@ class _Output:
         # A name may have 255 bytes, and the longest character has four.
         stem = f"{image.path.name[:50]}-{digest}"
         heat_map = self.folder / f"{stem}-heat.png"
-        reconstruction = self.folder / f"{stem}-reconstruction.png"
         write_image(heat_map, draw_heat_map(image.full, prediction.anomaly_map, self.calibration))
+        if prediction.reconstruction is None:
+            return heat_map, None
+        reconstruction = self.folder / f"{stem}-reconstruction.png"
         write_image(reconstruction, prediction.reconstruction)
         return heat_map, reconstruction

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 #: Number of scales at which reconstruction errors are measured: 1, 1/2, 1/4 and 1/8 of the image size.
@@ -78,6 +80,12 @@ class Denoiser(nn.Module):
             parameters are in the second list.
         """
         return [], list(self.parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters, or of the buffers of a denoiser without parameters; the CPU if it has neither."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((tensor.device for tensor in tensors), torch.device("cpu"))
 
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """Denoise whole images; see :meth:`denoise`."""

@@ -213,7 +213,7 @@ class DefectFigures(_Record):
     tpr: float | None = None
 
 
-class RecordedFigures(_Record):
+class TestedFigures(_Record):
     """Figures measured on test images. None stands for what could not be measured.
 
     Attributes:
@@ -229,8 +229,6 @@ class RecordedFigures(_Record):
         per_defect: Figures by kind of defect.
         shortcuts: AUROC with which brightness, contrast or sharpness alone separates normal from anomalous images.
         warnings: Texts to show wherever the figures are shown.
-        certified_linf: AUROC that every linf perturbation leaves at least, by radius as text, such as ``2/255``.
-        certified_l2: AUROC that every l2 perturbation leaves at least, by radius as text.
     """
 
     image_auroc: float | None = None
@@ -245,8 +243,22 @@ class RecordedFigures(_Record):
     per_defect: dict[str, DefectFigures] = Field(default_factory=dict)
     shortcuts: dict[str, float] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+
+class RecordedFigures(TestedFigures):
+    """Figures that a model folder keeps: those of the last evaluation, and those of certifications.
+
+    Attributes:
+        certified_linf: AUROC that every linf perturbation leaves at least, by radius as text, such as ``2/255``.
+        certified_l2: AUROC that every l2 perturbation leaves at least, by radius as text.
+    """
+
     certified_linf: dict[str, float] = Field(default_factory=dict)
     certified_l2: dict[str, float] = Field(default_factory=dict)
+
+
+#: Names of the figures that a certification records.
+CERTIFIED_FIGURES = ("certified_linf", "certified_l2")
 
 
 class DetectorConfig(Config):

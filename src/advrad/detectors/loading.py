@@ -17,7 +17,7 @@ from torch import nn
 
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
-from advrad.detectors.config import DetectorConfig, RecordedFigures
+from advrad.detectors.config import CERTIFIED_FIGURES, DetectorConfig, RecordedFigures, TestedFigures
 from advrad.detectors.model_card import render
 from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, read_config, replace_config
 from advrad.detectors.saved import SavedConfig, SavedDetector, SupportsPrediction
@@ -55,6 +55,18 @@ def _load_closed_form(folder: Path, device: str) -> SavedDetector:
     return cast(SavedDetector, ClosedFormDetector.from_pretrained(folder).to(device))
 
 
+def _parse_combined(values: dict[str, Any], source: str) -> SavedConfig:
+    from advrad.detectors.combined import CombinedConfig
+
+    return CombinedConfig.parse(values, source)
+
+
+def _load_combined(folder: Path, device: str) -> SavedDetector:
+    from advrad.detectors.combined import CombinedDetector
+
+    return CombinedDetector.from_pretrained(folder).to(device)
+
+
 def _load_advrad(folder: Path, device: str) -> SavedDetector:
     return AdvRAD.from_pretrained(folder, map_location=device)
 
@@ -63,6 +75,7 @@ def _load_advrad(folder: Path, device: str) -> SavedDetector:
 KINDS: Mapping[str, Kind] = {
     "advrad": Kind("a learned denoiser (AdvRAD)", DetectorConfig.parse, _load_advrad),
     "closed_form": Kind("a closed-form detector", _parse_closed_form, _load_closed_form),
+    "combined": Kind("a closed-form detector and a learned denoiser", _parse_combined, _load_combined),
 }
 
 
@@ -236,7 +249,8 @@ def save_figures(folder: Path, figures: RecordedFigures) -> SavedConfig:
 
     Args:
         folder: Model folder.
-        figures: Measured figures; they replace earlier ones.
+        figures: Measured figures. Those of an evaluation replace the earlier evaluation, those of a certification the
+            earlier ones in the same norm; the others stay.
 
     Returns:
         The new configuration.
@@ -245,7 +259,11 @@ def save_figures(folder: Path, figures: RecordedFigures) -> SavedConfig:
         CheckpointError: The configuration cannot be read.
         OutputError: The folder cannot be written; no file is left incomplete.
     """
-    values, source = read_config(folder) | {"figures": figures.to_dict()}, str(folder / CONFIG_NAME)
+    values, source = read_config(folder), str(folder / CONFIG_NAME)
+    kept, new = values.get("figures") or {}, figures.to_dict()
+    if figures.model_fields_set & TestedFigures.model_fields.keys():
+        kept = {name: value for name, value in kept.items() if name in CERTIFIED_FIGURES}
+    values["figures"] = kept | new
     config = kind_of(values, source).parse(values, source)
     replace_config(folder, values)
     write_text(folder / CARD_NAME, render(config))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from advrad.detectors.config import TestedFigures
 from advrad.utils.formatting import number, percent
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _decision(config: SavedConfig) -> str:
 
 def _figures(figures: RecordedFigures) -> str:
     proven = _proven_figures(figures)
-    if not (figures.model_fields_set - {"certified_linf", "certified_l2"}):
+    if not figures.model_fields_set & TestedFigures.model_fields.keys():
         return (
             "## Measured figures\n\nNot evaluated yet. `advrad evaluate path/to/this/folder DATA --save`"
             f" measures the detector\non test images and adds the figures to this page.\n{proven}"

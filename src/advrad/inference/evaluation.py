@@ -17,7 +17,7 @@ from advrad.data.labelled import LabelledImages, load_labelled
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.detectors.base import AnomalyDetector
-from advrad.detectors.config import DefectFigures, RecordedFigures
+from advrad.detectors.config import DefectFigures, RecordedFigures, TestedFigures
 from advrad.detectors.probing import score_images
 from advrad.detectors.saved import SupportsPrediction, image_size_of
 from advrad.detectors.wrappers import as_detector
@@ -101,8 +101,7 @@ class EvaluationResult:
     @property
     def figures(self) -> RecordedFigures:
         """The figures alone, as a model folder stores them."""
-        names = RecordedFigures.model_fields.keys() - {"certified_linf", "certified_l2"}
-        return RecordedFigures(**{name: getattr(self, name) for name in RecordedFigures.model_fields if name in names})
+        return RecordedFigures(**{name: getattr(self, name) for name in TestedFigures.model_fields})
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -264,7 +263,7 @@ def compute_figures(
     *,
     pixels: tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]] | None = None,
     seed: int = 0,
-) -> RecordedFigures:
+) -> TestedFigures:
     """Compute the figures that follow from scores and anomaly maps.
 
     Args:
@@ -279,7 +278,7 @@ def compute_figures(
     both = bool(anomalous.any() and not anomalous.all())
     masks, maps = (None, None) if pixels is None else pixels
     measurable = masks is not None and bool(masks.any() and not masks.all())
-    return RecordedFigures(
+    return TestedFigures(
         image_auroc=metrics.auroc(labels, scores) if both else None,
         image_auroc_ci=metrics.auroc_interval(labels, scores, seed=seed) if both else None,
         pixel_auroc=metrics.pixel_auroc(masks, maps) if measurable else None,  # type: ignore[arg-type]

@@ -20,6 +20,8 @@ __all__ = [
     "LeanConfig",
     "LeanDenoiser",
     "MemoryConfig",
+    "MemoryDenoiser",
+    "MemoryDenoiserConfig",
     "NoiseSource",
     "PatchMemory",
     "StoredNoise",
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser
     from advrad.denoisers.factory import build_denoiser
     from advrad.denoisers.lean import LeanConfig, LeanDenoiser
+    from advrad.denoisers.memory import MemoryDenoiser, MemoryDenoiserConfig
     from advrad.denoisers.memory_config import MemoryConfig
     from advrad.denoisers.patch_memory import PatchMemory
     from advrad.denoisers.sampling import GeneratorNoise, NoiseSource, StoredNoise, reconstruct
@@ -46,6 +49,8 @@ else:
             "LeanConfig": "advrad.denoisers.lean",
             "LeanDenoiser": "advrad.denoisers.lean",
             "MemoryConfig": "advrad.denoisers.memory_config",
+            "MemoryDenoiser": "advrad.denoisers.memory",
+            "MemoryDenoiserConfig": "advrad.denoisers.memory",
             "NoiseSource": "advrad.denoisers.sampling",
             "PatchMemory": "advrad.denoisers.patch_memory",
             "StoredNoise": "advrad.denoisers.sampling",

@@ -9,15 +9,16 @@ from pydantic import Field
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.ddpm import DdpmConfig, build
 from advrad.denoisers.lean import LeanConfig, LeanDenoiser
+from advrad.denoisers.memory import MemoryDenoiser, MemoryDenoiserConfig
 
-DenoiserConfig = Annotated[LeanConfig | DdpmConfig, Field(discriminator="kind")]
+DenoiserConfig = Annotated[LeanConfig | DdpmConfig | MemoryDenoiserConfig, Field(discriminator="kind")]
 
 
-def build_denoiser(config: LeanConfig | DdpmConfig) -> Denoiser:
+def build_denoiser(config: LeanConfig | DdpmConfig | MemoryDenoiserConfig) -> Denoiser:
     """Make an untrained denoiser.
 
     Args:
-        config: Configuration of either kind of denoiser.
+        config: Configuration of any kind of denoiser. The memory of a memory denoiser is blank.
 
     Raises:
         ConfigError: The configuration needs a library that is not installed, or the library refuses it.
@@ -28,4 +29,6 @@ def build_denoiser(config: LeanConfig | DdpmConfig) -> Denoiser:
     """
     if isinstance(config, DdpmConfig):
         return build(config)
+    if isinstance(config, MemoryDenoiserConfig):
+        return MemoryDenoiser(config)
     return LeanDenoiser(config)

@@ -64,7 +64,7 @@ def measure_errors(
         Errors at each scale, finest first, (n, 1, h, w) each, float32, on the CPU.
     """
     parts = []
-    device = next(denoiser.parameters()).device
+    device = denoiser.device
     generator = torch.Generator().manual_seed(noise_seed)
     with torch.no_grad():
         for part in torch.split(images, batch_size):

@@ -52,7 +52,7 @@ def auroc_under_attack(
     labels = np.repeat([0, 1], [min(len(normals), IMAGES[0]), min(len(anomalous), IMAGES[1])])
     # The attack raises the scores of normal images and lowers those of anomalous ones.
     signs = torch.from_numpy(1.0 - 2.0 * labels).float()
-    device = next(denoiser.parameters()).device
+    device = denoiser.device
 
     def score(images: Tensor, generator: torch.Generator) -> Tensor:
         maps = [

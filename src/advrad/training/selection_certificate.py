@@ -80,7 +80,7 @@ def _score_bounds(
     arithmetic: Arithmetic,
 ) -> list[tuple[Floats, Floats]]:
     """Lower and upper bounds of each score over perturbations up to ``distance``, (images, draws) each."""
-    device = next(denoiser.parameters()).device
+    device = denoiser.device
     generator = torch.Generator().manual_seed(noise_seed)
     lower: list[list[Tensor]] = [[] for _ in scores]
     upper: list[list[Tensor]] = [[] for _ in scores]

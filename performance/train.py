@@ -228,7 +228,9 @@ def _until(
     tried = []
     for number, budget in enumerate(budgets):
         start = time.perf_counter()
-        detector = train(data, folder / str(number), RunOptions(minutes=budget, source=checkpoint, size_px=size_px))
+        detector = train(
+            data, folder / str(number), RunOptions(minutes=budget, denoiser=checkpoint or "lean", size_px=size_px)
+        )
         minutes = (time.perf_counter() - start) / 60
         area = evaluate(detector, dataset).image_auroc
         if area is None:

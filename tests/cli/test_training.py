@@ -22,7 +22,7 @@ def test_train_prints_the_model_and_the_next_commands(
 ) -> None:
     trained_run.shrink(monkeypatch)
     run = tmp_path / "a run"
-    done = cli("train", widgets, "-o", run, "--size", 64, "--steps", 2)
+    done = cli("train", widgets, "-o", run, "--size", 64, "--steps", 2, "--denoiser", "lean")
     assert done.status == 0, done.err
     assert "threshold" in done.out
     assert "score" in done.out

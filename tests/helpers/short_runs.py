@@ -18,7 +18,7 @@ def replace(options: RunOptions, **changes: object) -> RunOptions:
     return options.model_copy(update=changes)
 
 
-LEAN = RunOptions(steps=6, size_px=64, false_alarm_rate=0.2, precision="float32", batch_size=4)
+LEAN = RunOptions(denoiser="lean", steps=6, size_px=64, false_alarm_rate=0.2, precision="float32", batch_size=4)
 TINY = RunOptions(steps=2, preset="tiny", false_alarm_rate=0.2, precision="float32", batch_size=4)
 
 

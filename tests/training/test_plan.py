@@ -83,7 +83,8 @@ def interrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"minutes": 5.0}, "minutes 5: the run in {} was started without it; leave the option out"),
         ({"steps": 7}, "steps 7: the run in {} was started with 6; leave the option out"),
         ({"preset": "tiny"}, "preset tiny: the run in {} was started with lean;"),
-        ({"source": "unet"}, "source unet: the run in {} was started without it; leave the option out"),
+        ({"denoiser": "unet"}, "denoiser unet: the run in {} was started with lean; leave the option out"),
+        ({"source": "memory"}, "denoiser memory: the run in {} was started with lean; leave the option out"),
         ({"size_px": 128}, "size_px 128: the run in {} was started with 64; leave the option out"),
         ({"seed": 1}, "seed 1: the run in {} was started with 0; leave the option out"),
         ({"batch_size": 8}, "batch_size 8: the run in {} was started with 4;"),
@@ -129,7 +130,7 @@ def test_the_same_options_may_be_given_again(data: Path, tmp_path: Path) -> None
     for name, options in {
         "preset": TINY,
         "size": replace(TINY, size_px=32),
-        "checkpoint": replace(TINY, preset="lean", source=str(tmp_path / "unet"), size_px=16),
+        "checkpoint": replace(TINY, preset="lean", denoiser=str(tmp_path / "unet"), size_px=16),
     }.items():
         assert stop_and_repeat(data, tmp_path / name, options).size_px == (options.size_px or 16)
 

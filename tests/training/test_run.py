@@ -236,7 +236,7 @@ def test_stopped_at_any_stage_it_resumes_to_the_same_model(
 @pytest.mark.parametrize("stop", [StopAt(stage="Training"), StopAt(step=1)], ids=["before", "within"])
 def test_a_run_from_a_checkpoint_resumes_to_the_same_model(stop: StopAt, data: Path, tmp_path: Path) -> None:
     build(DDPM_PRESETS["tiny"]).network.save_pretrained(tmp_path / "unet")
-    options = replace(TINY, preset="lean", source=str(tmp_path / "unet"), size_px=16)
+    options = replace(TINY, preset="lean", denoiser=str(tmp_path / "unet"), size_px=16)
     train(data, tmp_path / "whole", options)
     with pytest.raises(KeyboardInterrupt):
         train(data, tmp_path / "cut", options, progress=stop)
@@ -268,7 +268,14 @@ def test_really_killed_it_resumes_to_the_same_model(data: Path, tmp_path: Path, 
         "PYTHONPATH": os.pathsep.join([str(tests.parent / "src"), str(tests / "helpers")]),
         "OMP_NUM_THREADS": "1",
     }
-    options = {"steps": 6, "size_px": 64, "false_alarm_rate": 0.2, "precision": "float32", "batch_size": 4}
+    options = {
+        "denoiser": "lean",
+        "steps": 6,
+        "size_px": 64,
+        "false_alarm_rate": 0.2,
+        "precision": "float32",
+        "batch_size": 4,
+    }
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(data), str(tmp_path), repr(options)], env=env)
     state = tmp_path / "training" / "state.safetensors"
     deadline = time.monotonic() + 120

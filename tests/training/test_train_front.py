@@ -21,7 +21,7 @@ from advrad.training.run import train
 from advrad.utils.progress import SilentReporter
 
 #: The options of `LEAN`, by name.
-FEW = {"size_px": 64, "false_alarm_rate": 0.2, "precision": "float32", "batch_size": 4}
+FEW = {"denoiser": "lean", "size_px": 64, "false_alarm_rate": 0.2, "precision": "float32", "batch_size": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +45,7 @@ def config_in(folder: Path) -> dict[str, object]:
 def test_it_trains_the_same_model_as_the_command(data: Path, tmp_path: Path, cli: Cli) -> None:
     done = cli(
         *("train", data, "-o", tmp_path / "command", "--steps", 2, "--size", 64, "--batch-size", 4),
+        *("--denoiser", "lean"),
         *("--false-alarm-rate", 0.2, "--precision", "float32", "--harden", "2/255"),
     )
     assert done.status == 0, done.err

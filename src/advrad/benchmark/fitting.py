@@ -22,6 +22,7 @@ from advrad.detectors.probing import score_images
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import ConfigError, DataError
+from advrad.training.choice import learned_alone
 from advrad.training.plan import plan_path
 from advrad.training.run import train
 from advrad.utils.files import make_folder
@@ -138,7 +139,7 @@ class Fitter:
             if not (model / CONFIG_NAME).is_file():  # another process may just have finished it
                 where = {"layout": job.product.layout, "category": job.product.category}
                 data = options.data.model_copy(update=where)
-                options = options.model_copy(update={"seed": job.seed, "data": data})
+                options = learned_alone(options).model_copy(update={"seed": job.seed, "data": data})
                 make_folder(model.parent)
                 resume = plan_path(model).is_file()
                 train(job.data, model, options, resume=resume, progress=self.progress)

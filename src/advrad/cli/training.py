@@ -16,7 +16,7 @@ from advrad.utils.formatting import quoted
 
 if TYPE_CHECKING:
     from advrad.cli.screen import Screen
-    from advrad.detectors.advrad import AdvRAD
+    from advrad.detectors.saved import SavedDetector
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -33,12 +33,13 @@ def train(
         typer.Option("--resume", help="Finish an interrupted training in RUN; the other options are remembered."),
     ] = False,
 ) -> int:
-    """Train a detector on normal images and save it as a model.
+    """Make a detector from normal images and save it as a model.
 
-    Trains the denoising network, chooses the anomaly score, and sets the threshold above which an image is called
-    defective. Images of defects are not used.
+    Keeps the patches of the normal images in a memory, which takes seconds, and sets the threshold above which an image
+    is called defective. With --minutes or --steps, a denoising network is trained as well, and held-out normal images
+    with synthetic defects show how the two are combined best. Images of defects are not used.
 
-    Example: advrad train images -o run --minutes 5
+    Example: advrad train images -o run
     """
     from advrad.cli.screen import Screen
     from advrad.training.run import train as run_training
@@ -111,27 +112,31 @@ def demo(
     return 0
 
 
-def _print_model(detector: AdvRAD, folder: Path, data: Path) -> None:
+def _print_model(detector: SavedDetector, folder: Path, data: Path) -> None:
     """Print the threshold and the score of a model, and the commands that use it."""
     if not is_first_process():
         return
-    from advrad.detectors.score_config import describe
+    from advrad.detectors.base import SupportsScoreBounds
 
-    config, calibration = detector.detector_config, detector.calibration
+    config, calibration = detector.config, detector.calibration
     print(f"threshold  {calibration.threshold:.6g}")
     print(f"           a normal image exceeds it with a probability of at most {calibration.false_alarm_rate:g}")
     if (robust := config.robust_calibration) is not None:
+        score = "score" if robust.confidence is None else "smoothed score"
         print(f"certified  {robust.threshold:.6g}")
         print(
-            "           the smoothed score of a normal image exceeds it with a probability of at most"
-            f" {robust.false_alarm_rate:g}, even after a perturbation of l2 length {robust.radius:g}"
+            f"           the {score} of a normal image exceeds it with a probability of at most"
+            f" {robust.false_alarm_rate:g}, even after a perturbation of {robust.norm} length {robust.radius:g}"
         )
-    print(f"score      {describe(config.score)}")
+    for index, line in enumerate(detector.describe()):
+        print(f"{'' if index else 'score':<11}{line}")
     if reason := config.training.reason:
         print(f"           {reason}")
     print(f"model      {folder}")
     print(f"next       advrad evaluate {quoted(folder)} {quoted(data)}")
     print(f"           advrad predict {quoted(folder)} IMAGE -o heat-maps")
+    if isinstance(detector, SupportsScoreBounds):
+        print(f"           advrad certify {quoted(folder)} {quoted(data)} --norm linf --radius 2/255")
 
 
 def _interrupted(screen: Screen, folder: Path, command: str) -> int:
@@ -140,7 +145,7 @@ def _interrupted(screen: Screen, folder: Path, command: str) -> int:
 
     if is_first_process():
         if not plan_path(folder).is_file():
-            print("interrupted before the training began; run the same command again", file=sys.stderr)
+            print("interrupted, and nothing is saved yet; run the same command again", file=sys.stderr)
         else:
             print(f"interrupted at step {screen.last_step or 0}; finish with: {command}", file=sys.stderr)
     return INTERRUPTED

@@ -128,7 +128,7 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
         ConfigError: The rate is out of range.
     """
     needed = normals_needed(false_alarm_rate)
-    normals = [record for record in records if record.split == "train" and record.label == 0]
+    normals = shuffle_normals(records, seed)
     n = len(normals)
     if n < MIN_NORMALS:
         raise DataError(
@@ -139,13 +139,6 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
     calibration = max(math.ceil(n / 5), needed)
     selection = max(2, min(max(round(n / 10), 8), spare - calibration))
     calibration = min(calibration, spare - selection)
-    common = Path(os.path.commonpath([record.path.parent for record in normals]))
-
-    def place(record: Record) -> bytes:
-        name = record.path.relative_to(common).as_posix()
-        return hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
-
-    normals.sort(key=place)
     parts = (
         normals[:calibration],
         normals[calibration : calibration + selection],
@@ -153,3 +146,25 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
     )
     held, chosen, train = (tuple(sorted(part, key=lambda record: record.path.as_posix())) for part in parts)
     return NormalSplit(train, chosen, held)
+
+
+def shuffle_normals(records: Iterable[Record], seed: int) -> list[Record]:
+    """Give the normal training images in random order.
+
+    The order depends on the seed and on the files' paths below their common folder, not on the order of the records or
+    the place of the folder.
+
+    Args:
+        records: Images of a data set; test images and anomalous images are ignored.
+        seed: Seed of the order.
+    """
+    normals = [record for record in records if record.split == "train" and record.label == 0]
+    if not normals:
+        return []
+    common = Path(os.path.commonpath([record.path.parent for record in normals]))
+
+    def place(record: Record) -> bytes:
+        name = record.path.relative_to(common).as_posix()
+        return hashlib.blake2b(f"{seed}/{name}".encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+    return sorted(normals, key=place)

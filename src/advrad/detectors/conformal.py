@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from advrad.data.splits import normals_needed, rate_in_reach
+from advrad.detectors.config import Calibration
 from advrad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from advrad.detectors.saved import SupportsPrediction
 
 
 def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05) -> float:
@@ -43,3 +52,37 @@ def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05)
         raise ConfigError("calibration: a score is not a finite number; train again")
     rank = math.ceil((len(scores) + 1) * (1 - false_alarm_rate) - 1e-9)
     return sorted(scores)[rank - 1]
+
+
+def calibration_of(
+    detector: SupportsPrediction,
+    normals: Iterable[Tensor],
+    false_alarm_rate: float,
+    source: dict[str, Any] | None = None,
+) -> Calibration:
+    """Compute a detector's threshold from normal images that were used for nothing else.
+
+    Args:
+        detector: Detector with anomaly maps.
+        normals: Batches of images, (b, 3, h, w) each, in [0, 1].
+        false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
+        source: Description of the images, stored with the threshold.
+
+    Raises:
+        ConfigError: There are too few images for the rate.
+    """
+    scores: list[float] = []
+    maxima: list[float] = []
+    for images in normals:
+        output = detector.predict_batch(images)
+        scores += output.scores.tolist()
+        if output.anomaly_maps is not None:
+            maxima += output.anomaly_maps.amax((1, 2, 3)).tolist()
+    return Calibration(
+        threshold=conformal_threshold(scores, false_alarm_rate),
+        false_alarm_rate=false_alarm_rate,
+        n=len(scores),
+        heat_low=float(np.median(maxima)),
+        heat_high=conformal_threshold(maxima, false_alarm_rate) + 1e-6,
+        source=source or {},
+    )

@@ -21,7 +21,7 @@ from advrad.errors import DetectorError
 
 if TYPE_CHECKING:
     from advrad.detectors.base import AnomalyDetector
-    from advrad.detectors.config import Calibration, RecordedFigures, TrainingRecord
+    from advrad.detectors.config import Calibration, RecordedFigures, RobustCalibration, TrainingRecord
 
 
 class BatchOutput(Protocol):
@@ -79,6 +79,10 @@ class SavedConfig(Protocol):
     @property
     def calibration(self) -> Calibration | None:
         """Threshold of the score; None if it was not set."""
+
+    @property
+    def robust_calibration(self) -> RobustCalibration | None:
+        """Threshold that keeps its false-alarm rate under attack; None if it was not set."""
 
     @property
     def training(self) -> TrainingRecord:

@@ -13,7 +13,7 @@ from advrad.utils.precision import Precision
 
 ScoreAim = Literal["auto", "robust", "paper"]
 
-#: Budget of a training run that is given neither minutes nor steps.
+#: Budget of the training of a learned denoiser that is given neither minutes nor steps.
 DEFAULT_MINUTES = 5.0
 
 
@@ -21,48 +21,57 @@ class RunOptions(WithDataOptions):
     """Options of :func:`advrad.training.run.train`; each field's description says what it is.
 
     A run that is resumed keeps the values it was started with. Fields that were not set are not compared with them.
+    ``denoiser`` is called ``source`` in grids and files.
     """
 
     minutes: float | None = Field(
         None,
-        description="Time for the whole command in minutes: training, choosing the score, setting the threshold.",
-        json_schema_extra={"when_none": f"{DEFAULT_MINUTES:g}"},
+        description="Also train a learned denoiser, and take this many minutes for the whole command.",
+        json_schema_extra={"when_none": f"not trained; {DEFAULT_MINUTES:g} if denoiser or preset names a network"},
     )
-    steps: int | None = Field(None, gt=0, description="Number of training steps, in place of minutes.")
+    steps: int | None = Field(
+        None, gt=0, description="Also train a learned denoiser, for this many steps; in place of minutes."
+    )
+    denoiser: str | None = Field(
+        None,
+        alias="source",
+        description="Use one denoiser alone: memory (closed form, ready in seconds), lean (learned, fast on a CPU),"
+        " ddpm (the paper's U-Net, slow without a GPU), or a pretrained diffusers U-Net to start from: a folder, or a"
+        " model id of the Hugging Face Hub.",
+        json_schema_extra={"when_none": "memory; with minutes or steps, memory and lean together"},
+    )
     preset: str = Field(
         "lean",
-        description="Network: lean (fast on a CPU), paper (the paper's U-Net, slow without a GPU) or tiny (for tests).",
-    )
-    source: str | None = Field(
-        None, description="Pretrained diffusers U-Net to start from: a folder, or a model id of the Hugging Face Hub."
+        description="Size of the learned network, which is then used alone: lean, paper (ddpm as in the paper) or tiny"
+        " (ddpm, for tests).",
     )
     size_px: int | None = Field(
         None,
         description="Side of the square to which images are scaled, in pixels, such as 128 or 256.",
-        json_schema_extra={"when_none": "the preset's size"},
+        json_schema_extra={"when_none": "256; for ddpm that of its network"},
     )
     seed: int = seed_field()
     batch_size: int | None = Field(
         None,
         gt=0,
         description="Images per training step, summed over all processes.",
-        json_schema_extra={"when_none": "the preset's"},
+        json_schema_extra={"when_none": "the network's"},
     )
     learning_rate: float | None = Field(
-        None, gt=0, description="Highest learning rate.", json_schema_extra={"when_none": "the preset's"}
+        None, gt=0, description="Highest learning rate.", json_schema_extra={"when_none": "the network's"}
     )
     false_alarm_rate: float = Field(
         0.05, description="Largest share of normal images that may be called defective, between 0 and 1."
     )
     score: ScoreAim = Field(
         "auto",
-        description="How the anomaly score is chosen: auto (best on clean images), robust (best under attack) or"
-        " paper (the score of the paper).",
+        description="How the anomaly score is chosen: auto (best on clean images), robust (best under attack; what is"
+        " proven for the memory stays) or paper (the score of the paper, of the learned denoiser alone).",
     )
     optimise_for_radius: float | None = Field(
         None,
         description="Choose the score with the best certified results at this l2 radius, for pixel values in [0, 1],"
-        " such as 0.2; in place of score.",
+        " such as 0.2; in place of score. With minutes or steps, that of the learned denoiser alone.",
     )
     adversarial_eps: float | None = Field(
         None,
@@ -86,8 +95,8 @@ class RunOptions(WithDataOptions):
 class TrainKeywords(TypedDict, total=False):
     """Keyword options of :func:`advrad.training.run.train`: fields of :class:`RunOptions` and of its data options."""
 
+    denoiser: str | None
     preset: str
-    source: str | None
     size_px: int | None
     seed: int
     batch_size: int | None

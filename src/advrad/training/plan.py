@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -22,16 +22,68 @@ from advrad.denoisers.lean import LeanConfig
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import CheckpointError, ConfigError, OutputError
 from advrad.training.batches import TrainConfig, View
+from advrad.training.choice import checkpoint_of, network_name
 from advrad.training.options import RunOptions, ScoreAim
 from advrad.training.score_candidates import ScoreObjective
 from advrad.utils.config import Config
-from advrad.utils.files import make_folder, write_json
+from advrad.utils.files import check_folder, make_folder, write_json
+
+
+class ClosedFormPlan(Config):
+    """Everything that determines a closed-form detector that was fitted alone. It is written with the finished model.
+
+    Attributes:
+        kind: Name of this kind of plan in files.
+        data: Folder of the images.
+        layout: Layout of that folder.
+        category: Name of the product.
+        size_px: Side of the square to which the images were resized, pixels.
+        seed: Seed of all draws.
+        aspect: Width of the image files divided by their height; 1 if they differ.
+        false_alarm_rate: Largest share of normal images that may be called anomalous.
+        score: How the score is chosen: ``auto`` for clean images, ``robust`` for images under attack.
+        optimise_for_radius: Radius for which the score is chosen by its certified results, l2; None for none.
+        max_pixels: Largest number of pixels of an image file.
+        skip_bad: Whether unreadable images were left out.
+        names: Names of the normal images.
+    """
+
+    kind: Literal["closed_form"] = "closed_form"
+    data: str
+    layout: str
+    category: str
+    size_px: int = Field(gt=0)
+    seed: int = Field(0, ge=0)
+    aspect: float = Field(1.0, gt=0)
+    false_alarm_rate: float = Field(0.05, gt=0, lt=1)
+    score: ScoreAim = "auto"
+    optimise_for_radius: float | None = Field(None, gt=0)
+    max_pixels: int = MAX_PIXELS
+    skip_bad: bool = False
+    names: tuple[str, ...]
+
+    @property
+    def options(self) -> RunOptions:
+        """Options with which it was fitted."""
+        data = DataOptions(
+            layout=self.layout, category=self.category, skip_bad=self.skip_bad, max_pixels=self.max_pixels
+        )
+        return RunOptions(
+            denoiser="memory",
+            size_px=self.size_px,
+            seed=self.seed,
+            false_alarm_rate=self.false_alarm_rate,
+            score=self.score,
+            optimise_for_radius=self.optimise_for_radius,
+            data=data,
+        )
 
 
 class RunPlan(Config):
     """Everything that determines the result of a training run.
 
     Attributes:
+        memory: Whether the closed form is fitted as well, and the two are combined.
         data: Folder of the images.
         layout: Layout of that folder.
         category: Name of the product.
@@ -48,6 +100,7 @@ class RunPlan(Config):
         budget_minutes: Time budget from which the number of steps was derived; None if the steps were given.
     """
 
+    memory: bool = False
     data: str
     layout: str
     category: str
@@ -115,12 +168,11 @@ def fresh_config(options: RunOptions) -> DenoiserConfig:
     Raises:
         ConfigError: The preset is unknown.
     """
-    if options.preset == "lean":
+    name = network_name(options)
+    if name == "lean":
         return LeanConfig()
-    if options.preset in DDPM_PRESETS:
-        config = DDPM_PRESETS[options.preset]
-        return config.model_copy(update={"size_px": options.size_px or config.size_px})
-    raise ConfigError(f"is unknown; choose lean, {', '.join(DDPM_PRESETS)}", option="preset", value=options.preset)
+    config = DDPM_PRESETS[name]
+    return config.model_copy(update={"size_px": options.size_px or config.size_px})
 
 
 def train_config(options: RunOptions, denoiser: DenoiserConfig) -> TrainConfig:
@@ -155,7 +207,9 @@ def train_config(options: RunOptions, denoiser: DenoiserConfig) -> TrainConfig:
     return TrainConfig.parse(values)
 
 
-def draft_plan(options: RunOptions, denoiser: DenoiserConfig, data: str, layout: str, category: str) -> RunPlan:
+def draft_plan(
+    options: RunOptions, denoiser: DenoiserConfig, data: str, layout: str, category: str, *, memory: bool = False
+) -> RunPlan:
     """Make the plan of a new run as far as it is known before the images are read.
 
     The names of the images, the symmetry and, for a time budget, the number of steps are still missing.
@@ -166,17 +220,19 @@ def draft_plan(options: RunOptions, denoiser: DenoiserConfig, data: str, layout:
         data: Folder of the images.
         layout: Layout that was found.
         category: Name of the product.
+        memory: Whether the closed form is fitted as well.
 
     Raises:
         ConfigError: An option is out of range, or the size does not suit the network.
     """
     return RunPlan(
+        memory=memory,
         data=data,
         layout=layout,
         category=category,
         train=train_config(options, denoiser),
         denoiser=denoiser,
-        source=options.source,
+        source=checkpoint_of(options),
         false_alarm_rate=options.false_alarm_rate,
         score=options.score,
         optimise_for_radius=options.optimise_for_radius,
@@ -195,8 +251,8 @@ def plan_path(folder: Path) -> Path:
     return folder / "training" / "plan.json"
 
 
-def existing_plan(folder: Path, resume: bool) -> RunPlan | None:
-    """Read the plan of the run in a folder; for a new run, make the folder.
+def existing_plan(folder: Path, resume: bool) -> RunPlan | ClosedFormPlan | None:
+    """Read the plan of the run in a folder. Nothing is written.
 
     Args:
         folder: Folder of the run.
@@ -207,25 +263,25 @@ def existing_plan(folder: Path, resume: bool) -> RunPlan | None:
 
     Raises:
         CheckpointError: The plan is damaged.
-        OutputError: The folder is a file, or holds an earlier run and ``resume`` is false.
+        OutputError: The folder is a file, cannot be written, or holds an earlier run and ``resume`` is false.
     """
     path = plan_path(folder)
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: is a file; give a folder")
-    if resume:
-        if not path.is_file():
-            return None  # the run was stopped before its first step, so it starts from the beginning
-        try:
-            return RunPlan.parse(json.loads(path.read_text(encoding="utf-8")), str(path))
-        except (ValueError, OSError) as error:
-            raise CheckpointError(f"{path}: is damaged ({error}); train again in another folder") from None
-    if path.exists() or (folder / CONFIG_NAME).exists():
+    check_folder(path.parent)
+    if not resume and (path.exists() or (folder / CONFIG_NAME).exists()):
         raise OutputError(f"{folder}: holds an earlier run; resume it, or give another folder")
-    make_folder(path.parent)
-    return None
+    if not path.is_file():
+        return None  # the run was stopped before its first step, so it starts from the beginning
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        plan = ClosedFormPlan if isinstance(values, dict) and values.get("kind") == "closed_form" else RunPlan
+        return plan.parse(values, str(path))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path}: is damaged ({error}); train again in another folder") from None
 
 
-def save_plan(folder: Path, plan: RunPlan) -> None:
+def save_plan(folder: Path, plan: RunPlan | ClosedFormPlan) -> None:
     """Write the plan of a run to its folder, which is made if it is missing.
 
     Args:
@@ -246,11 +302,12 @@ def options_of(plan: RunPlan) -> RunOptions:
     Args:
         plan: Plan of the run.
     """
+    alone = plan.source or ("lean" if plan.denoiser.kind == "lean" else "ddpm")
     return RunOptions(
+        denoiser=None if plan.memory else alone,
         minutes=plan.budget_minutes,
         steps=plan.train.steps,
         preset=_preset_name(plan.denoiser),
-        source=plan.source,
         size_px=plan.train.size_px,
         seed=plan.train.seed,
         batch_size=plan.train.batch_size,
@@ -307,7 +364,7 @@ def refuse_contradiction(asked: RunOptions, begun: RunOptions, folder: Path) -> 
         ConfigError: An option was given with another value.
     """
     ignored = set()
-    if begun.source is not None:
+    if checkpoint_of(begun) is not None:
         ignored.add("preset")  # the checkpoint determines the network
     if asked.data.layout == "auto":
         ignored.add("layout")  # the plan holds the layout that was found

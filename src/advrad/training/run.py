@@ -1,7 +1,12 @@
-"""A training run, from a folder of images to a calibrated detector. It can be interrupted and resumed at any point.
+"""A training run, from a folder of images to a calibrated detector.
 
-The run's folder becomes the model folder. ``training/plan.json`` is written before the first step and holds everything
-that determines the result; ``training/state.safetensors`` holds the state of the training.
+The run's folder becomes the model folder, and ``training/plan.json`` in it holds everything that determines the result.
+
+- The closed form is fitted in seconds. Its plan is written with the finished model: an interrupted fit leaves nothing
+  and is run again by the same command.
+- A learned denoiser is trained for minutes. Its plan is written before the first step, and
+  ``training/state.safetensors`` holds the state of the training: it can be interrupted and resumed at any point.
+- For both, the closed form is fitted first and kept in ``training/memory``; its time counts in the budget.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import torch
 
@@ -23,13 +28,18 @@ from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser
 from advrad.denoisers.factory import build_denoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import ImageCounts
+from advrad.detectors.conformal import calibration_of
+from advrad.detectors.loading import load_detector
+from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import ConfigError, DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_images
 from advrad.training.budget import passes_after_training, steps_for
 from advrad.training.calibration_data import CalibrationData, check_counts, read_images
+from advrad.training.choice import checkpoint_of, choice_of
 from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import DEFAULT_MINUTES, RunOptions, TrainKeywords
 from advrad.training.plan import (
+    ClosedFormPlan,
     RunPlan,
     check_score_options,
     draft_plan,
@@ -47,6 +57,12 @@ from advrad.utils.progress import SILENT, CallbackReporter, ProgressReporter
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+    from advrad.detectors.closed_form import ClosedFormDetector
+    from advrad.detectors.combined import CombinedDetector
+
+    #: What a run makes.
+    Detector = AdvRAD | ClosedFormDetector | CombinedDetector
+
 
 def train(
     data: ImageSource,
@@ -59,27 +75,30 @@ def train(
     resume: bool = False,
     progress: ProgressReporter = SILENT,
     **keywords: Unpack[TrainKeywords],
-) -> AdvRAD:
-    """Train a detector on normal images, choose its score, and set its threshold.
+) -> Detector:
+    """Make a detector from normal images: fit the closed form, within seconds, and set the threshold.
 
-    It does the same as the command ``advrad train``.
+    With ``minutes`` or ``steps``, a learned denoiser is trained as well, and held-out normal images with synthetic
+    defects show how the two are combined best. It does the same as the command ``advrad train``.
 
     Args:
         data: Folder of images, or a datamodule; images of defects are not used.
         output: Folder for the model and the state of the training, new or empty; None for a temporary folder, which is
             deleted at the end.
         options: All options at once, in place of ``minutes``, ``steps`` and ``keywords``.
-        minutes: Time for the whole run in minutes; 5 if neither this nor ``steps`` is given.
-        steps: Number of training steps, in place of ``minutes``.
+        minutes: Time for the whole run in minutes, in which a learned denoiser is trained as well.
+        steps: Number of training steps of the learned denoiser, in place of ``minutes``.
         callback: Function that receives the number of finished items of a stage, such as steps, and of all its items.
-        resume: Whether to finish the interrupted run in ``output``. It keeps its options; others that are given must
-            not contradict them.
+        resume: Whether to finish the interrupted training in ``output``. It keeps its options; others that are given
+            must not contradict them.
         progress: Receives the progress in detail, in place of ``callback``.
         keywords: Other options; fields of :class:`advrad.training.options.RunOptions` and of
             :class:`advrad.data.options.DataOptions`.
 
     Returns:
-        The calibrated detector, in evaluation mode.
+        The calibrated detector, in evaluation mode: :class:`advrad.detectors.ClosedFormDetector` for the closed form
+        alone, :class:`advrad.AdvRAD` for a learned denoiser alone, or
+        :class:`advrad.detectors.CombinedDetector` for both.
 
     Raises:
         ConfigError: An option is unknown, out of range, or does not fit the others or the data.
@@ -90,7 +109,7 @@ def train(
 
     Example:
         >>> import advrad
-        >>> detector = advrad.train("images", steps=2)  # doctest: +SKIP
+        >>> detector = advrad.train("images")  # doctest: +SKIP
         >>> detector.calibration.threshold  # doctest: +SKIP
         2.31
     """
@@ -138,21 +157,27 @@ class _Run:
     resume: bool
     progress: ProgressReporter
 
-    def execute(self) -> AdvRAD:
+    def execute(self) -> Detector:
         """Do what is left of the run, and give the calibrated detector."""
         began = time.perf_counter()
         stored = existing_plan(self.folder, self.resume)
         if stored is not None:
-            begun = options_of(stored)
+            begun = stored.options if isinstance(stored, ClosedFormPlan) else options_of(stored)
             refuse_contradiction(self.options, begun, self.folder)
             self.options = begun
+        if isinstance(stored, ClosedFormPlan):
+            self.progress.note(f"{self.folder}: the closed form is finished; there is nothing to resume")
+            return cast("ClosedFormDetector", load_detector(self.folder))
+        choice = choice_of(self.options) if stored is None else "both" if stored.memory else "learned"
         accelerator = make_accelerator(self.options.precision)
         dataset = find_records(self.data, self.options.data)
         for note in dataset.notes:
             self.progress.note(note)
-        source = self.options.source
+        if choice == "memory":
+            return self._fit_closed_form(dataset, accelerator, began)
+        source = checkpoint_of(self.options)
         pretrained = None if source is None else diffusers_checkpoint.load(source, self.options.size_px)
-        plan = stored or self._draft(dataset, pretrained)
+        plan = stored or self._draft(dataset, pretrained, choice == "both")
         images = self._read(dataset, plan, accelerator)
         names = tuple(record.path.relative_to(dataset.root).as_posix() for record in images.train.records)
         if stored is not None and names != stored.names:
@@ -160,20 +185,66 @@ class _Run:
                 f"{self.data}: the normal images are not those that the run was started with; restore them, or train"
                 " in another folder"
             )
+        memory = self._memory(plan, images, accelerator, kept=stored is not None) if plan.memory else None
         torch.manual_seed(self.options.seed)
         denoiser = build_denoiser(plan.denoiser) if pretrained is None else pretrained
         if stored is None:
-            plan = self._complete(plan, names, denoiser, images, accelerator, began)
+            plan = self._complete(plan, names, denoiser, images, accelerator, began, memory)
             if accelerator.is_main_process:
                 save_plan(self.folder, plan)
+                if memory is not None:
+                    memory.save_pretrained(self._kept_memory)
         average = self._fit(plan, denoiser, images, accelerator)
-        return self._finish(plan, average, images, accelerator, time.perf_counter() - began)
+        return self._finish(plan, average, memory, images, accelerator, time.perf_counter() - began)
 
-    def _draft(self, dataset: Dataset, pretrained: DdpmDenoiser | None) -> RunPlan:
+    @property
+    def _data_name(self) -> str:
+        """The data's folder as the plan records it."""
+        return str(Path(self.data).resolve()) if isinstance(self.data, (str, Path)) else ""
+
+    @property
+    def _kept_memory(self) -> Path:
+        """Where the closed form is kept while the learned denoiser is trained."""
+        return plan_path(self.folder).parent / "memory"
+
+    def _fit_closed_form(self, dataset: Dataset, accelerator: Accelerator, began: float) -> ClosedFormDetector:
+        """Fit the closed form alone, and save it."""
+        from advrad.training.closed_form_run import ClosedFormRun, record_fit
+
+        plan, detector = ClosedFormRun(dataset, self.options, self._data_name or str(dataset.root)).execute(
+            self.progress
+        )
+        record_fit(detector, plan, time.perf_counter() - began)
+        if accelerator.is_main_process:
+            detector.save_pretrained(self.folder)
+            save_plan(self.folder, plan)
+        accelerator.wait_for_everyone()
+        return detector
+
+    def _memory(
+        self, plan: RunPlan, images: CalibrationData, accelerator: Accelerator, *, kept: bool
+    ) -> ClosedFormDetector:
+        """The closed form of the training images; a resumed run has kept it."""
+        from advrad.detectors.closed_form import ClosedFormDetector
+        from advrad.training.closed_form import fit_closed_form
+        from advrad.training.closed_form_run import aspect_of
+
+        if kept and (self._kept_memory / CONFIG_NAME).is_file():
+            return ClosedFormDetector.from_pretrained(self._kept_memory)
+        self.progress.stage("Fitting the closed form")
+        return fit_closed_form(
+            images.train.batch(slice(None)),
+            false_alarm_rate=plan.false_alarm_rate,
+            seed=plan.train.seed,
+            aspect=aspect_of(images.train.records, plan.max_pixels),
+            progress=self.progress,
+        )
+
+    def _draft(self, dataset: Dataset, pretrained: DdpmDenoiser | None, memory: bool) -> RunPlan:
         """The plan as far as it is known before the images are read."""
         denoiser = fresh_config(self.options) if pretrained is None else pretrained.config
-        data = Path(self.data).resolve() if isinstance(self.data, (str, Path)) else dataset.root
-        return draft_plan(self.options, denoiser, str(data), dataset.layout, dataset.category)
+        data = self._data_name or str(dataset.root)
+        return draft_plan(self.options, denoiser, data, dataset.layout, dataset.category, memory=memory)
 
     def _read(self, dataset: Dataset, plan: RunPlan, accelerator: Accelerator) -> CalibrationData:
         """Divide and read the normal images."""
@@ -199,6 +270,7 @@ class _Run:
         images: CalibrationData,
         accelerator: Accelerator,
         began: float,
+        memory: ClosedFormDetector | None,
     ) -> RunPlan:
         """The plan with what follows from the images and from the speed of the machine."""
         config = plan.train.model_copy(update={"symmetry": find_symmetry(images.train)})
@@ -206,10 +278,15 @@ class _Run:
         if self.options.steps is None:
             minutes = self.options.minutes or DEFAULT_MINUTES
             self.progress.stage("Measuring speed")
+            later_s = 0.0
+            if memory is not None:
+                from advrad.training.combination import seconds_to_combine
+
+                later_s = seconds_to_combine(memory, images)
 
             def within_budget(config: TrainConfig) -> TrainConfig:
                 passes = passes_after_training(config.views, images.counts, plan.objective)
-                spent_s = time.perf_counter() - began
+                spent_s = time.perf_counter() - began + later_s
                 steps = steps_for(minutes, denoiser, images.train, config, accelerator, spent_s, passes)
                 return config.model_copy(update={"steps": steps})
 
@@ -232,21 +309,38 @@ class _Run:
         return fit(trainer, images.train, work, self.progress if accelerator.is_main_process else SILENT)
 
     def _finish(
-        self, plan: RunPlan, denoiser: Denoiser, images: CalibrationData, accelerator: Accelerator, trained_s: float
-    ) -> AdvRAD:
+        self,
+        plan: RunPlan,
+        denoiser: Denoiser,
+        memory: ClosedFormDetector | None,
+        images: CalibrationData,
+        accelerator: Accelerator,
+        trained_s: float,
+    ) -> Detector:
         """Choose the score, set the thresholds and save the detector. All processes compute, the main one saves."""
         self.progress.stage("Choosing the score")
-        detector = choose_score(plan, denoiser, images, accelerator.device, trained_s, self.progress)
+        learned = choose_score(plan, denoiser, images, accelerator.device, trained_s, self.progress)
+        detector: Detector = learned
+        if memory is not None:
+            from advrad.training.combination import combine
+
+            self.progress.stage("Combining the closed form and the learned denoiser")
+            detector = combine(memory, learned, images, plan, self.progress)
         self.progress.stage("Calibrating")
-        set_thresholds(
-            detector,
-            images,
-            false_alarm_rate=plan.false_alarm_rate,
-            radius=plan.optimise_for_radius,
-            source=source_of(plan),
-            strict=False,
-            progress=self.progress,
-        )
+        if isinstance(detector, AdvRAD):
+            set_thresholds(
+                detector,
+                images,
+                false_alarm_rate=plan.false_alarm_rate,
+                radius=plan.optimise_for_radius,
+                source=source_of(plan),
+                strict=False,
+                progress=self.progress,
+            )
+        else:
+            normals = images.calibration_batches()
+            calibration = calibration_of(detector, normals, plan.false_alarm_rate, source_of(plan))
+            detector.update_config(calibration=calibration)
         if accelerator.is_main_process:
             detector.save_pretrained(self.folder)
         accelerator.wait_for_everyone()

@@ -160,7 +160,7 @@ def select_score(
         The chosen score with its statistics.
     """
     space = SEARCH_SPACES[objective.aim]
-    anomalous = _with_defects(normals, generator)
+    anomalous = with_defects(normals, generator)
     noise_seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     sizes_px, sigmas = space.view_sizes(sizes_px), sigmas or space.sigmas
     views = [NoiseView(view_px=size, sigma=sigma) for size in sizes_px for sigma in sigmas]
@@ -224,7 +224,7 @@ def fixed_score(
     return Selection(config, statistics, (), "paper", "chosen by name", ())
 
 
-def _with_defects(normals: Tensor, generator: torch.Generator) -> Tensor:
+def with_defects(normals: Tensor, generator: torch.Generator) -> Tensor:
     """Paste synthetic defects on copies of normal images.
 
     Args:

@@ -132,6 +132,24 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_folder(path: Path) -> None:
+    """Check that a folder can be made, or written to if it exists, before a long computation. Nothing is made.
+
+    Args:
+        path: Path of the folder.
+
+    Raises:
+        OutputError: A part of the path is a file, or permission is denied.
+    """
+    there = Path(path).absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise OutputError(f"{path}: the folder cannot be created: {there} is a file; choose another path")
+    if not os.access(there, os.W_OK):
+        raise OutputError(f"{path}: the folder cannot be created: {_FIXES[errno.EACCES]}")
+
+
 def ensure_writable(path: Path) -> None:
     """Check that a file can be written, before a long computation of its content.
 

@@ -14,7 +14,7 @@ from toy_datasets import make_mvtec
 from toy_models import TWO_VIEWS, detector
 
 import advrad
-from advrad.certificates.pipeline import parse_radii
+from advrad.certificates.radii import parse_radii, radius_text
 from advrad.certificates.results import CertificationResult
 from advrad.detectors.loading import load_target
 from advrad.errors import ConfigError, DataError
@@ -62,7 +62,7 @@ def test_the_result_has_the_json_fields_of_the_command(tmp_path: Path) -> None:
     assert set(stored) == {
         *("method", "sigma", "quantile", "draws", "confidence", "seed", "threshold", "n_good", "n_defect"),
         *("clean_auroc", "certified_auroc", "verdicts", "median_radius", "curve", "seconds", "size", "rounding_l2"),
-        *("attacked", "category", "folder", "versions", "meaning", "notes", "warnings"),
+        *("attacked", "category", "folder", "versions", "meaning", "notes", "warnings", "norm", "radii"),
     }
     assert list(stored["certified_auroc"]) == list(stored["verdicts"]) == ["0.1", "1"]
     assert set(stored["verdicts"]["1"]) == {
@@ -93,7 +93,9 @@ def test_save_writes_the_result_and_a_line_per_image(tmp_path: Path) -> None:
 def test_the_result_is_shown_in_one_readable_line() -> None:
     wrapped = advrad.wrap(brightness, deterministic=True, threshold=0.3)
     shown = repr(advrad.certify(wrapped, (images(), LABELS), radii=(0.1,), n_samples=60))
-    assert shown.startswith("CertificationResult(method='percentile', images=2 normal + 2 anomalous, confidence=0.999")
+    assert shown.startswith(
+        "CertificationResult(method='percentile', norm='l2', images=2 normal + 2 anomalous, confidence="
+    )
     assert "certified_auroc={0.1: 1.0000}" in shown and "median_radius=" in shown and "\n" not in shown
 
 
@@ -138,7 +140,7 @@ def test_image_files_keep_their_own_sizes_on_request(tmp_path: Path) -> None:
         ({"n_samples": 1}, "n_samples 1: must be at least 2"),
         ({"confidence": 1.0}, "confidence 1: must be above 0 and below 1"),
         ({"method": "two-path"}, "method two-path: certifies AdvRAD detectors only"),
-        ({"method": "guess"}, "method guess: is unknown; choose auto, percentile, two-path"),
+        ({"method": "guess"}, "method guess: is unknown; choose auto, bounds, percentile, two-path"),
         ({"own_size": True}, "own_size: applies to image files"),
         ({"size_px": 32}, "size_px: applies to image files"),
         ({"limit": 1}, "limit 1: must be at least 2"),
@@ -166,5 +168,14 @@ def test_images_that_do_not_fit_are_refused(data: Callable[[], tuple[Tensor, lis
 
 def test_radii_are_read_from_text() -> None:
     assert parse_radii("0.2, 0.1,0.2") == (0.2, 0.1)
-    with pytest.raises(ConfigError, match="'' is not a number"):
-        parse_radii("0.1,")
+    assert parse_radii("1/255,2/255", "linf") == (1 / 255, 2 / 255)
+    for text in ("0.1,", "1/0", "1/x"):
+        with pytest.raises(ConfigError, match="is not a number"):
+            parse_radii(text)
+    with pytest.raises(ConfigError, match="at most 1 in linf"):
+        parse_radii("2", "linf")
+
+
+def test_radii_are_written_as_they_are_given() -> None:
+    assert [radius_text(level / 255, "linf") for level in (0, 0.5, 2, 16)] == ["0", "0.5/255", "2/255", "16/255"]
+    assert radius_text(0.013, "linf") == "0.013" and radius_text(2 / 255, "l2") == "0.00784314"

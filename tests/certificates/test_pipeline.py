@@ -243,7 +243,7 @@ def test_the_threshold_that_holds_under_attack_is_used(cli: Cli, run: Path, data
         (("--confidence", "1"), "--confidence 1: must be above 0 and below 1"),
         (("--confidence", "0"), "--confidence 0: must be above 0 and below 1"),
         (("--confidence", "nan"), "confidence"),
-        (("--method", "guess"), "--method guess: is unknown; choose auto, percentile, two-path"),
+        (("--method", "guess"), "--method guess: is unknown; choose auto, bounds, percentile, two-path"),
         (("--sigma", "0.2"), "--sigma: applies to method percentile"),
         (("--method", "two-path", "--sigma", "0"), "--sigma: applies to method percentile"),
         (("--method", "percentile", "--sigma", "0"), "--sigma 0: must be above 0"),

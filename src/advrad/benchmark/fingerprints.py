@@ -21,6 +21,7 @@ from advrad.utils.config import Config
 #: values, so that the keys of published results, which were made without them, stay valid.
 _LATER_OPTIONS: dict[type[Config], frozenset[str]] = {
     AttackOptions: frozenset({"gradients"}),
+    CertifyOptions: frozenset({"norm", "sticker_px"}),
     AnomalibOptions: frozenset({"pictures"}),
     RunOptions: frozenset({"adversarial_eps"}),
     PurifyOptions: frozenset({"learns"}),

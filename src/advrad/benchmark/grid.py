@@ -18,7 +18,8 @@ from advrad.attacks.threat import Threat
 from advrad.baselines.registry import BASELINES
 from advrad.benchmark.fingerprints import file_digest, fingerprint
 from advrad.certificates.options import CertifyOptions
-from advrad.certificates.pipeline import check_confidence, parse_radii
+from advrad.certificates.pipeline import check_confidence
+from advrad.certificates.radii import parse_radii
 from advrad.data.options import DataOptions
 from advrad.errors import ConfigError
 from advrad.training.options import RunOptions
@@ -285,7 +286,7 @@ def _check_test(options: AttackOptions | CertifyOptions) -> None:
     if isinstance(options, CertifyOptions):
         check_confidence(options.confidence, options.n_samples)
         if options.radius is not None:
-            parse_radii(options.radius)
+            parse_radii(options.radius, options.norm or "l2")
         return
     Threat.of(options.norm, options.eps)
     if options.attack == "suite":

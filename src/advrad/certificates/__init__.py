@@ -16,17 +16,14 @@ __all__ = [
     "CertificationResult",
     "CertifiedPrediction",
     "CertifyOptions",
-    "LipschitzResult",
     "Percentile",
     "TwoPath",
     "calibrate_robust_threshold",
     "certify",
-    "certify_bounds",
     "certify_sequential",
 ]
 
 if TYPE_CHECKING:
-    from advrad.certificates.lipschitz import LipschitzResult, certify_bounds
     from advrad.certificates.options import CertifyOptions
     from advrad.certificates.pipeline import certify
     from advrad.certificates.results import CertificationResult
@@ -41,12 +38,10 @@ else:
             "CertificationResult": "advrad.certificates.results",
             "CertifiedPrediction": "advrad.certificates.sequential",
             "CertifyOptions": "advrad.certificates.options",
-            "LipschitzResult": "advrad.certificates.lipschitz",
             "Percentile": "advrad.certificates.smoothing",
             "TwoPath": "advrad.certificates.two_path",
             "calibrate_robust_threshold": "advrad.certificates.threshold",
             "certify": "advrad.certificates.pipeline",
-            "certify_bounds": "advrad.certificates.lipschitz",
             "certify_sequential": "advrad.certificates.sequential",
         },
     )

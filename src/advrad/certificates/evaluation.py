@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -124,7 +124,14 @@ class ImageCertificate(Config):
         return self.model_dump(mode="json")
 
 
-def write_certificates(path: Path, rows: Sequence[ImageCertificate]) -> None:
+class CertificateRow(Protocol):
+    """The certificate of one image, of any kind."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The certificate as JSON values."""
+
+
+def write_certificates(path: Path, rows: Sequence[CertificateRow]) -> None:
     """Write certificates to a file, one JSON object per line.
 
     Raises:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from advrad.certificates.radii import Norm
 from advrad.data.options import WithDataOptions, limit_field, seed_field
 from advrad.utils.config import Config
 
-Method = Literal["auto", "percentile", "two-path"]
+Method = Literal["auto", "bounds", "percentile", "two-path"]
 
 #: Noise samples per calibration image, and the confidence of each bound, for a certified threshold.
 N_SAMPLES = 64
@@ -25,10 +26,24 @@ class CertifyOptions(WithDataOptions):
         (400, 'auto')
     """
 
+    norm: Norm | None = Field(
+        None,
+        description="Size of a perturbation: linf, the largest change of a pixel value, needs a closed-form detector;"
+        " l2 is the length of the whole change.",
+        json_schema_extra={"when_none": "linf for a closed-form detector, l2 for others"},
+    )
     radius: str | None = Field(
         None,
-        description="l2 radii to certify, separated by commas, for pixel values in [0, 1].",
-        json_schema_extra={"when_none": "those of 0.1,0.2,0.5 that the samples can certify"},
+        description="Radii to certify, separated by commas, for pixel values in [0, 1].",
+        json_schema_extra={
+            "when_none": "1/255,2/255,4/255 in linf; in l2 those of 0.1,0.2,0.5 that the samples can certify"
+        },
+    )
+    sticker_px: int | None = Field(
+        None,
+        ge=1,
+        description="Also bound what a sticker leaves of a defect: side of the covered square in pixels. Closed-form"
+        " detectors only.",
     )
     n_samples: int = Field(200, alias="draws", description="Noise samples per image.")
     confidence: float = Field(
@@ -36,8 +51,9 @@ class CertifyOptions(WithDataOptions):
     )
     method: Method = Field(
         "auto",
-        description="two-path (uses the noise of an AdvRAD detector itself), percentile (adds noise to the image; for"
-        " any detector), or auto (two-path where possible).",
+        description="bounds (exact, without noise; for a closed-form detector), two-path (uses the noise of an AdvRAD"
+        " detector itself), percentile (adds noise to the image; for any detector), or auto (the first that is"
+        " possible).",
     )
     sigma: float | None = Field(
         None,
@@ -62,9 +78,16 @@ class PredictionCertificateOptions(Config):
     samples mislead, and the confidence does not cover that case.
     """
 
-    radius: float = Field(
-        0.2,
-        description="l2 radius for which the verdict should hold, for pixel values in [0, 1] of the image as given.",
+    norm: Norm | None = Field(
+        None,
+        description="Size of a perturbation: linf, the largest change of a pixel value, needs a closed-form detector;"
+        " l2 is the length of the whole change.",
+        json_schema_extra={"when_none": "linf for a closed-form detector, l2 for others"},
+    )
+    radius: str | None = Field(
+        None,
+        description="Radius for which the verdict should hold, for pixel values in [0, 1] of the image as given.",
+        json_schema_extra={"when_none": "2/255 in linf, 0.2 in l2"},
     )
     n_samples: int = Field(1000, alias="draws", description="Largest number of noise samples per image.")
     confidence: float = Field(0.999, description="Probability that a certified verdict is correct.")
@@ -73,3 +96,8 @@ class PredictionCertificateOptions(Config):
         description="Seed of the noise samples, to repeat a result.",
         json_schema_extra={"when_none": "unpredictable"},
     )
+
+    @field_validator("radius", mode="before")
+    @classmethod
+    def _to_text(cls, value: object) -> object:
+        return repr(value) if isinstance(value, int | float) else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from advrad.certificates.attack_results import contradictions, find_attacks
+from advrad.certificates.bounds_pipeline import ROUNDING, BoundsJob, prepare_bounds, run_bounds, wants_bounds
 from advrad.certificates.evaluation import CertifiedImages, CertifyPlan, check_reach, evaluate_certificates
 from advrad.certificates.inputs import load_test_images
+from advrad.certificates.meaning import meaning
 from advrad.certificates.options import CertifyOptions, Method
-from advrad.certificates.results import AttackPoint, CertificationResult
-from advrad.certificates.smoothing import Percentile, Sampler, check_radius
-from advrad.certificates.summary import contradictions, meaning, summarize
+from advrad.certificates.radii import DEFAULT_RADII, Norm, parse_radii
+from advrad.certificates.results import CertificationResult
+from advrad.certificates.smoothing import Percentile, Sampler
+from advrad.certificates.summary import summarize
 from advrad.certificates.threshold import certified_threshold
 from advrad.certificates.two_path import TwoPath, two_path_sampler
 from advrad.data.options import DataOptions
@@ -32,18 +35,14 @@ from advrad.utils.progress import SILENT, ProgressReporter
 if TYPE_CHECKING:
     from advrad.data.labelled import DataSource
 
-#: Radii that are certified by default, as far as the samples suffice.
-RADII = (0.1, 0.2, 0.5)
-
-#: Rounding to 8 bits changes a value by up to half a level, uniformly distributed: its root mean square.
-ROUNDING = 1 / 255 / 12**0.5
-
 
 def certify(
     detector: AdvRAD | AnomalyDetector | LoadedDetector | Callable[..., Any],
     data: DataSource,
     *,
-    radii: Sequence[float] | None = (0.1, 0.2),
+    norm: Norm | None = None,
+    radii: Sequence[float | str] | None = None,
+    sticker_px: int | None = None,
     n_samples: int = 200,
     confidence: float = 0.999,
     method: Method = "auto",
@@ -56,22 +55,28 @@ def certify(
     output: str | Path | None = None,
     progress: ProgressReporter = SILENT,
 ) -> CertificationResult:
-    """Certify a detector on test images: bound its smoothed score over all l2 perturbations within a radius.
+    """Certify a detector on test images: bound its score over all perturbations within a radius.
 
-    Guarantee: with probability at least ``confidence``, at each radius, the bounds of all images hold together, so no
-    perturbation of the images leaves less than the certified AUROC. What is certified is the smoothed score, a quantile
-    of the score over noise. The proofs are in docs/certificates.md.
+    A closed-form detector has exact bounds of its score: they hold with certainty, in linf or l2. For any other
+    detector the bounds are those of the smoothed score, a quantile of the score over noise, in l2. Guarantee: with
+    probability at least ``confidence``, at each radius, the bounds of all images hold together. In both cases no
+    perturbation of the images leaves less than the certified AUROC. The proofs are in docs/certificates.md.
 
     Args:
-        detector: Detector: AdvRAD, a loaded detector, or anything that :func:`advrad.wrap` takes.
+        detector: Detector: AdvRAD, a closed-form detector, a loaded detector, or anything that :func:`advrad.wrap`
+            takes.
         data: Test images: a folder (its test split), ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule,
             or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1 (anomalous).
-        radii: Radii to certify, l2, for pixel values in [0, 1] of the images as given; None for those of 0.1, 0.2 and
-            0.5 for which the samples suffice.
+        norm: Norm of the perturbations; None for linf where the detector has exact bounds, and l2 elsewhere.
+        radii: Radii to certify, for pixel values in [0, 1] of the images as given: numbers, or fractions such as
+            ``"2/255"``; None for 1/255, 2/255 and 4/255 in linf, and in l2 for those of 0.1, 0.2 and 0.5 for which the
+            samples suffice.
+        sticker_px: Side of a square that may be covered, anywhere in the image, in pixels; None for none. Closed-form
+            detectors only.
         n_samples: Number of noise samples per image, at least 2.
         confidence: Confidence with which the bounds of all images hold together, and with which each verdict holds.
-        method: ``two-path`` uses the noise of an AdvRAD detector itself; ``percentile`` adds noise to the image, for
-            any detector; ``auto`` is ``two-path`` where possible.
+        method: ``bounds`` uses exact bounds; ``two-path`` uses the noise of an AdvRAD detector itself; ``percentile``
+            adds noise to the image, for any detector; ``auto`` is the first of them that is possible.
         sigma: Standard deviation of the noise that ``percentile`` adds; None for the largest radius.
         limit: Number of test images, half of them normal; None for all.
         seed: Seed for all random draws.
@@ -102,7 +107,9 @@ def certify(
     if radii is not None and not radii:
         raise ConfigError("give at least one radius, or None for the default", option="radii")
     values = {
-        "radius": None if radii is None else ",".join(map(repr, map(float, radii))),
+        "norm": norm,
+        "radius": None if radii is None else ",".join(map(str, radii)),
+        "sticker_px": sticker_px,
         "n_samples": n_samples,
         "confidence": confidence,
         "method": method,
@@ -148,7 +155,7 @@ class CertificationJob:
 
 def prepare(
     loaded: LoadedDetector, data: DataSource, options: CertifyOptions, folder: Path | None = None
-) -> CertificationJob:
+) -> CertificationJob | BoundsJob:
     """Load the images and make the plan. Nothing is written yet, so that bad options leave nothing behind.
 
     Args:
@@ -163,8 +170,10 @@ def prepare(
     Raises:
         UserError: An option does not fit, a radius needs more samples, or an image cannot be read.
     """
+    if wants_bounds(loaded.detector, options):
+        return prepare_bounds(loaded, data, options, folder)
     check_confidence(options.confidence, options.n_samples)
-    radii = RADII if options.radius is None else parse_radii(options.radius)
+    radii = DEFAULT_RADII["l2"] if options.radius is None else parse_radii(options.radius)
     images = load_test_images(loaded.detector, data, options)
     sampler = sampler_for(loaded.detector, options.method, options.sigma, max(radii), images.load(0)[None])
     threshold, notes = threshold_for(loaded.detector, sampler)
@@ -183,7 +192,7 @@ def prepare(
     return CertificationJob(loaded, images, sampler, plan, folder, identity, tuple(notes), options.own_size)
 
 
-def run_job(job: CertificationJob, *, progress: ProgressReporter = SILENT) -> CertificationResult:
+def run_job(job: CertificationJob | BoundsJob, *, progress: ProgressReporter = SILENT) -> CertificationResult:
     """Run a certification and store its result.
 
     Args:
@@ -196,6 +205,8 @@ def run_job(job: CertificationJob, *, progress: ProgressReporter = SILENT) -> Ce
     Raises:
         UserError: The folder cannot be written, or holds another run; or an image cannot be read.
     """
+    if isinstance(job, BoundsJob):
+        return run_bounds(job, progress=progress)
     from accelerate import PartialState
 
     state = PartialState()
@@ -230,35 +241,6 @@ def run_job(job: CertificationJob, *, progress: ProgressReporter = SILENT) -> Ce
     if state.is_main_process:
         result.save(job.folder)
     return result
-
-
-def parse_radii(text: str) -> tuple[float, ...]:
-    """Read radii from text such as ``0.1,0.2``.
-
-    Args:
-        text: Numbers, separated by commas.
-
-    Returns:
-        The radii in the given order, each once.
-
-    Raises:
-        ConfigError: A radius is not a number or below 0, or there is none.
-
-    Example:
-        >>> parse_radii("0.2, 0.1,0.2")
-        (0.2, 0.1)
-    """
-    found = []
-    for word in text.split(","):
-        try:
-            radius = float(word)
-        except ValueError:
-            raise ConfigError(
-                f"'{word}' is not a number; give numbers, such as 0.1,0.2", option="radii", value=text
-            ) from None
-        check_radius(radius)
-        found.append(radius)
-    return tuple(dict.fromkeys(found))
 
 
 def check_confidence(confidence: float, n_samples: int) -> None:
@@ -359,29 +341,3 @@ def _reachable_plan(sampler: Sampler, images: CertifiedImages, plan: CertifyPlan
         else:
             kept.append(radius)
     return plan.model_copy(update={"radii": tuple(kept)}), [reason] if reason else []
-
-
-def find_attacks(loaded: LoadedDetector, images: CertifiedImages) -> tuple[AttackPoint, ...]:
-    """Find the stored results of l2 attacks on images of the same product and size.
-
-    Args:
-        loaded: Detector; its model folder is searched.
-        images: Certified images.
-
-    Returns:
-        The results, by increasing radius.
-    """
-    size_px = loaded.detector.size_px
-    if loaded.folder is None or set(images.sizes) != {(size_px, size_px)}:  # at another size, a length differs
-        return ()
-    found = []
-    for path in sorted((loaded.folder / "attacks").glob("*/result.json")):
-        try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            held = json.loads(path.with_name("plan.json").read_text(encoding="utf-8"))
-            if result["norm"] == "l2" and result["category"] == images.category and result["robust_auroc"] is not None:
-                point = {name: result[name] for name in ("attack", "eps", "robust_auroc")}
-                found.append(AttackPoint.parse(point | {"same_pictures": held["pictures"] == images.digest}, str(path)))
-        except (OSError, ValueError, KeyError, TypeError, ConfigError):
-            continue  # a damaged attack result does not invalidate the certificate
-    return tuple(sorted(found, key=lambda point: point.eps))

@@ -1,21 +1,163 @@
-"""Plans for the certificates of single predictions."""
+"""Certificates of single predictions: a verdict that holds for every image within a radius, too.
+
+There are two kinds. A detector that bounds its scores gives **proven** verdicts, without randomness and for either
+norm. AdvRAD gives **certified** verdicts on its smoothed score, for l2, each right with a given confidence.
+"""
 
 from __future__ import annotations
 
+import math
 import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+from torch import Tensor
+
+from advrad.certificates.bounds_pipeline import bounds_threshold
 from advrad.certificates.evaluation import CertifyPlan
+from advrad.certificates.lipschitz import ProvenVerdict, proven_verdict, verdict_radius
 from advrad.certificates.options import PredictionCertificateOptions
 from advrad.certificates.pipeline import check_confidence
-from advrad.certificates.smoothing import check_radius
+from advrad.certificates.radii import Norm, parse_radii
+from advrad.certificates.sequential import certify_sequential, samples_for_verdict
+from advrad.certificates.smoothing import check_n_samples
 from advrad.certificates.threshold import certified_threshold
+from advrad.certificates.two_path import TwoPath
+from advrad.data.resize_norm import read_norm
 from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.base import ScoreBounds, SupportsScoreBounds, SupportsTwoPath
+from advrad.detectors.saved import SavedDetector
+from advrad.detectors.wrappers import as_detector
+from advrad.errors import ConfigError
+from advrad.utils.seeding import generator_for
+
+#: Radius for which a verdict should hold if none is given.
+_DEFAULT_RADIUS: dict[Norm, float] = {"linf": 2 / 255, "l2": 0.2}
+#: Largest rounding error of a pixel value when an image is resized in float32, with a wide margin.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionCertificate:
+    """A certified verdict on one image: it holds for every image within a radius, too.
+
+    Attributes:
+        verdict: Certified verdict: ``certified anomalous``, ``certified normal`` or ``abstain``.
+        radius: Radius of the certificate, l2 for pixel values in [0, 1] of the image as given; 0 for ``abstain``.
+        threshold: Threshold of the smoothed score.
+        confidence: Probability that the certificate is right, at least.
+        n_samples: Number of noise samples that were used; ``draws`` in JSON.
+        seed: Seed of the noise, together with the file's name.
+    """
+
+    verdict: str
+    radius: float
+    threshold: float
+    confidence: float
+    n_samples: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The certificate as JSON values."""
+        return {
+            "certified": self.verdict,
+            "certified_radius": self.radius,
+            "certified_threshold": self.threshold,
+            "confidence": self.confidence,
+            "draws": self.n_samples,
+            "seed": self.seed,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.verdict:19} radius {self.radius:6.4g}"
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenPrediction:
+    """A proven verdict on one image: it holds for every image within a radius, with certainty.
+
+    Attributes:
+        verdict: ``proven defective``, ``proven good``, or ``not proven`` if the bounds do not decide for the radius.
+        norm: Norm of the perturbations.
+        radius: Radius for which the verdict was asked, for pixel values in [0, 1] of the image as given.
+        reach: Largest radius for which the verdict on the image is proven; 0 if for none.
+        threshold: Threshold of the score.
+        lower: Lower bound of the score within ``radius``.
+        upper: Upper bound of the score within ``radius``.
+    """
+
+    verdict: ProvenVerdict
+    norm: Norm
+    radius: float
+    reach: float
+    threshold: float
+    lower: float
+    upper: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The certificate as JSON values."""
+        return {
+            "certified": self.verdict,
+            "certified_radius": self.reach,
+            "certified_threshold": self.threshold,
+            "norm": self.norm,
+            "radius": self.radius,
+            # JSON has no infinity, which stands for a bound that is not known.
+            "lower": self.lower if math.isfinite(self.lower) else None,
+            "upper": self.upper if math.isfinite(self.upper) else None,
+        }
+
+    def __str__(self) -> str:
+        # Rounded down, because the verdict is proven up to the exact value.
+        reach = f"{int(25500 * self.reach) / 100:6.2f}/255" if self.norm == "linf" else f"{self.reach:6.4g}"
+        return f"{self.verdict:16} {self.norm} radius {reach}"
+
+
+#: Certifies the verdict on an image file, from its name and the image, (3, h, w), at its own size and as it is scored.
+Certifier = Callable[[str, Tensor, Tensor], PredictionCertificate | ProvenPrediction]
+
+
+def prediction_certifier(detector: SavedDetector, options: PredictionCertificateOptions) -> tuple[Certifier, list[str]]:
+    """Prepare the certificates of single predictions.
+
+    Args:
+        detector: Calibrated detector.
+        options: Options of the certificates.
+
+    Returns:
+        The function that certifies an image, and warnings for the user.
+
+    Raises:
+        ConfigError: An option is out of range, or does not suit the detector.
+        NotCalibratedError: The detector has no threshold.
+    """
+    target = as_detector(detector)
+    if isinstance(target, SupportsScoreBounds):
+        norm: Norm = options.norm or "linf"
+        radius = _radius_of(options, norm)
+        threshold, warnings = bounds_threshold(target, norm, (radius,))
+        if options.model_fields_set & {"n_samples", "confidence", "seed"}:
+            warnings.append("the bounds are exact: nothing is drawn, and no confidence is needed")
+        if threshold is None:
+            threshold = detector.calibration.threshold  # raises the error of a detector without a threshold
+        return _Proving(target, norm, radius, threshold), warnings
+    if options.norm == "linf":
+        raise ConfigError(
+            "needs exact bounds of the score, which a closed-form detector has; this detector has none, so choose l2",
+            option="norm",
+            value=options.norm,
+        )
+    if not isinstance(target, SupportsTwoPath):
+        raise ConfigError("this detector cannot be certified; use a closed-form detector or AdvRAD", option="certify")
+    plan, warnings = prediction_certificate_plan(target.reconstruction_model, options)
+    return _Sampling(TwoPath(target.reconstruction_model), plan), warnings
 
 
 def prediction_certificate_plan(
     detector: AdvRAD, options: PredictionCertificateOptions
 ) -> tuple[CertifyPlan, list[str]]:
-    """Plan the certificates of single predictions.
+    """Plan the certificates of single predictions by AdvRAD.
 
     Args:
         detector: Detector.
@@ -28,20 +170,111 @@ def prediction_certificate_plan(
         ConfigError: An option is out of range.
         NotCalibratedError: The detector has no threshold.
     """
-    check_radius(options.radius)
+    radius = _radius_of(options, "l2")
     check_confidence(options.confidence, options.n_samples)
     threshold, warnings = certified_threshold(detector.detector_config)
     robust = detector.detector_config.robust_calibration
-    if robust is not None and options.confidence < robust.confidence:
+    if robust is not None and robust.confidence is not None and options.confidence < robust.confidence:
         warnings.append(
             f"confidence {options.confidence:g}: the false-alarm rate of certified verdicts is promised for"
             f" {robust.confidence:g} or more"
         )
     plan = CertifyPlan(
-        radii=(options.radius,),
+        radii=(radius,),
         n_samples=options.n_samples,
         confidence=options.confidence,
         threshold=detector.calibration.threshold if threshold is None else threshold,
         seed=secrets.randbits(53) if options.seed is None else options.seed,
     )
     return plan, warnings
+
+
+def _radius_of(options: PredictionCertificateOptions, norm: Norm) -> float:
+    """The radius for which the verdicts should hold."""
+    if options.radius is None:
+        return _DEFAULT_RADIUS[norm]
+    radii = parse_radii(options.radius, norm)
+    if len(radii) > 1:
+        raise ConfigError("holds several radii; give one", option="radius", value=options.radius)
+    return radii[0]
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """Certifies images with noise samples.
+
+    Attributes:
+        sampler: Sampler of the detector's score.
+        plan: Plan with one radius and a threshold.
+    """
+
+    sampler: TwoPath
+    plan: CertifyPlan
+
+    def __call__(self, name: str, image: Tensor, scored: Tensor) -> PredictionCertificate:
+        """Certify the verdict on an image file."""
+        plan, sampler = self.plan, self.sampler
+        if plan.threshold is None:
+            raise ConfigError("the plan has no threshold; calibrate the detector", option="certify")
+        (radius,) = plan.radii
+        needed = samples_for_verdict(sampler, image.shape[1:], radius, plan.alpha)
+        check_n_samples(plan.n_samples, needed, radius, plan.confidence, sampler)
+        generator = generator_for(plan.seed, name)
+        found = certify_sequential(sampler, image, radius, plan.threshold, plan.n_samples, plan.alpha, generator)
+        return PredictionCertificate(
+            found.verdict, found.radius, plan.threshold, plan.confidence, found.n_samples, plan.seed
+        )
+
+
+@dataclass(frozen=True)
+class _Proving:
+    """Proves verdicts from the bounds of the score.
+
+    A file is scaled before it is scored. Its pixels may change by the radius as they are in the file, so the bounds are
+    taken at the radius that this becomes by scaling: the same in linf, because the weights of scaling are at least 0
+    and sum to 1, and the operator norm of scaling times the radius in l2; widened by what rounding can change.
+
+    Attributes:
+        detector: Detector that bounds its scores.
+        norm: Norm of the perturbations.
+        radius: Radius for which the verdict is asked.
+        threshold: Threshold of the score.
+    """
+
+    detector: SupportsScoreBounds
+    norm: Norm
+    radius: float
+    threshold: float
+
+    def __call__(self, name: str, image: Tensor, scored: Tensor) -> ProvenPrediction:
+        """Prove the verdict on an image file."""
+        scaled = _Scaled(self.detector, (image.shape[1], image.shape[2]), scored.shape[1])
+        bounds = scaled.score_bounds(scored[None], self.radius, self.norm)
+        lower, upper = float(bounds.lower), float(bounds.upper)
+        verdict = proven_verdict(lower, upper, self.threshold)
+        known = {self.radius: verdict != "not proven"}
+        reach = verdict_radius(scaled, scored, self.threshold, self.norm, known)
+        return ProvenPrediction(verdict, self.norm, self.radius, reach, self.threshold, lower, upper)
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """Bounds of a detector's scores for radii at the size of the file.
+
+    Attributes:
+        detector: Detector that bounds its scores.
+        sides_px: Height and width of the file.
+        size_px: Side of the square to which it is scaled.
+    """
+
+    detector: SupportsScoreBounds
+    sides_px: tuple[int, int]
+    size_px: int
+
+    def score_bounds(self, images: Tensor, radius: float, norm: Norm) -> ScoreBounds:
+        """Bound the scores of scaled images, see :class:`SupportsScoreBounds`."""
+        if self.sides_px != (self.size_px, self.size_px):
+            slack = _ROUNDING if norm == "linf" else _ROUNDING * images[0].numel() ** 0.5
+            factor = 1.0 if norm == "linf" else read_norm(*self.sides_px, self.size_px)
+            radius = factor * radius + slack
+        return self.detector.score_bounds(images, radius, norm)

@@ -8,13 +8,7 @@ import numpy as np
 
 from advrad import metrics
 from advrad.certificates.evaluation import CertifyPlan, ImageCertificate
-from advrad.certificates.results import (
-    AttackPoint,
-    CertificateFigures,
-    CertificationResult,
-    CertifiedCurve,
-    VerdictShares,
-)
+from advrad.certificates.results import CertificateFigures, CertifiedCurve, VerdictShares
 from advrad.certificates.sequential import ABSTAIN, Verdict
 
 
@@ -101,47 +95,3 @@ def _right_and_wrong(rows: Sequence[ImageCertificate], verdicts: Sequence[Verdic
     right = np.array([verdict == _true_verdict(row) for row, verdict in zip(rows, verdicts, strict=True)])
     abstained = np.array([verdict == ABSTAIN for verdict in verdicts])
     return float(right.mean()), float((~right & ~abstained).mean())
-
-
-def contradictions(curve: CertifiedCurve, attacked: Sequence[AttackPoint]) -> tuple[str, ...]:
-    """Find attacks on the same images that left less than was certified, which a sound certificate excludes.
-
-    Args:
-        curve: Certified figures over the radius.
-        attacked: Results of attacks.
-
-    Returns:
-        One warning per contradiction.
-    """
-    warnings = []
-    for point in attacked:
-        beyond = [
-            (radius, area)
-            for radius, area in zip(curve.radii, curve.certified_auroc, strict=True)
-            if radius >= point.eps and area is not None and area > point.robust_auroc
-        ]
-        if point.same_images and beyond:
-            radius, area = beyond[0]
-            warnings.append(
-                f"an AUROC of {area:.4f} is certified at radius {radius:g}, but {point.attack} at l2 {point.eps:g} left"
-                f" {point.robust_auroc:.4f} of the same images; an attack changes the score of one noise sample, the"
-                " certificate bounds the smoothed score: if that does not explain it, distrust the certificate"
-            )
-    return tuple(warnings)
-
-
-def meaning(result: CertificationResult) -> tuple[str, ...]:
-    """Say what the figures of a certification mean, and what they do not, in sentences."""
-    confidence, count = f"{100 * result.confidence:g} %", result.n_normal + result.n_anomalous
-    sentences = [
-        f"At each radius, the bounds of all {count} images hold together with a confidence of {confidence}: after any"
-        " perturbation of every image by at most that l2 length, the smoothed score has at least the certified AUROC."
-    ]
-    if result.threshold is not None:
-        sentences.append(f"Each single verdict holds with a confidence of {confidence}.")
-    sentences.append(
-        f"Mind the scale: rounding a whole image of this size to 8 bits changes it by an l2 of about"
-        f" {result.rounding_l2:.2g}. A certificate says nothing about larger changes, or about another light, camera or"
-        " framing."
-    )
-    return tuple(sentences)

@@ -184,3 +184,14 @@ def certified_threshold(config: DetectorConfig) -> tuple[float | None, list[str]
         "the threshold was set for plain scores and promises no false-alarm rate for certified verdicts; set one that"
         " does with 'advrad calibrate RUN DATA --radius R -o NEW'"
     ]
+
+
+def robust_calibration_of(detector: object) -> RobustCalibration | None:
+    """Find the threshold on exact bounds that a detector was calibrated with; None if there is none.
+
+    Args:
+        detector: Detector that can bound its scores.
+    """
+    config = getattr(detector, "config", None)
+    found = getattr(config, "robust_calibration", None)
+    return found if isinstance(found, RobustCalibration) else None

@@ -53,6 +53,7 @@ _NAMES = {
     "save_images": "--save-pictures",
     "size_px": "--size",
     "source": "--denoiser",
+    "sticker_px": "--sticker",
 }
 _METAVARS = {int: "INTEGER", float: "FLOAT", str: "TEXT"}
 

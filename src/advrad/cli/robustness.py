@@ -159,10 +159,11 @@ def certify(
 ) -> None:
     """Prove bounds on the effect of any small perturbation.
 
-    Prints a lower bound on the AUROC under every possible attack, and how many verdicts are certified. The bounds hold
-    for the smoothed score: the median over random noise. The same command continues an interrupted certification.
+    Prints a lower bound on the AUROC under every possible attack, and how many verdicts are certified. A closed-form
+    detector has exact bounds, which always hold. For others the bounds are about the smoothed score, the median over
+    random noise, and hold with a confidence. The same command continues an interrupted certification.
 
-    Example: advrad certify run images --radius 0.02,0.05 --limit 4
+    Example: advrad certify run images --norm linf --radius 1/255,2/255
     """
     from advrad.certificates import pipeline
     from advrad.cli.screen import Screen

@@ -150,6 +150,9 @@ def describe_flags(flags: Iterable[Flag]) -> list[str]:
 
 def show_certificates(result: CertificationResult, title: str) -> None:
     """Print the result of :func:`advrad.certify`."""
+    if result.method == "bounds":
+        show_proofs(result, title)
+        return
     noise = "" if result.sigma is None else f", noise {result.sigma:g}"
     rows = [
         ("method", f"{result.method}{noise}; {result.n_samples} draws; confidence {result.confidence:g}"),
@@ -168,6 +171,46 @@ def show_certificates(result: CertificationResult, title: str) -> None:
         values = (shares.right, shares.wrong, shares.abstained, shares.samples_saved) if shares else (None,) * 4
         listed.append((f"{radius:g}", number(area), *map(percent, values)))
     show_table("Certified", listed, ("l2 radius", "AUROC", "right", "wrong", "abstained", "draws saved"))
+    for sentence in result.meaning:
+        print(sentence)
+    show_warnings(result.warnings)
+
+
+def show_proofs(result: CertificationResult, title: str) -> None:
+    """Print the result of :func:`advrad.certify` with exact bounds."""
+    from advrad.certificates.radii import radius_text
+
+    norm = result.norm
+    rows = [
+        ("method", f"{result.method}; {norm}; exact, without noise"),
+        ("image AUROC", number(result.clean_auroc)),
+        ("images", f"{result.n_normal} normal, {result.n_anomalous} anomalous"),
+        ("effort", f"{result.seconds:.0f} s"),
+        ("results", result.folder or ""),
+    ]
+    if result.threshold is not None:
+        rows.insert(2, ("threshold", f"{result.threshold:.6g}"))
+    if result.median_radius is not None:
+        rows.insert(3, ("median proven radius", radius_text(result.median_radius, norm)))
+    if (sticker := result.sticker) is not None:
+        found = f"{percent(sticker.found)} of the defects still found, {percent(sticker.clean_found)} without it"
+        rows.append((f"sticker of {sticker.side_px} px", f"{found}; AUROC {number(sticker.auroc)}"))
+    rows += [("note", note) for note in result.notes]
+    show_table(title, rows)
+    listed = []
+    for radius, area in result.certified_auroc.items():
+        interval = (result.certified_auroc_ci or {}).get(radius)
+        shown = "not measured" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"
+        counts = result.proven[radius] if result.proven else None
+        verdicts = (
+            [f"{one.defective} / {one.good} / {one.not_proven}" for one in (counts.anomalous, counts.normal)]
+            if counts
+            else ["", ""]
+        )
+        listed.append((radius_text(radius, norm), number(area), shown, *verdicts))
+    show_table("Proven", listed, (f"{norm} radius", "AUROC", "95 % interval", "anomalous images", "normal images"))
+    if result.proven:
+        print("Verdicts: proven defective / proven good / not proven.")
     for sentence in result.meaning:
         print(sentence)
     show_warnings(result.warnings)

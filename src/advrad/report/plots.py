@@ -211,7 +211,7 @@ def certificate_plot(result: CertificationResult) -> str:
         Markup of one ``img`` element.
     """
     areas = [f"{number(area, '.3f')} at {radius:g}" for radius, area in result.certified_auroc.items()]
-    return svg_image(_certificate_figure(result), f"Certified AUROC over the l2 radius: {', '.join(areas)}")
+    return svg_image(_certificate_figure(result), f"Certified AUROC over the {result.norm} radius: {', '.join(areas)}")
 
 
 def draw_certificates(path: Path, result: CertificationResult) -> None:
@@ -255,7 +255,7 @@ def _certificate_figure(result: CertificationResult) -> Figure:
             x, y = zip(*points, strict=True)
             label = "left by attacks" + ("" if same else " on other images")
             axes.scatter(x, y, s=36, facecolors=fill, edgecolors=ANOMALOUS_COLOUR, zorder=3, label=label)
-    axes.set(xlabel="l2 radius", ylabel="AUROC, share of images", ylim=(-0.02, 1.02))
+    axes.set(xlabel=f"{result.norm} radius", ylabel="AUROC, share of images", ylim=(-0.02, 1.02))
     axes.set_xlim(0, 1.1 * max([*last_nonzero, *result.radii, *attacked]) or 1)
     axes.legend(frameon=False)
     return figure

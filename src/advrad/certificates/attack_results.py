@@ -1,0 +1,84 @@
+"""Stored results of attacks on the images of a certification, and what contradicts the certificate."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from advrad.certificates.evaluation import CertifiedImages
+from advrad.certificates.radii import Norm, radius_text
+from advrad.certificates.results import AttackPoint, CertifiedCurve
+from advrad.detectors.loading import LoadedDetector
+from advrad.errors import ConfigError
+
+#: What a contradiction means for smoothed scores, and for exact bounds.
+_SMOOTHED = (
+    "an attack changes the score of one noise sample, the certificate bounds the smoothed score: if that does not"
+    " explain it, distrust the certificate"
+)
+_EXACT = "no perturbation can do that if the bounds are right: this is a bug in advrad, please report it"
+
+
+def find_attacks(
+    loaded: LoadedDetector, images: CertifiedImages, norm: Norm = "l2", *, same_detector: bool = False
+) -> tuple[AttackPoint, ...]:
+    """Find the stored results of attacks on images of the same product and size.
+
+    Args:
+        loaded: Detector; its model folder is searched.
+        images: Certified images.
+        norm: Norm of the attacks.
+        same_detector: Whether only attacks on the detector with exactly this configuration count as attacks on the same
+            images.
+
+    Returns:
+        The results, by increasing radius.
+    """
+    size_px = loaded.detector.size_px
+    if loaded.folder is None or (size_px is not None and set(images.sizes) != {(size_px, size_px)}):
+        return ()  # at another size, a length differs
+    found = []
+    for path in sorted((loaded.folder / "attacks").glob("*/result.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            held = json.loads(path.with_name("plan.json").read_text(encoding="utf-8"))
+            if result["norm"] == norm and result["category"] == images.category and result["robust_auroc"] is not None:
+                point = {name: result[name] for name in ("attack", "eps", "robust_auroc")}
+                same = held["pictures"] == images.digest and (not same_detector or held["detector"] == loaded.identity)
+                if size_px is None and not same:
+                    continue  # the images of the attack may have another size
+                found.append(AttackPoint.parse(point | {"same_pictures": same}, str(path)))
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
+            continue  # a damaged attack result does not invalidate the certificate
+    return tuple(sorted(found, key=lambda point: point.eps))
+
+
+def contradictions(
+    curve: CertifiedCurve, attacked: Sequence[AttackPoint], norm: Norm = "l2", *, exact: bool = False
+) -> tuple[str, ...]:
+    """Find attacks on the same images that left less than was certified, which a sound certificate excludes.
+
+    Args:
+        curve: Certified figures over the radius.
+        attacked: Results of attacks.
+        norm: Norm of certificate and attacks.
+        exact: Whether the bounds are exact, so that nothing but an error explains a contradiction.
+
+    Returns:
+        One warning per contradiction.
+    """
+    warnings = []
+    for point in attacked:
+        beyond = [
+            (radius, area)
+            for radius, area in zip(curve.radii, curve.certified_auroc, strict=True)
+            if radius >= point.eps and area is not None and area > point.robust_auroc
+        ]
+        if point.same_images and beyond:
+            radius, area = beyond[0]
+            warnings.append(
+                f"an AUROC of {area:.4f} is certified at radius {radius_text(radius, norm)}, but {point.attack} at"
+                f" {norm} {radius_text(point.eps, norm)} left {point.robust_auroc:.4f} of the same images;"
+                f" {_EXACT if exact else _SMOOTHED}"
+            )
+    return tuple(warnings)

@@ -1,0 +1,168 @@
+"""Exact bounds of the scores of a set of images, for detectors that can bound their scores. Nothing is random.
+
+Every finished image is a file of its own, so a run can be stopped at any time, resumed, and split over processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from advrad.certificates.evaluation import CertifiedImages
+from advrad.certificates.lipschitz import ProvenVerdict, proven_verdict, verdict_radius
+from advrad.certificates.radii import Norm
+from advrad.detectors.base import SupportsScoreBounds, SupportsStickerBounds
+from advrad.errors import ConfigError, DataError, DetectorError, OutputError
+from advrad.utils.config import Config
+from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.result_store import ResultStore
+
+
+class BoundsPlan(Config):
+    """Everything that decides the result of a certification with exact bounds, except the detector and the images.
+
+    Attributes:
+        norm: Norm of the perturbations.
+        radii: Radii of the perturbations, increasing, for pixel values in [0, 1] of the images as given.
+        threshold: Threshold of the score; None for bounds without verdicts.
+        sticker_px: Side of the square that a sticker covers, in pixels of the images as given; None for none.
+
+    Example:
+        >>> BoundsPlan(norm="linf", radii=(2 / 255,)).threshold is None
+        True
+    """
+
+    norm: Norm
+    radii: tuple[float, ...] = Field(min_length=1)
+    threshold: float | None = None
+    sticker_px: int | None = Field(None, gt=0)
+
+
+class ImageBounds(Config):
+    """The bounds of one image's score.
+
+    Attributes:
+        name: Name of the image.
+        label: Label, 0 for normal and 1 for anomalous.
+        score: Score of the image as given.
+        lower: Lower bound of the score at each radius of the plan.
+        upper: Upper bound of the score at each radius of the plan.
+        verdicts: Proven verdict at each radius of the plan; empty without a threshold.
+        radius: Radius for which the verdict is proven, 0 if for none; None without a threshold.
+        sticker: Lower bound of the score with a sticker anywhere; None where it was not asked for.
+        seconds: Time spent on the image, in seconds.
+    """
+
+    name: str
+    label: int
+    score: float
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    verdicts: tuple[ProvenVerdict, ...] = ()
+    radius: float | None = None
+    sticker: float | None = None
+    seconds: float
+
+    @model_serializer(mode="wrap")
+    def _without_missing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        missing = {name for name in ("radius", "sticker") if getattr(self, name) is None}
+        return {name: value for name, value in write(self).items() if name not in missing}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The bounds as JSON values."""
+        return self.model_dump(mode="json")
+
+
+def evaluate_bounds(
+    detector: SupportsScoreBounds,
+    images: CertifiedImages,
+    plan: BoundsPlan,
+    folder: Path,
+    *,
+    identity: str = "",
+    process: tuple[int, int] = (0, 1),
+    progress: ProgressReporter = SILENT,
+    wait: Callable[[], None] | None = None,
+) -> tuple[ImageBounds, ...]:
+    """Bound the score of every image.
+
+    Args:
+        detector: Detector that can bound its scores.
+        images: Images to certify.
+        plan: Plan of the certification.
+        folder: Folder of the finished images; what an earlier run with the same plan finished there is kept.
+        identity: Identity of the detector; a run of another one is not continued.
+        process: Index of this process, and number of processes; each certifies its share of the images.
+        progress: Receives (images done, images of this process).
+        wait: Function that waits for all processes; called before the results are gathered.
+
+    Returns:
+        The bounds of each image.
+
+    Raises:
+        DataError: There is no image.
+        DetectorError: The detector's bounds do not enclose its score.
+        OutputError: The folder holds another run, or a result cannot be written.
+    """
+    count = len(images.names)
+    if not count:
+        raise DataError("no image to certify; give test images, normal and anomalous")
+    store = ResultStore.open(folder, plan, images.names, images.digest, identity)
+    share = range(process[0], count, process[1])
+    missing = store.missing(share)
+    done = len(share) - len(missing)
+    progress.update(done, len(share))
+    for index in missing:
+        store.write(index, _bound_image(detector, images, index, plan).to_dict())
+        done += 1
+        progress.update(done, len(share))
+    if wait:
+        wait()
+    return tuple(_read(values, store.path(index)) for index, values in enumerate(store.read_all()))
+
+
+def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, index: int, plan: BoundsPlan) -> ImageBounds:
+    began = time.perf_counter()
+    image, name = images.load(index), images.names[index]
+    score, lower, upper = 0.0, [], []
+    for radius in plan.radii:
+        bounds = detector.score_bounds(image[None], radius, plan.norm)
+        score = float(bounds.scores)
+        lower.append(float(bounds.lower))
+        upper.append(float(bounds.upper))
+        if not lower[-1] <= score <= upper[-1]:
+            raise DetectorError(
+                f"{name}: the score {score:.6g} is outside its own bounds, {lower[-1]:.6g} to {upper[-1]:.6g}; this is"
+                " a bug in the detector"
+            )
+    verdicts: tuple[ProvenVerdict, ...] = ()
+    reached = sticker = None
+    if plan.threshold is not None:
+        verdicts = tuple(proven_verdict(low, high, plan.threshold) for low, high in zip(lower, upper, strict=True))
+        known = {radius: verdict != "not proven" for radius, verdict in zip(plan.radii, verdicts, strict=True)}
+        reached = verdict_radius(detector, image, plan.threshold, plan.norm, known)
+    if plan.sticker_px is not None and isinstance(detector, SupportsStickerBounds):
+        sticker = float(detector.sticker_bounds(image[None], plan.sticker_px))
+    return ImageBounds(
+        name=name,
+        label=int(images.labels[index]),
+        score=score,
+        lower=tuple(lower),
+        upper=tuple(upper),
+        verdicts=verdicts,
+        radius=reached,
+        sticker=sticker,
+        seconds=round(time.perf_counter() - began, 3),
+    )
+
+
+def _read(values: dict[str, Any], path: Path) -> ImageBounds:
+    """Read the bounds of an image from the JSON values of its file."""
+    try:
+        return ImageBounds.parse(values, "value")
+    except ConfigError as error:
+        raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None

@@ -22,6 +22,7 @@ __all__ = [
     "View",
     "calibrate",
     "fit_closed_form",
+    "fit_memory_denoiser",
     "fit_statistics",
     "select_score",
     "train",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from advrad.training.batches import TrainConfig, View
     from advrad.training.closed_form import fit_closed_form
     from advrad.training.error_statistics import fit_statistics
+    from advrad.training.memory_denoiser import fit_memory_denoiser
     from advrad.training.options import CalibrateOptions, RunOptions
     from advrad.training.plan import RunPlan
     from advrad.training.recalibrate import calibrate
@@ -51,6 +53,7 @@ else:
             "View": "advrad.training.batches",
             "calibrate": "advrad.training.recalibrate",
             "fit_closed_form": "advrad.training.closed_form",
+            "fit_memory_denoiser": "advrad.training.memory_denoiser",
             "fit_statistics": "advrad.training.error_statistics",
             "select_score": "advrad.training.score_selection",
             "train": "advrad.training.run",

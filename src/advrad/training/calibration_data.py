@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advrad.data.loading import ImageStack, load_images
 from advrad.data.options import DataOptions
-from advrad.data.splits import NormalSplit, normals_needed, rate_in_reach
+from advrad.data.splits import NormalSplit, normals_needed, rate_in_reach, split_normals
 from advrad.detectors.config import ImageCounts
 from advrad.errors import ConfigError, DataError
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -70,6 +70,28 @@ def read_images(
             progress.note(f"skipped: {error}")
         stacks.append(stack)
     return CalibrationData(*stacks)
+
+
+def split_stack(images: ImageStack, seed: int, false_alarm_rate: float) -> CalibrationData:
+    """Divide normal images that are already read; see :func:`advrad.data.splits.split_normals`.
+
+    Args:
+        images: Normal images.
+        seed: Seed of the division.
+        false_alarm_rate: False-alarm rate of the threshold, between 0 and 1.
+
+    Raises:
+        DataError: There are fewer than 8 images.
+        ConfigError: The rate is out of range.
+    """
+    split = split_normals(images.records, seed, false_alarm_rate=false_alarm_rate)
+    row = {record: index for index, record in enumerate(images.records)}
+    return CalibrationData(
+        *(
+            ImageStack(images.values[[row[record] for record in part]], part)
+            for part in (split.train, split.selection, split.calibration)
+        )
+    )
 
 
 def check_counts(counts: ImageCounts, false_alarm_rate: float) -> None:

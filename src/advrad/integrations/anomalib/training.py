@@ -19,13 +19,13 @@ from torch import Tensor, nn
 
 from advrad.data.loading import ImageStack
 from advrad.data.records import Record
-from advrad.data.splits import rate_in_reach, split_normals
+from advrad.data.splits import rate_in_reach
 from advrad.data.transforms import resize
 from advrad.denoisers.factory import DenoiserConfig, build_denoiser
 from advrad.detectors.advrad import AdvRAD
 from advrad.errors import DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_images
-from advrad.training.calibration_data import CalibrationData
+from advrad.training.calibration_data import CalibrationData, split_stack
 from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import RunOptions
 from advrad.training.plan import RunPlan
@@ -114,13 +114,8 @@ class AnomalibTraining:
         Raises:
             DataError: There are too few images.
         """
-        split = split_normals(images.records, self.options.seed, false_alarm_rate=self.options.false_alarm_rate)
-        row = {record: index for index, record in enumerate(images.records)}
-        train, selection, calibration = (
-            ImageStack(images.values[[row[record] for record in part]], part)
-            for part in (split.train, split.selection, split.calibration)
-        )
-        self._split = CalibrationData(train, selection, calibration)
+        self._split = split_stack(images, self.options.seed, self.options.false_alarm_rate)
+        train = self._split.train
         trainer = self.trainer
         trainer.config = trainer.config.model_copy(update={"symmetry": find_symmetry(train)})
         trainer.denoiser.fit_statistics(whole_images(train, trainer.config))

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from advrad.certificates.results import CertificationResult
 from advrad.data.images import read_image
 from advrad.data.records import MAX_PIXELS
-from advrad.data.transforms import to_tensor
-from advrad.detectors.advrad import AdvRAD
+from advrad.data.transforms import resize, to_tensor
 from advrad.detectors.model_card import describe_threshold
-from advrad.detectors.score_config import describe
+from advrad.detectors.saved import SavedConfig, SavedDetector
 from advrad.inference.evaluation import EvaluationResult
-from advrad.inference.heatmaps import draw_heat_map
+from advrad.inference.heatmaps import GREEN, draw_heat_map, outline
+from advrad.report.comparison import ComparedFigures, OtherDetector
 from advrad.report.evaluation_report import Candidate, GalleryItem, ReportContent, pick_gallery
-from advrad.report.stored_results import AttackSummary, CurveSummary, R, read_results
+from advrad.report.proofs import ImageProofs
+from advrad.report.stored_results import AttackSummary, CurveSummary, R, read_certificates, read_results
 from advrad.training.log import read_log
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Floats = npt.NDArray[np.float32]
+
 _SHOWN_CANDIDATES = 20
+# Parts of a configuration that the report shows elsewhere, or that are long lists of numbers.
+_NOT_SHOWN = frozenset(
+    ("calibration", "robust_calibration", "guarantee", "training", "figures", "locations", "scales", "ceilings")
+)
 
 
 def report_content(
     evaluation: EvaluationResult,
-    detector: AdvRAD,
+    detector: SavedDetector,
     run_folder: Path | None,
     *,
+    others: Sequence[OtherDetector] = (),
     max_pixels: int = MAX_PIXELS,
 ) -> ReportContent:
     """Gather the content of a report.
@@ -38,6 +49,7 @@ def report_content(
         evaluation: Evaluation of ``detector``.
         detector: Detector; it scores the images of the gallery again, for their reconstructions.
         run_folder: Model folder with the training log and the results of attacks and certifications; None for none.
+        others: Other detectors of the product to compare with.
         max_pixels: Largest number of pixels of an image file.
 
     Raises:
@@ -52,18 +64,23 @@ def report_content(
         >>> evaluation = advrad.evaluate(detector, "images")  # doctest: +SKIP
         >>> write_report(Path("report.html"), report_content(evaluation, detector, Path("run")))  # doctest: +SKIP
     """
-    config = detector.detector_config
+    config = detector.config
     misses, alarms, finds = pick_gallery(evaluation.labels, evaluation.scores)
     tried = [Candidate(name, value) for name, value in config.training.tried]
-    selected = describe(config.score)
+    description = tuple(detector.describe())
+    chosen = {config.training.winner, *description}
+    selected = next((candidate.name for candidate in tried if candidate.name in chosen), None)
     shown = tried[:_SHOWN_CANDIDATES]
     shown += [candidate for candidate in tried[_SHOWN_CANDIDATES:] if candidate.name == selected]
 
     def stored(pattern: str, kind: type[R]) -> tuple[R, ...]:
         return read_results(run_folder, pattern, evaluation.category, kind) if run_folder else ()
 
-    def items(indices: Iterable[int]) -> tuple[GalleryItem, ...]:
-        return tuple(_item(evaluation, detector, index, max_pixels) for index in indices)
+    certificates = read_certificates(run_folder, evaluation.category) if run_folder else ()
+    proofs = ImageProofs(detector, certificates)
+    gallery = _Gallery(evaluation, detector, proofs, others, max_pixels)
+    compared = [ComparedFigures.of(detector, evaluation, certificates)]
+    compared += [ComparedFigures.of(other.detector, other.evaluation) for other in others]
 
     return ReportContent(
         category=evaluation.category,
@@ -77,40 +94,86 @@ def report_content(
         image_auroc_interval=evaluation.image_auroc_ci,
         pixel_auroc=evaluation.pixel_auroc,
         aupro=evaluation.aupro,
-        misses=items(misses),
-        false_alarms=items(alarms),
-        finds=items(finds),
+        misses=gallery.items(misses),
+        false_alarms=gallery.items(alarms),
+        finds=gallery.items(finds),
         training=read_log(run_folder / "training") if run_folder else (),
         candidates=tuple(shown),
-        selected=selected if any(candidate.name == selected for candidate in shown) else None,
+        selected=selected,
         candidate_metric="AUROC of held-out normal images against synthetic defects",
         selection_reason=config.training.reason,
         attacks=stored("attacks/*/result.json", AttackSummary),
         curves=stored("attacks/curve-*.json", CurveSummary),
-        certificates=stored("certificates/*/result.json", CertificationResult),
-        configuration=config.model_dump(
-            mode="json", include={"denoiser", "size_px", "score", "noise_seed", "precision"}
-        ),
-        provenance=_provenance(detector),
+        certificates=certificates,
+        proven_radius=proofs.area_radius,
+        description=description,
+        compared=tuple(compared) if others else (),
+        configuration={name: value for name, value in config.model_dump(mode="json").items() if name not in _NOT_SHOWN},
+        provenance=_provenance(config),
     )
 
 
-def _item(evaluation: EvaluationResult, detector: AdvRAD, index: int, max_pixels: int) -> GalleryItem:
-    record = evaluation.records[index]
-    image = read_image(record.path, max_pixels, at_least_px=detector.size_px)
-    # The reconstruction comes from the image as it was scored, so that the panels match.
-    _, maps, recon = detector.predict_batch(to_tensor(image)[None])
-    calibration = detector.detector_config.calibration
-    return GalleryItem(
-        name="/".join(record.path.parts[-2:]),
-        label=int(evaluation.labels[index]),
-        defect=record.defect,
-        score=float(evaluation.scores[index]),
-        image=image,
-        heat=None if calibration is None else draw_heat_map(image, maps[0, 0].numpy(), calibration),
-        reconstruction=recon[0].clamp(0, 1).permute(1, 2, 0).numpy(),
-        mask=_mask(evaluation, index),
-    )
+@dataclass(frozen=True)
+class _Gallery:
+    """Makes the images that a report shows.
+
+    Args:
+        evaluation: Evaluation of the detector.
+        detector: Detector.
+        proofs: What is proven of the images.
+        others: Other detectors, whose anomaly maps are shown as well.
+        max_pixels: Largest number of pixels of an image file.
+    """
+
+    evaluation: EvaluationResult
+    detector: SavedDetector
+    proofs: ImageProofs
+    others: Sequence[OtherDetector]
+    max_pixels: int
+
+    def items(self, indices: Iterable[int]) -> tuple[GalleryItem, ...]:
+        """Make the images of some indices."""
+        return tuple(self._item(index) for index in indices)
+
+    def _item(self, index: int) -> GalleryItem:
+        evaluation, size_px = self.evaluation, self.detector.image_size_px
+        record = evaluation.records[index]
+        image = read_image(record.path, self.max_pixels, at_least_px=size_px)
+        # Map, reconstruction and proof come from the image as it was scored, so that the panels match.
+        scored = resize(to_tensor(image)[None], size_px)
+        heat, recon = _drawn(self.detector, image, scored)
+        area = self.proofs.area(scored)
+        if heat is not None and area is not None:
+            heat = outline(heat, area, GREEN, broken=True)
+        others = []
+        for other in self.others:
+            other_heat, other_recon = _drawn(other.detector, image, resize(scored, other.detector.image_size_px))
+            recon = other_recon if recon is None else recon
+            if other_heat is not None:
+                others.append((other.name, other_heat))
+        return GalleryItem(
+            name="/".join(record.path.parts[-2:]),
+            label=int(evaluation.labels[index]),
+            defect=record.defect,
+            score=float(evaluation.scores[index]),
+            image=image,
+            heat=heat,
+            reconstruction=recon,
+            mask=_mask(evaluation, index),
+            others=tuple(others),
+            proof=self.proofs.text(evaluation.names[index], scored[0]),
+            proven_share=None if area is None else float(area.mean()),
+        )
+
+
+def _drawn(detector: SavedDetector, image: Floats, scored: Tensor) -> tuple[Floats | None, Floats | None]:
+    """The image with the detector's anomaly map, and the reconstruction, (h, w, 3) each; None where there is none."""
+    output, calibration = detector.predict_batch(scored), detector.config.calibration
+    maps, recons = output.anomaly_maps, output.reconstructions
+    heat = None
+    if calibration is not None and maps is not None:
+        heat = draw_heat_map(image, maps[0, 0].numpy(), calibration)
+    return heat, None if recons is None else recons[0].clamp(0, 1).permute(1, 2, 0).numpy()
 
 
 def _mask(evaluation: EvaluationResult, index: int) -> npt.NDArray[np.bool_] | None:
@@ -121,8 +184,7 @@ def _mask(evaluation: EvaluationResult, index: int) -> npt.NDArray[np.bool_] | N
     return mask
 
 
-def _provenance(detector: AdvRAD) -> dict[str, Any]:
-    config = detector.detector_config
+def _provenance(config: SavedConfig) -> dict[str, Any]:
     loop = config.training.loop.model_dump(mode="json", include={"seed", "steps", "batch_size", "learning_rate"})
     recorded = config.training.to_dict()
     shown = {"pictures": "images", "seconds": "seconds", "candidates": "candidates", "versions": "versions"}

@@ -18,11 +18,13 @@ from advrad.data.png import to_levels
 from advrad.errors import DataError
 from advrad.inference import heatmaps as overlay
 from advrad.inference.evaluation import figures_by_defect
+from advrad.report.comparison import ComparedFigures
 from advrad.report.plots import certificate_plot, curve_plot, histogram_plot, loss_plot, roc_plot
+from advrad.report.proofs import MEANING, attacked_points, bounds_plot, image_rows, is_proof, radius_rows
 from advrad.report.rendering import page
 from advrad.report.stored_results import AttackSummary, CurveSummary
 from advrad.utils.files import atomic_path
-from advrad.utils.formatting import flat
+from advrad.utils.formatting import flat, percent
 
 Array = NDArray[Any]
 
@@ -42,6 +44,10 @@ class GalleryItem:
         heat: Image with its anomaly map, (h, w, 3), in [0, 1]; see :func:`advrad.inference.heatmaps.heat_overlay`.
         reconstruction: Reconstruction, (h, w, 3), in [0, 1].
         mask: Ground truth, (h', w'), bool; outlined on ``heat``, or on ``image`` if there is no ``heat``.
+        others: Names of other detectors, and the image with their anomaly maps, (h, w, 3), in [0, 1].
+        proof: What is proven of the verdict, such as ``proven up to 3/255``; empty for nothing.
+        proven_share: Share of the image that is proven to be defective and outlined on ``heat``; None if the detector
+            has no bounds.
     """
 
     name: str
@@ -52,6 +58,9 @@ class GalleryItem:
     heat: Array | None = None
     reconstruction: Array | None = None
     mask: Array | None = None
+    others: tuple[tuple[str, Array], ...] = ()
+    proof: str = ""
+    proven_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,9 @@ class ReportContent:
         attacks: Results of attacks on the detector.
         curves: Robust AUROC over one parameter of an attack.
         certificates: Results of certifications of the detector.
+        proven_radius: Radius of the proven areas that the images show, as text; empty if they show none.
+        description: Lines that say how images are scored.
+        compared: Figures of several detectors of the product, this one first; empty for no comparison.
         configuration: Configuration of the detector, may be nested.
         provenance: Seed, versions, times and data that the result comes from, may be nested.
 
@@ -128,6 +140,9 @@ class ReportContent:
     attacks: tuple[AttackSummary, ...] = ()
     curves: tuple[CurveSummary, ...] = ()
     certificates: tuple[CertificationResult, ...] = ()
+    proven_radius: str = ""
+    description: tuple[str, ...] = ()
+    compared: tuple[ComparedFigures, ...] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -230,10 +245,25 @@ def _render(content: ReportContent) -> str:
         training=_training(content.training),
         candidates=_candidates(content),
         curves=[curve_plot(curve) for curve in content.curves],
-        proofs=[certificate_plot(result) for result in content.certificates],
+        proofs=[_proof(result, content) for result in content.certificates if is_proof(result)],
+        proven_meaning=MEANING,
+        smoothed=[(result, certificate_plot(result)) for result in content.certificates if not is_proof(result)],
         configuration=list(flat(content.configuration, ", ")),
         provenance=list(flat(content.provenance, ", ")),
     )
+
+
+def _proof(result: CertificationResult, content: ReportContent) -> dict[str, Any]:
+    """Make the plot and the tables of a certification with exact bounds."""
+    attacked = attacked_points(result.norm, content.attacks, content.curves)
+    return {
+        "result": result,
+        "count": result.n_normal + result.n_anomalous,
+        "plot": bounds_plot(result, attacked),
+        "attacked": bool(attacked),
+        "radii": radius_rows(result, attacked),
+        "images": image_rows(result),
+    }
 
 
 def _by_defect(labels: Array, scores: Array, content: ReportContent) -> list[dict[str, Any]]:
@@ -272,10 +302,14 @@ def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
     about = f"{item.name} ({item.defect})"
     panels = [("Image", item.image, f"Test image {about}")]
     if item.heat is not None:
-        panels.append(("Anomaly map", item.heat, f"Anomaly map over {about}"))
+        alt = f"Anomaly map over {about}"
+        if item.proven_share:
+            alt += f", proven defect area outlined, {percent(item.proven_share)} of the image"
+        panels.append(("Anomaly map", item.heat, alt))
     if item.mask is not None and np.asarray(item.mask).any():
         title, array, alt = panels.pop()
         panels.append((title, overlay.outline(array, item.mask), f"{alt}, true defect outlined"))
+    panels += [(f"Map: {name}", array, f"Anomaly map of the {name} over {about}") for name, array in item.others]
     if item.reconstruction is not None:
         panels.append(("Reconstruction", item.reconstruction, f"Reconstruction of {about}"))
     verdict = None
@@ -288,6 +322,7 @@ def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
         "defect": item.defect,
         "score": item.score,
         "verdict": verdict,
+        "proof": item.proof,
         "panels": [{"title": title, "src": _data_uri(array), "alt": alt} for title, array, alt in panels],
     }
 

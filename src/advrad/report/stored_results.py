@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import ConfigDict, Field
 
+from advrad.certificates.bounds_evaluation import ImageBounds
+from advrad.certificates.results import CertificationResult
 from advrad.errors import ConfigError, DataError
 from advrad.utils.config import Config
 
@@ -117,3 +119,32 @@ def read_results(folder: Path, pattern: str, category: str, kind: type[R]) -> tu
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise DataError(f"{path}: is damaged ({error}); delete it or run its command again") from None
     return tuple(found)
+
+
+def read_certificates(folder: Path, category: str) -> tuple[CertificationResult, ...]:
+    """Read the stored certifications of one product; exact bounds come with their images.
+
+    Args:
+        folder: Model folder.
+        category: Name of the product; certifications of other products are left out.
+
+    Returns:
+        The certifications, in the order of their file names.
+
+    Raises:
+        DataError: A result is damaged.
+    """
+    found = []
+    for path in sorted(folder.glob("certificates/*/result.json")):
+        for result in read_results(path.parent, path.name, category, CertificationResult):
+            rows = _read_bounds(path.with_name("rows.jsonl")) if result.method == "bounds" else ()
+            found.append(result.model_copy(update={"rows": rows}))
+    return tuple(found)
+
+
+def _read_bounds(path: Path) -> tuple[ImageBounds, ...]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return tuple(ImageBounds.parse(json.loads(line)) for line in lines)
+    except (OSError, ValueError, TypeError, ConfigError) as error:
+        raise DataError(f"{path}: is damaged ({error}); run its command again") from None

@@ -1,0 +1,324 @@
+"""What a report shows of certificates without randomness: plot, figures over the radius, and a radius per image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from advrad.certificates.bounds_evaluation import ImageBounds
+from advrad.certificates.lipschitz import verdict_radius
+from advrad.certificates.radii import Norm
+from advrad.certificates.results import CertificationResult, VerdictShares
+from advrad.detectors.base import SupportsScoreBounds
+from advrad.report.plots import ANOMALOUS_COLOUR, MUTED, NORMAL_COLOUR, svg_image
+from advrad.report.stored_results import AttackSummary, CurveSummary
+from advrad.utils.formatting import number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+    from advrad.detectors.saved import SavedConfig, SavedDetector
+
+#: What "proven" means, in one sentence.
+MEANING = (
+    "Proven means: it was computed from the detector and the image, float rounding included, that no change of the"
+    " image within the radius, by whatever attack, leads to another verdict; chance plays no part in it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RadiusRow:
+    """What is proven at one radius.
+
+    Attributes:
+        radius: Radius as text.
+        certified_auroc: AUROC that no attack can undercut.
+        interval: 95 % interval of ``certified_auroc`` over the choice of images; None if there is none.
+        attacked_auroc: Lowest AUROC that a stored attack within this radius left; None without one.
+        verdicts: Shares of proven verdicts; None without a threshold.
+    """
+
+    radius: str
+    certified_auroc: float | None
+    interval: tuple[float, float] | None
+    attacked_auroc: float | None
+    verdicts: VerdictShares | None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """The proven verdict on one image.
+
+    Attributes:
+        name: Name of the image.
+        defective: Label: whether the image is anomalous.
+        score: Anomaly score.
+        verdict: Verdict on the image as it is, ``good`` or ``defective``.
+        right: Whether the verdict agrees with the label.
+        radius: Largest radius for which the verdict is proven, as text; empty if there is none.
+    """
+
+    name: str
+    defective: bool
+    score: float
+    verdict: str
+    right: bool
+    radius: str
+
+
+class ImageProofs:
+    """Proofs for single images of a report.
+
+    Args:
+        detector: Detector; one that cannot bound its scores proves nothing.
+        stored: Stored certificates, from which the radius of an image is taken if the threshold is still the same.
+    """
+
+    def __init__(self, detector: SavedDetector, stored: Sequence[CertificationResult]) -> None:
+        self._detector = detector if isinstance(detector, SupportsScoreBounds) else None
+        self._calibration = detector.config.calibration
+        self._stored = [found for found in stored if is_proof(found) and found.threshold == detector.threshold]
+        self._radius, self._norm, self._level = proven_level(detector.config)
+
+    @property
+    def area_radius(self) -> str:
+        """Radius of :meth:`area`, with its norm, as text; empty if the detector proves nothing."""
+        return "" if self._detector is None or self._level is None else norm_radius_text(self._radius, self._norm)
+
+    def area(self, images: Tensor) -> npt.NDArray[np.bool_] | None:
+        """Find the area that is proven to be defective.
+
+        Args:
+            images: One image, (1, 3, h, w), as it is scored.
+
+        Returns:
+            Where the lower bound of the anomaly map is above what normal images reach, (h', w'); None if the detector
+            proves nothing.
+        """
+        if self._detector is None or self._level is None:
+            return None
+        bounds = self._detector.score_bounds(images, self._radius, self._norm)
+        return np.asarray(bounds.lower_map[0, 0].detach().cpu().numpy() > self._level)
+
+    def text(self, name: str, image: Tensor) -> str:
+        """Say up to which radius the verdict on an image is proven.
+
+        Args:
+            name: Name of the image in stored certificates.
+            image: Image, (3, h, w), as it is scored.
+
+        Returns:
+            The text; empty if the detector proves nothing or has no threshold.
+        """
+        if self._detector is None or self._calibration is None:
+            return ""
+        for found in self._stored:
+            for row in _bounds_of(found):
+                if row.name == name and row.radius is not None:
+                    return _proof_text(row.radius, found.norm)
+        return _proof_text(verdict_radius(self._detector, image, self._calibration.threshold, "linf"), "linf")
+
+
+def is_proof(result: CertificationResult) -> bool:
+    """Whether a certification has exact bounds, so that it is a proof without randomness.
+
+    Args:
+        result: Certification.
+    """
+    return result.method == "bounds"
+
+
+def proven_level(config: SavedConfig) -> tuple[float, Norm, float | None]:
+    """Choose radius and level of the proven defect area.
+
+    Args:
+        config: Configuration of the detector.
+
+    Returns:
+        Radius, norm and level: those of the threshold that was set for attacks, where there is one. Otherwise linf
+        2/255 and the value that the maps of normal images do not exceed; None without a threshold.
+    """
+    calibration = config.calibration
+    normal = None if calibration is None else calibration.heat_high
+    robust = config.robust_calibration
+    if robust is not None and robust.confidence is None:  # set with exact bounds, without noise
+        return robust.radius, robust.norm, robust.threshold if normal is None else max(robust.threshold, normal)
+    return 2 / 255, "linf", normal
+
+
+def _proof_text(radius: float, norm: str) -> str:
+    return f"proven up to {norm_radius_text(radius, norm)}" if radius > 0 else "not proven"
+
+
+def norm_radius_text(radius: float, norm: str) -> str:
+    """Write a radius with its norm.
+
+    Args:
+        radius: Radius, in [0, 1] pixel units.
+        norm: Norm of the radius.
+
+    Example:
+        >>> norm_radius_text(2 / 255, "linf")
+        'linf 2/255'
+    """
+    return f"{norm} {radius_text(radius, norm)}"
+
+
+def radius_text(radius: float, norm: str) -> str:
+    """Write a radius: in units of one grey level of 255 for linf.
+
+    Args:
+        radius: Radius, in [0, 1] pixel units. Digits that are left out are rounded down, so what is written is proven.
+        norm: Norm of the radius.
+
+    Example:
+        >>> radius_text(2 / 255, "linf"), radius_text(3.1498 / 255, "linf"), radius_text(0.25, "l2")
+        ('2/255', '3.14/255', '0.25')
+    """
+    units, digits, unit = (255, 2, "/255") if norm == "linf" else (1, 4, "")
+    return f"{math.floor(radius * units * 10**digits + 1e-6) / 10**digits:g}{unit}"
+
+
+def attacked_points(
+    norm: str, attacks: Iterable[AttackSummary], curves: Iterable[CurveSummary]
+) -> list[tuple[float, float]]:
+    """Collect the lowest AUROC that attacks left, by radius.
+
+    Args:
+        norm: Norm of the attacks; others are left out.
+        attacks: Stored attacks.
+        curves: Stored curves.
+
+    Returns:
+        Pairs of a radius and the AUROC, radii rising.
+    """
+    points = [(row.eps, row.robust_auroc) for row in attacks if row.norm == norm and row.robust_auroc is not None]
+    for curve in curves:
+        if curve.norm == norm and curve.over == "eps":
+            points += [(point.value, point.robust_auroc) for point in curve.points]
+    lowest: dict[float, float] = {}
+    for radius, area in points:
+        lowest[radius] = min(area, lowest.get(radius, area))
+    return sorted(lowest.items())
+
+
+def radius_rows(bounds: CertificationResult, attacked: Sequence[tuple[float, float]]) -> list[RadiusRow]:
+    """List what is proven at each radius.
+
+    Args:
+        bounds: Certificates of the images.
+        attacked: Pairs of a radius and the AUROC that an attack left.
+    """
+    rows = []
+    for radius, area in bounds.certified_auroc.items():
+        # An attack within a smaller radius is one within this radius, too.
+        left = [found for eps, found in attacked if eps <= radius * (1 + 1e-9)]
+        rows.append(
+            RadiusRow(
+                radius=radius_text(radius, bounds.norm),
+                certified_auroc=area,
+                interval=(bounds.certified_auroc_ci or {}).get(radius),
+                attacked_auroc=min(left) if left else None,
+                verdicts=(bounds.verdicts or {}).get(radius),
+            )
+        )
+    return rows
+
+
+def image_rows(bounds: CertificationResult) -> list[ImageRow]:
+    """List the proven verdict on each image, the smallest radius first.
+
+    Args:
+        bounds: Certificates of the images.
+
+    Returns:
+        The verdicts; none without a threshold.
+    """
+    threshold = bounds.threshold
+    if threshold is None:
+        return []
+    rows = sorted(_bounds_of(bounds), key=lambda row: (row.radius or 0.0, row.name))
+    return [
+        ImageRow(
+            name=row.name,
+            defective=bool(row.label),
+            score=row.score,
+            verdict="defective" if row.score > threshold else "good",
+            right=(row.score > threshold) == bool(row.label),
+            radius=radius_text(row.radius, bounds.norm) if row.radius else "",
+        )
+        for row in rows
+    ]
+
+
+def _bounds_of(result: CertificationResult) -> list[ImageBounds]:
+    return [row for row in result.rows if isinstance(row, ImageBounds)]
+
+
+def bounds_plot(bounds: CertificationResult, attacked: Sequence[tuple[float, float]]) -> str:
+    """Plot what is proven and what attacks left over the radius, as an image for a page.
+
+    Args:
+        bounds: Certificates of the images.
+        attacked: Pairs of a radius and the AUROC that an attack left, radii rising.
+
+    Returns:
+        Markup of one ``img`` element.
+    """
+    proven = [
+        f"{number(area, '.3f')} at {radius_text(radius, bounds.norm)}"
+        for radius, area in bounds.certified_auroc.items()
+    ]
+    label = f"Certified AUROC over the {bounds.norm} radius: {', '.join(proven)}"
+    if attacked:
+        left = [f"{number(area, '.3f')} at {radius_text(radius, bounds.norm)}" for radius, area in attacked]
+        label += f"; left by attacks: {', '.join(left)}"
+    return svg_image(bounds_figure(bounds, attacked), label)
+
+
+def bounds_figure(bounds: CertificationResult, attacked: Sequence[tuple[float, float]]) -> Figure:
+    """Draw what is proven and what attacks left over the radius.
+
+    Args:
+        bounds: Certificates of the images.
+        attacked: Pairs of a radius and the AUROC that an attack left, radii rising.
+
+    Returns:
+        The figure. linf radii are in units of 1/255.
+    """
+    from matplotlib.figure import Figure
+
+    units = 255.0 if bounds.norm == "linf" else 1.0
+    clean = [] if bounds.clean_auroc is None else [(0.0, bounds.clean_auroc)]
+    pairs = [(radius, area) for radius, area in bounds.certified_auroc.items() if area is not None]
+    proven = sorted(dict(clean + pairs).items())
+    left = sorted(dict([*clean, *attacked]).items())
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    if attacked:
+        x, y = np.array(left).T
+        axes.plot(x * units, y, "o--", color=ANOMALOUS_COLOUR, linewidth=2, markersize=6, label="left by attacks")
+    if proven:
+        x, y = np.array(proven).T
+        # Between two radii, what is proven for the larger one holds.
+        axes.plot(
+            x * units, y, "-", color=NORMAL_COLOUR, linewidth=2, drawstyle="steps-pre", label="proven: never below"
+        )
+        axes.fill_between(x * units, 0, y, step="pre", color=NORMAL_COLOUR, alpha=0.12, linewidth=0)
+        axes.plot(x * units, y, "s", color=NORMAL_COLOUR, markersize=5)
+    axes.axhline(0.5, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
+    axes.annotate("chance", (1, 0.5), (-2, 3), ("axes fraction", "data"), "offset points", color=MUTED, ha="right")
+    axes.set(
+        xlabel=f"{bounds.norm} radius" + (" in units of 1/255" if units > 1 else ""),
+        ylabel="Image AUROC",
+        ylim=(-0.02, 1.02),
+    )
+    axes.set_xlim(0, 1.05 * units * max([*bounds.radii, *(radius for radius, _ in attacked)], default=1) or 1)
+    axes.legend(frameon=False, loc="lower left")
+    return figure

@@ -1,0 +1,163 @@
+"""What the report shows of certificates without randomness."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from html_page import Page, svg_source
+from torch import Tensor
+from toy_bounds import IMAGES, LEVEL, RADII, RESULT, Brightest, ToyConfig, bounds_of, proof
+
+from advrad.certificates.lipschitz import LARGEST_RADIUS
+from advrad.certificates.results import CertificationResult
+from advrad.detectors.config import RobustCalibration
+from advrad.errors import DataError
+from advrad.report.evaluation_report import GalleryItem, ReportContent, write_report
+from advrad.report.proofs import ImageProofs, attacked_points, bounds_plot, image_rows, proven_level, radius_rows
+from advrad.report.stored_results import AttackSummary, CurveSummary, read_certificates
+
+
+def attack(eps: float, robust: float | None, norm: str = "linf") -> AttackSummary:
+    values: dict[str, Any] = {
+        "attack": "pgd", "norm": norm, "eps": eps, "noise": "unknown", "n_good": 2, "n_defect": 1, "clean_auroc": 1.0,
+        "robust_auroc": robust, "robust_tpr": None, "robust_fpr": None, "flags": [],
+    }  # fmt: skip
+    return AttackSummary.parse(values)
+
+
+def curve(over: str, points: dict[float, float]) -> CurveSummary:
+    rows = [{"value": value, "robust_auroc": area, "robust_auroc_ci": (area, area)} for value, area in points.items()]
+    return CurveSummary.parse({"over": over, "attack": "pgd", "norm": "linf", "clean_auroc": 1.0, "points": rows})
+
+
+def test_the_lowest_auroc_of_all_attacks_counts() -> None:
+    attacks = [attack(LEVEL, 0.9), attack(LEVEL, 0.8), attack(0.5, 0.1, norm="l2"), attack(3 * LEVEL, None)]
+    curves = [curve("eps", {0.0: 1.0, 2 * LEVEL: 0.6}), curve("steps", {10: 0.2})]
+    assert attacked_points("linf", attacks, curves) == [(0.0, 1.0), (LEVEL, 0.8), (2 * LEVEL, 0.6)]
+
+
+def test_figures_at_each_radius() -> None:
+    first, second = radius_rows(proof(), [(LEVEL / 2, 0.95), (2 * LEVEL, 0.8)])
+    assert (first.radius, second.radius) == ("1/255", "2/255")
+    assert (first.certified_auroc, second.certified_auroc) == (1.0, 0.75)
+    assert (first.interval, second.interval) == ((0.9, 1.0), None)
+    assert (first.attacked_auroc, second.attacked_auroc) == (0.95, 0.8), "an attack counts for larger radii"
+    assert second.verdicts is not None and (second.verdicts.right, second.verdicts.abstained) == (0.25, 0.75)
+    bare = radius_rows(proof(threshold=None, verdicts=None, certified_auroc_ci=None), [])[0]
+    assert (bare.interval, bare.attacked_auroc, bare.verdicts) == (None, None, None)
+
+
+def test_each_image_has_the_largest_radius_of_its_verdict() -> None:
+    rows = image_rows(proof())
+    assert [(row.name, row.defective, row.verdict, row.right, row.radius) for row in rows] == [
+        ("good/2.png", False, "defective", False, ""),
+        ("good/1.png", False, "good", True, "1/255"),
+        ("dent/1.png", True, "defective", True, "2.5/255"),
+    ]
+    assert image_rows(proof(threshold=None)) == []
+
+
+def test_proofs_and_attacks_are_drawn_in_one_plot() -> None:
+    [(_, image)] = Page(bounds_plot(proof(), [(2 * LEVEL, 0.8)])).tags
+    assert image["alt"] == (
+        "Certified AUROC over the linf radius: 1.000 at 1/255, 0.750 at 2/255; left by attacks: 0.800 at 2/255"
+    )
+    drawing = svg_source(image)
+    for words in ("proven: never below", "left by attacks", "linf radius in units of 1/255", "chance"):
+        assert words in drawing, words
+    alone = svg_source(Page(bounds_plot(proof(norm="l2", clean_auroc=None), [])).tags[0][1])
+    assert "attacks" not in alone and "1/255" not in alone and "l2 radius" in alone
+
+
+def test_stored_proofs_come_with_their_images(tmp_path: Path) -> None:
+    place = tmp_path / "certificates" / "bounds-1"
+    place.mkdir(parents=True)
+    (place / "result.json").write_text(json.dumps(RESULT), encoding="utf-8")
+    lines = [json.dumps(bounds_of(*image).to_dict()) for image in IMAGES]
+    (place / "rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    [found] = read_certificates(tmp_path, "nut")
+    assert image_rows(found) == image_rows(proof()) and found.radii == RADII
+    assert read_certificates(tmp_path, "bolt") == ()
+    (place / "rows.jsonl").write_text(lines[0] + "\n{}\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"rows\.jsonl: is damaged"):
+        read_certificates(tmp_path, "nut")
+
+
+def spot(value: float) -> Tensor:
+    image = torch.full((1, 3, 8, 8), 0.1)
+    image[..., 2:4, 5:7] = value
+    return image
+
+
+def proofs(detector: Any, *stored: CertificationResult) -> ImageProofs:
+    return ImageProofs(detector, stored)
+
+
+def test_the_proven_area_is_what_no_change_hides() -> None:
+    found = proofs(Brightest())
+    assert found.area_radius == "linf 2/255"
+    for value, proven in ((0.5 + 3 * LEVEL, True), (0.5 + LEVEL, False)):
+        area = found.area(spot(value))
+        assert area is not None
+        expected = np.zeros((8, 8), dtype=bool)
+        expected[2:4, 5:7] = proven
+        np.testing.assert_array_equal(area, expected)
+
+
+def test_the_proven_area_follows_a_robust_threshold() -> None:
+    values: dict[str, Any] = {"false_alarm_rate": 0.05, "n": 20, "radius": 0.25}
+    for threshold, level in ((0.6, 0.6), (0.4, 0.5)):  # never below what normal maps reach without attack
+        exact = RobustCalibration(threshold=threshold, **values)
+        assert proven_level(ToyConfig(robust_calibration=exact)) == (0.25, "l2", level)
+    noisy = RobustCalibration(threshold=0.6, n_samples=64, confidence=0.999, **values)
+    assert proven_level(ToyConfig(robust_calibration=noisy)) == (2 / 255, "linf", 0.5)
+    assert proven_level(ToyConfig(calibration=None))[2] is None
+
+
+def test_the_radius_of_an_image_is_stored_or_searched() -> None:
+    detector = Brightest()
+    stored = proof(rows=(bounds_of("dent/1.png", 1, 0.9, 3.0),))
+    assert proofs(detector, stored).text("dent/1.png", spot(0.9)[0]) == "proven up to linf 3/255"
+    assert detector.asked == []
+    reach = 10 * LEVEL
+    for name, certificate in (("dent/2.png", stored), ("dent/1.png", proof(threshold=0.4))):
+        text = proofs(detector, certificate).text(name, spot(0.5 + reach)[0])
+        shown = float(text.removeprefix("proven up to linf ").removesuffix("/255"))
+        assert reach - LARGEST_RADIUS["linf"] / 256 <= (shown + 0.1) * LEVEL and shown <= 10.0
+    assert proofs(detector).text("a", spot(0.5 + 1e-7)[0]) == "not proven"
+
+
+def test_a_detector_without_bounds_or_threshold_proves_nothing() -> None:
+    plain: Any = SimpleNamespace(config=ToyConfig(), threshold=0.5)
+    uncalibrated = Brightest(ToyConfig(calibration=None))
+    for found in (proofs(plain), proofs(uncalibrated)):
+        assert (found.area_radius, found.area(spot(0.9)), found.text("a", spot(0.9)[0])) == ("", None, "")
+
+
+def test_the_report_says_what_is_proven(tmp_path: Path) -> None:
+    values = np.full((16, 16, 3), 0.5)
+    item = GalleryItem("dent/1.png", 1, "dent", 0.9, values, values, proof="proven up to linf 3/255", proven_share=0.04)
+    report = ReportContent(
+        "nut", [1, 0, 0], [0.9, 0.4, 0.7], ("dent", "good", "good"), threshold=0.5, finds=(item,),
+        attacks=(attack(2 * LEVEL, 0.8),), certificates=(proof(),), proven_radius="linf 2/255",
+        description=("cells of 4 px", "patches of 7 x 7 cells"),
+    )  # fmt: skip
+    write_report(tmp_path / "a.html", report)
+    page = Page((tmp_path / "a.html").read_text(encoding="utf-8"))
+    for words in (
+        "Proven means:", "chance plays no part", "Proven without randomness, linf, 3 images of 256 px", "62.5 %",
+        "Certified linf radius of each of the 3 images", "2.5/255", "not proven", "proven up to linf 3/255",
+        "0.900 to 1.000", "A sticker of 32 px", "leaves 50 % of the defects found (80 % without it)", "Mind the scale.",
+        "broken line: proven defect area", "every change within linf 2/255", "cells of 4 px",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert page.text.count("Proven means:") == 1 and "Nothing was certified yet" not in page.text
+    alts = [str(image["alt"]) for image in page.all("img")]
+    assert any("proven defect area outlined, 4 % of the image" in text for text in alts)
+    assert any("0.750 at 2/255; left by attacks: 0.800 at 2/255" in text for text in alts)

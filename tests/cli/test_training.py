@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import trained_run
+from toy_bounds import Brightest
 from toy_datasets import make_mvtec
 from trained_run import Cli
 
@@ -93,31 +94,36 @@ def test_demo_keeps_what_is_finished(cli: Cli, tmp_path: Path, monkeypatch: pyte
     run = tmp_path / "demo"
     done = cli("demo", "-o", run, "--steps", 1, "--size", 64)
     assert done.status == 0, done.err
-    assert (run / "report.html").is_file()
-    assert "Not evaluated yet" not in (run / "README.md").read_text()
+    assert "Detectors compared" in (run / "report.html").read_text()
+    for model in (run, run / "learned"):
+        assert "Not evaluated yet" not in (model / "README.md").read_text()
+        assert str(model) in done.out
+    assert "proven  no attack within linf 2/255 leaves an AUROC below" in done.out
     assert str(run / "report.html") in done.out
-    before = weights(run)
+    before = weights(run) + weights(run / "learned")
     monkeypatch.setattr(advrad.demo.run, "train", None)
     assert cli("demo", "-o", run, "--steps", 1, "--size", 64).status == 0
-    assert weights(run) == before
+    assert weights(run) + weights(run / "learned") == before
 
 
-@pytest.mark.parametrize(("typed", "minutes"), [((), 4.25), (("--minutes", 2), 2.0), (("--steps", 5), None)])
+@pytest.mark.parametrize(("typed", "minutes"), [((), 1.0), (("--minutes", 2), 2.0), (("--steps", 5), None)])
 def test_demo_has_its_own_default_budget(
     typed: tuple[object, ...], minutes: float | None, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import advrad.demo.run
 
-    asked: list[float | None] = []
+    asked: list[tuple[str | None, float | None]] = []
 
     def train(data: Path, folder: Path, options: advrad.demo.run.RunOptions, **_: object) -> None:
-        asked.append(options.minutes)
-        raise KeyboardInterrupt
+        asked.append((options.denoiser, options.minutes))
+        if options.denoiser is not None:
+            raise KeyboardInterrupt
 
     monkeypatch.setattr(advrad.demo.run, "write_product", lambda folder, seed, **_: folder)
     monkeypatch.setattr(advrad.demo.run, "train", train)
+    monkeypatch.setattr(advrad.demo.run, "load_detector", lambda folder: Brightest())
     assert cli("demo", "-o", tmp_path / "demo", *typed).status == 130
-    assert asked == [minutes]
+    assert asked == [(None, None), ("lean", minutes)]
     assert f"[default: {advrad.demo.run.DEFAULT_MINUTES}]" in " ".join(cli("demo", "--help").out.split())
 
 
@@ -143,4 +149,4 @@ def test_an_interrupted_demo_continues_with_its_options(
     monkeypatch.setattr(Screen, "step", step)
     assert "--steps 3: the run in" in cli("demo", "-o", run, "--steps", 3).err
     assert cli("demo", "-o", run).status == 0
-    assert json.loads(cli("info", run, "--json").out)["training"]["plan"]["train"]["steps"] == 2
+    assert json.loads(cli("info", run / "learned", "--json").out)["training"]["plan"]["train"]["steps"] == 2

@@ -12,7 +12,7 @@ from advrad.cli.exit_status import INTERRUPTED, interruptible
 from advrad.cli.options import Data, Model, add_command
 from advrad.cli.terminal import is_first_process, open_page
 from advrad.training.options import CalibrateOptions, RunOptions
-from advrad.utils.formatting import quoted
+from advrad.utils.formatting import number, quoted
 
 if TYPE_CHECKING:
     from advrad.cli.screen import Screen
@@ -78,7 +78,7 @@ def calibrate(
     _print_model(detector, output or model, data)
 
 
-@add_command(app, only=("minutes", "steps", "size_px", "seed"), shown_defaults={"minutes": 4.25, "size_px": 256})
+@add_command(app, only=("minutes", "steps", "size_px", "seed"), shown_defaults={"minutes": 1.0, "size_px": 256})
 def demo(
     options: RunOptions,
     output: Annotated[
@@ -86,13 +86,15 @@ def demo(
     ] = Path("demo-run"),
     show: Annotated[bool, typer.Option("--open", help="Open the report in the web browser at the end.")] = False,
 ) -> int:
-    """Train, evaluate and report on an example product.
+    """Make detectors for an example product, and report on them.
 
-    Shows what advrad does and needs no images of your own. Writes images of a metal flange, normal and anomalous,
-    trains on the normal ones, and writes an HTML report. The same command continues an interrupted demonstration.
+    Shows what advrad does and needs no images of your own. Writes images of a metal flange, normal and anomalous, fits
+    the closed form to the normal ones in seconds, trains a denoiser on them for a minute, and writes an HTML report
+    about both. The same command continues an interrupted demonstration.
 
     Example: advrad demo
     """
+    from advrad.certificates.radii import radius_text
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_figures
     from advrad.demo.run import run_demo
@@ -103,9 +105,12 @@ def demo(
         except KeyboardInterrupt:
             screen.close()
             return _interrupted(screen, output, f"advrad demo -o {quoted(output)}")
-    show_figures(done.evaluation, f"Example product: {done.data}")
+    show_figures(done.evaluation, f"Closed form on the example product {done.data}")
+    show_figures(done.learned, f"Learned denoiser on the example product {done.data}")
+    for radius, area in done.certificate.certified_auroc.items():
+        print(f"proven  no attack within linf {radius_text(radius, 'linf')} leaves an AUROC below {number(area)}")
     print(f"report  {done.report}")
-    print(f"model   {done.run}")
+    print(f"models  {done.run}, {done.learned_run}")
     print(f"next    advrad predict {quoted(done.run)} {quoted(done.data / 'test')} -o heat-maps")
     if show:
         open_page(done.report)

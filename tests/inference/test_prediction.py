@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toy_bounds import CALIBRATION, Brightest, ToyConfig
 
 from advrad.certificates.options import PredictionCertificateOptions
-from advrad.certificates.prediction import prediction_certificate_plan
+from advrad.certificates.prediction import ProvenPrediction, prediction_certifier
 from advrad.data import images
 from advrad.data.images import read_image
+from advrad.data.png import write_image
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.loading import load_detector
 from advrad.errors import DataError, ImageError
 from advrad.inference import prediction
-from advrad.inference.heatmaps import draw_heat_map
+from advrad.inference.heatmaps import GREEN, draw_heat_map, outline
 from advrad.inference.prediction import PredictionRecord, predict_paths
 
 
@@ -83,11 +85,11 @@ def test_predictions_come_in_order_and_errors_between(detector: AdvRAD, files: l
 def test_each_file_is_read_scored_and_drawn_once(
     detector: AdvRAD, files: list[Path], tmp_path: Path, counts: dict[str, int]
 ) -> None:
-    plan, _ = prediction_certificate_plan(detector, PredictionCertificateOptions(radius=0.05, draws=40, seed=0))
+    certifier, _ = prediction_certifier(detector, PredictionCertificateOptions(radius=0.05, draws=40, seed=0))
     wanted = [files[0], files[2]]
     plain = list(predict_paths(detector, wanted, batch_size=2))
     assert counts == {"decoded": 2, "scored": 2, "drawn": 0}
-    found = list(predict_paths(detector, wanted, batch_size=2, out=tmp_path / "out", plan=plan))
+    found = list(predict_paths(detector, wanted, batch_size=2, out=tmp_path / "out", certifier=certifier))
     assert counts == {"decoded": 4, "scored": 4, "drawn": 2}
     for record, bare in zip(found, plain, strict=True):
         assert isinstance(record, PredictionRecord) and isinstance(bare, PredictionRecord)
@@ -118,3 +120,27 @@ def test_large_images_are_not_collected(
     assert sizes == [1, 1]
     assert len(list(predict_paths(detector, [files[0], files[2]], batch_size=8))) == 2
     assert sizes == [1, 1, 2]
+
+
+@pytest.mark.parametrize("heat_high", [0.5, 0.8])
+def test_heat_maps_show_the_proven_defect_area(tmp_path: Path, heat_high: float) -> None:
+    """The area is above the threshold and above what normal maps reach, within the radius of the certificate."""
+    values = np.full((32, 32, 3), 0.2, dtype=np.float32)
+    values[8:24, 8:24], values[12:20, 12:20] = 0.7, 1.0
+    write_image(tmp_path / "part.png", values)
+    detector = Brightest(ToyConfig(calibration=CALIBRATION.model_copy(update={"heat_high": heat_high})))
+
+    def certifier(name: str, image: torch.Tensor, scored: torch.Tensor) -> ProvenPrediction:
+        bounds = detector.score_bounds(scored[None], 0.1, "linf")
+        lower_map = bounds.lower_map[0, 0].numpy()
+        return ProvenPrediction("proven defective", "linf", 0.1, 0.5, 0.5, 0.9, 1.1, lower_map)
+
+    drawn = []
+    for given in (None, certifier):
+        [record] = predict_paths(detector, [tmp_path / "part.png"], out=tmp_path / str(given is None), certifier=given)
+        assert isinstance(record, PredictionRecord) and record.heat_map is not None
+        assert "lower_map" not in record.to_dict()
+        drawn.append(read_image(record.heat_map))
+    area = values.max(axis=2) - 0.1 > max(0.5, heat_high)
+    np.testing.assert_allclose(drawn[1], outline(drawn[0], area, GREEN, broken=True), atol=1 / 255)
+    assert not np.array_equal(drawn[0], drawn[1])

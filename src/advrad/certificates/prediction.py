@@ -9,9 +9,11 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from advrad.certificates.bounds_pipeline import bounds_threshold
@@ -85,6 +87,7 @@ class ProvenPrediction:
         threshold: Threshold of the score.
         lower: Lower bound of the score within ``radius``.
         upper: Upper bound of the score within ``radius``.
+        lower_map: Lower bound of the anomaly map within ``radius``, (h, w); not part of the JSON values.
     """
 
     verdict: ProvenVerdict
@@ -94,6 +97,7 @@ class ProvenPrediction:
     threshold: float
     lower: float
     upper: float
+    lower_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The certificate as JSON values."""
@@ -254,7 +258,8 @@ class _Proving:
         verdict = proven_verdict(lower, upper, self.threshold)
         known = {self.radius: verdict != "not proven"}
         reach = verdict_radius(scaled, scored, self.threshold, self.norm, known)
-        return ProvenPrediction(verdict, self.norm, self.radius, reach, self.threshold, lower, upper)
+        lower_map = bounds.lower_map[0, 0].detach().float().cpu().numpy()
+        return ProvenPrediction(verdict, self.norm, self.radius, reach, self.threshold, lower, upper, lower_map)
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,12 @@ def predict(
     """Decide for each image whether it shows a defect.
 
     Prints one line per image: the verdict (good or defective), the anomaly score and the threshold. The exit status is
-    0 also if defects are found. The options --radius, --draws, --confidence and --seed belong to --certify.
+    0 also if defects are found. The options --norm, --radius, --draws, --confidence and --seed belong to --certify. A
+    closed-form detector proves its verdicts: it prints proven defective, proven good or not proven, and the largest
+    radius that the verdict survives; draws, confidence and seed are not needed.
+
+    In heat maps, a white line surrounds what exceeds the maps of normal images. With proven verdicts, a broken green
+    and black line surrounds the proven defect area: it does so under every change of the image within the radius.
 
     Example: advrad predict run part-0001.png -o heat-maps
     """
@@ -64,22 +69,22 @@ def predict(
         raise ConfigError("can only be used with certification; add --certify", option=option)
     if not images and not stdin_is_piped():
         raise ConfigError("no image is given; name images or folders, or pipe in their paths, one per line")
-    from advrad.certificates.prediction import prediction_certificate_plan
+    from advrad.certificates.prediction import prediction_certifier
     from advrad.data.paths import expand_paths
-    from advrad.detectors.loading import load_advrad, load_detector
+    from advrad.detectors.loading import load_detector
     from advrad.inference.prediction import predict_paths
 
     piped = not images or images == [Path("-")]
     detector = load_detector(model, device)
-    plan = None
+    certifier = None
     if certify:
-        plan, warnings = prediction_certificate_plan(load_advrad(model, device), certificate)
+        certifier, warnings = prediction_certifier(detector, certificate)
         warn(warnings)
     # Piped paths are answered one by one; on a CPU, batches gain nothing.
     batch_size = 8 if detector.device.type == "cuda" and not piped else 1
     sources = expand_paths(paths_from_stdin() if piped else images or [], output)
     results = predict_paths(
-        detector, sources, batch_size=batch_size, max_pixels=reading.max_pixels, out=output, plan=plan
+        detector, sources, batch_size=batch_size, max_pixels=reading.max_pixels, out=output, certifier=certifier
     )
     predicted = skipped = 0
     for result in results:
@@ -103,9 +108,7 @@ def _put_prediction(prediction: PredictionRecord, as_json: bool) -> None:
         put(json.dumps(prediction.to_dict(), allow_nan=False))
         return
     verdict = "DEFECTIVE" if prediction.defective else "good     "
-    certified = ""
-    if (certificate := prediction.certificate) is not None:
-        certified = f"{certificate.verdict:19} radius {certificate.radius:6.4g}  "
+    certified = "" if prediction.certificate is None else f"{prediction.certificate}  "
     put(
         f"{verdict}  score {prediction.score:9.4g}  threshold {prediction.threshold:9.4g}  {certified}{prediction.path}"
     )
@@ -237,11 +240,12 @@ def info(model: Model, as_json: AsJson = False) -> None:
 
     tensors = load_folder(model)[1]
     config = load_config(model)
-    weights = [tensor for name, tensor in tensors.items() if name.startswith("denoiser.")]
+    weights = [tensor for name, tensor in tensors.items() if "denoiser." in name]
     facts = {
         "folder": str(model),
         "parameters": sum(tensor.numel() for tensor in weights),
         "megabytes": round(sum(tensor.nbytes for tensor in tensors.values()) / 1e6, 3),
+        "description": config.describe(),
         **config.model_dump(mode="json"),
     }
     if as_json:

@@ -15,53 +15,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.certificates.evaluation import CertifyPlan
-from advrad.certificates.sequential import certify_sequential, samples_for_verdict
-from advrad.certificates.smoothing import check_n_samples
-from advrad.certificates.two_path import TwoPath
+from advrad.certificates.prediction import Certifier, PredictionCertificate, ProvenPrediction
 from advrad.data.images import LARGE_PIXELS, read_resized, read_two_sizes
 from advrad.data.png import write_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import to_tensor
-from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.outputs import Prediction
 from advrad.detectors.saved import SavedDetector
 from advrad.errors import CheckpointError, DataError, ImageError
-from advrad.inference.heatmaps import draw_heat_map
+from advrad.inference.heatmaps import draw_heat_map, draw_proven_area
 from advrad.utils.files import make_folder
-from advrad.utils.seeding import generator_for
-
-
-@dataclass(frozen=True, slots=True)
-class PredictionCertificate:
-    """A certified verdict on one image: it holds for every image within a radius, too.
-
-    Attributes:
-        verdict: Certified verdict: ``certified anomalous``, ``certified normal`` or ``abstain``.
-        radius: Radius of the certificate, l2 for pixel values in [0, 1] of the image as given; 0 for ``abstain``.
-        threshold: Threshold of the smoothed score.
-        confidence: Probability that the certificate is right, at least.
-        n_samples: Number of noise samples that were used; ``draws`` in JSON.
-        seed: Seed of the noise, together with the file's name.
-    """
-
-    verdict: str
-    radius: float
-    threshold: float
-    confidence: float
-    n_samples: int
-    seed: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The certificate as JSON values."""
-        return {
-            "certified": self.verdict,
-            "certified_radius": self.radius,
-            "certified_threshold": self.threshold,
-            "confidence": self.confidence,
-            "draws": self.n_samples,
-            "seed": self.seed,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +38,7 @@ class PredictionRecord:
         defective: Whether the score is above the threshold.
         heat_map: File of the heat map; None if none was written; ``overlay`` in JSON.
         reconstruction: File of the reconstruction; None if none was written.
-        certificate: Certified verdict; None if none was asked for.
+        certificate: Certified or proven verdict; None if none was asked for.
 
     Example:
         >>> from pathlib import Path
@@ -90,7 +53,7 @@ class PredictionRecord:
     defective: bool
     heat_map: Path | None = None
     reconstruction: Path | None = None
-    certificate: PredictionCertificate | None = None
+    certificate: PredictionCertificate | ProvenPrediction | None = None
 
     @property
     def verdict(self) -> str:
@@ -121,7 +84,7 @@ def predict_paths(
     batch_size: int = 1,
     max_pixels: int = MAX_PIXELS,
     out: Path | None = None,
-    plan: CertifyPlan | None = None,
+    certifier: Certifier | None = None,
 ) -> Iterator[PredictionRecord | DataError]:
     """Predict image files in order. Each file is read once and scored once.
 
@@ -131,7 +94,8 @@ def predict_paths(
         batch_size: Images per batch; does not change the verdicts.
         max_pixels: Largest accepted image, width times height.
         out: Folder for heat maps and reconstructions, made if missing; None for none.
-        plan: Plan of the certificates, with one radius and a threshold; None for none.
+        certifier: Function that certifies an image, of
+            :func:`advrad.certificates.prediction.prediction_certifier`; None for no certificates.
 
     Yields:
         A prediction for each image, or the error of a file that cannot be read.
@@ -140,7 +104,7 @@ def predict_paths(
         NotCalibratedError: The detector has no threshold.
         OutputError: A file cannot be written.
         CheckpointError: A score is not a finite number.
-        ConfigError: The radius cannot be certified with the plan's number of samples.
+        ConfigError: The radius cannot be certified with the number of samples.
 
     Example:
         >>> from advrad.inference import predict_paths
@@ -148,7 +112,7 @@ def predict_paths(
         ...     print(prediction.verdict)
         good
     """
-    output = _Output(detector, out, plan)
+    output = _Output(detector, out, certifier)
     batch: list[_LoadedImage] = []
     for source in sources:
         loaded = source if isinstance(source, DataError) else _load(source, detector, max_pixels, output.wanted)
@@ -194,16 +158,15 @@ class _Output:
     Args:
         detector: Calibrated detector.
         folder: Folder for heat maps and reconstructions, or None.
-        plan: Plan of the certificates, or None.
+        certifier: Function that certifies an image, or None.
     """
 
-    def __init__(self, detector: SavedDetector, folder: Path | None, plan: CertifyPlan | None) -> None:
+    def __init__(self, detector: SavedDetector, folder: Path | None, certifier: Certifier | None) -> None:
         self.detector = detector
         self.calibration = detector.calibration
         self.folder = None if folder is None else make_folder(folder)
-        self.plan = plan
-        self.sampler = TwoPath(detector) if plan is not None and isinstance(detector, AdvRAD) else None
-        self.wanted = folder is not None or plan is not None
+        self.certifier = certifier
+        self.wanted = folder is not None or certifier is not None
 
     def predict(self, batch: Sequence[_LoadedImage]) -> Iterator[PredictionRecord]:
         """Predict loaded images; the batch may be empty."""
@@ -216,7 +179,7 @@ class _Output:
                     f"{image.path}: its score is {prediction.score}; the model is damaged or diverged: train it again"
                 )
             certificate = self._certify(image)
-            heat_map, reconstruction = self._draw(image, prediction)
+            heat_map, reconstruction = self._draw(image, prediction, certificate)
             yield PredictionRecord(
                 image.path,
                 prediction.score,
@@ -227,22 +190,19 @@ class _Output:
                 certificate,
             )
 
-    def _certify(self, image: _LoadedImage) -> PredictionCertificate | None:
-        """Certify an image at its own size."""
-        plan, sampler = self.plan, self.sampler
-        if plan is None or sampler is None or plan.threshold is None or image.full is None:
+    def _certify(self, image: _LoadedImage) -> PredictionCertificate | ProvenPrediction | None:
+        """Certify the verdict on an image."""
+        if self.certifier is None or image.full is None:
             return None
-        (radius,), pixels = plan.radii, to_tensor(image.full)
-        needed = samples_for_verdict(sampler, pixels.shape[1:], radius, plan.alpha)
-        check_n_samples(plan.n_samples, needed, radius, plan.confidence, sampler)
-        generator = generator_for(plan.seed, image.path.name)
-        found = certify_sequential(sampler, pixels, radius, plan.threshold, plan.n_samples, plan.alpha, generator)
-        return PredictionCertificate(
-            found.verdict, found.radius, plan.threshold, plan.confidence, found.n_samples, plan.seed
-        )
+        return self.certifier(image.path.name, to_tensor(image.full), image.resized)
 
-    def _draw(self, image: _LoadedImage, prediction: Prediction) -> tuple[Path | None, Path | None]:
-        """Write heat map and reconstruction, and return their paths."""
+    def _draw(
+        self,
+        image: _LoadedImage,
+        prediction: Prediction,
+        certificate: PredictionCertificate | ProvenPrediction | None,
+    ) -> tuple[Path | None, Path | None]:
+        """Write heat map, with the proven defect area if there is one, and reconstruction, and return their paths."""
         if self.folder is None or image.full is None:
             return None, None
         # The file's own name, and a digest of its place: files of the same name do not overwrite each other.
@@ -250,7 +210,11 @@ class _Output:
         # A name may have 255 bytes, and the longest character has four.
         stem = f"{image.path.name[:50]}-{digest}"
         heat_map = self.folder / f"{stem}-heat.png"
-        write_image(heat_map, draw_heat_map(image.full, prediction.anomaly_map, self.calibration))
+        drawn = draw_heat_map(image.full, prediction.anomaly_map, self.calibration)
+        if isinstance(certificate, ProvenPrediction) and certificate.lower_map is not None:
+            level = max(certificate.threshold, self.calibration.heat_high)
+            drawn = draw_proven_area(drawn, certificate.lower_map, level)
+        write_image(heat_map, drawn)
         if prediction.reconstruction is None:
             return heat_map, None
         reconstruction = self.folder / f"{stem}-reconstruction.png"

@@ -1,0 +1,131 @@
+"""Cells of a turned frame: each the mean of an image over the cell's own area.
+
+All weights of pixels are >= 0 and those of a cell sum to 1: what lies outside the image, or in the region of another
+part, is replaced by a mean along the border of the image. So a perturbation of at most eps in every pixel moves a cell
+by at most eps.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advrad.data.resize_norm import ROUNDING
+from advrad.detectors.registration_config import RegisteredConfig
+from advrad.detectors.views import channel_norm
+
+
+class CellSampler(nn.Module):
+    """Averages an image over the cells of turned frames. Positions are counted in cells from the centre of the image.
+
+    Args:
+        config: Settings.
+    """
+
+    edge: Tensor
+
+    def __init__(self, config: RegisteredConfig) -> None:
+        super().__init__()
+        self.config = config
+        # The longer side of the scene is 2, as that of the square.
+        self.scale_x, self.scale_y = min(1.0, config.aspect), min(1.0, 1 / config.aspect)
+        # Samples along one side of a cell: no further apart than pixels.
+        self.count = math.ceil(config.cell_px / min(self.scale_x, self.scale_y) - 1e-6)
+        size, width = config.size_px, max(config.size_px // 32, 1)
+        edge = torch.ones(1, 1, size, size)
+        edge[:, :, width : size - width, width : size - width] = 0
+        self.register_buffer("edge", edge, persistent=False)
+
+    def cells(
+        self,
+        square: Tensor,
+        inside: Tensor | None,
+        angles: Tensor,
+        corner: tuple[Tensor, Tensor],
+        shape: tuple[int, int],
+    ) -> Tensor:
+        """Average images over the cells of a part of a turned frame.
+
+        Args:
+            square: Images, (b, c, size, size).
+            inside: 1 where the part may be, 0 in the regions of other parts, (size, size); None for 1 everywhere.
+            angles: Angles of the frames in radians, (b,) float64.
+            corner: Row and column of the centre of the first cell, each (b,), multiples of a half.
+            shape: Number of rows and columns of cells.
+
+        Returns:
+            Cells, (b, c, rows, columns).
+        """
+        offsets = (torch.arange(self.count, dtype=torch.float64, device=square.device) + 0.5) / self.count - 0.5
+        grid = self._grid(angles, corner, shape, offsets).to(square.dtype)
+        seen = square if inside is None else square * inside
+        cells = self._mean(seen, grid)
+        if inside is None and float(grid.detach().abs().amax()) <= 1 - 1 / self.config.size_px:
+            return cells
+        cover = self._mean(torch.ones_like(square[:1, :1]) if inside is None else inside[None, None], grid)
+        middles = self._grid(angles, corner, shape, offsets.new_zeros(1)).to(square.dtype)
+        around = F.grid_sample(
+            self._surroundings(square), middles, mode="bilinear", padding_mode="border", align_corners=False
+        )
+        return cells + (1 - cover).clamp_min(0) * around
+
+    def _grid(self, angles: Tensor, corner: tuple[Tensor, Tensor], shape: tuple[int, int], offsets: Tensor) -> Tensor:
+        """Positions of samples, (b, rows * k, columns * k, 2), in half sides of the square; k offsets within a cell."""
+        unit = self.config.cell_px / (self.config.size_px / 2)
+        v, u = (
+            ((first[:, None, None] + torch.arange(count, device=offsets.device)[:, None]) + offsets).flatten(1) * unit
+            for first, count in zip(corner, shape, strict=True)
+        )
+        cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
+        x = (u[:, None, :] * cos - v[:, :, None] * sin) / self.scale_x
+        y = (u[:, None, :] * sin + v[:, :, None] * cos) / self.scale_y
+        return torch.stack([x, y], -1)
+
+    def _mean(self, values: Tensor, grid: Tensor) -> Tensor:
+        """Interpolate between pixels, 0 outside the image, and average over cells."""
+        values = values.expand(len(grid), -1, -1, -1)
+        fine = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        return F.avg_pool2d(fine, self.count)
+
+    def _surroundings(self, square: Tensor) -> Tensor:
+        """Mean colours along the border, (b, c, blocks, blocks); inside, the mean of the whole border."""
+        blocks = self.config.fill_blocks
+        block = self.config.size_px // blocks
+        edge = self.edge
+        whole = (square * edge).sum((2, 3), keepdim=True) / edge.sum()
+        shares = F.avg_pool2d(edge, block)
+        local = F.avg_pool2d(square * edge, block) / shares.clamp_min(1e-6)
+        return torch.where(shares > 0, local, whole)
+
+    def l2_norm(self, angles: list[float], cells: int) -> float:
+        """Bound the l2 norm of the map from square to cells, for any position.
+
+        The norm is at most the root of the largest sum of the weights of a cell, 1, times the largest sum of the
+        weights of a pixel. The latter is computed by the transposed map on a lattice of cells that covers the image.
+
+        Args:
+            angles: Angles of the frames in radians.
+            cells: Number of cells of a sheet.
+        """
+        config = self.config
+        diagonal = config.size_px / 2 * math.hypot(self.scale_x, self.scale_y)
+        half = math.ceil(diagonal / config.cell_px) + 1
+        offsets = (torch.arange(self.count, dtype=torch.float64) + 0.5) / self.count - 0.5
+        largest, ones = 0.0, torch.ones(1, 1, config.size_px, config.size_px, requires_grad=True)
+        # Sheets lie on whole cells if they have an odd number of them, else half way between.
+        shifts = [-half + (shift - 1) / 2 for shift in (config.height_cells % 2, config.width_cells % 2)]
+        corner = torch.tensor([shifts[0]], dtype=torch.float64), torch.tensor([shifts[1]], dtype=torch.float64)
+        for angle in angles:
+            grid = self._grid(
+                torch.tensor([angle], dtype=torch.float64), corner, (2 * half + 2, 2 * half + 2), offsets
+            ).float()
+            with torch.enable_grad():
+                total = self._mean(ones, grid).sum()
+            largest = max(largest, float(torch.autograd.grad(total, ones)[0].max()))
+        block = config.size_px // config.fill_blocks
+        shares = F.avg_pool2d(self.edge, block) * block**2
+        border = cells / float(shares[shares > 0].min())
+        return math.sqrt(largest + border) * ROUNDING * channel_norm(config.channels)

@@ -61,6 +61,14 @@ def widget_run(tmp_path_factory: pytest.TempPathFactory, widgets: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def closed_form_run(tmp_path_factory: pytest.TempPathFactory, widgets: Path) -> Path:
+    """A model folder with a closed-form detector of `widgets`; tests must not change it."""
+    import closed_form_run
+
+    return closed_form_run.write(widgets, tmp_path_factory.mktemp("runs") / "closed")
+
+
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> trained_run.Cli:
     """A function that runs `advrad ARGS` in this process."""

@@ -16,8 +16,11 @@ from toy_datasets import write_good
 from trained_run import Cli
 
 from advrad.certificates.inputs import load_test_images
-from advrad.certificates.options import CertifyOptions
+from advrad.certificates.options import CertifyOptions, PredictionCertificateOptions
+from advrad.certificates.prediction import prediction_certifier
 from advrad.certificates.two_path import TwoPath
+from advrad.data import images
+from advrad.data.transforms import resize
 from advrad.detectors.loading import load_detector, load_target
 from advrad.utils.seeding import seed_of
 
@@ -143,3 +146,45 @@ def test_a_broken_image_does_not_affect_other_certificates(cli: Cli, run: Path, 
     (tmp_path / "in" / "b.png").write_text("no image")
     rows = predictions(cli("predict", run, tmp_path / "in", "--certify", "--radius", 0.1, "--skip-bad"))
     assert ["certified" in row for row in rows] == [True, False, True]
+
+
+@pytest.mark.parametrize(("norm", "radius"), [("linf", 3 / 255), ("l2", 0.4)])
+@pytest.mark.parametrize("size", [(64, 64), (40, 90), (301, 260)])
+def test_no_change_of_a_file_leaves_its_interval(
+    closed_form_run: Path, norm: Any, radius: float, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random signs, flat shifts and the detector's own gradient, at the size of the file and at exactly the radius."""
+    monkeypatch.setattr(images, "REDUCE_ABOVE_PIXELS", 25_000)
+    detector: Any = load_detector(closed_form_run)
+    certifier, _ = prediction_certifier(detector, PredictionCertificateOptions(norm=norm, radius=radius))
+    draws = torch.Generator().manual_seed(0)
+    full = 0.5 + 0.2 * torch.rand(3, *size, generator=draws)
+
+    def scored(image: torch.Tensor) -> torch.Tensor:
+        """What a file becomes when it is read."""
+        reduced = images._reduced(image.permute(1, 2, 0).numpy(), detector.image_size_px)
+        return resize(torch.from_numpy(reduced).permute(2, 0, 1)[None], detector.image_size_px)[0]
+
+    found = certifier("part.png", full, scored(full))
+    point = full[None].clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(detector.infer(resize(point, detector.image_size_px)).scores.sum(), point)
+    noise = torch.randn(3, *size, generator=draws)
+    lowest = highest = float(detector.predict_batch(scored(full)[None]).scores)
+    for direction in (gradient[0], noise, torch.ones_like(full)):
+        step = direction.sign() if norm == "linf" else direction / direction.norm()
+        for sign in (-1, 1):
+            score = float(detector.predict_batch(scored(full + sign * radius * step)[None]).scores)
+            assert found.lower <= score <= found.upper
+            lowest, highest = min(lowest, score), max(highest, score)
+    assert highest - lowest > 0.02 * (found.upper - found.lower), "the changes were not negligible"
+
+
+def test_a_wrong_scale_of_the_radius_would_be_noticed(closed_form_run: Path) -> None:
+    """An enlarged file: a change of its few pixels grows in l2, so the radius must grow with it."""
+    detector: Any = load_detector(closed_form_run)
+    full = torch.full((3, 16, 16), 0.5)
+    large = resize(full[None], detector.image_size_px)[0]
+    options = PredictionCertificateOptions(norm="l2", radius=0.5)
+    found = prediction_certifier(detector, options)[0]("part.png", full, large)
+    naive = detector.score_bounds(large[None], 0.5, "l2")
+    assert found.upper - found.lower > 2 * float(naive.upper - naive.lower)

@@ -338,16 +338,29 @@ def _colour(path: Path, image: Image.Image) -> tuple[npt.NDArray[Any], float]:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), 255
 
 
+def reduction_px(height_px: int, width_px: int, at_least_px: int) -> int:
+    """Side of the squares over which a large image is averaged while it is read; 1 for an image that is kept.
+
+    Args:
+        height_px: Height of the image.
+        width_px: Width of the image.
+        at_least_px: Half of the least length of the shorter side after averaging.
+    """
+    if height_px * width_px <= REDUCE_ABOVE_PIXELS:
+        return 1
+    return max(1, min(height_px, width_px) // (2 * at_least_px))
+
+
 def _reduced(values: npt.NDArray[Any], at_least_px: int) -> npt.NDArray[Any]:
     """Pixels of a large image, averaged over squares; the shorter side stays at least twice ``at_least_px``.
 
     Works strip by strip, so that the float copy is never larger than one strip. Squares at the right and lower edge may
     be smaller.
     """
-    side_px = min(values.shape[:2]) // (2 * at_least_px)
-    if values.shape[0] * values.shape[1] <= REDUCE_ABOVE_PIXELS or side_px < 2:
-        return values
     height, width = values.shape[:2]
+    side_px = reduction_px(height, width, at_least_px)
+    if side_px == 1:
+        return values
     starts = np.arange(0, width, side_px)
     counts = np.diff(starts, append=width).astype(np.float32)
     counts = counts.reshape(-1, *[1] * (values.ndim - 2))

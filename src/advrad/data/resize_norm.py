@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
+
+from advrad.data.images import reduction_px
 
 Floats = npt.NDArray[np.float64]
 
@@ -66,3 +69,25 @@ def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
             gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
             total *= float(np.sqrt(np.linalg.eigvalsh(gram)[-1]))
     return total * ROUNDING
+
+
+def read_norm(height_px: int, width_px: int, size_px: int) -> float:
+    """Compute the largest factor by which reading a file at the working size can lengthen an l2 change.
+
+    Args:
+        height_px: Height of the image in the file.
+        width_px: Width of the image in the file.
+        size_px: Side of the square to which :func:`advrad.data.images.read_resized` resizes it.
+
+    Returns:
+        The norm of reading.
+
+    Example:
+        >>> round(read_norm(512, 512, 256), 3) == round(resize_norm(512, 512, 256), 3)
+        True
+    """
+    side_px = reduction_px(height_px, width_px, size_px)
+    # Averaging n pixels shortens a change by the root of n; at the edges, n is smaller.
+    least = (height_px % side_px or side_px) * (width_px % side_px or side_px)
+    rows, columns = (math.ceil(length_px / side_px) for length_px in (height_px, width_px))
+    return resize_norm(rows, columns, size_px) / math.sqrt(least) * ROUNDING

@@ -73,7 +73,7 @@ class AdvRAD(
             if not part.mean.shape == part.spread.shape == (1, 1, size, size):
                 raise ConfigError(f"score: the statistics of an error map of {size} px have another size")
         # The memory layout of training: any other rounds differently and is slower.
-        self.denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.denoiser: Denoiser = denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.detector_config = config.model_copy(
             update={
                 "locations": tuple(part.location for part in statistics),
@@ -345,9 +345,9 @@ class AdvRAD(
             folder = download(model_id, revision, cache_dir, force_download, local_files_only, token)
         values, tensors = load_folder(folder)
         source = str(folder / CONFIG_NAME)
-        if "kind" in values:
+        if (kind := values.pop("kind", "advrad")) != "advrad":
             raise CheckpointError(
-                f"{source}: holds a detector of kind {values['kind']!r}, not an AdvRAD; load it with"
+                f"{source}: holds a detector of kind {kind!r}, not an AdvRAD; load it with"
                 " advrad.detectors.load_detector"
             )
         return cls.assemble(DetectorConfig.parse(values, source), tensors, source).to(map_location).eval()

@@ -223,7 +223,7 @@ def kind_of(values: Mapping[str, Any], source: str) -> Kind:
         CheckpointError: This version does not know the kind.
     """
     name = values.get("kind", "advrad")
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise CheckpointError(
             f"{source}: holds a detector of kind {name!r}, which this advrad does not know; install a newer advrad"
         )

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.attacks import sanity_checks, suite
+from advrad.attacks.bounds_check import check_bounds
 from advrad.attacks.evaluation import ImageSet, evaluate_robustness
 from advrad.attacks.options import AttackOptions, AttackSettings
 from advrad.attacks.plan import AttackPlan, AttackSpec
@@ -23,7 +24,7 @@ from advrad.attacks.summary import summarize
 from advrad.attacks.threat import Threat, radius_of
 from advrad.data.labelled import load_labelled
 from advrad.data.options import DataOptions
-from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsTwoPath
+from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import score_images
 from advrad.errors import ConfigError
@@ -216,6 +217,10 @@ def run_attack(
     eot = max(spec.eot for spec in found.attacks)
     flags = sanity_checks.check_detector(detector, job.images.examples, options.seed, eot)
     flags += sanity_checks.check_result(found)
+    bounds = None
+    if isinstance(detector, SupportsScoreBounds):
+        bounds = check_bounds(detector, job.images.images, found.rows, plan.threat)
+        flags += [] if bounds.flag is None else [bounds.flag]
     of_suite = options.attack == "suite"
     result = AttackResult(
         **vars(summarize(found, detector.threshold, job.masks, job.mask_known)),
@@ -225,6 +230,7 @@ def run_attack(
         note=_CONFINED_NOTE if options.attack in CONFINED else None,
         attacks=tuple(spec.name for spec in found.attacks),
         flags=tuple(flags),
+        bounds=bounds,
         category=job.category,
         folder=folder,
         versions=versions(),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advrad.attacks.batch_attack import ImageAttackResult
+from advrad.attacks.bounds_check import BoundsCheck
 from advrad.attacks.sanity_checks import Flag
 from advrad.attacks.summary import RobustnessFigures
 from advrad.utils.files import make_folder, write_json, write_text
@@ -31,6 +32,7 @@ class AttackResult(RobustnessFigures):
         note: Restriction of the attack that limits what its figures mean; None for none.
         attacks: Names of the attacks that were run. Stored as ``members``.
         flags: Reasons to distrust the result.
+        bounds: Comparison with the bounds that no perturbation can leave; None for a detector without such bounds.
         category: Name of the product.
         folder: Folder of the result; None if it was not stored.
         versions: Versions of the software, by name.
@@ -54,6 +56,7 @@ class AttackResult(RobustnessFigures):
     note: str | None
     attacks: tuple[str, ...]
     flags: tuple[Flag, ...]
+    bounds: BoundsCheck | None = None
     category: str
     folder: Path | None
     versions: dict[str, str]
@@ -68,6 +71,7 @@ class AttackResult(RobustnessFigures):
             **self.figures_to_dict(),
             "members": list(self.attacks),
             "flags": [asdict(flag) for flag in self.flags],
+            **({} if self.bounds is None else {"bounds": self.bounds.to_dict()}),
             "category": self.category,
             "folder": None if self.folder is None else str(self.folder),
             "versions": self.versions,

@@ -113,6 +113,9 @@ def show_attack(result: AttackResult, title: str) -> None:
         ("effort", f"{result.gradients} gradients, {result.queries} evaluations, {result.seconds:.0f} s"),
         ("results", str(result.folder or "not stored")),
     ]
+    if (bounds := result.bounds) is not None:
+        inside = f"all {bounds.images} images inside" if not bounds.violations else f"{len(bounds.violations)} BROKEN"
+        rows.append(("proven bounds", f"{inside}; the median attack went {percent(bounds.reached)} of the way to them"))
     if result.note is not None:
         rows.append(("note", result.note))
     show_table(title, rows)

@@ -64,6 +64,28 @@ def test_the_overview_holds_the_means_of_all_tables(tmp_path: Path) -> None:
     assert "Method: median smoothing, 40 noise samples, confidence 90 %." in found.certified[0].notes
 
 
+def test_a_radius_that_exact_bounds_certify_has_a_table(tmp_path: Path) -> None:
+    bounds = {"certified_at_eps": 0.75, "certified_at_eps_ci": [0.7, 0.8]}
+    cells = [
+        clean("closed", 0.9),
+        clean("plain", 0.9),
+        attacked("closed", 0.8, figures=bounds),
+        attacked("plain", 0.2),
+        attacked("closed", 0.8, attack="suite", figures=bounds),
+        attacked("closed", 0.9, attack="l2", figures=bounds | {"norm": "l2", "eps": 0.5}),
+        proof("plain", {"0.1": 0.5}),
+    ]
+    found = tables(tmp_path, cells)
+    assert [(table.name, table.short) for table in found.certified] == [
+        ("certified-1", "certified linf 2/255"),
+        ("certified-2", "certified l2 0.5"),
+        ("certified-3", "l2 at 0.1"),
+    ]
+    assert shown(found.certified[0]) == {"closed": ["0.750 [0.700, 0.800]"] * 2, "plain": ["n/a"] * 2}
+    assert "no attack leaves less" in found.certified[0].notes[0]
+    assert "certified linf 2/255" in found.overview.columns
+
+
 @pytest.mark.parametrize(
     ("attack", "figures", "title"),
     [

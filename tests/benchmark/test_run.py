@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -19,6 +20,7 @@ from advrad.benchmark.cells import read_bench
 from advrad.benchmark.estimate import estimates
 from advrad.benchmark.grid import read_grid
 from advrad.benchmark.jobs import jobs_of
+from advrad.benchmark.report import bench_report
 from advrad.benchmark.run import Outcome, bench, grid_progress
 from advrad.demo.flange.render import write_product
 from advrad.errors import DataError, OutputError
@@ -86,6 +88,51 @@ def measured(home: Path, only: tuple[str, ...] = (), progress: ProgressReporter 
 
 def cells(home: Path) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in sorted((home / "out" / "cells").glob("*.json"))}
+
+
+BOUNDED = """
+import torch
+from advrad.detectors.base import DetectorOutput, ScoreBounds
+
+
+class Darkness:
+    size_px, deterministic, differentiable, threshold, noise_seed = None, True, True, None, None
+    surrogates = {}
+
+    def infer(self, images, generator):
+        maps = 1 - images.mean(1, keepdim=True)
+        return DetectorOutput(maps.mean((1, 2, 3)), maps)
+
+    def score_bounds(self, images, radius, norm):
+        assert norm == "linf"
+        scores = self.infer(images, None).scores
+        return ScoreBounds(scores, scores - radius, scores + radius, self.infer(images, None).anomaly_maps - radius)
+
+
+def fit(context):
+    return Darkness()
+"""
+
+
+def test_detectors_with_exact_bounds_are_certified_at_the_attacks_radius(home: Path) -> None:
+    (home / "own.py").write_text(BOUNDED, encoding="utf-8")
+    text = '[categories]\nwidget = "widget"\n[detectors.dark]\nkind = "own.py:fit"\n[detectors.other]\nkind = "pls"\n'
+    text += 'steps = 1\n[attacks.pgd]\nattack = "pgd"\neps = "8/255"\nsteps = 2\n'
+    write(home, "size_px = 64\nlimit = 4\n" + text)
+    assert measured(home).failed == ()
+    attacks = {cell.detector: cell.figures for cell in read_bench(home / "out").done if cell.attack}
+    dark, other = attacks["dark"], attacks["other"]
+    assert dark.certified_at_eps is not None and dark.robust_auroc is not None and dark.certified_at_eps_ci is not None
+    assert dark.certified_at_eps <= dark.robust_auroc
+    assert other.certified_at_eps is None
+    files = bench_report(home / "out", home / "report")
+    assert {path.name for path in files} >= {"tables.md", "tables.tex", "results.csv"}
+    for name in ("tables.md", "tables.tex", "index.html"):
+        assert "certified linf 8/255" in (home / "report" / name).read_text(encoding="utf-8"), name
+    with (home / "report" / "results.csv").open(encoding="utf-8") as file:
+        rows = {(row["detector"], row["attack"]): row["certified_at_eps"] for row in csv.DictReader(file)}
+    assert float(rows["dark", "pgd"]) == dark.certified_at_eps
+    assert rows["other", "pgd"] == rows["dark", ""] == ""
 
 
 def test_every_cell_is_measured_once_and_kept(home: Path) -> None:

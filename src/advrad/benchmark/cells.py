@@ -16,7 +16,7 @@ from advrad.utils.config import Config
 if TYPE_CHECKING:
     from advrad.attacks.results import AttackResult
     from advrad.certificates.results import CertificationResult
-    from advrad.detectors.config import RecordedFigures
+    from advrad.detectors.config import TestedFigures
 
 #: Format of a bench folder.
 FORMAT = 1
@@ -66,7 +66,11 @@ class Reason(_Stored):
 
 
 class Figures(_Stored):
-    """The figures that a cell keeps of an evaluation, an attack or a certification; None if not measured."""
+    """The figures that a cell keeps of an evaluation, an attack or a certification; None if not measured.
+
+    ``certified_at_eps`` is the AUROC that no perturbation within ``eps`` of the attack leaves less of, by exact bounds;
+    detectors without bounds have none.
+    """
 
     image_auroc: Share | None = None
     image_auroc_ci: Interval | None = None
@@ -78,6 +82,8 @@ class Figures(_Stored):
     robust_auroc_anomalous_only: Share | None = None
     robust_auroc_normal_only: Share | None = None
     robust_auroc_8bit: Share | None = None
+    certified_at_eps: Share | None = None
+    certified_at_eps_ci: Interval | None = None
     norm: str | None = None
     eps: float | None = None
     arithmetic: str | None = None
@@ -95,7 +101,7 @@ class Figures(_Stored):
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, result: RecordedFigures | AttackResult | CertificationResult) -> Figures:
+    def of(cls, result: TestedFigures | AttackResult | CertificationResult) -> Figures:
         """Take the figures that a cell keeps from a result.
 
         Args:

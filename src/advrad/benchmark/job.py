@@ -14,19 +14,23 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 import advrad
 from advrad.attacks import pipeline as attacks
+from advrad.attacks.evaluation import ImageSet
 from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import Cell, Figures, Machine
 from advrad.benchmark.fitting import Fitter, Locked, label_of, records_of
 from advrad.benchmark.grid import DetectorEntry
 from advrad.benchmark.jobs import CellTask, Job
 from advrad.certificates import pipeline as certificates
+from advrad.certificates.lipschitz import certified_auroc, certified_auroc_interval
 from advrad.data.loading import load_images, load_masks
+from advrad.detectors.base import AnomalyDetector, SupportsScoreBounds
 from advrad.detectors.loading import LoadedDetector
 from advrad.detectors.probing import score_images
 from advrad.errors import AdvradError, OutputError
@@ -108,6 +112,7 @@ class JobRunner:
         if task.attack is not None:
             attack_job = attacks.prepare(detector, job.data, task.attack)
             figures = Figures.of(attacks.run_attack(attack_job, task.attack, work, progress=self.progress))
+            figures = _with_certified(figures, detector.detector, attack_job.images)
         elif task.certificate is not None:
             certification = certificates.prepare(detector, job.data, task.certificate, work)
             figures = Figures.of(certificates.run_job(certification, progress=self.progress))
@@ -172,6 +177,21 @@ class JobRunner:
         )
         write_json(self.folder / "cells" / f"{cell.key}.json", cell.model_dump(mode="json"))
         return cell
+
+
+def _with_certified(figures: Figures, detector: AnomalyDetector, images: ImageSet) -> Figures:
+    """Add the AUROC that is certified at the attack's radius, on the attacked images, if the detector has bounds."""
+    if not isinstance(detector, SupportsScoreBounds) or figures.eps is None:
+        return figures
+    norm: Literal["linf", "l2"] = "linf" if figures.norm == "linf" else "l2"
+    bounds = [detector.score_bounds(image[None], figures.eps, norm) for image in images.images]
+    lower, upper = (np.array([float(getattr(part, side)) for part in bounds]) for side in ("lower", "upper"))
+    return figures.model_copy(
+        update={
+            "certified_at_eps": certified_auroc(images.labels, lower, upper),
+            "certified_at_eps_ci": certified_auroc_interval(images.labels, lower, upper, seed=0),
+        }
+    )
 
 
 def _error_text(error: Exception) -> str:

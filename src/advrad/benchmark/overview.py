@@ -21,7 +21,8 @@ class Tables:
         overview: Means over categories; its columns are those of ``standard``, ``robust`` and ``certified``.
         standard: AUROC without attack.
         robust: AUROC under each attack.
-        certified: Certified AUROC at each radius of each certificate.
+        certified: Certified AUROC at each radius of each attack, for detectors with exact bounds, and of each
+            certificate.
         pixels: Pixel figures, if there are any.
         families: Detectors that differ only in their noise level.
         dilemma: Table of the families; None if there are none.
@@ -64,7 +65,8 @@ def make_tables(results: Results) -> Tables:
     )
     attacks = results.order(lambda key: key.attack)
     robust = tuple(_robust(results, f"robust-{number}", attack) for number, attack in enumerate(attacks, 1))
-    certified = _certified(results)
+    certified = _certified_at_eps(results)
+    certified += _certified(results, len(certified) + 1)
     overview = _overview(results, (standard, *robust, *certified))
     families = families_of(results, overview, len(robust))
     asked = (("pixel_auroc", "pixel AUROC"), ("aupro", "AUPRO"))
@@ -123,7 +125,37 @@ def _threat(norm: str, eps: float) -> str:
     return f"{norm} {eps:.4g}"
 
 
-def _certified(results: Results) -> tuple[Table, ...]:
+def _certified_at_eps(results: Results) -> tuple[Table, ...]:
+    """One table per radius of the attacks at which exact bounds certified a detector."""
+    attacks: dict[tuple[str, float], str] = {}
+    for attack in results.order(lambda key: key.attack):
+        for cell in results.done:
+            found = cell.figures
+            if cell.attack == attack and found.certified_at_eps is not None and found.norm and found.eps is not None:
+                attacks.setdefault((found.norm, found.eps), attack)
+    tables = []
+    for number, ((norm, eps), attack) in enumerate(attacks.items(), 1):
+        threat = _threat(norm, eps)
+        notes = [
+            f"Proven by exact bounds, without randomness, for the images of {attack}: no attack leaves less. Other"
+            " detectors have no such bounds."
+        ]
+        read = figure_of("certified_at_eps", "certified_at_eps_ci")
+        tables.append(
+            figure_table(
+                results,
+                f"certified-{number}",
+                f"certified {threat}",
+                f"Certified AUROC within {threat}",
+                partial(_of, attack, None),
+                read,
+                notes,
+            )
+        )
+    return tuple(tables)
+
+
+def _certified(results: Results, number: int) -> tuple[Table, ...]:
     """One table per certificate and radius, or one without radius if none of its cells is done."""
     tables: list[Table] = []
     for certificate in results.order(lambda key: key.certificate):
@@ -135,8 +167,9 @@ def _certified(results: Results) -> tuple[Table, ...]:
         radii = sorted({radius for cell in cells for radius in cell.figures.certified_auroc}, key=float)
         for radius in radii or [""]:
             label = f"{certificate} at {radius}" if radius else certificate
-            name = f"certified-{len(tables) + 1}"
-            title = f"Certified AUROC by {certificate}" + (f", l2 radius {radius}" if radius else "")
+            name = f"certified-{len(tables) + number}"
+            norm = next((cell.figures.norm for cell in cells if cell.figures.norm), "l2")
+            title = f"Certified AUROC by {certificate}" + (f", {norm} radius {radius}" if radius else "")
             tables.append(figure_table(results, name, label, title, wanted, certified_auroc_at(radius), notes))
     return tuple(tables)
 

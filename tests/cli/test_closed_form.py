@@ -15,7 +15,11 @@ from toy_datasets import write_good
 from trained_run import Cli
 
 import advrad
-from advrad.detectors.loading import load_detector
+from advrad.attacks import pipeline
+from advrad.attacks.options import AttackOptions
+from advrad.certificates.inputs import load_test_images
+from advrad.certificates.options import CertifyOptions
+from advrad.detectors.loading import load_detector, load_target
 
 
 def rows_of(done: trained_run.Done) -> list[dict[str, Any]]:
@@ -164,3 +168,19 @@ def test_damaged_folders_are_refused(
     arguments = {"predict": (run, widgets / "test"), "evaluate": (run, widgets), "info": (run,)}[command]
     done = cli(command, *arguments)
     assert done.status == 2 and words in done.one_error_line() and done.out == ""
+
+
+def test_attacks_and_certificates_take_files_at_the_size_of_predict(widgets: Path, closed_form_run: Path) -> None:
+    target = load_target(str(closed_form_run))
+    assert pipeline.prepare(target, widgets, AttackOptions(limit=4)).images.images.shape[2:] == (64, 64)
+    assert load_test_images(target.detector, widgets, CertifyOptions(limit=4)).sizes == ((64, 64),)
+    assert pipeline.prepare(target, widgets, AttackOptions(limit=4, size_px=32)).images.images.shape[2:] == (32, 32)
+
+
+def test_an_attack_stays_within_what_is_proven(cli: Cli, widgets: Path, closed_form_run: Path, tmp_path: Path) -> None:
+    options = ("--attack", "pgd", "--steps", 5, "--eps", "2/255", "--limit", 6, "--json")
+    attacked = json.loads(cli("attack", closed_form_run, widgets, *options, "-o", tmp_path / "attack").out)
+    options = ("--norm", "linf", "--radius", "2/255", "--limit", 6, "--json")
+    certified = json.loads(cli("certify", closed_form_run, widgets, *options, "-o", tmp_path / "proof").out)
+    (area,) = certified["certified_auroc"].values()
+    assert area <= attacked["robust_auroc"] <= attacked["clean_auroc"] == certified["clean_auroc"]

@@ -64,7 +64,7 @@ class AttackOptions(WithDataOptions):
         None,
         ge=16,
         description="Side of the square images in pixels, for detectors that take any size.",
-        json_schema_extra={"when_none": "256"},
+        json_schema_extra={"when_none": "the detector's size, else 256"},
     )
     save_images: bool = Field(False, description="Save the adversarial images as 16-bit PNG files.")
 
@@ -82,7 +82,8 @@ class AttackSettings(TypedDict, total=False):
         gradients: Precision of the gradients, for detectors that offer a choice: ``auto``, ``float32`` or ``bfloat16``.
         limit: Number of images, half of them normal; None for all.
         seed: Seed for all random draws.
-        size_px: Side of the images in pixels, for detectors that take any size; None for 256. Tensors keep their size.
+        size_px: Side of the images in pixels, for detectors that take any size; None for the size to which the
+            detector's image files are scaled, else 256. Tensors keep their size.
         save_images: Whether the adversarial images are saved in the output folder.
     """
 

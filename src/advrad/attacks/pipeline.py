@@ -27,6 +27,7 @@ from advrad.data.options import DataOptions
 from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import score_images
+from advrad.detectors.saved import image_size_of
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
 from advrad.utils.precision import Precision
@@ -157,10 +158,11 @@ def prepare(detector: LoadedDetector, data: DataSource, options: AttackOptions) 
     Raises:
         DataError: An image cannot be read, a class is missing, or tensors have a size that the detector does not take.
     """
-    size_px = detector.detector.size_px or options.size_px or DEFAULT_SIZE_PX
+    target = detector.detector
+    size_px = target.size_px or options.size_px or image_size_of(target) or DEFAULT_SIZE_PX
     found = load_labelled(data, size_px, options.data, options.limit, options.seed)
-    if not isinstance(detector.detector, SupportsTwoPath):  # which takes images of any size
-        found.check_size(detector.detector.size_px)
+    if not isinstance(target, SupportsTwoPath):  # which takes images of any size
+        found.check_size(target.size_px)
     images = ImageSet(found.images, found.labels, found.names)
     return AttackJob(detector, images, found.masks, found.mask_known, found.category)
 

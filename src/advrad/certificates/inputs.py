@@ -16,6 +16,7 @@ from advrad.data.layouts import Dataset, find_records
 from advrad.data.splits import sample_test_records
 from advrad.data.transforms import to_tensor
 from advrad.detectors.base import AnomalyDetector, SupportsTwoPath
+from advrad.detectors.saved import image_size_of
 from advrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def load_test_images(detector: AnomalyDetector, data: DataSource, options: Certi
             raise ConfigError("applies to image files; tensors keep their size, so leave it out", option=option)
     elif options.own_size:
         return _at_own_size(data if isinstance(data, Dataset) else find_records(data, options.data), options)
-    size_px = options.size_px or detector.size_px or 256
+    size_px = options.size_px or image_size_of(detector) or 256
     loaded = load_labelled(data, size_px, options.data, options.limit, options.seed, masks=False)
     loaded.check_size(fixed_px)
     images = loaded.images

@@ -14,10 +14,11 @@ from toy_datasets import make_mvtec
 from toy_models import TWO_VIEWS, detector
 
 import advrad
-from advrad.certificates.radii import parse_radii, radius_text
+from advrad.certificates.radii import parse_radii
 from advrad.certificates.results import CertificationResult
 from advrad.detectors.loading import load_target
 from advrad.errors import ConfigError, DataError
+from advrad.utils.formatting import radius_text
 from advrad.utils.progress import CallbackReporter
 
 LABELS = [0, 0, 1, 1]

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import yaml
 
 from advrad.denoisers.lean import LeanConfig
 from advrad.detectors.config import Calibration, DetectorConfig
+from advrad.detectors.loading import KINDS
 from advrad.detectors.model_card import describe_threshold, render
+from advrad.detectors.saved import SavedConfig
 from advrad.detectors.score_config import NoiseView, ScoreConfig, describe
 
 FIGURES = {
@@ -122,3 +127,52 @@ def test_the_score_is_described_in_one_line() -> None:
         "scales averaged, level absolute, normalisation none, filter 3 px, mean of the top 0.2%; 32+64 px;"
         " noise 0.1, 0.2"
     )
+
+
+def closed_form(**changes: object) -> SavedConfig:
+    values = {"image_size_px": 64, "describe": lambda: ["patches of 7 x 7 cells", "maximum over two | members"]}
+    known = {
+        name: getattr(config(**changes), name) for name in ("calibration", "robust_calibration", "training", "figures")
+    }
+    return cast(SavedConfig, SimpleNamespace(kind="closed_form", **known, **values))
+
+
+def test_a_closed_form_says_what_it_is_and_what_is_proven() -> None:
+    head, body = head_and_body(render(closed_form()))
+    assert head["library_name"] == "advrad"
+    assert "Nothing is trained." in body and "trained for one product" in body
+    assert 'load_detector("path/to/this/folder")' in body and "AdvRAD.from_pretrained" not in body
+    assert "## What is proven" in body and "--certify --norm linf --radius 2/255" in body
+    assert "| Score | patches of 7 x 7 cells |" in body and "|  | maximum over two \\| members |" in body
+    assert "19 normal images, each compared with the others" in body and "at most 5 %" in body
+    assert "| Normal images | 30 for training, 5 for selection, 19 for calibration |" in body
+    assert "this is not a proof" not in body and "does not say that every defect is found" in body
+
+
+def test_a_learned_detector_claims_no_proof() -> None:
+    text = render(config())
+    assert "## What is proven" not in text and "this is not a proof" in text
+    assert "| Detector | AdvRAD |" in text and "denoiser lean" in text
+
+
+def test_certified_figures_are_shown_apart() -> None:
+    text = render(closed_form(figures={"certified_linf": {"2/255": 0.96}}))
+    assert "Not evaluated yet" in text and "Image AUROC" not in text
+    assert "| linf 2/255 | 0.9600 |" in text and "no attack within the radius" in text
+    both = render(closed_form(figures=FIGURES | {"certified_linf": {"2/255": 0.96}, "certified_l2": {"0.2": 0.9}}))
+    assert "| Image AUROC | 0.9877" in both and "| l2 0.2 | 0.9000 |" in both
+
+
+def test_the_threshold_under_attack_is_shown_with_its_promise() -> None:
+    exact = {"threshold": 2.5, "false_alarm_rate": 0.05, "radius": 2 / 255, "norm": "linf", "n": 20}
+    text = render(closed_form(guarantee=exact))
+    assert "| Threshold under attack | 2.5 |" in text
+    assert "| Its false-alarm rate | at most 5 %, after any linf perturbation up to 2/255 |" in text
+    assert "under attack" not in render(closed_form())
+
+
+def test_every_kind_of_model_folder_has_a_card() -> None:
+    for kind in KINDS:
+        given = closed_form()
+        given.kind = kind  # type: ignore[misc]
+        assert "## How to use it" in render(given)

@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 
 from advrad.certificates.evaluation import CertifiedImages
-from advrad.certificates.radii import Norm, radius_text
+from advrad.certificates.radii import Norm
 from advrad.certificates.results import AttackPoint, CertifiedCurve
 from advrad.detectors.loading import LoadedDetector
 from advrad.errors import ConfigError
+from advrad.utils.formatting import radius_text
 
 #: What a contradiction means for smoothed scores, and for exact bounds.
 _SMOOTHED = (

@@ -14,12 +14,13 @@ from advrad.certificates.bounds_summary import summarize_bounds
 from advrad.certificates.inputs import load_test_images
 from advrad.certificates.meaning import meaning
 from advrad.certificates.options import CertifyOptions
-from advrad.certificates.radii import DEFAULT_RADII, Norm, parse_radii, radius_text
+from advrad.certificates.radii import DEFAULT_RADII, Norm, parse_radii
 from advrad.certificates.results import CertificationResult
 from advrad.certificates.threshold import robust_calibration_of
 from advrad.detectors.base import AnomalyDetector, SupportsScoreBounds, SupportsStickerBounds
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
+from advrad.utils.formatting import radius_text
 from advrad.utils.progress import SILENT, ProgressReporter
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from advrad.certificates.radii import radius_text
 from advrad.certificates.results import CertificationResult
+from advrad.utils.formatting import radius_text
 
 
 def meaning(result: CertificationResult) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from advrad.detectors.base import ScoreBounds, SupportsScoreBounds, SupportsTwoP
 from advrad.detectors.saved import SavedDetector
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import ConfigError
+from advrad.utils.formatting import reach_text
 from advrad.utils.seeding import generator_for
 
 #: Radius for which a verdict should hold if none is given.
@@ -113,9 +114,7 @@ class ProvenPrediction:
         }
 
     def __str__(self) -> str:
-        # Rounded down, because the verdict is proven up to the exact value.
-        reach = f"{int(25500 * self.reach) / 100:6.2f}/255" if self.norm == "linf" else f"{self.reach:6.4g}"
-        return f"{self.verdict:16} {self.norm} radius {reach}"
+        return f"{self.verdict:16} {self.norm} radius {reach_text(self.reach, self.norm):8}"
 
 
 #: Certifies the verdict on an image file, from its name and the image, (3, h, w), at its own size and as it is scored.

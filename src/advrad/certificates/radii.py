@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 from advrad.certificates.smoothing import check_radius
@@ -45,20 +44,3 @@ def parse_radii(text: str, norm: Norm = "l2") -> tuple[float, ...]:
             raise ConfigError("must be at most 1 in linf, for pixel values in [0, 1]", option="radius", value=word)
         found.append(radius)
     return tuple(dict.fromkeys(found))
-
-
-def radius_text(radius: float, norm: Norm) -> str:
-    """Write a radius, in linf as a fraction of 255 where it is a number of quarters of a level.
-
-    Args:
-        radius: Radius, in [0, 1] pixel units.
-        norm: Norm of the perturbation.
-
-    Example:
-        >>> radius_text(2 / 255, "linf"), radius_text(0.25, "l2"), radius_text(0.03, "linf")
-        ('2/255', '0.25', '0.03')
-    """
-    levels = round(4 * 255 * radius) / 4
-    if norm == "linf" and radius > 0 and math.isclose(255 * radius, levels, rel_tol=1e-6):
-        return f"{levels:g}/255"
-    return f"{radius:g}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advrad.cli.terminal import printable
-from advrad.utils.formatting import clock, flat, number, percent
+from advrad.utils.formatting import clock, flat, number, percent, radius_text
 
 if TYPE_CHECKING:
     from advrad.attacks.results import AttackResult, ChecksResult, CurveResult
@@ -181,8 +181,6 @@ def show_certificates(result: CertificationResult, title: str) -> None:
 
 def show_proofs(result: CertificationResult, title: str) -> None:
     """Print the result of :func:`advrad.certify` with exact bounds."""
-    from advrad.certificates.radii import radius_text
-
     norm = result.norm
     rows = [
         ("method", f"{result.method}; {norm}; exact, without noise"),

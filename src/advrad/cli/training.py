@@ -12,7 +12,7 @@ from advrad.cli.exit_status import INTERRUPTED, interruptible
 from advrad.cli.options import Data, Model, add_command
 from advrad.cli.terminal import is_first_process, open_page
 from advrad.training.options import CalibrateOptions, RunOptions
-from advrad.utils.formatting import number, quoted
+from advrad.utils.formatting import number, quoted, radius_text
 
 if TYPE_CHECKING:
     from advrad.cli.screen import Screen
@@ -94,7 +94,6 @@ def demo(
 
     Example: advrad demo
     """
-    from advrad.certificates.radii import radius_text
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_figures
     from advrad.demo.run import run_demo
@@ -131,7 +130,8 @@ def _print_model(detector: SavedDetector, folder: Path, data: Path) -> None:
         print(f"certified  {robust.threshold:.6g}")
         print(
             f"           the {score} of a normal image exceeds it with a probability of at most"
-            f" {robust.false_alarm_rate:g}, even after a perturbation of {robust.norm} length {robust.radius:g}"
+            f" {robust.false_alarm_rate:g}, even after a perturbation of {robust.norm} length"
+            f" {radius_text(robust.radius, robust.norm)}"
         )
     for index, line in enumerate(detector.describe()):
         print(f"{'' if index else 'score':<11}{line}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advrad.detectors.config import TestedFigures
-from advrad.utils.formatting import number, percent
+from advrad.utils.formatting import number, percent, radius_text
 
 if TYPE_CHECKING:
     from advrad.detectors.config import RecordedFigures
@@ -171,6 +171,10 @@ def _decision(config: SavedConfig) -> str:
         rows.append(("Threshold", f"{config.calibration.threshold:.6g}"))
         rows.append(("Promised false-alarm rate", f"at most {percent(config.calibration.false_alarm_rate)}"))
         rows.append(("Calibration images", str(config.calibration.n)))
+    if (robust := config.robust_calibration) is not None:
+        rate, radius = percent(robust.false_alarm_rate), radius_text(robust.radius, robust.norm)
+        rows.append(("Threshold under attack", f"{robust.threshold:.6g}"))
+        rows.append(("Its false-alarm rate", f"at most {rate}, after any {robust.norm} perturbation up to {radius}"))
     rows += [("" if index else "Score", line) for index, line in enumerate(config.describe())]
     if config.training.reason:
         rows.append(("Why this score", config.training.reason))

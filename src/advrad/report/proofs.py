@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ from advrad.certificates.results import CertificationResult, VerdictShares
 from advrad.detectors.base import SupportsScoreBounds
 from advrad.report.plots import ANOMALOUS_COLOUR, MUTED, NORMAL_COLOUR, svg_image
 from advrad.report.stored_results import AttackSummary, CurveSummary
-from advrad.utils.formatting import number
+from advrad.utils.formatting import number, reach_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,57 +71,67 @@ class ImageRow:
     radius: str
 
 
-class ImageProofs:
-    """Proofs for single images of a report.
+@dataclass(frozen=True, eq=False)
+class ImageProof:
+    """What is proven of one image.
 
-    Args:
-        detector: Detector; one that cannot bound its scores proves nothing.
-        stored: Stored certificates, from which the radius of an image is taken if the threshold is still the same.
+    Attributes:
+        text: Verdict and the radius up to which it is proven, such as ``proven good up to linf 2/255``.
+        area: Where the anomaly stays above what normal images reach within the radius of the proofs, (h, w).
     """
 
-    def __init__(self, detector: SavedDetector, stored: Sequence[CertificationResult]) -> None:
-        self._detector = detector if isinstance(detector, SupportsScoreBounds) else None
-        self._calibration = detector.config.calibration
-        self._stored = [found for found in stored if is_proof(found) and found.threshold == detector.threshold]
-        self._radius, self._norm, self._level = proven_level(detector.config)
+    text: str
+    area: npt.NDArray[np.bool_]
+
+
+class ImageProofs:
+    """Proofs for single images of a report, at the threshold that was set for attacks where there is one.
+
+    Args:
+        detector: Detector. Without score bounds or a threshold, it proves nothing.
+    """
+
+    def __init__(self, detector: SavedDetector) -> None:
+        self._certifier: Certifier | None = None
+        self._calibration, robust = detector.config.calibration, detector.config.robust_calibration
+        if not isinstance(detector, SupportsScoreBounds) or self._calibration is None:
+            return
+        options = PredictionCertificateOptions(norm="linf", radius="2/255")
+        if robust is not None and robust.confidence is None:  # set with exact bounds, without noise
+            options = PredictionCertificateOptions(norm=robust.norm, radius=repr(robust.radius))
+        self._certifier = prediction_certifier(detector, options)[0]
+        self._radius = f"{options.norm} {options.radius}" if robust is None else _place(robust.radius, robust.norm)
 
     @property
     def area_radius(self) -> str:
-        """Radius of :meth:`area`, with its norm, as text; empty if the detector proves nothing."""
-        return "" if self._detector is None or self._level is None else norm_radius_text(self._radius, self._norm)
+        """Norm and radius of the areas, such as ``linf 2/255``; empty if the detector proves nothing."""
+        return "" if self._certifier is None else self._radius
 
-    def area(self, images: Tensor) -> npt.NDArray[np.bool_] | None:
-        """Find the area that is proven to be defective.
+    def prove(self, name: str, image: Tensor, scored: Tensor) -> ImageProof | None:
+        """Prove the verdict on an image.
 
         Args:
-            images: One image, (1, 3, h, w), as it is scored.
+            name: Name of the image.
+            image: Image, (3, h, w), at its own size.
+            scored: Image, (3, size, size), as it is scored.
 
         Returns:
-            Where the lower bound of the anomaly map is above what normal images reach, (h', w'); None if the detector
-            proves nothing.
+            The proof; None if the detector proves nothing.
         """
-        if self._detector is None or self._level is None:
+        if self._certifier is None or self._calibration is None:
             return None
-        bounds = self._detector.score_bounds(images, self._radius, self._norm)
-        return np.asarray(bounds.lower_map[0, 0].detach().cpu().numpy() > self._level)
+        found = self._certifier(name, image, scored)
+        if not isinstance(found, ProvenPrediction) or found.lower_map is None:
+            return None
+        text = "not proven"
+        if found.reach > 0:
+            verdict = "defective" if found.lower > found.threshold or found.score > found.threshold else "good"
+            text = f"proven {verdict} up to {_place(found.reach, found.norm)}"
+        return ImageProof(text, found.lower_map > max(found.threshold, self._calibration.heat_high))
 
-    def text(self, name: str, image: Tensor) -> str:
-        """Say up to which radius the verdict on an image is proven.
 
-        Args:
-            name: Name of the image in stored certificates.
-            image: Image, (3, h, w), as it is scored.
-
-        Returns:
-            The text; empty if the detector proves nothing or has no threshold.
-        """
-        if self._detector is None or self._calibration is None:
-            return ""
-        for found in self._stored:
-            for row in _bounds_of(found):
-                if row.name == name and row.radius is not None:
-                    return _proof_text(row.radius, found.norm)
-        return _proof_text(verdict_radius(self._detector, image, self._calibration.threshold, "linf"), "linf")
+def _place(radius: float, norm: str) -> str:
+    return f"{norm} {reach_text(radius, norm)}"
 
 
 def is_proof(result: CertificationResult) -> bool:
@@ -132,57 +141,6 @@ def is_proof(result: CertificationResult) -> bool:
         result: Certification.
     """
     return result.method == "bounds"
-
-
-def proven_level(config: SavedConfig) -> tuple[float, Norm, float | None]:
-    """Choose radius and level of the proven defect area.
-
-    Args:
-        config: Configuration of the detector.
-
-    Returns:
-        Radius, norm and level: those of the threshold that was set for attacks, where there is one. Otherwise linf
-        2/255 and the value that the maps of normal images do not exceed; None without a threshold.
-    """
-    calibration = config.calibration
-    normal = None if calibration is None else calibration.heat_high
-    robust = config.robust_calibration
-    if robust is not None and robust.confidence is None:  # set with exact bounds, without noise
-        return robust.radius, robust.norm, robust.threshold if normal is None else max(robust.threshold, normal)
-    return 2 / 255, "linf", normal
-
-
-def _proof_text(radius: float, norm: str) -> str:
-    return f"proven up to {norm_radius_text(radius, norm)}" if radius > 0 else "not proven"
-
-
-def norm_radius_text(radius: float, norm: str) -> str:
-    """Write a radius with its norm.
-
-    Args:
-        radius: Radius, in [0, 1] pixel units.
-        norm: Norm of the radius.
-
-    Example:
-        >>> norm_radius_text(2 / 255, "linf")
-        'linf 2/255'
-    """
-    return f"{norm} {radius_text(radius, norm)}"
-
-
-def radius_text(radius: float, norm: str) -> str:
-    """Write a radius: in units of one grey level of 255 for linf.
-
-    Args:
-        radius: Radius, in [0, 1] pixel units. Digits that are left out are rounded down, so what is written is proven.
-        norm: Norm of the radius.
-
-    Example:
-        >>> radius_text(2 / 255, "linf"), radius_text(3.1498 / 255, "linf"), radius_text(0.25, "l2")
-        ('2/255', '3.14/255', '0.25')
-    """
-    units, digits, unit = (255, 2, "/255") if norm == "linf" else (1, 4, "")
-    return f"{math.floor(radius * units * 10**digits + 1e-6) / 10**digits:g}{unit}"
 
 
 def attacked_points(
@@ -221,7 +179,7 @@ def radius_rows(bounds: CertificationResult, attacked: Sequence[tuple[float, flo
         left = [found for eps, found in attacked if eps <= radius * (1 + 1e-9)]
         rows.append(
             RadiusRow(
-                radius=radius_text(radius, bounds.norm),
+                radius=reach_text(radius, bounds.norm),
                 certified_auroc=area,
                 interval=(bounds.certified_auroc_ci or {}).get(radius),
                 attacked_auroc=min(left) if left else None,
@@ -251,7 +209,7 @@ def image_rows(bounds: CertificationResult) -> list[ImageRow]:
             score=row.score,
             verdict="defective" if row.score > threshold else "good",
             right=(row.score > threshold) == bool(row.label),
-            radius=radius_text(row.radius, bounds.norm) if row.radius else "",
+            radius=reach_text(row.radius, bounds.norm) if row.radius else "",
         )
         for row in rows
     ]
@@ -272,12 +230,11 @@ def bounds_plot(bounds: CertificationResult, attacked: Sequence[tuple[float, flo
         Markup of one ``img`` element.
     """
     proven = [
-        f"{number(area, '.3f')} at {radius_text(radius, bounds.norm)}"
-        for radius, area in bounds.certified_auroc.items()
+        f"{number(area, '.3f')} at {reach_text(radius, bounds.norm)}" for radius, area in bounds.certified_auroc.items()
     ]
     label = f"Certified AUROC over the {bounds.norm} radius: {', '.join(proven)}"
     if attacked:
-        left = [f"{number(area, '.3f')} at {radius_text(radius, bounds.norm)}" for radius, area in attacked]
+        left = [f"{number(area, '.3f')} at {reach_text(radius, bounds.norm)}" for radius, area in attacked]
         label += f"; left by attacks: {', '.join(left)}"
     return svg_image(bounds_figure(bounds, attacked), label)
 

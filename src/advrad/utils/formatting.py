@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -34,6 +35,38 @@ def percent(value: float | None, missing: str = "not measured") -> str:
         ('5 %', 'not measured')
     """
     return missing if value is None else f"{100 * value:.3g} %"
+
+
+def radius_text(radius: float, norm: str) -> str:
+    """Write a radius, in linf as a fraction of 255 where it is a number of quarters of a level.
+
+    Args:
+        radius: Radius, in [0, 1] pixel units.
+        norm: Norm of the perturbation, ``linf`` or ``l2``.
+
+    Example:
+        >>> radius_text(2 / 255, "linf"), radius_text(0.25, "l2"), radius_text(0.03, "linf")
+        ('2/255', '0.25', '0.03')
+    """
+    levels = round(4 * 255 * radius) / 4
+    if norm == "linf" and radius > 0 and math.isclose(255 * radius, levels, rel_tol=1e-6):
+        return f"{levels:g}/255"
+    return f"{radius:g}"
+
+
+def reach_text(radius: float, norm: str) -> str:
+    """Write the radius up to which something is proven: rounded down, so that what is written is proven.
+
+    Args:
+        radius: Radius, in [0, 1] pixel units.
+        norm: Norm of the perturbation, ``linf`` or ``l2``.
+
+    Example:
+        >>> reach_text(2 / 255, "linf"), reach_text(3.1498 / 255, "linf"), reach_text(0.25, "l2")
+        ('2/255', '3.14/255', '0.25')
+    """
+    units, digits, unit = (255, 2, "/255") if norm == "linf" else (1, 4, "")
+    return f"{math.floor(radius * units * 10**digits + 1e-6) / 10**digits:g}{unit}"
 
 
 def flat(values: Mapping[str, object], between: str, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -71,7 +71,6 @@ class Brightest:
     """Scores the brightest pixel, which a perturbation of eps changes by at most eps, in linf and in l2."""
 
     config: ToyConfig = field(default_factory=ToyConfig)
-    asked: list[float] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -96,6 +95,9 @@ class Brightest:
     def predict_batch(self, images: Tensor) -> DetectorOutput:
         return DetectorOutput(images.amax((1, 2, 3)), images.amax(1, keepdim=True))
 
+    def infer(self, images: Tensor, generator: torch.Generator | None = None) -> DetectorOutput:
+        return self.predict_batch(images)
+
     def predict(self, inputs: Any, batch_size: int = 8, max_pixels: int = 10**8) -> Iterator[Prediction]:
         return predict_images(self, inputs, batch_size, max_pixels)
 
@@ -103,8 +105,7 @@ class Brightest:
         raise NotImplementedError
 
     def score_bounds(self, images: Tensor, radius: float, norm: Literal["linf", "l2"]) -> ScoreBounds:
-        """Bounds; ``asked`` keeps the radii that were asked for."""
-        self.asked.append(radius)
+        """Bounds of scores and maps."""
         scores, maps = images.amax((1, 2, 3)), images.amax(1, keepdim=True)
         return ScoreBounds(scores, scores - radius, scores + radius, maps - radius)
 

@@ -35,7 +35,7 @@ def test_a_detector_with_bounds_shows_what_is_proven(evaluation: EvaluationResul
     shown = [*found.misses, *found.finds, *found.false_alarms]
     assert len(shown) == 4
     for item in shown:
-        assert item.proof.startswith("proven up to linf ") and item.proven_share is not None
+        assert item.proof.startswith("proven ") and item.proven_share is not None
         assert item.heat is not None and item.reconstruction is None and item.others == ()
         green = (item.heat == np.float32(GREEN)).all(axis=2).any()
         assert green == (0 < item.proven_share < 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,13 @@ import pytest
 import torch
 from html_page import Page, svg_source
 from torch import Tensor
-from toy_bounds import IMAGES, LEVEL, RADII, RESULT, Brightest, ToyConfig, bounds_of, proof
+from toy_bounds import IMAGES, LEVEL, RADII, RESULT, Brightest, ToyConfig, Unbounded, bounds_of, proof
 
 from advrad.certificates.lipschitz import LARGEST_RADIUS
-from advrad.certificates.results import CertificationResult
 from advrad.detectors.config import RobustCalibration
 from advrad.errors import DataError
 from advrad.report.evaluation_report import GalleryItem, ReportContent, write_report
-from advrad.report.proofs import ImageProofs, attacked_points, bounds_plot, image_rows, proven_level, radius_rows
+from advrad.report.proofs import ImageProof, ImageProofs, attacked_points, bounds_plot, image_rows, radius_rows
 from advrad.report.stored_results import AttackSummary, CurveSummary, read_certificates
 
 
@@ -95,49 +93,47 @@ def spot(value: float) -> Tensor:
     return image
 
 
-def proofs(detector: Any, *stored: CertificationResult) -> ImageProofs:
-    return ImageProofs(detector, stored)
+def prove(detector: Any, image: Tensor) -> ImageProof | None:
+    return ImageProofs(detector).prove("a.png", float(image.amax()), image[0], image[0])
 
 
 def test_the_proven_area_is_what_no_change_hides() -> None:
-    found = proofs(Brightest())
-    assert found.area_radius == "linf 2/255"
+    assert ImageProofs(Brightest()).area_radius == "linf 2/255"
     for value, proven in ((0.5 + 3 * LEVEL, True), (0.5 + LEVEL, False)):
-        area = found.area(spot(value))
-        assert area is not None
+        found = prove(Brightest(), spot(value))
+        assert found is not None
         expected = np.zeros((8, 8), dtype=bool)
         expected[2:4, 5:7] = proven
-        np.testing.assert_array_equal(area, expected)
+        np.testing.assert_array_equal(found.area, expected)
 
 
-def test_the_proven_area_follows_a_robust_threshold() -> None:
-    values: dict[str, Any] = {"false_alarm_rate": 0.05, "n": 20, "radius": 0.25}
-    for threshold, level in ((0.6, 0.6), (0.4, 0.5)):  # never below what normal maps reach without attack
-        exact = RobustCalibration(threshold=threshold, **values)
-        assert proven_level(ToyConfig(robust_calibration=exact)) == (0.25, "l2", level)
+def test_the_proofs_follow_a_threshold_that_was_set_for_attacks() -> None:
+    values: dict[str, Any] = {"false_alarm_rate": 0.05, "n": 20, "radius": 0.1}
+    for threshold, verdict, distance in ((0.6, "good", 0.04), (0.4, "defective", 0.16)):
+        detector = Brightest(ToyConfig(robust_calibration=RobustCalibration(threshold=threshold, **values)))
+        assert ImageProofs(detector).area_radius == "l2 0.1"
+        found = prove(detector, spot(0.56))
+        assert found is not None and found.text.startswith(f"proven {verdict} up to l2 ")
+        assert distance - LARGEST_RADIUS["l2"] / 256 <= float(found.text.split()[-1]) <= distance
+        # 0.46 is left within the radius. Normal maps reach 0.5, so it is no proven area even at the threshold 0.4.
+        assert not found.area.any()
     noisy = RobustCalibration(threshold=0.6, n_samples=64, confidence=0.999, **values)
-    assert proven_level(ToyConfig(robust_calibration=noisy)) == (2 / 255, "linf", 0.5)
-    assert proven_level(ToyConfig(calibration=None))[2] is None
+    assert ImageProofs(Brightest(ToyConfig(robust_calibration=noisy))).area_radius == "linf 2/255"
 
 
-def test_the_radius_of_an_image_is_stored_or_searched() -> None:
-    detector = Brightest()
-    stored = proof(rows=(bounds_of("dent/1.png", 1, 0.9, 3.0),))
-    assert proofs(detector, stored).text("dent/1.png", spot(0.9)[0]) == "proven up to linf 3/255"
-    assert detector.asked == []
-    reach = 10 * LEVEL
-    for name, certificate in (("dent/2.png", stored), ("dent/1.png", proof(threshold=0.4))):
-        text = proofs(detector, certificate).text(name, spot(0.5 + reach)[0])
-        shown = float(text.removeprefix("proven up to linf ").removesuffix("/255"))
-        assert reach - LARGEST_RADIUS["linf"] / 256 <= (shown + 0.1) * LEVEL and shown <= 10.0
-    assert proofs(detector).text("a", spot(0.5 + 1e-7)[0]) == "not proven"
+def test_the_radius_of_an_image_is_searched() -> None:
+    for value, verdict in ((0.5 + 10 * LEVEL, "defective"), (0.5 - 10 * LEVEL, "good")):
+        found = prove(Brightest(), spot(value))
+        assert found is not None and found.text.startswith(f"proven {verdict} up to linf ")
+        shown = float(found.text.removesuffix("/255").split()[-1])
+        assert 10 - 16 / 256 - 0.01 <= shown <= 10
+    found = prove(Brightest(), spot(0.5 + 1e-7))
+    assert found is not None and found.text == "not proven"
 
 
 def test_a_detector_without_bounds_or_threshold_proves_nothing() -> None:
-    plain: Any = SimpleNamespace(config=ToyConfig(), threshold=0.5)
-    uncalibrated = Brightest(ToyConfig(calibration=None))
-    for found in (proofs(plain), proofs(uncalibrated)):
-        assert (found.area_radius, found.area(spot(0.9)), found.text("a", spot(0.9)[0])) == ("", None, "")
+    for detector in (Unbounded(), Brightest(ToyConfig(calibration=None))):
+        assert ImageProofs(detector).area_radius == "" and prove(detector, spot(0.9)) is None
 
 
 def test_the_report_says_what_is_proven(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def report_content(
         return read_results(run_folder, pattern, evaluation.category, kind) if run_folder else ()
 
     certificates = read_certificates(run_folder, evaluation.category) if run_folder else ()
-    proofs = ImageProofs(detector, certificates)
+    proofs = ImageProofs(detector)
     gallery = _Gallery(evaluation, detector, proofs, others, max_pixels)
     compared = [ComparedFigures.of(detector, evaluation, certificates)]
     compared += [ComparedFigures.of(other.detector, other.evaluation) for other in others]
@@ -140,11 +140,12 @@ class _Gallery:
         record = evaluation.records[index]
         image = read_image(record.path, self.max_pixels, at_least_px=size_px)
         # Map, reconstruction and proof come from the image as it was scored, so that the panels match.
-        scored = resize(to_tensor(image)[None], size_px)
+        pixels, score = to_tensor(image), float(evaluation.scores[index])
+        scored = resize(pixels[None], size_px)
         heat, recon = _drawn(self.detector, image, scored)
-        area = self.proofs.area(scored)
-        if heat is not None and area is not None:
-            heat = outline(heat, area, GREEN, broken=True)
+        proof = self.proofs.prove(evaluation.names[index], score, pixels, scored[0])
+        if heat is not None and proof is not None:
+            heat = outline(heat, proof.area, GREEN, broken=True)
         others = []
         for other in self.others:
             other_heat, other_recon = _drawn(other.detector, image, resize(scored, other.detector.image_size_px))
@@ -155,14 +156,14 @@ class _Gallery:
             name="/".join(record.path.parts[-2:]),
             label=int(evaluation.labels[index]),
             defect=record.defect,
-            score=float(evaluation.scores[index]),
+            score=score,
             image=image,
             heat=heat,
             reconstruction=recon,
             mask=_mask(evaluation, index),
             others=tuple(others),
-            proof=self.proofs.text(evaluation.names[index], scored[0]),
-            proven_share=None if area is None else float(area.mean()),
+            proof="" if proof is None else proof.text,
+            proven_share=None if proof is None else float(proof.area.mean()),
         )
 
 

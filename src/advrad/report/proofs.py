@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.certificates.bounds_evaluation import ImageBounds
-from advrad.certificates.lipschitz import verdict_radius
+from advrad.certificates.options import PredictionCertificateOptions
+from advrad.certificates.prediction import Certifier, ProvenPrediction, prediction_certifier
 from advrad.certificates.radii import Norm
 from advrad.certificates.results import CertificationResult, VerdictShares
 from advrad.detectors.base import SupportsScoreBounds
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-    from advrad.detectors.saved import SavedConfig, SavedDetector
+    from advrad.detectors.saved import SavedDetector
 
 #: What "proven" means, in one sentence.
 MEANING = (
@@ -96,22 +97,25 @@ class ImageProofs:
         self._calibration, robust = detector.config.calibration, detector.config.robust_calibration
         if not isinstance(detector, SupportsScoreBounds) or self._calibration is None:
             return
-        options = PredictionCertificateOptions(norm="linf", radius="2/255")
+        norm: Norm = "linf"
+        radius = 2 / 255
         if robust is not None and robust.confidence is None:  # set with exact bounds, without noise
-            options = PredictionCertificateOptions(norm=robust.norm, radius=repr(robust.radius))
+            norm, radius = robust.norm, robust.radius
+        options = PredictionCertificateOptions(norm=norm, radius=repr(radius))
         self._certifier = prediction_certifier(detector, options)[0]
-        self._radius = f"{options.norm} {options.radius}" if robust is None else _place(robust.radius, robust.norm)
+        self._radius = _place(radius, norm)
 
     @property
     def area_radius(self) -> str:
         """Norm and radius of the areas, such as ``linf 2/255``; empty if the detector proves nothing."""
         return "" if self._certifier is None else self._radius
 
-    def prove(self, name: str, image: Tensor, scored: Tensor) -> ImageProof | None:
+    def prove(self, name: str, score: float, image: Tensor, scored: Tensor) -> ImageProof | None:
         """Prove the verdict on an image.
 
         Args:
             name: Name of the image.
+            score: Score of the image.
             image: Image, (3, h, w), at its own size.
             scored: Image, (3, size, size), as it is scored.
 
@@ -125,7 +129,7 @@ class ImageProofs:
             return None
         text = "not proven"
         if found.reach > 0:
-            verdict = "defective" if found.lower > found.threshold or found.score > found.threshold else "good"
+            verdict = "defective" if score > found.threshold else "good"
             text = f"proven {verdict} up to {_place(found.reach, found.norm)}"
         return ImageProof(text, found.lower_map > max(found.threshold, self._calibration.heat_high))
 

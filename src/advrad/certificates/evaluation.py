@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from advrad.certificates.order_statistics import bounds
+from advrad.certificates.radii import check_radius
 from advrad.certificates.sequential import (
     ABSTAIN,
     Verdict,
@@ -30,7 +31,7 @@ from advrad.certificates.sequential import (
     replay_sequential,
     scaled,
 )
-from advrad.certificates.smoothing import Sampler, check_n_samples, check_radius, samples_for_bounds
+from advrad.certificates.smoothing import Sampler, check_n_samples, samples_for_bounds
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.config import Config
 from advrad.utils.files import write_text

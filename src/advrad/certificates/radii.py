@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
-from advrad.certificates.smoothing import check_radius
 from advrad.errors import ConfigError
 
 Norm = Literal["linf", "l2"]
@@ -44,3 +44,13 @@ def parse_radii(text: str, norm: Norm = "l2") -> tuple[float, ...]:
             raise ConfigError("must be at most 1 in linf, for pixel values in [0, 1]", option="radius", value=word)
         found.append(radius)
     return tuple(dict.fromkeys(found))
+
+
+def check_radius(radius: float) -> None:
+    """Check that a radius is a finite number >= 0.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if not 0 <= radius < math.inf:
+        raise ConfigError("must be 0 or more", option="radius", value=radius)

@@ -6,7 +6,6 @@ the mean of such quantiles over parts of the score that have noise of their own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -102,16 +101,6 @@ def samples_for_bounds(sampler: Sampler, sides: Sequence[int], radius: float, al
             option="radius",
             value=radius,
         ) from None
-
-
-def check_radius(radius: float) -> None:
-    """Check that a radius is a finite number >= 0.
-
-    Raises:
-        ConfigError: It is not.
-    """
-    if not 0 <= radius < math.inf:
-        raise ConfigError("must be 0 or more", option="radius", value=radius)
 
 
 def check_n_samples(n_samples: int, needed: int, radius: float, confidence: float, sampler: Sampler) -> None:

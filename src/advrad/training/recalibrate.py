@@ -9,7 +9,7 @@ from advrad.data.layouts import find_records
 from advrad.data.splits import split_normals
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import ImageCounts, RecordedFigures
-from advrad.detectors.loading import load_detector
+from advrad.detectors.loading import load_advrad
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
 from advrad.training.calibration_data import CalibrationData, read_images
@@ -48,7 +48,7 @@ def calibrate(
     options = options or CalibrateOptions()
     new_score = options.score is not None or options.optimise_for_radius is not None
     _check(options, output, new_score)
-    detector = load_detector(folder)
+    detector = load_advrad(folder)
     plan, counts = _plan_of(detector, folder, data)
     images = _read_same_images(plan, counts, data, progress)
     if new_score:

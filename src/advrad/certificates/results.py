@@ -10,8 +10,10 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, mod
 from advrad.certificates.bounds_evaluation import ImageBounds
 from advrad.certificates.evaluation import ImageCertificate, write_certificates
 from advrad.certificates.radii import Norm
+from advrad.detectors.config import RecordedFigures
 from advrad.utils.config import Config
 from advrad.utils.files import make_folder, write_json
+from advrad.utils.formatting import radius_text
 
 
 class VerdictShares(Config):
@@ -244,6 +246,13 @@ class CertificationResult(CertificateFigures):
     def radii(self) -> tuple[float, ...]:
         """Requested radii."""
         return tuple(self.certified_auroc)
+
+    @property
+    def figures(self) -> RecordedFigures:
+        """The certified AUROC of exact bounds, as a model folder stores it; empty for bounds that need noise."""
+        areas = {radius_text(radius, self.norm): area for radius, area in self.certified_auroc.items()}
+        known = {radius: area for radius, area in areas.items() if area is not None}
+        return RecordedFigures(**{f"certified_{self.norm}": known} if self.method == "bounds" else {})
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values, without the certificates of the single images."""

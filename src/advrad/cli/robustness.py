@@ -154,6 +154,7 @@ def certify(
     data: Data,
     options: CertifyOptions,
     output: Results = None,
+    save: Annotated[bool, typer.Option("--save", help="Show the certified AUROC in the model card of RUN.")] = False,
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
@@ -166,17 +167,23 @@ def certify(
     Example: advrad certify run images --norm linf --radius 1/255,2/255
     """
     from advrad.certificates import pipeline
+    from advrad.certificates.bounds_pipeline import BoundsJob
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_certificates
-    from advrad.detectors.loading import load_target
+    from advrad.detectors.loading import load_target, save_figures
     from advrad.report.plots import draw_certificates
 
-    job = pipeline.prepare(load_target(detector, device), data, options, output)
+    loaded = load_target(detector, device)
+    job = pipeline.prepare(loaded, data, options, output)
+    if save and (loaded.folder is None or not isinstance(job, BoundsJob)):
+        raise ConfigError("needs a model folder and exact bounds, which hold without a confidence", option="save")
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Certifying")
         result = pipeline.run_job(job, progress=screen)
     if not is_first_process():
         return
+    if save and loaded.folder is not None:
+        save_figures(loaded.folder, result.figures)
     plot = job.folder / "certificates.png"
     draw_certificates(plot, result)
     if as_json:

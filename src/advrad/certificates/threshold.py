@@ -11,6 +11,7 @@ from torch import Tensor
 
 from advrad.certificates.options import CONFIDENCE, N_SAMPLES
 from advrad.certificates.order_statistics import bounds
+from advrad.certificates.radii import Norm
 from advrad.certificates.sequential import scaled
 from advrad.certificates.smoothing import Sampler, check_n_samples, samples_for_bounds
 from advrad.data.splits import normals_needed
@@ -163,6 +164,51 @@ def calibrate_robust_threshold(
         n=len(normals),
         n_samples=n_samples,
         confidence=confidence,
+        source=source or {},
+    )
+
+
+def robust_threshold_of_bounds(
+    upper: Sequence[float],
+    *,
+    false_alarm_rate: float,
+    radius: float,
+    norm: Norm,
+    source: dict[str, Any] | None = None,
+) -> RobustCalibration:
+    """Set a threshold that keeps its false-alarm rate under attack from exact upper bounds of normal images.
+
+    The threshold is the split-conformal quantile of the bounds.
+
+    Guarantee: let a new normal image be exchangeable with the calibration images, and let an adversary who knows
+    everything perturb it by at most ``radius``. The probability that its score exceeds the threshold is at most
+    ``false_alarm_rate``. The proof is in docs/certificates.md, section "Thresholds".
+
+    Args:
+        upper: Upper bounds of the scores of normal images that were used for nothing else, or are left out of the
+            memory one by one.
+        false_alarm_rate: Promised false-alarm rate, in (0, 1).
+        radius: Radius of the perturbations that the bounds allow for.
+        norm: Norm of the perturbations.
+        source: Origin of the images, stored with the threshold.
+
+    Returns:
+        The threshold and how it was set.
+
+    Raises:
+        ConfigError: There are too few images for the rate.
+
+    Example:
+        >>> bounds = [value / 10 for value in range(10)]
+        >>> robust_threshold_of_bounds(bounds, false_alarm_rate=0.2, radius=2 / 255, norm="linf").threshold
+        0.8
+    """
+    return RobustCalibration(
+        threshold=conformal_threshold(upper, false_alarm_rate),
+        false_alarm_rate=false_alarm_rate,
+        radius=radius,
+        norm=norm,
+        n=len(upper),
         source=source or {},
     )
 

@@ -7,6 +7,7 @@ from typing import Literal, TypedDict
 from pydantic import Field, field_validator
 
 from advrad.certificates.options import CONFIDENCE, N_SAMPLES
+from advrad.certificates.radii import Norm
 from advrad.data.options import WithDataOptions, seed_field
 from advrad.utils.config import Config
 from advrad.utils.precision import Precision
@@ -125,7 +126,13 @@ class CalibrateOptions(Config):
     radius: float | None = Field(
         None,
         description="Also set a threshold for certified verdicts, which keeps this rate for normal images with a"
-        " perturbation of up to this l2 length, for pixel values in [0, 1].",
+        " perturbation of up to this size, such as 2/255, for pixel values in [0, 1].",
+    )
+    norm: Norm | None = Field(
+        None,
+        description="Size of that perturbation: linf, the largest change of a pixel value, for a closed-form detector;"
+        " l2 is the length of the whole change.",
+        json_schema_extra={"when_none": "linf for a closed-form detector, l2 for others"},
     )
     score: ScoreAim | None = Field(
         None,
@@ -144,3 +151,10 @@ class CalibrateOptions(Config):
     confidence: float = Field(
         CONFIDENCE, gt=0, lt=1, description="Probability that the bound on each image's smoothed score holds."
     )
+
+    @field_validator("radius", mode="before")
+    @classmethod
+    def _fraction(cls, value: str | float | None) -> str | float | None:
+        from advrad.attacks.threat import radius_of
+
+        return radius_of(value, "l2", "radius") if isinstance(value, str) and "/" in value else value

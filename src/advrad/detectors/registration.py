@@ -17,46 +17,23 @@ Poses lie on a lattice, so a perturbation within a radius can cause finitely man
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from advrad.data.resize_norm import ROUNDING, resize_norm
-from advrad.data.transforms import resize
-from advrad.detectors.registration_bounds import Interval, Pose, reachable_poses
+from advrad.data.resize_norm import resize_norm
+from advrad.detectors.registration_bounds import Pose
 from advrad.detectors.registration_config import RegisteredConfig
-from advrad.detectors.registration_moments import across, along, monomials, principal_axes
+from advrad.detectors.registration_moments import across, along
+from advrad.detectors.registration_poses import PartFinder, Poses
 from advrad.detectors.registration_sheets import CellSampler
 from advrad.detectors.views import Norm
-from advrad.errors import ConfigError
 
-#: Covers the rounding of averages in float32, so that the interval of a weight holds for computed weights.
-_SLACK = 2e-6
+__all__ = ["Poses", "RegisteredConfig", "RegisteredView"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Poses:
-    """Poses of the parts of images, each (b, parts).
-
-    Attributes:
-        turn: Index of the lattice angle, int64.
-        row: Position across the long axis, lattice steps, int64.
-        column: Position along the long axis, lattice steps, int64.
-        flipped: Whether the sheet is turned by 180 degrees, bool.
-        present: Whether the part was found; the others have their default pose, bool.
-    """
-
-    turn: Tensor
-    row: Tensor
-    column: Tensor
-    flipped: Tensor
-    present: Tensor
-
-
-class RegisteredView(nn.Module):
+class RegisteredView(PartFinder):
     """View of the parts of a product, each found and cut out in the same pose.
 
     Args:
@@ -73,33 +50,9 @@ class RegisteredView(nn.Module):
         ((1, 1, 3, 6, 8), -4)
     """
 
-    background: Tensor
-    regions: Tensor
-    basis: Tensor
-
     def __init__(self, config: RegisteredConfig, background: Tensor, regions: Tensor | None = None) -> None:
-        super().__init__()
-        side = config.mask_cells
-        if regions is None:
-            regions = torch.zeros(side, side, dtype=torch.uint8)
-        if background.shape != (1, 3, side, side) or regions.shape != (side, side):
-            raise ConfigError(
-                f"background: expected the shapes (1, 3, {side}, {side}) and ({side}, {side}), "
-                f"got {tuple(background.shape)} and {tuple(regions.shape)}"
-            )
-        self.config = config
+        super().__init__(config, background, regions)
         self.sampler = CellSampler(config)
-        self.lattices = tuple(config.lattice(part) for part in range(len(config.parts)))
-        places = (torch.arange(side, dtype=torch.float64) + 0.5) / (side / 2) - 1
-        y, x = torch.meshgrid(places * self.sampler.scale_y, places * self.sampler.scale_x, indexing="ij")
-        self.register_buffer("background", background.float())
-        self.register_buffer("regions", regions.to(torch.uint8))
-        self.register_buffer("basis", monomials(x.flatten(), y.flatten()), persistent=False)
-
-    @property
-    def parts(self) -> int:
-        """Number of sheets of an image."""
-        return len(self.config.parts)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -109,80 +62,6 @@ class RegisteredView(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """Tensors that belong into the model folder, by name: ``background`` and ``regions``."""
         return dict(self.state_dict())
-
-    def square(self, images: Tensor) -> Tensor:
-        """Resize images, (b, 3, h, w), to the square on which everything is computed; squares stay as they are."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
-        side = self.config.size_px
-        return images if images.shape[2:] == (side, side) else resize(images, side)
-
-    # Weights and poses
-
-    def differences(self, square: Tensor) -> Tensor:
-        """Compute the largest difference from the background over the channels, (b, m * m)."""
-        config = self.config
-        margin = (config.blur_px - config.mask_px) // 2
-        averaged = F.avg_pool2d(square, config.blur_px, config.mask_px, margin, count_include_pad=False)
-        return (averaged - self.background).abs().amax(1).flatten(1)
-
-    def ramp(self, differences: Tensor) -> Tensor:
-        """Turn differences from the background into weights in [0, 1]; non-decreasing."""
-        return ((differences - self.config.low) / (self.config.high - self.config.low)).clamp(0, 1)
-
-    def weights(self, images: Tensor) -> Tensor:
-        """Compute the foreground weights.
-
-        Args:
-            images: Images, (b, 3, h, w) float in [0, 1].
-
-        Returns:
-            Weights, (b, m, m) in [0, 1].
-        """
-        weights = self.ramp(self.differences(self.square(images)))
-        return weights.reshape(len(weights), *self.regions.shape)
-
-    def by_part(self, weights: Tensor) -> Tensor:
-        """Split weights, (b, m * m), into those of each part, (b, parts, m * m): 0 outside its region."""
-        labels = torch.arange(self.parts, device=weights.device)[:, None]
-        return weights[:, None] * (self.regions.flatten() == labels)
-
-    @torch.no_grad()
-    def poses(self, images: Tensor) -> Poses:
-        """Find the poses of the parts.
-
-        Args:
-            images: Images, (b, 3, h, w) float in [0, 1].
-        """
-        return self.poses_of(self.by_part(self.ramp(self.differences(self.square(images)))))
-
-    def poses_of(self, weights: Tensor) -> Poses:
-        """Find the poses of parts from their weights, (b, parts, m * m)."""
-        moments = weights.double() @ self.basis.T
-        found = [self._pose(part, moments[:, part]) for part in range(self.parts)]
-        return Poses(*(torch.stack([getattr(pose, name) for pose in found], 1) for name in Poses.__slots__))
-
-    def _pose(self, part: int, moments: Tensor) -> Poses:
-        """Poses, each (b,), of a part with moments (b, 10)."""
-        settings, lattice = self.config.parts[part], self.lattices[part]
-        mass = moments[:, 0].clamp_min(1e-12)
-        turn = lattice.nearest(principal_axes(moments)[2])
-        angle = lattice.angle(turn)
-        zero = torch.zeros_like(angle)
-        column = ((along(angle, zero) * moments).sum(1) / mass / lattice.column_step).round()
-        row = ((across(angle, zero) * moments).sum(1) / mass / lattice.row_step).round()
-        flipped = torch.zeros_like(turn, dtype=torch.bool)
-        if lattice.flip:
-            ends = lattice.ends(angle, column * lattice.column_step, row * lattice.row_step)
-            flipped = (ends * moments).sum(1) < 0
-        present = moments[:, 0] >= settings.least_mass
-        return Poses(
-            turn=torch.where(present, turn, lattice.turns // 2),
-            row=torch.where(present, row.long(), settings.row),
-            column=torch.where(present, column.long(), settings.column),
-            flipped=flipped & present,
-            present=present,
-        )
 
     # Sheets
 
@@ -209,6 +88,18 @@ class RegisteredView(nn.Module):
             cells = self.sampler.cells(square, self._inside(part), angles, corner, (height, width))
             parts.append(torch.where(poses.flipped[:, part, None, None, None], cells.flip(-1, -2), cells))
         return torch.stack(parts, 1)
+
+    def describe(self) -> list[str]:
+        """Say in plain words how the view finds and cuts out the parts."""
+        config = self.config
+        count = "one part" if self.parts == 1 else f"{self.parts} parts, each in its own region"
+        what = ["position", *(["turn"] if config.turns > 1 else [])]
+        ends = {part.flip for part in config.parts} & {"reach", "width"}
+        what += ["the direction of its " + ("longer" if "reach" in ends else "wider") + " end"] if ends else []
+        return [
+            f"finds {count} by the outline: {', '.join(what)}",
+            f"compares {config.height_cells} x {config.width_cells} cells of {config.cell_px:.2g} px with normal parts",
+        ]
 
     def copies(self, sheets: Tensor) -> Tensor:
         """Add the copies of sheets that the memory needs.
@@ -239,7 +130,76 @@ class RegisteredView(nn.Module):
         inside = (self.regions == part).to(self.background.dtype)
         return inside.repeat_interleave(self.config.mask_px, 0).repeat_interleave(self.config.mask_px, 1)
 
+    def back(self, maps: Tensor, poses: Poses) -> Tensor:
+        """Put maps of sheets back to where the sheets were cut out.
+
+        Args:
+            maps: A value for each cell of each sheet, (b, parts, H, W).
+            poses: Poses of the sheets, each (b, parts).
+
+        Returns:
+            Maps, (b, 1, size, size): the largest value over the parts; where there is no sheet, the least of the image.
+        """
+        placed = []
+        for part in range(self.parts):
+            turned = torch.where(poses.flipped[:, part, None, None], maps[:, part].flip(-1, -2), maps[:, part])
+            corner = self._corner(poses.row[:, part], poses.column[:, part])
+            angles = self.lattices[part].angle(poses.turn[:, part])
+            values = self.sampler.back(turned[:, None], angles, corner)
+            inside = self._inside(part)
+            placed.append(values if inside is None else values.masked_fill(inside == 0, -torch.inf))
+        return torch.maximum(torch.stack(placed).amax(0), maps.amin((1, 2, 3))[:, None, None, None])
+
+    def outside(self, images: Tensor) -> Tensor:
+        """Sum the weights that lie outside the sheets: of further parts, of debris, of what broke off.
+
+        Args:
+            images: Images, (b, 3, h, w) float in [0, 1].
+
+        Returns:
+            Shares, (b,), of the usual sum of all weights; differentiable in the images, the pose held fixed.
+        """
+        weights = self.by_part(self.ramp(self.differences(self.square(images))))
+        with torch.no_grad():
+            poses = self.poses_of(weights)
+            beyond = torch.stack([self._beyond(part, poses) for part in range(self.parts)], 1)
+        return (weights * beyond).sum((1, 2)) / self.config.usual_mass
+
+    def _beyond(self, part: int, poses: Poses) -> Tensor:
+        """Which weights lie outside the sheet of a part, (b, m * m) bool."""
+        _, height, width = self.shape
+        down, over = self.config.step_cells
+        lattice = self.lattices[part]
+        angles = lattice.angle(poses.turn[:, part])
+        u = along(angles, poses.column[:, part] * lattice.column_step) @ self.basis
+        v = across(angles, poses.row[:, part] * lattice.row_step) @ self.basis
+        return (u.abs() > width / 2 * lattice.column_step / over) | (v.abs() > height / 2 * lattice.row_step / down)
+
     # Bounds under a perturbation
+
+    @torch.no_grad()
+    def outside_bounds(self, image: Tensor, radius: float, norm: Norm) -> tuple[float, float]:
+        """Bound :meth:`outside` under every perturbation within a radius.
+
+        Args:
+            image: Unperturbed image, (1, 3, h, w).
+            radius: Largest norm of the perturbation, >= 0.
+            norm: Norm of the perturbation.
+
+        Returns:
+            Lower and upper bound.
+        """
+        reached = self.reachable_poses(image, radius, norm)
+        lower, upper = 0.0, 0.0
+        for part, interval in enumerate(self.intervals(image, radius, norm)):
+            if reached is None:
+                beyond = torch.ones(1, self.basis.shape[1], dtype=torch.bool)
+            else:
+                beyond = self._beyond(part, Poses.listed(reached[part], self.parts))
+            low, high = interval.sums(beyond.double())
+            lower += float(low.min()) if reached is not None else 0.0
+            upper += float(high.max())
+        return lower / self.config.usual_mass, upper / self.config.usual_mass
 
     def l2_norm(self, height_px: int, width_px: int) -> float:
         """Bound the norm of the map from image to sheet at any pose, see :class:`advrad.detectors.views.View`."""
@@ -250,65 +210,6 @@ class RegisteredView(nn.Module):
         _, height, width = self.shape
         angles = torch.cat([lattice.angle(torch.arange(lattice.turns)) for lattice in self.lattices])
         return self.sampler.l2_norm(sorted(set(angles.tolist())), height * width)
-
-    @torch.no_grad()
-    def intervals(self, image: Tensor, radius: float, norm: Norm) -> tuple[Interval, ...]:
-        """Compute what a perturbation can make of the weights of each part.
-
-        Args:
-            image: Unperturbed image, (1, 3, h, w).
-            radius: Largest norm of the perturbation, >= 0.
-            norm: Norm of the perturbation.
-        """
-        config = self.config
-        differences = self.differences(self.square(image)).double()
-        reach, together = radius, None
-        if norm == "l2":
-            # Averaging does not lengthen a change, and a weight follows the largest change of three channels.
-            reach = radius * resize_norm(image.shape[2], image.shape[3], config.size_px) * self._blur_norm
-            together = (reach * ROUNDING + _SLACK * config.mask_cells) / (config.high - config.low)
-        reach = reach * ROUNDING + _SLACK
-        value, low, high = (
-            self.by_part(self.ramp(part))[0] for part in (differences, differences - reach, differences + reach)
-        )
-        return tuple(Interval(self.basis, value[i], low[i], high[i], together) for i in range(self.parts))
-
-    @cached_property
-    def _blur_norm(self) -> float:
-        """Upper bound of the l2 norm of averaging over the box."""
-        config = self.config
-        margin = (config.blur_px - config.mask_px) // 2
-        line = torch.eye(config.size_px, dtype=torch.float64)[:, None]
-        matrix = F.avg_pool1d(line, config.blur_px, config.mask_px, margin, count_include_pad=False)[:, 0]
-        return float(torch.linalg.matrix_norm(matrix, 2)) ** 2 * ROUNDING
-
-    @torch.no_grad()
-    def reachable_poses(self, image: Tensor, radius: float, norm: Norm) -> tuple[list[Pose], ...] | None:
-        """List every pose of each part that a perturbation can cause, that of the unperturbed image first.
-
-        Args:
-            image: Unperturbed image, (1, 3, h, w).
-            radius: Largest norm of the perturbation, >= 0.
-            norm: Norm of the perturbation.
-
-        Returns:
-            Poses of each part; None if a part has more than ``config.limit``.
-        """
-        found, here = [], self.poses(image)
-        for part, interval in enumerate(self.intervals(image, radius, norm)):
-            settings, lattice = self.config.parts[part], self.lattices[part]
-            first = Pose(
-                turn=int(here.turn[0, part]),
-                row=int(here.row[0, part]),
-                column=int(here.column[0, part]),
-                flipped=bool(here.flipped[0, part]),
-            )
-            default = Pose(lattice.turns // 2, settings.row, settings.column, flipped=False)
-            poses = reachable_poses(interval, lattice, settings.least_mass, default, self.config.limit)
-            if poses is None:
-                return None
-            found.append([first, *(pose for pose in poses if pose != first)])
-        return tuple(found)
 
     @torch.no_grad()
     def reachable(self, image: Tensor, radius: float, norm: Norm) -> tuple[Tensor, ...] | None:
@@ -328,8 +229,9 @@ class RegisteredView(nn.Module):
             same = [pose for pose in poses if pose.turn == turn]
             top, left = min(pose.row for pose in same), min(pose.column for pose in same)
             rows, columns = max(pose.row for pose in same) - top, max(pose.column for pose in same) - left
-            angle = self.lattices[part].angle(torch.tensor([turn]))
-            corner = self._corner(torch.tensor([top]), torch.tensor([left]))
+            angle = self.lattices[part].angle(torch.tensor([turn], device=square.device))
+            first = torch.tensor([top, left], device=square.device)[:, None]
+            corner = self._corner(first[0], first[1])
             shape = height + rows * down, width + columns * over
             large = self.sampler.cells(square, inside, angle, corner, shape)[0]
             for pose in same:

@@ -94,13 +94,13 @@ class Interval:
         value: Weights of the unperturbed image, (p,).
         low: Least weights, (p,).
         high: Largest weights, (p,).
-        lipschitz: Largest l2 norm of the change of all weights together; None if only the box bounds it.
+        together: Largest l2 norm of the change of all weights together; None if only the box bounds it.
     """
 
-    def __init__(self, basis: Tensor, value: Tensor, low: Tensor, high: Tensor, lipschitz: float | None) -> None:
+    def __init__(self, basis: Tensor, value: Tensor, low: Tensor, high: Tensor, together: float | None) -> None:
         moving = high > low
         self.value, self.low, self.high = value, low, high
-        self.lipschitz = lipschitz
+        self.together = together
         self.basis = basis[:, moving]
         self.half = ((high - low) / 2)[moving]
         self.moments = basis @ value
@@ -111,6 +111,14 @@ class Interval:
         """Least and largest sum of the weights."""
         one = torch.eye(1, 10, dtype=torch.float64)
         return -float(self.largest(-one)[0]), float(self.largest(one)[0])
+
+    def sums(self, shares: Tensor) -> tuple[Tensor, Tensor]:
+        """Bound weighted sums of the weights, each (n,), with shares >= 0, (n, p)."""
+        low, high = shares @ self.low.double(), shares @ self.high.double()
+        if self.together is None:
+            return low, high
+        middle, reach = shares @ self.value.double(), self.together * shares.norm(dim=1)
+        return torch.maximum(low, middle - reach), torch.minimum(high, middle + reach)
 
     def largest(self, polynomials: Tensor) -> tuple[Tensor, Tensor]:
         """Compute upper bounds of moments over all weights; exact for the box.
@@ -124,11 +132,11 @@ class Interval:
         values = polynomials @ self.basis
         bounds = polynomials @ self.middle + values.abs() @ self.half
         moments = self.middle + (self.half * values.sign()) @ self.basis.T
-        if self.lipschitz is None:
+        if self.together is None:
             return bounds, moments
         norms = values.norm(dim=1)
-        others = polynomials @ self.moments + self.lipschitz * norms
-        other_moments = self.moments + self.lipschitz * (values / norms.clamp_min(1e-30)[:, None]) @ self.basis.T
+        others = polynomials @ self.moments + self.together * norms
+        other_moments = self.moments + self.together * (values / norms.clamp_min(1e-30)[:, None]) @ self.basis.T
         better = others < bounds
         return torch.where(better, others, bounds), torch.where(better[:, None], other_moments, moments)
 

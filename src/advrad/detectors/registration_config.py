@@ -91,6 +91,16 @@ class RegisteredConfig(Config):
         """Weights along one side of the square."""
         return self.size_px // self.mask_px
 
+    @property
+    def scale_x(self) -> float:
+        """Width of the scene divided by its longer side."""
+        return min(1.0, self.aspect)
+
+    @property
+    def scale_y(self) -> float:
+        """Height of the scene divided by its longer side."""
+        return min(1.0, 1 / self.aspect)
+
     def lattice(self, part: int) -> Lattice:
         """The poses that a part can take, in half sides of the square."""
         settings, unit = self.parts[part], self.cell_px / (self.size_px / 2)

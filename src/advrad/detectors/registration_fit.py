@@ -25,6 +25,8 @@ _IMAGES = 200
 _COMPARED = 12
 #: A median pixel further from the colour of the border than this shows a part, not the background.
 _SAME_COLOUR = 0.1
+#: Settings may cost this much more poses than the best, as a logarithm.
+_COST = 0.35
 #: Largest share of the image that the parts may cover.
 _LARGEST_SHARE = 0.7
 #: Least difference between the typical foreground and the threshold that separates it from the background.
@@ -107,7 +109,7 @@ def _weighed(square: Tensor, aspect: float, options: RegistrationOptions) -> Reg
     noise = min(float(_quantile(edges, 0.9)), split.threshold)
     step_angle = math.pi / 180
     step = 2 * options.cell_px / options.size_px
-    best: tuple[float, RegisteredView] | None = None
+    tried: list[tuple[float, RegisteredView]] = []
     sample = square[torch.linspace(0, len(square) - 1, min(len(square), _COMPARED)).round().long()]
     for start, end in itertools.product((0.5, 0.75, 1.0, 1.25), (0.25, 0.5, 1.0)):
         low = max(split.threshold * start, noise)
@@ -129,9 +131,11 @@ def _weighed(square: Tensor, aspect: float, options: RegistrationOptions) -> Reg
         )
         view = RegisteredView(config, background)
         cost = float((1 + 2 * _reach(view, sample, options.radius, step, step_angle)).log().sum(1).mean())
-        if best is None or cost < best[0]:
-            best = cost, view
-    return None if best is None else best[1]
+        tried.append((cost, view))
+    allowed = min(cost for cost, _ in tried) + _COST
+    # Of settings that are about as robust, the one with the most foreground: highlights leave fewer holes.
+    close = [(view.config.low, cost, place) for place, (cost, view) in enumerate(tried) if cost <= allowed]
+    return tried[min(close)[2]][1]
 
 
 def _grey(square: Tensor, options: RegistrationOptions) -> bool:

@@ -30,10 +30,8 @@ class CellSampler(nn.Module):
     def __init__(self, config: RegisteredConfig) -> None:
         super().__init__()
         self.config = config
-        # The longer side of the scene is 2, as that of the square.
-        self.scale_x, self.scale_y = min(1.0, config.aspect), min(1.0, 1 / config.aspect)
         # Samples along one side of a cell: no further apart than pixels.
-        self.count = math.ceil(config.cell_px / min(self.scale_x, self.scale_y) - 1e-6)
+        self.count = math.ceil(config.cell_px / min(self.config.scale_x, self.config.scale_y) - 1e-6)
         size, width = config.size_px, max(config.size_px // 32, 1)
         edge = torch.ones(1, 1, size, size)
         edge[:, :, width : size - width, width : size - width] = 0
@@ -61,8 +59,9 @@ class CellSampler(nn.Module):
         """
         offsets = (torch.arange(self.count, dtype=torch.float64, device=square.device) + 0.5) / self.count - 0.5
         grid = self._grid(angles, corner, shape, offsets).to(square.dtype)
-        seen = square if inside is None else square * inside
-        cells = self._mean(seen, grid)
+        if inside is not None:
+            inside = inside.to(square.dtype)
+        cells = self._mean(square if inside is None else square * inside, grid)
         if inside is None and float(grid.detach().abs().amax()) <= 1 - 1 / self.config.size_px:
             return cells
         cover = self._mean(torch.ones_like(square[:1, :1]) if inside is None else inside[None, None], grid)
@@ -72,6 +71,28 @@ class CellSampler(nn.Module):
         )
         return cells + (1 - cover).clamp_min(0) * around
 
+    def back(self, cells: Tensor, angles: Tensor, corner: tuple[Tensor, Tensor]) -> Tensor:
+        """Put values of cells back into the square.
+
+        Args:
+            cells: Values, (b, 1, rows, columns).
+            angles: Angles of the frames in radians, (b,) float64.
+            corner: Row and column of the centre of the first cell, each (b,).
+
+        Returns:
+            Values, (b, 1, size, size); minus infinity outside the cells.
+        """
+        size, unit = self.config.size_px, self.config.cell_px / (self.config.size_px / 2)
+        places = (torch.arange(size, dtype=torch.float64, device=cells.device) + 0.5) / (size / 2) - 1
+        y, x = places[:, None] * self.config.scale_y, places * self.config.scale_x
+        cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
+        row = (y * cos - x * sin) / unit - corner[0][:, None, None]
+        column = (x * cos + y * sin) / unit - corner[1][:, None, None]
+        rows, columns = cells.shape[2:]
+        grid = torch.stack([(column + 0.5) / columns * 2 - 1, (row + 0.5) / rows * 2 - 1], -1)
+        values = F.grid_sample(cells, grid.to(cells.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+        return values.masked_fill((grid.abs().amax(-1) > 1)[:, None], -torch.inf)
+
     def _grid(self, angles: Tensor, corner: tuple[Tensor, Tensor], shape: tuple[int, int], offsets: Tensor) -> Tensor:
         """Positions of samples, (b, rows * k, columns * k, 2), in half sides of the square; k offsets within a cell."""
         unit = self.config.cell_px / (self.config.size_px / 2)
@@ -80,8 +101,8 @@ class CellSampler(nn.Module):
             for first, count in zip(corner, shape, strict=True)
         )
         cos, sin = angles.cos()[:, None, None], angles.sin()[:, None, None]
-        x = (u[:, None, :] * cos - v[:, :, None] * sin) / self.scale_x
-        y = (u[:, None, :] * sin + v[:, :, None] * cos) / self.scale_y
+        x = (u[:, None, :] * cos - v[:, :, None] * sin) / self.config.scale_x
+        y = (u[:, None, :] * sin + v[:, :, None] * cos) / self.config.scale_y
         return torch.stack([x, y], -1)
 
     def _mean(self, values: Tensor, grid: Tensor) -> Tensor:
@@ -111,7 +132,7 @@ class CellSampler(nn.Module):
             cells: Number of cells of a sheet.
         """
         config = self.config
-        diagonal = config.size_px / 2 * math.hypot(self.scale_x, self.scale_y)
+        diagonal = config.size_px / 2 * math.hypot(self.config.scale_x, self.config.scale_y)
         half = math.ceil(diagonal / config.cell_px) + 1
         offsets = (torch.arange(self.count, dtype=torch.float64) + 0.5) / self.count - 0.5
         largest, ones = 0.0, torch.ones(1, 1, config.size_px, config.size_px, requires_grad=True)

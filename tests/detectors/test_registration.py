@@ -1,0 +1,256 @@
+"""Registered parts: their poses, and every pose and cell that a perturbation can cause."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from scipy.optimize import linprog
+from torch import Tensor
+from turned_parts import SIZE, pictured, tapered_bar, turned_bars, two_bars
+
+from advrad.detectors.registration import RegisteredConfig, RegisteredView
+from advrad.detectors.registration_bounds import Pose, _constraints
+from advrad.detectors.registration_fit import RegistrationOptions, fit_registration
+from advrad.detectors.registration_moments import across, along, cube, product, wedge
+from advrad.detectors.views import Norm
+from advrad.errors import ConfigError
+
+OPTIONS = RegistrationOptions(size_px=SIZE, step_cells=(1, 1))
+
+
+@pytest.fixture(scope="module")
+def bars() -> RegisteredView:
+    view = fit_registration(turned_bars(24), options=OPTIONS)
+    assert view is not None
+    return view
+
+
+@pytest.fixture(scope="module")
+def pairs() -> RegisteredView:
+    view = fit_registration(two_bars(24), options=OPTIONS)
+    assert view is not None
+    return view
+
+
+def pose_of(view: RegisteredView, image: Tensor, part: int = 0) -> Pose:
+    poses = view.poses(image)
+    return Pose(
+        int(poses.turn[0, part]), int(poses.row[0, part]), int(poses.column[0, part]), bool(poses.flipped[0, part])
+    )
+
+
+def attacked(view: RegisteredView, image: Tensor, polynomial: Tensor, radius: float, norm: Norm) -> Tensor:
+    """Push every weight up where the polynomial is above 0, down elsewhere: the strongest attack on its moment."""
+    change = image.clone().requires_grad_()
+    differences = view.differences(view.square(change))
+    if norm == "linf":
+        towards = (polynomial @ view.basis).sign()
+    else:  # the weights on the ramp are the ones that move
+        on_ramp = (view.ramp(differences) > 0) & (view.ramp(differences) < 1)
+        towards = (polynomial @ view.basis) * on_ramp
+    (gradient,) = torch.autograd.grad((differences * towards).sum(), change)
+    # One channel decides a difference; the others may move with it.
+    if norm == "linf":
+        step = gradient.sum(1, keepdim=True).sign().expand_as(image)
+        return image + radius * step
+    return image + radius * gradient / gradient.norm().clamp_min(1e-12)
+
+
+def attacks(view: RegisteredView, image: Tensor, radius: float, norm: Norm) -> list[Tensor]:
+    """Attacks on position, turn and end, on mixtures of them, and noise."""
+    pose, lattice = pose_of(view, image), view.lattices[0]
+    angle = lattice.angle(torch.tensor([pose.turn]))
+    u = torch.tensor([pose.column * lattice.column_step], dtype=torch.float64)
+    v = torch.tensor([pose.row * lattice.row_step], dtype=torch.float64)
+    pure = [along(angle, u), across(angle, v), product(angle, u, v), cube(angle, u), wedge(angle, u, v)]
+    draws = torch.Generator().manual_seed(7)
+    found = []
+    for signs in itertools.product((-1, 0, 1), repeat=3):
+        mixed = sum(sign * part / (part @ view.basis).norm() for sign, part in zip(signs, pure, strict=False))
+        if isinstance(mixed, Tensor):
+            found.append(attacked(view, image, mixed, radius, norm))
+    found += [attacked(view, image, sign * part, radius, norm) for part in pure[3:] for sign in (-1, 1)]
+    for _ in range(10):
+        noise = torch.randn(image.shape, generator=draws).double()
+        found.append(image + (radius * noise.sign() if norm == "linf" else radius * noise / noise.norm()))
+        mixed = torch.randn(1, 10, generator=draws).double()
+        found.append(attacked(view, image, mixed, radius, norm))
+    return found
+
+
+def missed(view: RegisteredView, images: Tensor, radius: float, norm: Norm, share: float = 1.0) -> tuple[int, int]:
+    """Attacks whose pose is not listed for a share of the radius, and attacks that changed the pose."""
+    outside, moved = 0, 0
+    for image in images.split(1):  # type: ignore[no-untyped-call]
+        listed = view.reachable_poses(image, share * radius, norm)
+        assert listed is not None
+        for changed in attacks(view, image, radius, norm):
+            poses = [pose_of(view, changed, part) for part in range(view.parts)]
+            outside += any(pose not in some for pose, some in zip(poses, listed, strict=True))
+            moved += any(pose != some[0] for pose, some in zip(poses, listed, strict=True))
+    return outside, moved
+
+
+@pytest.mark.parametrize(("norm", "radius"), [("linf", 2 / 255), ("linf", 0.03), ("l2", 0.03), ("l2", 0.06)])
+def test_attacks_reach_listed_poses_only(bars: RegisteredView, norm: Norm, radius: float) -> None:
+    outside, moved = missed(bars, turned_bars(6, seed=50), radius, norm)
+    assert outside == 0
+    assert moved > 20
+
+
+def test_attacks_on_two_parts_reach_listed_poses_only(pairs: RegisteredView) -> None:
+    outside, moved = missed(pairs, two_bars(6, seed=50), 0.04, "linf")
+    assert outside == 0
+    assert moved > 20
+
+
+def test_half_the_reach_is_too_little(bars: RegisteredView) -> None:
+    assert missed(bars, turned_bars(6, seed=50), 0.03, "linf", share=0.5)[0] > 0
+
+
+@pytest.mark.parametrize("view_name", ["bars", "pairs"])
+def test_a_cell_moves_by_at_most_the_radius(view_name: str, request: pytest.FixtureRequest) -> None:
+    view: RegisteredView = request.getfixturevalue(view_name)
+    images = turned_bars(3, seed=70) if view_name == "bars" else two_bars(3, seed=70)
+    radius, largest = 0.03, 0.0
+    for image in images.split(1):  # type: ignore[no-untyped-call]
+        listed, sheets = view.reachable_poses(image, radius, "linf"), view.reachable(image, radius, "linf")
+        assert listed is not None and sheets is not None
+        for changed in attacks(view, image, radius, "linf"):
+            cells = view.sheets(changed)[0]
+            for part in range(view.parts):
+                place = listed[part].index(pose_of(view, changed, part))
+                largest = max(largest, float((cells[part] - sheets[part][place]).abs().max()))
+    assert 0.99 * radius <= largest <= radius * (1 + 1e-7)
+
+
+@pytest.mark.parametrize("view_name", ["bars", "pairs"])
+def test_the_sheet_of_the_image_is_listed_first(view_name: str, request: pytest.FixtureRequest) -> None:
+    view: RegisteredView = request.getfixturevalue(view_name)
+    for image in (turned_bars(3, seed=70) if view_name == "bars" else two_bars(3, seed=70)).float().split(1):  # type: ignore[no-untyped-call]
+        sheets, reached = view.sheets(image)[0], view.reachable(image, 2 / 255, "linf")
+        assert reached is not None
+        for part in range(view.parts):
+            assert float((reached[part][0] - sheets[part]).abs().max()) < 1e-6
+
+
+def test_excluded_poses_are_impossible_by_linear_programming(bars: RegisteredView) -> None:
+    image = turned_bars(1, seed=50)
+    interval = bars.intervals(image, 0.03, "linf")[0]
+    listed = bars.reachable_poses(image, 0.03, "linf")
+    assert listed is not None
+    here = listed[0][0]
+    near = [
+        Pose(here.turn + turn, here.row + row, here.column + column, here.flipped)
+        for turn, row, column in itertools.product((-2, -1, 0, 1, 2), (-1, 0, 1), (-2, -1, 0, 1, 2))
+    ]
+    moving = interval.high > interval.low
+    fixed = bars.basis[:, ~moving] @ interval.value[~moving]
+    wrong = loose = 0
+    for pose, rows in zip(near, _constraints(bars.lattices[0], near), strict=True):
+        box = list(zip(interval.low[moving].tolist(), interval.high[moving].tolist(), strict=True))
+        sides = (-(rows @ bars.basis[:, moving])).numpy(), (rows @ fixed).numpy()
+        answer = linprog([0.0] * len(box), A_ub=sides[0], b_ub=sides[1], bounds=box, method="highs")
+        wrong += answer.status == 0 and pose not in listed[0]
+        loose += answer.status == 2 and pose in listed[0]
+    assert wrong == 0
+    assert loose <= 1
+    assert any(pose not in listed[0] for pose in near)
+
+
+def test_turned_parts_give_the_same_sheet(bars: RegisteredView) -> None:
+    sheets = torch.cat([bars.sheets(pictured(tapered_bar(33, 31, turn), 0)) for turn in range(0, 360, 10)])
+    assert float((sheets.mean(2) - sheets.mean((0, 2))).abs().mean()) < 0.02
+    assert len({int(pose) for pose in bars.poses(turned_bars(20, seed=3)).turn}) > 10
+
+
+def test_too_many_poses_are_reported(bars: RegisteredView) -> None:
+    assert bars.reachable(turned_bars(1), 0.4, "linf") is None
+
+
+def test_a_missing_part_has_its_default_pose(pairs: RegisteredView) -> None:
+    assert pairs.parts == 2
+    alone = pictured(tapered_bar(32, 48, 0), 1)
+    poses = pairs.poses(alone)
+    assert poses.present.sum() == 1
+    gone = int(poses.present[0].int().argmin())
+    settings = pairs.config.parts[gone]
+    listed = pairs.reachable_poses(alone, 0.01, "linf")
+    assert listed is not None
+    assert listed[gone] == [Pose(pairs.lattices[gone].turns // 2, settings.row, settings.column, False)]
+
+
+def test_what_lies_outside_the_sheets_is_bounded(bars: RegisteredView) -> None:
+    clean = pictured(tapered_bar(32, 32, 30), 0)
+    debris = clean.clone()
+    debris[:, :, 2:7, 55:60] += 0.5
+    assert float(bars.outside(clean)) == 0
+    assert float(bars.outside(debris)) > 0.02
+    low, high = bars.outside_bounds(debris, 0.03, "linf")
+    assert 0 < low < float(bars.outside(debris)) < high
+    for changed in attacks(bars, debris, 0.03, "linf"):
+        assert low <= float(bars.outside(changed)) <= high
+    assert bars.outside_bounds(debris, 0.4, "linf")[0] == 0
+
+
+@pytest.mark.parametrize("shape", [(SIZE, SIZE), (90, 50)])
+def test_the_l2_norm_holds_at_every_pose(bars: RegisteredView, shape: tuple[int, int]) -> None:
+    for image in turned_bars(3, seed=20).split(1):  # type: ignore[no-untyped-call]
+        poses = bars.poses(image)
+        change = torch.rand(1, 3, *shape, generator=torch.Generator().manual_seed(0)).double().requires_grad_()
+        for _ in range(30):
+            (gradient,) = torch.autograd.grad(bars.sheets_at(change, poses).square().sum(), change)
+            change = (gradient / gradient.norm()).requires_grad_()
+        assert float(bars.sheets_at(change.detach(), poses).norm()) <= bars.l2_norm(*shape)
+
+
+def test_maps_go_back_to_where_the_sheet_was_cut(bars: RegisteredView) -> None:
+    image = pictured(tapered_bar(32, 32, 130), 0)
+    sheets, poses = bars.sheets(image), bars.poses(image)
+    back = bars.back(sheets.mean(2), poses)
+    seen = back > float(back.min()) + 0.1
+    assert float((back - image.mean(1, keepdim=True))[seen].abs().mean()) < 0.05
+    assert back.shape == (1, 1, SIZE, SIZE)
+
+
+def test_sheets_have_gradients(bars: RegisteredView) -> None:
+    image = turned_bars(1).requires_grad_()
+    bars.sheets(image).sum().backward()
+    assert image.grad is not None and float(image.grad.min()) >= 0 and float(image.grad.max()) > 0
+
+
+def test_the_view_survives_its_files(pairs: RegisteredView) -> None:
+    images = two_bars(2, seed=9).float()
+    config = RegisteredConfig.parse(pairs.config.model_dump(mode="json"))
+    again = RegisteredView(config, **load(save(pairs.tensors())))
+    assert torch.equal(again.sheets(images), pairs.sheets(images))
+
+
+def test_shapes_of_tensors_are_checked(bars: RegisteredView) -> None:
+    with pytest.raises(ConfigError, match="background: expected the shapes"):
+        RegisteredView(bars.config, torch.zeros(1, 3, 5, 5))
+
+
+def test_a_texture_has_no_part() -> None:
+    draws = torch.Generator().manual_seed(0)
+    assert fit_registration(torch.rand(8, 3, SIZE, SIZE, generator=draws), options=OPTIONS) is None
+    assert fit_registration(torch.full((4, 3, SIZE, SIZE), 0.5), options=OPTIONS) is None
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_images_are_enough(count: int) -> None:
+    view = fit_registration(turned_bars(count), options=OPTIONS)
+    assert view is None or view.sheets(turned_bars(1).float()).isfinite().all()
+
+
+def test_no_image_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="at least one"):
+        fit_registration(torch.zeros(0, 3, SIZE, SIZE))
+
+
+def test_the_view_says_what_it_does(bars: RegisteredView, pairs: RegisteredView) -> None:
+    assert "turn" in bars.describe()[0] and "wider end" in bars.describe()[0]
+    assert "2 parts" in pairs.describe()[0]

@@ -39,6 +39,7 @@ __all__ = [
     "attack",
     "certify",
     "evaluate",
+    "load_detector",
     "train",
     "wrap",
 ]
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from advrad.attacks.pipeline import attack
     from advrad.certificates.pipeline import certify
     from advrad.detectors.advrad import AdvRAD
+    from advrad.detectors.loading import load_detector
     from advrad.detectors.wrappers import wrap
     from advrad.inference.evaluation import evaluate
     from advrad.training.run import train
@@ -59,6 +61,7 @@ else:
             "attack": "advrad.attacks.pipeline",
             "certify": "advrad.certificates.pipeline",
             "evaluate": "advrad.inference.evaluation",
+            "load_detector": "advrad.detectors.loading",
             "train": "advrad.training.run",
             "wrap": "advrad.detectors.wrappers",
         },

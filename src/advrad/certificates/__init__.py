@@ -17,15 +17,19 @@ __all__ = [
     "CertifiedPrediction",
     "CertifyOptions",
     "Percentile",
+    "PredictionCertificateOptions",
+    "ProvenPrediction",
     "TwoPath",
     "calibrate_robust_threshold",
     "certify",
     "certify_sequential",
+    "prediction_certifier",
 ]
 
 if TYPE_CHECKING:
-    from advrad.certificates.options import CertifyOptions
+    from advrad.certificates.options import CertifyOptions, PredictionCertificateOptions
     from advrad.certificates.pipeline import certify
+    from advrad.certificates.prediction import ProvenPrediction, prediction_certifier
     from advrad.certificates.results import CertificationResult
     from advrad.certificates.sequential import CertifiedPrediction, certify_sequential
     from advrad.certificates.smoothing import Percentile
@@ -39,9 +43,12 @@ else:
             "CertifiedPrediction": "advrad.certificates.sequential",
             "CertifyOptions": "advrad.certificates.options",
             "Percentile": "advrad.certificates.smoothing",
+            "PredictionCertificateOptions": "advrad.certificates.options",
+            "ProvenPrediction": "advrad.certificates.prediction",
             "TwoPath": "advrad.certificates.two_path",
             "calibrate_robust_threshold": "advrad.certificates.threshold",
             "certify": "advrad.certificates.pipeline",
             "certify_sequential": "advrad.certificates.sequential",
+            "prediction_certifier": "advrad.certificates.prediction",
         },
     )

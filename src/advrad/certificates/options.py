@@ -76,6 +76,10 @@ class PredictionCertificateOptions(Config):
 
     The default seed cannot be predicted. An adversary who knew the seed could choose an image on which these noise
     samples mislead, and the confidence does not cover that case.
+
+    Example:
+        >>> PredictionCertificateOptions(norm="linf", radius="2/255").n_samples
+        1000
     """
 
     norm: Norm | None = Field(

@@ -89,6 +89,11 @@ class ProvenPrediction:
         lower: Lower bound of the score within ``radius``.
         upper: Upper bound of the score within ``radius``.
         lower_map: Lower bound of the anomaly map within ``radius``, (h, w); not part of the JSON values.
+
+    Example:
+        >>> found = ProvenPrediction("proven defective", "linf", 2 / 255, 5 / 255, threshold=0.5, lower=0.6, upper=0.9)
+        >>> print(found)
+        proven defective linf radius 5/255
     """
 
     verdict: ProvenVerdict
@@ -114,7 +119,7 @@ class ProvenPrediction:
         }
 
     def __str__(self) -> str:
-        return f"{self.verdict:16} {self.norm} radius {reach_text(self.reach, self.norm):8}"
+        return f"{self.verdict:16} {self.norm} radius {reach_text(self.reach, self.norm)}"
 
 
 #: Certifies the verdict on an image file, from its name and the image, (3, h, w), at its own size and as it is scored.
@@ -134,6 +139,15 @@ def prediction_certifier(detector: SavedDetector, options: PredictionCertificate
     Raises:
         ConfigError: An option is out of range, or does not suit the detector.
         NotCalibratedError: The detector has no threshold.
+
+    Example:
+        Needs a model folder.
+
+        >>> detector = advrad.load_detector("bottle")  # doctest: +SKIP
+        >>> certifier, _ = prediction_certifier(detector, PredictionCertificateOptions(norm="linf"))  # doctest: +SKIP
+        >>> for prediction in predict_paths(detector, paths, certifier=certifier):  # doctest: +SKIP
+        ...     print(prediction.certificate)
+        proven good      linf radius 3.5/255
     """
     target = as_detector(detector)
     if isinstance(target, SupportsScoreBounds):

@@ -108,7 +108,7 @@ def _put_prediction(prediction: PredictionRecord, as_json: bool) -> None:
         put(json.dumps(prediction.to_dict(), allow_nan=False))
         return
     verdict = "DEFECTIVE" if prediction.defective else "good     "
-    certified = "" if prediction.certificate is None else f"{prediction.certificate}  "
+    certified = "" if prediction.certificate is None else f"{prediction.certificate!s:38}  "
     put(
         f"{verdict}  score {prediction.score:9.4g}  threshold {prediction.threshold:9.4g}  {certified}{prediction.path}"
     )

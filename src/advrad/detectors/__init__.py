@@ -27,6 +27,7 @@ __all__ = [
     "Prediction",
     "ProbedProperties",
     "RobustCalibration",
+    "SavedDetector",
     "ScoreBounds",
     "ScoreConfig",
     "SupportsScoreBounds",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from advrad.detectors.loading import LoadedDetector, load_detector, load_target
     from advrad.detectors.outputs import AdvRADOutput, Prediction
     from advrad.detectors.probing import ProbedProperties, probe
+    from advrad.detectors.saved import SavedDetector
     from advrad.detectors.score_config import NoiseView, ScoreConfig, paper_score
     from advrad.detectors.white_box import WhiteBoxAdvRAD
     from advrad.detectors.wrappers import wrap
@@ -77,6 +79,7 @@ else:
             "Prediction": "advrad.detectors.outputs",
             "ProbedProperties": "advrad.detectors.probing",
             "RobustCalibration": "advrad.detectors.config",
+            "SavedDetector": "advrad.detectors.saved",
             "ScoreBounds": "advrad.detectors.base",
             "ScoreConfig": "advrad.detectors.score_config",
             "SupportsScoreBounds": "advrad.detectors.base",

@@ -140,6 +140,13 @@ def test_certificates_are_drawn_with_the_attacks_beside_them(tmp_path: Path) -> 
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_linf_radii_are_drawn_in_levels() -> None:
+    bounds = {"method": "bounds", "norm": "linf", "certified_auroc": {f"{2 / 255:g}": 0.9}, "radii": [2 / 255]}
+    markup = certificate_plot(CertificationResult.parse(CERTIFICATES | bounds))
+    assert alt(markup) == "Certified AUROC over the linf radius: 0.900 at 2/255"
+    assert "linf radius in units of 1/255" in svg_source(image(markup))
+
+
 def test_nothing_certified_and_no_verdicts_can_be_drawn(tmp_path: Path) -> None:
     curve = {"radii": [0.0, 0.1], "certified_auroc": [0.0, 0.0]}
     bare = CertificationResult.parse(CERTIFICATES | {"curve": curve, "certified_auroc": {"0": 0.0}, "attacked": []})

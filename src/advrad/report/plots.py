@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from advrad import metrics
 from advrad.report.stored_results import CurveSummary
 from advrad.utils.files import atomic_path
-from advrad.utils.formatting import number, percent
+from advrad.utils.formatting import number, percent, reach_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,7 +210,9 @@ def certificate_plot(result: CertificationResult) -> str:
     Returns:
         Markup of one ``img`` element.
     """
-    areas = [f"{number(area, '.3f')} at {radius:g}" for radius, area in result.certified_auroc.items()]
+    areas = [
+        f"{number(area, '.3f')} at {reach_text(radius, result.norm)}" for radius, area in result.certified_auroc.items()
+    ]
     return svg_image(_certificate_figure(result), f"Certified AUROC over the {result.norm} radius: {', '.join(areas)}")
 
 
@@ -236,27 +238,29 @@ def draw_certificates(path: Path, result: CertificationResult) -> None:
 def _certificate_figure(result: CertificationResult) -> Figure:
     from matplotlib.figure import Figure
 
-    radii = np.array(result.curve.radii)
+    units = 255.0 if result.norm == "linf" else 1.0
+    radii = np.array(result.curve.radii) * units
     # Label, style, and value for each radius.
     curves = [("certified AUROC", "-", np.array(result.curve.certified_auroc, dtype=np.float64))]
     if result.curve.certified_right is not None:
         curves.append(("verdicts certified right", "--", np.array(result.curve.certified_right)))
     # The axis ends where every curve is zero, but covers all requested radii and all attacks.
     last_nonzero = [radii[np.append(0, np.flatnonzero(values))[-1]] for _, _, values in curves]
-    attacked = [point.eps for point in result.attacked]
+    attacked = [point.eps * units for point in result.attacked]
     figure = Figure(figsize=(6.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
     for label, style, values in curves:
         # Between two radii, the value certified for the larger one holds.
         axes.plot(radii, values, style, color=NORMAL_COLOUR, linewidth=2, drawstyle="steps-pre", label=label)
     for same, fill in ((True, ANOMALOUS_COLOUR), (False, "none")):
-        points = [(point.eps, point.robust_auroc) for point in result.attacked if point.same_images is same]
+        points = [(point.eps * units, point.robust_auroc) for point in result.attacked if point.same_images is same]
         if points:
             x, y = zip(*points, strict=True)
             label = "left by attacks" + ("" if same else " on other images")
             axes.scatter(x, y, s=36, facecolors=fill, edgecolors=ANOMALOUS_COLOUR, zorder=3, label=label)
-    axes.set(xlabel=f"{result.norm} radius", ylabel="AUROC, share of images", ylim=(-0.02, 1.02))
-    axes.set_xlim(0, 1.1 * max([*last_nonzero, *result.radii, *attacked]) or 1)
+    label = f"{result.norm} radius" + (" in units of 1/255" if units > 1 else "")
+    axes.set(xlabel=label, ylabel="AUROC, share of images", ylim=(-0.02, 1.02))
+    axes.set_xlim(0, 1.1 * max([*last_nonzero, *(radius * units for radius in result.radii), *attacked]) or 1)
     axes.legend(frameon=False)
     return figure
 

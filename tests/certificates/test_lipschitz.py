@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 from toy_brightness import Brightness, flat
 
 from advrad.certificates.lipschitz import (
@@ -15,6 +17,7 @@ from advrad.certificates.lipschitz import (
     proven_verdict,
     verdict_radius,
 )
+from advrad.detectors.base import ScoreBounds
 
 
 @pytest.mark.parametrize(
@@ -63,15 +66,50 @@ def test_the_interval_surrounds_the_certified_auroc_and_a_tie_counts_0() -> None
 
 
 @pytest.mark.parametrize("value", [0.52, 0.47])
-@pytest.mark.parametrize("known", [{}, {0.01: True}, {0.04: False}, {0.01: True, 0.04: False}])
-def test_the_reach_of_a_verdict_is_the_distance_to_the_threshold(value: float, known: dict[float, bool]) -> None:
+@pytest.mark.parametrize("radii", [(), (0.01,), (0.04,), (0.01, 0.04), (0.0, 0.01)])
+def test_the_reach_of_a_verdict_is_the_distance_to_the_threshold(value: float, radii: tuple[float, ...]) -> None:
     detector = Brightness()
+    known = {radius: (value - radius - 1e-6, value + radius + 1e-6) for radius in radii}
     found = verdict_radius(detector, flat(value)[0], 0.5, "linf", known)
     assert abs(value - 0.5) - LARGEST_RADIUS["linf"] / 256 - 2e-6 <= found <= abs(value - 0.5)
-    assert len(detector.asked) <= 9 and not set(detector.asked) & set(known)
+    assert len(detector.asked) <= (9, 6, 3)[len(radii)] and not set(detector.asked) & set(radii)
+
+
+@given(
+    value=st.floats(0.4, 0.6),
+    power=st.floats(0.3, 3),
+    jump=st.floats(0, 0.05),
+    radii=st.lists(st.floats(0, 16 / 255), max_size=3),
+)
+def test_the_reach_is_found_for_bounds_of_any_shape(
+    value: float, power: float, jump: float, radii: list[float]
+) -> None:
+    asked = []
+
+    class Curved(Brightness):
+        """Bounds that bend and jump."""
+
+        def score_bounds(self, images: Tensor, radius: float, norm: str) -> ScoreBounds:
+            asked.append(radius)
+            reach = torch.tensor([10 * radius**power + (jump if radius > 0.02 else 0)], dtype=torch.float64)
+            scores = torch.tensor([value], dtype=torch.float64)
+            return ScoreBounds(scores, scores - reach, scores + reach, images)
+
+    def proven(radius: float) -> bool:
+        bounds = Curved().score_bounds(flat(value), radius, "linf")
+        return proven_verdict(float(bounds.lower), float(bounds.upper), 0.5) != "not proven"
+
+    bounds = {radius: Curved().score_bounds(flat(value), radius, "linf") for radius in radii}
+    known = {radius: (float(found.lower), float(found.upper)) for radius, found in bounds.items()}
+    asked.clear()
+    found = verdict_radius(Curved(), flat(value)[0], 0.5, "linf", known)
+    assert len(asked) <= 26
+    largest = LARGEST_RADIUS["linf"]
+    assert found == 0 or proven(found)
+    assert found >= largest or not proven(found + 1.001 * largest / 256)
 
 
 def test_a_verdict_far_from_the_threshold_reaches_the_largest_radius() -> None:
     assert verdict_radius(Brightness(), flat(0.9)[0], 0.5, "linf") == LARGEST_RADIUS["linf"]
-    assert verdict_radius(Brightness(), flat(0.9)[0], 0.5, "linf", {0.2: True}) == 0.2
-    assert verdict_radius(Brightness(), flat(0.5)[0], 0.5, "linf", {0.2: False}) == 0
+    assert verdict_radius(Brightness(), flat(0.9)[0], 0.5, "linf", {0.2: (0.7, 1.0)}) == 0.2
+    assert verdict_radius(Brightness(), flat(0.5)[0], 0.5, "linf", {0.2: (0.3, 0.7)}) == 0

@@ -143,7 +143,7 @@ def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, index: 
     reached = sticker = None
     if plan.threshold is not None:
         verdicts = tuple(proven_verdict(low, high, plan.threshold) for low, high in zip(lower, upper, strict=True))
-        known = {radius: verdict != "not proven" for radius, verdict in zip(plan.radii, verdicts, strict=True)}
+        known = {0.0: (score, score)} | dict(zip(plan.radii, zip(lower, upper, strict=True), strict=True))
         reached = verdict_radius(detector, image, plan.threshold, plan.norm, known)
     if plan.sticker_px is not None and isinstance(detector, SupportsStickerBounds):
         sticker = float(detector.sticker_bounds(image[None], plan.sticker_px))

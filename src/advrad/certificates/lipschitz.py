@@ -94,37 +94,99 @@ def verdict_radius(
     image: Tensor,
     threshold: float,
     norm: Norm,
-    known: Mapping[float, bool] | None = None,
+    known: Mapping[float, tuple[float, float]] | None = None,
 ) -> float:
-    """Find the largest radius for which the verdict on an image is proven, by bisection.
+    """Find the largest radius for which the verdict on an image is proven.
 
     Args:
         detector: Detector with score bounds.
         image: Image, (3, h, w) float in [0, 1].
         threshold: Threshold of the score.
         norm: Norm of the perturbation.
-        known: Radii for which it is known whether the verdict is proven; they shorten the search.
+        known: Lower and upper bounds that are known already, by radius; they shorten the search.
 
     Returns:
         A radius for which the verdict is proven. The largest one is at most ``LARGEST_RADIUS / 256`` larger, or it is
         above :data:`LARGEST_RADIUS`. 0 if not even the verdict on the image as given is proven.
     """
-    known = known or {}
 
-    def proven(radius: float) -> bool:
+    def margin_at(radius: float) -> float:
         bounds = detector.score_bounds(image[None], radius, norm)
-        return proven_verdict(float(bounds.lower), float(bounds.upper), threshold) != "not proven"
+        return _margin(float(bounds.lower), float(bounds.upper), threshold)
 
-    # What is proven for a radius is proven for all smaller ones.
-    low = max((radius for radius, holds in known.items() if holds), default=0.0)
-    above = [radius for radius, holds in known.items() if not holds and radius > low]
     largest = LARGEST_RADIUS[norm]
-    if low >= largest:
-        return low
-    if not above and proven(largest):
-        return largest
-    high = min(above, default=largest)
-    while high - low > largest * _RESOLUTION:
-        middle = (low + high) / 2
-        low, high = (middle, high) if proven(middle) else (low, middle)
-    return low
+    step = largest * _RESOLUTION
+    search = _Search({radius: _margin(*bounds, threshold) for radius, bounds in (known or {}).items()})
+    if search.low >= largest:
+        return search.low
+    while search.high is None:
+        middle = min(largest, search.beyond(step))
+        search.add(middle, margin_at(middle))
+        if search.low >= largest:
+            return search.low
+    while search.high - search.low > step:
+        middle = search.between(step)
+        search.add(middle, margin_at(middle))
+    return search.low
+
+
+def _margin(lower: float, upper: float, threshold: float) -> float:
+    """How far the bounds of a score are from proving nothing: at least 0 if they prove a verdict, else below 0.
+
+    It never rises with the radius, since no bound becomes tighter.
+    """
+    margin = max(lower - threshold, threshold - upper)
+    if proven_verdict(lower, upper, threshold) == "not proven":
+        return min(margin, -float(np.finfo(np.float64).tiny))
+    return max(margin, 0.0)
+
+
+class _Search:
+    """Search for the radius at which a margin that falls with the radius becomes negative.
+
+    Args:
+        margins: Margins that are known, by radius.
+    """
+
+    def __init__(self, margins: Mapping[float, float]) -> None:
+        self.margins = dict(margins)
+        self.count = 0
+        #: Largest radius that is known to be proven; 0, if none is.
+        self.low = max((radius for radius, margin in margins.items() if margin >= 0), default=0.0)
+        #: Smallest larger radius that is not proven; None if none is known.
+        self.high = min(
+            (radius for radius, margin in margins.items() if margin < 0 and radius > self.low), default=None
+        )
+
+    def add(self, radius: float, margin: float) -> None:
+        """Add the margin at a radius above ``low`` and below ``high``."""
+        self.margins[radius] = margin
+        self.count += 1
+        if margin >= 0:
+            self.low = radius
+        else:
+            self.high = radius
+
+    def beyond(self, step: float) -> float:
+        """A radius above ``low``, where a straight line through two margins predicts the end; infinite without them."""
+        proven = sorted(radius for radius in self.margins if radius <= self.low)
+        if len(proven) < 2:
+            return float("inf")
+        first, second = proven[-2:]
+        fall = (self.margins[first] - self.margins[second]) / (second - first)
+        crossing = second + self.margins[second] / fall if fall > 0 else float("inf")
+        # Bounds flatten with the radius, so the end is often further away than the line says.
+        return max(crossing + step / 2, 1.5 * self.low, self.low + step)
+
+    def between(self, step: float) -> float:
+        """A radius between ``low`` and ``high``, close to the end."""
+        low, high = self.low, self.high
+        if high is None:
+            raise ValueError("the end is not enclosed")
+        above, below = self.margins.get(low), self.margins[high]
+        # Every third step halves, so that the search is short for margins of any shape.
+        if above is None or not np.isfinite(below) or self.count % 3 == 2:
+            return (low + high) / 2
+        crossing = low + (high - low) * above / (above - below)
+        # Just below the predicted end, and then just above it: two such steps enclose it.
+        return crossing - step / 2 if crossing - step / 2 > low + step / 2 else low + 0.99 * step

@@ -269,7 +269,7 @@ class _Proving:
         bounds = scaled.score_bounds(scored[None], self.radius, self.norm)
         lower, upper = float(bounds.lower), float(bounds.upper)
         verdict = proven_verdict(lower, upper, self.threshold)
-        known = {self.radius: verdict != "not proven"}
+        known = {0.0: (float(bounds.scores), float(bounds.scores)), self.radius: (lower, upper)}
         reach = verdict_radius(scaled, scored, self.threshold, self.norm, known)
         lower_map = bounds.lower_map[0, 0].detach().float().cpu().numpy()
         return ProvenPrediction(verdict, self.norm, self.radius, reach, self.threshold, lower, upper, lower_map)

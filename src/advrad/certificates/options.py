@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypedDict
 
 from pydantic import Field, field_validator
 
@@ -69,6 +69,31 @@ class CertifyOptions(WithDataOptions):
         json_schema_extra={"when_none": "the detector's size"},
     )
     own_size: bool = Field(False, description="Keep each image at the size of its file; the radii refer to that size.")
+
+
+class CertifySettings(TypedDict, total=False):
+    """Further settings of :func:`advrad.certify`, for type checkers; see :class:`CertifyOptions`.
+
+    Attributes:
+        sticker_px: Side of a square that may be covered, anywhere in the image, in pixels; None for none. Closed-form
+            detectors only.
+        n_samples: Number of noise samples per image, at least 2.
+        confidence: Confidence with which the bounds of all images hold together, and with which each verdict holds.
+        sigma: Standard deviation of the noise that ``percentile`` adds; None for the largest radius.
+        limit: Number of test images, half of them normal; None for all.
+        seed: Seed for all random draws.
+        size_px: Side of the square to which image files are scaled; None for the detector's size.
+        own_size: Whether each image file keeps its own size.
+    """
+
+    sticker_px: int | None
+    n_samples: int
+    confidence: float
+    sigma: float | None
+    limit: int | None
+    seed: int
+    size_px: int | None
+    own_size: bool
 
 
 class PredictionCertificateOptions(Config):

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +16,7 @@ from advrad.certificates.bounds_pipeline import ROUNDING, BoundsJob, prepare_bou
 from advrad.certificates.evaluation import CertifiedImages, CertifyPlan, check_reach, evaluate_certificates
 from advrad.certificates.inputs import load_test_images
 from advrad.certificates.meaning import meaning
-from advrad.certificates.options import CertifyOptions, Method
+from advrad.certificates.options import CertifyOptions, CertifySettings, Method
 from advrad.certificates.radii import DEFAULT_RADII, Norm, parse_radii
 from advrad.certificates.results import CertificationResult
 from advrad.certificates.smoothing import Percentile, Sampler
@@ -42,18 +42,11 @@ def certify(
     *,
     norm: Norm | None = None,
     radii: Sequence[float | str] | None = None,
-    sticker_px: int | None = None,
-    n_samples: int = 200,
-    confidence: float = 0.999,
     method: Method = "auto",
-    sigma: float | None = None,
-    limit: int | None = None,
-    seed: int = 0,
-    size_px: int | None = None,
-    own_size: bool = False,
     options: DataOptions = DataOptions(),
     output: str | Path | None = None,
     progress: ProgressReporter = SILENT,
+    **settings: Unpack[CertifySettings],
 ) -> CertificationResult:
     """Certify a detector on test images: bound its score over all perturbations within a radius.
 
@@ -71,21 +64,13 @@ def certify(
         radii: Radii to certify, for pixel values in [0, 1] of the images as given: numbers, or fractions such as
             ``"2/255"``; None for 1/255, 2/255 and 4/255 in linf, and in l2 for those of 0.1, 0.2 and 0.5 for which the
             samples suffice.
-        sticker_px: Side of a square that may be covered, anywhere in the image, in pixels; None for none. Closed-form
-            detectors only.
-        n_samples: Number of noise samples per image, at least 2.
-        confidence: Confidence with which the bounds of all images hold together, and with which each verdict holds.
         method: ``bounds`` uses exact bounds; ``two-path`` uses the noise of an AdvRAD detector itself; ``percentile``
             adds noise to the image, for any detector; ``auto`` is the first of them that is possible.
-        sigma: Standard deviation of the noise that ``percentile`` adds; None for the largest radius.
-        limit: Number of test images, half of them normal; None for all.
-        seed: Seed for all random draws.
-        size_px: Side of the square to which image files are scaled; None for the detector's size.
-        own_size: Keep each image file at its own size.
         options: How image files are found and read.
         output: Folder for the results, from which an interrupted certification continues; needed if several processes
             share the work. None for a folder inside the model folder; a detector without one stores nothing.
         progress: Receives the number of certified images.
+        settings: Further settings, see :class:`advrad.certificates.options.CertifySettings`.
 
     Returns:
         The certified AUROC and verdicts, and the certificate of each image.
@@ -109,18 +94,10 @@ def certify(
     values = {
         "norm": norm,
         "radius": None if radii is None else ",".join(map(str, radii)),
-        "sticker_px": sticker_px,
-        "n_samples": n_samples,
-        "confidence": confidence,
         "method": method,
-        "sigma": sigma,
-        "limit": limit,
-        "seed": seed,
-        "size_px": size_px,
-        "own_size": own_size,
         "data": options,
     }
-    loaded, asked = to_loaded(detector), CertifyOptions.parse(values)
+    loaded, asked = to_loaded(detector), CertifyOptions.parse(values | settings)
     if output is not None or loaded.folder is not None:
         return run_job(prepare(loaded, data, asked, None if output is None else Path(output)), progress=progress)
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -254,3 +255,20 @@ def test_no_image_is_an_error() -> None:
 def test_the_view_says_what_it_does(bars: RegisteredView, pairs: RegisteredView) -> None:
     assert "turn" in bars.describe()[0] and "wider end" in bars.describe()[0]
     assert "2 parts" in pairs.describe()[0]
+
+
+def test_the_box_of_a_sheet_lies_around_the_part(bars: RegisteredView) -> None:
+    for x, y, degrees in ((30.0, 35.0, 20.0), (34.0, 29.0, 110.0)):
+        image = pictured(tapered_bar(x, y, degrees), 0)
+        boxes = bars.boxes(image)
+        assert boxes.shape == (1, 1, 4, 2)
+        corners = boxes[0, 0] * 64
+        assert torch.allclose(
+            corners.mean(0), torch.tensor([x, y], dtype=torch.float64), atol=4
+        )  # nearer to the wide end
+        long, short = corners[1] - corners[0], corners[3] - corners[0]
+        assert float(long @ short) == pytest.approx(0, abs=1e-9)
+        _, height, width = bars.shape
+        assert float(long.norm() / short.norm()) == pytest.approx(width / height)
+        turn = math.degrees(math.atan2(float(long[1]), float(long[0]))) - degrees
+        assert abs((turn + 90) % 180 - 90) < 10

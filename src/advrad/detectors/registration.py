@@ -150,6 +150,31 @@ class RegisteredView(PartFinder):
             placed.append(values if inside is None else values.masked_fill(inside == 0, -torch.inf))
         return torch.maximum(torch.stack(placed).amax(0), maps.amin((1, 2, 3))[:, None, None, None])
 
+    @torch.no_grad()
+    def boxes(self, images: Tensor) -> Tensor:
+        """Find the corners of the sheets in images, for drawings.
+
+        Args:
+            images: Images, (b, 3, h, w) float in [0, 1].
+
+        Returns:
+            Corners in order around each sheet, (b, parts, 4, 2): x and y as shares of width and height of the image,
+            outside [0, 1] where a sheet reaches beyond the image.
+        """
+        poses, (_, height, width) = self.poses(images), self.shape
+        unit = self.config.cell_px / (self.config.size_px / 2)
+        down = torch.tensor([-0.5, -0.5, 0.5, 0.5], dtype=torch.float64) * height
+        over = torch.tensor([-0.5, 0.5, 0.5, -0.5], dtype=torch.float64) * width
+        found = []
+        for part in range(self.parts):
+            angles = self.lattices[part].angle(poses.turn[:, part]).cpu()[:, None]
+            v = (poses.row[:, part].cpu()[:, None] * self.config.step_cells[0] + down) * unit
+            u = (poses.column[:, part].cpu()[:, None] * self.config.step_cells[1] + over) * unit
+            x = (u * angles.cos() - v * angles.sin()) / self.config.scale_x
+            y = (u * angles.sin() + v * angles.cos()) / self.config.scale_y
+            found.append((torch.stack([x, y], -1) + 1) / 2)
+        return torch.stack(found, 1)
+
     def outside(self, images: Tensor) -> Tensor:
         """Sum the weights that lie outside the sheets: of further parts, of debris, of what broke off.
 

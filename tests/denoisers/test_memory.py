@@ -58,7 +58,7 @@ def ask(denoiser: MemoryDenoiser, z: Tensor, sigma: float) -> Tensor:
         return denoiser.denoise(z, z.new_full((len(z),), sigma))
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     side=st.integers(3, 7),
     patch=st.sampled_from([1, 3, 5]),

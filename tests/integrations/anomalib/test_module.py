@@ -150,7 +150,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, trained: TrainedModel) -> Pl
 
 
 def test_it_learns_what_advrad_train_learns(trained: TrainedModel, tmp_path: Path) -> None:
-    usual = train(trained.product, tmp_path / "run", RunOptions(**OPTIONS))
+    usual = train(trained.product, tmp_path / "run", RunOptions(**OPTIONS, denoiser="lean"))
     detector = trained.module.detector
     assert detector.detector_config.score == usual.detector_config.score
     assert detector.calibration.n == usual.calibration.n

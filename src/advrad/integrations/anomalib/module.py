@@ -7,11 +7,11 @@ and test images are used only for anomalib's own threshold and metrics.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.metrics.evaluator import Evaluator
 from anomalib.models.components.base import AnomalibModule
@@ -19,21 +19,18 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from torch import Tensor
-from torchvision.transforms.v2 import Resize
 
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import DetectorConfig
-from advrad.errors import ConfigError, NotCalibratedError
-from advrad.integrations.anomalib.deployed import DeployedDetector, SquarePreProcessor
+from advrad.errors import ConfigError
+from advrad.integrations.anomalib.base import DetectorMixin
+from advrad.integrations.anomalib.deployed import DeployedDetector
 from advrad.integrations.anomalib.training import AnomalibTraining, Lightning, read_normals
 from advrad.training.options import RunOptions
 from advrad.training.plan import fresh_config, train_config
 
-#: Key of the detector's configuration in a checkpoint, and prefix of its tensors among those of the module.
-_CONFIG, _TENSORS = "advrad_detector", "model.detector."
 
-
-class AdvRad(AnomalibModule):  # type: ignore[misc]
+class AdvRad(DetectorMixin, AnomalibModule):  # type: ignore[misc]
     """AdvRAD as a model of anomalib.
 
     One epoch of anomalib is the whole training: the optimizer steps are spread evenly over the epoch's batches, and
@@ -130,41 +127,13 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
         Raises:
             NotCalibratedError: It is not trained yet.
         """
-        detector: AdvRAD | None = self.model.detector
-        if detector is None:
-            raise NotCalibratedError("AdvRad has no detector yet; train it first")
+        detector: AdvRAD = self.trained_detector
         return detector
 
-    # --- anomalib's interface ---
-
-    @property
-    def learning_type(self) -> LearningType:
-        """It learns from normal images."""
-        return LearningType.ONE_CLASS
-
-    @property
-    def trainer_arguments(self) -> dict[str, Any]:
-        """One epoch, one device, and one validation, after the score is chosen."""
-        return {
-            "devices": 1,
-            "max_epochs": 1,
-            "max_steps": -1,
-            "limit_train_batches": 1.0,
-            "num_sanity_val_steps": 0,
-            "val_check_interval": 1.0,
-            "check_val_every_n_epoch": 1,
-            "gradient_clip_val": 0,  # the AdvRAD trainer clips gradients
-        }
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> SquarePreProcessor:
-        """Resize images only; they stay in [0, 1]."""
-        return SquarePreProcessor(Resize(image_size or (256, 256), antialias=True))
-
-    def to_onnx(self, *args: Any, **options: Any) -> Path:
-        """Export as every anomalib model, with an ONNX opset that has all operations of the graph."""
-        path: Path = super().to_onnx(*args, **{"opset_version": 18} | options)
-        return path
+    def install(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Make the detector from what a checkpoint holds; see :meth:`DetectorMixin.install`."""
+        parsed = DetectorConfig.parse(dict(config), "checkpoint")
+        self.model.install(AdvRAD.assemble(parsed, tensors, "checkpoint").to(self.device).eval())
 
     # --- training ---
 
@@ -207,29 +176,3 @@ class AdvRad(AnomalibModule):  # type: ignore[misc]
         data, category = (str(getattr(datamodule, key, None) or "") for key in ("name", "category"))
         self.model.install(training.finish(data, category or data))
         self._training = None
-
-    def validation_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Batch:
-        """Scores for anomalib's threshold."""
-        return batch.update(**self.model(batch.image)._asdict())
-
-    # --- checkpoints ---
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the detector's configuration, as plain values, beside its tensors."""
-        super().on_save_checkpoint(checkpoint)
-        if self.model.detector is not None:
-            checkpoint[_CONFIG] = self.model.detector.detector_config.model_dump(mode="json")
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Build the detector that the checkpoint's tensors belong to.
-
-        Raises:
-            CheckpointError: The configuration and the tensors do not belong together.
-        """
-        super().on_load_checkpoint(checkpoint)
-        if _CONFIG not in checkpoint:
-            return
-        state = checkpoint["state_dict"]
-        tensors = {name.removeprefix(_TENSORS): value for name, value in state.items() if name.startswith(_TENSORS)}
-        config = DetectorConfig.parse(checkpoint[_CONFIG], "checkpoint")
-        self.model.install(AdvRAD.assemble(config, tensors, "checkpoint").to(self.device).eval())

@@ -1,0 +1,102 @@
+"""Distances to the nearest memory patch as a plain graph, for export: without searches, tables and loops over images.
+
+Each displacement within the window is compared on its own. The weights of a patch are products of weights down and
+across, so weighted sums over all patches are products with two band matrices.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from advrad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from advrad.denoisers.memory_config import MemoryConfig
+
+#: Stands for an infinite squared distance, which some runtimes do not have.
+_FAR = 1e30
+
+
+def graph_distances(config: MemoryConfig, sheets: Tensor, cells: Tensor) -> Tensor:
+    """Compute the distance of every patch to the memory.
+
+    Args:
+        config: Shape of the patches; with a window.
+        sheets: Memory, (n, c, H, W) uint8, cells times 255.
+        cells: Sheets to compare, (b, c, H, W) float in [0, 1].
+
+    Returns:
+        Distances, (b, 1, sites down, sites across).
+
+    Raises:
+        ConfigError: The patches are compared everywhere; that graph would be too large.
+
+    Example:
+        >>> from advrad.denoisers.memory_config import MemoryConfig
+        >>> config = MemoryConfig(height_cells=8, width_cells=8, patch_cells=3, window_cells=(1, 1))
+        >>> memory = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        >>> graph_distances(config, memory, torch.full((1, 3, 8, 8), 0.5)).mean()
+        tensor(0.5000)
+    """
+    if config.window_cells is None:
+        raise ConfigError(
+            "a detector that compares patches everywhere cannot be exported as a graph; export it for PyTorch"
+        )
+    memory = sheets.contiguous().to(cells) / 255
+    reach_down, reach_across = config.window_cells
+    best: Tensor | None = None
+    for down in range(-reach_down, reach_down + 1):
+        for across in range(-reach_across, reach_across + 1):
+            # Sites of the image whose memory patches lie inside.
+            rows = [row for row in config.rows if 0 <= row + down <= config.height_cells - config.patch_cells]
+            columns = [col for col in config.columns if 0 <= col + across <= config.width_cells - config.patch_cells]
+            if not rows or not columns:
+                continue
+            over_rows = _band([row + down for row in rows], config.height_cells, config, cells)
+            over_columns = _band([col + across for col in columns], config.width_cells, config, cells)
+            squares = _squares(_shifted(cells, down, across), memory, config.gain, over_rows, over_columns)
+            before = config.columns.index(columns[0]), config.rows.index(rows[0])
+            after = len(config.columns) - before[0] - len(columns), len(config.rows) - before[1] - len(rows)
+            squares = F.pad(squares, (before[0], after[0], before[1], after[1]), value=_FAR)
+            best = squares if best is None else torch.minimum(best, squares)
+    if best is None:
+        raise ConfigError("no memory patch lies within the window of a patch")
+    return best.clamp_min(0).sqrt()[:, None]
+
+
+def _squares(cells: Tensor, memory: Tensor, gain: float, over_rows: Tensor, over_columns: Tensor) -> Tensor:
+    """Least squared distances over the memory at one displacement, (b, sites down, sites across)."""
+
+    def windowed(values: Tensor) -> Tensor:
+        return over_rows @ values @ over_columns.mT
+
+    difference = cells[:, None] - memory
+    squares = windowed(difference.square().sum(2))
+    if gain:
+        # |q - g m|^2 with q = m + d and g = 1 + t is |d|^2 - 2 t <d, m> + t^2 |m|^2, least at t = <d, m> / |m|^2.
+        along, size = windowed((difference * memory).sum(2)), windowed(memory.square().sum(1))
+        change = (along / size.clamp_min(1e-12)).clamp(-gain, gain)
+        squares = squares - 2 * change * along + change * change * size
+    return squares.amin(1)
+
+
+def _shifted(cells: Tensor, down: int, across: int) -> Tensor:
+    """Move sheets, (b, c, H, W), down and to the right; zeros follow."""
+    height, width = cells.shape[2:]
+    kept = cells[:, :, max(0, -down) : height - max(0, down), max(0, -across) : width - max(0, across)]
+    return F.pad(kept, (max(0, across), max(0, -across), max(0, down), max(0, -down)))
+
+
+def _band(starts: list[int], length: int, config: MemoryConfig, like: Tensor) -> Tensor:
+    """Matrix, (sites, length), whose product is the weighted sum of the cells of each patch along one side."""
+    side = config.patch_cells
+    square = config.weights()[: side * side].reshape(side, side)
+    weights = (square.sum(1) / square.sum().sqrt()).to(like)
+    band = torch.zeros(len(starts), length, dtype=like.dtype, device=like.device)
+    for row, start in enumerate(starts):
+        band[row, start : start + side] = weights
+    return band

@@ -1,0 +1,62 @@
+"""The exported graph of distances against the search that detectors use."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toy_models import generator
+
+from advrad.denoisers.distance_graph import graph_distances
+from advrad.denoisers.memory_config import MemoryConfig
+from advrad.denoisers.patch_memory import PatchMemory
+from advrad.errors import ConfigError
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sides=st.tuples(st.integers(5, 12), st.integers(5, 12)),
+    window=st.tuples(st.integers(0, 8), st.integers(0, 3)),
+    patch=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 3),
+    channels=st.sampled_from([1, 3]),
+    taper=st.sampled_from(["flat", "gaussian"]),
+    gain=st.sampled_from([0.0, 0.2]),
+    seed=st.integers(0, 50),
+)
+def test_it_computes_the_distances_of_the_search(
+    sides: tuple[int, int],
+    window: tuple[int, int],
+    patch: int,
+    stride: int,
+    channels: int,
+    taper: str,
+    gain: float,
+    seed: int,
+) -> None:
+    config = MemoryConfig.parse(
+        {
+            "height_cells": sides[0],
+            "width_cells": sides[1],
+            "channels": channels,
+            "patch_cells": patch,
+            "window_cells": window,
+            "stride_cells": min(stride, patch),
+            "taper": taper,
+            "gain": gain,
+        }
+    )
+    draws = generator(seed)
+    sheets = PatchMemory.quantised(torch.rand(3, channels, *sides, generator=draws))
+    cells = torch.rand(2, channels, *sides, generator=draws)
+    memory = PatchMemory(config, sheets, torch.arange(3))
+    # Squares, because the root of a rounding error at 0 is large.
+    found, expected = graph_distances(config, sheets, cells).square(), memory.nearest(cells).square()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_a_memory_without_positions_is_refused() -> None:
+    config = MemoryConfig(height_cells=8, width_cells=8, patch_cells=3, window_cells=None)
+    with pytest.raises(ConfigError, match="export it for PyTorch"):
+        graph_distances(config, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 8, 8))

@@ -16,12 +16,12 @@ parser.add_argument("--samples", type=int, default=200, help="noise samples per 
 parser.add_argument("--limit", type=int, default=8, help="number of test images, half of them normal")
 arguments = parser.parse_args()
 
-detector = advrad.AdvRAD.from_pretrained(arguments.run)
+detector = advrad.load_detector(arguments.run)
 result = advrad.certify(
-    detector, arguments.data, radii=arguments.radii, n_samples=arguments.samples, limit=arguments.limit
+    detector, arguments.data, norm="l2", radii=arguments.radii, n_samples=arguments.samples, limit=arguments.limit
 )
 for radius, auroc in result.certified_auroc.items():
-    print(f"radius {radius:g}: the AUROC of the smoothed score stays at or above {auroc:.3f}")
+    print(f"radius {radius:g}: the AUROC stays at or above {auroc:.3f} ({result.method})")
 for row in result.rows:
     label = "anomalous" if row.label else "normal"
-    print(f"{row.name}: {label}, smoothed score {row.score:.4g}, verdict certified up to radius {row.radius:.4g}")
+    print(f"{row.name}: {label}, score {row.score:.4g}, verdict certified up to radius {row.radius:.4g}")

@@ -20,8 +20,10 @@ digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 if config["format"] != "advrad" or config["weights_sha256"] != digest:
     raise SystemExit(f"{folder}: is not a model of advrad, or its files do not belong together")
 
-print(f"network: {config['denoiser']['kind']}, images of {config['size_px']} px")
-for look in config["score"]["looks"]:
+kind = config.get("kind", "advrad")  # "closed_form", "combined", or an AdvRAD
+learned = config.get("learned", config)  # the part of a combined detector
+print(f"detector: {kind}, images of {learned.get('size_px') or learned.get('image_size_px')} px")
+for look in learned.get("score", {}).get("looks", []):
     print(f"score: noise level {look['sigma']}, image scaled to {look['view_px']} px")
 calibration = config["calibration"]
 if calibration:

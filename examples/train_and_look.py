@@ -16,7 +16,7 @@ from advrad.inference import draw_heat_map
 parser = argparse.ArgumentParser(description="Train a detector, measure it, and save heat maps.")
 parser.add_argument("data", nargs="?", help="folder of images; a synthetic product in flange by default")
 parser.add_argument("--output", default="run", help="folder for the model and the heat maps, new or empty")
-parser.add_argument("--minutes", type=float, help="time for the training, 5 by default")
+parser.add_argument("--minutes", type=float, help="time to train a denoiser beside the closed form")
 parser.add_argument("--steps", type=int, help="number of training steps, in place of --minutes")
 parser.add_argument("--size", type=int, default=256, help="side of the images in pixels")
 arguments = parser.parse_args()

@@ -56,6 +56,31 @@ class ClosedFormRun:
             ConfigError: There are too few images for the false-alarm rate.
             ImageError: An image cannot be read.
         """
+        images = self.read(progress)
+        plan = self._plan(images)
+        progress.stage("Fitting the closed form")
+        detector = fit_closed_form(
+            images.batch(slice(None)),
+            false_alarm_rate=plan.false_alarm_rate,
+            seed=plan.seed,
+            aspect=plan.aspect,
+            progress=progress,
+        )
+        return plan, detector
+
+    def read(self, progress: ProgressReporter = SILENT) -> ImageStack:
+        """Read the images that are used, in the order in which they are fitted.
+
+        Args:
+            progress: Receives the progress, and a message for each image that is left out.
+
+        Returns:
+            The images.
+
+        Raises:
+            ConfigError: There are too few images for the false-alarm rate.
+            ImageError: An image cannot be read.
+        """
         options = self.options
         rate = options.false_alarm_rate
         records = shuffle_normals(self.dataset.records, options.seed)
@@ -68,12 +93,7 @@ class ClosedFormRun:
         images = load_images(chosen, options.size_px or SIZE_PX, options.data, progress=progress)
         report_skipped(images, progress)
         check_count(len(images), rate)  # again, because unreadable images may have been left out
-        plan = self._plan(images)
-        progress.stage("Fitting the closed form")
-        detector = fit_closed_form(
-            images.batch(slice(None)), false_alarm_rate=rate, seed=plan.seed, aspect=plan.aspect, progress=progress
-        )
-        return plan, detector
+        return images
 
     def _plan(self, images: ImageStack) -> ClosedFormPlan:
         """The plan of the fit, with the images that are used."""
@@ -90,8 +110,16 @@ class ClosedFormRun:
             optimise_for_radius=options.optimise_for_radius,
             max_pixels=options.data.max_pixels,
             skip_bad=options.data.skip_bad,
-            names=tuple(record.path.relative_to(self.dataset.root).as_posix() for record in images.records),
+            names=self.names_of(images),
         )
+
+    def names_of(self, images: ImageStack) -> tuple[str, ...]:
+        """Names of images, relative to the folder of the data set.
+
+        Args:
+            images: Images of this data set.
+        """
+        return tuple(record.path.relative_to(self.dataset.root).as_posix() for record in images.records)
 
 
 def record_fit(detector: ClosedFormDetector, plan: ClosedFormPlan, seconds: float) -> None:

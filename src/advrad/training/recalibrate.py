@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advrad.data.layouts import find_records
 from advrad.data.splits import split_normals
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import ImageCounts, RecordedFigures
-from advrad.detectors.loading import load_advrad
+from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import CONFIG_NAME
+from advrad.detectors.saved import SavedDetector
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
 from advrad.training.calibration_data import CalibrationData, read_images
 from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import CalibrateOptions
 from advrad.training.plan import RunPlan, check_score_options
 from advrad.utils.progress import SILENT, ProgressReporter
+
+if TYPE_CHECKING:
+    from advrad.detectors.combined import CombinedDetector
 
 
 def calibrate(
@@ -26,8 +31,11 @@ def calibrate(
     output: Path | None = None,
     *,
     progress: ProgressReporter = SILENT,
-) -> AdvRAD:
+) -> SavedDetector:
     """Set a detector's thresholds again, or choose its score again, and save it.
+
+    With a radius, a second threshold keeps the false-alarm rate under any perturbation within it: for AdvRAD that of
+    certified verdicts in l2, for a closed form, alone or combined, that of the score itself in linf or l2.
 
     Args:
         folder: Model folder.
@@ -48,9 +56,50 @@ def calibrate(
     options = options or CalibrateOptions()
     new_score = options.score is not None or options.optimise_for_radius is not None
     _check(options, output, new_score)
-    detector = load_advrad(folder)
+    detector = load_detector(folder)
+    if isinstance(detector, AdvRAD):
+        detector = _recalibrate_advrad(detector, folder, data, options, progress)
+    else:
+        _recalibrate_bounds(detector, folder, data, options, progress)
+    detector.save_pretrained(output or folder)
+    return detector
+
+
+def _recalibrate_bounds(
+    detector: SavedDetector, folder: Path, data: Path, options: CalibrateOptions, progress: ProgressReporter
+) -> None:
+    """Set the thresholds of a detector with exact bounds again."""
+    from advrad.detectors.closed_form import ClosedFormDetector
+    from advrad.detectors.combined import CombinedDetector
+    from advrad.training.recalibrate_bounds import recalibrate_closed_form, recalibrate_combined
+
+    if options.score is not None or options.optimise_for_radius is not None:
+        option = "score" if options.score is not None else "optimise_for_radius"
+        raise ConfigError(
+            "chooses the score of a learned denoiser alone; for this model, train again with it", option=option
+        )
+    if isinstance(detector, ClosedFormDetector):
+        recalibrate_closed_form(detector, folder, data, options, progress=progress)
+    elif isinstance(detector, CombinedDetector):
+        plan, counts = _plan_of(detector, folder, data)
+        recalibrate_combined(detector, _read_same_images(plan, counts, data, progress), options, progress=progress)
+    else:
+        raise CheckpointError(f"{folder}: holds a detector whose threshold cannot be set again; train again")
+
+
+def _recalibrate_advrad(
+    detector: AdvRAD, folder: Path, data: Path, options: CalibrateOptions, progress: ProgressReporter
+) -> AdvRAD:
+    """Set the thresholds of an AdvRAD detector again, or choose its score again."""
+    if options.norm == "linf":
+        raise ConfigError(
+            "needs exact bounds of the score, which closed-form detectors have; for this model choose l2",
+            option="norm",
+            value=options.norm,
+        )
     plan, counts = _plan_of(detector, folder, data)
     images = _read_same_images(plan, counts, data, progress)
+    new_score = options.score is not None or options.optimise_for_radius is not None
     if new_score:
         plan = plan.model_copy(
             update={"score": options.score or "auto", "optimise_for_radius": options.optimise_for_radius}
@@ -71,7 +120,6 @@ def calibrate(
         confidence=options.confidence,
         progress=progress,
     )
-    detector.save_pretrained(output or folder)
     return detector
 
 
@@ -86,9 +134,9 @@ def _check(options: CalibrateOptions, output: Path | None, new_score: bool) -> N
         raise OutputError(f"{output}: holds a model, or is a file; give another folder for the result")
 
 
-def _plan_of(detector: AdvRAD, folder: Path, data: Path) -> tuple[RunPlan, ImageCounts]:
+def _plan_of(detector: AdvRAD | CombinedDetector, folder: Path, data: Path) -> tuple[RunPlan, ImageCounts]:
     """How a detector was trained, and with how many images for each purpose."""
-    training = detector.detector_config.training
+    training = detector.config.training
     if training.plan is None or training.images is None:
         raise CheckpointError(
             f"{folder}: does not record how it was trained, so its normal images cannot be divided in the same way;"

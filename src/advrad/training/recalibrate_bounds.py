@@ -1,0 +1,175 @@
+"""New thresholds for a detector with exact bounds, from the normal images that set its first one."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advrad.certificates.radii import Norm
+from advrad.certificates.threshold import robust_threshold_of_bounds
+from advrad.data.layouts import find_records
+from advrad.data.loading import ImageStack
+from advrad.detectors.closed_form import ClosedFormDetector
+from advrad.detectors.combined import CombinedDetector
+from advrad.detectors.config import Calibration, RecordedFigures
+from advrad.detectors.conformal import conformal_threshold
+from advrad.errors import CheckpointError, DataError
+from advrad.training.calibration_data import CalibrationData
+from advrad.training.closed_form_run import ClosedFormRun
+from advrad.training.options import CalibrateOptions
+from advrad.training.plan import ClosedFormPlan, plan_path
+from advrad.utils.progress import SILENT, ProgressReporter
+
+#: Largest relative difference between a threshold and what the same images give again, on another processor.
+_SAME = 1e-4
+
+
+def recalibrate_closed_form(
+    detector: ClosedFormDetector,
+    folder: Path,
+    data: Path,
+    options: CalibrateOptions,
+    *,
+    progress: ProgressReporter = SILENT,
+) -> None:
+    """Set the thresholds of a closed-form detector again, each image compared with the others.
+
+    Args:
+        detector: Detector, which is changed.
+        folder: Its model folder.
+        data: Folder of the images to which it was fitted.
+        options: False-alarm rate, and radius and norm of the threshold under attack.
+        progress: Receives the number of images that are finished.
+
+    Raises:
+        CheckpointError: The model does not record how it was fitted.
+        ConfigError: There are too few images for the rate.
+        DataError: The normal images are not those of the fit.
+    """
+    images = _read_same_images(detector, folder, data, progress)
+    held = detector.config.training.calibration_images
+    progress.stage("Calibrating")
+    scores, maxima, upper = [], [], []
+    for done, index in enumerate(held, start=1):
+        image, group = images.batch(slice(index, index + 1)), torch.tensor([index])
+        with torch.no_grad():
+            output = detector.infer(image, exclude=group)
+        scores.append(float(output.scores))
+        maxima.append(_maximum(output.anomaly_maps))
+        if options.radius is not None:
+            upper.append(float(detector.score_bounds(image, options.radius, _norm(options), exclude=group).upper))
+        progress.update(done, len(held))
+    before = detector.calibration
+    again = conformal_threshold(scores, before.false_alarm_rate)
+    if before.n != len(scores) or not math.isclose(again, before.threshold, rel_tol=_SAME, abs_tol=_SAME):
+        raise DataError(
+            f"{data}: the normal images are not those of the fit (they give the threshold {again:.6g}, the model has"
+            f" {before.threshold:.6g}); name the folder of the fit, or train again"
+        )
+    rate = options.false_alarm_rate or before.false_alarm_rate
+    calibration = Calibration(
+        threshold=conformal_threshold(scores, rate),
+        false_alarm_rate=rate,
+        n=len(scores),
+        heat_low=float(np.median(maxima)),
+        heat_high=conformal_threshold(maxima, rate) + 1e-6,
+        source=before.source,
+    )
+    _store(detector, calibration, options, upper)
+
+
+def recalibrate_combined(
+    detector: CombinedDetector,
+    images: CalibrationData,
+    options: CalibrateOptions,
+    *,
+    progress: ProgressReporter = SILENT,
+) -> None:
+    """Set the thresholds of a combined detector again, from images that were used for nothing else.
+
+    Args:
+        detector: Detector, which is changed.
+        images: Normal images, divided as in training.
+        options: False-alarm rate, and radius and norm of the threshold under attack.
+        progress: Receives the number of images that are finished.
+
+    Raises:
+        ConfigError: There are too few images for the rate.
+    """
+    before = detector.calibration
+    rate = options.false_alarm_rate or before.false_alarm_rate
+    detector.calibrate(images.calibration_batches(), rate, before.source)
+    upper = []
+    if options.radius is not None:
+        progress.stage("Calibrating")
+        count = len(images.calibration)
+        for index in range(count):
+            image = images.calibration.batch(slice(index, index + 1))
+            upper.append(float(detector.score_bounds(image, options.radius, _norm(options)).upper))
+            progress.update(index + 1, count)
+    _store(detector, detector.calibration, options, upper)
+
+
+def _norm(options: CalibrateOptions) -> Norm:
+    return options.norm or "linf"
+
+
+def _store(
+    detector: ClosedFormDetector | CombinedDetector,
+    calibration: Calibration,
+    options: CalibrateOptions,
+    upper: list[float],
+) -> None:
+    """Store both thresholds. Figures that were measured with the old ones no longer hold."""
+    robust = None
+    if options.radius is not None:
+        robust = robust_threshold_of_bounds(
+            upper,
+            false_alarm_rate=calibration.false_alarm_rate,
+            radius=options.radius,
+            norm=_norm(options),
+            source=calibration.source,
+        )
+    detector.update_config(calibration=calibration, robust_calibration=robust, figures=RecordedFigures())
+
+
+def _maximum(maps: Tensor | None) -> float:
+    return 0.0 if maps is None else float(maps.amax())
+
+
+def _read_same_images(detector: ClosedFormDetector, folder: Path, data: Path, progress: ProgressReporter) -> ImageStack:
+    """Read the images of the fit, in their order."""
+    plan = _plan_of(detector, folder, data)
+    run = ClosedFormRun(find_records(data, plan.options.data), plan.options, str(data))
+    images = run.read(progress)
+    held = detector.config.training.calibration_images
+    if max(held) >= len(images) or (plan.names and run.names_of(images) != plan.names):
+        raise DataError(
+            f"{data}: the normal images are not those of the fit ({len(images)} now); a threshold from other images"
+            " would not keep its false-alarm rate"
+        )
+    return images
+
+
+def _plan_of(detector: ClosedFormDetector, folder: Path, data: Path) -> ClosedFormPlan:
+    """How a detector was fitted; the names of its images are known where the folder still has its plan."""
+    training = detector.config.training
+    if training.plan is None or not training.calibration_images:
+        raise CheckpointError(
+            f"{folder}: does not record how it was fitted, so the images of its threshold are not known; train again"
+        )
+    names: tuple[str, ...] = ()
+    path = plan_path(folder)
+    if path.is_file():
+        try:
+            names = tuple(json.loads(path.read_text(encoding="utf-8"))["names"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{path}: is damaged ({error}); train again in another folder") from None
+    values = training.plan.to_dict() | {"data": str(data.resolve()), "names": names}
+    values.pop("train", None)
+    return ClosedFormPlan.parse(values, str(folder))

@@ -7,6 +7,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis.strategies import floats, integers, sampled_from
 from safetensors.torch import load, save
 from scipy.optimize import linprog
 from torch import Tensor
@@ -16,7 +18,7 @@ from advrad.detectors.registration import RegisteredConfig, RegisteredView
 from advrad.detectors.registration_bounds import Pose, _constraints
 from advrad.detectors.registration_fit import RegistrationOptions, fit_registration
 from advrad.detectors.registration_moments import across, along, cube, product, wedge
-from advrad.detectors.views import Norm
+from advrad.detectors.views import Norm, View
 from advrad.errors import ConfigError
 
 OPTIONS = RegistrationOptions(size_px=SIZE, step_cells=(1, 1))
@@ -168,6 +170,55 @@ def test_turned_parts_give_the_same_sheet(bars: RegisteredView) -> None:
     assert len({int(pose) for pose in bars.poses(turned_bars(20, seed=3)).turn}) > 10
 
 
+@pytest.mark.parametrize("aspect", [1.0, 1.5])
+def test_parts_turn_in_the_scene_not_in_the_square(aspect: float) -> None:
+    turns = range(0, 360, 15)
+    images = torch.cat([pictured(tapered_bar(33, 31, turn, wide=4, half=12, aspect=aspect), turn) for turn in turns])
+    spreads = []
+    for told in (1.0, 1.5):
+        view = fit_registration(images, told, OPTIONS)
+        assert view is not None and view.config.turns > 1
+        sheets = view.sheets(images).mean((1, 2))
+        spreads.append(float((sheets - sheets.mean(0)).abs().mean()))
+    right, wrong = (0, 1) if aspect == 1 else (1, 0)
+    assert spreads[right] < 0.75 * spreads[wrong]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    height=integers(20, 150),
+    width=integers(20, 150),
+    aspect=sampled_from([0.5, 1.0, 1.7]),
+    turns=sampled_from([1, 7, 90]),
+    cell_px=sampled_from([1.0, 4 / 3, 3.0]),
+    flip=sampled_from(["reach", "width", "none"]),
+    radius=floats(0.0, 0.03),
+    seed=integers(0, 10_000),
+)
+def test_poses_and_cells_hold_for_all_settings(
+    height: int, width: int, aspect: float, turns: int, cell_px: float, flip: str, radius: float, seed: int
+) -> None:
+    config = RegisteredConfig.parse(
+        {"size_px": 32, "mask_px": 2, "blur_px": 4, "low": 0.15, "high": 0.35, "height_cells": 9, "width_cells": 14}
+        | {"aspect": aspect, "turns": turns, "cell_px": cell_px, "limit": 100_000, "parts": [{"flip": flip}]}
+    )
+    view = RegisteredView(config, torch.full((1, 3, 16, 16), 0.2))
+    opacity = tapered_bar(*(20 + 24 * torch.rand(2, generator=torch.Generator().manual_seed(seed))).tolist(), seed)
+    image = torch.nn.functional.interpolate(pictured(opacity, seed), size=(height, width), mode="bilinear")
+    listed, sheets = view.reachable_poses(image, radius, "linf"), view.reachable(image, radius, "linf")
+    if listed is None or sheets is None:
+        return
+    draws = torch.Generator().manual_seed(seed)
+    for _ in range(5):
+        polynomial = torch.randn(1, 10, generator=draws).double()
+        small = attacked(view, view.square(image), polynomial, radius, "linf") - view.square(image)
+        change = torch.nn.functional.interpolate(small, size=(height, width), mode="nearest")
+        pose = pose_of(view, image + change)
+        assert pose in listed[0]
+        moved = view.sheets(image + change)[0, 0] - sheets[0][listed[0].index(pose)]
+        assert float(moved.abs().max()) <= radius * (1 + 2e-6) + 1e-12
+
+
 def test_too_many_poses_are_reported(bars: RegisteredView) -> None:
     assert bars.reachable(turned_bars(1), 0.4, "linf") is None
 
@@ -253,6 +304,8 @@ def test_no_image_is_an_error() -> None:
 
 
 def test_the_view_says_what_it_does(bars: RegisteredView, pairs: RegisteredView) -> None:
+    view: View = bars
+    assert view.parts == 1 and view.shape == tuple(bars.sheets(turned_bars(1)).shape[2:])
     assert "turn" in bars.describe()[0] and "wider end" in bars.describe()[0]
     assert "2 parts" in pairs.describe()[0]
 

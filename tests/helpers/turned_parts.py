@@ -12,7 +12,14 @@ BACKGROUND = 0.2
 
 
 def tapered_bar(
-    x: float, y: float, degrees: float, *, wide: float = 6.0, narrow: float = 2.0, half: float = 16.0
+    x: float,
+    y: float,
+    degrees: float,
+    *,
+    wide: float = 6.0,
+    narrow: float = 2.0,
+    half: float = 16.0,
+    aspect: float = 1.0,
 ) -> Tensor:
     """Draw a bar that is wider at one end, with soft edges.
 
@@ -23,12 +30,13 @@ def tapered_bar(
         wide: Half width of the wide end.
         narrow: Half width of the narrow end.
         half: Half length.
+        aspect: Width of the scene divided by its height, at least 1; the scene is squashed into the square.
 
     Returns:
         Opacity, (SIZE, SIZE) float64 in [0, 1].
     """
     places = torch.arange(SIZE, dtype=torch.float64) + 0.5
-    dx, dy = places - x, places[:, None] - y
+    dx, dy = places - x, (places[:, None] - y) / aspect
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     u, v = dx * cos + dy * sin, dy * cos - dx * sin
     width = wide + (narrow - wide) * (u + half) / (2 * half)

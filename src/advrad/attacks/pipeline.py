@@ -82,7 +82,7 @@ def attack(
     all attacks counts, scored again on noise that no attack has seen.
 
     Args:
-        detector: :class:`advrad.AdvRAD`, or anything that :func:`advrad.wrap` takes, or an
+        detector: Detector of a model folder, or anything that :func:`advrad.wrap` takes, or an
             :class:`advrad.detectors.base.AnomalyDetector`, or a :class:`advrad.detectors.loading.LoadedDetector`.
             Modules are put in evaluation mode, and the parameters of an ``AdvRAD`` are frozen.
         data: Test images of both classes: a folder, ``FILE.py:NAME``, a datamodule, or a pair of images, (n, c, h, w)

@@ -24,10 +24,10 @@ from advrad.certificates.summary import summarize
 from advrad.certificates.threshold import certified_threshold
 from advrad.certificates.two_path import TwoPath, two_path_sampler
 from advrad.data.options import DataOptions
-from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector, SupportsTwoPath
 from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import probe
+from advrad.detectors.saved import SavedDetector
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def certify(
-    detector: AdvRAD | AnomalyDetector | LoadedDetector | Callable[..., Any],
+    detector: SavedDetector | AnomalyDetector | LoadedDetector | Callable[..., Any],
     data: DataSource,
     *,
     norm: Norm | None = None,
@@ -56,8 +56,7 @@ def certify(
     perturbation of the images leaves less than the certified AUROC. The proofs are in docs/certificates.md.
 
     Args:
-        detector: Detector: AdvRAD, a closed-form detector, a loaded detector, or anything that :func:`advrad.wrap`
-            takes.
+        detector: Detector of a model folder, a loaded detector, or anything that :func:`advrad.wrap` takes.
         data: Test images: a folder (its test split), ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule,
             or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1 (anomalous).
         norm: Norm of the perturbations; None for linf where the detector has exact bounds, and l2 elsewhere.

@@ -20,6 +20,7 @@ from advrad.inference.heatmaps import GREEN, draw_heat_map, outline
 from advrad.report.comparison import ComparedFigures, OtherDetector
 from advrad.report.evaluation_report import Candidate, GalleryItem, ReportContent, pick_gallery
 from advrad.report.proofs import ImageProofs
+from advrad.report.registration import RegisteredImage, draw_registration, registered_views
 from advrad.report.stored_results import AttackSummary, CurveSummary, R, read_certificates, read_results
 from advrad.training.log import read_log
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 
 _SHOWN_CANDIDATES = 20
+# Images of each class on which a registration is drawn.
+_REGISTERED = 3
 # Parts of a configuration that the report shows elsewhere, or that are long lists of numbers.
 _NOT_SHOWN = frozenset(
     ("calibration", "robust_calibration", "guarantee", "training", "figures", "locations", "scales", "ceilings")
@@ -107,6 +110,7 @@ def report_content(
         certificates=certificates,
         proven_radius=proofs.area_radius,
         description=description,
+        registered=_registered(evaluation, detector, max_pixels),
         compared=tuple(compared) if others else (),
         configuration={name: value for name, value in config.model_dump(mode="json").items() if name not in _NOT_SHOWN},
         provenance=_provenance(config),
@@ -175,6 +179,19 @@ def _drawn(detector: SavedDetector, image: Floats, scored: Tensor) -> tuple[Floa
     if calibration is not None and maps is not None:
         heat = draw_heat_map(image, maps[0, 0].numpy(), calibration)
     return heat, None if recons is None else recons[0].clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def _registered(evaluation: EvaluationResult, detector: SavedDetector, max_pixels: int) -> tuple[RegisteredImage, ...]:
+    """Draw where each registration of the detector finds the parts, on the first test images of each class."""
+    views = registered_views(detector)
+    if not views:
+        return ()
+    chosen = [index for label in (0, 1) for index in np.flatnonzero(evaluation.labels == label)[:_REGISTERED].tolist()]
+    found = []
+    for record in (evaluation.records[index] for index in chosen):
+        image, name = read_image(record.path, max_pixels, at_least_px=detector.image_size_px), record.path.parts[-2:]
+        found += [draw_registration("/".join(name), image, view) for view in views]
+    return tuple(found)
 
 
 def _mask(evaluation: EvaluationResult, index: int) -> npt.NDArray[np.bool_] | None:

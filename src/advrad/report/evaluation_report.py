@@ -21,6 +21,7 @@ from advrad.inference.evaluation import figures_by_defect
 from advrad.report.comparison import ComparedFigures
 from advrad.report.plots import certificate_plot, curve_plot, histogram_plot, loss_plot, roc_plot
 from advrad.report.proofs import MEANING, attacked_points, bounds_plot, image_rows, is_proof, radius_rows
+from advrad.report.registration import RegisteredImage
 from advrad.report.rendering import page
 from advrad.report.stored_results import AttackSummary, CurveSummary
 from advrad.utils.files import atomic_path
@@ -107,6 +108,7 @@ class ReportContent:
         certificates: Results of certifications of the detector.
         proven_radius: Radius of the proven areas that the images show, as text; empty if they show none.
         description: Lines that say how images are scored.
+        registered: Images with the parts of the product as the detector finds them; empty if it compares whole images.
         compared: Figures of several detectors of the product, this one first; empty for no comparison.
         configuration: Configuration of the detector, may be nested.
         provenance: Seed, versions, times and data that the result comes from, may be nested.
@@ -142,6 +144,7 @@ class ReportContent:
     certificates: tuple[CertificationResult, ...] = ()
     proven_radius: str = ""
     description: tuple[str, ...] = ()
+    registered: tuple[RegisteredImage, ...] = ()
     compared: tuple[ComparedFigures, ...] = ()
     configuration: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -241,6 +244,9 @@ def _render(content: ReportContent) -> str:
                 content.finds,
                 threshold,
             ),
+        ],
+        registered=[
+            {"name": item.name, "parts": item.parts, "src": _data_uri(item.image)} for item in content.registered
         ],
         training=_training(content.training),
         candidates=_candidates(content),

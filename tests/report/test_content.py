@@ -39,7 +39,8 @@ def test_a_detector_with_bounds_shows_what_is_proven(evaluation: EvaluationResul
         assert item.heat is not None and item.reconstruction is None and item.others == ()
         green = (item.heat == np.float32(GREEN)).all(axis=2).any()
         assert green == (0 < item.proven_share < 1)
-    assert found.compared == () and "calibration" not in found.configuration
+    assert found.compared == () and found.registered == ()
+    assert found.configuration == {"kind": "closed_form", "image_size_px": 32}
 
 
 def test_a_detector_without_bounds_shows_none(product: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,10 @@ _SHOWN_CANDIDATES = 20
 _REGISTERED = 3
 # Parts of a configuration that the report shows elsewhere, or that are long lists of numbers.
 _NOT_SHOWN = frozenset(
-    ("calibration", "robust_calibration", "guarantee", "training", "figures", "locations", "scales", "ceilings")
+    (
+        *("calibration", "robust_calibration", "guarantee", "training", "figures"),
+        *("locations", "scales", "ceilings", "held_out"),
+    )
 )
 
 
@@ -112,7 +115,7 @@ def report_content(
         description=description,
         registered=_registered(evaluation, detector, max_pixels),
         compared=tuple(compared) if others else (),
-        configuration={name: value for name, value in config.model_dump(mode="json").items() if name not in _NOT_SHOWN},
+        configuration=_shown(config.model_dump(mode="json")),
         provenance=_provenance(config),
     )
 
@@ -200,6 +203,15 @@ def _mask(evaluation: EvaluationResult, index: int) -> npt.NDArray[np.bool_] | N
         return None
     mask: npt.NDArray[np.bool_] = evaluation.masks[index]
     return mask
+
+
+def _shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration, or of its parts, that is shown as it is."""
+    return {
+        name: _shown(value) if isinstance(value, Mapping) else value
+        for name, value in values.items()
+        if name not in _NOT_SHOWN
+    }
 
 
 def _provenance(config: SavedConfig) -> dict[str, Any]:

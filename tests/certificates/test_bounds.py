@@ -19,6 +19,7 @@ from trained_run import Cli
 
 import advrad
 from advrad.certificates.results import CertificationResult
+from advrad.certificates.threshold import robust_threshold_of_bounds
 from advrad.detectors.base import ScoreBounds
 from advrad.detectors.config import RobustCalibration
 from advrad.detectors.loading import LoadedDetector
@@ -170,6 +171,40 @@ def test_bounds_that_do_not_enclose_the_score_are_refused() -> None:
 
     with pytest.raises(DetectorError, match="outside its own bounds"):
         advrad.certify(Wrong(), DATA)
+
+
+def test_images_without_an_upper_bound_prove_nothing(tmp_path: Path) -> None:
+    @dataclasses.dataclass
+    class Lost(Brightness):
+        """Cannot say where the product lies in images brighter than 0.5."""
+
+        def score_bounds(self, images: torch.Tensor, radius: float, norm: str) -> ScoreBounds:  # type: ignore[override]
+            held = super().score_bounds(images, radius, norm)  # type: ignore[arg-type]
+            lost = (held.scores > 0.5) & (radius > 0.01)
+            return dataclasses.replace(
+                held, lower=held.lower.masked_fill(lost, 0.0), upper=held.upper.masked_fill(lost, torch.inf)
+            )
+
+        def sticker_bounds(self, images: torch.Tensor, side_px: int) -> torch.Tensor:
+            return torch.full((len(images),), -torch.inf)
+
+    data = (flat(0.4, 0.55, 0.6, 0.7), [0, 0, 1, 1])
+    result = advrad.certify(Lost(), data, radii=(0.005, 0.05), sticker_px=3, output=tmp_path)
+    assert result.certified_auroc == {0.005: 1.0, 0.05: 0.0} and result.clean_auroc == 1.0
+    assert result.certified_auroc_ci is not None and result.certified_auroc_ci[0.05] == (0.0, 0.0)
+    assert [row.upper[1] for row in result.rows] == [pytest.approx(0.45, abs=1e-4), None, None, None]
+    assert result.proven is not None and result.proven[0.05].anomalous.not_proven == 2
+    assert result.sticker is not None and (result.sticker.found, result.sticker.auroc) == (0.0, 0.0)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert rows[3]["upper"] == [pytest.approx(0.705, abs=1e-4), None] and "sticker" not in rows[3]
+
+
+def test_a_robust_threshold_allows_for_images_without_a_bound() -> None:
+    upper = [float(value) for value in range(18)] + [float("inf")] * 2
+    found = robust_threshold_of_bounds(upper, false_alarm_rate=0.2, radius=0.01, norm="linf")
+    assert found.threshold == 16.0 and found.n == 20
+    with pytest.raises(ConfigError, match="is too large"):
+        robust_threshold_of_bounds(upper, false_alarm_rate=0.1, radius=0.01, norm="linf")
 
 
 # --- stored ----------------------------------------------------------------------------------------------------------

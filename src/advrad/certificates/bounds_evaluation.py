@@ -5,6 +5,7 @@ Every finished image is a file of its own, so a run can be stopped at any time, 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -49,19 +50,20 @@ class ImageBounds(Config):
         name: Name of the image.
         label: Label, 0 for normal and 1 for anomalous.
         score: Score of the image as given.
-        lower: Lower bound of the score at each radius of the plan.
-        upper: Upper bound of the score at each radius of the plan.
+        lower: Lower bound of the score at each radius of the plan; None where there is none.
+        upper: Upper bound of the score at each radius of the plan; None where there is none, because a perturbation may
+            change where the product is found.
         verdicts: Proven verdict at each radius of the plan; empty without a threshold.
         radius: Radius for which the verdict is proven, 0 if for none; None without a threshold.
-        sticker: Lower bound of the score with a sticker anywhere; None where it was not asked for.
+        sticker: Lower bound of the score with a sticker anywhere; None where it was not asked for, or nothing is left.
         seconds: Time spent on the image, in seconds.
     """
 
     name: str
     label: int
     score: float
-    lower: tuple[float, ...]
-    upper: tuple[float, ...]
+    lower: tuple[float | None, ...]
+    upper: tuple[float | None, ...]
     verdicts: tuple[ProvenVerdict, ...] = ()
     radius: float | None = None
     sticker: float | None = None
@@ -128,7 +130,9 @@ def evaluate_bounds(
 def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, index: int, plan: BoundsPlan) -> ImageBounds:
     began = time.perf_counter()
     image, name = images.load(index), images.names[index]
-    score, lower, upper = 0.0, [], []
+    score = 0.0
+    lower: list[float] = []
+    upper: list[float] = []
     for radius in plan.radii:
         bounds = detector.score_bounds(image[None], radius, plan.norm)
         score = float(bounds.scores)
@@ -146,18 +150,22 @@ def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, index: 
         known = {0.0: (score, score)} | dict(zip(plan.radii, zip(lower, upper, strict=True), strict=True))
         reached = verdict_radius(detector, image, plan.threshold, plan.norm, known)
     if plan.sticker_px is not None and isinstance(detector, SupportsStickerBounds):
-        sticker = float(detector.sticker_bounds(image[None], plan.sticker_px))
+        sticker = _finite(float(detector.sticker_bounds(image[None], plan.sticker_px)))
     return ImageBounds(
         name=name,
         label=int(images.labels[index]),
         score=score,
-        lower=tuple(lower),
-        upper=tuple(upper),
+        lower=tuple(map(_finite, lower)),
+        upper=tuple(map(_finite, upper)),
         verdicts=verdicts,
         radius=reached,
         sticker=sticker,
         seconds=round(time.perf_counter() - began, 3),
     )
+
+
+def _finite(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None
 
 
 def _read(values: dict[str, Any], path: Path) -> ImageBounds:

@@ -37,7 +37,8 @@ def summarize_bounds(rows: Sequence[ImageBounds], plan: BoundsPlan) -> Certifica
     """
     labels = np.array([row.label for row in rows])
     scores = np.array([row.score for row in rows])
-    lower, upper = (np.array([getattr(row, side) for row in rows]).T for side in ("lower", "upper"))  # (radii, n)
+    lower = np.array([[-np.inf if bound is None else bound for bound in row.lower] for row in rows]).T  # (radii, n)
+    upper = np.array([[np.inf if bound is None else bound for bound in row.upper] for row in rows]).T
     clean = metrics.auroc(labels, scores) if 0 < labels.sum() < labels.size else None
     areas, intervals = {}, {}
     for index, radius in enumerate(plan.radii):
@@ -114,10 +115,11 @@ def _curve(
 def _sticker(
     rows: Sequence[ImageBounds], plan: BoundsPlan, labels: npt.NDArray[np.int64], scores: Floats
 ) -> StickerFigures | None:
-    """What a sticker leaves of the anomalous images; None if no bounds were computed."""
-    left = np.array([np.nan if row.sticker is None else row.sticker for row in rows])
-    if plan.sticker_px is None or np.isnan(left).any():
+    """What a sticker leaves of the anomalous images; None if it was not asked for."""
+    if plan.sticker_px is None:
         return None
+    nothing = min(*scores, *(row.sticker for row in rows if row.sticker is not None)) - 1.0
+    left = np.array([nothing if row.sticker is None else row.sticker for row in rows])
     worst = np.where(labels == 1, left, scores)
     return StickerFigures(
         side_px=plan.sticker_px,

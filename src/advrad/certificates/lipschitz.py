@@ -86,6 +86,7 @@ def certified_auroc_interval(
         return None
     # A tie certifies nothing, so the anomalous image of a tie must come below.
     worst = np.where(labels == 1, np.nextafter(lower, -np.inf), upper)
+    worst = np.nan_to_num(worst, posinf=np.finfo(np.float64).max, neginf=np.finfo(np.float64).min)
     return metrics.auroc_interval(labels, worst, seed=seed)
 
 

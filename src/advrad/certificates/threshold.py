@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -196,15 +197,24 @@ def robust_threshold_of_bounds(
         The threshold and how it was set.
 
     Raises:
-        ConfigError: There are too few images for the rate.
+        ConfigError: There are too few images for the rate, or too many of them have no bound.
 
     Example:
         >>> bounds = [value / 10 for value in range(10)]
         >>> robust_threshold_of_bounds(bounds, false_alarm_rate=0.2, radius=2 / 255, norm="linf").threshold
         0.8
     """
+    largest = sys.float_info.max  # in place of infinity: an image without a bound
+    threshold = conformal_threshold([min(bound, largest) for bound in upper], false_alarm_rate)
+    if threshold == largest:
+        raise ConfigError(
+            "is too large: a perturbation of this size may change where the product is found in too many normal images;"
+            " choose a smaller one",
+            option="radius",
+            value=radius,
+        )
     return RobustCalibration(
-        threshold=conformal_threshold(upper, false_alarm_rate),
+        threshold=threshold,
         false_alarm_rate=false_alarm_rate,
         radius=radius,
         norm=norm,

@@ -15,6 +15,7 @@ from advrad.certificates.threshold import robust_threshold_of_bounds
 from advrad.data.layouts import find_records
 from advrad.data.loading import ImageStack
 from advrad.detectors.closed_form import ClosedFormDetector
+from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.combined import CombinedDetector
 from advrad.detectors.config import Calibration, RecordedFigures
 from advrad.detectors.conformal import conformal_threshold
@@ -52,15 +53,14 @@ def recalibrate_closed_form(
         DataError: The normal images are not those of the fit.
     """
     images = _read_same_images(detector, folder, data, progress)
-    held = detector.config.training.calibration_images
+    held = detector.config.held_out
     progress.stage("Calibrating")
     scores, maxima, upper = [], [], []
     for done, index in enumerate(held, start=1):
         image, group = images.batch(slice(index, index + 1)), torch.tensor([index])
         with torch.no_grad():
-            output = detector.infer(image, exclude=group)
-        scores.append(float(output.scores))
-        maxima.append(_maximum(output.anomaly_maps))
+            scores.append(float(detector.scores(image, exclude=group)))
+            maxima.append(_largest(detector, image, group))
         if options.radius is not None:
             upper.append(float(detector.score_bounds(image, options.radius, _norm(options), exclude=group).upper))
         progress.update(done, len(held))
@@ -115,6 +115,12 @@ def recalibrate_combined(
     _store(detector, detector.calibration, options, upper)
 
 
+def _largest(detector: ClosedFormDetector, image: Tensor, group: Tensor) -> float:
+    """The largest value of the anomaly map of an image that is left out of the memory."""
+    members = [member for member in detector.members if isinstance(member, ClosedFormMember)]
+    return max(float(member.scores(image, share=0.0, exclude=group)) for member in members)
+
+
 def _norm(options: CalibrateOptions) -> Norm:
     return options.norm or "linf"
 
@@ -138,16 +144,12 @@ def _store(
     detector.update_config(calibration=calibration, robust_calibration=robust, figures=RecordedFigures())
 
 
-def _maximum(maps: Tensor | None) -> float:
-    return 0.0 if maps is None else float(maps.amax())
-
-
 def _read_same_images(detector: ClosedFormDetector, folder: Path, data: Path, progress: ProgressReporter) -> ImageStack:
     """Read the images of the fit, in their order."""
     plan = _plan_of(detector, folder, data)
     run = ClosedFormRun(find_records(data, plan.options.data), plan.options, str(data))
     images = run.read(progress)
-    held = detector.config.training.calibration_images
+    held = detector.config.held_out
     if max(held) >= len(images) or (plan.names and run.names_of(images) != plan.names):
         raise DataError(
             f"{data}: the normal images are not those of the fit ({len(images)} now); a threshold from other images"
@@ -159,7 +161,7 @@ def _read_same_images(detector: ClosedFormDetector, folder: Path, data: Path, pr
 def _plan_of(detector: ClosedFormDetector, folder: Path, data: Path) -> ClosedFormPlan:
     """How a detector was fitted; the names of its images are known where the folder still has its plan."""
     training = detector.config.training
-    if training.plan is None or not training.calibration_images:
+    if training.plan is None or not detector.config.held_out:
         raise CheckpointError(
             f"{folder}: does not record how it was fitted, so the images of its threshold are not known; train again"
         )

@@ -170,8 +170,6 @@ class TrainingRecord(_Record):
         plan: Plan of the training; None if it is not recorded.
         seconds: Duration of the training in seconds.
         images: Number of normal images by purpose; None if it is not recorded; ``pictures`` in JSON.
-        calibration_images: Numbers of the images that set the threshold of a closed form and are part of its memory as
-            well, in the order in which all images were given.
         tried: Name and AUROC of the best candidate scores, best first.
         candidates: Number of candidate scores.
         winner: Name of the chosen score.
@@ -183,7 +181,6 @@ class TrainingRecord(_Record):
     plan: PlanRecord | None = None
     seconds: float | None = None
     images: ImageCounts | None = Field(None, alias="pictures")
-    calibration_images: tuple[int, ...] = ()
     tried: tuple[tuple[str, float], ...] = ()
     candidates: int | None = None
     winner: str | None = None

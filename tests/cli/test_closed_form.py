@@ -19,6 +19,7 @@ from advrad.attacks import pipeline
 from advrad.attacks.options import AttackOptions
 from advrad.certificates.inputs import load_test_images
 from advrad.certificates.options import CertifyOptions
+from advrad.detectors.config import RobustCalibration
 from advrad.detectors.loading import load_detector, load_target
 
 
@@ -202,3 +203,18 @@ def test_certify_writes_into_the_model_card_when_asked(
     learned = Path(shutil.copytree(widget_run, tmp_path / "learned"))
     done = cli("certify", learned, widgets, "--save", "--limit", 2, "--draws", 20, "--radius", "0.05")
     assert done.status == 2 and "--save: needs a model folder and exact bounds" in done.err
+
+
+def test_the_threshold_under_attack_decides_at_its_radius(
+    cli: Cli, widgets: Path, closed_form_run: Path, tmp_path: Path
+) -> None:
+    detector: Any = load_detector(closed_form_run)
+    robust = RobustCalibration(threshold=1e6, false_alarm_rate=0.05, radius=2 / 255, norm="linf", n=20)
+    detector.config = detector.config.model_copy(update={"robust_calibration": robust})
+    detector.save_pretrained(tmp_path / "run")
+    image = widgets / "test" / "dent" / "000.png"
+    options = ("predict", tmp_path / "run", image, "--certify")
+    (at_it,), (below,) = (rows_of(cli(*options, "--radius", radius)) for radius in ("2/255", "1/255"))
+    assert (at_it["certified_threshold"], at_it["certified"]) == (1e6, "proven good")
+    assert at_it["threshold"] == detector.threshold and at_it["verdict"] == "defective", "the plain verdict stays"
+    assert below["certified_threshold"] == detector.threshold and below["certified"] == "proven defective"

@@ -347,8 +347,7 @@ class AdvRAD(
         source = str(folder / CONFIG_NAME)
         if (kind := values.pop("kind", "advrad")) != "advrad":
             raise CheckpointError(
-                f"{source}: holds a detector of kind {kind!r}, not an AdvRAD; load it with"
-                " advrad.detectors.load_detector"
+                f"{source}: holds a detector of kind {kind!r}, not an AdvRAD; load it with advrad.load_detector"
             )
         return cls.assemble(DetectorConfig.parse(values, source), tensors, source).to(map_location).eval()
 

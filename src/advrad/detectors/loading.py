@@ -46,13 +46,13 @@ class Kind:
 def _parse_closed_form(values: dict[str, Any], source: str) -> SavedConfig:
     from advrad.detectors.closed_form import ClosedFormConfig
 
-    return cast(SavedConfig, ClosedFormConfig.parse(values, source))
+    return ClosedFormConfig.parse(values, source)
 
 
 def _load_closed_form(folder: Path, device: str) -> SavedDetector:
     from advrad.detectors.closed_form import ClosedFormDetector
 
-    return cast(SavedDetector, ClosedFormDetector.from_pretrained(folder).to(device))
+    return ClosedFormDetector.from_pretrained(folder).to(device)
 
 
 def _parse_combined(values: dict[str, Any], source: str) -> SavedConfig:

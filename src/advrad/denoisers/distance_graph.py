@@ -6,6 +6,7 @@ across, so weighted sums over all patches are products with two band matrices.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +49,7 @@ def graph_distances(config: MemoryConfig, sheets: Tensor, cells: Tensor) -> Tens
         )
     memory = sheets.contiguous().to(cells) / 255
     reach_down, reach_across = config.window_cells
+    weights = _side_weights(config)
     best: Tensor | None = None
     for down in range(-reach_down, reach_down + 1):
         for across in range(-reach_across, reach_across + 1):
@@ -56,8 +58,8 @@ def graph_distances(config: MemoryConfig, sheets: Tensor, cells: Tensor) -> Tens
             columns = [col for col in config.columns if 0 <= col + across <= config.width_cells - config.patch_cells]
             if not rows or not columns:
                 continue
-            over_rows = _band([row + down for row in rows], config.height_cells, config, cells)
-            over_columns = _band([col + across for col in columns], config.width_cells, config, cells)
+            over_rows = _band([row + down for row in rows], config.height_cells, weights, cells)
+            over_columns = _band([col + across for col in columns], config.width_cells, weights, cells)
             squares = _squares(_shifted(cells, down, across), memory, config.gain, over_rows, over_columns)
             before = config.columns.index(columns[0]), config.rows.index(rows[0])
             after = len(config.columns) - before[0] - len(columns), len(config.rows) - before[1] - len(rows)
@@ -75,10 +77,10 @@ def _squares(cells: Tensor, memory: Tensor, gain: float, over_rows: Tensor, over
         return over_rows @ values @ over_columns.mT
 
     difference = cells[:, None] - memory
-    squares = windowed(difference.square().sum(2))
+    squares = windowed(difference.square().mean(2))
     if gain:
         # |q - g m|^2 with q = m + d and g = 1 + t is |d|^2 - 2 t <d, m> + t^2 |m|^2, least at t = <d, m> / |m|^2.
-        along, size = windowed((difference * memory).sum(2)), windowed(memory.square().sum(1))
+        along, size = windowed((difference * memory).mean(2)), windowed(memory.square().mean(1))
         change = (along / size.clamp_min(1e-12)).clamp(-gain, gain)
         squares = squares - 2 * change * along + change * change * size
     return squares.amin(1)
@@ -91,12 +93,21 @@ def _shifted(cells: Tensor, down: int, across: int) -> Tensor:
     return F.pad(kept, (max(0, across), max(0, -across), max(0, down), max(0, -down)))
 
 
-def _band(starts: list[int], length: int, config: MemoryConfig, like: Tensor) -> Tensor:
-    """Matrix, (sites, length), whose product is the weighted sum of the cells of each patch along one side."""
-    side = config.patch_cells
-    square = config.weights()[: side * side].reshape(side, side)
-    weights = (square.sum(1) / square.sum().sqrt()).to(like)
-    band = torch.zeros(len(starts), length, dtype=like.dtype, device=like.device)
-    for row, start in enumerate(starts):
-        band[row, start : start + side] = weights
-    return band
+def _band(starts: list[int], length: int, weights: list[float], like: Tensor) -> Tensor:
+    """Matrix, (sites, length), whose product is the weighted sum of the cells of each patch along one side.
+
+    It is made of plain numbers, so that it becomes a constant of the graph.
+    """
+    rows = [[0.0] * start + weights + [0.0] * (length - start - len(weights)) for start in starts]
+    return torch.tensor(rows, dtype=like.dtype, device=like.device)
+
+
+def _side_weights(config: MemoryConfig) -> list[float]:
+    """Weights along one side, with sum 1: those of a patch are their products, divided by the number of channels."""
+    middle = config.patch_cells // 2
+    flat = config.taper == "flat"
+    side = [
+        1.0 if flat else math.exp(-((place - middle) ** 2) / (2 * (config.patch_cells / 4) ** 2))
+        for place in range(config.patch_cells)
+    ]
+    return [weight / sum(side) for weight in side]

@@ -1,75 +1,57 @@
 """The closed-form detector: distances to the patches of normal images, with bounds that hold under every perturbation.
 
-Nothing is trained. The score of an image is the largest standardised distance of its patches to the memory, or the mean
-of the largest ones:
-
-    A(x) = pool over sites of (S(x) - mean) / (spread + tolerance),
-
-with S of :mod:`advrad.denoisers.patch_memory`. Standardising and pooling are increasing in every S, so bounds of S give
-bounds of A.
+Nothing is trained. The score of an image is the largest score of its members, see
+:mod:`advrad.detectors.closed_form_member`. Bounds of the members give bounds of the score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
-from advrad.denoisers.memory_config import MemoryConfig
+from advrad.data.records import MAX_PIXELS
 from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
-from advrad.detectors.config import Calibration, RecordedFigures, TrainingRecord
-from advrad.detectors.model_folder import CONFIG_NAME, load_folder, save_folder
-from advrad.detectors.scoring import pool
+from advrad.detectors.closed_form_config import ClosedFormConfig, MemberConfig
+from advrad.detectors.closed_form_member import ClosedFormMember
+from advrad.detectors.config import Calibration
+from advrad.detectors.model_card import render
+from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, load_folder, save_folder
+from advrad.detectors.outputs import Prediction
+from advrad.detectors.registration import RegisteredView
+from advrad.detectors.registration_config import RegisteredConfig
+from advrad.detectors.saved import predict_images
+from advrad.detectors.sticker import sticker_bound
+from advrad.detectors.views import WholeConfig, WholeView
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
-from advrad.utils.config import Config
+from advrad.utils.files import write_text
 
-
-class ClosedFormConfig(Config):
-    """Everything about a closed-form detector except its tensors.
-
-    Attributes:
-        kind: Name of this kind of detector in files.
-        memory: Shape of the patches.
-        pooling: Share of the largest standardised distances whose mean is the score, in [0, 1]; 0 is the maximum.
-        tolerance: Added to the spread of each site, > 0; the score changes by at most ``eps / tolerance`` under a
-            perturbation of at most eps in every pixel.
-        calibration: Threshold of the score; None if it was not set.
-        training: How the detector was fitted.
-        figures: Measured results, shown in the model card.
-    """
-
-    kind: Literal["closed_form"] = "closed_form"
-    memory: MemoryConfig = MemoryConfig()
-    pooling: float = Field(0.0, ge=0, le=1)
-    tolerance: float = Field(1.0, gt=0)
-    calibration: Calibration | None = None
-    training: TrainingRecord = TrainingRecord()
-    figures: RecordedFigures = RecordedFigures()
+__all__ = ["ClosedFormConfig", "ClosedFormDetector", "MemberConfig"]
 
 
 class ClosedFormDetector(nn.Module):
     """Anomaly detector whose robustness can be computed exactly, without randomness.
 
-    It is an :class:`advrad.detectors.base.AnomalyDetector` that supports score bounds.
+    It is an :class:`advrad.detectors.base.AnomalyDetector` that supports score bounds and sticker bounds.
 
     Args:
         config: Configuration.
-        memory: Memory of normal images; its configuration is ``config.memory``.
-        mean: Mean distance of normal images at each site, (1, 1, sites, sites).
-        spread: Spread of the distance of normal images at each site, same shape, >= 0.
+        members: Members, in the order of ``config.members``.
 
     Example:
-        >>> config = ClosedFormConfig(memory=MemoryConfig(size_px=8, cell_px=2, patch_cells=3))
-        >>> normal = torch.full((2, 3, 4, 4), 128, dtype=torch.uint8)
-        >>> memory = PatchMemory(config.memory, normal, torch.arange(2))
-        >>> detector = ClosedFormDetector(config, memory, torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 2))
+        >>> from advrad.denoisers.memory_config import MemoryConfig
+        >>> shape = MemoryConfig(height_cells=4, width_cells=4, patch_cells=3)
+        >>> member = MemberConfig(view=WholeConfig(size_px=8, cell_px=2), memory=shape)
+        >>> memory = PatchMemory(shape, torch.full((2, 3, 4, 4), 128, dtype=torch.uint8), torch.arange(2))
+        >>> zero = torch.zeros(1, 1, 2, 2)
+        >>> members = [ClosedFormMember(member, WholeView(member.view), memory, zero, zero)]
+        >>> detector = ClosedFormDetector(ClosedFormConfig(members=(member,)), members)
         >>> bounds = detector.score_bounds(torch.ones(1, 3, 8, 8), 0.1, "linf")
         >>> [round(float(part), 2) for part in (bounds.lower, bounds.scores, bounds.upper)]
         [0.4, 0.5, 0.6]
@@ -80,20 +62,25 @@ class ClosedFormDetector(nn.Module):
     size_px = None
     noise_seed = None
 
-    mean: Tensor
-    spread: Tensor
-
-    def __init__(self, config: ClosedFormConfig, memory: PatchMemory, mean: Tensor, spread: Tensor) -> None:
+    def __init__(self, config: ClosedFormConfig, members: Iterable[ClosedFormMember]) -> None:
         super().__init__()
-        shape = (1, 1, config.memory.sites, config.memory.sites)
-        if not mean.shape == spread.shape == shape:
-            raise ConfigError(
-                f"statistics: expected the shape {shape}, got {tuple(mean.shape)} and {tuple(spread.shape)}"
-            )
         self.config = config
-        self.memory = memory
-        self.register_buffer("mean", mean)
-        self.register_buffer("spread", spread)
+        self.members = nn.ModuleList(members)
+
+    def _members(self) -> Iterator[ClosedFormMember]:
+        for member in self.members:
+            if isinstance(member, ClosedFormMember):
+                yield member
+
+    @property
+    def image_size_px(self) -> int:
+        """Side of the square to which image files are scaled, in pixels. Tensors may have any size."""
+        return self.config.image_size_px
+
+    @property
+    def device(self) -> torch.device:
+        """Device that computes."""
+        return next(self.buffers()).device
 
     @property
     def threshold(self) -> float | None:
@@ -113,13 +100,13 @@ class ClosedFormDetector(nn.Module):
             )
         return self.config.calibration
 
-    def standardise(self, distances: Tensor) -> Tensor:
-        """Standardise distances, (b, 1, sites, sites), by the statistics of normal images. Increasing in each."""
-        return (distances - self.mean) / (self.spread + self.config.tolerance)
+    def update_config(self, **changes: Any) -> None:
+        """Replace entries of the configuration, such as ``calibration``."""
+        self.config = self.config.model_copy(update=changes)
 
-    def pooled(self, standardised: Tensor) -> Tensor:
-        """Compute scores, (b,), from standardised distances, (b, 1, sites, sites). Non-decreasing in each of them."""
-        return pool(standardised, self.config.pooling)
+    def describe(self) -> list[str]:
+        """Describe how images are scored, in plain lines for the screen, the model card and the report."""
+        return self.config.describe()
 
     def infer(self, images: Tensor, generator: torch.Generator | None = None) -> DetectorOutput:
         """Compute scores and anomaly maps.
@@ -129,41 +116,75 @@ class ClosedFormDetector(nn.Module):
             generator: Not used: the score has no randomness.
 
         Returns:
-            Scores, (b,), and maps, (b, 1, size, size). Row i depends on row i only. Differentiable in ``images``.
+            Scores, (b,), and maps, (b, 1, size, size) with ``size = image_size_px``. Row i depends on row i only.
+            Differentiable in ``images``.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
-        standardised = self.standardise(self.memory.nearest(images))
-        return DetectorOutput(self.pooled(standardised), self._map(standardised))
+        self._check(images)
+        scores, maps = zip(*(member.infer(images) for member in self._members()), strict=True)
+        return DetectorOutput(torch.stack(scores).amax(0), self._largest(maps))
 
-    def score_bounds(self, images: Tensor, radius: float, norm: Literal["linf", "l2"]) -> ScoreBounds:
+    def scores(self, images: Tensor, exclude: Tensor | None = None) -> Tensor:
+        """Compute scores alone, (b,).
+
+        Args:
+            images: Images, (b, 3, h, w) float in [0, 1], of any size.
+            exclude: Number of the normal image to leave out of the memory for each image, (b,) int64; for the score
+                of a normal image against the others.
+        """
+        self._check(images)
+        return torch.stack([member.scores(images, exclude=exclude) for member in self._members()]).amax(0)
+
+    def score_bounds(
+        self, images: Tensor, radius: float, norm: Literal["linf", "l2"], exclude: Tensor | None = None
+    ) -> ScoreBounds:
         """Bound the scores under every perturbation within a radius, see :class:`SupportsScoreBounds`.
 
         Args:
             images: Images, (b, 3, h, w) float in [0, 1], of any size.
             radius: Radius, >= 0, in [0, 1] pixel units of the images as given.
             norm: Norm of the perturbation.
+            exclude: As in :meth:`scores`.
 
         Returns:
-            Scores and their bounds.
+            Scores and their bounds. The upper bound is infinite where a part may be found at too many poses.
         """
-        eps = radius if norm == "linf" else 0.0
-        distances = self.memory.bounds(images, eps)
-        lower, upper = distances.lower, distances.upper
-        if norm == "l2":
-            reach = radius * self.memory.l2_norm(images.shape[2], images.shape[3])
-            lower, upper = (lower - reach).clamp_min(0), upper + reach
-        low, middle, high = (self.standardise(part) for part in (lower, distances.nearest, upper))
-        return ScoreBounds(
-            scores=self.pooled(middle), lower=self.pooled(low), upper=self.pooled(high), lower_map=self._map(low)
-        )
+        self._check(images)
+        rows = []
+        for row in range(len(images)):
+            left_out = None if exclude is None else exclude[row : row + 1]
+            found = [member.bounds(images[row : row + 1], radius, norm, left_out) for member in self._members()]
+            rows.append(
+                (
+                    torch.stack([part.score for part in found]).amax(),
+                    torch.stack([part.lower for part in found]).amax(),
+                    torch.stack([part.upper for part in found]).amax(),
+                    self._largest([part.lower_map for part in found]),
+                )
+            )
+        scores, lower, upper, maps = zip(*rows, strict=True)
+        return ScoreBounds(torch.stack(scores), torch.stack(lower), torch.stack(upper), torch.cat(maps))
 
-    def _map(self, standardised: Tensor) -> Tensor:
-        """Anomaly maps, (b, 1, size, size): every site stands for the middle of its patch, the border repeats."""
-        config = self.config.memory
-        margin = config.patch_cells // 2
-        padded = F.pad(standardised, (margin, margin, margin, margin), mode="replicate")
-        return F.interpolate(padded, size=(config.size_px, config.size_px), mode="bilinear", align_corners=False)
+    def sticker_bounds(self, images: Tensor, side_px: int) -> Tensor:
+        """Bound the scores from below, whatever one square shows, see :class:`SupportsStickerBounds`.
+
+        Members that follow a part do not count, because a sticker can move it. Without others, nothing is left.
+        """
+        sites = [member.site_scores(images) for member in self._members()]
+        fixed = [part for part in sites if part is not None]
+        if not fixed:
+            return torch.full((len(images),), -torch.inf)
+        return sticker_bound(fixed, images.shape[2], images.shape[3], side_px)
+
+    @staticmethod
+    def _check(images: Tensor) -> None:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
+
+    def _largest(self, maps: Iterable[Tensor]) -> Tensor:
+        """The largest of several maps, (b, 1, h, w) each, at the size of the images."""
+        size = (self.image_size_px, self.image_size_px)
+        resized = [part if part.shape[2:] == size else F.interpolate(part, size=size, mode="bilinear") for part in maps]
+        return torch.stack(resized).amax(0)
 
     @cached_property
     def surrogates(self) -> Mapping[str, SurrogateLoss]:
@@ -172,7 +193,7 @@ class ClosedFormDetector(nn.Module):
         return {f"top {share:g}": SurrogateLoss(partial(self._pooled_at, share), "surrogate") for share in shares}
 
     def _pooled_at(self, share: float, images: Tensor, generator: torch.Generator) -> Tensor:
-        return pool(self.standardise(self.memory.nearest(images)), share)
+        return torch.stack([member.scores(images, share) for member in self._members()]).amax(0)
 
     def predict_batch(self, images: Tensor) -> DetectorOutput:
         """Compute scores and anomaly maps without gradients.
@@ -184,12 +205,20 @@ class ClosedFormDetector(nn.Module):
             Scores and maps on the CPU, float32; the same for any batch size.
         """
         with torch.no_grad():
-            parts = [self.infer(part) for part in torch.split(images, 1)]
+            parts = [self.infer(part.to(self.device)) for part in torch.split(images, 1)]
         maps = [part.anomaly_maps for part in parts if part.anomaly_maps is not None]
         return DetectorOutput(torch.cat([part.scores for part in parts]).float().cpu(), torch.cat(maps).float().cpu())
 
+    def predict(
+        self, inputs: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS
+    ) -> Iterator[Prediction]:
+        """Score images and decide, see :func:`advrad.detectors.saved.predict_images`."""
+        return predict_images(self, inputs, batch_size, max_pixels)
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model folder: ``config.json`` and ``model.safetensors``, which holds the normal images as cells.
+        """Write the model folder: ``config.json``, the model card, and ``model.safetensors`` with the normal images.
+
+        The normal images are stored as cells, 8 bits each.
 
         Args:
             folder: Folder, made if missing; a model in it is replaced.
@@ -198,6 +227,7 @@ class ClosedFormDetector(nn.Module):
             OutputError: The folder cannot be written.
         """
         save_folder(Path(folder), self.config.model_dump(mode="json"), dict(self.state_dict()))
+        write_text(Path(folder) / CARD_NAME, render(self.config))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ClosedFormDetector:
@@ -213,12 +243,43 @@ class ClosedFormDetector(nn.Module):
         values, tensors = load_folder(place)
         source = place / CONFIG_NAME
         if values.get("kind") != "closed_form":
-            raise CheckpointError(f"{source}: is not a closed-form detector; load it with AdvRAD.from_pretrained")
+            raise CheckpointError(f"{source}: is not a closed-form detector; load it with advrad.load_detector")
         config = ClosedFormConfig.parse(values, str(source))
-        names = ("memory.images", "memory.groups", "mean", "spread")
-        if tensors.keys() != set(names):
+        return cls.assemble(config, tensors, str(source))
+
+    @classmethod
+    def assemble(cls, config: ClosedFormConfig, tensors: Mapping[str, Tensor], source: str) -> ClosedFormDetector:
+        """Build a detector from its configuration and its tensors.
+
+        Args:
+            config: Configuration.
+            tensors: Tensors by name, as in ``state_dict()``.
+            source: Name of their file, for messages.
+
+        Raises:
+            CheckpointError: The tensors do not belong to the configuration.
+        """
+        try:
+            members = [_member(part, tensors, f"members.{place}.") for place, part in enumerate(config.members)]
+            detector = cls(config, members)
+            detector.load_state_dict(dict(tensors))
+        except (KeyError, RuntimeError, ConfigError):
             raise CheckpointError(
-                f"{source}: the tensors do not belong to a closed-form detector; copy the folder again"
-            )
-        images, groups, mean, spread = (tensors[name] for name in names)
-        return cls(config, PatchMemory(config.memory, images, groups), mean, spread).eval()
+                f"{source}: the tensors do not belong to this closed-form detector; copy the folder again"
+            ) from None
+        return detector.eval()
+
+
+def make_view(
+    config: WholeConfig | RegisteredConfig, tensors: Mapping[str, Tensor], prefix: str = ""
+) -> WholeView | RegisteredView:
+    """Make a view of its settings and the tensors whose names begin with a prefix."""
+    if isinstance(config, WholeConfig):
+        return WholeView(config)
+    return RegisteredView(config, tensors[f"{prefix}background"], tensors[f"{prefix}regions"])
+
+
+def _member(config: MemberConfig, tensors: Mapping[str, Tensor], prefix: str) -> ClosedFormMember:
+    view = make_view(config.view, tensors, f"{prefix}view.")
+    memory = PatchMemory(config.memory, tensors[f"{prefix}memory.sheets"], tensors[f"{prefix}memory.groups"])
+    return ClosedFormMember(config, view, memory, tensors[f"{prefix}mean"], tensors[f"{prefix}spread"])

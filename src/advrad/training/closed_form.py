@@ -1,15 +1,15 @@
 """Fit a closed-form detector to normal images: nothing is trained, so it takes seconds.
 
-All normal images become the memory. What else is learned from them keeps the promise of the threshold:
+The images are divided, so that the promise of the threshold holds:
 
-- **Part A** gives mean and spread of the distances at each site, from leave-one-out distances within part A.
-- **Part B** gives the threshold: the conformal quantile of its leave-one-out scores, each image against all others
-  of both parts.
+- **Part A** decides everything that is chosen or learned: the plan, the registration, the mean and spread of distances.
+- **Part B** gives the threshold: the conformal quantile of its scores.
 
-Statistics depend on part A alone, so the images of part B and a new normal image are exchangeable given part A. If
-the new image joined the memory, the scores of part B could only fall, so the quantile errs on the safe side: the
-false-alarm rate is at most the given one (proof in docs/certificates.md). With few images there is no part A; the
-distances are then not standardised, and all images set the threshold.
+With few images all of them are the memory, and each image of part B is scored against all others. The images of part B
+and a new normal image are exchangeable given part A. If the new image joined the memory, the scores of part B could
+only fall, so the quantile errs on the safe side. With many images the memory is chosen from part A, which alone is
+enough for the same promise. The false-alarm rate is at most the given one (proof in docs/certificates.md). With very
+few images there is no part A: the plan is fixed, and distances are not standardised.
 """
 
 from __future__ import annotations
@@ -22,57 +22,61 @@ import torch
 from torch import Tensor
 
 from advrad.data.splits import normals_needed, rate_in_reach
-from advrad.denoisers.memory_config import MemoryConfig
-from advrad.denoisers.patch_memory import PatchMemory
-from advrad.detectors.closed_form import ClosedFormConfig, ClosedFormDetector
+from advrad.detectors.closed_form import ClosedFormDetector
+from advrad.detectors.closed_form_config import ClosedFormConfig
+from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.config import Calibration, ImageCounts, TrainingRecord
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError, DataError
+from advrad.training.closed_form_members import Normals, fit_member, groups_of
+from advrad.training.closed_form_plan import COARSE, MemberPlan
+from advrad.training.closed_form_selection import LEAST_IMAGES, TriedPlan, choose_plan
 from advrad.utils.environment import versions
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import generator_for
 
-#: Default shape of the patches: for products that lie in about the same place in every image.
-DEFAULT_MEMORY = MemoryConfig()
-#: Fewest images from which the distances of each site are standardised.
-LEAST_STATISTICS = 10
 #: Share of the images that set the threshold, where there are enough.
 _THRESHOLD_SHARE = 1 / 3
-#: Tolerance beside the spread of each site: two grey levels of 255, about what sensors and attacks change.
-_TOLERANCE = 2 / 255
+#: Largest number of images that all become the memory; of more, part A alone does.
+_ALL_IN_MEMORY = 64
+#: Images that are scored at once.
+_BATCH = 8
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """Indices of the images by purpose, duplicates left out.
+    """Numbers of the images by purpose, duplicates left out.
 
     Attributes:
-        statistics: Part A: mean and spread of the distances; may be empty.
-        threshold: Part B: the threshold.
+        learn: Part A; may be empty.
+        threshold: Part B.
     """
 
-    statistics: tuple[int, ...]
+    learn: tuple[int, ...]
     threshold: tuple[int, ...]
 
 
 def fit_closed_form(
     images: Tensor,
-    config: MemoryConfig = DEFAULT_MEMORY,
+    plans: Sequence[MemberPlan] | None = None,
     *,
     false_alarm_rate: float = 0.05,
-    pooling: float = 0.0,
     seed: int = 0,
+    aspect: float = 1.0,
+    image_size_px: int | None = None,
     progress: ProgressReporter = SILENT,
 ) -> ClosedFormDetector:
     """Fit a closed-form detector.
 
     Args:
-        images: Normal images, (n, 3, h, w) float in [0, 1]; ``1 / false_alarm_rate - 1`` different ones at least.
-        config: Shape of the patches.
+        images: Normal images, (n, 3, h, w), float in [0, 1] or uint8; ``1 / false_alarm_rate - 1`` different ones at
+            least.
+        plans: Plans of the members; None to choose one for the product.
         false_alarm_rate: Largest probability that a new normal image exceeds the threshold, between 0 and 1.
-        pooling: Share of the largest standardised distances whose mean is the score; 0 is the maximum.
-        seed: Seed of the division of the images.
-        progress: Receives the number of images that were compared with the others.
+        seed: Seed of the division of the images and of all random draws.
+        aspect: Width of the pictured scene divided by its height, for images that were squashed to squares.
+        image_size_px: Side of the square to which image files will be scaled; None for the height of ``images``.
+        progress: Receives the stages and the number of compared plans and images.
 
     Returns:
         The calibrated detector.
@@ -83,55 +87,97 @@ def fit_closed_form(
 
     Example:
         >>> images = 0.5 + 0.01 * torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        >>> detector = fit_closed_form(images.clamp(0, 1), MemoryConfig(size_px=16, cell_px=2, patch_cells=3))
-        >>> detector.calibration.n
+        >>> plan = MemberPlan(name="small", size_px=16, cell_px=2, patch_cells=3)
+        >>> fit_closed_form(images.clamp(0, 1), [plan]).calibration.n
         20
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise DataError(f"images: expected (n, 3, h, w), got {tuple(images.shape)}")
-    blank = PatchMemory(config, torch.zeros(1, 3, config.cells, config.cells, dtype=torch.uint8), torch.zeros(1))
-    cells = torch.cat([blank.quantised(blank.cells(part)) for part in torch.split(images, 16)])
-    groups, first = _groups(cells)
-    parts = _divide(first, false_alarm_rate, seed)
-    memory = PatchMemory(config, cells, groups)
-    total = len(parts.statistics) + len(parts.threshold)
-    mean, spread, tolerance = torch.zeros(1, 1, config.sites, config.sites), None, 1.0
-    if parts.statistics:
-        rows = list(parts.statistics)
-        alone = PatchMemory(config, cells[rows], groups[rows])
-        distances = _leave_one_out(alone, images[rows], groups[rows], 0, total, progress)
-        mean, spread, tolerance = distances.mean(0, keepdim=True), distances.std(0, keepdim=True), _TOLERANCE
-    detector = ClosedFormDetector(
-        ClosedFormConfig(memory=config, pooling=pooling, tolerance=tolerance),
-        memory,
-        mean,
-        torch.zeros_like(mean) if spread is None else spread,
+    if images.dtype != torch.uint8:
+        images = torch.cat([(part * 255).round().clamp(0, 255).to(torch.uint8) for part in torch.split(images, 16)])
+    groups = groups_of(images)
+    different = sorted(set(groups.tolist()))
+    if len(different) < len(images):
+        progress.note(f"{len(images) - len(different)} of the {len(images)} normal images are copies and count once")
+    parts = _divide(different, false_alarm_rate, seed)
+    memory = tuple(different) if len(different) <= _ALL_IN_MEMORY or not parts.learn else parts.learn
+    normals = Normals(images, groups, parts.learn, memory, aspect, seed)
+    tried: list[TriedPlan] = []
+    if plans is None:
+        progress.stage("Choosing the plan")
+        plan, tried = choose_plan(normals, progress)
+        plans = [plan]
+    progress.stage("Comparing normal images")
+    members = [member for plan in plans if (member := fit_member(plan, normals)) is not None]
+    if not members:  # nothing can be registered
+        members = [member for member in [fit_member(COARSE, normals)] if member is not None]
+    size_px = images.shape[2] if image_size_px is None else image_size_px
+    config = ClosedFormConfig(
+        members=tuple(member.config for member in members),
+        image_size_px=size_px,
+        aspect=aspect,
+        held_out=parts.threshold,
+        training=_record(parts, plans, tried),
     )
-    rows = list(parts.threshold)
-    distances = _leave_one_out(memory, images[rows], groups[rows], len(parts.statistics), total, progress)
-    standardised = detector.standardise(distances)
-    scores, maxima = detector.pooled(standardised).tolist(), standardised.amax((1, 2, 3)).tolist()
-    calibration = Calibration(
+    detector = ClosedFormDetector(config, members)
+    calibration = _calibrated(detector, members, normals, parts.threshold, false_alarm_rate, progress)
+    detector.config = config.model_copy(update={"calibration": calibration})
+    return detector.eval()
+
+
+def _record(parts: _Parts, plans: Sequence[MemberPlan], tried: Sequence[TriedPlan]) -> TrainingRecord:
+    """What is remembered of the fit."""
+    counts = ImageCounts(train=len(parts.learn), selection=0, calibration=len(parts.threshold))
+    winner = " and ".join(plan.name for plan in plans)
+    reason = ""
+    if tried:
+        best = next((one for one in tried if one.plan.name == winner), tried[0])
+        reason = (
+            f"plan '{winner}': AUROC {best.clean:.3f}, certified {best.certified:.3f}, on held-out normal images and"
+            " synthetic defects"
+        )
+    elif len(parts.learn) < LEAST_IMAGES:
+        reason = "plan of few images: there are too few normal images to compare plans"
+    return TrainingRecord(
+        images=counts,
+        tried=tuple((one.plan.name, one.clean) for one in tried),
+        attacked=tuple((one.plan.name, one.certified) for one in tried),
+        candidates=len(tried) or None,
+        winner=winner,
+        reason=reason,
+        versions=versions(),
+    )
+
+
+def _calibrated(
+    detector: ClosedFormDetector,
+    members: Sequence[ClosedFormMember],
+    normals: Normals,
+    rows: Sequence[int],
+    false_alarm_rate: float,
+    progress: ProgressReporter,
+) -> Calibration:
+    """Set the threshold from the scores of part B, each image against a memory without itself."""
+    scores: list[float] = []
+    maxima: list[float] = []
+    with torch.no_grad():
+        for part in torch.split(torch.tensor(rows), _BATCH):
+            images, groups = normals.batch(part), normals.groups[part]
+            by_member, tops = [], []
+            for member in members:
+                standardised = member.standardise(member.distances(images, groups))
+                by_member.append(member.pooled(standardised).view(len(part), -1).amax(1))
+                tops.append(member.pooled(standardised, 0.0).view(len(part), -1).amax(1))
+            scores += torch.stack(by_member).amax(0).tolist()
+            maxima += torch.stack(tops).amax(0).tolist()
+            progress.update(len(scores), len(rows))
+    return Calibration(
         threshold=conformal_threshold(scores, false_alarm_rate),
         false_alarm_rate=false_alarm_rate,
         n=len(scores),
         heat_low=float(np.median(maxima)),
         heat_high=conformal_threshold(maxima, false_alarm_rate) + 1e-6,
     )
-    counts = ImageCounts(train=len(parts.statistics), selection=0, calibration=len(parts.threshold))
-    record = TrainingRecord(images=counts, versions=versions())
-    detector.config = detector.config.model_copy(update={"calibration": calibration, "training": record})
-    return detector.eval()
-
-
-def _groups(cells: Tensor) -> tuple[Tensor, list[int]]:
-    """Give equal images the same group, and list the first image of each group.
-
-    A copy of an image in the memory would make its leave-one-out distance 0.
-    """
-    seen: dict[bytes, int] = {}
-    groups = [seen.setdefault(image.numpy().tobytes(), index) for index, image in enumerate(cells)]
-    return torch.tensor(groups), sorted(seen.values())
 
 
 def _divide(different: Sequence[int], false_alarm_rate: float, seed: int) -> _Parts:
@@ -149,21 +195,8 @@ def _divide(different: Sequence[int], false_alarm_rate: float, seed: int) -> _Pa
             value=false_alarm_rate,
         )
     held = max(needed, round(count * _THRESHOLD_SHARE))
-    if count - held < LEAST_STATISTICS:
+    if count - held < LEAST_IMAGES:
         return _Parts((), tuple(different))
     order = torch.randperm(count, generator=generator_for(seed, "closed form")).tolist()
     shuffled = [different[index] for index in order]
     return _Parts(tuple(sorted(shuffled[held:])), tuple(sorted(shuffled[:held])))
-
-
-def _leave_one_out(
-    memory: PatchMemory, images: Tensor, groups: Tensor, done: int, total: int, progress: ProgressReporter
-) -> Tensor:
-    """Distances of images to the memory without themselves and their copies, (n, 1, sites, sites)."""
-    found = []
-    with torch.no_grad():
-        for index in range(len(images)):
-            row = slice(index, index + 1)
-            found.append(memory.nearest(images[row], groups[row]))
-            progress.update(done + index + 1, total)
-    return torch.cat(found)

@@ -1,0 +1,227 @@
+"""A member of the closed-form detector: one view of the image, one memory, and bounds of the resulting score.
+
+For each part that the view finds,
+
+    A(x) = pool over sites of (S(x) - mean) / (spread + tolerance),
+
+with S of :mod:`advrad.denoisers.patch_memory`. The member's score is the largest over the parts. Standardising and
+pooling are increasing in every S, so bounds of S give bounds of A. A perturbation may also move a registered part to
+another pose; the bounds hold at every pose within reach.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from advrad.denoisers.patch_memory import PatchMemory, sheet_of
+from advrad.detectors.closed_form_config import MemberConfig
+from advrad.detectors.registration import RegisteredView
+from advrad.detectors.registration_poses import Poses
+from advrad.detectors.scoring import pool
+from advrad.detectors.sticker import SiteScores, Spans
+from advrad.detectors.views import WholeView
+from advrad.errors import ConfigError
+
+Norm = Literal["linf", "l2"]
+
+#: Sites of a sheet, of the largest standardised distances, whose lower bounds are computed exactly.
+_EXACT_SITES = 48
+#: Factor that covers the rounding of norms.
+_ROUNDING = 1 + 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class MemberBounds:
+    """Score of one image with bounds.
+
+    Attributes:
+        score: Score, ().
+        lower: Lower bound of the score, ().
+        upper: Upper bound of the score, (); infinite if the part may be found at too many poses.
+        lower_map: Lower bounds of the anomaly map, (1, 1, size, size).
+    """
+
+    score: Tensor
+    lower: Tensor
+    upper: Tensor
+    lower_map: Tensor
+
+
+class ClosedFormMember(nn.Module):
+    """One view of the image with its memory.
+
+    Args:
+        config: Settings.
+        view: View, made with ``config.view``.
+        memory: Memory, made with ``config.memory``.
+        mean: Mean distance of normal images at each site, (1, 1, sites down, sites across).
+        spread: Spread of the distance of normal images at each site, same shape, >= 0.
+
+    Raises:
+        ConfigError: The statistics or the sheets have the wrong shape.
+    """
+
+    mean: Tensor
+    spread: Tensor
+
+    def __init__(
+        self,
+        config: MemberConfig,
+        view: WholeView | RegisteredView,
+        memory: PatchMemory,
+        mean: Tensor,
+        spread: Tensor,
+    ) -> None:
+        super().__init__()
+        shape = (1, 1, *config.memory.sites)
+        if not mean.shape == spread.shape == shape:
+            raise ConfigError(
+                f"statistics: expected the shape {shape}, got {tuple(mean.shape)} and {tuple(spread.shape)}"
+            )
+        cells = (config.memory.channels, config.memory.height_cells, config.memory.width_cells)
+        if view.shape != cells:
+            raise ConfigError(f"memory: expected sheets of shape {view.shape}, as the view makes them, got {cells}")
+        self.config = config
+        self.view = view
+        self.memory = memory
+        self.register_buffer("mean", mean)
+        self.register_buffer("spread", spread)
+
+    def standardise(self, distances: Tensor) -> Tensor:
+        """Standardise distances, (b, 1, sites down, sites across). Increasing in each."""
+        return (distances - self.mean) / (self.spread + self.config.tolerance)
+
+    def pooled(self, standardised: Tensor, share: float | None = None) -> Tensor:
+        """Compute scores, (b,), from standardised distances. Non-decreasing in each of them."""
+        score = pool(standardised, self.config.pooling if share is None else share)
+        return (score - self.config.location) / self.config.scale
+
+    def distances(self, images: Tensor, exclude: Tensor | None = None) -> Tensor:
+        """Compute the distances of all patches to the memory.
+
+        Args:
+            images: Images, (b, 3, h, w) float in [0, 1].
+            exclude: Group to leave out of the memory for each image, (b,) int64; None leaves out none.
+
+        Returns:
+            Distances, (b * parts, 1, sites down, sites across), the parts of an image one after another.
+        """
+        sheets = self.view.sheets(images)
+        if exclude is not None:
+            exclude = exclude.repeat_interleave(sheets.shape[1])
+        return self.memory.nearest(sheets.flatten(0, 1), exclude)
+
+    def scores(self, images: Tensor, share: float | None = None, exclude: Tensor | None = None) -> Tensor:
+        """Compute scores, (b,), of images, (b, 3, h, w); ``share`` replaces the pooling."""
+        standardised = self.standardise(self.distances(images, exclude))
+        return self.pooled(standardised, share).view(len(images), -1).amax(1)
+
+    def infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute scores, (b,), and maps, (b, 1, size, size), of images, (b, 3, h, w)."""
+        if isinstance(self.view, WholeView):
+            standardised = self.standardise(self.distances(images))
+            return self.pooled(standardised), self._map(standardised)
+        square = self.view.square(images)
+        poses = self.view.poses(square)
+        standardised = self.standardise(self.memory.nearest(self.view.sheets_at(square, poses).flatten(0, 1)))
+        values = sheet_of((standardised - self.config.location) / self.config.scale, self.config.memory)
+        maps = self.view.back(values.view(-1, self.view.parts, *values.shape[2:]), poses)
+        return self.pooled(standardised).view(len(images), -1).amax(1), maps
+
+    def _map(self, standardised: Tensor) -> Tensor:
+        """Anomaly maps of whole images: every cell has the value of the nearest site."""
+        size = self.config.view.size_px
+        values = (standardised - self.config.location) / self.config.scale
+        return F.interpolate(sheet_of(values, self.config.memory), size=(size, size), mode="bilinear")
+
+    @torch.no_grad()
+    def bounds(self, image: Tensor, radius: float, norm: Norm, exclude: Tensor | None = None) -> MemberBounds:
+        """Bound the score of an image under every perturbation within a radius.
+
+        Args:
+            image: Image, (1, 3, h, w) float in [0, 1].
+            radius: Radius, >= 0, in pixel units of the image as given.
+            norm: Norm of the perturbation.
+            exclude: Group to leave out of the memory, (1,) int64; None leaves out none.
+        """
+        reached = self.view.reachable(image, radius, norm)
+        if reached is None:  # anything can happen
+            least = self.standardise(torch.zeros_like(self.mean))
+            maps = self._map(torch.full_like(least, float(least.amin())))
+            score, nothing = self.scores(image, exclude=exclude)[0], self.pooled(least)[0]
+            return MemberBounds(score, nothing, torch.full_like(nothing, torch.inf), maps)
+        height, width = image.shape[2:]
+        eps, reach = (radius, 0.0) if norm == "linf" else (0.0, radius * self._l2_factor(height, width))
+        parts = [self._bounds_at(sheets, eps, reach, exclude) for sheets in reached]
+        score = torch.stack([part[0] for part in parts]).amax()
+        lower = torch.stack([part[1] for part in parts]).amax()
+        upper = torch.stack([part[2] for part in parts]).amax()
+        return MemberBounds(score, lower, upper, self._lower_map(image, radius, norm, [part[3] for part in parts]))
+
+    def _l2_factor(self, height: int, width: int) -> float:
+        """Largest change of a distance per unit of l2 length of a perturbation."""
+        return math.sqrt(float(self.config.memory.weights().max())) * self.view.l2_norm(height, width) * _ROUNDING
+
+    def _bounds_at(
+        self, sheets: Tensor, eps: float, reach: float, exclude: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score of a part, its least and largest value over all poses, and the standardised lower bounds per pose.
+
+        Args:
+            sheets: Sheets of the unperturbed image at every pose, the unperturbed pose first, (poses, c, H, W).
+            eps: Largest change of a cell.
+            reach: Further change of a distance.
+            exclude: Group to leave out of the memory, (1,).
+        """
+        scores, lowers, uppers, maps = [], [], [], []
+        for part in torch.split(sheets, 16):
+            left_out = None if exclude is None else exclude.expand(len(part))
+            standardised = self.standardise(self.memory.nearest(part, left_out))
+            flat = standardised.flatten(1)
+            exact = flat.topk(min(_EXACT_SITES, flat.shape[1]), dim=1).indices
+            found = self.memory.bounds(part, eps, left_out, exact if eps else exact[:, :0])
+            low = self.standardise((found.lower - reach).clamp_min(0))
+            scores.append(self.pooled(standardised))
+            lowers.append(self.pooled(low))
+            uppers.append(self.pooled(self.standardise(found.upper + reach)))
+            maps.append(low)
+        return torch.cat(scores)[0], torch.cat(lowers).amin(), torch.cat(uppers).amax(), torch.cat(maps)
+
+    def _lower_map(self, image: Tensor, radius: float, norm: Norm, low: list[Tensor]) -> Tensor:
+        """Lower bounds of the anomaly map: the least over the poses of each part."""
+        if isinstance(self.view, WholeView):
+            return self._map(low[0])
+        poses = self.view.reachable_poses(image, radius, norm) or ()
+        maps = []
+        for part, (values, of_part) in enumerate(zip(low, poses, strict=True)):
+            least = values.amin()
+            everywhere = torch.full((len(values), self.view.parts, *values.shape[2:]), float(least))
+            everywhere[:, part] = values[:, 0]
+            sheets = sheet_of(everywhere.flatten(0, 1)[:, None], self.config.memory)
+            sheets = (sheets - self.config.location) / self.config.scale
+            placed = self.view.back(
+                sheets.view(-1, self.view.parts, *sheets.shape[2:]), Poses.listed(of_part, self.view.parts)
+            )
+            maps.append(placed.amin(0, keepdim=True))
+        return torch.stack(maps).amax(0)
+
+    def site_scores(self, images: Tensor) -> SiteScores | None:
+        """Distances by site for a bound against stickers; None if the view follows parts, which a sticker can move."""
+        if not isinstance(self.view, WholeView):
+            return None
+        view, memory = self.view.config, self.config.memory
+        with torch.no_grad():
+            values = self.standardise(self.distances(images))
+        least = self.standardise(torch.zeros_like(self.mean))
+        spans = (
+            Spans.of(length, view.size_px, view.cell_px, starts, memory.patch_cells)
+            for length, starts in ((images.shape[2], memory.rows), (images.shape[3], memory.columns))
+        )
+        rows, columns = spans
+        return SiteScores(values, least, self.pooled, rows, columns)

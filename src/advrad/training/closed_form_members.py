@@ -1,0 +1,211 @@
+"""Fit one member of a closed-form detector: its view, its memory, and the statistics of its distances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from advrad.data.transforms import resize
+from advrad.denoisers.memory_config import MemoryConfig
+from advrad.denoisers.patch_memory import PatchMemory
+from advrad.detectors.closed_form_config import MemberConfig
+from advrad.detectors.closed_form_member import ClosedFormMember
+from advrad.detectors.registration import RegisteredView
+from advrad.detectors.registration_fit import RegistrationOptions, fit_registration
+from advrad.detectors.views import WholeConfig, WholeView
+from advrad.training.closed_form_plan import MemberPlan
+from advrad.utils.seeding import generator_for
+
+#: Tolerance beside the spread of each site: two grey levels of 255, about what sensors and attacks change.
+TOLERANCE = 2 / 255
+#: Largest number of images from which the distances of each site are standardised.
+_STATISTICS = 96
+#: Images whose distances are computed at once.
+_BATCH = 8
+#: Largest size of a memory, prepared for comparison, in bytes; and the fewest sheets for which it must suffice in colour.
+_TABLE_BYTES, _COLOUR_SHEETS = 200_000_000, 40
+#: Difference of the channels up to which an image counts as grey.
+_GREY = 2 / 255
+
+
+@dataclass(frozen=True, eq=False)
+class Normals:
+    """Normal images, and what each may be used for.
+
+    Attributes:
+        images: Images, (n, 3, h, w) uint8.
+        groups: Number of the first image that is equal to each, (n,) int64.
+        learn: Numbers of the images from which settings and statistics are learned; may be empty.
+        memory: Numbers of the images that may enter the memory.
+        aspect: Width of the pictured scene divided by its height.
+        seed: Seed of all random draws.
+    """
+
+    images: Tensor
+    groups: Tensor
+    learn: tuple[int, ...]
+    memory: tuple[int, ...]
+    aspect: float
+    seed: int
+
+    def batch(self, rows: Tensor) -> Tensor:
+        """Images as float in [0, 1]."""
+        return self.images[rows].float() / 255
+
+
+def fit_member(
+    plan: MemberPlan, normals: Normals, advance: Callable[[int], None] = lambda done: None
+) -> ClosedFormMember | None:
+    """Fit a member.
+
+    Args:
+        plan: Plan.
+        normals: Normal images.
+        advance: Receives the number of images that were compared with the others since the last call.
+
+    Returns:
+        The member, or None if the plan registers parts and none stands out from a background.
+    """
+    view = make_view(plan, normals)
+    if view is None:
+        return None
+    generator = generator_for(normals.seed, "closed form", plan.name)
+    rows = torch.tensor(normals.memory)
+    config = _memory_config(plan, view)
+    if config.window_cells is None:
+        memory = PatchMemory(config, *_random_patches(plan, view, normals, rows, generator))
+    else:
+        images = max(1, min(plan.sheets, _TABLE_BYTES // _bytes_of_a_sheet(plan, view)) // view.parts)
+        rows = rows[torch.randperm(len(rows), generator=generator)[:images].sort().values]
+        memory = PatchMemory(config, *_sheets(view, normals, rows))
+    zero = torch.zeros(1, 1, *config.sites)
+    settings = MemberConfig(view=view.config, memory=config)
+    member = ClosedFormMember(settings, view, memory, zero, zero.clone())
+    if not plan.standardise or not normals.learn:
+        return member
+    learn = torch.tensor(normals.learn)
+    learn = learn[torch.randperm(len(learn), generator=generator)[:_STATISTICS].sort().values]
+    distances = leave_one_out(member, normals, learn, advance)
+    mean, spread = distances.mean(0, keepdim=True), distances.std(0, keepdim=True)
+    settings = settings.model_copy(update={"tolerance": TOLERANCE})
+    return ClosedFormMember(settings, view, memory, mean, spread)
+
+
+def make_view(plan: MemberPlan, normals: Normals) -> WholeView | RegisteredView | None:
+    """Make the view of a plan; what it learns comes from the images to learn from."""
+    rows = torch.tensor(normals.learn or normals.memory)
+    channels = 1 if plan.channels == 1 or is_grey(normals.images[rows[:32]]) else 3
+    if plan.view == "whole":
+        return WholeView(WholeConfig(size_px=plan.size_px, cell_px=round(plan.cell_px), channels=channels))
+    if not normals.learn:
+        return None
+    chosen = rows[torch.linspace(0, len(rows) - 1, min(len(rows), 120)).round().long()]
+    options = RegistrationOptions(size_px=plan.size_px, cell_px=plan.cell_px, channels=channels)
+    view = fit_registration(normals.batch(chosen), normals.aspect, options)
+    if view is not None and channels == 3 and _bytes_of_a_sheet(plan, view) * _COLOUR_SHEETS > _TABLE_BYTES:
+        grey = view.config.model_copy(update={"channels": 1})
+        view = RegisteredView(grey, view.background, view.regions)
+    smallest = plan.patch_cells + 2
+    return None if view is None or min(view.shape[1:]) < smallest else view
+
+
+def _bytes_of_a_sheet(plan: MemberPlan, view: WholeView | RegisteredView) -> int:
+    """Size of all patches of a sheet in float32."""
+    channels, height, width = view.shape
+    return 4 * height * width * channels * plan.patch_cells**2
+
+
+def is_grey(images: Tensor) -> bool:
+    """Whether images, (n, 3, h, w) uint8, have no colour."""
+    values = images.int()
+    return float((values.amax(1) - values.amin(1)).float().mean()) / 255 < _GREY
+
+
+def _memory_config(plan: MemberPlan, view: WholeView | RegisteredView) -> MemoryConfig:
+    channels, height, width = view.shape
+    return MemoryConfig(
+        height_cells=height,
+        width_cells=width,
+        channels=3 if channels == 3 else 1,
+        patch_cells=plan.patch_cells,
+        window_cells=plan.window_cells,
+        stride_cells=plan.stride_cells,
+        taper=plan.taper,
+        gain=plan.gain,
+    )
+
+
+def _sheets(view: WholeView | RegisteredView, normals: Normals, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Sheets of images, (m, c, H, W) uint8, with all copies that the view asks for, and their groups, (m,)."""
+    sheets, groups = [], []
+    for part in torch.split(rows, _BATCH):
+        with torch.no_grad():
+            found = view.sheets(normals.batch(part))
+        copies = found.flatten(0, 1)[None] if isinstance(view, WholeView) else view.copies(found.flatten(0, 1))
+        sheets.append(PatchMemory.quantised(copies.flatten(0, 1)))
+        groups.append(normals.groups[part].repeat_interleave(view.parts).repeat(len(copies)))
+    return torch.cat(sheets), torch.cat(groups)
+
+
+def _random_patches(
+    plan: MemberPlan, view: WholeView | RegisteredView, normals: Normals, rows: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Patches at random places, the same number of each image, as small sheets, (m, c, k, k), and their groups.
+
+    The places do not depend on the images, so images that are left out in turn stay exchangeable.
+    """
+    each, side = max(1, plan.patches // len(rows)), plan.patch_cells
+    sheets, groups = [], []
+    for row in rows:
+        with torch.no_grad():
+            cells = PatchMemory.quantised(view.sheets(normals.batch(row[None]))[0])
+        for sheet in cells:
+            cut = sheet.unfold(1, side, 1).unfold(2, side, 1).flatten(1, 2)  # (c, places, k, k)
+            found = cut[:, torch.randint(cut.shape[1], (each,), generator=generator)].transpose(0, 1)
+            if plan.mirrored:
+                flips = torch.randint(4, (each, 1, 1, 1), generator=generator)
+                found = torch.where(flips % 2 == 1, found.flip(3), found)
+                found = torch.where(flips >= 2, found.flip(2), found)
+            sheets.append(found)
+            groups.append(normals.groups[row].expand(each))
+    return torch.cat(sheets), torch.cat(groups)
+
+
+def leave_one_out(
+    member: ClosedFormMember, normals: Normals, rows: Tensor, advance: Callable[[int], None] = lambda done: None
+) -> Tensor:
+    """Distances of images to the memory without themselves and their copies, (m, 1, sites down, sites across)."""
+    found = []
+    with torch.no_grad():
+        for part in torch.split(rows, _BATCH):
+            found.append(member.distances(normals.batch(part), normals.groups[part]))
+            advance(len(part))
+    return torch.cat(found)
+
+
+def groups_of(images: Tensor) -> Tensor:
+    """Give equal images the same number: that of the first of them.
+
+    A copy of an image in the memory would make its leave-one-out distance 0. Images are compared by their cells.
+
+    Args:
+        images: Images, (n, 3, h, w) uint8.
+
+    Returns:
+        Numbers, (n,) int64.
+
+    Example:
+        >>> images = torch.zeros(3, 3, 8, 8, dtype=torch.uint8)
+        >>> images[1] = 9
+        >>> groups_of(images)
+        tensor([0, 1, 0])
+    """
+    seen: dict[bytes, int] = {}
+    groups = []
+    for index, image in enumerate(images):
+        cells = PatchMemory.quantised(resize(image[None].float() / 255, 64))
+        groups.append(seen.setdefault(cells.numpy().tobytes(), index))
+    return torch.tensor(groups)

@@ -1,0 +1,78 @@
+"""Plans for the members of a closed-form detector: what is fixed before the normal images are compared."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from advrad.utils.config import Config
+
+#: Gain of the plans that tolerate other brightness.
+GAIN = 0.15
+
+
+class MemberPlan(Config):
+    """How one member is fitted.
+
+    Attributes:
+        name: Name in records and messages.
+        view: ``whole``: the image as it is; ``registered``: parts are found first.
+        size_px: Side of the square to which images are resized.
+        cell_px: Side of a cell, pixels; a whole number for ``whole``.
+        channels: Values of a cell: 3 for colour, 1 for grey. Grey images always have 1.
+        patch_cells: Side of a patch, cells; odd.
+        window_cells: Largest distance, down and across, to the memory patches, cells; None compares all.
+        stride_cells: Distance of neighbouring patches, cells.
+        taper: ``flat`` or ``gaussian`` weights of the cells of a patch.
+        gain: A memory patch may be this share brighter or darker.
+        standardise: Whether distances are standardised by those of normal images.
+        sheets: Largest number of sheets in the memory.
+        patches: Largest number of patches in the memory of a plan without a window.
+        mirrored: Whether the patches of a plan without a window are mirrored at random.
+
+    Example:
+        >>> MemberPlan(name="coarse").window_cells
+        (2, 2)
+    """
+
+    name: str
+    view: Literal["whole", "registered"] = "whole"
+    size_px: int = 256
+    cell_px: float = 4
+    channels: Literal[1, 3] = 3
+    patch_cells: int = 7
+    window_cells: tuple[int, int] | None = (2, 2)
+    stride_cells: int = 3
+    taper: Literal["flat", "gaussian"] = "flat"
+    gain: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    standardise: bool = True
+    sheets: Annotated[int, Field(gt=0)] = 64
+    patches: Annotated[int, Field(gt=0)] = 24_000
+    mirrored: bool = False
+
+    def with_gain(self) -> MemberPlan:
+        """The same plan, tolerant of other brightness."""
+        return self.model_copy(update={"name": f"{self.name} with gain", "gain": GAIN})
+
+
+#: Coarse patches at their place: few, quick, and robust against small displacements. The plan of few images.
+COARSE = MemberPlan(name="coarse")
+#: Fine patches at their place: for small defects.
+FINE = MemberPlan(name="fine", cell_px=2, channels=1, patch_cells=9, window_cells=(3, 3), stride_cells=4, sheets=40)
+#: Fine patches of parts that are found first.
+REGISTERED = MemberPlan(
+    name="registered",
+    view="registered",
+    cell_px=4 / 3,
+    window_cells=(3, 5),
+    stride_cells=3,
+    sheets=96,
+    standardise=False,
+)
+#: Fine patches wherever they lie: for textures.
+TEXTURE = MemberPlan(
+    name="texture", cell_px=2, channels=1, window_cells=None, taper="gaussian", standardise=False, mirrored=True
+)
+#: Plans to choose from.
+CANDIDATES = (COARSE, FINE, REGISTERED, TEXTURE)

@@ -33,9 +33,9 @@ OPTIONS = {
     "data inspect": f"{DATA} false-alarm-rate size seed json",
     "train": f"{DATA} skip-bad output minutes steps preset denoiser size seed batch-size learning-rate false-alarm-rate"
     " score optimise-for-radius harden precision resume",
-    "calibrate": "output false-alarm-rate radius score optimise-for-radius draws confidence",
+    "calibrate": "output false-alarm-rate norm radius score optimise-for-radius draws confidence",
     "demo": "output minutes steps size seed open",
-    "predict": "output json skip-bad certify radius draws confidence seed max-pixels device",
+    "predict": "output json skip-bad certify norm radius draws confidence seed max-pixels device",
     "evaluate": f"{DATA} skip-bad json scores save seed device",
     "report": f"{DATA} skip-bad output seed device",
     "info": "json",
@@ -44,7 +44,7 @@ OPTIONS = {
     "checks": f"{DATA} norm eps steps eot limit output json size seed device",
     "curve": f"{DATA} over values attack norm eps budget steps restarts eot surrogate noise gradients limit output json"
     " size seed device",
-    "certify": f"{DATA} radius draws confidence method sigma limit size own-size output json seed device",
+    "certify": f"{DATA} norm radius sticker draws confidence method sigma limit size own-size output save json seed device",
     "bench": "output data only dry-run",
 }
 COMMANDS = tuple(OPTIONS)

@@ -55,9 +55,11 @@ def predict(
     """Decide for each image whether it shows a defect.
 
     Prints one line per image: the verdict (good or defective), the anomaly score and the threshold. The exit status is
-    0 also if defects are found. The options --norm, --radius, --draws, --confidence and --seed belong to --certify. A
-    closed-form detector proves its verdicts: it prints proven defective, proven good or not proven, and the largest
-    radius that the verdict survives; draws, confidence and seed are not needed.
+    0 also if defects are found.
+
+    Only --certify takes --norm, --radius, --draws, --confidence and --seed. A closed-form detector proves its verdicts:
+    it prints proven defective, proven good or not proven, and the largest radius that the verdict survives; draws,
+    confidence and seed are not needed.
 
     In heat maps, a white line surrounds what exceeds the maps of normal images. With proven verdicts, a broken green
     and black line surrounds the proven defect area: it does so under every change of the image within the radius.

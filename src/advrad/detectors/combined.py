@@ -317,7 +317,7 @@ class CombinedDetector(nn.Module):
         if values.get("kind") != "combined":
             raise CheckpointError(f"{source}: is not a combined detector; load it with advrad.load_detector")
         config = CombinedConfig.parse(values, source)
-        memory = ClosedFormDetector.from_tensors(config.memory, _with_prefix(tensors, "memory."), source)
+        memory = ClosedFormDetector.assemble(config.memory, _with_prefix(tensors, "memory."), source)
         learned = AdvRAD.assemble(config.learned, _with_prefix(tensors, "learned."), source)
         return cls(config, memory, learned).eval()
 

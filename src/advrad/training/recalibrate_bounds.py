@@ -57,7 +57,7 @@ def recalibrate_closed_form(
     progress.stage("Calibrating")
     scores, maxima, upper = [], [], []
     for done, index in enumerate(held, start=1):
-        image, group = images.batch(slice(index, index + 1)), torch.tensor([index])
+        image, group = images.rounded([index]).float() / 255, torch.tensor([index])  # as they were fitted
         with torch.no_grad():
             scores.append(float(detector.scores(image, exclude=group)))
             maxima.append(_largest(detector, image, group))
@@ -65,8 +65,11 @@ def recalibrate_closed_form(
             upper.append(float(detector.score_bounds(image, options.radius, _norm(options), exclude=group).upper))
         progress.update(done, len(held))
     before = detector.calibration
-    again = conformal_threshold(scores, before.false_alarm_rate)
-    if before.n != len(scores) or not math.isclose(again, before.threshold, rel_tol=_SAME, abs_tol=_SAME):
+    again, low = conformal_threshold(scores, before.false_alarm_rate), float(np.median(maxima))
+    same = all(
+        math.isclose(*pair, rel_tol=_SAME, abs_tol=1e-6) for pair in ((again, before.threshold), (low, before.heat_low))
+    )
+    if before.n != len(scores) or not same:
         raise DataError(
             f"{data}: the normal images are not those of the fit (they give the threshold {again:.6g}, the model has"
             f" {before.threshold:.6g}); name the folder of the fit, or train again"
@@ -76,7 +79,7 @@ def recalibrate_closed_form(
         threshold=conformal_threshold(scores, rate),
         false_alarm_rate=rate,
         n=len(scores),
-        heat_low=float(np.median(maxima)),
+        heat_low=low,
         heat_high=conformal_threshold(maxima, rate) + 1e-6,
         source=before.source,
     )
@@ -141,7 +144,8 @@ def _store(
             norm=_norm(options),
             source=calibration.source,
         )
-    detector.update_config(calibration=calibration, robust_calibration=robust, figures=RecordedFigures())
+    changes = {"calibration": calibration, "robust_calibration": robust, "figures": RecordedFigures()}
+    detector.config = detector.config.model_copy(update=changes)
 
 
 def _read_same_images(detector: ClosedFormDetector, folder: Path, data: Path, progress: ProgressReporter) -> ImageStack:

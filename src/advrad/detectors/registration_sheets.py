@@ -115,11 +115,9 @@ class CellSampler(nn.Module):
         """Mean colours along the border, (b, c, blocks, blocks); inside, the mean of the whole border."""
         blocks = self.config.fill_blocks
         block = self.config.size_px // blocks
-        edge = self.edge
-        whole = (square * edge).sum((2, 3), keepdim=True) / edge.sum()
-        shares = F.avg_pool2d(edge, block)
-        local = F.avg_pool2d(square * edge, block) / shares.clamp_min(1e-6)
-        return torch.where(shares > 0, local, whole)
+        sums, shares = F.avg_pool2d(square * self.edge, block), F.avg_pool2d(self.edge, block).to(square.dtype)
+        whole = sums.sum((2, 3), keepdim=True) / shares.sum()
+        return torch.where(shares > 0, sums / shares.clamp_min(1e-6), whole)
 
     def l2_norm(self, angles: list[float], cells: int) -> float:
         """Bound the l2 norm of the map from square to cells, for any position.

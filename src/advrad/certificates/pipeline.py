@@ -24,7 +24,7 @@ from advrad.certificates.summary import summarize
 from advrad.certificates.threshold import certified_threshold
 from advrad.certificates.two_path import TwoPath, two_path_sampler
 from advrad.data.options import DataOptions
-from advrad.detectors.base import AnomalyDetector, SupportsTwoPath
+from advrad.detectors.base import AnomalyDetector, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import probe
 from advrad.detectors.saved import SavedDetector
@@ -288,11 +288,12 @@ def threshold_for(detector: AnomalyDetector, sampler: Sampler) -> tuple[float | 
     if isinstance(sampler, TwoPath):
         threshold, notes = certified_threshold(sampler.detector.detector_config)
     else:
-        notes = [
-            "method percentile adds a second noise; it usually certifies less than two-path"
-            if isinstance(detector, SupportsTwoPath)
-            else "two-path certifies AdvRAD detectors only, so percentile is used"
-        ]
+        if isinstance(detector, SupportsScoreBounds):
+            notes = ["method percentile adds noise; method bounds certifies this detector without, and usually more"]
+        elif isinstance(detector, SupportsTwoPath):
+            notes = ["method percentile adds a second noise; it usually certifies less than two-path"]
+        else:
+            notes = ["two-path certifies AdvRAD detectors only, so percentile is used"]
         threshold = detector.threshold
         if threshold is not None:
             notes.append("the threshold was set for plain scores; it promises no false-alarm rate for smoothed ones")

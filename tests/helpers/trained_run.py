@@ -50,14 +50,18 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the network, and the choice of its score, tiny."""
+    """Make the network, the choice of its score, and the closed form tiny."""
+    import advrad.training.closed_form
     import advrad.training.plan
     import advrad.training.score_selection
     from advrad.denoisers.lean import LeanConfig
+    from advrad.training.closed_form_plan import MemberPlan
 
     tiny = LeanConfig(channels=(8, 16), blocks=(1, 1))
     monkeypatch.setattr(advrad.training.plan, "LeanConfig", lambda: tiny)
     monkeypatch.setattr(advrad.training.score_selection, "DEFECTS_PER_SELECTION", 8)
+    plan = MemberPlan(name="tiny", size_px=32, cell_px=4, patch_cells=3)
+    monkeypatch.setattr(advrad.training.closed_form, "choose_plan", lambda *_: (plan, []))
 
 
 def image(path: Path, seed: int, size: int = SIZE_PX, mode: str = "RGB") -> Path:

@@ -22,8 +22,7 @@ from advrad.utils.progress import SILENT, ProgressReporter
 
 #: Side of the square to which images are resized, pixels.
 SIZE_PX = 256
-#: Largest number of images that are used, unless the false-alarm rate needs more. More would make every verdict slower
-#: and need 0.8 MB of memory each while they are fitted.
+#: Largest number of images that are used, unless the false-alarm rate needs more: more would make every fit slower.
 MOST_IMAGES = 400
 #: Largest relative difference between the shapes of image files that count as equal.
 _SAME_SHAPE = 0.02
@@ -58,9 +57,8 @@ class ClosedFormRun:
         """
         images = self.read(progress)
         plan = self._plan(images)
-        progress.stage("Fitting the closed form")
         detector = fit_closed_form(
-            images.batch(slice(None)),
+            images.rounded(range(len(images))),
             false_alarm_rate=plan.false_alarm_rate,
             seed=plan.seed,
             aspect=plan.aspect,

@@ -1,7 +1,8 @@
 """How the closed form and the learned denoiser are combined: chosen on held-out normal images and synthetic defects.
 
-Neither part was fitted to these images, and the images of the threshold take no part in the choice. The candidates are
-the closed form alone, the learned denoiser alone, and the closed form plus a share of the learned score within limits.
+The learned denoiser was not trained on these images, and the closed form compares each with the others only. The images
+of the threshold take no part in the choice. The candidates are the closed form alone, the learned denoiser alone, and
+the closed form plus a share of the learned score within limits.
 
 - ``auto``: the best AUROC on clean images. A tie, within the precision of so few images, goes to the closed form alone.
 - ``robust``: the same among those whose certified AUROC, at linf 2/255, is not below that of the closed form alone. So
@@ -25,6 +26,8 @@ from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.combined import CombinedConfig, CombinedDetector
 from advrad.metrics import auroc
 from advrad.training.calibration_data import CalibrationData
+from advrad.training.closed_form import fit_closed_form
+from advrad.training.closed_form_run import MOST_IMAGES, aspect_of
 from advrad.training.plan import RunPlan
 from advrad.training.score_selection import DEFECTS_PER_SELECTION, with_defects
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -38,9 +41,13 @@ RADIUS = 2 / 255
 WEIGHTS = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0)
 #: Limits of the learned score, in units of its own spread over normal images.
 LIMITS = ((-2.0, 20.0), (0.0, 10.0), (0.0, 4.0))
+#: Largest number of normal selection images that are compared.
+MOST_SELECTION = 100
 #: Difference in AUROC up to which two candidates count as equally good, for any number of images.
 _MARGIN = 0.005
 _RESAMPLES = 200
+#: Fewest normal images from which a spread is estimated.
+_LEAST_NORMALS = 5
 
 
 @dataclass(frozen=True)
@@ -185,6 +192,30 @@ def _reason(winner: Candidate, clean: float, held_out: HeldOut, margin: float, *
     return f"both together: AUROC {clean:.3f}, {figures}, {certified} {where}{worse}"
 
 
+def fit_beside(images: CalibrationData, plan: RunPlan, progress: ProgressReporter = SILENT) -> ClosedFormDetector:
+    """Fit the closed form that is combined with a learned denoiser: to the selection and the training images.
+
+    Args:
+        images: Normal images of the run.
+        plan: Plan of the run.
+        progress: Receives the progress.
+
+    Returns:
+        The detector. The first numbers of its images are those of the selection images.
+    """
+    compared = min(len(images.selection), MOST_SELECTION)
+    generator = generator_for(plan.train.seed, "closed form beside")
+    rows = torch.randperm(len(images.train), generator=generator)[: max(0, MOST_IMAGES - compared)].sort().values
+    records = (*images.selection.records[:compared], *(images.train.records[row] for row in rows.tolist()))
+    return fit_closed_form(
+        torch.cat([images.selection.rounded(range(compared)), images.train.rounded(rows.tolist())]),
+        false_alarm_rate=plan.false_alarm_rate,
+        seed=plan.train.seed,
+        aspect=aspect_of(records, plan.max_pixels),
+        progress=progress,
+    )
+
+
 def combine(
     memory: ClosedFormDetector,
     learned: AdvRAD,
@@ -195,7 +226,7 @@ def combine(
     """Combine a closed-form detector and a learned one, as the selection images show it to be best.
 
     Args:
-        memory: Closed-form detector, fitted on the training images.
+        memory: Closed-form detector, made by :func:`fit_beside`.
         learned: Learned detector, trained on the training images; its threshold is not used.
         images: Normal images of the run; only the selection images are used.
         plan: Plan of the run.
@@ -206,11 +237,11 @@ def combine(
         training record says why.
     """
     seed = plan.train.seed
-    normals = images.selection.batch(slice(None))
-    anomalous = with_defects(normals, generator_for(seed, "combination"))
-    held_out = score_held_out(memory, learned, normals, anomalous, progress)
-    spread = _spread(memory, held_out)
-    chosen = choose_combination(held_out, spread, robust=plan.score == "robust", seed=seed)
+    normals = images.selection.batch(slice(MOST_SELECTION))
+    anomalous, sources = with_defects(normals, generator_for(seed, "combination"))
+    groups = torch.cat([torch.arange(len(normals)), sources])
+    held_out = score_held_out(memory, learned, normals, anomalous, groups, progress)
+    chosen = choose_combination(held_out, _spread(held_out), robust=plan.score == "robust", seed=seed)
     training = learned.detector_config.training
     why = f"{chosen.reason}. Learned score: {training.reason}" if training.reason else chosen.reason
     if chosen.candidate == LEARNED:
@@ -225,7 +256,7 @@ def combine(
         }
     )
     if chosen.candidate == MEMORY:
-        memory.update_config(training=record)
+        memory.update_config(training=record, held_out=())  # other images set the threshold
         return memory
     config = CombinedConfig(
         memory=memory.config,
@@ -243,36 +274,34 @@ def score_held_out(
     learned: AdvRAD,
     normals: Tensor,
     anomalous: Tensor,
+    groups: Tensor,
     progress: ProgressReporter = SILENT,
 ) -> HeldOut:
-    """Score held-out images with both detectors.
+    """Score images with both detectors; each is left out of the memory, also as the source of a defect.
 
     Args:
         memory: Closed-form detector.
-        learned: Learned detector.
-        normals: Normal images, (n, 3, s, s), that neither was fitted to.
-        anomalous: Images with synthetic defects, (m, 3, s, s).
+        learned: Learned detector, which was not trained on these images.
+        normals: Normal images, (n, 3, s, s).
+        anomalous: The same images with synthetic defects, (m, 3, s, s).
+        groups: Numbers of the images in the memory that each must not be compared with, (n + m,) int64.
         progress: Receives the number of images done.
     """
     count = len(normals) + len(anomalous)
     rows = np.empty((4, count))
     images: Sequence[Tensor] = [*normals, *anomalous]
     for index, image in enumerate(images):
-        bounds = memory.score_bounds(image[None], RADIUS, "linf")
+        bounds = memory.score_bounds(image[None], RADIUS, "linf", exclude=groups[index : index + 1])
         scores = learned.predict_batch(image[None]).scores
         rows[:, index] = [float(part) for part in (bounds.scores, scores, bounds.lower, bounds.upper)]
         progress.update(index + 1, count)
     return HeldOut(np.repeat([0, 1], [len(normals), len(anomalous)]), *rows)
 
 
-def _spread(memory: ClosedFormDetector, held_out: HeldOut) -> float:
-    """Spread of the closed form's score over normal images: from its median to its threshold, or to the next best."""
+def _spread(held_out: HeldOut) -> float:
+    """Spread of the closed form's score over normal images; over all images if these are too few or all the same."""
     normal = held_out.memory[held_out.labels == 0]
-    widths = (
-        memory.calibration.threshold - float(np.median(normal)),
-        float(normal.std()),
-        float(held_out.memory.std()),
-    )
+    widths = (float(normal.std()) if len(normal) >= _LEAST_NORMALS else 0.0, float(held_out.memory.std()))
     return next((width for width in widths if width > 0), 1.0)
 
 
@@ -292,5 +321,6 @@ def seconds_to_combine(memory: ClosedFormDetector, images: CalibrationData) -> f
     memory.predict_batch(image)
     scored_s = time.perf_counter() - began
     counts = images.counts
-    compared = counts.selection + max(DEFECTS_PER_SELECTION, counts.selection)
+    normals = min(counts.selection, MOST_SELECTION)
+    compared = normals + max(DEFECTS_PER_SELECTION, normals)
     return bounded_s * compared + scored_s * counts.calibration

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from advrad.data.layouts import find_records
 from advrad.data.splits import split_normals
@@ -19,9 +18,6 @@ from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import CalibrateOptions
 from advrad.training.plan import RunPlan, check_score_options
 from advrad.utils.progress import SILENT, ProgressReporter
-
-if TYPE_CHECKING:
-    from advrad.detectors.combined import CombinedDetector
 
 
 def calibrate(
@@ -71,18 +67,18 @@ def _recalibrate_bounds(
     """Set the thresholds of a detector with exact bounds again."""
     from advrad.detectors.closed_form import ClosedFormDetector
     from advrad.detectors.combined import CombinedDetector
-    from advrad.training.recalibrate_bounds import recalibrate_closed_form, recalibrate_combined
+    from advrad.training.recalibrate_bounds import recalibrate_closed_form, recalibrate_held_out
 
     if options.score is not None or options.optimise_for_radius is not None:
         option = "score" if options.score is not None else "optimise_for_radius"
         raise ConfigError(
             "chooses the score of a learned denoiser alone; for this model, train again with it", option=option
         )
-    if isinstance(detector, ClosedFormDetector):
+    if isinstance(detector, ClosedFormDetector) and detector.config.held_out:
         recalibrate_closed_form(detector, folder, data, options, progress=progress)
-    elif isinstance(detector, CombinedDetector):
+    elif isinstance(detector, CombinedDetector | ClosedFormDetector):  # a run that trained a denoiser as well
         plan, counts = _plan_of(detector, folder, data)
-        recalibrate_combined(detector, _read_same_images(plan, counts, data, progress), options, progress=progress)
+        recalibrate_held_out(detector, _read_same_images(plan, counts, data, progress), options, progress=progress)
     else:
         raise CheckpointError(f"{folder}: holds a detector whose threshold cannot be set again; train again")
 
@@ -134,7 +130,7 @@ def _check(options: CalibrateOptions, output: Path | None, new_score: bool) -> N
         raise OutputError(f"{output}: holds a model, or is a file; give another folder for the result")
 
 
-def _plan_of(detector: AdvRAD | CombinedDetector, folder: Path, data: Path) -> tuple[RunPlan, ImageCounts]:
+def _plan_of(detector: SavedDetector, folder: Path, data: Path) -> tuple[RunPlan, ImageCounts]:
     """How a detector was trained, and with how many images for each purpose."""
     training = detector.config.training
     if training.plan is None or training.images is None:

@@ -18,7 +18,7 @@ from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.combined import CombinedDetector
 from advrad.detectors.config import Calibration, RecordedFigures
-from advrad.detectors.conformal import conformal_threshold
+from advrad.detectors.conformal import calibration_of, conformal_threshold
 from advrad.errors import CheckpointError, DataError
 from advrad.training.calibration_data import CalibrationData
 from advrad.training.closed_form_run import ClosedFormRun
@@ -86,14 +86,14 @@ def recalibrate_closed_form(
     _store(detector, calibration, options, upper)
 
 
-def recalibrate_combined(
-    detector: CombinedDetector,
+def recalibrate_held_out(
+    detector: ClosedFormDetector | CombinedDetector,
     images: CalibrationData,
     options: CalibrateOptions,
     *,
     progress: ProgressReporter = SILENT,
 ) -> None:
-    """Set the thresholds of a combined detector again, from images that were used for nothing else.
+    """Set the thresholds of a detector with exact bounds again, from images that were used for nothing else.
 
     Args:
         detector: Detector, which is changed.
@@ -106,7 +106,7 @@ def recalibrate_combined(
     """
     before = detector.calibration
     rate = options.false_alarm_rate or before.false_alarm_rate
-    detector.calibrate(images.calibration_batches(), rate, before.source)
+    calibration = calibration_of(detector, images.calibration_batches(), rate, before.source)
     upper = []
     if options.radius is not None:
         progress.stage("Calibrating")
@@ -115,7 +115,7 @@ def recalibrate_combined(
             image = images.calibration.batch(slice(index, index + 1))
             upper.append(float(detector.score_bounds(image, options.radius, _norm(options)).upper))
             progress.update(index + 1, count)
-    _store(detector, detector.calibration, options, upper)
+    _store(detector, calibration, options, upper)
 
 
 def _largest(detector: ClosedFormDetector, image: Tensor, group: Tensor) -> float:

@@ -27,6 +27,8 @@ from advrad.denoisers.base import Denoiser
 from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser
 from advrad.denoisers.factory import build_denoiser
 from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.closed_form import ClosedFormDetector
+from advrad.detectors.combined import CombinedDetector
 from advrad.detectors.config import ImageCounts
 from advrad.detectors.conformal import calibration_of
 from advrad.detectors.loading import load_detector
@@ -36,6 +38,8 @@ from advrad.training.batches import TrainConfig, find_symmetry, whole_images
 from advrad.training.budget import passes_after_training, steps_for
 from advrad.training.calibration_data import CalibrationData, check_counts, read_images
 from advrad.training.choice import checkpoint_of, choice_of
+from advrad.training.closed_form_run import ClosedFormRun, record_fit
+from advrad.training.combination import combine, fit_beside, seconds_to_combine
 from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import DEFAULT_MINUTES, RunOptions, TrainKeywords
 from advrad.training.plan import (
@@ -57,11 +61,8 @@ from advrad.utils.progress import SILENT, CallbackReporter, ProgressReporter
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from advrad.detectors.closed_form import ClosedFormDetector
-    from advrad.detectors.combined import CombinedDetector
-
-    #: What a run makes.
-    Detector = AdvRAD | ClosedFormDetector | CombinedDetector
+#: What a run makes.
+Detector = AdvRAD | ClosedFormDetector | CombinedDetector
 
 
 def train(
@@ -167,7 +168,7 @@ class _Run:
             self.options = begun
         if isinstance(stored, ClosedFormPlan):
             self.progress.note(f"{self.folder}: the closed form is finished; there is nothing to resume")
-            return cast("ClosedFormDetector", load_detector(self.folder))
+            return cast(ClosedFormDetector, load_detector(self.folder))
         choice = choice_of(self.options) if stored is None else "both" if stored.memory else "learned"
         accelerator = make_accelerator(self.options.precision)
         dataset = find_records(self.data, self.options.data)
@@ -209,8 +210,6 @@ class _Run:
 
     def _fit_closed_form(self, dataset: Dataset, accelerator: Accelerator, began: float) -> ClosedFormDetector:
         """Fit the closed form alone, and save it."""
-        from advrad.training.closed_form_run import ClosedFormRun, record_fit
-
         plan, detector = ClosedFormRun(dataset, self.options, self._data_name or str(dataset.root)).execute(
             self.progress
         )
@@ -224,21 +223,10 @@ class _Run:
     def _memory(
         self, plan: RunPlan, images: CalibrationData, accelerator: Accelerator, *, kept: bool
     ) -> ClosedFormDetector:
-        """The closed form of the training images; a resumed run has kept it."""
-        from advrad.detectors.closed_form import ClosedFormDetector
-        from advrad.training.closed_form import fit_closed_form
-        from advrad.training.closed_form_run import aspect_of
-
+        """The closed form of the training and selection images; a resumed run has kept it."""
         if kept and (self._kept_memory / CONFIG_NAME).is_file():
             return ClosedFormDetector.from_pretrained(self._kept_memory)
-        self.progress.stage("Fitting the closed form")
-        return fit_closed_form(
-            images.train.batch(slice(None)),
-            false_alarm_rate=plan.false_alarm_rate,
-            seed=plan.train.seed,
-            aspect=aspect_of(images.train.records, plan.max_pixels),
-            progress=self.progress,
-        )
+        return fit_beside(images, plan, self.progress)
 
     def _draft(self, dataset: Dataset, pretrained: DdpmDenoiser | None, memory: bool) -> RunPlan:
         """The plan as far as it is known before the images are read."""
@@ -278,11 +266,7 @@ class _Run:
         if self.options.steps is None:
             minutes = self.options.minutes or DEFAULT_MINUTES
             self.progress.stage("Measuring speed")
-            later_s = 0.0
-            if memory is not None:
-                from advrad.training.combination import seconds_to_combine
-
-                later_s = seconds_to_combine(memory, images)
+            later_s = 0.0 if memory is None else seconds_to_combine(memory, images)
 
             def within_budget(config: TrainConfig) -> TrainConfig:
                 passes = passes_after_training(config.views, images.counts, plan.objective)
@@ -322,8 +306,6 @@ class _Run:
         learned = choose_score(plan, denoiser, images, accelerator.device, trained_s, self.progress)
         detector: Detector = learned
         if memory is not None:
-            from advrad.training.combination import combine
-
             self.progress.stage("Combining the closed form and the learned denoiser")
             detector = combine(memory, learned, images, plan, self.progress)
         self.progress.stage("Calibrating")

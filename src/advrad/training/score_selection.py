@@ -160,7 +160,7 @@ def select_score(
         The chosen score with its statistics.
     """
     space = SEARCH_SPACES[objective.aim]
-    anomalous = with_defects(normals, generator)
+    anomalous, _ = with_defects(normals, generator)
     noise_seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
     sizes_px, sigmas = space.view_sizes(sizes_px), sigmas or space.sigmas
     views = [NoiseView(view_px=size, sigma=sigma) for size in sizes_px for sigma in sigmas]
@@ -224,7 +224,7 @@ def fixed_score(
     return Selection(config, statistics, (), "paper", "chosen by name", ())
 
 
-def with_defects(normals: Tensor, generator: torch.Generator) -> Tensor:
+def with_defects(normals: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Paste synthetic defects on copies of normal images.
 
     Args:
@@ -232,7 +232,7 @@ def with_defects(normals: Tensor, generator: torch.Generator) -> Tensor:
         generator: Source of the defects.
 
     Returns:
-        Images with a visible defect, (m, 3, s, s).
+        Images with a visible defect, (m, 3, s, s); and the rows of the normal images that they were, (m,).
     """
     repeats = -(-DEFECTS_PER_SELECTION // len(normals))
     sources = torch.arange(len(normals)).repeat(repeats)[: max(DEFECTS_PER_SELECTION, len(normals))]
@@ -241,7 +241,7 @@ def with_defects(normals: Tensor, generator: torch.Generator) -> Tensor:
     anomalous, masks = paste_defects(normals[sources], normals[donors], seeds, tuple(SELECTION))
     # A defect that changed nothing visible would only add noise to the comparison.
     visible = masks.flatten(1).any(1)
-    return anomalous[visible] if bool(visible.any()) else anomalous
+    return (anomalous[visible], sources[visible]) if bool(visible.any()) else (anomalous, sources)
 
 
 def _best_first(aurocs: Aurocs, compared: _Comparison) -> tuple[tuple[str, float], ...]:

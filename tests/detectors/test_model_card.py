@@ -141,11 +141,11 @@ def test_a_closed_form_says_what_it_is_and_what_is_proven() -> None:
     head, body = head_and_body(render(closed_form()))
     assert head["library_name"] == "advrad"
     assert "Nothing is trained." in body and "trained for one product" in body
-    assert 'load_detector("path/to/this/folder")' in body and "AdvRAD.from_pretrained" not in body
+    assert 'advrad.load_detector("path/to/this/folder")' in body and "AdvRAD.from_pretrained" not in body
     assert "## What is proven" in body and "--certify --norm linf --radius 2/255" in body
     assert "| Score | patches of 7 x 7 cells |" in body and "|  | maximum over two \\| members |" in body
     assert "19 normal images, each compared with the others" in body and "at most 5 %" in body
-    assert "| Normal images | 30 for training, 5 for selection, 19 for calibration |" in body
+    assert "| Normal images | 54 in memory; 19 of them set the threshold |" in body
     assert "this is not a proof" not in body and "does not say that every defect is found" in body
 
 
@@ -176,3 +176,8 @@ def test_every_kind_of_model_folder_has_a_card() -> None:
         given = closed_form()
         given.kind = kind  # type: ignore[misc]
         assert "## How to use it" in render(given)
+
+
+def test_what_is_not_recorded_has_no_row() -> None:
+    text = render(config(training={"plan": {"category": "widget", "train": {"seed": 3}}}))
+    assert "| Seed | 3 |" in text and "None" not in text

@@ -253,6 +253,6 @@ def info(model: Model, as_json: AsJson = False) -> None:
     if as_json:
         put_json(facts)
         return
-    # The report shows the candidates for the score; here they would fill the screen.
+    # The report shows the candidates for the score; here they would fill the screen. The description says the rest.
     facts["training"] = config.training.model_dump(mode="json", exclude={"tried"})
-    show_facts("Model", facts)
+    show_facts("Model", {name: value for name, value in facts.items() if name not in ("held_out", "members")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ from advrad.detectors.config import TestedFigures
 from advrad.utils.formatting import number, percent, radius_text
 
 if TYPE_CHECKING:
-    from advrad.detectors.config import RecordedFigures
+    from advrad.detectors.config import ImageCounts, RecordedFigures
     from advrad.detectors.saved import SavedConfig
 
 _HEAD = """\
@@ -50,6 +51,14 @@ advrad certify path/to/this/folder DATA --norm linf --radius 1/255,2/255,4/255
 """
 
 
+def _by_purpose(counts: ImageCounts) -> str:
+    return f"{counts.train} for training, {counts.selection} for selection, {counts.calibration} for calibration"
+
+
+def _in_memory(counts: ImageCounts) -> str:
+    return f"{counts.total} in memory; {counts.calibration} of them set the threshold"
+
+
 @dataclass(frozen=True)
 class _Words:
     """What a card says about a kind of detector.
@@ -61,6 +70,7 @@ class _Words:
         threshold: Which normal images set the threshold.
         proof: Section about what is proven; empty for none.
         limit: What is not promised about robustness.
+        counts: Function that says what the normal images were used for.
     """
 
     name: str
@@ -69,12 +79,13 @@ class _Words:
     threshold: str
     proof: str
     limit: str
+    counts: Callable[[ImageCounts], str] = _by_purpose
 
 
 _LOAD_ANY = """\
-from advrad.detectors import load_detector
+import advrad
 
-detector = load_detector("path/to/this/folder")"""
+detector = advrad.load_detector("path/to/this/folder")"""
 
 #: What a card says, by kind of detector.
 _WORDS = {
@@ -97,6 +108,7 @@ _WORDS = {
         threshold="normal images, each compared with the others",
         proof=_PROOF,
         limit="- The proof is about small perturbations of an image. It does not say that every defect is found.\n",
+        counts=_in_memory,
     ),
     "combined": _Words(
         name="closed form and AdvRAD",
@@ -230,12 +242,10 @@ def _making(config: SavedConfig) -> str:
     size_px = config.image_size_px
     rows = [("Product", training.category)] if training.category else []
     rows += [("Detector", _WORDS[config.kind].name), ("Input size", f"{size_px} x {size_px} px")]
-    if loop:
-        rows += [("Steps", str(loop.steps)), ("Batch size", str(loop.batch_size)), ("Seed", str(loop.seed))]
+    given = (("Steps", loop.steps), ("Batch size", loop.batch_size), ("Seed", loop.seed))
+    rows += [(name, str(value)) for name, value in given if value is not None]
     if training.images:
-        counts = training.images
-        parts = f"{counts.train} for training, {counts.selection} for selection, {counts.calibration} for calibration"
-        rows.append(("Normal images", parts))
+        rows.append(("Normal images", _WORDS[config.kind].counts(training.images)))
     if training.seconds is not None:
         rows.append(("Training time", f"{training.seconds / 60:.1f} min"))
     if training.versions:

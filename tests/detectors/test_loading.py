@@ -134,6 +134,16 @@ def test_unknown_and_nonsensical_keys_are_named(closed: Path) -> None:
         (closed / "config.json").write_bytes(before)
 
 
+def test_a_closed_form_stays_on_the_cpu(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert load_detector(closed).device == torch.device("cpu")
+    with pytest.raises(
+        ConfigError, match="cannot be used by a closed-form detector, which computes on the CPU"
+    ) as found:
+        load_detector(closed, "meta")
+    assert found.value.option == "device"
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "model").touch()
     with pytest.raises(CheckpointError, match="is a file, not a model folder"):

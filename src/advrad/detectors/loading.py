@@ -36,11 +36,13 @@ class Kind:
         words: Name of the kind in messages.
         parse: Function that reads the configuration from JSON values and the name of their file.
         load: Function that loads a folder onto a device.
+        gpu: Whether it can compute on a GPU.
     """
 
     words: str
     parse: Callable[[dict[str, Any], str], SavedConfig]
     load: Callable[[Path, str], SavedDetector]
+    gpu: bool = False
 
 
 def _parse_closed_form(values: dict[str, Any], source: str) -> SavedConfig:
@@ -52,7 +54,7 @@ def _parse_closed_form(values: dict[str, Any], source: str) -> SavedConfig:
 def _load_closed_form(folder: Path, device: str) -> SavedDetector:
     from advrad.detectors.closed_form import ClosedFormDetector
 
-    return ClosedFormDetector.from_pretrained(folder).to(device)
+    return ClosedFormDetector.from_pretrained(folder)
 
 
 def _parse_combined(values: dict[str, Any], source: str) -> SavedConfig:
@@ -64,7 +66,7 @@ def _parse_combined(values: dict[str, Any], source: str) -> SavedConfig:
 def _load_combined(folder: Path, device: str) -> SavedDetector:
     from advrad.detectors.combined import CombinedDetector
 
-    return CombinedDetector.from_pretrained(folder).to(device)
+    return CombinedDetector.from_pretrained(folder)
 
 
 def _load_advrad(folder: Path, device: str) -> SavedDetector:
@@ -73,7 +75,7 @@ def _load_advrad(folder: Path, device: str) -> SavedDetector:
 
 #: The kinds of detectors, by the ``kind`` in ``config.json``. A folder without one holds an AdvRAD.
 KINDS: Mapping[str, Kind] = {
-    "advrad": Kind("a learned denoiser (AdvRAD)", DetectorConfig.parse, _load_advrad),
+    "advrad": Kind("a learned denoiser (AdvRAD)", DetectorConfig.parse, _load_advrad, gpu=True),
     "closed_form": Kind("a closed-form detector", _parse_closed_form, _load_closed_form),
     "combined": Kind("a closed-form detector and a learned denoiser", _parse_combined, _load_combined),
 }
@@ -125,7 +127,7 @@ def load_target(name: str, device: str = "auto") -> LoadedDetector:
         name: Model folder; or ``FILE.py:NAME``, where NAME in that file is an
             :class:`advrad.detectors.base.AnomalyDetector`, or a function or module that :func:`advrad.wrap` takes. The
             file is run.
-        device: Device of a model from a model folder; ``auto`` is the GPU if PyTorch has one.
+        device: Device of a model from a model folder; ``auto`` is the GPU if there is one and the detector can use it.
 
     Raises:
         CheckpointError: The folder holds no model.
@@ -175,7 +177,7 @@ def load_detector(folder: str | Path, device: str = "auto") -> SavedDetector:
 
     Args:
         folder: Model folder, as ``advrad train`` makes it.
-        device: Device of the model; ``auto`` is the GPU if PyTorch has one.
+        device: Device of the model; ``auto`` is the GPU if PyTorch has one and the kind of detector can use it.
 
     Raises:
         CheckpointError: The model is missing, damaged, of an unknown kind, or of a newer format.
@@ -191,7 +193,10 @@ def load_detector(folder: str | Path, device: str = "auto") -> SavedDetector:
     if folder.is_file():
         raise CheckpointError(f"{folder}: is a file, not a model folder; name the folder that 'advrad train' made")
     kind = kind_of(read_config(folder), str(folder / CONFIG_NAME))
-    return kind.load(folder, usable_device(device))
+    name = usable_device("cpu" if device == "auto" and not kind.gpu else device)
+    if name != "cpu" and not kind.gpu:
+        raise ConfigError(f"cannot be used by {kind.words}, which computes on the CPU", option="device", value=device)
+    return kind.load(folder, name)
 
 
 def load_advrad(folder: Path, device: str = "auto") -> AdvRAD:

@@ -20,6 +20,8 @@ __all__ = [
     "CallableDetector",
     "ClosedFormConfig",
     "ClosedFormDetector",
+    "CombinedConfig",
+    "CombinedDetector",
     "DetectorConfig",
     "DetectorOutput",
     "LoadedDetector",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     )
     from advrad.detectors.callable_detector import CallableDetector
     from advrad.detectors.closed_form import ClosedFormConfig, ClosedFormDetector
+    from advrad.detectors.combined import CombinedConfig, CombinedDetector
     from advrad.detectors.config import Calibration, DetectorConfig, RobustCalibration
     from advrad.detectors.conformal import conformal_threshold
     from advrad.detectors.loading import LoadedDetector, load_detector, load_target
@@ -72,6 +75,8 @@ else:
             "CallableDetector": "advrad.detectors.callable_detector",
             "ClosedFormConfig": "advrad.detectors.closed_form",
             "ClosedFormDetector": "advrad.detectors.closed_form",
+            "CombinedConfig": "advrad.detectors.combined",
+            "CombinedDetector": "advrad.detectors.combined",
             "DetectorConfig": "advrad.detectors.config",
             "DetectorOutput": "advrad.detectors.base",
             "LoadedDetector": "advrad.detectors.loading",

@@ -110,7 +110,7 @@ def check_counts(counts: ImageCounts, false_alarm_rate: float) -> None:
         raise ConfigError(
             f"needs {needed} normal images for calibration alone, but only {counts.calibration} of the {counts.total}"
             f" are available for it; give at least {2 * (needed + 2)} in all, or accept a rate of"
-            f" {rate_in_reach(counts.calibration):g} or more",
+            f" {rate_in_reach(counts.calibration):g} or more; the closed form alone needs only {needed}",
             option="false_alarm_rate",
             value=false_alarm_rate,
         )

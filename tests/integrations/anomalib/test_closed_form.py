@@ -30,6 +30,8 @@ pytestmark = [
 #: Between a score and that of an exported graph, relative: other runtimes sum in another order.
 CLOSE = 1e-4
 OPTIONS = {"size_px": 64, "false_alarm_rate": 0.1}
+#: Exports that are translated into graphs, which takes minutes.
+GRAPHS = ("onnx", "openvino")
 #: Nothing between our score and anomalib's answer.
 PLAIN = {"post_processor": False, "evaluator": False}
 
@@ -131,20 +133,22 @@ def test_model_folders_go_both_ways(fitted: Fitted, tmp_path: Path) -> None:
     assert torch.equal(back.detector.predict_batch(images).scores, expected)
 
 
-@pytest.mark.parametrize("kind", ["torch", "onnx", "openvino"])
+@pytest.mark.parametrize("kind", ["torch", *(pytest.param(kind, marks=pytest.mark.slow) for kind in GRAPHS)])
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad=True:UserWarning")
 def test_exported_graphs_have_our_scores(
     kind: str, fitted: Fitted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anomalib.deploy import OpenVINOInferencer, TorchInferencer
-
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")  # anomalib's export for PyTorch is a pickle
     model = module(**PLAIN)
     model.model.detector = fitted.module.detector
     file = engine(tmp_path).export(model=model, export_type=kind, export_root=tmp_path)
     if kind == "torch":
-        inferencer = TorchInferencer(file, device="cpu")
+        from anomalib.deploy import TorchInferencer
+
+        inferencer: Any = TorchInferencer(file, device="cpu")
     else:
+        from anomalib.deploy import OpenVINOInferencer
+
         inferencer = OpenVINOInferencer(file, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
     expected = model.model(model.pre_processor(fitted.images))
     for path, score in zip(fitted.paths, expected.pred_score.tolist(), strict=True):

@@ -64,12 +64,7 @@ def fit_memory_denoiser(
     divided = images if isinstance(images, CalibrationData) else split_stack(images, seed, false_alarm_rate)
     train = divided.train
     generator = generator_for(seed, "memory denoiser")
-    order = torch.randperm(len(train), generator=generator).tolist()
-    held_back = max(2, min(REFERENCES, len(train) // 3))
-    references, kept = train.batch(order[:held_back]), sorted(order[held_back:])
-    # In small batches, so that no more than a few images are unpacked at a time.
-    batches = (train.batch(kept[start : start + 8]) for start in range(0, len(kept), 8))
-    denoiser = MemoryDenoiser.fit(batches, config)
+    denoiser, references = _filled(train, config, generator)
     normals = divided.selection.batch(slice(None))
     progress.stage("Choosing the score")
     if score is None:
@@ -108,3 +103,15 @@ def fit_memory_denoiser(
         progress=progress,
     )
     return detector
+
+
+def _filled(
+    train: ImageStack, config: MemoryDenoiserConfig, generator: torch.Generator
+) -> tuple[MemoryDenoiser, torch.Tensor]:
+    """Fill a memory with two thirds of the training images or more, and give the others, up to 64."""
+    order = torch.randperm(len(train), generator=generator).tolist()
+    held_back = max(2, min(REFERENCES, len(train) // 3))
+    kept = sorted(order[held_back:])
+    # In small batches, so that no more than a few images are unpacked at a time.
+    batches = (train.batch(kept[start : start + 8]) for start in range(0, len(kept), 8))
+    return MemoryDenoiser.fit(batches, config), train.batch(order[:held_back])

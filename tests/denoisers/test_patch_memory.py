@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -15,67 +16,68 @@ from torch import Tensor
 
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_bounds import highest, lowest
-from advrad.denoisers.patch_memory import PatchMemory
+from advrad.denoisers.patch_memory import PatchMemory, sheet_of
+from advrad.errors import DataError
 
 
 def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def memory_of(config: MemoryConfig, images: Tensor, groups: Tensor | None = None) -> PatchMemory:
-    empty = PatchMemory(config, torch.zeros(1, 3, config.cells, config.cells, dtype=torch.uint8), torch.zeros(1))
-    cells = empty.quantised(empty.cells(images))
-    return PatchMemory(config, cells, torch.arange(len(images)) if groups is None else groups)
+def memory_of(config: MemoryConfig, cells: Tensor, groups: Tensor | None = None) -> PatchMemory:
+    return PatchMemory(config, PatchMemory.quantised(cells), torch.arange(len(cells)) if groups is None else groups)
 
 
-def oracle(memory: PatchMemory, image: Tensor, exclude: int | None = None) -> npt.NDArray[np.float64]:
-    """The distance of every patch of an image to the memory, site by site and patch by patch, in float64."""
+def oracle(memory: PatchMemory, cells: Tensor, exclude: int | None = None) -> npt.NDArray[np.float64]:
+    """The distance of every patch of a sheet to the memory, site by site and patch by patch, in float64."""
     config, k = memory.config, memory.config.patch_cells
-    cells = memory.cells(image).double().numpy()[0]
-    weights = config.weights().numpy().reshape(3, k, k)
-    stored = memory.images.double().numpy() / 255
-    window = config.sites if config.window_cells is None else config.window_cells
-    found = np.full((config.sites, config.sites), np.inf)
-    for row, column in np.ndindex(found.shape):
-        patch = cells[:, row : row + k, column : column + k]
-        for other_row, other_column in np.ndindex(found.shape):
-            if max(abs(other_row - row), abs(other_column - column)) > window:
+    sheet = cells.double().numpy()[0]
+    weights = config.weights().numpy().reshape(config.channels, k, k)
+    stored = memory.sheets.double().numpy() / 255
+    found = np.full(config.sites, np.inf)
+    for (i, row), (j, column) in itertools.product(enumerate(config.rows), enumerate(config.columns)):
+        patch = sheet[:, row : row + k, column : column + k]
+        for other_row, other_column in np.ndindex(stored.shape[2] - k + 1, stored.shape[3] - k + 1):
+            if config.window_cells is not None and (
+                abs(other_row - row) > config.window_cells[0] or abs(other_column - column) > config.window_cells[1]
+            ):
                 continue
-            for image_index in range(len(stored)):
-                if exclude is not None and int(memory.groups[image_index]) == exclude:
+            for index in range(len(stored)):
+                if exclude is not None and int(memory.groups[index]) == exclude:
                     continue
-                other = stored[image_index][:, other_row : other_row + k, other_column : other_column + k]
+                other = stored[index][:, other_row : other_row + k, other_column : other_column + k]
                 gain = 1.0
                 if config.gain:
                     square = max(float((weights * other * other).sum()), 1e-12)
                     gain = float((weights * patch * other).sum()) / square
                     gain = float(np.clip(gain, 1 - config.gain, 1 + config.gain))
                 distance = math.sqrt(float((weights * (patch - gain * other) ** 2).sum()))
-                found[row, column] = min(found[row, column], distance)
+                found[i, j] = min(found[i, j], distance)
     return found
 
 
 configs = st.builds(
-    lambda cells, cell_px, patch_cells, window, taper, gain: MemoryConfig(
-        size_px=cells * cell_px,
-        cell_px=cell_px,
+    lambda height, width, patch_cells, stride, **others: MemoryConfig(
+        height_cells=height,
+        width_cells=width,
         patch_cells=patch_cells,
-        window_cells=window,
-        taper=taper,
-        gain=gain,
+        stride_cells=min(stride, patch_cells),
+        **others,
     ),
-    cells=st.integers(5, 8),
-    cell_px=st.sampled_from([1, 2]),
+    height=st.integers(5, 8),
+    width=st.integers(5, 9),
+    channels=st.sampled_from([1, 3]),
     patch_cells=st.sampled_from([1, 3, 5]),
-    window=st.sampled_from([None, 0, 1, 2]),
+    stride=st.sampled_from([1, 2, 3]),
+    window_cells=st.sampled_from([None, (0, 0), (1, 1), (2, 0), (1, 3)]),
     taper=st.sampled_from(["flat", "gaussian"]),
     gain=st.sampled_from([0.0, 0.15]),
 )
 
 
 def example(config: MemoryConfig, seed: int, count: int = 4) -> tuple[PatchMemory, Tensor]:
-    """A memory of similar images, and an image that differs from them a little more."""
-    draws, shape = generator(seed), (3, config.size_px, config.size_px)
+    """A memory of similar sheets, and a sheet that differs from them a little more."""
+    draws, shape = generator(seed), (config.channels, config.height_cells, config.width_cells)
     common = torch.rand(1, *shape, generator=draws)
     normal = (common + 0.1 * torch.randn(count, *shape, generator=draws)).clamp(0, 1)
     return memory_of(config, normal), (common + 0.15 * torch.randn(1, *shape, generator=draws)).clamp(0, 1)
@@ -116,7 +118,7 @@ def assert_inside(memory: PatchMemory, image: Tensor, lower: Tensor, upper: Tens
 
 def test_bounds_that_are_too_narrow_are_noticed() -> None:
     """The attacks of the test above are strong enough to leave bounds that hold for half the radius only."""
-    config = MemoryConfig(size_px=6, cell_px=1, patch_cells=3, window_cells=1)
+    config = MemoryConfig(height_cells=6, width_cells=6, patch_cells=3, window_cells=(1, 1))
     memory, image = example(config, 3)
     narrow, eps = memory.bounds(image, 0.025), 0.05
     attacked = image.clone()
@@ -128,10 +130,10 @@ def test_bounds_that_are_too_narrow_are_noticed() -> None:
 
 
 def test_the_bounds_of_a_single_memory_patch_are_attained() -> None:
-    config = MemoryConfig(size_px=3, cell_px=1, patch_cells=3, window_cells=0)
+    config = MemoryConfig(height_cells=3, width_cells=3, patch_cells=3, window_cells=(0, 0))
     memory = memory_of(config, torch.full((2, 3, 3, 3), 0.5), torch.tensor([0, 1]))
     image = torch.rand(1, 3, 3, 3, generator=generator(5))
-    difference, eps = image - memory.images[:1].float() / 255, 0.07
+    difference, eps = image - memory.sheets[:1].float() / 255, 0.07
     bounds = memory.bounds(image, eps)
     towards = image - difference.sign() * torch.minimum(difference.abs(), torch.tensor(eps))
     away = image + eps * difference.sign()
@@ -156,7 +158,7 @@ def test_bounds_with_a_gain_hold_for_every_gain(seed: int, gain: float, eps: flo
 
 
 def test_a_copy_of_a_memory_image_has_distance_zero_and_its_group_is_left_out() -> None:
-    config = MemoryConfig(size_px=8, cell_px=1, patch_cells=3, window_cells=1)
+    config = MemoryConfig(height_cells=8, width_cells=8, patch_cells=3, window_cells=(1, 1))
     images = torch.rand(3, 3, 8, 8, generator=generator(1)).mul(255).round() / 255
     memory = memory_of(config, images[[0, 1, 2, 0]], torch.tensor([0, 1, 2, 0]))
     assert float(memory.nearest(images[:1]).max()) < 1e-6
@@ -164,25 +166,57 @@ def test_a_copy_of_a_memory_image_has_distance_zero_and_its_group_is_left_out() 
 
 
 def test_a_distance_depends_on_its_own_image_only() -> None:
-    config = MemoryConfig(size_px=8, cell_px=2, patch_cells=3, window_cells=None)
+    config = MemoryConfig(height_cells=4, width_cells=4, patch_cells=3, window_cells=None)
     memory, image = example(config, 7)
-    other = torch.rand(1, 3, 8, 8, generator=generator(2))
+    other = torch.rand(1, 3, 4, 4, generator=generator(2))
     torch.testing.assert_close(memory.nearest(torch.cat([other, image]))[1:], memory.nearest(image))
 
 
-@pytest.mark.parametrize("size_px", [5, 8, 13, 32])
-def test_images_of_any_size_are_averaged_with_weights_that_are_not_negative(size_px: int) -> None:
-    config = MemoryConfig(size_px=8, cell_px=2, patch_cells=3)
-    memory, _ = example(config, 0)
-    cells = []
-    for pixel in range(size_px * size_px):
-        image = torch.zeros(1, 3, size_px * size_px)
-        image[:, :, pixel] = 1
-        cells.append(memory.cells(image.reshape(1, 3, size_px, size_px)))
-    assert min(float(cell.min()) for cell in cells) >= 0
-    torch.testing.assert_close(torch.stack(cells).sum(0), torch.ones_like(cells[0]), rtol=0, atol=1e-5)
+@settings(max_examples=15, deadline=None)
+@given(config=configs, seed=st.integers(0, 1000))
+def test_bounds_at_some_sites_only_are_the_same_there_and_no_tighter_elsewhere(config: MemoryConfig, seed: int) -> None:
+    memory, image = example(config, seed)
+    whole, count = memory.bounds(image, 0.03), config.sites[0] * config.sites[1]
+    some = memory.bounds(image, 0.03, choose=lambda distances: torch.tensor([[0, count - 1]]))
+    for part, other in ((some.lower.flatten(), whole.lower.flatten()), (-some.upper.flatten(), -whole.upper.flatten())):
+        torch.testing.assert_close(part[[0, -1]], other[[0, -1]])
+        assert bool((part <= other + 1e-6).all())
 
 
-def test_a_patch_needs_a_centre() -> None:
-    with pytest.raises(ValidationError, match="must be odd"):
-        MemoryConfig(patch_cells=4)
+def test_all_cells_belong_to_a_patch_and_the_last_patch_ends_at_the_border() -> None:
+    config = MemoryConfig(height_cells=8, width_cells=9, patch_cells=3, stride_cells=3)
+    assert config.rows == [0, 3, 5] and config.columns == [0, 3, 6] and config.sites == (3, 3)
+    values = torch.arange(9.0).view(1, 1, 3, 3)
+    assert sheet_of(values, config)[0, 0, :, 0].tolist() == [0, 0, 0, 3, 3, 3, 6, 6]
+
+
+def test_patches_without_a_window_may_come_from_small_sheets() -> None:
+    config = MemoryConfig(height_cells=7, width_cells=5, patch_cells=3, window_cells=None)
+    sheets = PatchMemory.quantised(torch.rand(6, 3, 3, 3, generator=generator(3)))
+    memory = PatchMemory(config, sheets, torch.tensor([0, 0, 1, 1, 2, 2]))
+    cells = torch.rand(1, 3, 7, 5, generator=generator(4))
+    for exclude in (None, 1):
+        found = memory.nearest(cells, None if exclude is None else torch.tensor([exclude]))
+        np.testing.assert_allclose(found[0, 0].numpy(), oracle(memory, cells, exclude), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"patch_cells": 4}, "must be odd"),
+        ({"patch_cells": 9}, "must fit into a sheet"),
+        ({"patch_cells": 3, "stride_cells": 4}, "every cell is part of a patch"),
+    ],
+)
+def test_impossible_patches_are_refused(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        MemoryConfig(height_cells=8, width_cells=8, **changes)  # type: ignore[arg-type]
+
+
+def test_a_sheet_of_another_shape_and_a_memory_of_one_image_are_refused() -> None:
+    config = MemoryConfig(height_cells=4, width_cells=4, patch_cells=3)
+    memory, cells = example(config, 0)
+    with pytest.raises(DataError, match=r"expected \(b, 3, 4, 4\)"):
+        memory.nearest(cells[:, :, :3])
+    with pytest.raises(DataError, match="copies of one image only"):
+        memory_of(config, cells, torch.tensor([5])).nearest(cells, torch.tensor([5]))

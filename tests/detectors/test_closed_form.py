@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 import advrad
-from advrad.denoisers.memory_config import MemoryConfig
 from advrad.detectors.base import SupportsScoreBounds
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.errors import CheckpointError, ConfigError
 from advrad.training.closed_form import fit_closed_form
+from advrad.training.closed_form_plan import MemberPlan
 
-CONFIG = MemoryConfig(size_px=16, cell_px=2, patch_cells=3, window_cells=1)
+PLAN = MemberPlan(name="small", size_px=16, cell_px=2, patch_cells=3, window_cells=(1, 1), stride_cells=1)
+TEXTURE = MemberPlan(name="texture", size_px=16, cell_px=1, patch_cells=3, window_cells=None, patches=300)
 
 
 def normal_images(count: int = 32, seed: int = 0) -> Tensor:
@@ -31,9 +32,9 @@ def anomalous_images(count: int = 4) -> Tensor:
     return images.clamp(0, 1)
 
 
-@pytest.fixture(scope="module")
-def detector() -> ClosedFormDetector:
-    return fit_closed_form(normal_images(), CONFIG)
+@pytest.fixture(scope="module", params=["one member", "two members"])
+def detector(request: pytest.FixtureRequest) -> ClosedFormDetector:
+    return fit_closed_form(normal_images(), [PLAN] if request.param == "one member" else [PLAN, TEXTURE])
 
 
 def test_it_finds_a_spot_where_it_is(detector: ClosedFormDetector) -> None:
@@ -86,7 +87,7 @@ def test_a_saved_detector_scores_and_decides_the_same(detector: ClosedFormDetect
     images = anomalous_images()
     assert torch.equal(again.predict_batch(images).scores, detector.predict_batch(images).scores)
     assert again.config == detector.config
-    assert again.memory.images.dtype == torch.uint8
+    assert again.state_dict()["members.0.memory.sheets"].dtype == torch.uint8
 
 
 def test_another_kind_of_model_is_refused(detector: ClosedFormDetector, tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_another_kind_of_model_is_refused(detector: ClosedFormDetector, tmp_path
     path.write_text(json.dumps(values | {"kind": "lean"}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="is not a closed-form detector"):
         ClosedFormDetector.from_pretrained(tmp_path / "run")
-    with pytest.raises(ConfigError):
+    with pytest.raises(CheckpointError, match="not an AdvRAD"):
         advrad.AdvRAD.from_pretrained(tmp_path / "run")
 
 

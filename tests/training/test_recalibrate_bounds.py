@@ -79,7 +79,7 @@ def test_another_rate_is_a_quantile_of_the_same_scores(model: Path, data: Path) 
 def normals(data: Path) -> torch.Tensor:
     records = [one for one in find_records(data).records if one.split == "train"]
     images = load_images(sorted(records, key=lambda record: record.path.as_posix()), 64)
-    return images.rounded(range(len(images))).float() / 255
+    return images.batch(range(len(images)))
 
 
 @pytest.mark.parametrize(("norm", "radius"), [("linf", EPS), ("l2", 0.2), (None, EPS)])

@@ -71,22 +71,6 @@ class ImageStack:
         values /= 65535
         return torch.from_numpy(values)
 
-    def rounded(self, indices: Sequence[int]) -> Tensor:
-        """Copy some images into a tensor with 8 bits per value, a quarter of the memory of :meth:`batch`.
-
-        Args:
-            indices: Positions of the images.
-
-        Returns:
-            The images, (b, 3, size, size) uint8, where 255 is white.
-        """
-        import torch
-
-        values = np.empty((len(indices), *self.values.shape[1:]), dtype=np.uint8)
-        for row, index in enumerate(indices):
-            values[row] = np.rint(self.values[index] / np.float32(257))
-        return torch.from_numpy(values)
-
 
 def load_images(
     records: Iterable[Record],

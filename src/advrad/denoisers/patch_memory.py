@@ -17,6 +17,7 @@ limit of vanishing noise is the distance to the nearest patch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +33,7 @@ from advrad.errors import DataError
 #: Memory patches of a site whose bounds are computed exactly; the others are bounded by the last of these.
 _REFINED = 64
 #: Terms that are summed from the pixels of an image to a cell, at most; for the bound on rounding.
-_TERMS_OF_A_CELL = 4096
+_TERMS_OF_A_CELL = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,11 @@ class PatchMemory(nn.Module):
         return self._map(distance(patches, self._memory_patches(winners.start[..., None]), self.config.gain))
 
     def bounds(
-        self, cells: Tensor, eps: float, exclude: Tensor | None = None, sites: Tensor | None = None
+        self,
+        cells: Tensor,
+        eps: float,
+        exclude: Tensor | None = None,
+        choose: Callable[[Tensor], Tensor] | None = None,
     ) -> PatchDistances:
         """Bound the distances under every perturbation of at most eps in each cell.
 
@@ -117,12 +122,12 @@ class PatchMemory(nn.Module):
             cells: Sheets, (b, c, H, W) float in [0, 1].
             eps: Largest change of a cell, >= 0.
             exclude: As in :meth:`nearest`.
-            sites: Numbers of the sites whose lower bounds are computed exactly, (b, t); None for all. Elsewhere the
-                lower bound is ``S - eps``.
+            choose: Function from the distances, as :meth:`nearest` returns them, to the numbers of the sites whose
+                bounds are computed exactly, (b, t); None for all. Elsewhere the lower bound is ``S - eps``.
 
         Returns:
-            Distances and bounds. At ``sites`` and with gain 0 they are attained, up to rounding, except that ``lower``
-            may be lower where many memory patches are about equally near.
+            Distances and bounds. At these sites and with gain 0 they are attained, up to rounding, except that
+            ``lower`` may be lower where many memory patches are about equally near.
 
         Raises:
             DataError: As for :meth:`nearest`.
@@ -139,10 +144,10 @@ class PatchMemory(nn.Module):
             # The plain bounds; the true distance may be less than the computed one by the error.
             lower = (nearest.square() - 2 * error).clamp_min(0).sqrt() - eps
             upper = torch.minimum(highest(patches, memory, gain, reach), nearest + eps)
-            for row in range(len(patches)):
+            every = torch.arange(patches.shape[1], device=patches.device).expand(len(patches), -1)
+            for row, sites in enumerate(every if choose is None else choose(self._map(nearest))):
                 left_out = None if exclude is None else self.groups == exclude[row]
-                where = torch.arange(patches.shape[1]) if sites is None else sites[row]
-                for part in torch.split(where, 64) if len(where) else ():  # splitting nothing gives an empty part
+                for part in torch.split(sites, 64) if len(sites) else ():  # splitting nothing gives an empty part
                     low, high = self._refined(patches[row, part], part, left_out, eps, error[row, part])
                     lower[row, part] = torch.maximum(lower[row, part], low)
                     upper[row, part] = torch.minimum(upper[row, part], high)

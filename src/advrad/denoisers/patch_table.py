@@ -100,7 +100,7 @@ class PatchTable:
             gain: Share by which a memory patch may be brighter or darker.
             excluded: Memory patches that do not count, (b, n) bool; None for none.
         """
-        batch, count, _ = patches.shape
+        batch = len(patches)
         sites, width = self.queries.shape
         padded = F.pad(patches, (0, 0, 0, 1))
         values = patches.new_empty(batch, sites * width + 1)

@@ -175,7 +175,7 @@ class SupportsScoreBounds(Protocol):
 
 @runtime_checkable
 class SupportsStickerBounds(Protocol):
-    """Optional part of the interface: a detector that can bound what a sticker anywhere in the image leaves of a score."""
+    """Optional part of the interface: a detector that bounds what a sticker anywhere in the image leaves of a score."""
 
     def sticker_bounds(self, images: Tensor, side_px: int) -> Tensor:
         """Bound the scores from below, whatever the pixels inside one square become, wherever the square lies.

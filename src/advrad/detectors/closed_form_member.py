@@ -141,7 +141,14 @@ class ClosedFormMember(nn.Module):
         return F.interpolate(sheet_of(values, self.config.memory), size=(size, size), mode="bilinear")
 
     @torch.no_grad()
-    def bounds(self, image: Tensor, radius: float, norm: Norm, exclude: Tensor | None = None) -> MemberBounds:
+    def bounds(
+        self,
+        image: Tensor,
+        radius: float,
+        norm: Norm,
+        exclude: Tensor | None = None,
+        exact_sites: int = _EXACT_SITES,
+    ) -> MemberBounds:
         """Bound the score of an image under every perturbation within a radius.
 
         Args:
@@ -149,6 +156,7 @@ class ClosedFormMember(nn.Module):
             radius: Radius, >= 0, in pixel units of the image as given.
             norm: Norm of the perturbation.
             exclude: Group to leave out of the memory, (1,) int64; None leaves out none.
+            exact_sites: Sites, of the largest standardised distances, with exact bounds; fewer are quicker and looser.
         """
         reached = self.view.reachable(image, radius, norm)
         if reached is None:  # anything can happen
@@ -158,7 +166,7 @@ class ClosedFormMember(nn.Module):
             return MemberBounds(score, nothing, torch.full_like(nothing, torch.inf), maps)
         height, width = image.shape[2:]
         eps, reach = (radius, 0.0) if norm == "linf" else (0.0, radius * self._l2_factor(height, width))
-        parts = [self._bounds_at(sheets, eps, reach, exclude) for sheets in reached]
+        parts = [self._bounds_at(sheets, eps, reach, exclude, exact_sites if eps else 0) for sheets in reached]
         score = torch.stack([part[0] for part in parts]).amax()
         lower = torch.stack([part[1] for part in parts]).amax()
         upper = torch.stack([part[2] for part in parts]).amax()
@@ -169,7 +177,7 @@ class ClosedFormMember(nn.Module):
         return math.sqrt(float(self.config.memory.weights().max())) * self.view.l2_norm(height, width) * _ROUNDING
 
     def _bounds_at(
-        self, sheets: Tensor, eps: float, reach: float, exclude: Tensor | None
+        self, sheets: Tensor, eps: float, reach: float, exclude: Tensor | None, exact_sites: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Score of a part, its least and largest value over all poses, and the standardised lower bounds per pose.
 
@@ -178,16 +186,19 @@ class ClosedFormMember(nn.Module):
             eps: Largest change of a cell.
             reach: Further change of a distance.
             exclude: Group to leave out of the memory, (1,).
+            exact_sites: Number of sites with exact bounds.
         """
+
+        def largest(distances: Tensor) -> Tensor:
+            flat = self.standardise(distances).flatten(1)
+            return flat.topk(min(exact_sites, flat.shape[1]), dim=1).indices
+
         scores, lowers, uppers, maps = [], [], [], []
         for part in torch.split(sheets, 16):
             left_out = None if exclude is None else exclude.expand(len(part))
-            standardised = self.standardise(self.memory.nearest(part, left_out))
-            flat = standardised.flatten(1)
-            exact = flat.topk(min(_EXACT_SITES, flat.shape[1]), dim=1).indices
-            found = self.memory.bounds(part, eps, left_out, exact if eps else exact[:, :0])
+            found = self.memory.bounds(part, eps, left_out, largest)
             low = self.standardise((found.lower - reach).clamp_min(0))
-            scores.append(self.pooled(standardised))
+            scores.append(self.pooled(self.standardise(found.nearest)))
             lowers.append(self.pooled(low))
             uppers.append(self.pooled(self.standardise(found.upper + reach)))
             maps.append(low)

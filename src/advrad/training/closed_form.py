@@ -29,8 +29,8 @@ from advrad.detectors.config import Calibration, ImageCounts, TrainingRecord
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError, DataError
 from advrad.training.closed_form_members import Normals, fit_member, groups_of
-from advrad.training.closed_form_plan import COARSE, MemberPlan
-from advrad.training.closed_form_selection import LEAST_IMAGES, TriedPlan, choose_plan
+from advrad.training.closed_form_plan import COARSE, FIXED, MemberPlan
+from advrad.training.closed_form_selection import LEAST_IMAGES, TriedPlans, choose_plans, name_of
 from advrad.utils.environment import versions
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import generator_for
@@ -71,7 +71,7 @@ def fit_closed_form(
     Args:
         images: Normal images, (n, 3, h, w), float in [0, 1] or uint8; ``1 / false_alarm_rate - 1`` different ones at
             least.
-        plans: Plans of the members; None to choose one for the product.
+        plans: Plans of the members; None to choose them for the product.
         false_alarm_rate: Largest probability that a new normal image exceeds the threshold, between 0 and 1.
         seed: Seed of the division of the images and of all random draws.
         aspect: Width of the pictured scene divided by its height, for images that were squashed to squares.
@@ -93,8 +93,6 @@ def fit_closed_form(
     """
     if images.ndim != 4 or images.shape[1] != 3:
         raise DataError(f"images: expected (n, 3, h, w), got {tuple(images.shape)}")
-    if images.dtype != torch.uint8:
-        images = torch.cat([(part * 255).round().clamp(0, 255).to(torch.uint8) for part in torch.split(images, 16)])
     groups = groups_of(images)
     different = sorted(set(groups.tolist()))
     if len(different) < len(images):
@@ -102,11 +100,10 @@ def fit_closed_form(
     parts = _divide(different, false_alarm_rate, seed)
     memory = tuple(different) if len(different) <= _ALL_IN_MEMORY or not parts.learn else parts.learn
     normals = Normals(images, groups, parts.learn, memory, aspect, seed)
-    tried: list[TriedPlan] = []
+    tried: list[TriedPlans] = []
     if plans is None:
-        progress.stage("Choosing the plan")
-        plan, tried = choose_plan(normals, progress)
-        plans = [plan]
+        progress.stage("Choosing the plans")
+        plans, tried = choose_plans(normals, progress)
     progress.stage("Comparing normal images")
     members = [member for plan in plans if (member := fit_member(plan, normals)) is not None]
     if not members:  # nothing can be registered
@@ -125,23 +122,25 @@ def fit_closed_form(
     return detector.eval()
 
 
-def _record(parts: _Parts, plans: Sequence[MemberPlan], tried: Sequence[TriedPlan]) -> TrainingRecord:
+def _record(parts: _Parts, plans: Sequence[MemberPlan], tried: Sequence[TriedPlans]) -> TrainingRecord:
     """What is remembered of the fit."""
     counts = ImageCounts(train=len(parts.learn), selection=0, calibration=len(parts.threshold))
-    winner = " and ".join(plan.name for plan in plans)
+    winner = name_of(plans)
     reason = ""
     if tried:
-        best = next((one for one in tried if one.plan.name == winner), tried[0])
+        best = next((one for one in tried if one.name == winner), tried[0])
         reason = (
-            f"plan '{winner}': AUROC {best.clean:.3f}, certified {best.certified:.3f}, on held-out normal images and"
+            f"{winner}: AUROC {best.clean:.3f}, certified {best.certified:.3f}, on held-out normal images and"
             " synthetic defects"
         )
     elif len(parts.learn) < LEAST_IMAGES:
-        reason = "plan of few images: there are too few normal images to compare plans"
+        reason = "there are too few normal images to compare plans"
+    elif name_of(plans) == name_of(FIXED):
+        reason = "the product lies at the same place in every image"
     return TrainingRecord(
         images=counts,
-        tried=tuple((one.plan.name, one.clean) for one in tried),
-        attacked=tuple((one.plan.name, one.certified) for one in tried),
+        tried=tuple((one.name, one.clean) for one in tried),
+        attacked=tuple((one.name, one.certified) for one in tried),
         candidates=len(tried) or None,
         winner=winner,
         reason=reason,

@@ -19,13 +19,13 @@ from advrad.detectors.views import WholeConfig, WholeView
 from advrad.training.closed_form_plan import MemberPlan
 from advrad.utils.seeding import generator_for
 
-#: Tolerance beside the spread of each site: two grey levels of 255, about what sensors and attacks change.
-TOLERANCE = 2 / 255
 #: Largest number of images from which the distances of each site are standardised.
 _STATISTICS = 96
+#: Least spread of the scores of normal images.
+_LEAST_SCALE = 1e-3
 #: Images whose distances are computed at once.
 _BATCH = 8
-#: Largest size of a memory, prepared for comparison, in bytes; and the fewest sheets for which it must suffice in colour.
+#: Largest size of a memory, prepared for comparison, in bytes; and the sheets for which it must suffice in colour.
 _TABLE_BYTES, _COLOUR_SHEETS = 200_000_000, 40
 #: Difference of the channels up to which an image counts as grey.
 _GREY = 2 / 255
@@ -36,7 +36,7 @@ class Normals:
     """Normal images, and what each may be used for.
 
     Attributes:
-        images: Images, (n, 3, h, w) uint8.
+        images: Images, (n, 3, h, w), float in [0, 1] or uint8.
         groups: Number of the first image that is equal to each, (n,) int64.
         learn: Numbers of the images from which settings and statistics are learned; may be empty.
         memory: Numbers of the images that may enter the memory.
@@ -53,7 +53,8 @@ class Normals:
 
     def batch(self, rows: Tensor) -> Tensor:
         """Images as float in [0, 1]."""
-        return self.images[rows].float() / 255
+        chosen = self.images[rows]
+        return chosen.float() / 255 if chosen.dtype == torch.uint8 else chosen
 
 
 def fit_member(
@@ -73,13 +74,16 @@ def fit_member(
     if view is None:
         return None
     generator = generator_for(normals.seed, "closed form", plan.name)
-    rows = torch.tensor(normals.memory)
     config = _memory_config(plan, view)
+    most = max(1, min(plan.sheets, _TABLE_BYTES // _bytes_of_a_sheet(plan, view)) // view.parts)
+    rows = torch.tensor(normals.memory)
+    if config.window_cells is not None and normals.learn and len(rows) > most:
+        # Which images enter the memory may not depend on the images of the threshold.
+        rows = torch.tensor(normals.learn)
+        rows = rows[torch.randperm(len(rows), generator=generator)[:most].sort().values]
     if config.window_cells is None:
         memory = PatchMemory(config, *_random_patches(plan, view, normals, rows, generator))
     else:
-        images = max(1, min(plan.sheets, _TABLE_BYTES // _bytes_of_a_sheet(plan, view)) // view.parts)
-        rows = rows[torch.randperm(len(rows), generator=generator)[:images].sort().values]
         memory = PatchMemory(config, *_sheets(view, normals, rows))
     zero = torch.zeros(1, 1, *config.sites)
     settings = MemberConfig(view=view.config, memory=config)
@@ -90,14 +94,18 @@ def fit_member(
     learn = learn[torch.randperm(len(learn), generator=generator)[:_STATISTICS].sort().values]
     distances = leave_one_out(member, normals, learn, advance)
     mean, spread = distances.mean(0, keepdim=True), distances.std(0, keepdim=True)
-    settings = settings.model_copy(update={"tolerance": TOLERANCE})
-    return ClosedFormMember(settings, view, memory, mean, spread)
+    settings = settings.model_copy(update={"tolerance": plan.tolerance})
+    member = ClosedFormMember(settings, view, memory, mean, spread)
+    # In units of normal images' scores, so that members can be compared.
+    scores = member.pooled(member.standardise(distances)).view(len(learn), -1).amax(1)
+    update = {"location": float(scores.median()), "scale": max(float(scores.std()), _LEAST_SCALE)}
+    return ClosedFormMember(settings.model_copy(update=update), view, memory, mean, spread)
 
 
 def make_view(plan: MemberPlan, normals: Normals) -> WholeView | RegisteredView | None:
     """Make the view of a plan; what it learns comes from the images to learn from."""
-    rows = torch.tensor(normals.learn or normals.memory)
-    channels = 1 if plan.channels == 1 or is_grey(normals.images[rows[:32]]) else 3
+    rows = torch.tensor(normals.learn, dtype=torch.long)
+    channels = 1 if plan.channels == 1 or (normals.learn and is_grey(normals.batch(rows[:32]))) else 3
     if plan.view == "whole":
         return WholeView(WholeConfig(size_px=plan.size_px, cell_px=round(plan.cell_px), channels=channels))
     if not normals.learn:
@@ -119,9 +127,8 @@ def _bytes_of_a_sheet(plan: MemberPlan, view: WholeView | RegisteredView) -> int
 
 
 def is_grey(images: Tensor) -> bool:
-    """Whether images, (n, 3, h, w) uint8, have no colour."""
-    values = images.int()
-    return float((values.amax(1) - values.amin(1)).float().mean()) / 255 < _GREY
+    """Whether images, (n, 3, h, w) float in [0, 1], have no colour."""
+    return float((images.amax(1) - images.amin(1)).mean()) < _GREY
 
 
 def _memory_config(plan: MemberPlan, view: WholeView | RegisteredView) -> MemoryConfig:
@@ -192,7 +199,7 @@ def groups_of(images: Tensor) -> Tensor:
     A copy of an image in the memory would make its leave-one-out distance 0. Images are compared by their cells.
 
     Args:
-        images: Images, (n, 3, h, w) uint8.
+        images: Images, (n, 3, h, w), float in [0, 1] or uint8.
 
     Returns:
         Numbers, (n,) int64.
@@ -206,6 +213,7 @@ def groups_of(images: Tensor) -> Tensor:
     seen: dict[bytes, int] = {}
     groups = []
     for index, image in enumerate(images):
-        cells = PatchMemory.quantised(resize(image[None].float() / 255, 64))
+        values = image[None].float() / 255 if image.dtype == torch.uint8 else image[None]
+        cells = PatchMemory.quantised(resize(values, 64))
         groups.append(seen.setdefault(cells.numpy().tobytes(), index))
     return torch.tensor(groups)

@@ -27,6 +27,7 @@ class MemberPlan(Config):
         taper: ``flat`` or ``gaussian`` weights of the cells of a patch.
         gain: A memory patch may be this share brighter or darker.
         standardise: Whether distances are standardised by those of normal images.
+        tolerance: Added to the spread of each site when distances are standardised.
         sheets: Largest number of sheets in the memory.
         patches: Largest number of patches in the memory of a plan without a window.
         mirrored: Whether the patches of a plan without a window are mirrored at random.
@@ -47,6 +48,7 @@ class MemberPlan(Config):
     taper: Literal["flat", "gaussian"] = "flat"
     gain: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     standardise: bool = True
+    tolerance: Annotated[float, Field(gt=0)] = 2 / 255
     sheets: Annotated[int, Field(gt=0)] = 64
     patches: Annotated[int, Field(gt=0)] = 24_000
     mirrored: bool = False
@@ -57,9 +59,9 @@ class MemberPlan(Config):
 
 
 #: Coarse patches at their place: few, quick, and robust against small displacements. The plan of few images.
-COARSE = MemberPlan(name="coarse")
+COARSE = MemberPlan(name="coarse", stride_cells=2)
 #: Fine patches at their place: for small defects.
-FINE = MemberPlan(name="fine", cell_px=2, channels=1, patch_cells=9, window_cells=(3, 3), stride_cells=4, sheets=40)
+FINE = MemberPlan(name="fine", cell_px=2, channels=1, patch_cells=9, window_cells=(2, 2), stride_cells=4)
 #: Fine patches of parts that are found first.
 REGISTERED = MemberPlan(
     name="registered",
@@ -70,9 +72,15 @@ REGISTERED = MemberPlan(
     sheets=96,
     standardise=False,
 )
+#: The same, with distances standardised at each site of a part: for parts whose normal variation is local.
+STANDARDISED = REGISTERED.model_copy(update={"name": "registered, standardised", "standardise": True})
 #: Fine patches wherever they lie: for textures.
 TEXTURE = MemberPlan(
     name="texture", cell_px=2, channels=1, window_cells=None, taper="gaussian", standardise=False, mirrored=True
 )
-#: Plans to choose from.
-CANDIDATES = (COARSE, FINE, REGISTERED, TEXTURE)
+#: Members of a product that lies at the same place in every image. Changes of light are rare among normal images and
+#: frequent in use, so gain is tolerated.
+FIXED: tuple[MemberPlan, ...] = (COARSE.with_gain(), FINE.with_gain())
+#: Members to choose from, where parts stand out from a background and move, and where none stands out.
+FOR_MOVING_PARTS: tuple[tuple[MemberPlan, ...], ...] = ((REGISTERED,), (STANDARDISED,), (COARSE, FINE))
+FOR_SURFACES: tuple[tuple[MemberPlan, ...], ...] = ((COARSE, FINE), (TEXTURE,))

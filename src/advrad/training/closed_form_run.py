@@ -58,7 +58,7 @@ class ClosedFormRun:
         images = self.read(progress)
         plan = self._plan(images)
         detector = fit_closed_form(
-            images.rounded(range(len(images))),
+            images.batch(range(len(images))),
             false_alarm_rate=plan.false_alarm_rate,
             seed=plan.seed,
             aspect=plan.aspect,

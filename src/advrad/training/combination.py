@@ -208,7 +208,7 @@ def fit_beside(images: CalibrationData, plan: RunPlan, progress: ProgressReporte
     rows = torch.randperm(len(images.train), generator=generator)[: max(0, MOST_IMAGES - compared)].sort().values
     records = (*images.selection.records[:compared], *(images.train.records[row] for row in rows.tolist()))
     return fit_closed_form(
-        torch.cat([images.selection.rounded(range(compared)), images.train.rounded(rows.tolist())]),
+        torch.cat([images.selection.batch(range(compared)), images.train.batch(rows.tolist())]),
         false_alarm_rate=plan.false_alarm_rate,
         seed=plan.train.seed,
         aspect=aspect_of(records, plan.max_pixels),

@@ -57,7 +57,7 @@ def recalibrate_closed_form(
     progress.stage("Calibrating")
     scores, maxima, upper = [], [], []
     for done, index in enumerate(held, start=1):
-        image, group = images.rounded([index]).float() / 255, torch.tensor([index])  # as they were fitted
+        image, group = images.batch([index]), torch.tensor([index])
         with torch.no_grad():
             scores.append(float(detector.scores(image, exclude=group)))
             maxima.append(_largest(detector, image, group))

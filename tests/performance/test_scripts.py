@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 import trained_run
 from toy_datasets import make_mvtec
 
@@ -138,3 +139,13 @@ def test_certification_speed_by_batch_size(capsys: pytest.CaptureFixture[str]) -
     assert last_json(capsys) == result
     assert list(result["draws_per_s"]) == ["1", "2", "4", "8"]
     assert 0 < result["ratio_to_best"] <= 1
+
+
+def test_closed_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    trained_run.shrink(monkeypatch)
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    data = make_mvtec(tmp_path / "data", train=24)
+    found = load("closed_form").main([str(data), "--limit", "4", "--timed", "2", "--size", "32"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == json.loads(json.dumps(found))
+    (row,) = found
+    assert 0 <= row["certified"]["2/255"] <= 1 and 0 <= row["auroc"] <= 1 and row["fit_s"] > 0

@@ -27,10 +27,11 @@ WITH_ANOMALIB = pytest.param(
 
 #: The only place where what is run differs from what is shown: small networks, few steps.
 QUICKER = {
-    "--preset paper --score paper --minutes 60": "--preset tiny --score paper --size 16 --steps 2",
+    "--denoiser ddpm --score paper --minutes 60": "--preset tiny --score paper --size 16 --steps 2",
     "--denoiser my-unet --minutes 60": "--denoiser my-unet --size 16 --steps 2",
-    "--minutes 5": f"--steps 2 --size {trained_run.SIZE_PX}",
-    "minutes=5": f"steps=2, size_px={trained_run.SIZE_PX}",
+    "--minutes 5": "--steps 2",
+    "advrad train images": f"advrad train images --size {trained_run.SIZE_PX}",
+    'train("images")': f'train("images", size_px={trained_run.SIZE_PX})',
 }
 
 

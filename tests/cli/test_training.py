@@ -34,6 +34,56 @@ def test_train_prints_the_model_and_the_next_commands(
     assert "holds an earlier run; resume it" in again.one_error_line()
 
 
+def test_train_without_a_budget_fits_the_closed_form(
+    cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_run.shrink(monkeypatch)
+    run = tmp_path / "run"
+    done = cli("train", widgets, "-o", run, "--size", 64)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[0].startswith("threshold  ") and lines[1].endswith("with a probability of at most 0.05")
+    assert lines[2].startswith("score      compares patches of 3 x 3 cells")
+    assert f"model      {run}" in lines and f"next       advrad evaluate {run} {widgets}" in lines
+    assert lines[-1] == f"           advrad certify {run} {widgets} --norm linf --radius 2/255"
+    assert "Training" not in done.err
+    again = cli("train", widgets, "-o", run, "--resume")
+    assert again.status == 0 and "there is nothing to resume" in again.err
+    assert again.out == done.out
+    assert "--minutes 2: the run in" in cli("train", widgets, "-o", run, "--resume", "--minutes", 2).one_error_line()
+
+
+def test_train_with_a_budget_says_how_both_are_combined(
+    cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_run.shrink(monkeypatch)
+    run = tmp_path / "run"
+    done = cli("train", widgets, "-o", run, "--size", 64, "--steps", 2, "--score", "robust")
+    assert done.status == 0, done.err
+    assert "on held-out normal images and synthetic defects" in done.out
+    assert "Combining the closed form and the learned denoiser" in done.err
+    assert cli("info", run).status == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (("--denoiser", "memory", "--minutes", 5), "--minutes 5: the memory is not trained; leave it out"),
+        (("--harden", "2/255"), "--harden 0.00784314: is for a learned denoiser only"),
+        (("--denoiser", "memory", "--score", "paper"), "--score paper: needs a learned denoiser"),
+        (("--denoiser", "lean", "--preset", "paper"), "--preset paper: is no lean network"),
+        (("--denoiser", "nowhere/unet", "--steps", 1), "nowhere/unet"),
+    ],
+    ids=str,
+)
+def test_denoisers_and_options_that_do_not_fit(
+    typed: tuple[object, ...], words: str, cli: Cli, widgets: Path, tmp_path: Path
+) -> None:
+    done = cli("train", widgets, "-o", tmp_path / "run", *typed)
+    assert done.status == 2 and words in done.err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_interrupted_training_can_be_finished(
     cli: Cli, widgets: Path, widget_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,7 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(advrad.training.plan, "LeanConfig", lambda: tiny)
     monkeypatch.setattr(advrad.training.score_selection, "DEFECTS_PER_SELECTION", 8)
     plan = MemberPlan(name="tiny", size_px=32, cell_px=4, patch_cells=3)
-    monkeypatch.setattr(advrad.training.closed_form, "choose_plan", lambda *_: (plan, []))
+    monkeypatch.setattr(advrad.training.closed_form, "choose_plans", lambda *_: ([plan], []))
 
 
 def image(path: Path, seed: int, size: int = SIZE_PX, mode: str = "RGB") -> Path:

@@ -25,7 +25,7 @@ from advrad.training.run import train
 from advrad.utils.progress import SilentReporter
 
 SMALL = RunOptions(size_px=64)
-PLAN, FIT = "Choosing the plan", "Comparing normal images"
+PLAN, FIT = "Choosing the plans", "Comparing normal images"
 
 
 class Listener(SilentReporter):

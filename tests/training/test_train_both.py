@@ -67,7 +67,7 @@ def test_what_is_chosen_is_calibrated_and_saved(
     assert isinstance(made, kind) and not made.training
     assert stages.titles == [
         "Reading images",
-        "Choosing the plan",
+        "Choosing the plans",
         "Comparing normal images",
         "Training",
         "Choosing the score",
@@ -112,13 +112,13 @@ def test_an_interrupted_run_resumes_to_the_same_model(
     assert not (tmp_path / "cut" / "config.json").exists()
     stages = Stages()
     train(data, tmp_path / "cut", resume=True, progress=stages)
-    assert "Choosing the plan" not in stages.titles, "it was kept"
+    assert "Choosing the plans" not in stages.titles, "it was kept"
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 
 def test_a_run_that_was_stopped_early_leaves_nothing_in_the_way(data: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        train(data, tmp_path / "run", BOTH, progress=StopAt(stage="Choosing the plan"))
+        train(data, tmp_path / "run", BOTH, progress=StopAt(stage="Choosing the plans"))
     assert not (tmp_path / "run").exists()
 
 

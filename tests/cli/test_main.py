@@ -44,7 +44,8 @@ OPTIONS = {
     "checks": f"{DATA} norm eps steps eot limit output json size seed device",
     "curve": f"{DATA} over values attack norm eps budget steps restarts eot surrogate noise gradients limit output json"
     " size seed device",
-    "certify": f"{DATA} norm radius sticker draws confidence method sigma limit size own-size output save json seed device",
+    "certify": f"{DATA} norm radius sticker draws confidence method sigma limit size own-size output save json seed"
+    " device",
     "bench": "output data only dry-run",
 }
 COMMANDS = tuple(OPTIONS)

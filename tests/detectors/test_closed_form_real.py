@@ -52,7 +52,7 @@ def test_nothing_leaves_the_bounds(shared_data: Path, product: str) -> None:
     half = detector.score_bounds(images, EPS / 3, "linf")
     worst = torch.tensor([row.worst for row in result.rows])
     assert bool((bounds.lower <= worst).all()) and bool((worst <= bounds.upper).all())
-    assert bool((half.lower > worst).any()) or bool((worst > half.upper).any()), "bounds of a third of it are too narrow"
+    assert bool((half.lower > worst).any()) or bool((worst > half.upper).any()), "a third is too narrow"
     draws = torch.Generator().manual_seed(0)
     for _ in range(5):
         scores = detector.infer(images + EPS * torch.randn(images.shape, generator=draws).sign()).scores

@@ -22,7 +22,12 @@ DOCUMENTS = (GUIDE, ROOT / "README.md", ROOT / "docs" / "attacking.md", ROOT / "
 #: Runs where anomalib is installed, and warns as much as anomalib does.
 ANOMALIB = ROOT / "docs" / "anomalib.md"
 WITH_ANOMALIB = pytest.param(
-    ANOMALIB, marks=(pytest.mark.anomalib, pytest.mark.filterwarnings("ignore::FutureWarning"))
+    ANOMALIB,
+    marks=(
+        pytest.mark.anomalib,
+        pytest.mark.filterwarnings("ignore::FutureWarning"),
+        pytest.mark.filterwarnings("ignore:.*returned `None`, this fit will run with no optimizer:UserWarning"),
+    ),
 )
 
 #: The only place where what is run differs from what is shown: small networks, few steps.

@@ -130,7 +130,7 @@ def record_fit(detector: ClosedFormDetector, plan: ClosedFormPlan, seconds: floa
     """
     values = plan.model_dump(mode="json", exclude={"names", "data"}) | {"train": {"seed": plan.seed}}
     training = detector.config.training.model_copy(
-        update={"plan": PlanRecord.model_validate(values), "seconds": round(seconds, 1)}
+        update={"plan": PlanRecord.model_validate(values), "seconds": round(seconds, 3)}
     )
     source = {"data": Path(plan.data).name, "category": plan.category, "split_seed": plan.seed}
     calibration = detector.calibration.model_copy(update={"source": source})

@@ -74,9 +74,10 @@ def _recalibrate_bounds(
         raise ConfigError(
             "chooses the score of a learned denoiser alone; for this model, train again with it", option=option
         )
-    if isinstance(detector, ClosedFormDetector) and detector.config.held_out:
+    alone = detector.config.training.loop.steps is None  # no denoiser was trained as well
+    if isinstance(detector, ClosedFormDetector) and (alone or detector.config.held_out):
         recalibrate_closed_form(detector, folder, data, options, progress=progress)
-    elif isinstance(detector, CombinedDetector | ClosedFormDetector):  # a run that trained a denoiser as well
+    elif isinstance(detector, CombinedDetector | ClosedFormDetector):
         plan, counts = _plan_of(detector, folder, data)
         recalibrate_held_out(detector, _read_same_images(plan, counts, data, progress), options, progress=progress)
     else:

@@ -42,7 +42,7 @@ def measure(data: Path, radii: tuple[str, ...], limit: int | None, timed: int, s
     return {
         "product": data.name,
         "members": detector.config.training.winner,
-        "fit_s": round(fitted_s, 1),
+        "fit_s": round(fitted_s, 3),
         "auroc": metrics.image_auroc,
         "auroc_interval": metrics.image_auroc_ci,
         "certified": dict(zip(radii, proven.certified_auroc.values(), strict=True)),

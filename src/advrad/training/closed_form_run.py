@@ -55,6 +55,8 @@ class ClosedFormRun:
             ConfigError: There are too few images for the false-alarm rate.
             ImageError: An image cannot be read.
         """
+        if self.options.optimise_for_radius is not None:
+            progress.note("the l2 radius to optimise for does not change the closed form, only a learned denoiser")
         images = self.read(progress)
         plan = self._plan(images)
         detector = fit_closed_form(

@@ -9,6 +9,7 @@ import pytest
 
 from advrad.errors import OutputError
 from advrad.utils.config import Config
+from advrad.utils.progress import CallbackReporter
 from advrad.utils.result_store import ResultStore
 
 NAMES = ("a.png", "b.png", "c.png")
@@ -17,6 +18,11 @@ NAMES = ("a.png", "b.png", "c.png")
 class Plan(Config):
     radii: tuple[float, ...] = (0.1, 1 / 3)
     seed: int = 0
+
+
+class Square(Config):
+    side: int
+    area: int
 
 
 def opened(folder: Path, **other: object) -> ResultStore:
@@ -84,3 +90,30 @@ def test_a_number_that_json_does_not_know_leaves_no_half_a_row(tmp_path: Path) -
     assert rows.missing(range(1)) == [0]
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["plan.json"]
     assert json.loads((tmp_path / "plan.json").read_text())["radii"] == [0.1, 1 / 3]
+
+
+def test_only_the_missing_rows_of_a_share_are_computed(tmp_path: Path) -> None:
+    rows = opened(tmp_path)
+    rows.write(0, {"side": 0, "area": 0})
+    computed: list[int] = []
+    seen: list[tuple[int, int]] = []
+
+    def square(side: int) -> Square:
+        computed.append(side)
+        return Square(side=side, area=side**2)
+
+    def other_process() -> None:
+        rows.write(1, {"side": 1, "area": 1})
+
+    progress = CallbackReporter(lambda done, total: seen.append((done, total)))
+    found = rows.complete(Square, square, process=(0, 2), progress=progress, wait=other_process)
+    assert found == tuple(Square(side=side, area=side**2) for side in range(3))
+    assert computed == [2] and seen == [(1, 2), (2, 2)]
+    assert rows.complete(Square, square) == found and computed == [2]
+
+
+def test_a_row_of_another_kind_is_named(tmp_path: Path) -> None:
+    rows = opened(tmp_path)
+    rows.write(1, {"side": 1})
+    with pytest.raises(OutputError, match=r"00001\.json: a row is damaged .*area"):
+        rows.complete(Square, lambda side: Square(side=side, area=0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from advrad.certificates.evaluation import CertifiedImages
 from advrad.certificates.lipschitz import ProvenVerdict, proven_verdict, verdict_radius
 from advrad.certificates.radii import Norm
 from advrad.detectors.base import SupportsScoreBounds, SupportsStickerBounds
-from advrad.errors import ConfigError, DataError, DetectorError, OutputError
+from advrad.errors import DetectorError
 from advrad.utils.config import Config
 from advrad.utils.progress import SILENT, ProgressReporter
-from advrad.utils.result_store import ResultStore
 
 
 class BoundsPlan(Config):
@@ -110,24 +110,12 @@ def evaluate_bounds(
         DetectorError: The detector's bounds do not enclose its score.
         OutputError: The folder holds another run, or a result cannot be written.
     """
-    count = len(images.names)
-    if not count:
-        raise DataError("no image to certify; give test images, normal and anomalous")
-    store = ResultStore.open(folder, plan, images.names, images.digest, identity)
-    share = range(process[0], count, process[1])
-    missing = store.missing(share)
-    done = len(share) - len(missing)
-    progress.update(done, len(share))
-    for index in missing:
-        store.write(index, _bound_image(detector, images, index, plan).to_dict())
-        done += 1
-        progress.update(done, len(share))
-    if wait:
-        wait()
-    return tuple(_read(values, store.path(index)) for index, values in enumerate(store.read_all()))
+    store = images.open_store(folder, plan, identity)
+    bound = partial(_bound_image, detector, images, plan)
+    return store.complete(ImageBounds, bound, process=process, progress=progress, wait=wait)
 
 
-def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, index: int, plan: BoundsPlan) -> ImageBounds:
+def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, plan: BoundsPlan, index: int) -> ImageBounds:
     began = time.perf_counter()
     image, name = images.load(index), images.names[index]
     score = 0.0
@@ -166,11 +154,3 @@ def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, index: 
 
 def _finite(bound: float) -> float | None:
     return bound if math.isfinite(bound) else None
-
-
-def _read(values: dict[str, Any], path: Path) -> ImageBounds:
-    """Read the bounds of an image from the JSON values of its file."""
-    try:
-        return ImageBounds.parse(values, "value")
-    except ConfigError as error:
-        raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None

@@ -10,12 +10,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -32,7 +32,7 @@ from advrad.certificates.sequential import (
     scaled,
 )
 from advrad.certificates.smoothing import Sampler, check_n_samples, samples_for_bounds
-from advrad.errors import ConfigError, DataError, OutputError
+from advrad.errors import DataError
 from advrad.utils.config import Config
 from advrad.utils.files import write_text
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -91,6 +91,22 @@ class CertifiedImages:
     digest: str
     category: str = ""
     sizes: tuple[tuple[int, int], ...] = ()
+
+    def open_store(self, folder: Path, plan: Config, identity: str) -> ResultStore:
+        """Open the store of these images' certificates, see :meth:`ResultStore.open`.
+
+        Args:
+            folder: Folder of the finished images.
+            plan: Plan of the certification.
+            identity: Identity of detector and method.
+
+        Raises:
+            DataError: There is no image.
+            OutputError: The folder holds another run.
+        """
+        if not self.names:
+            raise DataError("no image to certify; give test images, normal and anomalous")
+        return ResultStore.open(folder, plan, self.names, self.digest, identity)
 
 
 class ImageCertificate(Config):
@@ -174,22 +190,9 @@ def evaluate_certificates(
         DataError: There is no image.
         OutputError: The folder holds another run, or a result cannot be written.
     """
-    count = len(images.names)
-    if not count:
-        raise DataError("no image to certify; give test images, normal and anomalous")
-    store = ResultStore.open(folder, plan, images.names, images.digest, identity)
-    share = range(process[0], count, process[1])
-    missing = store.missing(share)
-    done = len(share) - len(missing)
-    progress.update(done, len(share))
-    for index in missing:
-        generator = generator_for(plan.seed, images.names[index])
-        store.write(index, _certify_image(sampler, images, index, plan, generator).to_dict())
-        done += 1
-        progress.update(done, len(share))
-    if wait:
-        wait()
-    return tuple(_read(values, store.path(index)) for index, values in enumerate(store.read_all()))
+    store = images.open_store(folder, plan, identity)
+    certify = partial(_certify_image, sampler, images, plan)
+    return store.complete(ImageCertificate, certify, process=process, progress=progress, wait=wait)
 
 
 def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, images: int) -> None:
@@ -210,10 +213,9 @@ def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, image
         check_n_samples(plan.n_samples, needed, radius, plan.confidence, sampler)
 
 
-def _certify_image(
-    sampler: Sampler, images: CertifiedImages, index: int, plan: CertifyPlan, generator: torch.Generator
-) -> ImageCertificate:
+def _certify_image(sampler: Sampler, images: CertifiedImages, plan: CertifyPlan, index: int) -> ImageCertificate:
     began = time.perf_counter()
+    generator = generator_for(plan.seed, images.names[index])
     image = images.load(index)
     check_reach(sampler, image.shape[1:], plan, len(images.names))
     at_one, quantile = sampler.shifts(*image.shape[1:]), sampler.quantile
@@ -248,11 +250,3 @@ def _certify_image(
         radius=grid[reached],
         seconds=round(time.perf_counter() - began, 3),
     )
-
-
-def _read(values: dict[str, Any], path: Path) -> ImageCertificate:
-    """Read a certificate from the JSON values of its file."""
-    try:
-        return ImageCertificate.parse(values, "value")
-    except ConfigError as error:
-        raise OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again") from None

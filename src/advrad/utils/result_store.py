@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from advrad.errors import OutputError
+from advrad.errors import ConfigError, OutputError
 from advrad.utils.config import Config
 from advrad.utils.files import make_folder, write_json
+from advrad.utils.progress import SILENT, ProgressReporter
+
+#: A row that is stored as JSON.
+RowT = TypeVar("RowT", bound=Config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,51 @@ class ResultStore:
             try:
                 rows.append(dict(json.loads(path.read_text(encoding="utf-8"))))
             except (OSError, ValueError, TypeError) as error:
-                raise OutputError(
-                    f"{path}: a row is damaged ({error}); delete it and run the same command again"
-                ) from None
+                raise _damaged(path, error) from None
         return rows
+
+    def complete(
+        self,
+        kind: type[RowT],
+        compute: Callable[[int], RowT],
+        *,
+        process: tuple[int, int] = (0, 1),
+        progress: ProgressReporter = SILENT,
+        wait: Callable[[], None] | None = None,
+    ) -> tuple[RowT, ...]:
+        """Compute and write the missing rows of this process, one by one, and read all rows.
+
+        Args:
+            kind: Class of the rows.
+            compute: Function that computes the row of a number.
+            process: Index of this process, and number of processes; each computes its share of the rows.
+            progress: Receives (rows done, rows of this process).
+            wait: Function that waits for all processes; called before the rows are read.
+
+        Returns:
+            All rows, in order, whichever process computed them.
+
+        Raises:
+            OutputError: A row is damaged, or cannot be written.
+        """
+        share = range(process[0], self.count, process[1])
+        missing = self.missing(share)
+        done = len(share) - len(missing)
+        progress.update(done, len(share))
+        for index in missing:
+            self.write(index, compute(index).model_dump(mode="json"))
+            done += 1
+            progress.update(done, len(share))
+        if wait:
+            wait()
+        return tuple(self._parsed(kind, index, values) for index, values in enumerate(self.read_all()))
+
+    def _parsed(self, kind: type[RowT], index: int, values: dict[str, Any]) -> RowT:
+        try:
+            return kind.parse(values, "value")
+        except ConfigError as error:
+            raise _damaged(self.path(index), error) from None
+
+
+def _damaged(path: Path, error: Exception) -> OutputError:
+    return OutputError(f"{path}: a row is damaged ({error}); delete it and run the same command again")

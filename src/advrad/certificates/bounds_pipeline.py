@@ -6,51 +6,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from advrad.certificates.attack_results import contradictions, find_attacks
 from advrad.certificates.bounds_evaluation import BoundsPlan, evaluate_bounds
 from advrad.certificates.bounds_summary import summarize_bounds
 from advrad.certificates.inputs import load_test_images
-from advrad.certificates.meaning import meaning
+from advrad.certificates.job import Job
 from advrad.certificates.options import CertifyOptions
 from advrad.certificates.radii import DEFAULT_RADII, Norm, parse_radii
 from advrad.certificates.results import CertificationResult
 from advrad.certificates.threshold import robust_calibration_of
 from advrad.detectors.base import AnomalyDetector, SupportsScoreBounds, SupportsStickerBounds
 from advrad.errors import ConfigError
-from advrad.utils.environment import versions
 from advrad.utils.formatting import radius_text
 from advrad.utils.progress import SILENT, ProgressReporter
 
 if TYPE_CHECKING:
-    from advrad.certificates.evaluation import CertifiedImages
     from advrad.data.labelled import DataSource
     from advrad.detectors.loading import LoadedDetector
 
-#: Rounding to 8 bits changes a value by up to half a level, uniformly distributed: its root mean square.
-ROUNDING = 1 / 255 / 12**0.5
-
 
 @dataclass(frozen=True, eq=False)
-class BoundsJob:
+class BoundsJob(Job):
     """A certification with exact bounds that is ready to run.
 
     Attributes:
-        loaded: Detector.
-        images: Test images.
         plan: Plan of the certification.
-        folder: Folder for the bounds and the result.
-        notes: Notes on the plan for the user.
-        own_size: Whether the images have the sizes of their files.
     """
 
-    loaded: LoadedDetector
-    images: CertifiedImages
     plan: BoundsPlan
-    folder: Path
-    notes: tuple[str, ...]
-    own_size: bool
 
 
 def wants_bounds(detector: AnomalyDetector, options: CertifyOptions) -> bool:
@@ -148,7 +130,7 @@ def prepare_bounds(
     plan = BoundsPlan(norm=norm, radii=tuple(sorted(radii)), threshold=threshold, sticker_px=options.sticker_px)
     depends_on: list[object] = [plan.model_dump(mode="json"), images.names, images.digest, loaded.identity]
     folder = folder or loaded.result_folder("certificates", f"bounds-{norm}", depends_on)
-    return BoundsJob(loaded, images, plan, folder, tuple(notes), options.own_size)
+    return BoundsJob(loaded, images, folder, tuple(notes), options.own_size, plan)
 
 
 def run_bounds(job: BoundsJob, *, progress: ProgressReporter = SILENT) -> CertificationResult:
@@ -181,24 +163,4 @@ def run_bounds(job: BoundsJob, *, progress: ProgressReporter = SILENT) -> Certif
         wait=state.wait_for_everyone,
     )
     figures = summarize_bounds(rows, job.plan)
-    attacked = find_attacks(job.loaded, job.images, job.plan.norm, same_detector=True)
-    pixels = float(np.median([height * width for height, width in job.images.sizes]))
-    result = CertificationResult(
-        **dict(figures),
-        method="bounds",
-        norm=job.plan.norm,
-        sigma=None,
-        size="own" if job.own_size else job.images.sizes[0],
-        rounding_l2=ROUNDING * (3 * pixels) ** 0.5,
-        attacked=attacked,
-        category=job.images.category,
-        folder=str(job.folder),
-        versions=versions(),
-        notes=job.notes,
-        warnings=contradictions(figures.curve, attacked, job.plan.norm, exact=True),
-        rows=rows,
-    )
-    result = result.model_copy(update={"meaning": meaning(result)})
-    if state.is_main_process:
-        result.save(job.folder)
-    return result
+    return job.finish(figures, rows, method="bounds", norm=job.plan.norm, write=state.is_main_process)

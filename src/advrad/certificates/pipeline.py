@@ -8,14 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
-import numpy as np
 from torch import Tensor
 
-from advrad.certificates.attack_results import contradictions, find_attacks
-from advrad.certificates.bounds_pipeline import ROUNDING, BoundsJob, prepare_bounds, run_bounds, wants_bounds
+from advrad.certificates.bounds_pipeline import BoundsJob, prepare_bounds, run_bounds, wants_bounds
 from advrad.certificates.evaluation import CertifiedImages, CertifyPlan, check_reach, evaluate_certificates
 from advrad.certificates.inputs import load_test_images
-from advrad.certificates.meaning import meaning
+from advrad.certificates.job import Job
 from advrad.certificates.options import CertifyOptions, CertifySettings, Method
 from advrad.certificates.radii import DEFAULT_RADII, Norm, parse_radii
 from advrad.certificates.results import CertificationResult
@@ -29,7 +27,6 @@ from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import probe
 from advrad.detectors.saved import SavedDetector
 from advrad.errors import ConfigError
-from advrad.utils.environment import versions
 from advrad.utils.progress import SILENT, ProgressReporter
 
 if TYPE_CHECKING:
@@ -105,28 +102,18 @@ def certify(
 
 
 @dataclass(frozen=True, eq=False)
-class CertificationJob:
-    """A certification that is ready to run.
+class CertificationJob(Job):
+    """A certification with noise that is ready to run.
 
     Attributes:
-        loaded: Detector.
-        images: Test images.
         sampler: Sampler of the detector's score.
         plan: Plan of the certification.
-        folder: Folder for the certificates and the result.
         identity: Identity of detector and method.
-        notes: Notes on the plan for the user.
-        own_size: Whether the images have the sizes of their files.
     """
 
-    loaded: LoadedDetector
-    images: CertifiedImages
     sampler: Sampler
     plan: CertifyPlan
-    folder: Path
     identity: str
-    notes: tuple[str, ...]
-    own_size: bool
 
 
 def prepare(
@@ -165,7 +152,7 @@ def prepare(
     identity = f"{loaded.identity} {sampler.method}{sigma}"
     depends_on: list[object] = [plan.model_dump(mode="json"), images.names, images.digest, identity]
     folder = folder or loaded.result_folder("certificates", sampler.method, depends_on)
-    return CertificationJob(loaded, images, sampler, plan, folder, identity, tuple(notes), options.own_size)
+    return CertificationJob(loaded, images, folder, tuple(notes), options.own_size, sampler, plan, identity)
 
 
 def run_job(job: CertificationJob | BoundsJob, *, progress: ProgressReporter = SILENT) -> CertificationResult:
@@ -196,27 +183,15 @@ def run_job(job: CertificationJob | BoundsJob, *, progress: ProgressReporter = S
         progress=progress,
         wait=state.wait_for_everyone,
     )
-    figures, attacked = summarize(rows, job.plan), find_attacks(job.loaded, job.images)
-    pixels = float(np.median([height * width for height, width in job.images.sizes]))
-    result = CertificationResult(
-        **dict(figures),
-        method=job.sampler.method,
-        sigma=job.sampler.sigma,
-        quantile=job.sampler.quantile,
-        size="own" if job.own_size else job.images.sizes[0],
-        rounding_l2=ROUNDING * (3 * pixels) ** 0.5,
-        attacked=attacked,
-        category=job.images.category,
-        folder=str(job.folder),
-        versions=versions(),
-        notes=job.notes,
-        warnings=contradictions(figures.curve, attacked),
-        rows=rows,
+    sampler, figures = job.sampler, summarize(rows, job.plan)
+    return job.finish(
+        figures,
+        rows,
+        method=sampler.method,
+        sigma=sampler.sigma,
+        quantile=sampler.quantile,
+        write=state.is_main_process,
     )
-    result = result.model_copy(update={"meaning": meaning(result)})
-    if state.is_main_process:
-        result.save(job.folder)
-    return result
 
 
 def check_confidence(confidence: float, n_samples: int) -> None:

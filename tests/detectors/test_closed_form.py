@@ -12,7 +12,7 @@ from torch import Tensor
 import advrad
 from advrad.detectors.base import SupportsScoreBounds
 from advrad.detectors.closed_form import ClosedFormDetector
-from advrad.errors import CheckpointError, ConfigError
+from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_plan import MemberPlan
 
@@ -70,6 +70,14 @@ def test_it_is_an_anomaly_detector_with_bounds(detector: ClosedFormDetector) -> 
     result = advrad.evaluate(detector, (torch.cat([normal_images()[:4], anomalous_images()]), [0] * 4 + [1] * 4))
     assert result.image_auroc == 1.0 and result.tpr == 1.0
     assert detector.threshold == detector.calibration.threshold
+
+
+def test_without_a_threshold_it_gives_no_verdicts() -> None:
+    detector = fit_closed_form(normal_images(), [PLAN])
+    detector.update_config(calibration=None)
+    assert detector.threshold is None
+    with pytest.raises(NotCalibratedError, match="gives no verdicts; fit it on more normal images"):
+        next(detector.predict(normal_images(1)))
 
 
 def test_gradients_are_those_of_the_score(detector: ClosedFormDetector) -> None:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
-from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.factory import build_denoiser
 from advrad.denoisers.sampling import GradientPath, Noise
-from advrad.detectors.config import Calibration, DetectorConfig
-from advrad.detectors.conformal import conformal_threshold
+from advrad.detectors.config import DetectorConfig
+from advrad.detectors.conformal import calibration_of
 from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, download, load_folder, save_folder
-from advrad.detectors.outputs import AdvRADOutput, Prediction
-from advrad.detectors.saved import predict_images
+from advrad.detectors.outputs import AdvRADOutput
+from advrad.detectors.saved import SavedMixin
 from advrad.detectors.score_config import NoiseView, ScoreConfig
 from advrad.detectors.scoring import MapStatistics, smooth, standardise, view_error_maps
-from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
+from advrad.errors import CheckpointError, ConfigError
 from advrad.utils.precision import takes_bfloat16
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
 
 
 class AdvRAD(
+    SavedMixin,
     nn.Module,
     ModelHubMixin,
     library_name="advrad",
@@ -57,6 +56,11 @@ class AdvRAD(
 
     Source: Cao, Lin, Chen, "Adversarially Robust Industrial Anomaly Detection Through Diffusion Model".
     """
+
+    without_threshold = (
+        "calibrate it on normal images (AdvRAD.calibrate, or train with more normal images or a higher false-alarm"
+        " rate)"
+    )
 
     def __init__(self, denoiser: Denoiser, config: DetectorConfig, statistics: Sequence[MapStatistics]) -> None:
         super().__init__()
@@ -196,30 +200,6 @@ class AdvRAD(
 
     # --- Deciding: without gradients, in the configured precision. ---
 
-    @property
-    def threshold(self) -> float | None:
-        """Threshold of the score; None if it was not set."""
-        calibration = self.detector_config.calibration
-        return None if calibration is None else calibration.threshold
-
-    @property
-    def calibration(self) -> Calibration:
-        """The threshold and where it comes from.
-
-        Raises:
-            NotCalibratedError: The detector has no threshold.
-        """
-        if self.detector_config.calibration is None:
-            raise NotCalibratedError(
-                "the detector has no threshold and gives no verdicts; calibrate it on normal images"
-                " (AdvRAD.calibrate, or train with more normal images or a higher false-alarm rate)"
-            )
-        return self.detector_config.calibration
-
-    def describe(self) -> list[str]:
-        """Describe how images are scored, in plain lines."""
-        return self.detector_config.describe()
-
     def update_config(self, **changes: object) -> None:
         """Replace fields of the configuration.
 
@@ -255,25 +235,6 @@ class AdvRAD(
             self.train(was_training)
         return AdvRADOutput(*(torch.cat(results) for results in zip(*parts, strict=True)))
 
-    def predict(
-        self, inputs: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS
-    ) -> Iterator[Prediction]:
-        """Score images and decide.
-
-        Args:
-            inputs: Images, (b, 3, h, w), float in [0, 1]; or one path or several.
-            batch_size: Number of images that are scored at a time; it does not change the results on a CPU.
-            max_pixels: Largest number of pixels of an image file that is read.
-
-        Yields:
-            One prediction per image, in order, as soon as it is made.
-
-        Raises:
-            NotCalibratedError: The detector has no threshold.
-            ImageError: A file cannot be read.
-        """
-        return predict_images(self, inputs, batch_size, max_pixels)
-
     def calibrate(
         self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
     ) -> None:
@@ -287,20 +248,7 @@ class AdvRAD(
         Raises:
             ConfigError: There are too few images for the rate.
         """
-        scores, maxima = [], []
-        for images in normals:
-            output = self.predict_batch(images)
-            scores += output.scores.tolist()
-            maxima += output.anomaly_maps.amax((1, 2, 3)).tolist()
-        calibration = Calibration(
-            threshold=conformal_threshold(scores, false_alarm_rate),
-            false_alarm_rate=false_alarm_rate,
-            n=len(scores),
-            heat_low=float(np.median(maxima)),
-            heat_high=conformal_threshold(maxima, false_alarm_rate) + 1e-6,
-            source=source or {},
-        )
-        self.update_config(calibration=calibration)
+        self.update_config(calibration=calibration_of(self, normals, false_alarm_rate, source))
 
     # --- The model folder ---
 

@@ -15,27 +15,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advrad.data.records import MAX_PIXELS
 from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form_config import ClosedFormConfig, MemberConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
-from advrad.detectors.config import Calibration
 from advrad.detectors.model_card import render
 from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, load_folder, save_folder
-from advrad.detectors.outputs import Prediction
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.registration_config import RegisteredConfig
-from advrad.detectors.saved import predict_images
+from advrad.detectors.saved import SavedMixin
 from advrad.detectors.sticker import sticker_bound
 from advrad.detectors.views import WholeConfig, WholeView
-from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
+from advrad.errors import CheckpointError, ConfigError
 from advrad.utils.files import write_text
 
 __all__ = ["ClosedFormConfig", "ClosedFormDetector", "MemberConfig"]
 
 
-class ClosedFormDetector(nn.Module):
+class ClosedFormDetector(SavedMixin, nn.Module):
     """Anomaly detector whose robustness can be computed exactly, without randomness.
 
     It is an :class:`advrad.detectors.base.AnomalyDetector` that supports score bounds and sticker bounds.
@@ -61,6 +58,7 @@ class ClosedFormDetector(nn.Module):
     differentiable = True
     size_px = None
     noise_seed = None
+    without_threshold = "fit it on more normal images"
 
     def __init__(self, config: ClosedFormConfig, members: Iterable[ClosedFormMember]) -> None:
         super().__init__()
@@ -82,31 +80,9 @@ class ClosedFormDetector(nn.Module):
         """Device that computes."""
         return next(self.buffers()).device
 
-    @property
-    def threshold(self) -> float | None:
-        """Threshold of the score; None if it was not set."""
-        return None if self.config.calibration is None else self.config.calibration.threshold
-
-    @property
-    def calibration(self) -> Calibration:
-        """The threshold and where it comes from.
-
-        Raises:
-            NotCalibratedError: The detector has no threshold.
-        """
-        if self.config.calibration is None:
-            raise NotCalibratedError(
-                "the detector has no threshold and gives no verdicts; fit it on more normal images"
-            )
-        return self.config.calibration
-
     def update_config(self, **changes: Any) -> None:
         """Replace entries of the configuration, such as ``calibration``."""
         self.config = self.config.model_copy(update=changes)
-
-    def describe(self) -> list[str]:
-        """Describe how images are scored, in plain lines for the screen, the model card and the report."""
-        return self.config.describe()
 
     def infer(self, images: Tensor, generator: torch.Generator | None = None) -> DetectorOutput:
         """Compute scores and anomaly maps.
@@ -208,12 +184,6 @@ class ClosedFormDetector(nn.Module):
             parts = [self.infer(part.to(self.device)) for part in torch.split(images, 1)]
         maps = [part.anomaly_maps for part in parts if part.anomaly_maps is not None]
         return DetectorOutput(torch.cat([part.scores for part in parts]).float().cpu(), torch.cat(maps).float().cpu())
-
-    def predict(
-        self, inputs: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS
-    ) -> Iterator[Prediction]:
-        """Score images and decide, see :func:`advrad.detectors.saved.predict_images`."""
-        return predict_images(self, inputs, batch_size, max_pixels)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder: ``config.json``, the model card, and ``model.safetensors`` with the normal images.

@@ -14,7 +14,7 @@ They hold for every perturbation d within the radius and for every noise that th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from advrad.data.records import MAX_PIXELS
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form import ClosedFormConfig, ClosedFormDetector
@@ -38,10 +37,9 @@ from advrad.detectors.config import (
 from advrad.detectors.conformal import calibration_of
 from advrad.detectors.model_card import render
 from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, load_folder, save_folder
-from advrad.detectors.outputs import Prediction
-from advrad.detectors.saved import predict_images
+from advrad.detectors.saved import SavedMixin
 from advrad.detectors.white_box import WhiteBoxAdvRAD
-from advrad.errors import CheckpointError, NotCalibratedError
+from advrad.errors import CheckpointError
 from advrad.utils.config import Config
 from advrad.utils.files import write_text
 from advrad.utils.precision import Precision
@@ -94,7 +92,7 @@ class CombinedConfig(Config):
         ]
 
 
-class CombinedDetector(nn.Module):
+class CombinedDetector(SavedMixin, nn.Module):
     """Anomaly detector whose score is that of the closed form plus a limited share of a learned denoiser's.
 
     It is an :class:`advrad.detectors.base.AnomalyDetector` that supports score bounds, and can be saved.
@@ -138,26 +136,6 @@ class CombinedDetector(nn.Module):
     def noise_seed(self) -> int:
         """Seed of the noise that :meth:`predict` uses."""
         return self.config.learned.noise_seed
-
-    @property
-    def threshold(self) -> float | None:
-        """Threshold of the score; None if it was not set."""
-        return None if self.config.calibration is None else self.config.calibration.threshold
-
-    @property
-    def calibration(self) -> Calibration:
-        """The threshold and where it comes from.
-
-        Raises:
-            NotCalibratedError: The detector has no threshold.
-        """
-        if self.config.calibration is None:
-            raise NotCalibratedError("the detector has no threshold and gives no verdicts; train it again")
-        return self.config.calibration
-
-    def describe(self) -> list[str]:
-        """Describe how images are scored, in plain lines."""
-        return self.config.describe()
 
     def update_config(self, **changes: object) -> None:
         """Replace fields of the configuration.
@@ -260,12 +238,6 @@ class CombinedDetector(nn.Module):
         """
         learned = self.learned.predict_batch(images)
         return self._sum(self.memory.predict_batch(images), DetectorOutput(*learned))
-
-    def predict(
-        self, inputs: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS
-    ) -> Iterator[Prediction]:
-        """Score images and decide, see :func:`advrad.detectors.saved.predict_images`."""
-        return predict_images(self, inputs, batch_size, max_pixels)
 
     def calibrate(
         self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from advrad.data.images import read_resized
 from advrad.data.records import MAX_PIXELS
 from advrad.detectors.outputs import Prediction
-from advrad.errors import DetectorError
+from advrad.errors import DetectorError, NotCalibratedError
 
 if TYPE_CHECKING:
     from advrad.detectors.base import AnomalyDetector
@@ -141,6 +141,65 @@ class SavedDetector(SupportsPrediction, Protocol):
         Args:
             folder: Folder, made if missing; a model in it is replaced.
         """
+
+
+class _Configured(Protocol):
+    without_threshold: ClassVar[str]
+
+    @property
+    def config(self) -> SavedConfig: ...
+
+
+class SavedMixin:
+    """What a saved detector answers from its configuration alone, and how it predicts.
+
+    Attributes:
+        without_threshold: What to do about a missing threshold, for the error.
+    """
+
+    without_threshold: ClassVar[str] = "train it again"
+
+    @property
+    def threshold(self: _Configured) -> float | None:
+        """Threshold of the score; None if it was not set."""
+        return None if self.config.calibration is None else self.config.calibration.threshold
+
+    @property
+    def calibration(self: _Configured) -> Calibration:
+        """The threshold and where it comes from.
+
+        Raises:
+            NotCalibratedError: The detector has no threshold.
+        """
+        if (found := self.config.calibration) is None:
+            raise NotCalibratedError(f"the detector has no threshold and gives no verdicts; {self.without_threshold}")
+        return found
+
+    def describe(self: _Configured) -> list[str]:
+        """Describe how images are scored, in plain lines for the screen, the model card and the report."""
+        return self.config.describe()
+
+    def predict(
+        self: SavedDetector,
+        inputs: Tensor | str | Path | Iterable[str | Path],
+        batch_size: int = 8,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Iterator[Prediction]:
+        """Score images and decide.
+
+        Args:
+            inputs: Images, (b, 3, h, w), float in [0, 1]; or one path or several.
+            batch_size: Number of images that are scored at a time; it does not change the results on a CPU.
+            max_pixels: Largest number of pixels of an image file that is read.
+
+        Yields:
+            One prediction per image, in order, as soon as it is made.
+
+        Raises:
+            NotCalibratedError: The detector has no threshold.
+            ImageError: A file cannot be read.
+        """
+        return predict_images(self, inputs, batch_size, max_pixels)
 
 
 def predict_images(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis.strategies import floats, integers, sampled_from
+from moment_attacks import attacked, attacks, pose_of
 from safetensors.torch import load, save
 from scipy.optimize import linprog
 from torch import Tensor
@@ -17,7 +18,6 @@ from turned_parts import SIZE, pictured, tapered_bar, turned_bars, two_bars
 from advrad.detectors.registration import RegisteredConfig, RegisteredView
 from advrad.detectors.registration_bounds import Pose, _constraints
 from advrad.detectors.registration_fit import RegistrationOptions, fit_registration
-from advrad.detectors.registration_moments import across, along, cube, product, wedge
 from advrad.detectors.views import Norm, View
 from advrad.errors import ConfigError
 
@@ -36,52 +36,6 @@ def pairs() -> RegisteredView:
     view = fit_registration(two_bars(24), options=OPTIONS)
     assert view is not None
     return view
-
-
-def pose_of(view: RegisteredView, image: Tensor, part: int = 0) -> Pose:
-    poses = view.poses(image)
-    return Pose(
-        int(poses.turn[0, part]), int(poses.row[0, part]), int(poses.column[0, part]), bool(poses.flipped[0, part])
-    )
-
-
-def attacked(view: RegisteredView, image: Tensor, polynomial: Tensor, radius: float, norm: Norm) -> Tensor:
-    """Push every weight up where the polynomial is above 0, down elsewhere: the strongest attack on its moment."""
-    change = image.clone().requires_grad_()
-    differences = view.differences(view.square(change))
-    if norm == "linf":
-        towards = (polynomial @ view.basis).sign()
-    else:  # the weights on the ramp are the ones that move
-        on_ramp = (view.ramp(differences) > 0) & (view.ramp(differences) < 1)
-        towards = (polynomial @ view.basis) * on_ramp
-    (gradient,) = torch.autograd.grad((differences * towards).sum(), change)
-    # One channel decides a difference; the others may move with it.
-    if norm == "linf":
-        step = gradient.sum(1, keepdim=True).sign().expand_as(image)
-        return image + radius * step
-    return image + radius * gradient / gradient.norm().clamp_min(1e-12)
-
-
-def attacks(view: RegisteredView, image: Tensor, radius: float, norm: Norm) -> list[Tensor]:
-    """Attacks on position, turn and end, on mixtures of them, and noise."""
-    pose, lattice = pose_of(view, image), view.lattices[0]
-    angle = lattice.angle(torch.tensor([pose.turn]))
-    u = torch.tensor([pose.column * lattice.column_step], dtype=torch.float64)
-    v = torch.tensor([pose.row * lattice.row_step], dtype=torch.float64)
-    pure = [along(angle, u), across(angle, v), product(angle, u, v), cube(angle, u), wedge(angle, u, v)]
-    draws = torch.Generator().manual_seed(7)
-    found = []
-    for signs in itertools.product((-1, 0, 1), repeat=3):
-        mixed = sum(sign * part / (part @ view.basis).norm() for sign, part in zip(signs, pure, strict=False))
-        if isinstance(mixed, Tensor):
-            found.append(attacked(view, image, mixed, radius, norm))
-    found += [attacked(view, image, sign * part, radius, norm) for part in pure[3:] for sign in (-1, 1)]
-    for _ in range(10):
-        noise = torch.randn(image.shape, generator=draws).double()
-        found.append(image + (radius * noise.sign() if norm == "linf" else radius * noise / noise.norm()))
-        mixed = torch.randn(1, 10, generator=draws).double()
-        found.append(attacked(view, image, mixed, radius, norm))
-    return found
 
 
 def missed(view: RegisteredView, images: Tensor, radius: float, norm: Norm, share: float = 1.0) -> tuple[int, int]:
@@ -233,19 +187,6 @@ def test_a_missing_part_has_its_default_pose(pairs: RegisteredView) -> None:
     listed = pairs.reachable_poses(alone, 0.01, "linf")
     assert listed is not None
     assert listed[gone] == [Pose(pairs.lattices[gone].turns // 2, settings.row, settings.column, False)]
-
-
-def test_what_lies_outside_the_sheets_is_bounded(bars: RegisteredView) -> None:
-    clean = pictured(tapered_bar(32, 32, 30), 0)
-    debris = clean.clone()
-    debris[:, :, 2:7, 55:60] += 0.5
-    assert float(bars.outside(clean)) == 0
-    assert float(bars.outside(debris)) > 0.02
-    low, high = bars.outside_bounds(debris, 0.03, "linf")
-    assert 0 < low < float(bars.outside(debris)) < high
-    for changed in attacks(bars, debris, 0.03, "linf"):
-        assert low <= float(bars.outside(changed)) <= high
-    assert bars.outside_bounds(debris, 0.4, "linf")[0] == 0
 
 
 @pytest.mark.parametrize("shape", [(SIZE, SIZE), (90, 50)])

@@ -69,3 +69,16 @@ def two_bars(count: int, seed: int = 0) -> Tensor:
         opacity = tapered_bar(32 + a, 16 + b, 5 * c) + tapered_bar(32 + c, 48 + d, 5 * a)
         images.append(pictured(opacity, seed + 1000 * index))
     return torch.cat(images)
+
+
+def four_bars(count: int, seed: int = 0) -> Tensor:
+    """Draw four short bars, each in its own quarter, (count, 3, SIZE, SIZE) float64."""
+    draws = torch.Generator().manual_seed(seed)
+    images = []
+    for index in range(count):
+        opacity = torch.zeros(SIZE, SIZE, dtype=torch.float64)
+        for x, y in ((16, 16), (48, 16), (16, 48), (48, 48)):
+            a, b, turn = (2 * torch.rand(3, generator=draws) - 1).tolist()
+            opacity += tapered_bar(x + a, y + b, 5 * turn, wide=4, narrow=2, half=8)
+        images.append(pictured(opacity, seed + 1000 * index))
+    return torch.cat(images)

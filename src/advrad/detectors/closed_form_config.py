@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.detectors.config import Calibration, RecordedFigures, RobustCalibration, TrainingRecord
@@ -13,6 +13,18 @@ from advrad.detectors.views import WholeConfig
 from advrad.utils.config import Config
 
 ViewConfig = Annotated[WholeConfig | RegisteredConfig, Field(discriminator="kind")]
+
+
+class StrayConfig(Config):
+    """How the member of a registered product scores what lies outside the parts: ``(share - location) / scale``.
+
+    Attributes:
+        location: Share of the usual foreground whose score is 0.
+        scale: Share by which the score rises by 1, > 0.
+    """
+
+    location: float
+    scale: float = Field(gt=0)
 
 
 class MemberConfig(Config):
@@ -26,6 +38,7 @@ class MemberConfig(Config):
             ``eps / tolerance`` under a perturbation of at most eps in every pixel.
         location: Typical score of normal images; subtracted, so that members can be compared.
         scale: Spread of the score of normal images, > 0; the score is divided by it.
+        strays: Score of what lies outside the parts, for registered views; None if it does not count.
 
     Example:
         >>> member = MemberConfig(view=WholeConfig(), memory=MemoryConfig(height_cells=64, width_cells=64))
@@ -39,6 +52,13 @@ class MemberConfig(Config):
     tolerance: float = Field(1.0, gt=0)
     location: float = 0.0
     scale: float = Field(1.0, gt=0)
+    strays: StrayConfig | None = None
+
+    @model_validator(mode="after")
+    def _strays_need_parts(self) -> Self:
+        if self.strays is not None and isinstance(self.view, WholeConfig):
+            raise ValueError("strays: needs a view that finds parts")
+        return self
 
     def describe(self) -> list[str]:
         """Describe the member in plain lines."""
@@ -60,6 +80,8 @@ class MemberConfig(Config):
             turned = "position and turn" if self.view.turns > 1 else "position"
             what = "the part is" if count == 1 else f"each of the {count} parts is"
             lines.append(f"{what} found first, and compared whatever its {turned}")
+        if self.strays is not None:
+            lines.append("counts what lies outside the parts, such as debris or a further part, as an anomaly")
         return lines
 
 

@@ -6,12 +6,14 @@ For each part that the view finds,
 
 with S of :mod:`advrad.denoisers.patch_memory`. The member's score is the largest over the parts. Standardising and
 pooling are increasing in every S, so bounds of S give bounds of A. A perturbation may also move a registered part to
-another pose; the bounds hold at every pose within reach.
+another pose; the bounds hold at every pose within reach. What lies outside the parts may have a score of its own
+(:mod:`advrad.detectors.strays`); the larger of both counts.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,9 +24,11 @@ from torch import Tensor, nn
 from advrad.denoisers.patch_memory import PatchMemory, sheet_of
 from advrad.detectors.closed_form_config import MemberConfig
 from advrad.detectors.registration import RegisteredView
+from advrad.detectors.registration_bounds import Pose
 from advrad.detectors.registration_poses import Poses
 from advrad.detectors.scoring import pool
 from advrad.detectors.sticker import SiteScores, Spans
+from advrad.detectors.strays import Strays
 from advrad.detectors.views import WholeView
 from advrad.errors import ConfigError
 
@@ -90,6 +94,9 @@ class ClosedFormMember(nn.Module):
         self.config = config
         self.view = view
         self.memory = memory
+        self.strays: Strays | None = None
+        if config.strays is not None and isinstance(view, RegisteredView):
+            self.strays = Strays(view, config.strays)
         self.register_buffer("mean", mean)
         self.register_buffer("spread", spread)
 
@@ -118,9 +125,14 @@ class ClosedFormMember(nn.Module):
         return self.memory.nearest(sheets.flatten(0, 1), exclude)
 
     def scores(self, images: Tensor, share: float | None = None, exclude: Tensor | None = None) -> Tensor:
-        """Compute scores, (b,), of images, (b, 3, h, w); ``share`` replaces the pooling."""
+        """Compute scores, (b,), of images, (b, 3, h, w); ``share`` replaces the pooling and leaves out strays."""
         standardised = self.standardise(self.distances(images, exclude))
-        return self.pooled(standardised, share).view(len(images), -1).amax(1)
+        scores = self.pooled(standardised, share).view(len(images), -1).amax(1)
+        return self.with_strays(scores, images) if share is None else scores
+
+    def with_strays(self, scores: Tensor, images: Tensor) -> Tensor:
+        """Raise scores, (b,), to those of what lies outside the parts in images, (b, 3, h, w)."""
+        return scores if self.strays is None else torch.maximum(scores, self.strays.scores(images))
 
     def infer(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Compute scores, (b,), and maps, (b, 1, size, size), of images, (b, 3, h, w)."""
@@ -132,7 +144,11 @@ class ClosedFormMember(nn.Module):
         standardised = self.standardise(self.memory.nearest(self.view.sheets_at(square, poses).flatten(0, 1)))
         values = sheet_of((standardised - self.config.location) / self.config.scale, self.config.memory)
         maps = self.view.back(values.view(-1, self.view.parts, *values.shape[2:]), poses)
-        return self.pooled(standardised).view(len(images), -1).amax(1), maps
+        scores = self.pooled(standardised).view(len(images), -1).amax(1)
+        if self.strays is None:
+            return scores, maps
+        stray_scores, stray_maps = self.strays.infer(square)
+        return torch.maximum(scores, stray_scores), torch.maximum(maps, stray_maps)
 
     def _map(self, standardised: Tensor) -> Tensor:
         """Anomaly maps of whole images: every cell has the value of the nearest site."""
@@ -158,19 +174,43 @@ class ClosedFormMember(nn.Module):
             exclude: Group to leave out of the memory, (1,) int64; None leaves out none.
             exact_sites: Sites, of the largest standardised distances, with exact bounds; fewer are quicker and looser.
         """
-        reached = self.view.reachable(image, radius, norm)
-        if reached is None:  # anything can happen
-            least = self.standardise(torch.zeros_like(self.mean))
-            maps = self._map(torch.full_like(least, float(least.amin())))
-            score, nothing = self.scores(image, exclude=exclude)[0], self.pooled(least)[0]
-            return MemberBounds(score, nothing, torch.full_like(nothing, torch.inf), maps)
-        height, width = image.shape[2:]
-        eps, reach = (radius, 0.0) if norm == "linf" else (0.0, radius * self._l2_factor(height, width))
-        parts = [self._bounds_at(sheets, eps, reach, exclude, exact_sites if eps else 0) for sheets in reached]
-        score = torch.stack([part[0] for part in parts]).amax()
-        lower = torch.stack([part[1] for part in parts]).amax()
-        upper = torch.stack([part[2] for part in parts]).amax()
-        return MemberBounds(score, lower, upper, self._lower_map(image, radius, norm, [part[3] for part in parts]))
+        poses: tuple[list[Pose], ...] | None = ()
+        reached: tuple[Tensor, ...] | None
+        if isinstance(self.view, WholeView):
+            reached = self.view.reachable(image, radius, norm)
+        else:
+            poses = self.view.reachable_poses(image, radius, norm)
+            reached = None if poses is None else self.view.sheets_of(image, poses)
+        if reached is None or poses is None:
+            found = self._unbounded(image, exclude)
+        else:
+            height, width = image.shape[2:]
+            eps, reach = (radius, 0.0) if norm == "linf" else (0.0, radius * self._l2_factor(height, width))
+            parts = [self._bounds_at(sheets, eps, reach, exclude, exact_sites if eps else 0) for sheets in reached]
+            scores, lowers, uppers, maps = zip(*parts, strict=True)
+            found = MemberBounds(
+                score=torch.stack(scores).amax(),
+                lower=torch.stack(lowers).amax(),
+                upper=torch.stack(uppers).amax(),
+                lower_map=self._lower_map(poses, maps),
+            )
+        if self.strays is None:
+            return found
+        strays = self.strays.bounds(image, radius, norm, poses)
+        return MemberBounds(
+            score=self.with_strays(found.score[None], image)[0],
+            lower=torch.maximum(found.lower, strays.lower),
+            upper=torch.maximum(found.upper, strays.upper),
+            lower_map=torch.maximum(found.lower_map, strays.lower_map),
+        )
+
+    def _unbounded(self, image: Tensor, exclude: Tensor | None) -> MemberBounds:
+        """Score of an image, and the bounds if its parts can be found at any pose."""
+        least = self.standardise(torch.zeros_like(self.mean))
+        maps = self._map(torch.full_like(least, float(least.amin())))
+        standardised = self.standardise(self.distances(image, exclude))
+        nothing = self.pooled(least)[0]
+        return MemberBounds(self.pooled(standardised).amax(), nothing, torch.full_like(nothing, torch.inf), maps)
 
     def _l2_factor(self, height: int, width: int) -> float:
         """Largest change of a distance per unit of l2 length of a perturbation."""
@@ -204,11 +244,10 @@ class ClosedFormMember(nn.Module):
             maps.append(low)
         return torch.cat(scores)[0], torch.cat(lowers).amin(), torch.cat(uppers).amax(), torch.cat(maps)
 
-    def _lower_map(self, image: Tensor, radius: float, norm: Norm, low: list[Tensor]) -> Tensor:
+    def _lower_map(self, poses: Sequence[list[Pose]], low: Sequence[Tensor]) -> Tensor:
         """Lower bounds of the anomaly map: the least over the poses of each part."""
         if isinstance(self.view, WholeView):
             return self._map(low[0])
-        poses = self.view.reachable_poses(image, radius, norm) or ()
         maps = []
         for part, (values, of_part) in enumerate(zip(low, poses, strict=True)):
             least = values.amin()

@@ -17,6 +17,8 @@ Poses lie on a lattice, so a perturbation within a radius can cause finitely man
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -30,7 +32,25 @@ from advrad.detectors.registration_poses import PartFinder, Poses
 from advrad.detectors.registration_sheets import CellSampler
 from advrad.detectors.views import Norm
 
-__all__ = ["Poses", "RegisteredConfig", "RegisteredView"]
+__all__ = ["OutsideBounds", "Poses", "RegisteredConfig", "RegisteredView"]
+
+#: Factor that covers the rounding of sums in float64.
+_SUMS = 1 + 1e-9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OutsideBounds:
+    """Bounds of what lies outside the sheets of one image.
+
+    Attributes:
+        lower: Lower bound of the share of the usual sum of all weights.
+        upper: Upper bound of that share.
+        least: Lower bound of each weight, (m, m); 0 where a sheet may be.
+    """
+
+    lower: float
+    upper: float
+    least: Tensor
 
 
 class RegisteredView(PartFinder):
@@ -175,56 +195,75 @@ class RegisteredView(PartFinder):
             found.append((torch.stack([x, y], -1) + 1) / 2)
         return torch.stack(found, 1)
 
-    def outside(self, images: Tensor) -> Tensor:
-        """Sum the weights that lie outside the sheets: of further parts, of debris, of what broke off.
+    # What lies outside the sheets
+
+    def stray_weights(self, images: Tensor) -> Tensor:
+        """Compute the weights that lie outside the sheets: of further parts, of debris, of what broke off.
 
         Args:
             images: Images, (b, 3, h, w) float in [0, 1].
 
         Returns:
-            Shares, (b,), of the usual sum of all weights; differentiable in the images, the pose held fixed.
+            Weights, (b, m, m), 0 inside the sheets; differentiable in the images, the pose held fixed.
         """
         weights = self.by_part(self.ramp(self.differences(self.square(images))))
         with torch.no_grad():
             poses = self.poses_of(weights)
             beyond = torch.stack([self._beyond(part, poses) for part in range(self.parts)], 1)
-        return (weights * beyond).sum((1, 2)) / self.config.usual_mass
+        return (weights * beyond).sum(1).view(-1, *self.regions.shape)
+
+    def outside(self, images: Tensor) -> Tensor:
+        """Sum the weights that lie outside the sheets, see :meth:`stray_weights`.
+
+        Args:
+            images: Images, (b, 3, h, w) float in [0, 1].
+
+        Returns:
+            Shares, (b,) float64, of the usual sum of all weights; differentiable as the weights are.
+        """
+        return self.stray_weights(images).double().sum((1, 2)) / self.config.usual_mass
 
     def _beyond(self, part: int, poses: Poses) -> Tensor:
         """Which weights lie outside the sheet of a part, (b, m * m) bool."""
         _, height, width = self.shape
         down, over = self.config.step_cells
-        lattice = self.lattices[part]
+        lattice, basis = self.lattices[part], self.basis.to(poses.turn.device)
         angles = lattice.angle(poses.turn[:, part])
-        u = along(angles, poses.column[:, part] * lattice.column_step) @ self.basis
-        v = across(angles, poses.row[:, part] * lattice.row_step) @ self.basis
+        u = along(angles, poses.column[:, part] * lattice.column_step) @ basis
+        v = across(angles, poses.row[:, part] * lattice.row_step) @ basis
         return (u.abs() > width / 2 * lattice.column_step / over) | (v.abs() > height / 2 * lattice.row_step / down)
 
     # Bounds under a perturbation
 
     @torch.no_grad()
-    def outside_bounds(self, image: Tensor, radius: float, norm: Norm) -> tuple[float, float]:
+    def outside_bounds(
+        self, image: Tensor, radius: float, norm: Norm, reached: Sequence[list[Pose]] | None
+    ) -> OutsideBounds:
         """Bound :meth:`outside` under every perturbation within a radius.
 
         Args:
             image: Unperturbed image, (1, 3, h, w).
             radius: Largest norm of the perturbation, >= 0.
             norm: Norm of the perturbation.
+            reached: Poses of each part that a perturbation can cause, see :meth:`reachable_poses`; None if any can be.
 
         Returns:
-            Lower and upper bound.
+            Bounds of the share, and of each weight outside the sheets.
         """
-        reached = self.reachable_poses(image, radius, norm)
-        lower, upper = 0.0, 0.0
+        lower = upper = 0.0
+        least = torch.zeros(self.basis.shape[1], dtype=torch.float64)
         for part, interval in enumerate(self.intervals(image, radius, norm)):
             if reached is None:
-                beyond = torch.ones(1, self.basis.shape[1], dtype=torch.bool)
-            else:
-                beyond = self._beyond(part, Poses.listed(reached[part], self.parts))
+                upper += float(interval.sums(torch.ones(1, len(least), dtype=torch.float64))[1])
+                continue
+            beyond = self._beyond(part, Poses.listed(reached[part], self.parts))
             low, high = interval.sums(beyond.double())
-            lower += float(low.min()) if reached is not None else 0.0
-            upper += float(high.max())
-        return lower / self.config.usual_mass, upper / self.config.usual_mass
+            lower, upper = lower + float(low.min()), upper + float(high.max())
+            least += interval.low * beyond.all(0)
+        usual = self.config.usual_mass
+        return OutsideBounds(
+            lower=lower / usual / _SUMS, upper=upper / usual * _SUMS, least=least.view(self.regions.shape)
+        )
 
     def l2_norm(self, height_px: int, width_px: int) -> float:
         """Bound the norm of the map from image to sheet at any pose, see :class:`advrad.detectors.views.View`."""
@@ -240,8 +279,18 @@ class RegisteredView(PartFinder):
     def reachable(self, image: Tensor, radius: float, norm: Norm) -> tuple[Tensor, ...] | None:
         """Cut out the sheets at every pose that a perturbation can cause, see :class:`advrad.detectors.views.View`."""
         poses = self.reachable_poses(image, radius, norm)
-        if poses is None:
-            return None
+        return None if poses is None else self.sheets_of(image, poses)
+
+    def sheets_of(self, image: Tensor, poses: Sequence[list[Pose]]) -> tuple[Tensor, ...]:
+        """Cut out the sheets of one image at several poses.
+
+        Args:
+            image: Image, (1, 3, h, w).
+            poses: Poses of each part.
+
+        Returns:
+            Sheets of each part, (poses, c, H, W).
+        """
         square = self._channels(image)
         return tuple(self._sheets_of(square, part, poses[part]) for part in range(self.parts))
 

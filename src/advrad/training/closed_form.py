@@ -31,6 +31,7 @@ from advrad.errors import ConfigError, DataError
 from advrad.training.closed_form_members import Normals, fit_member, groups_of
 from advrad.training.closed_form_plan import COARSE, FIXED, MemberPlan
 from advrad.training.closed_form_selection import LEAST_IMAGES, TriedPlans, choose_plans, name_of
+from advrad.training.closed_form_strays import with_strays
 from advrad.utils.environment import versions
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import generator_for
@@ -108,6 +109,7 @@ def fit_closed_form(
     members = [member for plan in plans if (member := fit_member(plan, normals)) is not None]
     if not members:  # nothing can be registered
         members = [member for member in [fit_member(COARSE, normals)] if member is not None]
+    members = [with_strays(member, normals) for member in members]
     size_px = images.shape[2] if image_size_px is None else image_size_px
     config = ClosedFormConfig(
         members=tuple(member.config for member in members),
@@ -162,11 +164,13 @@ def _calibrated(
     with torch.no_grad():
         for part in torch.split(torch.tensor(rows), _BATCH):
             images, groups = normals.batch(part), normals.groups[part]
-            by_member, tops = [], []
+            by_member: list[Tensor] = []
+            tops: list[Tensor] = []
             for member in members:
                 standardised = member.standardise(member.distances(images, groups))
-                by_member.append(member.pooled(standardised).view(len(part), -1).amax(1))
-                tops.append(member.pooled(standardised, 0.0).view(len(part), -1).amax(1))
+                for found, share in ((by_member, None), (tops, 0.0)):
+                    pooled = member.pooled(standardised, share).view(len(part), -1).amax(1)
+                    found.append(member.with_strays(pooled, images))
             scores += torch.stack(by_member).amax(0).tolist()
             maxima += torch.stack(tops).amax(0).tolist()
             progress.update(len(scores), len(rows))

@@ -121,7 +121,7 @@ def recalibrate_held_out(
 def _largest(detector: ClosedFormDetector, image: Tensor, group: Tensor) -> float:
     """The largest value of the anomaly map of an image that is left out of the memory."""
     members = [member for member in detector.members if isinstance(member, ClosedFormMember)]
-    return max(float(member.scores(image, share=0.0, exclude=group)) for member in members)
+    return max(float(member.with_strays(member.scores(image, 0.0, group), image)) for member in members)
 
 
 def _norm(options: CalibrateOptions) -> Norm:

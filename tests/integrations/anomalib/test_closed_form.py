@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from anomalib_runs import CLOSE, MARKS, datamodule, engine, inferencer, read_tests
 from torch import Tensor
 from toy_datasets import make_mvtec
 
@@ -18,42 +18,15 @@ from advrad.errors import ConfigError, NotCalibratedError
 from advrad.metrics import auroc
 
 pytestmark = [
-    pytest.mark.anomalib,
-    pytest.mark.filterwarnings("ignore:Importing from timm.models.layers:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:The anomalib.models.components.dinov2 package:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # Lightning, of PyTorch
-    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # every engine has its own folder
-    pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning"),  # by anomalib, without a GPU
+    *MARKS,
     pytest.mark.filterwarnings("ignore:.*returned `None`, this fit will run with no optimizer:UserWarning"),
 ]
 
-#: Between a score and that of an exported graph, relative: other runtimes sum in another order.
-CLOSE = 1e-4
 OPTIONS = {"size_px": 64, "false_alarm_rate": 0.1}
 #: Exports that are translated into graphs, which takes minutes.
 GRAPHS = ("onnx", "openvino")
 #: Nothing between our score and anomalib's answer.
 PLAIN = {"post_processor": False, "evaluator": False}
-
-
-@pytest.fixture(autouse=True)
-def _aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep OpenVINO's cache in the folder of the test."""
-    monkeypatch.chdir(tmp_path)
-
-
-def datamodule(product: Path) -> Any:
-    from anomalib.data import Folder
-
-    values = {"normal_dir": "train/good", "abnormal_dir": "test/dent", "normal_test_dir": "test/good"}
-    values |= {"mask_dir": "ground_truth/dent", "seed": 0, "num_workers": 0}
-    return Folder(name="widget", root=product, train_batch_size=5, eval_batch_size=3, **values)
-
-
-def engine(folder: Path) -> Any:
-    from anomalib.engine import Engine
-
-    return Engine(default_root_dir=folder, logger=False, accelerator="cpu", enable_progress_bar=False)
 
 
 def module(**changes: Any) -> Any:
@@ -91,9 +64,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     folder, model = tmp_path_factory.mktemp("anomalib"), module()
     (figures,) = engine(folder).train(model=model, datamodule=datamodule(product))
     (checkpoint,) = folder.rglob("model.ckpt")
-    paths = sorted(product.glob("test/*/*.png"))
-    values = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(np.float32) / 255
-    images = torch.from_numpy(values).permute(0, 3, 1, 2)
+    paths, images = read_tests(product)
     labels = np.array([path.parent.name == "dent" for path in paths])
     return Fitted(product, model, figures, checkpoint, images, labels, paths)
 
@@ -142,17 +113,10 @@ def test_exported_graphs_have_our_scores(
     model = module(**PLAIN)
     model.model.detector = fitted.module.detector
     file = engine(tmp_path).export(model=model, export_type=kind, export_root=tmp_path)
-    if kind == "torch":
-        from anomalib.deploy import TorchInferencer
-
-        inferencer: Any = TorchInferencer(file, device="cpu")
-    else:
-        from anomalib.deploy import OpenVINOInferencer
-
-        inferencer = OpenVINOInferencer(file, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
+    scorer = inferencer(kind, file)
     expected = model.model(model.pre_processor(fitted.images))
     for path, score in zip(fitted.paths, expected.pred_score.tolist(), strict=True):
-        answer = inferencer.predict(path)
+        answer = scorer.predict(path)
         assert torch.as_tensor(answer.pred_score).item() == pytest.approx(score, rel=CLOSE, abs=CLOSE)
     maps = expected.anomaly_map[-1:]
     torch.testing.assert_close(torch.as_tensor(answer.anomaly_map).view_as(maps), maps, rtol=CLOSE, atol=1e-3)

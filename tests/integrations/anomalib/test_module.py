@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import trained_run
-from PIL import Image
+from anomalib_runs import CLOSE, MARKS, datamodule, engine, inferencer, read_tests
 from torch import Tensor
 from toy_datasets import make_mvtec
 
@@ -23,14 +23,7 @@ from advrad.metrics import auroc
 from advrad.training.options import RunOptions
 from advrad.training.run import train
 
-pytestmark = [
-    pytest.mark.anomalib,
-    pytest.mark.filterwarnings("ignore:Importing from timm.models.layers:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:The anomalib.models.components.dinov2 package:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),  # Lightning, of PyTorch
-    pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning"),  # every engine has its own folder
-    pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning"),  # by anomalib, without a GPU
-]
+pytestmark = MARKS
 
 SIZE_PX = trained_run.SIZE_PX
 #: Of the images: they are resized, in training and in exported graphs.
@@ -38,8 +31,6 @@ FILE_PX = 80
 OPTIONS = {"steps": 6, "size_px": SIZE_PX, "batch_size": 4, "false_alarm_rate": 0.2, "precision": "float32"}
 #: Nothing between our score and anomalib's answer.
 PLAIN = {"score": "paper", "post_processor": False, "evaluator": False}
-#: Between a score and that of an exported graph, relative: other runtimes sum in another order.
-CLOSE = 1e-4
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -49,35 +40,9 @@ def _small() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep OpenVINO's cache in the folder of the test."""
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_mvtec(tmp_path_factory.mktemp("data"), train=24, good=4, defects={"dent": 4}, size=FILE_PX)
-
-
-def datamodule(product: Path, **changes: Any) -> Any:
-    from anomalib.data import Folder
-
-    values = {"normal_dir": "train/good", "abnormal_dir": "test/dent", "normal_test_dir": "test/good"}
-    values |= {
-        "seed": 0,
-        "mask_dir": "ground_truth/dent",
-        "train_batch_size": 5,
-        "eval_batch_size": 3,
-        "num_workers": 0,
-    }
-    return Folder(name="widget", root=product, **values | changes)
-
-
-def engine(folder: Path) -> Any:
-    from anomalib.engine import Engine
-
-    return Engine(default_root_dir=folder, logger=False, accelerator="cpu", enable_progress_bar=False)
 
 
 def module(**changes: Any) -> Any:
@@ -112,9 +77,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, product: Path) -> TrainedM
     folder, model = tmp_path_factory.mktemp("anomalib"), module()
     (figures,) = engine(folder).train(model=model, datamodule=datamodule(product))
     (checkpoint,) = folder.rglob("model.ckpt")
-    paths = sorted(product.glob("test/*/*.png"))
-    values = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(np.float32) / 255
-    images = torch.from_numpy(values).permute(0, 3, 1, 2)
+    paths, images = read_tests(product)
     return TrainedModel(product, model, figures, checkpoint, images, paths)
 
 
@@ -288,26 +251,20 @@ def test_model_folders_go_both_ways(trained: TrainedModel, tmp_path: Path) -> No
 def test_exported_graphs_have_our_scores(
     kind: str, preset: str, side: int | None, trained: TrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from anomalib.deploy import OpenVINOInferencer, TorchInferencer
-
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")  # anomalib's export for PyTorch is a pickle
     plain = plainly(trained, tmp_path, **{} if preset == "lean" else {"preset": preset, "size_px": 32, "steps": 2})
     assert (plain.detector.detector_config.denoiser.kind == "lean") is (preset == "lean")
     given = {"export_root": tmp_path, "input_size": side and (side, side), "ckpt_path": plain.checkpoint}
     file = engine(tmp_path / "export").export(model=module(), export_type=kind, **given)
-    if kind == "torch":
-        inferencer = TorchInferencer(file, device="cpu")
-    else:
-        # Without this it computes in bfloat16 where the processor supports it.
-        inferencer = OpenVINOInferencer(file, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
+    scorer = inferencer(kind, file)
     for path, score in plain.scores.items():
-        answer = inferencer.predict(path)
+        answer = scorer.predict(path)
         assert torch.as_tensor(answer.pred_score).item() == pytest.approx(score, rel=CLOSE, abs=CLOSE)
     maps = plain.detector.predict_batch(trained.images[-1:])[1]
     torch.testing.assert_close(torch.as_tensor(answer.anomaly_map).view_as(maps), maps, rtol=CLOSE, atol=CLOSE)
     if kind == "openvino":  # size and number of images differ from the export
         images = torch.rand(3, 3, 70, 100, generator=torch.Generator().manual_seed(0))
-        scores = inferencer.predict(images).pred_score
+        scores = scorer.predict(images).pred_score
         np.testing.assert_allclose(scores.ravel(), plain.detector.predict_batch(images)[0], rtol=CLOSE, atol=CLOSE)
 
 

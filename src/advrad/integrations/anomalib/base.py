@@ -2,54 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from anomalib import LearningType
 from anomalib.data import Batch
-from torch import Tensor
 from torchvision.transforms.v2 import Resize
 
+from advrad.detectors.advrad import AdvRAD
+from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.errors import NotCalibratedError
 from advrad.integrations.anomalib.deployed import SquarePreProcessor
+from advrad.utils.config import Config
 
 #: Key of the detector's configuration in a checkpoint, and prefix of its tensors among those of the module.
 _CONFIG, _TENSORS = "advrad_detector", "model.detector."
 
+#: Class of the detector inside.
+DetectorT = TypeVar("DetectorT", AdvRAD, ClosedFormDetector)
 
-class DetectorMixin:
+
+class DetectorMixin(Generic[DetectorT]):
     """A model of anomalib around a detector, which ``self.model.detector`` holds once it is trained.
 
     It stands before ``AnomalibModule`` among the bases of a class: anomalib finds models by name only among the direct
     subclasses of that class.
+
+    Attributes:
+        detector_class: Class of the detector.
+        config_class: Class of its configuration.
+        model: Network with a method ``install``, which takes the detector.
+        device: Device of the module.
     """
 
+    detector_class: ClassVar[type[Any]]
+    config_class: ClassVar[type[Config]]
     model: Any
     device: Any
 
-    def install(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Make the detector from what a checkpoint holds.
+    @staticmethod
+    def options_of(config: Any) -> dict[str, Any]:
+        """Options of the module that fit a detector.
 
         Args:
-            config: Configuration as JSON values.
-            tensors: Tensors of the detector by name.
-
-        Raises:
-            CheckpointError: They do not belong together.
+            config: Configuration of the detector.
         """
         raise NotImplementedError
 
+    @classmethod
+    def from_folder(cls, folder: str | Path, **components: Any) -> Self:
+        """Load a model folder of ``advrad train`` for anomalib's metrics, exporter and inferencers.
+
+        anomalib's own threshold is not in the folder; ``Engine.validate`` computes it.
+
+        Args:
+            folder: Model folder of a detector of this kind.
+            components: ``pre_processor``, ``post_processor``, ``evaluator`` and ``visualizer``.
+
+        Raises:
+            CheckpointError: The folder holds no detector of this kind.
+        """
+        detector = cls.detector_class.from_pretrained(folder)
+        module = cls(**cls.options_of(detector.config), **components)
+        module.model.install(detector)
+        module.eval()  # type: ignore[attr-defined]
+        return module
+
     @property
-    def trained_detector(self) -> Any:
-        """The detector.
+    def detector(self) -> DetectorT:
+        """The detector, which ``save_pretrained`` writes as a model folder.
 
         Raises:
             NotCalibratedError: It is not trained yet.
         """
         if self.model.detector is None:
             raise NotCalibratedError(f"{type(self).__name__} has no detector yet; train it first")
-        return self.model.detector
+        detector: DetectorT = self.model.detector
+        return detector
 
     @property
     def learning_type(self) -> LearningType:
@@ -101,4 +130,5 @@ class DetectorMixin:
             return
         state = checkpoint["state_dict"]
         tensors = {name.removeprefix(_TENSORS): value for name, value in state.items() if name.startswith(_TENSORS)}
-        self.install(checkpoint[_CONFIG], tensors)
+        config = self.config_class.parse(dict(checkpoint[_CONFIG]), "checkpoint")
+        self.model.install(self.detector_class.assemble(config, tensors, "checkpoint").to(self.device).eval())

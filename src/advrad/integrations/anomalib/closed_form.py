@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,16 +15,13 @@ from anomalib.visualization import Visualizer
 from torch import Tensor, nn
 
 from advrad.data.records import MAX_PIXELS
-from advrad.data.splits import rate_in_reach
 from advrad.detectors.closed_form import ClosedFormConfig, ClosedFormDetector
 from advrad.errors import ConfigError, NotCalibratedError
 from advrad.integrations.anomalib.base import DetectorMixin
-from advrad.integrations.anomalib.training import read_normals
+from advrad.integrations.anomalib.training import read_normals, usable_rate
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_run import MOST_IMAGES, SIZE_PX, aspect_of
 from advrad.utils.seeding import generator_for
-
-logger = logging.getLogger(__name__)
 
 
 class DeployedClosedForm(nn.Module):
@@ -36,6 +30,14 @@ class DeployedClosedForm(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.detector: ClosedFormDetector | None = None
+
+    def install(self, detector: ClosedFormDetector) -> None:
+        """Set the detector.
+
+        Args:
+            detector: The detector.
+        """
+        self.detector = detector
 
     def forward(self, images: Tensor) -> InferenceBatch:
         """Score images.
@@ -60,7 +62,7 @@ class DeployedClosedForm(nn.Module):
         return InferenceBatch(pred_score=output.scores, anomaly_map=maps)
 
 
-class AdvRadClosedForm(DetectorMixin, AnomalibModule):  # type: ignore[misc]
+class AdvRadClosedForm(DetectorMixin[ClosedFormDetector], AnomalibModule):  # type: ignore[misc]
     """The closed-form detector as a model of anomalib. Nothing is trained: its memory is filled when a training begins.
 
     anomalib uses its own threshold, computed from its validation images. The detector inside has a threshold from
@@ -86,6 +88,9 @@ class AdvRadClosedForm(DetectorMixin, AnomalibModule):  # type: ignore[misc]
         >>> model.detector.score_bounds(images, 2 / 255, "linf").lower  # doctest: +SKIP
     """
 
+    detector_class = ClosedFormDetector
+    config_class = ClosedFormConfig
+
     def __init__(
         self,
         size_px: int = SIZE_PX,
@@ -109,39 +114,10 @@ class AdvRadClosedForm(DetectorMixin, AnomalibModule):  # type: ignore[misc]
         self.size_px, self.seed, self.false_alarm_rate = size_px, seed, false_alarm_rate
         self.model = DeployedClosedForm()
 
-    @classmethod
-    def from_folder(cls, folder: str | Path, **components: Any) -> AdvRadClosedForm:
-        """Load a model folder of ``advrad train`` for anomalib's metrics, exporter and inferencers.
-
-        anomalib's own threshold is not in the folder; ``Engine.validate`` computes it.
-
-        Args:
-            folder: Model folder of a closed-form detector.
-            components: ``pre_processor``, ``post_processor``, ``evaluator`` and ``visualizer``.
-
-        Raises:
-            CheckpointError: The folder holds no closed-form detector.
-        """
-        detector = ClosedFormDetector.from_pretrained(folder)
-        module = cls(size_px=detector.config.image_size_px, **components)
-        module.model.detector = detector.eval()
-        module.eval()
-        return module
-
-    @property
-    def detector(self) -> ClosedFormDetector:
-        """The detector, which ``save_pretrained`` writes as a model folder.
-
-        Raises:
-            NotCalibratedError: It is not fitted yet.
-        """
-        detector: ClosedFormDetector = self.trained_detector
-        return detector
-
-    def install(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Make the detector from what a checkpoint holds; see :meth:`DetectorMixin.install`."""
-        parsed = ClosedFormConfig.parse(dict(config), "checkpoint")
-        self.model.detector = ClosedFormDetector.assemble(parsed, tensors, "checkpoint").to(self.device).eval()
+    @staticmethod
+    def options_of(config: ClosedFormConfig) -> dict[str, Any]:
+        """Options of the module that fit a detector; see :meth:`DetectorMixin.options_of`."""
+        return {"size_px": config.image_size_px}
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -161,23 +137,14 @@ class AdvRadClosedForm(DetectorMixin, AnomalibModule):  # type: ignore[misc]
         order = torch.randperm(len(images), generator=generator_for(self.seed, "anomalib"))
         rows = order[:MOST_IMAGES].sort().values.tolist()
         records = [images.records[row] for row in rows]
-        asked = self.false_alarm_rate
-        rate = max(asked, rate_in_reach(len(rows)))
-        if rate > asked:
-            logger.warning(
-                "advrad: %d normal images are too few for a false-alarm rate of %.3g; the threshold has a rate of %.3g",
-                len(rows),
-                asked,
-                rate,
-            )
         files = all(record.path.is_file() for record in records)
         detector = fit_closed_form(
             images.batch(rows),
-            false_alarm_rate=rate,
+            false_alarm_rate=usable_rate(self.false_alarm_rate, len(rows)),
             seed=self.seed,
             aspect=aspect_of(records, MAX_PIXELS) if files else 1.0,
         )
-        self.model.detector = detector.to(self.device).eval()
+        self.model.install(detector.to(self.device).eval())
 
     def training_step(self, batch: Batch, *args: Any, **kwargs: Any) -> Tensor:
         """Do nothing: the detector was fitted when the training began."""

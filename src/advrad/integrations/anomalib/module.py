@@ -7,8 +7,6 @@ and test images are used only for anomalib's own threshold and metrics.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +28,7 @@ from advrad.training.options import RunOptions
 from advrad.training.plan import fresh_config, train_config
 
 
-class AdvRad(DetectorMixin, AnomalibModule):  # type: ignore[misc]
+class AdvRad(DetectorMixin[AdvRAD], AnomalibModule):  # type: ignore[misc]
     """AdvRAD as a model of anomalib.
 
     One epoch of anomalib is the whole training: the optimizer steps are spread evenly over the epoch's batches, and
@@ -63,6 +61,9 @@ class AdvRad(DetectorMixin, AnomalibModule):  # type: ignore[misc]
         >>> model = AdvRad(steps=2000)  # doctest: +SKIP
         >>> Engine().train(model=model, datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
     """
+
+    detector_class = AdvRAD
+    config_class = DetectorConfig
 
     def __init__(
         self,
@@ -99,41 +100,11 @@ class AdvRad(DetectorMixin, AnomalibModule):  # type: ignore[misc]
         self.automatic_optimization = False
         self._training: AnomalibTraining | None = None
 
-    @classmethod
-    def from_folder(cls, folder: str | Path, **components: Any) -> AdvRad:
-        """Load a model folder of ``advrad train`` for anomalib's metrics, exporter and inferencers.
-
-        anomalib's own threshold is not in the folder; ``Engine.validate`` computes it.
-
-        Args:
-            folder: Model folder, or id of a model on the Hugging Face hub.
-            components: ``pre_processor``, ``post_processor``, ``evaluator`` and ``visualizer``.
-
-        Raises:
-            CheckpointError: The folder is not a model folder.
-        """
-        detector = AdvRAD.from_pretrained(folder)
-        config = detector.detector_config
+    @staticmethod
+    def options_of(config: DetectorConfig) -> dict[str, Any]:
+        """Options of the module that fit a detector; see :meth:`DetectorMixin.options_of`."""
         preset = "lean" if config.denoiser.kind == "lean" else "paper"
-        module = cls(size_px=config.size_px, preset=preset, seed=config.noise_seed, **components)
-        module.model.install(detector)
-        module.eval()
-        return module
-
-    @property
-    def detector(self) -> AdvRAD:
-        """The detector, which ``save_pretrained`` writes as a model folder.
-
-        Raises:
-            NotCalibratedError: It is not trained yet.
-        """
-        detector: AdvRAD = self.trained_detector
-        return detector
-
-    def install(self, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        """Make the detector from what a checkpoint holds; see :meth:`DetectorMixin.install`."""
-        parsed = DetectorConfig.parse(dict(config), "checkpoint")
-        self.model.install(AdvRAD.assemble(parsed, tensors, "checkpoint").to(self.device).eval())
+        return {"size_px": config.size_px, "preset": preset, "seed": config.noise_seed}
 
     # --- training ---
 

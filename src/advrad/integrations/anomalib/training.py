@@ -140,15 +140,8 @@ class AnomalibTraining:
             data: Name of the data set, for the record.
             category: Product category in it.
         """
-        images, trainer, asked = self._images, self.trainer, self.options.false_alarm_rate
-        rate = max(asked, rate_in_reach(len(images.calibration)))
-        if rate > asked:
-            logger.warning(
-                "advrad: %d normal images are too few for a false-alarm rate of %.3g; the threshold has a rate of %.3g",
-                len(images.calibration),
-                asked,
-                rate,
-            )
+        images, trainer = self._images, self.trainer
+        rate = usable_rate(self.options.false_alarm_rate, len(images.calibration))
         plan = RunPlan(
             data=data,
             layout="datamodule",
@@ -165,6 +158,24 @@ class AnomalibTraining:
         detector = choose_score(plan, trainer.average.eval(), images, device, trained_s, SILENT)
         set_thresholds(detector, images, false_alarm_rate=rate, radius=None, source=source_of(plan))
         return detector.eval()
+
+
+def usable_rate(asked: float, normals: int) -> float:
+    """Give the lowest false-alarm rate, from the requested one on, that a number of normal images allows.
+
+    Args:
+        asked: Requested rate; a warning is logged where it is not in reach.
+        normals: Number of normal images that set the threshold.
+    """
+    rate = max(asked, rate_in_reach(normals))
+    if rate > asked:
+        logger.warning(
+            "advrad: %d normal images are too few for a false-alarm rate of %.3g; the threshold has a rate of %.3g",
+            normals,
+            asked,
+            rate,
+        )
+    return rate
 
 
 def read_normals(dataset: Any, pre_process: Callable[[Tensor], Tensor] | None, size_px: int) -> ImageStack:

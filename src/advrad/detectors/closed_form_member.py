@@ -250,14 +250,13 @@ class ClosedFormMember(nn.Module):
             return self._map(low[0])
         maps = []
         for part, (values, of_part) in enumerate(zip(low, poses, strict=True)):
-            least = values.amin()
-            everywhere = torch.full((len(values), self.view.parts, *values.shape[2:]), float(least))
+            shape = len(values), self.view.parts, *values.shape[2:]
+            everywhere = values.amin().expand(shape).clone()
             everywhere[:, part] = values[:, 0]
             sheets = sheet_of(everywhere.flatten(0, 1)[:, None], self.config.memory)
             sheets = (sheets - self.config.location) / self.config.scale
-            placed = self.view.back(
-                sheets.view(-1, self.view.parts, *sheets.shape[2:]), Poses.listed(of_part, self.view.parts)
-            )
+            listed = Poses.listed(of_part, self.view.parts, values.device)
+            placed = self.view.back(sheets.view(-1, self.view.parts, *sheets.shape[2:]), listed)
             maps.append(placed.amin(0, keepdim=True))
         return torch.stack(maps).amax(0)
 

@@ -40,12 +40,12 @@ class Poses:
     present: Tensor
 
     @classmethod
-    def listed(cls, poses: list[Pose], parts: int) -> Poses:
+    def listed(cls, poses: list[Pose], parts: int, device: torch.device | None = None) -> Poses:
         """Turn a list of poses into poses of as many images, the same for all parts."""
         turn, row, column, flipped = (
-            torch.tensor(values)[:, None].expand(-1, parts) for values in zip(*poses, strict=True)
+            torch.tensor(values, device=device)[:, None].expand(-1, parts) for values in zip(*poses, strict=True)
         )
-        return cls(turn, row, column, flipped, present=torch.ones(len(poses), parts, dtype=torch.bool))
+        return cls(turn, row, column, flipped, present=torch.ones_like(flipped))
 
 
 class PartFinder(nn.Module):

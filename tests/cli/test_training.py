@@ -70,7 +70,7 @@ def test_train_with_a_budget_says_how_both_are_combined(
     [
         (("--denoiser", "memory", "--minutes", 5), "--minutes 5: the memory is not trained; leave it out"),
         (("--harden", "2/255"), "--harden 0.00784314: is for a learned denoiser only"),
-        (("--denoiser", "memory", "--score", "paper"), "--score paper: needs a learned denoiser"),
+        (("--denoiser", "memory", "--score", "paper", "--size", 96), "--size 96: must be a multiple of 64 px"),
         (("--denoiser", "lean", "--preset", "paper"), "--preset paper: is no lean network"),
         (("--denoiser", "nowhere/unet", "--steps", 1), "nowhere/unet"),
     ],

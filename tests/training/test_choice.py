@@ -16,6 +16,7 @@ from advrad.training.options import RunOptions
         ({"score": "robust"}, "memory"),
         ({"optimise_for_radius": 0.2}, "memory"),
         ({"denoiser": "memory"}, "memory"),
+        ({"denoiser": "memory", "score": "paper"}, "reconstruction"),
         ({"minutes": 5}, "both"),
         ({"steps": 5, "score": "robust", "harden": "2/255"}, "both"),
         ({"minutes": 5, "optimise_for_radius": 0.2}, "learned"),
@@ -38,7 +39,7 @@ def test_the_options_say_which_denoisers_are_made(given: dict[str, object], choi
     [
         ({"denoiser": "memory", "minutes": 5}, "minutes", "the memory is not trained; leave it out"),
         ({"denoiser": "memory", "steps": 5}, "steps", "the memory is not trained; leave it out"),
-        ({"denoiser": "memory", "score": "paper"}, "score", "needs a learned denoiser"),
+        ({"denoiser": "memory", "score": "paper", "steps": 5}, "steps", "the memory is not trained; leave it out"),
         ({"denoiser": "memory", "preset": "tiny"}, "preset", "no network"),
         ({"harden": "2/255"}, "adversarial_eps", "for a learned denoiser only; give minutes or steps"),
         ({"batch_size": 4}, "batch_size", "for a learned denoiser only"),

@@ -242,7 +242,8 @@ def _making(config: SavedConfig) -> str:
     size_px = config.image_size_px
     rows = [("Product", training.category)] if training.category else []
     rows += [("Detector", _WORDS[config.kind].name), ("Input size", f"{size_px} x {size_px} px")]
-    given = (("Steps", loop.steps), ("Batch size", loop.batch_size), ("Seed", loop.seed))
+    trained = () if loop.steps == 0 else (("Steps", loop.steps), ("Batch size", loop.batch_size))
+    given = (*trained, ("Seed", loop.seed))
     rows += [(name, str(value)) for name, value in given if value is not None]
     if training.images:
         rows.append(("Normal images", _WORDS[config.kind].counts(training.images)))

@@ -8,8 +8,10 @@ from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
 from advrad.errors import ConfigError
 from advrad.training.options import RunOptions
 
-#: What a run makes: ``memory``, the closed form alone; ``learned``, a trained denoiser alone; or ``both``.
-Choice = Literal["memory", "learned", "both"]
+#: What a run makes: ``memory``, the closed form alone; ``reconstruction``, the memory as a denoiser, with whose
+#: reconstructions the paper's score compares images; ``learned``, a trained denoiser alone; or ``both``, the closed
+#: form and a trained denoiser.
+Choice = Literal["memory", "reconstruction", "learned", "both"]
 
 #: Options that only a learned denoiser has.
 _OF_TRAINING = ("batch_size", "learning_rate", "adversarial_eps", "precision")
@@ -23,8 +25,8 @@ def choice_of(options: RunOptions) -> Choice:
 
     Returns:
         The denoiser that ``denoiser`` or ``preset`` names. If neither is given, the memory, and with ``minutes`` or
-        ``steps`` the lean denoiser as well. The paper's score and, within a budget, the best certified results at a
-        radius belong to a learned denoiser alone.
+        ``steps`` the lean denoiser as well. The paper's score belongs to one denoiser alone, which is learned unless
+        ``denoiser`` is the memory; and, within a budget, the best certified results at a radius to a learned one.
 
     Raises:
         ConfigError: Options contradict each other.
@@ -43,13 +45,11 @@ def choice_of(options: RunOptions) -> Choice:
         if budget:
             return "both" if options.optimise_for_radius is None else "learned"
     _check_memory_options(options)
-    return "memory"
+    return "reconstruction" if options.score == "paper" else "memory"
 
 
 def _check_memory_options(options: RunOptions) -> None:
-    """Refuse options that mean nothing for the closed form."""
-    if options.score == "paper":
-        raise ConfigError("needs a learned denoiser; choose denoiser lean or ddpm", option="score", value="paper")
+    """Refuse options that mean nothing for the memory."""
     for name in ("minutes", "steps"):
         if (value := getattr(options, name)) is not None:
             raise ConfigError(

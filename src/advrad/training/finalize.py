@@ -5,6 +5,7 @@ Training ends with both steps, and ``advrad calibrate`` repeats them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,16 @@ from advrad.certificates.options import CONFIDENCE, N_SAMPLES
 from advrad.certificates.threshold import calibrate_robust_threshold, least_rate
 from advrad.certificates.two_path import TwoPath
 from advrad.denoisers.base import Denoiser
+from advrad.denoisers.memory import MemoryDenoiser
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.config import DetectorConfig, PlanRecord, TrainingRecord
+from advrad.detectors.config import DetectorConfig, ImageCounts, PlanRecord, TrainingRecord
 from advrad.detectors.score_config import paper_score
 from advrad.training.calibration_data import CalibrationData
+from advrad.training.memory_filling import held_back
 from advrad.training.plan import RunPlan
 from advrad.training.score_selection import REFERENCES, Selection, fixed_score, select_score
 from advrad.utils.environment import versions
-from advrad.utils.precision import takes_bfloat16
+from advrad.utils.precision import Precision, takes_bfloat16
 from advrad.utils.progress import SILENT, ProgressReporter
 
 #: Largest number of candidate scores that a model folder records.
@@ -50,10 +53,53 @@ def choose_score(
         A detector without thresholds.
     """
     selection = _select(plan, denoiser, images, device, progress)
+    made = How(
+        images.counts,
+        plan.train.size_px,
+        plan.train.seed,
+        plan.train.precision,
+        trained_s,
+        PlanRecord.model_validate(plan.model_dump(mode="json", exclude={"names", "data"})),
+    )
+    return detector_of(denoiser, selection, made).to(device)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a detector was made.
+
+    Attributes:
+        images: Number of normal images by purpose.
+        size_px: Side of the square to which the detector resizes images, pixels.
+        seed: Seed of the run, and of the detector's noise.
+        precision: Arithmetic of the detector.
+        seconds: Duration of the training.
+        plan: Plan of the run; None if there was none.
+    """
+
+    images: ImageCounts
+    size_px: int
+    seed: int
+    precision: Precision
+    seconds: float
+    plan: PlanRecord | None = None
+
+
+def detector_of(denoiser: Denoiser, selection: Selection, made: How) -> AdvRAD:
+    """Put a denoiser and its chosen score together.
+
+    Args:
+        denoiser: Denoiser.
+        selection: Chosen score, with the statistics of its error maps.
+        made: How the detector was made, for the record.
+
+    Returns:
+        A detector without thresholds.
+    """
     training = TrainingRecord(
-        plan=PlanRecord.model_validate(plan.model_dump(mode="json", exclude={"names", "data"})),
-        seconds=round(trained_s, 1),
-        images=images.counts,
+        **({} if made.plan is None else {"plan": made.plan}),
+        seconds=round(made.seconds, 1),
+        images=made.images,
         tried=selection.tried[:_RECORDED_CANDIDATES],
         candidates=len(selection.tried),
         winner=selection.winner,
@@ -62,14 +108,14 @@ def choose_score(
         versions=versions(),
     )
     config = DetectorConfig(
-        denoiser=plan.denoiser,
-        size_px=plan.train.size_px,
+        denoiser=denoiser.config,
+        size_px=made.size_px,
         score=selection.config,
-        noise_seed=plan.train.seed,
-        precision=plan.train.precision,
+        noise_seed=made.seed,
+        precision=made.precision,
         training=training,
     )
-    return AdvRAD(denoiser, config, selection.statistics).to(device)
+    return AdvRAD(denoiser, config, selection.statistics)
 
 
 def _select(
@@ -84,7 +130,10 @@ def _select(
 
     normals = images.selection.batch(slice(None))
     generator = torch.Generator().manual_seed(config.seed)
-    references = images.train.batch(torch.randperm(len(images.train), generator=generator)[:REFERENCES])
+    rows = torch.randperm(len(images.train), generator=generator)[:REFERENCES].tolist()
+    if isinstance(denoiser, MemoryDenoiser):
+        rows = held_back(len(images.train), config.seed)
+    references = images.train.batch(rows)
     if plan.score == "paper":
         return fixed_score(denoiser, references, normals, paper_score(config.size_px), generator, arithmetic)
     return select_score(

@@ -1,25 +1,21 @@
 """An AdvRAD detector on the memory denoiser: its memory is filled, its score is chosen, its threshold is set.
 
-Nothing is trained, so the only cost is the choice of the score. A memory returns its own images as they are, so the
-images of which the error statistics are computed must not be in it: a third of the training images is held back.
+Nothing is trained, so the only cost is the choice of the score.
 """
 
 from __future__ import annotations
 
 import time
 
-import torch
-
 from advrad.data.loading import ImageStack
-from advrad.denoisers.memory import MemoryDenoiser, MemoryDenoiserConfig
+from advrad.denoisers.memory import MemoryDenoiserConfig
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.config import DetectorConfig, TrainingRecord
 from advrad.detectors.score_config import ScoreConfig
 from advrad.training.calibration_data import CalibrationData, split_stack
-from advrad.training.finalize import set_thresholds
+from advrad.training.finalize import How, detector_of, set_thresholds
+from advrad.training.memory_filling import fill_memory, held_back
 from advrad.training.score_candidates import CLEAN, ScoreObjective
-from advrad.training.score_selection import REFERENCES, fixed_score, select_score
-from advrad.utils.environment import versions
+from advrad.training.score_selection import fixed_score, select_score
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import generator_for
 
@@ -63,8 +59,8 @@ def fit_memory_denoiser(
     began = time.perf_counter()
     divided = images if isinstance(images, CalibrationData) else split_stack(images, seed, false_alarm_rate)
     train = divided.train
-    generator = generator_for(seed, "memory denoiser")
-    denoiser, references = _filled(train, config, generator)
+    denoiser, references = fill_memory(train, config, seed), train.batch(held_back(len(train), seed))
+    generator = generator_for(seed, "score of the memory denoiser")
     normals = divided.selection.batch(slice(None))
     progress.stage("Choosing the score")
     if score is None:
@@ -73,25 +69,8 @@ def fit_memory_denoiser(
         )
     else:
         selection = fixed_score(denoiser, references, normals, score, generator)
-    training = TrainingRecord(
-        seconds=round(time.perf_counter() - began, 1),
-        images=divided.counts,
-        tried=selection.tried[:50],
-        candidates=len(selection.tried),
-        winner=selection.winner,
-        reason=selection.reason,
-        attacked=selection.attacked,
-        versions=versions(),
-    )
-    settings = DetectorConfig(
-        denoiser=denoiser.config,
-        size_px=int(train.values.shape[-1]),
-        score=selection.config,
-        noise_seed=seed,
-        precision="float32",
-        training=training,
-    )
-    detector = AdvRAD(denoiser, settings, selection.statistics).eval()
+    made = How(divided.counts, int(train.values.shape[-1]), seed, "float32", time.perf_counter() - began)
+    detector = detector_of(denoiser, selection, made).eval()
     progress.stage("Calibrating")
     set_thresholds(
         detector,
@@ -103,15 +82,3 @@ def fit_memory_denoiser(
         progress=progress,
     )
     return detector
-
-
-def _filled(
-    train: ImageStack, config: MemoryDenoiserConfig, generator: torch.Generator
-) -> tuple[MemoryDenoiser, torch.Tensor]:
-    """Fill a memory with two thirds of the training images or more, and give the others, up to 64."""
-    order = torch.randperm(len(train), generator=generator).tolist()
-    held_back = max(2, min(REFERENCES, len(train) // 3))
-    kept = sorted(order[held_back:])
-    # In small batches, so that no more than a few images are unpacked at a time.
-    batches = (train.batch(kept[start : start + 8]) for start in range(0, len(kept), 8))
-    return MemoryDenoiser.fit(batches, config), train.batch(order[:held_back])

@@ -67,7 +67,8 @@ class RunOptions(WithDataOptions):
     score: ScoreAim = Field(
         "auto",
         description="How the anomaly score is chosen: auto (best on clean images), robust (best under attack; what is"
-        " proven for the memory stays) or paper (the score of the paper, of the learned denoiser alone).",
+        " proven for the memory stays) or paper (the score of the paper, which has no exact bounds, of one denoiser"
+        " alone: the learned one, or the memory if denoiser names it).",
     )
     optimise_for_radius: float | None = Field(
         None,

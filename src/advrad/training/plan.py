@@ -19,6 +19,7 @@ from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
 from advrad.denoisers.ddpm import DdpmConfig
 from advrad.denoisers.factory import DenoiserConfig
 from advrad.denoisers.lean import LeanConfig
+from advrad.denoisers.memory import MemoryDenoiserConfig
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import CheckpointError, ConfigError, OutputError
 from advrad.training.batches import TrainConfig, View
@@ -160,7 +161,7 @@ def lean_views(size_px: int, steps: int) -> tuple[View, ...]:
 
 
 def fresh_config(options: RunOptions) -> DenoiserConfig:
-    """Give the configuration of a denoiser with random weights.
+    """Give the configuration of a denoiser with random weights, or with an empty memory.
 
     Args:
         options: Options of the run.
@@ -168,6 +169,8 @@ def fresh_config(options: RunOptions) -> DenoiserConfig:
     Raises:
         ConfigError: The preset is unknown.
     """
+    if options.denoiser == "memory":
+        return MemoryDenoiserConfig()
     name = network_name(options)
     if name == "lean":
         return LeanConfig()
@@ -201,6 +204,12 @@ def train_config(options: RunOptions, denoiser: DenoiserConfig) -> TrainConfig:
             "size_px": denoiser.size_px,
             "views": (whole,),
         } | common
+    elif isinstance(denoiser, MemoryDenoiserConfig):
+        size_px, side = options.size_px or 256, denoiser.side_cells
+        if size_px < side or size_px % side:
+            raise ConfigError(f"must be a multiple of {side} px for denoiser memory", option="size_px", value=size_px)
+        # Nothing is trained. The size of the view is that at which other scores than the paper's are chosen.
+        values = common | {"size_px": size_px, "views": (View(image_px=side, window_px=side),), "precision": "float32"}
     else:
         size_px = options.size_px or 256
         values = {"size_px": size_px, "views": lean_views(size_px, common["steps"])} | common
@@ -302,11 +311,11 @@ def options_of(plan: RunPlan) -> RunOptions:
     Args:
         plan: Plan of the run.
     """
-    alone = plan.source or ("lean" if plan.denoiser.kind == "lean" else "ddpm")
+    alone = plan.source or plan.denoiser.kind
     return RunOptions(
         denoiser=None if plan.memory else alone,
         minutes=plan.budget_minutes,
-        steps=plan.train.steps,
+        steps=plan.train.steps or None,
         preset=_preset_name(plan.denoiser),
         size_px=plan.train.size_px,
         seed=plan.train.seed,

@@ -2,8 +2,8 @@
 
 The run's folder becomes the model folder, and ``training/plan.json`` in it holds everything that determines the result.
 
-- The closed form is fitted in seconds. Its plan is written with the finished model: an interrupted fit leaves nothing
-  and is run again by the same command.
+- The closed form, or the memory of a denoiser, is fitted in seconds. Its plan is written with the finished model: an
+  interrupted fit leaves nothing and is run again by the same command.
 - A learned denoiser is trained for minutes. Its plan is written before the first step, and
   ``training/state.safetensors`` holds the state of the training: it can be interrupted and resumed at any point.
 - For both, the closed form is fitted first and kept in ``training/memory``; its time counts in the budget.
@@ -26,6 +26,7 @@ from advrad.denoisers import diffusers_checkpoint
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser
 from advrad.denoisers.factory import build_denoiser
+from advrad.denoisers.memory import MemoryDenoiserConfig
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.combined import CombinedDetector
@@ -41,6 +42,7 @@ from advrad.training.choice import checkpoint_of, choice_of
 from advrad.training.closed_form_run import ClosedFormRun, record_fit
 from advrad.training.combination import combine, fit_beside, seconds_to_combine
 from advrad.training.finalize import choose_score, set_thresholds, source_of
+from advrad.training.memory_filling import fill_memory
 from advrad.training.options import DEFAULT_MINUTES, RunOptions, TrainKeywords
 from advrad.training.plan import (
     ClosedFormPlan,
@@ -166,9 +168,9 @@ class _Run:
             begun = stored.options if isinstance(stored, ClosedFormPlan) else options_of(stored)
             refuse_contradiction(self.options, begun, self.folder)
             self.options = begun
-        if isinstance(stored, ClosedFormPlan):
+        if isinstance(stored, ClosedFormPlan) or (stored is not None and stored.denoiser.kind == "memory"):
             self.progress.note(f"{self.folder}: the closed form is finished; there is nothing to resume")
-            return cast(ClosedFormDetector, load_detector(self.folder))
+            return cast(ClosedFormDetector | AdvRAD, load_detector(self.folder))
         choice = choice_of(self.options) if stored is None else "both" if stored.memory else "learned"
         accelerator = make_accelerator(self.options.precision)
         dataset = find_records(self.data, self.options.data)
@@ -186,6 +188,8 @@ class _Run:
                 f"{self.data}: the normal images are not those that the run was started with; restore them, or train"
                 " in another folder"
             )
+        if isinstance(plan.denoiser, MemoryDenoiserConfig):
+            return self._fill(plan, plan.denoiser, names, images, accelerator, began)
         memory = self._memory(plan, images, accelerator, kept=stored is not None) if plan.memory else None
         torch.manual_seed(self.options.seed)
         denoiser = build_denoiser(plan.denoiser) if pretrained is None else pretrained
@@ -216,6 +220,24 @@ class _Run:
         record_fit(detector, plan, time.perf_counter() - began)
         if accelerator.is_main_process:
             detector.save_pretrained(self.folder)
+            save_plan(self.folder, plan)
+        accelerator.wait_for_everyone()
+        return detector
+
+    def _fill(
+        self,
+        plan: RunPlan,
+        config: MemoryDenoiserConfig,
+        names: tuple[str, ...],
+        images: CalibrationData,
+        accelerator: Accelerator,
+        began: float,
+    ) -> Detector:
+        """Make a detector of a denoiser that is not trained: its memory is filled. The plan is saved at the end."""
+        denoiser = fill_memory(images.train, config, plan.train.seed).to(accelerator.device)
+        plan = plan.model_copy(update={"denoiser": denoiser.config, "names": names})
+        detector = self._finish(plan, denoiser, None, images, accelerator, time.perf_counter() - began)
+        if accelerator.is_main_process:
             save_plan(self.folder, plan)
         accelerator.wait_for_everyone()
         return detector

@@ -229,8 +229,8 @@ class RegisteredView(PartFinder):
         down, over = self.config.step_cells
         lattice, basis = self.lattices[part], self.basis.to(poses.turn.device)
         angles = lattice.angle(poses.turn[:, part])
-        u = along(angles, poses.column[:, part] * lattice.column_step) @ basis
-        v = across(angles, poses.row[:, part] * lattice.row_step) @ basis
+        u = along(angles, poses.column[:, part].double() * lattice.column_step) @ basis
+        v = across(angles, poses.row[:, part].double() * lattice.row_step) @ basis
         return (u.abs() > width / 2 * lattice.column_step / over) | (v.abs() > height / 2 * lattice.row_step / down)
 
     # Bounds under a perturbation

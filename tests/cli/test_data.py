@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+from toy_datasets import make_folder
 from trained_run import Cli
 
 SHORTCUT = "Brightness alone separates normal from anomalous test images with AUROC 1.000 (normal ones are darker)"
@@ -13,7 +15,7 @@ SHORTCUT = "Brightness alone separates normal from anomalous test images with AU
 
 def unframed(screen: str) -> str:
     """What a screen says, without frames and line breaks."""
-    return " ".join(re.sub("[─│╭╮╰╯┌┐└┘]", " ", screen).split())
+    return " ".join(re.sub("[─│╭╮╰╯┌┐└┘┃━┏┓┡┩]", " ", screen).split())
 
 
 def test_inspect(cli: Cli, widgets: Path) -> None:
@@ -37,3 +39,53 @@ def test_inspect_warns_once_that_brightness_reveals_defects(cli: Cli, widgets: P
     assert set(found["conditions"]) == {"brightness", "contrast", "sharpness"}
     assert piped.err.splitlines()[1:] == [f"advrad: warning: {words}" for words in found["warnings"]]
     assert SHORTCUT in piped.err
+
+
+@pytest.mark.parametrize(
+    ("normals", "closed_form", "both"),
+    [
+        (
+            10,
+            "too few different images: 5 % needs 19, these allow 9.1 % or more",
+            "5 to learn from, 2 to choose the score and how both denoisers are combined, 3 for the threshold; too few:"
+            " 5 % needs 42 in all, these allow 25 % or more",
+        ),
+        (
+            20,
+            "all 20 in memory, and all set the threshold, each compared with the others; a false-alarm rate of 5 % is"
+            " in reach",
+            "10 to learn from, 2 to choose the score and how both denoisers are combined, 8 for the threshold; too few:"
+            " 5 % needs 42 in all, these allow 11.1 % or more",
+        ),
+        (
+            60,
+            "all 60 in memory; 20 of them set the threshold, each compared with the others; the other 40 choose how"
+            " images are compared; a false-alarm rate of 5 % is in reach",
+            "33 to learn from, 8 to choose the score and how both denoisers are combined, 19 for the threshold; a"
+            " false-alarm rate of 5 % is in reach",
+        ),
+        (
+            90,
+            "60 in memory, which also choose how images are compared; 30 others set the threshold; a false-alarm rate"
+            " of 5 % is in reach",
+            "62 to learn from, 9 to choose the score and how both denoisers are combined, 19 for the threshold; a"
+            " false-alarm rate of 5 % is in reach",
+        ),
+    ],
+    ids=str,
+)
+def test_it_says_how_normal_images_are_used_with_and_without_a_budget(
+    normals: int, closed_form: str, both: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "600")
+    done = cli("data", "inspect", make_folder(tmp_path / "data", good=normals, size=32))
+    assert done.status == 0, done.err
+    shown = unframed(done.out)
+    assert f"used by train {closed_form} with --minutes {both}" in shown
+
+
+def test_of_very_few_images_only_the_closed_form_is_possible(cli: Cli, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", good=5, size=32)
+    shown = unframed(cli("data", "inspect", folder, "--false-alarm-rate", 0.2).out)
+    assert "all 5 in memory, and all set the threshold" in shown
+    assert "with --minutes too few images: 20 % needs 12" in shown

@@ -36,7 +36,10 @@ def test_inspect(tmp_path: Path) -> None:
     assert got["height_px"] == {"min": 32, "median": 32, "max": 32}
     assert got["kinds"] == {"8-bit colour": 56, "8-bit grey": 1}
     assert [Path(entry["path"]).name for entry in got["broken"]] == ["049.png", "002_mask.png"]
+    assert got["closed_form"] == {"memory": 49, "choice": 30, "threshold": 19}
     assert got["split"] == {"train": 25, "selection": 5, "calibration": 19}
+    assert got["false_alarm_rate"] == 0.05 and got["normals_needed"] == {"closed_form": 19, "learned": 42}
+    assert got["lowest_false_alarm_rate"] == {"closed_form": 0.02, "learned": 0.05}
     assert any("both train and test" in note for note in got["notes"])
     assert any("differ in shape" in note for note in got["notes"])
     assert result.width_px == SizeRange(32, 32, 64) and result.broken[0].path.name == "049.png"
@@ -45,8 +48,12 @@ def test_inspect(tmp_path: Path) -> None:
 
 def test_inspect_of_too_few(tmp_path: Path) -> None:
     got = inspect_dataset(toy_datasets.make_folder(tmp_path, 3))
-    assert got.split is None
+    assert got.split is None and got.closed_form is None and got.rates == {"closed_form": 0.25}
     assert "at least 8 are needed" in got.notes[0]
+    Path(shutil.copy(tmp_path / "part000.png", tmp_path / "copy.png"))
+    got = inspect_dataset(tmp_path)
+    assert got.rates == {"closed_form": 0.25}
+    assert "normal images that are copies, byte for byte: 1; the closed form counts them once" in got.notes
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
     got = inspect_dataset(tmp_path)

@@ -98,3 +98,43 @@ def test_too_few_normals_and_a_wrong_rate() -> None:
     for rate in (0.0, 1.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="false_alarm_rate"):
             splits.split_normals(_normals(20), 0, false_alarm_rate=rate)
+
+
+# --- what the closed form does with the images ---
+
+
+@pytest.mark.parametrize(
+    ("normals", "expected"),
+    [
+        (18, None),
+        (19, (19, 0, 19)),
+        (28, (28, 0, 28)),
+        (29, (29, 10, 19)),
+        (64, (64, 43, 21)),
+        (65, (43, 43, 22)),
+        (400, (267, 267, 133)),
+    ],
+)
+def test_all_images_are_the_memory_until_there_are_many(normals: int, expected: tuple[int, int, int] | None) -> None:
+    split = splits.split_for_memory(normals)
+    assert split == (None if expected is None else splits.MemorySplit(*expected))
+    if split is not None:
+        assert split.leaves_one_out == (normals <= splits.ALL_IN_MEMORY)
+
+
+@given(normals=st.integers(2, 500), rate=st.floats(0.005, 0.5))
+@settings(max_examples=200, deadline=None)
+def test_the_images_of_the_threshold_suffice_for_the_rate(normals: int, rate: float) -> None:
+    split, needed = splits.split_for_memory(normals, rate), splits.normals_needed(rate)
+    if split is None:
+        assert normals < max(2, needed)
+    else:
+        assert split.threshold >= needed and split.memory <= normals
+        assert split.choice == 0 or split.choice + split.threshold == normals
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.05, 0.1, 0.2])
+def test_so_many_images_are_needed_to_train(rate: float) -> None:
+    enough = splits.normals_to_train(rate)
+    assert _sizes(enough, rate)[1] >= 2 and _sizes(enough, rate)[2] >= splits.normals_needed(rate)
+    assert enough == splits.MIN_NORMALS or _sizes(enough - 1, rate)[2] < splits.normals_needed(rate)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import cast
 
+import pytest
 import yaml
 
 from advrad.denoisers.lean import LeanConfig
@@ -145,8 +146,22 @@ def test_a_closed_form_says_what_it_is_and_what_is_proven() -> None:
     assert "## What is proven" in body and "--certify --norm linf --radius 2/255" in body
     assert "| Score | patches of 7 x 7 cells |" in body and "|  | maximum over two \\| members |" in body
     assert "19 normal images, each compared with the others" in body and "at most 5 %" in body
-    assert "| Normal images | 54 in memory; 19 of them set the threshold |" in body
     assert "this is not a proof" not in body and "does not say that every defect is found" in body
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ((0, 0, 20), "20 in memory; 20 of them set the threshold"),
+        ((35, 0, 19), "54 in memory; 19 of them set the threshold"),
+        ((67, 0, 33), "67 in memory; 33 others set the threshold"),
+        ((30, 5, 19), "35 for the memory, 19 others for the threshold"),
+    ],
+    ids=["few", "at most 64", "many", "chosen beside a learned denoiser"],
+)
+def test_a_closed_form_says_what_its_images_are_used_for(counts: tuple[int, int, int], words: str) -> None:
+    images = dict(zip(("train", "selection", "calibration"), counts, strict=True))
+    assert f"| Normal images | {words} |" in render(closed_form(training={"pictures": images}))
 
 
 def test_a_learned_detector_claims_no_proof() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from advrad.data import splits
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.errors import ConfigError, DataError
@@ -42,6 +43,8 @@ def test_many_images_are_divided_between_statistics_and_threshold() -> None:
     counts = detector.config.training.images
     assert counts is not None and counts.train + counts.calibration == 60
     assert counts.train >= LEAST_IMAGES and counts.calibration >= 19
+    assert splits.split_for_memory(60) == splits.MemorySplit(60, counts.train, counts.calibration)
+    assert splits.LEAST_IN_PART_A == LEAST_IMAGES
     assert len(member_of(detector).memory.sheets) == 60, "every image is in the memory"
     assert bool((member_of(detector).spread > 0).all())
 

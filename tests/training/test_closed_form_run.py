@@ -14,6 +14,7 @@ from short_runs import StopAt, small, weights
 from toy_datasets import make_folder, make_mvtec, write_good
 
 import advrad.training.closed_form_run as closed_form_run
+from advrad.data import splits
 from advrad.data.layouts import find_records
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.loading import load_detector
@@ -171,7 +172,7 @@ def test_test_images_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_of_very_many_images_some_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_folder(tmp_path / "data", good=50, size=64)
-    monkeypatch.setattr(closed_form_run, "MOST_IMAGES", 20)
+    monkeypatch.setattr(splits, "MOST_IMAGES", 20)
     listener = Listener()
     made = train(root, tmp_path / "run", SMALL, progress=listener)
     plan = ClosedFormPlan.parse(json.loads(plan_path(tmp_path / "run").read_text(encoding="utf-8")))

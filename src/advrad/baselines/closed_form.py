@@ -14,7 +14,7 @@ from pydantic import Field
 from advrad.baselines.base import FitContext
 from advrad.data.loading import ImageStack
 from advrad.data.records import MAX_PIXELS
-from advrad.data.splits import rate_in_reach
+from advrad.data.splits import MOST_IMAGES, rate_in_reach
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.white_box import WhiteBoxAdvRAD
@@ -96,7 +96,7 @@ def fit_combined(context: FitContext, options: CombinedOptions) -> AnomalyDetect
 def _fitted(context: FitContext, stack: ImageStack, false_alarm_rate: float) -> ClosedFormDetector:
     """Fit the closed form to normal images, at most 400 of them."""
     from advrad.training.closed_form import fit_closed_form
-    from advrad.training.closed_form_run import MOST_IMAGES, aspect_of
+    from advrad.training.closed_form_run import aspect_of
 
     rows = torch.randperm(len(stack), generator=context.generator("closed form"))[:MOST_IMAGES].sort().values.tolist()
     records = [stack.records[row] for row in rows]

@@ -61,12 +61,49 @@ def show_inspection(found: InspectionResult) -> None:
             text = f"{sizes.min} px" if same else f"{sizes.min} to {sizes.max} px, median {sizes.median:g}"
             rows.append((side, text))
     rows.append(("pixels", ", ".join(f"{name} {n}" for name, n in found.kinds.items()) or "none"))
-    if found.split is not None:
-        rows.append(("normal images for", ", ".join(f"{name} {n}" for name, n in found.split.items())))
+    rows += [("used by train", _used_by_closed_form(found)), ("with --minutes", _used_by_both(found))]
     rows += [("note", note) for note in found.notes]
     rows += [("cannot be read", f"{error.path}: {error.reason}") for error in found.broken]
     show_table("Data", rows)
     show_warnings(found.warnings)
+
+
+def _used_by_closed_form(found: InspectionResult) -> str:
+    """What the closed form uses the normal images for."""
+    split, rate = found.closed_form, percent(found.false_alarm_rate)
+    if split is None:
+        return f"too few different images: {rate} needs {found.needed['closed_form']}" + _allowed(found, "closed_form")
+    if not split.choice:
+        parts = f"all {split.memory} in memory, and all set the threshold, each compared with the others"
+    elif split.leaves_one_out:
+        parts = (
+            f"all {split.memory} in memory; {split.threshold} of them set the threshold, each compared with the others;"
+            f" the other {split.choice} choose how images are compared"
+        )
+    else:
+        parts = (
+            f"{split.memory} in memory, which also choose how images are compared; {split.threshold} others set the"
+            " threshold"
+        )
+    return f"{parts}; a false-alarm rate of {rate} is in reach"
+
+
+def _used_by_both(found: InspectionResult) -> str:
+    """What a run that trains a denoiser as well uses the normal images for."""
+    split, rate, needed = found.split, percent(found.false_alarm_rate), found.needed["learned"]
+    if split is None:
+        return f"too few images: {rate} needs {needed}"
+    parts = (
+        f"{split['train']} to learn from, {split['selection']} to choose the score and how both denoisers are combined,"
+        f" {split['calibration']} for the threshold"
+    )
+    if sum(split.values()) >= needed:
+        return f"{parts}; a false-alarm rate of {rate} is in reach"
+    return f"{parts}; too few: {rate} needs {needed} in all" + _allowed(found, "learned")
+
+
+def _allowed(found: InspectionResult, kind: str) -> str:
+    return f", these allow {percent(found.rates[kind])} or more" if kind in found.rates else ""
 
 
 def show_figures(result: EvaluationResult, title: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -19,7 +19,15 @@ from advrad.data.layouts import Dataset, ImageSource, find_records
 from advrad.data.loading import map_ahead, read_checked_mask, resize_array
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
-from advrad.data.splits import split_normals
+from advrad.data.splits import (
+    MemorySplit,
+    most_for_memory,
+    normals_needed,
+    normals_to_train,
+    rate_in_reach,
+    split_for_memory,
+    split_normals,
+)
 from advrad.errors import DataError, ImageError
 from advrad.utils.progress import SILENT, ProgressReporter
 
@@ -53,8 +61,13 @@ class InspectionResult:
         height_px: Heights of the images; None without readable images.
         kinds: Number of images by pixel type.
         broken: Errors of images and masks that cannot be read.
-        split: Number of readable normal images for ``train``, ``selection`` and ``calibration``; None if they are too
-            few.
+        closed_form: Division of the different normal images by the closed form; None if they are too few.
+        split: Number of readable normal images for ``train``, ``selection`` and ``calibration`` of a learned denoiser;
+            None if they are too few.
+        false_alarm_rate: False-alarm rate for which the normal images are divided.
+        needed: Number of different normal images that this rate needs, with ``closed_form`` and with ``learned``.
+        rates: Lowest false-alarm rate that the images allow, with ``closed_form`` and with ``learned``; without one of
+            them, there are too few images for any rate.
         shortcuts: AUROC with which brightness, contrast or sharpness alone separates normal from anomalous test images;
             empty without images of both classes.
         conditions: The same for normal training images and normal test images.
@@ -71,7 +84,11 @@ class InspectionResult:
     height_px: SizeRange | None
     kinds: dict[str, int]
     broken: tuple[ImageError, ...]
+    closed_form: MemorySplit | None
     split: dict[str, int] | None
+    false_alarm_rate: float
+    needed: dict[str, int]
+    rates: dict[str, float]
     shortcuts: dict[str, float]
     conditions: dict[str, float]
     notes: tuple[str, ...]
@@ -93,7 +110,11 @@ class InspectionResult:
             "height_px": sizes(self.height_px),
             "kinds": self.kinds,
             "broken": [{"path": str(error.path), "reason": error.reason} for error in self.broken],
+            "closed_form": None if self.closed_form is None else asdict(self.closed_form),
             "split": self.split,
+            "false_alarm_rate": self.false_alarm_rate,
+            "normals_needed": self.needed,
+            "lowest_false_alarm_rate": self.rates,
             "shortcuts": self.shortcuts,
             "conditions": self.conditions,
             "notes": list(self.notes),
@@ -137,12 +158,14 @@ def inspect_dataset(
             found.add(record, examined, size_px)
             progress.update(done, len(dataset.records))
     notes = [*dataset.notes, *found.notes()]
-    split = None
+    used = min(found.different_normals, most_for_memory(false_alarm_rate))
+    split, rates = None, {"closed_form": rate_in_reach(used)} if used > 1 else {}
     try:
         parts = split_normals(found.readable, seed, false_alarm_rate=false_alarm_rate)
         split = {name: len(getattr(parts, name)) for name in ("train", "selection", "calibration")}
+        rates["learned"] = rate_in_reach(split["calibration"])
     except DataError as error:
-        notes.append(str(error))
+        notes.append(f"for a learned denoiser: {error}")
     classes, conditions = found.separations(seed)
     return InspectionResult(
         root=dataset.root,
@@ -154,7 +177,14 @@ def inspect_dataset(
         height_px=_range([info.height_px for info in found.infos]),
         kinds=dict(Counter(info.kind for info in found.infos).most_common()),
         broken=tuple(found.broken),
+        closed_form=split_for_memory(used, false_alarm_rate),
         split=split,
+        false_alarm_rate=false_alarm_rate,
+        needed={
+            "closed_form": max(2, normals_needed(false_alarm_rate)),
+            "learned": normals_to_train(false_alarm_rate),
+        },
+        rates=rates,
         shortcuts=shortcuts.aurocs(classes),
         conditions=shortcuts.aurocs(conditions),
         notes=tuple(notes),
@@ -193,7 +223,13 @@ class _Findings:
     broken: list[ImageError] = field(default_factory=list)
     readable: list[Record] = field(default_factory=list)
     digests: dict[str, set[bytes | None]] = field(default_factory=lambda: {"train": set(), "test": set()})
+    normals: list[bytes | None] = field(default_factory=list)
     statistics: list[shortcuts.Statistics] = field(default_factory=list)
+
+    @property
+    def different_normals(self) -> int:
+        """Number of normal training images, byte for byte different."""
+        return len(set(self.normals) - {None}) + self.normals.count(None)
 
     def add(self, record: Record, examined: _Examined, size_px: int) -> None:
         self.counts[record.split][record.defect] += 1
@@ -205,6 +241,8 @@ class _Findings:
         self.infos.append(info)
         self.readable.append(record)
         self.digests[record.split].add(examined.digest)
+        if record.split == "train" and record.label == 0:
+            self.normals.append(examined.digest)
         if isinstance(examined.mask, ImageError):
             self.broken.append(examined.mask)
             self.masks["broken"] += 1
@@ -215,6 +253,8 @@ class _Findings:
         notes = []
         if shared := len((self.digests["train"] & self.digests["test"]) - {None}):
             notes.append(f"images that are in both train and test, byte for byte: {shared}; the test is not fair")
+        if copies := len(self.normals) - self.different_normals:
+            notes.append(f"normal images that are copies, byte for byte: {copies}; the closed form counts them once")
         if len({round(info.width_px / info.height_px, 1) for info in self.infos}) > 1:
             notes.append("the images differ in shape; each is resized to a square")
         return notes

@@ -148,6 +148,89 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
     return NormalSplit(train, chosen, held)
 
 
+def normals_to_train(false_alarm_rate: float) -> int:
+    """Compute how many normal images a learned denoiser needs, so that enough of them are left for the threshold.
+
+    Args:
+        false_alarm_rate: False-alarm rate of the threshold, in (0, 1).
+
+    Example:
+        >>> normals_to_train(0.05)
+        42
+    """
+    return max(MIN_NORMALS, 2 * (normals_needed(false_alarm_rate) + 2))
+
+
+#: Largest number of normal images that the closed form uses, unless the false-alarm rate needs more: more would make
+#: every fit slower.
+MOST_IMAGES = 400
+#: Largest number of images that all become the memory of the closed form; of more, only those of part A do.
+ALL_IN_MEMORY = 64
+#: Least number of images of part A; with fewer there is none.
+LEAST_IN_PART_A = 10
+#: Share of the images that set the threshold of the closed form, where there are enough.
+_THRESHOLD_SHARE = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySplit:
+    """Numbers of normal images that the closed form uses, by purpose; see :mod:`advrad.training.closed_form`.
+
+    Attributes:
+        memory: Images that are kept in memory.
+        choice: Images that choose how images are compared, part A; 0 if there are too few.
+        threshold: Images that set the threshold, part B. Where they are in memory, too, each is compared with the
+            others.
+    """
+
+    memory: int
+    choice: int
+    threshold: int
+
+    @property
+    def leaves_one_out(self) -> bool:
+        """Whether the images that set the threshold are in memory."""
+        return self.memory >= self.threshold + self.choice
+
+
+def split_for_memory(normals: int, false_alarm_rate: float = 0.05) -> MemorySplit | None:
+    """Divide normal images between the purposes of the closed form.
+
+    Part B gets a third, but at least the images that a conformal threshold needs. Part A gets the others.
+
+    Args:
+        normals: Number of different normal images.
+        false_alarm_rate: False-alarm rate of the threshold, in (0, 1).
+
+    Returns:
+        The numbers; None if there are too few images for the rate.
+
+    Raises:
+        ConfigError: The rate is out of range.
+
+    Example:
+        >>> split_for_memory(20), split_for_memory(100)
+        (MemorySplit(memory=20, choice=0, threshold=20), MemorySplit(memory=67, choice=67, threshold=33))
+    """
+    needed = max(2, normals_needed(false_alarm_rate))
+    if normals < needed:
+        return None
+    threshold = max(normals_needed(false_alarm_rate), round(normals * _THRESHOLD_SHARE))
+    if normals - threshold < LEAST_IN_PART_A:
+        return MemorySplit(normals, 0, normals)
+    choice = normals - threshold
+    return MemorySplit(normals if normals <= ALL_IN_MEMORY else choice, choice, threshold)
+
+
+def most_for_memory(false_alarm_rate: float) -> int:
+    """Largest number of normal images of which the closed form makes use.
+
+    Args:
+        false_alarm_rate: False-alarm rate of the threshold, in (0, 1).
+    """
+    return max(MOST_IMAGES, 2 * normals_needed(false_alarm_rate))
+
+
 def shuffle_normals(records: Iterable[Record], seed: int) -> list[Record]:
     """Give the normal training images in random order.
 

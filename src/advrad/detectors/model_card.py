@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from advrad.data.splits import ALL_IN_MEMORY
 from advrad.detectors.config import TestedFigures
 from advrad.utils.formatting import number, percent, radius_text
 
@@ -56,6 +57,10 @@ def _by_purpose(counts: ImageCounts) -> str:
 
 
 def _in_memory(counts: ImageCounts) -> str:
+    if counts.selection:  # chosen beside a learned denoiser
+        return f"{counts.train + counts.selection} for the memory, {counts.calibration} others for the threshold"
+    if counts.train and counts.total > ALL_IN_MEMORY:
+        return f"{counts.train} in memory; {counts.calibration} others set the threshold"
     return f"{counts.total} in memory; {counts.calibration} of them set the threshold"
 
 

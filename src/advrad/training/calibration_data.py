@@ -9,7 +9,7 @@ from torch import Tensor
 
 from advrad.data.loading import ImageStack, load_images
 from advrad.data.options import DataOptions
-from advrad.data.splits import NormalSplit, normals_needed, rate_in_reach, split_normals
+from advrad.data.splits import NormalSplit, normals_needed, normals_to_train, rate_in_reach, split_normals
 from advrad.detectors.config import ImageCounts
 from advrad.errors import ConfigError, DataError
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -109,7 +109,7 @@ def check_counts(counts: ImageCounts, false_alarm_rate: float) -> None:
     if counts.calibration < needed:
         raise ConfigError(
             f"needs {needed} normal images for calibration alone, but only {counts.calibration} of the {counts.total}"
-            f" are available for it; give at least {2 * (needed + 2)} in all, or accept a rate of"
+            f" are available for it; give at least {normals_to_train(false_alarm_rate)} in all, or accept a rate of"
             f" {rate_in_reach(counts.calibration):g} or more; the closed form alone needs only {needed}",
             option="false_alarm_rate",
             value=false_alarm_rate,

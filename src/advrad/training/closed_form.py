@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advrad.data.splits import normals_needed, rate_in_reach
+from advrad.data.splits import normals_needed, rate_in_reach, split_for_memory
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_config import ClosedFormConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
@@ -36,10 +36,6 @@ from advrad.utils.environment import versions
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import generator_for
 
-#: Share of the images that set the threshold, where there are enough.
-_THRESHOLD_SHARE = 1 / 3
-#: Largest number of images that all become the memory; of more, part A alone does.
-_ALL_IN_MEMORY = 64
 #: Images that are scored at once.
 _BATCH = 8
 
@@ -51,10 +47,12 @@ class _Parts:
     Attributes:
         learn: Part A; may be empty.
         threshold: Part B.
+        memory: Images of the memory.
     """
 
     learn: tuple[int, ...]
     threshold: tuple[int, ...]
+    memory: tuple[int, ...]
 
 
 def fit_closed_form(
@@ -99,8 +97,7 @@ def fit_closed_form(
     if len(different) < len(images):
         progress.note(f"{len(images) - len(different)} of the {len(images)} normal images are copies and count once")
     parts = _divide(different, false_alarm_rate, seed)
-    memory = tuple(different) if len(different) <= _ALL_IN_MEMORY or not parts.learn else parts.learn
-    normals = Normals(images, groups, parts.learn, memory, aspect, seed)
+    normals = Normals(images, groups, parts.learn, parts.memory, aspect, seed)
     tried: list[TriedPlans] = []
     if plans is None:
         progress.stage("Choosing the plans")
@@ -189,17 +186,18 @@ def _divide(different: Sequence[int], false_alarm_rate: float, seed: int) -> _Pa
     Raises:
         ConfigError: There are too few images for the rate.
     """
-    needed, count = normals_needed(false_alarm_rate), len(different)
-    if count < max(needed, 2):
+    count = len(different)
+    split = split_for_memory(count, false_alarm_rate)
+    if split is None:
         raise ConfigError(
-            f"needs {max(needed, 2)} different normal images, there are {count}; give more images or a rate of"
-            f" {rate_in_reach(count):g} or more",
+            f"needs {max(normals_needed(false_alarm_rate), 2)} different normal images, there are {count}; give more"
+            f" images or a rate of {rate_in_reach(count):g} or more",
             option="false_alarm_rate",
             value=false_alarm_rate,
         )
-    held = max(needed, round(count * _THRESHOLD_SHARE))
-    if count - held < LEAST_IMAGES:
-        return _Parts((), tuple(different))
+    if not split.choice:
+        return _Parts((), tuple(different), tuple(different))
     order = torch.randperm(count, generator=generator_for(seed, "closed form")).tolist()
     shuffled = [different[index] for index in order]
-    return _Parts(tuple(sorted(shuffled[held:])), tuple(sorted(shuffled[:held])))
+    learn, threshold = sorted(shuffled[split.threshold :]), sorted(shuffled[: split.threshold])
+    return _Parts(tuple(learn), tuple(threshold), tuple(different if split.leaves_one_out else learn))

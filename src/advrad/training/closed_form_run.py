@@ -11,7 +11,7 @@ from advrad.data.images import examine
 from advrad.data.layouts import Dataset
 from advrad.data.loading import ImageStack, load_images
 from advrad.data.records import Record
-from advrad.data.splits import normals_needed, rate_in_reach, shuffle_normals
+from advrad.data.splits import most_for_memory, normals_needed, rate_in_reach, shuffle_normals
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.config import PlanRecord
 from advrad.errors import ConfigError
@@ -22,8 +22,6 @@ from advrad.utils.progress import SILENT, ProgressReporter
 
 #: Side of the square to which images are resized, pixels.
 SIZE_PX = 256
-#: Largest number of images that are used, unless the false-alarm rate needs more: more would make every fit slower.
-MOST_IMAGES = 400
 #: Largest relative difference between the shapes of image files that count as equal.
 _SAME_SHAPE = 0.02
 
@@ -85,7 +83,7 @@ class ClosedFormRun:
         rate = options.false_alarm_rate
         records = shuffle_normals(self.dataset.records, options.seed)
         check_count(len(records), rate)
-        most = max(MOST_IMAGES, 2 * normals_needed(rate))
+        most = most_for_memory(rate)
         if len(records) > most:
             progress.note(f"{most} of the {len(records)} normal images are used, drawn at random; more are not needed")
         chosen = sorted(records[:most], key=lambda record: record.path.as_posix())

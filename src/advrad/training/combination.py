@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from advrad.certificates.lipschitz import certified_auroc
+from advrad.data.splits import MOST_IMAGES
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.combined import CombinedConfig, CombinedDetector
 from advrad.metrics import auroc
 from advrad.training.calibration_data import CalibrationData
 from advrad.training.closed_form import fit_closed_form
-from advrad.training.closed_form_run import MOST_IMAGES, aspect_of
+from advrad.training.closed_form_run import aspect_of
 from advrad.training.plan import RunPlan
 from advrad.training.score_selection import DEFECTS_PER_SELECTION, with_defects
 from advrad.utils.progress import SILENT, ProgressReporter

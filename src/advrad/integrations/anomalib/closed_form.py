@@ -15,12 +15,13 @@ from anomalib.visualization import Visualizer
 from torch import Tensor, nn
 
 from advrad.data.records import MAX_PIXELS
+from advrad.data.splits import MOST_IMAGES
 from advrad.detectors.closed_form import ClosedFormConfig, ClosedFormDetector
 from advrad.errors import ConfigError, NotCalibratedError
 from advrad.integrations.anomalib.base import DetectorMixin
 from advrad.integrations.anomalib.training import read_normals, usable_rate
 from advrad.training.closed_form import fit_closed_form
-from advrad.training.closed_form_run import MOST_IMAGES, SIZE_PX, aspect_of
+from advrad.training.closed_form_run import SIZE_PX, aspect_of
 from advrad.utils.seeding import generator_for
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from pydantic import Field, field_validator
 
@@ -17,6 +17,16 @@ N_SAMPLES = 64
 CONFIDENCE = 0.999
 
 
+def _norm_field() -> Any:
+    """Field of the norm of the perturbations."""
+    return Field(
+        None,
+        description="Size of a perturbation: linf, the largest change of a pixel value, needs a closed-form detector;"
+        " l2 is the length of the whole change.",
+        json_schema_extra={"when_none": "linf for a closed-form detector, l2 for others"},
+    )
+
+
 class CertifyOptions(WithDataOptions):
     """Options of a certification; each field's description says what it is.
 
@@ -26,12 +36,7 @@ class CertifyOptions(WithDataOptions):
         (400, 'auto')
     """
 
-    norm: Norm | None = Field(
-        None,
-        description="Size of a perturbation: linf, the largest change of a pixel value, needs a closed-form detector;"
-        " l2 is the length of the whole change.",
-        json_schema_extra={"when_none": "linf for a closed-form detector, l2 for others"},
-    )
+    norm: Norm | None = _norm_field()
     radius: str | None = Field(
         None,
         description="Radii to certify, separated by commas, for pixel values in [0, 1].",
@@ -107,12 +112,7 @@ class PredictionCertificateOptions(Config):
         1000
     """
 
-    norm: Norm | None = Field(
-        None,
-        description="Size of a perturbation: linf, the largest change of a pixel value, needs a closed-form detector;"
-        " l2 is the length of the whole change.",
-        json_schema_extra={"when_none": "linf for a closed-form detector, l2 for others"},
-    )
+    norm: Norm | None = _norm_field()
     radius: str | None = Field(
         None,
         description="Radius for which the verdict should hold, for pixel values in [0, 1] of the image as given.",

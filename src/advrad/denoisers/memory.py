@@ -20,11 +20,12 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field
 from torch import Tensor
 
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
+from advrad.denoisers.memory_config import PatchCells
 from advrad.denoisers.posterior_mean import PatchShape, posterior_mean
 from advrad.errors import ConfigError, DataError
 from advrad.utils.config import Config
@@ -55,17 +56,10 @@ class MemoryDenoiserConfig(Config):
 
     kind: Literal["memory"] = "memory"
     side_cells: Annotated[int, Field(gt=0)] = 64
-    patch_cells: Annotated[int, Field(gt=0)] = 7
+    patch_cells: PatchCells = 7
     window_cells: Annotated[int, Field(ge=0)] = 2
     gains: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
     sheets: Annotated[int, Field(ge=0)] = 0
-
-    @field_validator("patch_cells")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("must be odd, so that a patch has a centre")
-        return value
 
 
 class MemoryDenoiser(Denoiser):

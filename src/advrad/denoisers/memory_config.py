@@ -5,12 +5,22 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
 from advrad.utils.config import Config
 
 Cells = Annotated[int, Field(ge=0)]
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd, so that a patch has a centre")
+    return value
+
+
+#: Side of a patch, cells; odd.
+PatchCells = Annotated[int, Field(gt=0), AfterValidator(_odd)]
 
 
 class MemoryConfig(Config):
@@ -35,18 +45,11 @@ class MemoryConfig(Config):
     height_cells: Annotated[int, Field(gt=0)]
     width_cells: Annotated[int, Field(gt=0)]
     channels: Literal[1, 3] = 3
-    patch_cells: Annotated[int, Field(gt=0)] = 7
+    patch_cells: PatchCells = 7
     window_cells: tuple[Cells, Cells] | None = (2, 2)
     stride_cells: Annotated[int, Field(gt=0)] = 1
     taper: Literal["flat", "gaussian"] = "flat"
     gain: float = Field(0.0, ge=0, le=0.5)
-
-    @field_validator("patch_cells")
-    @classmethod
-    def _odd(cls, value: int) -> int:
-        if value % 2 == 0:
-            raise ValueError("must be odd, so that a patch has a centre")
-        return value
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -6,9 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import toy_datasets
 from PIL import Image
 
+from advrad.data import splits
 from advrad.data.inspection import SizeRange, inspect_dataset
 from advrad.data.layouts import find_records
 from advrad.data.options import DataOptions
@@ -44,6 +46,14 @@ def test_inspect(tmp_path: Path) -> None:
     assert any("differ in shape" in note for note in got["notes"])
     assert result.width_px == SizeRange(32, 32, 64) and result.broken[0].path.name == "049.png"
     assert inspect_dataset(find_records(base), DataOptions(category="ignored")).to_dict() == got
+
+
+def test_of_very_many_images_the_closed_form_uses_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(splits, "MOST_IMAGES", 20)
+    got = inspect_dataset(toy_datasets.make_folder(tmp_path, 45))
+    # Twice as many as the false-alarm rate needs are always used.
+    assert got.closed_form == splits.split_for_memory(38)
+    assert "the closed form uses 38 of the normal images, drawn at random; more are not needed" in got.notes
 
 
 def test_inspect_of_too_few(tmp_path: Path) -> None:

@@ -159,6 +159,8 @@ def inspect_dataset(
             progress.update(done, len(dataset.records))
     notes = [*dataset.notes, *found.notes()]
     used = min(found.different_normals, most_for_memory(false_alarm_rate))
+    if used < found.different_normals:
+        notes.append(f"the closed form uses {used} of the normal images, drawn at random; more are not needed")
     split, rates = None, {"closed_form": rate_in_reach(used)} if used > 1 else {}
     try:
         parts = split_normals(found.readable, seed, false_alarm_rate=false_alarm_rate)

@@ -144,7 +144,7 @@ class ClosedFormMember(nn.Module):
         standardised = self.standardise(self.memory.nearest(self.view.sheets_at(square, poses).flatten(0, 1)))
         values = sheet_of((standardised - self.config.location) / self.config.scale, self.config.memory)
         maps = self.view.back(values.view(-1, self.view.parts, *values.shape[2:]), poses)
-        scores = self.pooled(standardised).view(len(images), -1).amax(1)
+        scores = self.pooled(standardised).view(-1, self.view.parts).amax(1)
         if self.strays is None:
             return scores, maps
         stray_scores, stray_maps = self.strays.infer(square)

@@ -107,7 +107,7 @@ class CellSampler(nn.Module):
 
     def _mean(self, values: Tensor, grid: Tensor) -> Tensor:
         """Interpolate between pixels, 0 outside the image, and average over cells."""
-        values = values.expand(len(grid), -1, -1, -1)
+        values = values.expand(grid.shape[0], -1, -1, -1)
         fine = F.grid_sample(values, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
         return F.avg_pool2d(fine, self.count)
 

@@ -1,4 +1,4 @@
-"""Training runs of a few steps, and a reporter that interrupts them."""
+"""Training runs of a few steps, and reporters that record or interrupt them."""
 
 from __future__ import annotations
 
@@ -51,3 +51,21 @@ class StopAt(SilentReporter):
     def stage(self, title: str) -> None:
         if title == self.title:
             raise KeyboardInterrupt
+
+
+class Listener(SilentReporter):
+    """Records the progress of a run: its stages, its notes and its training steps."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.notes: list[str] = []
+        self.steps: list[int] = []
+
+    def stage(self, title: str) -> None:
+        self.stages.append(title)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, state: TrainingState) -> None:
+        self.steps.append(state.step)

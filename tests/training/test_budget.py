@@ -16,14 +16,7 @@ from advrad.data.loading import ImageStack
 from advrad.training.budget import steps_for
 from advrad.training.trainer import Trainer, make_accelerator
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> object:
-    """As in the child processes: the order of sums depends on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- a budget in minutes -------------------------------------------------------------------------------------------

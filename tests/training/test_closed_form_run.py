@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import trained_run
 from PIL import Image
-from short_runs import StopAt, small, weights
+from short_runs import Listener, StopAt, weights
 from toy_datasets import make_folder, make_mvtec, write_good
 
 import advrad.training.closed_form_run as closed_form_run
@@ -23,35 +22,11 @@ from advrad.training.closed_form_run import aspect_of
 from advrad.training.options import RunOptions
 from advrad.training.plan import ClosedFormPlan, plan_path
 from advrad.training.run import train
-from advrad.utils.progress import SilentReporter
+
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 SMALL = RunOptions(size_px=64)
 PLAN, FIT = "Choosing the plans", "Comparing normal images"
-
-
-class Listener(SilentReporter):
-    """Records the stages and the notes of a run."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.notes: list[str] = []
-
-    def stage(self, title: str) -> None:
-        self.stages.append(title)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small(monkeypatch):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("product"), good=20, size=64)
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from short_runs import small, weights
-from toy_datasets import make_folder
+from short_runs import Listener, small, weights
 
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
@@ -20,25 +19,8 @@ from advrad.training.memory_filling import fill_memory, held_back
 from advrad.training.options import CalibrateOptions, RunOptions
 from advrad.training.recalibrate import calibrate
 from advrad.training.run import train
-from advrad.utils.progress import SilentReporter
 
 PAPER = RunOptions(denoiser="memory", score="paper", size_px=64, false_alarm_rate=0.2)
-
-
-class Listener(SilentReporter):
-    def __init__(self) -> None:
-        self.heard: list[str] = []
-
-    def stage(self, title: str) -> None:
-        self.heard.append(title)
-
-    def note(self, text: str) -> None:
-        self.heard.append(text)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("product"), good=20, size=64)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +59,8 @@ def test_a_finished_run_is_loaded_again(data: Path, finished: Path) -> None:
     listener, before = Listener(), weights(finished)
     again = train(data, finished, resume=True, progress=listener)
     assert isinstance(again, AdvRAD) and weights(finished) == before
-    assert listener.heard == [f"{finished}: the closed form is finished; there is nothing to resume"]
+    assert listener.stages == []
+    assert listener.notes == [f"{finished}: the closed form is finished; there is nothing to resume"]
     with pytest.raises(ConfigError, match="was started with paper"):
         train(data, finished, RunOptions(score="robust"), resume=True)
     with pytest.raises(ConfigError, match="was started without it"):

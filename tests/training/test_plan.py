@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import trained_run
-from short_runs import LEAN, TINY, StopAt, replace, small, weights
-from toy_datasets import make_folder
+from short_runs import LEAN, TINY, StopAt, replace, weights
 
 from advrad.data.layouts import find_records
 from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
@@ -21,16 +19,7 @@ from advrad.training.options import RunOptions
 from advrad.training.plan import RunPlan, lean_views
 from advrad.training.run import train
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small(monkeypatch):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("product"), good=20, size=64)
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.mark.parametrize("size_px", [64, 96, 128, 160, 256])

@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import trained_run
 from safetensors.torch import load_file
-from short_runs import LEAN, TINY, StopAt, replace, small, weights
+from short_runs import LEAN, TINY, Listener, StopAt, replace, weights
 from toy_datasets import make_folder, make_mvtec, write_good
 from toy_models import generator, random_images
 
@@ -34,36 +33,8 @@ from advrad.training.error_statistics import fit_statistics
 from advrad.training.options import RunOptions
 from advrad.training.plan import RunPlan
 from advrad.training.run import train
-from advrad.utils.progress import SilentReporter, TrainingState
 
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small(monkeypatch):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("product"), good=20, size=64)
-
-
-class Listener(SilentReporter):
-    """Records the progress of a run."""
-
-    def __init__(self) -> None:
-        self.stages: list[str] = []
-        self.notes: list[str] = []
-        self.steps: list[int] = []
-
-    def stage(self, title: str) -> None:
-        self.stages.append(title)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def step(self, state: TrainingState) -> None:
-        self.steps.append(state.step)
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 # --- end to end ----------------------------------------------------------------------------------------------------

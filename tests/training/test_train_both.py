@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from short_runs import StopAt, replace, small, weights
+from short_runs import Listener, StopAt, replace, weights
 from toy_datasets import make_folder, write_good
 
 import advrad.training.combination as combination
@@ -22,16 +21,11 @@ from advrad.training.options import CalibrateOptions, RunOptions
 from advrad.training.plan import RunPlan, plan_path
 from advrad.training.recalibrate import calibrate
 from advrad.training.run import train
-from advrad.utils.progress import SilentReporter
+
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 BOTH = RunOptions(steps=4, size_px=64, false_alarm_rate=0.2, precision="float32", batch_size=4)
 SUM = Candidate(True, 0.5, -1.0, 4.0)
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small(monkeypatch):
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +39,6 @@ def choose(candidate: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(combination, "choose_combination", lambda *_, **__: chosen)
 
 
-class Stages(SilentReporter):
-    def __init__(self) -> None:
-        self.titles: list[str] = []
-
-    def stage(self, title: str) -> None:
-        self.titles.append(title)
-
-
 @pytest.mark.parametrize(
     ("candidate", "kind"),
     [(SUM, CombinedDetector), (MEMORY, ClosedFormDetector), (LEARNED, AdvRAD)],
@@ -62,10 +48,10 @@ def test_what_is_chosen_is_calibrated_and_saved(
     candidate: Candidate, kind: type, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose(candidate, monkeypatch)
-    stages = Stages()
-    made = train(data, tmp_path, BOTH, progress=stages)
+    listener = Listener()
+    made = train(data, tmp_path, BOTH, progress=listener)
     assert isinstance(made, kind) and not made.training
-    assert stages.titles == [
+    assert listener.stages == [
         "Reading images",
         "Choosing the plans",
         "Comparing normal images",
@@ -110,9 +96,9 @@ def test_an_interrupted_run_resumes_to_the_same_model(
     with pytest.raises(KeyboardInterrupt):
         train(data, tmp_path / "cut", BOTH, progress=stop)
     assert not (tmp_path / "cut" / "config.json").exists()
-    stages = Stages()
-    train(data, tmp_path / "cut", resume=True, progress=stages)
-    assert "Choosing the plans" not in stages.titles, "it was kept"
+    listener = Listener()
+    train(data, tmp_path / "cut", resume=True, progress=listener)
+    assert "Choosing the plans" not in listener.stages, "it was kept"
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
 

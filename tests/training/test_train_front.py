@@ -4,35 +4,23 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from short_runs import LEAN, small, weights
-from toy_datasets import make_folder
+from short_runs import LEAN, Listener, weights
 from trained_run import Cli
 
 import advrad
 from advrad.errors import ConfigError
 from advrad.training.options import RunOptions, TrainKeywords
 from advrad.training.run import train
-from advrad.utils.progress import SilentReporter
+
+pytestmark = pytest.mark.usefixtures("small_networks")
 
 #: The options of `LEAN`, by name.
 FEW = {"denoiser": "lean", "size_px": 64, "false_alarm_rate": 0.2, "precision": "float32", "batch_size": 4}
-
-
-@pytest.fixture(autouse=True)
-def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with small(monkeypatch):
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_folder(tmp_path_factory.mktemp("product"), good=20, size=64)
 
 
 def config_in(folder: Path) -> dict[str, object]:
@@ -139,13 +127,6 @@ def test_every_option_is_a_keyword_with_the_same_type() -> None:
 
 
 def test_detailed_progress_in_place_of_the_callback(data: Path, tmp_path: Path) -> None:
-    class Stages(SilentReporter):
-        def __init__(self) -> None:
-            self.titles: list[str] = []
-
-        def stage(self, title: str) -> None:
-            self.titles.append(title)
-
-    stages = Stages()
-    train(data, tmp_path, steps=1, progress=stages, **FEW)
-    assert stages.titles == ["Reading images", "Training", "Choosing the score", "Calibrating"]
+    listener = Listener()
+    train(data, tmp_path, steps=1, progress=listener, **FEW)
+    assert listener.stages == ["Reading images", "Training", "Choosing the score", "Calibrating"]

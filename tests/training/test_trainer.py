@@ -23,14 +23,7 @@ from advrad.training.muon import Muon
 from advrad.training.trainer import Trainer, fit, schedule
 from advrad.utils.progress import TrainingState
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> object:
-    """As in the child processes: the order of sums depends on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- the loop ------------------------------------------------------------------------------------------------------

@@ -30,16 +30,9 @@ from advrad.training.muon import Muon
 from advrad.training.trainer import Trainer, fit, make_accelerator
 from advrad.utils.progress import TrainingState
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CHILD_ENV = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(TESTS.parent / "src")}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> object:
-    """As in the child processes: the order of sums depends on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- stopping and resuming -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advrad.data.splits import normals_needed
-from advrad.detectors.conformal import conformal_threshold
+from advrad.detectors.conformal import calibration_from, conformal_threshold
 from advrad.errors import ConfigError
 
 REPETITIONS = 1000
@@ -107,3 +107,11 @@ def test_rates_outside_0_and_1_are_refused(alpha: float) -> None:
         conformal_threshold([0.0] * 30, alpha)
     with pytest.raises(ConfigError, match="strictly between 0 and 1"):
         normals_needed(alpha)
+
+
+def test_heat_maps_glow_from_the_median_to_what_normal_maps_exceed_rarely() -> None:
+    scores, maxima = [3.0, 1.0, 2.0, 4.0], [10.0, 40.0, 20.0, 30.0]
+    found = calibration_from(scores, maxima, 0.2, {"data": "made up"})
+    assert (found.threshold, found.n, found.false_alarm_rate) == (4.0, 4, 0.2)
+    assert found.heat_low == 25.0 and found.heat_high == pytest.approx(40.0) and found.heat_high > 40.0
+    assert found.source == {"data": "made up"} and calibration_from(scores, maxima, 0.2).source == {}

@@ -78,6 +78,30 @@ def calibration_of(
         scores += output.scores.tolist()
         if output.anomaly_maps is not None:
             maxima += output.anomaly_maps.amax((1, 2, 3)).tolist()
+    return calibration_from(scores, maxima, false_alarm_rate, source)
+
+
+def calibration_from(
+    scores: Sequence[float],
+    maxima: Sequence[float],
+    false_alarm_rate: float,
+    source: dict[str, Any] | None = None,
+) -> Calibration:
+    """Compute a threshold from scores of normal images, and the values between which heat maps glow.
+
+    Args:
+        scores: Scores of the images.
+        maxima: Largest value of each image's anomaly map.
+        false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
+        source: Description of the images, stored with the threshold.
+
+    Raises:
+        ConfigError: There are too few images for the rate.
+
+    Example:
+        >>> calibration_from([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 0.25).threshold
+        3.0
+    """
     return Calibration(
         threshold=conformal_threshold(scores, false_alarm_rate),
         false_alarm_rate=false_alarm_rate,

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_config import ClosedFormConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.config import Calibration, ImageCounts, TrainingRecord
-from advrad.detectors.conformal import conformal_threshold
+from advrad.detectors.conformal import calibration_from
 from advrad.errors import ConfigError, DataError
 from advrad.training.closed_form_members import Normals, fit_member, groups_of
 from advrad.training.closed_form_plan import COARSE, FIXED, MemberPlan
@@ -171,13 +170,7 @@ def _calibrated(
             scores += torch.stack(by_member).amax(0).tolist()
             maxima += torch.stack(tops).amax(0).tolist()
             progress.update(len(scores), len(rows))
-    return Calibration(
-        threshold=conformal_threshold(scores, false_alarm_rate),
-        false_alarm_rate=false_alarm_rate,
-        n=len(scores),
-        heat_low=float(np.median(maxima)),
-        heat_high=conformal_threshold(maxima, false_alarm_rate) + 1e-6,
-    )
+    return calibration_from(scores, maxima, false_alarm_rate)
 
 
 def _divide(different: Sequence[int], false_alarm_rate: float, seed: int) -> _Parts:

@@ -18,7 +18,7 @@ from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.combined import CombinedDetector
 from advrad.detectors.config import Calibration, RecordedFigures
-from advrad.detectors.conformal import calibration_of, conformal_threshold
+from advrad.detectors.conformal import calibration_from, calibration_of, conformal_threshold
 from advrad.errors import CheckpointError, DataError
 from advrad.training.calibration_data import CalibrationData
 from advrad.training.closed_form_run import ClosedFormRun
@@ -75,15 +75,7 @@ def recalibrate_closed_form(
             f" {before.threshold:.6g}); name the folder of the fit, or train again"
         )
     rate = options.false_alarm_rate or before.false_alarm_rate
-    calibration = Calibration(
-        threshold=conformal_threshold(scores, rate),
-        false_alarm_rate=rate,
-        n=len(scores),
-        heat_low=low,
-        heat_high=conformal_threshold(maxima, rate) + 1e-6,
-        source=before.source,
-    )
-    _store(detector, calibration, options, upper)
+    _store(detector, calibration_from(scores, maxima, rate, before.source), options, upper)
 
 
 def recalibrate_held_out(

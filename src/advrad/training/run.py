@@ -100,7 +100,7 @@ def train(
 
     Returns:
         The calibrated detector, in evaluation mode: :class:`advrad.detectors.ClosedFormDetector` for the closed form
-        alone, :class:`advrad.AdvRAD` for a learned denoiser alone, or
+        alone, :class:`advrad.AdvRAD` for a learned denoiser alone and for the paper's score of the memory, or
         :class:`advrad.detectors.CombinedDetector` for both.
 
     Raises:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from advrad.denoisers.patch_table import read_patches
 from advrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
 _FAR = 1e30
 
 
-def graph_distances(config: MemoryConfig, sheets: Tensor, cells: Tensor) -> Tensor:
+def graph_distances(config: MemoryConfig, sheets: Tensor, cells: Tensor, chosen: Tensor | None = None) -> Tensor:
     """Compute the distance of every patch to the memory.
 
     Args:
         config: Shape of the patches; with a window.
         sheets: Memory, (n, c, H, W) uint8, cells times 255.
         cells: Sheets to compare, (b, c, H, W) float in [0, 1].
+        chosen: Where the memory patches of each patch start in the flattened memory, (L, k); None for all nearby.
 
     Returns:
         Distances, (b, 1, sites down, sites across).
@@ -47,6 +49,8 @@ def graph_distances(config: MemoryConfig, sheets: Tensor, cells: Tensor) -> Tens
         raise ConfigError(
             "a detector that compares patches everywhere cannot be exported as a graph; export it for PyTorch"
         )
+    if chosen is not None:
+        return _chosen_distances(config, sheets, cells, chosen)
     memory = sheets.contiguous().to(cells) / 255
     reach_down, reach_across = config.window_cells
     weights = _side_weights(config)
@@ -68,6 +72,31 @@ def graph_distances(config: MemoryConfig, sheets: Tensor, cells: Tensor) -> Tens
     if best is None:
         raise ConfigError("no memory patch lies within the window of a patch")
     return best.clamp_min(0).sqrt()[:, None]
+
+
+def _chosen_distances(config: MemoryConfig, sheets: Tensor, cells: Tensor, chosen: Tensor) -> Tensor:
+    """Distances to the nearest of the memory patches that were chosen for each patch."""
+    roots = config.weights().sqrt().to(cells)
+    memory = read_patches(config, sheets.contiguous(), chosen.long()) * roots  # (L, k, d)
+    across = config.width_cells
+    corners = torch.tensor([row * across + column for row in config.rows for column in config.columns])
+    side = torch.arange(config.patch_cells)
+    square = (side[:, None] * across + side).flatten()
+    within = (torch.arange(config.channels)[:, None] * (config.height_cells * across) + square).flatten()
+    places = (corners[:, None] + within).to(cells.device)
+    patches = (cells.flatten(1)[:, places] * roots).transpose(0, 1)  # (L, b, d)
+    # Differences from the mean patch are small, so little cancels.
+    middle = memory.mean(1, keepdim=True)
+    centred, queries = memory - middle, patches - middle
+    squares = queries.square().sum(2, keepdim=True) - 2 * queries @ centred.mT + centred.square().sum(2)[:, None]
+    if config.gain:
+        # |q - g m|^2 with q = m + d and g = 1 + t is |d|^2 - 2 t <d, m> + t^2 |m|^2, least at t = <d, m> / |m|^2.
+        size = memory.square().sum(2)[:, None]
+        along = queries @ memory.mT - (centred * memory).sum(2)[:, None]
+        change = (along / size.clamp_min(1e-12)).clamp(-config.gain, config.gain)
+        squares = squares - 2 * change * along + change * change * size
+    least = squares.amin(2).clamp_min(0).sqrt()
+    return least.T.reshape(-1, 1, *config.sites)
 
 
 def _squares(cells: Tensor, memory: Tensor, gain: float, over_rows: Tensor, over_columns: Tensor) -> Tensor:

@@ -36,6 +36,8 @@ class MemoryConfig(Config):
         stride_cells: Distance between neighbouring patches, cells; at most ``patch_cells``, so that all cells count.
         taper: ``flat`` weighs all cells of a patch alike, ``gaussian`` weighs the middle more.
         gain: A memory patch may be this share brighter or darker, in [0, 0.5].
+        chosen_patches: Number of memory patches that each patch is compared with, chosen at random from the window;
+            None for all.
 
     Example:
         >>> MemoryConfig(height_cells=64, width_cells=64, stride_cells=2).sites
@@ -50,6 +52,7 @@ class MemoryConfig(Config):
     stride_cells: Annotated[int, Field(gt=0)] = 1
     taper: Literal["flat", "gaussian"] = "flat"
     gain: float = Field(0.0, ge=0, le=0.5)
+    chosen_patches: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -57,6 +60,8 @@ class MemoryConfig(Config):
             raise ValueError("patch_cells: a patch must fit into a sheet")
         if self.stride_cells > self.patch_cells:
             raise ValueError("stride_cells: must be at most patch_cells, so that every cell is part of a patch")
+        if self.chosen_patches is not None and self.window_cells is None:
+            raise ValueError("chosen_patches: needs a window")
         return self
 
     @property

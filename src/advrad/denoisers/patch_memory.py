@@ -27,8 +27,8 @@ from torch.onnx import is_in_onnx_export
 from advrad.denoisers.distance_graph import graph_distances
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_bounds import distance, highest, lowest
-from advrad.denoisers.patch_table import PatchTable, Winners, relative_error
-from advrad.errors import DataError
+from advrad.denoisers.patch_table import PatchTable, Winners, read_patches, relative_error
+from advrad.errors import ConfigError, DataError
 
 #: Memory patches of a site whose bounds are computed exactly; the others are bounded by the last of these.
 _REFINED = 64
@@ -59,17 +59,28 @@ class PatchMemory(nn.Module):
         sheets: Cells of normal images times 255, as :meth:`quantised` makes them, (n, c, H, W) uint8: with a window, of
             the size of the sheets that are compared; without one, of any size.
         groups: Number of the image that each sheet comes from, (n,) int64; sheets of a group are left out together.
+        chosen: Where the memory patches of each patch start in the flattened sheets, (L, config.chosen_patches) int32,
+            as :meth:`choose` makes it; None if ``config.chosen_patches`` is None.
+
+    Raises:
+        ConfigError: ``chosen`` does not suit the settings.
     """
 
     sheets: Tensor
     groups: Tensor
+    chosen: Tensor | None
     _roots: Tensor
 
-    def __init__(self, config: MemoryConfig, sheets: Tensor, groups: Tensor) -> None:
+    def __init__(self, config: MemoryConfig, sheets: Tensor, groups: Tensor, chosen: Tensor | None = None) -> None:
         super().__init__()
+        sites = config.sites[0] * config.sites[1]
+        expected = None if config.chosen_patches is None else (sites, config.chosen_patches)
+        if (None if chosen is None else tuple(chosen.shape)) != expected:
+            raise ConfigError(f"chosen memory patches: expected the shape {expected}")
         self.config = config
         self.register_buffer("sheets", sheets)
         self.register_buffer("groups", groups)
+        self.register_buffer("chosen", chosen)
         self.register_buffer("_roots", config.weights().sqrt().float(), persistent=False)
         self._table: PatchTable | None = None
 
@@ -77,6 +88,38 @@ class PatchMemory(nn.Module):
     def quantised(cells: Tensor) -> Tensor:
         """Round cells, float in [0, 1], to what the memory stores, uint8."""
         return (cells * 255).round().clamp(0, 255).to(torch.uint8)
+
+    @staticmethod
+    def choose(config: MemoryConfig, sheets: Tensor, generator: torch.Generator) -> Tensor | None:
+        """Choose the memory patches of each patch at random, from all sheets and all places within the window.
+
+        The choice does not depend on the values of the sheets, so images that are left out in turn stay exchangeable.
+
+        Args:
+            config: Shape of the patches, and how many to choose.
+            sheets: Sheets, (n, c, H, W).
+            generator: Source of the draws.
+
+        Returns:
+            Starts of the patches in the flattened sheets, (L, k) int32; None if ``config.chosen_patches`` is None.
+        """
+        if config.chosen_patches is None or config.window_cells is None:
+            return None
+        size, last = (
+            sheets[0].numel(),
+            (config.height_cells - config.patch_cells, config.width_cells - config.patch_cells),
+        )
+        chosen = []
+        for row in config.rows:
+            for column in config.columns:
+                shape = (config.chosen_patches,)
+                places = [
+                    torch.randint(max(0, at - reach), min(end, at + reach) + 1, shape, generator=generator)
+                    for at, reach, end in zip((row, column), config.window_cells, last, strict=True)
+                ]
+                of = torch.randint(len(sheets), shape, generator=generator)
+                chosen.append(of * size + places[0] * config.width_cells + places[1])
+        return torch.stack(chosen).to(torch.int32)
 
     def patches(self, cells: Tensor) -> Tensor:
         """Cut sheets, (b, c, H, W), into patches, (b, L, d), times the roots of the weights."""
@@ -104,7 +147,7 @@ class PatchMemory(nn.Module):
             DataError: A sheet has the wrong shape, or would be compared with nothing.
         """
         if is_in_onnx_export():  # the search is no graph
-            return graph_distances(self.config, self.sheets, cells)
+            return graph_distances(self.config, self.sheets, cells, self.chosen)
         patches = self.patches(cells)
         winners = self._winners(patches, exclude)
         return self._map(distance(patches, self._memory_patches(winners.start[..., None]), self.config.gain))
@@ -133,8 +176,8 @@ class PatchMemory(nn.Module):
             DataError: As for :meth:`nearest`.
         """
         with torch.no_grad():
-            patches = self.patches(cells)
-            winners = self._winners(patches, exclude)
+            patches, excluded = self.patches(cells), self._excluded(exclude)
+            winners = self._patch_table.search(patches, excluded)
             gain, reach = self.config.gain, eps * self._roots
             memory = self._memory_patches(winners.start[..., None])
             nearest = distance(patches, memory, gain)
@@ -146,7 +189,7 @@ class PatchMemory(nn.Module):
             upper = torch.minimum(highest(patches, memory, gain, reach), nearest + eps)
             every = torch.arange(patches.shape[1], device=patches.device).expand(len(patches), -1)
             for row, sites in enumerate(every if choose is None else choose(self._map(nearest))):
-                left_out = None if exclude is None else self.groups == exclude[row]
+                left_out = None if excluded is None else excluded[row]
                 for part in torch.split(sites, 64) if len(sites) else ():  # splitting nothing gives an empty part
                     low, high = self._refined(patches[row, part], part, left_out, eps, error[row, part])
                     lower[row, part] = torch.maximum(lower[row, part], low)
@@ -161,15 +204,16 @@ class PatchMemory(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Bounds of the distances of some patches, (t, d), of one sheet, from their nearest memory patches."""
         gain, reach = self.config.gain, eps * self._roots
-        squared, starts, _ = self._patch_table.all_of(sites, patches, gain)
+        squared, compared, _ = self._patch_table.all_of(sites, patches)
         if left_out is not None:
-            squared.view(len(sites), -1, self._per_site)[:, :, self._by_entry(left_out)] = torch.inf
+            squared.masked_fill_(left_out if len(left_out) == 1 else left_out[compared], torch.inf)
+        squared = squared.flatten(1)
         count = squared.shape[1]
         values, order = squared.topk(min(_REFINED + 1, count), dim=1, largest=False)
         rest = values[:, -1] if count > _REFINED else torch.full_like(values[:, 0], torch.inf)
         values, order = values[:, :_REFINED], order[:, :_REFINED]
         order = torch.where(values.isinf(), order[:, :1], order)
-        memory = self._memory_patches(starts.gather(1, order)[None])
+        memory = self._memory_patches(self._patch_table.starts_of(compared, order)[None])
         beyond = (rest - error).clamp_min(0).sqrt() - eps
         low = torch.minimum(lowest(patches[None], memory, gain, reach)[0], beyond)
         return low, highest(patches[None], memory, gain, reach)[0]
@@ -177,41 +221,35 @@ class PatchMemory(nn.Module):
     @property
     def _patch_table(self) -> PatchTable:
         if self._table is None or self._table.middle.device != self.sheets.device:
-            self._table = PatchTable.of(self.config, self.sheets, self._roots)
+            self._table = PatchTable.of(self.config, self.sheets, self._roots, self.chosen)
         return self._table
 
-    @property
-    def _per_site(self) -> int:
-        """Number of memory patches at a memory site."""
-        return self._patch_table.squares.shape[1]
-
-    def _by_entry(self, of_sheets: Tensor) -> Tensor:
-        """Repeat a value of each sheet, (..., n), for the memory patches of a site."""
-        if self.config.window_cells is not None:
-            return of_sheets
-        times = self._per_site // len(self.sheets)
-        return of_sheets.repeat(*[1] * (of_sheets.ndim - 1), times)
+    def _excluded(self, exclude: Tensor | None) -> Tensor | None:
+        """Memory patches that do not count, (b, 1 or sites of the memory, n) bool."""
+        if exclude is None:
+            return None
+        groups = self.groups
+        if self.chosen is not None:
+            groups = groups[self.chosen.long() // self.sheets[0].numel()]
+        elif self.config.window_cells is None:
+            places = self._patch_table.squares.shape[1] // len(groups)
+            groups = groups.repeat(places)[None]
+        else:
+            groups = groups[None]
+        excluded = groups == exclude[:, None, None].to(groups.device)
+        if bool(excluded.all(2).any()):
+            raise DataError(
+                "the memory holds patches of one image only, so it cannot be left out; give more normal images"
+            )
+        return excluded
 
     def _winners(self, patches: Tensor, exclude: Tensor | None) -> Winners:
-        excluded = None
-        if exclude is not None:
-            excluded = self.groups == exclude[:, None].to(self.groups.device)
-            if bool(excluded.all(1).any()):
-                raise DataError(
-                    "the memory holds copies of one image only, so it cannot be left out; give more normal images"
-                )
-            excluded = self._by_entry(excluded)
         with torch.no_grad():
-            return self._patch_table.search(patches.detach(), self.config.gain, excluded)
+            return self._patch_table.search(patches.detach(), self._excluded(exclude))
 
     def _memory_patches(self, starts: Tensor) -> Tensor:
         """Read memory patches, (..., d), times the roots of the weights, by where they start, (...)."""
-        channels, height, width = self.sheets.shape[1:]
-        side = torch.arange(self.config.patch_cells, device=starts.device)
-        square = (side[:, None] * width + side).flatten()
-        within = (torch.arange(channels, device=starts.device)[:, None] * (height * width) + square).flatten()
-        values = self.sheets.flatten()[starts[..., None] + within]
-        return values.to(self._roots) / 255 * self._roots
+        return read_patches(self.config, self.sheets, starts).to(self._roots) * self._roots
 
     def _map(self, values: Tensor) -> Tensor:
         return values.reshape(-1, 1, *self.config.sites)

@@ -1,7 +1,7 @@
 """The memory's patches, arranged for matrix products: which patches are compared, and how exactly.
 
-Squared distances are computed in float32 as ``|q|^2 + |m|^2 - 2 q m``, where q and m are differences from the mean
-patch of the site: they are small, so that little cancels. Each result comes with a bound on its rounding error.
+Squared distances are computed in float32 from products of q and m, which are differences from the mean patch of the
+site: they are small, so that little cancels. Each result comes with a bound on its rounding error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from advrad.denoisers.memory_config import MemoryConfig
 #: Patches of a query that are compared in one product, where all memory patches are compared.
 _QUERIES = 128
 #: Distances that are computed at once: few enough to stay in the processor's cache.
-_AT_ONCE = 1 << 20
+_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,145 +41,187 @@ class PatchTable:
     """Memory patches by memory site; the memory has S sites, n patches at each.
 
     Attributes:
-        centred: Differences from ``middle``, times the roots of the weights, (S, d, n).
-        middle: Mean patch of each site, (S, d).
-        squares: Squared norms of ``centred``, (S, n).
-        starts: Where the patches of a site start in a sheet, (S,), and each sheet in the flattened sheets, (n,).
+        factors: What a difference from ``middle`` is multiplied with: differences of the memory patches from
+            ``middle``, times two, and one row for what does not depend on the patch; with a gain two rows, (S, d', n).
+        middle: Mean patch of each site, times the roots of the weights, (S, d).
+        squares: Squared norms of the differences of memory patches from ``middle``, (S, n).
+        along: Products of these differences with ``middle``, (S, n).
+        starts: Where the memory patches start in the flattened sheets, as two tensors to be added, (S, n or 1) and
+            (1, n).
         queries: Patches of a sheet that are compared with each site, (S, q); L stands for none.
         pairs: For each patch of a sheet, its comparisons: entries of the flattened (S, q), (L, o); S q for none.
+        gain: Share by which a memory patch may be brighter or darker.
     """
 
-    centred: Tensor
+    factors: Tensor
     middle: Tensor
     squares: Tensor
+    along: Tensor
     starts: tuple[Tensor, Tensor]
     queries: Tensor
     pairs: Tensor
+    gain: float
 
     @classmethod
-    def of(cls, config: MemoryConfig, sheets: Tensor, roots: Tensor) -> PatchTable:
+    def of(cls, config: MemoryConfig, sheets: Tensor, roots: Tensor, chosen: Tensor | None) -> PatchTable:
         """Cut the sheets of a memory, (n, c, H, W) uint8, into patches.
 
         Args:
             config: Shape of the patches.
             sheets: Sheets of cells times 255.
             roots: Roots of the weights of a patch, (d,).
+            chosen: Where the memory patches of each patch of a sheet start in the flattened sheets, (L, k) integers;
+                None for all within the window.
         """
-        count, channels, height, width = sheets.shape
-        across = width - config.patch_cells + 1
-        patches = F.unfold(sheets.float() / 255, config.patch_cells) * roots[:, None]  # (n, d, places)
-        place = torch.arange(patches.shape[2], device=sheets.device)
-        starts = place // across * width + place % across
-        sheet_starts = torch.arange(count, device=sheets.device) * (channels * height * width)
         total = config.sites[0] * config.sites[1]
-        if config.window_cells is None:  # all patches at one site; the queries are compared part by part
-            table = patches.permute(1, 2, 0).flatten(1)[None]
-            starts, sheet_starts = starts[:1] * 0, (starts[:, None] + sheet_starts).flatten()
-            parts = -(-total // _QUERIES)
-            queries = F.pad(torch.arange(total), (0, parts * _QUERIES - total), value=total).view(parts, _QUERIES)
-            pairs = torch.arange(total)[:, None]
+        if chosen is not None:
+            patches = read_patches(config, sheets, chosen.long()) * roots  # (L, k, d)
+            table, starts = patches.mT, (chosen.long(), chosen.new_zeros(1, 1).long())
+            queries = pairs = torch.arange(total)[:, None]
         else:
-            table = patches.permute(2, 1, 0)
-            queries, pairs = _windows(config, config.window_cells)
+            table, starts = _all_patches(config, sheets, roots)
+            if config.window_cells is None:  # the queries are compared part by part
+                parts = -(-total // _QUERIES)
+                queries = F.pad(torch.arange(total), (0, parts * _QUERIES - total), value=total).view(parts, _QUERIES)
+                pairs = torch.arange(total)[:, None]
+            else:
+                queries, pairs = _windows(config, config.window_cells)
         middle = table.mean(2)
-        centred = (table - middle[:, :, None]).contiguous()
-        squares = centred.square().sum(1)
-        if config.window_cells is None:
-            centred, middle, squares = (
-                part.expand(len(queries), *part.shape[1:]) for part in (centred, middle, squares)
-            )
-            starts = starts.expand(len(queries))
+        centred = table - middle[:, :, None]
+        squares, along = centred.square().sum(1), torch.bmm(middle[:, None], centred)[:, 0]
+        rows = [torch.full_like(squares, 2), -2 * (along + squares)] if config.gain else [-squares]
+        factors = torch.cat([2 * centred, *(row[:, None] for row in rows)], 1)
+        # A single site serves all parts of the queries.
+        factors, middle, squares, along, first = (
+            part.expand(len(queries), *part.shape[1:]) if len(part) == 1 else part
+            for part in (factors, middle, squares, along, starts[0])
+        )
         to = sheets.device
-        return cls(centred, middle, squares, (starts, sheet_starts), queries.to(to), pairs.to(to))
+        return cls(factors, middle, squares, along, (first, starts[1]), queries.to(to), pairs.to(to), config.gain)
 
-    def search(self, patches: Tensor, gain: float, excluded: Tensor | None) -> Winners:
+    def search(self, patches: Tensor, excluded: Tensor | None) -> Winners:
         """Find the nearest memory patch of every patch.
 
         Args:
             patches: Patches, (b, L, d), times the roots of the weights.
-            gain: Share by which a memory patch may be brighter or darker.
-            excluded: Memory patches that do not count, (b, n) bool; None for none.
+            excluded: Memory patches that do not count, (b, S or 1, n) bool; None for none.
         """
         batch = len(patches)
         sites, width = self.queries.shape
-        padded = F.pad(patches, (0, 0, 0, 1))
-        values = patches.new_empty(batch, sites * width + 1)
-        values[:, -1] = torch.inf
-        where = torch.zeros(batch, sites * width + 1, dtype=torch.long, device=patches.device)
-        errors = patches.new_zeros(batch, sites * width + 1)
+        padded = F.pad(patches.transpose(0, 1), (0, 0, 0, 0, 0, 1))  # (L + 1, b, d)
+        squares = patches.new_full((sites * width + 1, batch), torch.inf)
+        entries = torch.zeros(sites * width + 1, batch, dtype=torch.long, device=patches.device)
+        errors = patches.new_zeros(sites * width + 1, batch)
         for chunk in self._chunks(batch):
-            around = padded[:, self.queries[chunk]].transpose(0, 1)  # (s, b, q, d)
-            squared, error = self.squared_distances(chunk, around.flatten(1, 2), gain)
+            around = padded[self.queries[chunk]]  # (s, q, b, d)
+            nearness, own, error = self._nearness(chunk, around.flatten(1, 2))
             if excluded is not None:
-                squared = squared.view(*around.shape[:3], -1).masked_fill_(excluded[:, None], torch.inf).flatten(1, 2)
-            least, image = squared.min(2)
-            into = slice(chunk.start * width, chunk.start * width + len(around) * width)
-
-            def by_image(part: Tensor, shape: torch.Size = around.shape) -> Tensor:
-                return part.view(shape[:3]).transpose(0, 1).flatten(1)
-
-            values[:, into], errors[:, into] = by_image(least), by_image(error)
-            where[:, into] = by_image(self.starts[0][chunk, None] + self.starts[1][image])
-        found, choice = values[:, self.pairs].min(2)
-        chosen = self.pairs.expand(batch, -1, -1).gather(2, choice[..., None])[..., 0]
-        return Winners(found, where.gather(1, chosen), errors[:, self.pairs].amax(2))
+                out = excluded if excluded.shape[1] == 1 else excluded[:, chunk]
+                by_image = nearness.view(*around.shape[:3], -1)
+                by_image.masked_fill_(out.transpose(0, 1)[:, None], -torch.inf)
+            most, entry = nearness.max(2)
+            into = slice(chunk.start * width, chunk.start * width + around.shape[0] * width)
+            squares[into] = (own - most).view(-1, batch)
+            entries[into], errors[into] = entry.view(-1, batch), error.view(-1, batch)
+        found, choice = squares[self.pairs].min(1)  # (L, b)
+        chosen = self.pairs[:, :, None].expand(-1, -1, batch).gather(1, choice[:, None])[:, 0]
+        entry = entries.gather(0, chosen)
+        site = chosen.clamp_max(sites * width - 1) // width
+        return Winners(found.T, self._start(site, entry).T, errors[self.pairs].amax(1).T)
 
     def _chunks(self, batch: int) -> Iterator[slice]:
         sites, width = self.queries.shape
         step = max(1, _AT_ONCE // (batch * width * self.squares.shape[1]))
         return (slice(start, min(start + step, sites)) for start in range(0, sites, step))
 
-    def all_of(self, sites: Tensor, patches: Tensor, gain: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _start(self, site: Tensor, entry: Tensor) -> Tensor:
+        """Where memory patches start in the flattened sheets, by site and place at the site."""
+        at_site, of_entry = self.starts
+        first = at_site[site, entry] if at_site.shape[1] > 1 else at_site[site, 0]
+        return first + (of_entry[0, entry] if of_entry.shape[1] > 1 else 0)
+
+    def all_of(self, sites: Tensor, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compare some patches of one sheet with all of their memory patches.
 
         Args:
             sites: Numbers of the patches, (t,).
-            patches: The patches themselves, (t, d).
-            gain: Share by which a memory patch may be brighter or darker.
+            patches: The patches themselves, (t, d), times the roots of the weights.
 
         Returns:
-            Squared distances, (t, o n), infinite for none; where the memory patches start, same shape; and the largest
-            error, (t,).
+            Squared distances, (t, o, n), infinite for none; the memory sites that were compared, (t, o); and the
+            largest error, (t,).
         """
         pairs = self.pairs[sites]  # (t, o)
         exists = pairs < self.queries.numel()
         memory = pairs.clamp_max(self.queries.numel() - 1) // self.queries.shape[1]
-        parts, errors = [], []
-        for site, patch in zip(memory, patches, strict=True):
-            squared, error = self.squared_distances(site, patch.expand(len(site), 1, -1), gain)
-            parts.append(squared[:, 0])
-            errors.append(error.amax())
-        squared = torch.where(exists[..., None], torch.stack(parts), torch.inf).flatten(1)
-        starts = (self.starts[0][memory][..., None] + self.starts[1]).flatten(1)
-        return squared, starts, torch.stack(errors)
+        nearness, own, error = self._nearness(memory.flatten(), patches.repeat_interleave(pairs.shape[1], 0)[:, None])
+        squared = (own[..., None] - nearness)[:, 0].view(*pairs.shape, -1)
+        squared = squared.masked_fill_(~exists[..., None], torch.inf)
+        return squared, memory, error.view(pairs.shape).amax(1)
 
-    def squared_distances(self, sites: slice | Tensor, patches: Tensor, gain: float) -> tuple[Tensor, Tensor]:
-        """Compare patches, (s, p, d), with all memory patches of s sites.
+    def starts_of(self, memory: Tensor, order: Tensor) -> Tensor:
+        """Where memory patches start in the flattened sheets.
+
+        Args:
+            memory: Memory sites, (t, o), as :meth:`all_of` returns them.
+            order: Places in the flattened (o, n) of its distances, (t, k).
+        """
+        count = self.squares.shape[1]
+        return self._start(memory.gather(1, order // count), order % count)
+
+    def _nearness(self, sites: slice | Tensor, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compare patches, (s, p, d), with all memory patches of s sites. The patches are overwritten.
 
         Returns:
-            Squared distances, (s, p, n), and the largest error of each in float32, (s, p).
+            What remains of the squared distance below that to ``middle``, (s, p, n); the squared distance to
+            ``middle``, (s, p), with a gain up to what is in the first part, too; and the largest error of their
+            difference in float32, (s, p).
         """
-        centred, squares = self.centred[sites], self.squares[sites][:, None]
-        middle = self.middle[sites][:, None]
-        queries = patches - middle
-        products = torch.bmm(queries, centred)
-        own = queries.square().sum(2, keepdim=True)
-        longest = squares.amax(2).sqrt()
-        if gain == 0:
-            size = own[..., 0].sqrt() + longest
-            return products.mul_(-2).add_(own).add_(squares), 2 * relative_error(queries.shape[2]) * size * size
-        # |q - g m|^2 is least at g = q m / m m. With the middle c of the site, q = c + q' and m = c + m', it is
-        # |q' - g m' + (1 - g) c|^2, whose terms are small.
-        middle_square = middle.square().sum(2, keepdim=True)
-        along = torch.bmm(middle, centred)
-        across = torch.bmm(queries, middle.mT)
-        cross = products + along + across + middle_square
-        best = (cross / (squares + 2 * along + middle_square).clamp_min(1e-12)).clamp(1 - gain, 1 + gain)
-        less = 1 - best
-        found = own + best * best * squares + less * less * middle_square
-        found = found + 2 * (less * across - best * products - best * less * along)
-        size = own[..., 0].sqrt() + (1 + gain) * longest + gain * middle_square[..., 0].sqrt()
-        return found, 2 * relative_error(queries.shape[2]) * size * size
+        squares, middle = self.squares[sites], self.middle[sites]
+        queries = patches.sub_(middle[:, None])
+        own = queries.square().sum(2)
+        length, longest = own.sqrt(), squares.amax(1, keepdim=True).sqrt()
+        unit = 2 * relative_error(queries.shape[2] + 2)
+        one = torch.ones_like(own)[..., None]
+        if self.gain == 0:
+            return torch.bmm(torch.cat([queries, one], 2), self.factors[sites]), own, unit * (length + longest) ** 2
+        # |q - (1 + t) m|^2 = |q - m|^2 - 2 t a + t^2 |m|^2 with a = (q - m) m is least at t = a / |m|^2. With the
+        # middle c of the site, q = c + q' and m = c + m': a = q' m' + q' c - m' c - |m'|^2, and
+        # |q - m|^2 = (|q'|^2 + 2 q' c) - (|m'|^2 + 2 m' c) - 2 a.
+        along = self.along[sites]
+        across = torch.bmm(queries, middle[..., None])
+        double = torch.bmm(torch.cat([queries, across, one], 2), self.factors[sites])  # 2 a
+        middle_square = middle.square().sum(1, keepdim=True)
+        full = (squares + 2 * along + middle_square).clamp_min(1e-12)
+        change = torch.mul(double, (0.5 / full)[:, None]).clamp_(-self.gain, self.gain)
+        rest = torch.addcmul(double, change, full[:, None], value=-1)
+        nearness = double.addcmul_(change, rest).add_((squares + 2 * along)[:, None])
+        size, centre = length + 2 * longest, middle_square.sqrt()
+        error = unit * ((1 + self.gain) * (size * size + 4 * centre * size) + 2 * self.gain**2 * centre**2)
+        return nearness, own + 2 * across[..., 0], error
+
+
+def read_patches(config: MemoryConfig, sheets: Tensor, starts: Tensor) -> Tensor:
+    """Read memory patches, (..., d) float in [0, 1], by where they start in the flattened sheets, (...)."""
+    channels, height, width = sheets.shape[1:]
+    side = torch.arange(config.patch_cells, device=starts.device)
+    square = (side[:, None] * width + side).flatten()
+    within = (torch.arange(channels, device=starts.device)[:, None] * (height * width) + square).flatten()
+    return sheets.flatten()[starts[..., None] + within].float() / 255
+
+
+def _all_patches(config: MemoryConfig, sheets: Tensor, roots: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """All patches of the sheets by place, (S, d, n), and where they start; one site if there is no window."""
+    count, channels, height, width = sheets.shape
+    across = width - config.patch_cells + 1
+    patches = F.unfold(sheets.float() / 255, config.patch_cells) * roots[:, None]  # (n, d, places)
+    place = torch.arange(patches.shape[2], device=sheets.device)
+    at_place = place // across * width + place % across
+    of_sheet = torch.arange(count, device=sheets.device) * (channels * height * width)
+    if config.window_cells is None:
+        table = patches.permute(1, 2, 0).flatten(1)[None]
+        return table, (at_place[:1, None] * 0, (at_place[:, None] + of_sheet).flatten()[None])
+    return patches.permute(2, 1, 0), (at_place[:, None], of_sheet[None])
 
 
 def _windows(config: MemoryConfig, window: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -251,5 +251,6 @@ def make_view(
 
 def _member(config: MemberConfig, tensors: Mapping[str, Tensor], prefix: str) -> ClosedFormMember:
     view = make_view(config.view, tensors, f"{prefix}view.")
-    memory = PatchMemory(config.memory, tensors[f"{prefix}memory.sheets"], tensors[f"{prefix}memory.groups"])
+    chosen = tensors[f"{prefix}memory.chosen"] if config.memory.chosen_patches is not None else None
+    memory = PatchMemory(config.memory, tensors[f"{prefix}memory.sheets"], tensors[f"{prefix}memory.groups"], chosen)
     return ClosedFormMember(config, view, memory, tensors[f"{prefix}mean"], tensors[f"{prefix}spread"])

@@ -21,12 +21,14 @@ from advrad.utils.seeding import generator_for
 
 #: Largest number of images from which the distances of each site are standardised.
 _STATISTICS = 96
-#: Least spread of the scores of normal images.
-_LEAST_SCALE = 1e-3
+#: Least spread of the scores of normal images, for scores of standardised distances and of plain ones.
+_LEAST_SCALE, _LEAST_PLAIN_SCALE = 1e-3, 1e-5
 #: Images whose distances are computed at once.
 _BATCH = 8
 #: Largest size of a memory, prepared for comparison, in bytes; and the sheets for which it must suffice in colour.
 _TABLE_BYTES, _COLOUR_SHEETS = 200_000_000, 40
+#: Largest number of images from whose sheets memory patches are chosen at random.
+_CHOSEN_FROM = 256
 #: Difference of the channels up to which an image counts as grey.
 _GREY = 2 / 255
 
@@ -76,6 +78,8 @@ def fit_member(
     generator = generator_for(normals.seed, "closed form", plan.name)
     config = _memory_config(plan, view)
     most = max(1, min(plan.sheets, _TABLE_BYTES // _bytes_of_a_sheet(plan, view)) // view.parts)
+    if plan.chosen_patches is not None:
+        most = _CHOSEN_FROM
     rows = torch.tensor(normals.memory)
     if config.window_cells is not None and normals.learn and len(rows) > most:
         # Which images enter the memory may not depend on the images of the threshold.
@@ -84,21 +88,25 @@ def fit_member(
     if config.window_cells is None:
         memory = PatchMemory(config, *_random_patches(plan, view, normals, rows, generator))
     else:
-        memory = PatchMemory(config, *_sheets(view, normals, rows))
+        sheets, groups = _sheets(view, normals, rows)
+        memory = PatchMemory(config, sheets, groups, PatchMemory.choose(config, sheets, generator))
     zero = torch.zeros(1, 1, *config.sites)
     settings = MemberConfig(view=view.config, memory=config)
     member = ClosedFormMember(settings, view, memory, zero, zero.clone())
-    if not plan.standardise or not normals.learn:
+    if not normals.learn:
         return member
     learn = torch.tensor(normals.learn)
     learn = learn[torch.randperm(len(learn), generator=generator)[:_STATISTICS].sort().values]
     distances = leave_one_out(member, normals, learn, advance)
-    mean, spread = distances.mean(0, keepdim=True), distances.std(0, keepdim=True)
-    settings = settings.model_copy(update={"tolerance": plan.tolerance})
-    member = ClosedFormMember(settings, view, memory, mean, spread)
+    mean, spread = zero, zero.clone()
+    if plan.standardise:
+        mean, spread = distances.mean(0, keepdim=True), distances.std(0, keepdim=True)
+        settings = settings.model_copy(update={"tolerance": plan.tolerance})
+        member = ClosedFormMember(settings, view, memory, mean, spread)
     # In units of normal images' scores, so that members can be compared.
     scores = member.pooled(member.standardise(distances)).view(len(learn), -1).amax(1)
-    update = {"location": float(scores.median()), "scale": max(float(scores.std()), _LEAST_SCALE)}
+    least = _LEAST_SCALE if plan.standardise else _LEAST_PLAIN_SCALE
+    update = {"location": float(scores.median()), "scale": max(float(scores.std()), least)}
     return ClosedFormMember(settings.model_copy(update=update), view, memory, mean, spread)
 
 
@@ -142,6 +150,7 @@ def _memory_config(plan: MemberPlan, view: WholeView | RegisteredView) -> Memory
         stride_cells=plan.stride_cells,
         taper=plan.taper,
         gain=plan.gain,
+        chosen_patches=plan.chosen_patches,
     )
 
 

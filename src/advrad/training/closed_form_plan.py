@@ -28,7 +28,9 @@ class MemberPlan(Config):
         gain: A memory patch may be this share brighter or darker.
         standardise: Whether distances are standardised by those of normal images.
         tolerance: Added to the spread of each site when distances are standardised.
-        sheets: Largest number of sheets in the memory.
+        chosen_patches: Number of memory patches that each patch is compared with, chosen at random; None for all in the
+            window of the sheets.
+        sheets: Largest number of sheets in the memory; does not count with ``chosen_patches``.
         patches: Largest number of patches in the memory of a plan without a window.
         mirrored: Whether the patches of a plan without a window are mirrored at random.
 
@@ -49,6 +51,7 @@ class MemberPlan(Config):
     gain: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     standardise: bool = True
     tolerance: Annotated[float, Field(gt=0)] = 2 / 255
+    chosen_patches: Annotated[int, Field(gt=0)] | None = None
     sheets: Annotated[int, Field(gt=0)] = 64
     patches: Annotated[int, Field(gt=0)] = 24_000
     mirrored: bool = False

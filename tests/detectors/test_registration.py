@@ -145,7 +145,7 @@ def test_parts_turn_in_the_scene_not_in_the_square(aspect: float) -> None:
     aspect=sampled_from([0.5, 1.0, 1.7]),
     turns=sampled_from([1, 7, 90]),
     cell_px=sampled_from([1.0, 4 / 3, 3.0]),
-    flip=sampled_from(["reach", "width", "none"]),
+    flip=sampled_from(["reach", "width", "both", "none"]),
     radius=floats(0.0, 0.03),
     seed=integers(0, 10_000),
 )
@@ -154,7 +154,13 @@ def test_poses_and_cells_hold_for_all_settings(
 ) -> None:
     config = RegisteredConfig.parse(
         {"size_px": 32, "mask_px": 2, "blur_px": 4, "low": 0.15, "high": 0.35, "height_cells": 9, "width_cells": 14}
-        | {"aspect": aspect, "turns": turns, "cell_px": cell_px, "limit": 100_000, "parts": [{"flip": flip}]}
+        | {
+            "aspect": aspect,
+            "turns": turns,
+            "cell_px": cell_px,
+            "limit": 100_000,
+            "parts": [{"flip": flip, "balance": 3.0}],
+        }
     )
     view = RegisteredView(config, torch.full((1, 3, 16, 16), 0.2))
     opacity = tapered_bar(*(20 + 24 * torch.rand(2, generator=torch.Generator().manual_seed(seed))).tolist(), seed)
@@ -247,7 +253,7 @@ def test_no_image_is_an_error() -> None:
 def test_the_view_says_what_it_does(bars: RegisteredView, pairs: RegisteredView) -> None:
     view: View = bars
     assert view.parts == 1 and view.shape == tuple(bars.sheets(turned_bars(1)).shape[2:])
-    assert "turn" in bars.describe()[0] and "wider end" in bars.describe()[0]
+    assert "turn" in bars.describe()[0] and "which end is which" in bars.describe()[0]
     assert "2 parts" in pairs.describe()[0]
 
 

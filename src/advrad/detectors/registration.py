@@ -114,8 +114,7 @@ class RegisteredView(PartFinder):
         config = self.config
         count = "one part" if self.parts == 1 else f"{self.parts} parts, each in its own region"
         what = ["position", *(["turn"] if config.turns > 1 else [])]
-        ends = {part.flip for part in config.parts} & {"reach", "width"}
-        what += ["the direction of its " + ("longer" if "reach" in ends else "wider") + " end"] if ends else []
+        what += ["which end is which"] if {part.flip for part in config.parts} & {"reach", "width", "both"} else []
         return [
             f"finds {count} by the outline: {', '.join(what)}",
             f"compares {config.height_cells} x {config.width_cells} cells of {config.cell_px:.2g} px with normal parts",

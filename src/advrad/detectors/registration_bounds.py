@@ -57,14 +57,16 @@ class Lattice:
         column_step: Distance of positions along the long axis, in half sides of the square.
         row_step: Distance of positions across it.
         flip: Third moment that decides between both directions of the axis: ``reach`` by which end reaches further,
-            ``width`` by which is wider; None for no decision.
+            ``width`` by which is wider, ``both`` by their sum; None for no decision.
+        balance: What the moment of ``width`` is multiplied with before it is added to that of ``reach``.
     """
 
     base: float
     turns: int
     column_step: float
     row_step: float
-    flip: Literal["reach", "width"] | None
+    flip: Literal["reach", "width", "both"] | None
+    balance: float = 0.0
 
     @property
     def step(self) -> float:
@@ -79,7 +81,8 @@ class Lattice:
         """The polynomial, (..., 10), whose moment is below 0 if the part is turned by 180 degrees."""
         if self.flip == "reach":
             return cube(angle, along_offset)
-        return wedge(angle, along_offset, across_offset)
+        wider = wedge(angle, along_offset, across_offset)
+        return wider if self.flip == "width" else cube(angle, along_offset) + self.balance * wider
 
     def nearest(self, axis: Tensor) -> Tensor:
         """Index of the lattice angle nearest to the direction of an axis in radians."""

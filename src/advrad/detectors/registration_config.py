@@ -17,16 +17,18 @@ class PartConfig(Config):
     Attributes:
         base_deg: Direction from which turns are counted, degrees.
         flip: Which of both directions of the long axis is taken. ``reach``: the end that reaches further comes last;
-            ``width``: the wider end comes last; ``none``: the direction within 90 degrees of the base; ``copies``: the
-            same, for parts that lie in any direction and have equal ends. The memory then needs every sheet turned by
-            180 degrees, too.
+            ``width``: the wider end comes last; ``both``: by the sum of both moments;
+            ``none``: the direction within 90 degrees of the base; ``copies``: the same, for parts that lie in any
+            direction and have equal ends. The memory then needs every sheet turned by 180 degrees, too.
+        balance: Weight of the moment of ``width`` in the sum; negative where the wider end reaches less far.
         least_mass: Sum of weights below which the part counts as missing and the default position is used.
         row: Default position in the frame of the base, lattice steps from the centre of the image.
         column: Default position, as ``row``.
     """
 
     base_deg: float = 0.0
-    flip: Literal["reach", "width", "none", "copies"] = "none"
+    flip: Literal["reach", "width", "both", "none", "copies"] = "none"
+    balance: float = 0.0
     least_mass: float = Field(1.0, gt=0)
     row: int = 0
     column: int = 0
@@ -110,4 +112,5 @@ class RegisteredConfig(Config):
             column_step=self.step_cells[1] * unit,
             row_step=self.step_cells[0] * unit,
             flip=None if settings.flip == "none" or settings.flip == "copies" else settings.flip,
+            balance=settings.balance,
         )

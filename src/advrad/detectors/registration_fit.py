@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -35,6 +34,8 @@ _LEAST_CONTRAST = 0.08
 _LEAST_SEPARATION = 0.7
 #: Least skewness along the long axis that tells both ends of a part apart.
 _LEAST_SKEWNESS = 0.1
+#: How often both moments must agree on the end of a part to be added, as a mean of signs: 0.98 is 99 of 100 times.
+_AGREEMENT = 0.98
 #: Largest standard deviation of the foreground of normal images, as a share of its mean.
 _LARGEST_SPREAD = 0.35
 
@@ -265,9 +266,9 @@ def _posed(
     turns = _turns([part[2] for part in axes], [part[3] for part in axes], half_length / step, options)
     settings = []
     for part in range(parts):
-        base, flip = _direction(moments[:, part]) if turns > 1 else (0.0, "none")
+        ends = _direction(moments[:, part]) if turns > 1 else PartConfig()
         least = float(moments[:, part, 0].min()) / 2
-        settings.append(PartConfig(base_deg=base, flip=flip, least_mass=max(least, 1e-3)))
+        settings.append(ends.model_copy(update={"least_mass": max(least, 1e-3)}))
     config = view.config.model_copy(
         update={
             "turns": turns,
@@ -311,20 +312,25 @@ def _turns(
     return int(min(max(round(math.pi * half_length), 60), 360))
 
 
-def _direction(moments: Tensor) -> tuple[float, Literal["reach", "width", "none", "copies"]]:
-    """Base direction in degrees, and how both directions of the axis are told apart, from moments (n, 10)."""
+def _direction(moments: Tensor) -> PartConfig:
+    """Base direction, and how both directions of the axis are told apart, from moments (n, 10)."""
     x, y, angle, (long, short) = principal_axes(moments)
     mean, rest = _mean_axis(angle)
     if float(_quantile(rest.abs(), 0.99)) < math.radians(60):
-        return math.degrees(mean), "none"
+        return PartConfig(base_deg=math.degrees(mean))
     u, v = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
     mass, long, short = (value.clamp_min(1e-12) for value in (moments[:, 0], long, short))
-    reach = (cube(angle, u) * moments).sum(1) / mass / long**1.5
-    width = (wedge(angle, u, v) * moments).sum(1) / mass / (long.sqrt() * short)
-    by_reach, by_width = (float(_quantile(value.abs(), 0.02)) for value in (reach, width))
-    if max(by_reach, by_width) < _LEAST_SKEWNESS:
-        return 0.0, "copies"
-    return 0.0, "reach" if by_reach > by_width else "width"
+    reach, width = ((cube(angle, u) * moments).sum(1) / mass, (wedge(angle, u, v) * moments).sum(1) / mass)
+    skewness = max(float(_quantile(value.abs(), 0.02)) for value in (reach / long**1.5, width / (long.sqrt() * short)))
+    if skewness < _LEAST_SKEWNESS:
+        return PartConfig(flip="copies")
+    # Where both moments agree on normal images, their sum is trusted: light and shadow rarely mislead both.
+    agreement = (reach * width).sign()
+    if float(agreement.mean().abs()) > _AGREEMENT:
+        balance = float(agreement.median() * reach.abs().median() / width.abs().median())
+        return PartConfig(flip="both", balance=balance)
+    by_reach, by_width = (float(_quantile(value.abs(), 0.02) / value.abs().median()) for value in (reach, width))
+    return PartConfig(flip="reach" if by_reach > by_width else "width")
 
 
 def _steps(view: RegisteredView, square: Tensor, options: RegistrationOptions) -> tuple[int, int]:

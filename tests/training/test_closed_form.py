@@ -13,7 +13,6 @@ from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.errors import ConfigError, DataError
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_plan import MemberPlan
-from advrad.training.closed_form_selection import LEAST_IMAGES
 
 SMALL = [MemberPlan(name="small", size_px=8, cell_px=2, patch_cells=3, window_cells=(1, 1), stride_cells=1)]
 
@@ -42,9 +41,8 @@ def test_many_images_are_divided_between_statistics_and_threshold() -> None:
     detector = fit_closed_form(normal_images(60), SMALL)
     counts = detector.config.training.images
     assert counts is not None and counts.train + counts.calibration == 60
-    assert counts.train >= LEAST_IMAGES and counts.calibration >= 19
+    assert counts.train >= splits.LEAST_IN_PART_A and counts.calibration >= 19
     assert splits.split_for_memory(60) == splits.MemorySplit(60, counts.train, counts.calibration)
-    assert splits.LEAST_IN_PART_A == LEAST_IMAGES
     assert len(member_of(detector).memory.sheets) == 60, "every image is in the memory"
     assert bool((member_of(detector).spread > 0).all())
 

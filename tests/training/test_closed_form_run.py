@@ -182,9 +182,3 @@ def test_the_shape_of_the_files_is_kept_where_they_agree(tmp_path: Path) -> None
     assert files((100, 50), (101, 50), (100, 50)) == pytest.approx(2.0)
     assert files((100, 50), (50, 100)) == 1.0
     write_good(tmp_path / "one.png", 64, 0)
-
-
-def test_a_radius_that_does_not_change_the_closed_form_is_said(data: Path, tmp_path: Path) -> None:
-    listener = Listener()
-    train(data, tmp_path / "run", SMALL.model_copy(update={"optimise_for_radius": 0.2}), progress=listener)
-    assert [note for note in listener.notes if "does not change the closed form" in note]

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advrad.data.splits import normals_needed, rate_in_reach, split_for_memory
+from advrad.data.splits import LEAST_IN_PART_A, normals_needed, rate_in_reach, split_for_memory
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_config import ClosedFormConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
@@ -29,7 +29,7 @@ from advrad.detectors.conformal import calibration_from
 from advrad.errors import ConfigError, DataError
 from advrad.training.closed_form_members import Normals, fit_member, groups_of
 from advrad.training.closed_form_plan import COARSE, FIXED, MemberPlan
-from advrad.training.closed_form_selection import LEAST_IMAGES, TriedPlans, choose_plans, name_of
+from advrad.training.closed_form_selection import USUAL_RADIUS, Radius, TriedPlans, choose_plans, name_of
 from advrad.training.closed_form_strays import with_strays
 from advrad.utils.environment import versions
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -60,6 +60,7 @@ def fit_closed_form(
     *,
     false_alarm_rate: float = 0.05,
     seed: int = 0,
+    radius: Radius = USUAL_RADIUS,
     aspect: float = 1.0,
     image_size_px: int | None = None,
     progress: ProgressReporter = SILENT,
@@ -72,6 +73,7 @@ def fit_closed_form(
         plans: Plans of the members; None to choose them for the product.
         false_alarm_rate: Largest probability that a new normal image exceeds the threshold, between 0 and 1.
         seed: Seed of the division of the images and of all random draws.
+        radius: Perturbations for which plans are chosen.
         aspect: Width of the pictured scene divided by its height, for images that were squashed to squares.
         image_size_px: Side of the square to which image files will be scaled; None for the height of ``images``.
         progress: Receives the stages and the number of compared plans and images.
@@ -100,7 +102,7 @@ def fit_closed_form(
     tried: list[TriedPlans] = []
     if plans is None:
         progress.stage("Choosing the plans")
-        plans, tried = choose_plans(normals, progress)
+        plans, tried = choose_plans(normals, radius, progress)
     progress.stage("Comparing normal images")
     members = [member for plan in plans if (member := fit_member(plan, normals)) is not None]
     if not members:  # nothing can be registered
@@ -131,7 +133,7 @@ def _record(parts: _Parts, plans: Sequence[MemberPlan], tried: Sequence[TriedPla
             f"{winner}: AUROC {best.clean:.3f}, certified {best.certified:.3f}, on held-out normal images and"
             " synthetic defects"
         )
-    elif len(parts.learn) < LEAST_IMAGES:
+    elif len(parts.learn) < LEAST_IN_PART_A:
         reason = "there are too few normal images to compare plans"
     elif name_of(plans) == name_of(FIXED):
         reason = "the product lies at the same place in every image"

@@ -50,7 +50,7 @@ class MemberPlan(Config):
     taper: Literal["flat", "gaussian"] = "flat"
     gain: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     standardise: bool = True
-    tolerance: Annotated[float, Field(gt=0)] = 2 / 255
+    tolerance: Annotated[float, Field(gt=0)] = 6 / 255
     chosen_patches: Annotated[int, Field(gt=0)] | None = None
     sheets: Annotated[int, Field(gt=0)] = 64
     patches: Annotated[int, Field(gt=0)] = 24_000
@@ -65,25 +65,49 @@ class MemberPlan(Config):
 COARSE = MemberPlan(name="coarse", stride_cells=2)
 #: Fine patches at their place: for small defects.
 FINE = MemberPlan(name="fine", cell_px=2, channels=1, patch_cells=9, window_cells=(2, 2), stride_cells=4)
-#: Fine patches of parts that are found first.
+#: The same with few memory patches, chosen at random: their verdicts take a fifth of the time.
+CHOSEN: tuple[MemberPlan, ...] = tuple(
+    plan.model_copy(update={"name": f"{plan.name}, chosen patches", "chosen_patches": 128}) for plan in (COARSE, FINE)
+)
+#: Fine patches of parts that are found first. They are large and plain: robust where a perturbation can turn a part.
 REGISTERED = MemberPlan(
     name="registered",
     view="registered",
     cell_px=4 / 3,
-    window_cells=(3, 5),
+    patch_cells=9,
+    window_cells=(4, 7),
     stride_cells=3,
-    sheets=96,
+    sheets=40,
     standardise=False,
 )
-#: The same, with distances standardised at each site of a part: for parts whose normal variation is local.
-STANDARDISED = REGISTERED.model_copy(update={"name": "registered, standardised", "standardise": True})
+#: Small patches, standardised at each site of a part: for parts whose normal variation is local.
+STANDARDISED = MemberPlan(
+    name="registered, standardised",
+    view="registered",
+    cell_px=4 / 3,
+    patch_cells=5,
+    stride_cells=2,
+    tolerance=2 / 255,
+    sheets=200,
+)
 #: Fine patches wherever they lie: for textures.
 TEXTURE = MemberPlan(
     name="texture", cell_px=2, channels=1, window_cells=None, taper="gaussian", standardise=False, mirrored=True
 )
+#: Coarse patches of equal weights wherever they lie: they change least under a perturbation of a given l2 norm.
+COARSE_TEXTURE = TEXTURE.model_copy(
+    update={"name": "coarse texture", "cell_px": 4, "taper": "flat", "stride_cells": 2, "patches": 60_000}
+)
 #: Members of a product that lies at the same place in every image. Changes of light are rare among normal images and
 #: frequent in use, so gain is tolerated.
 FIXED: tuple[MemberPlan, ...] = (COARSE.with_gain(), FINE.with_gain())
-#: Members to choose from, where parts stand out from a background and move, and where none stands out.
+#: Members to choose from, where the product lies at the same place and there are many images; where parts stand out
+#: from a background and move; where they lie in any direction, so that light falls on them from any side and the sites
+#: of a part have no usual distance; and where no part stands out.
+FOR_FIXED_PLACE: tuple[tuple[MemberPlan, ...], ...] = (tuple(plan.with_gain() for plan in CHOSEN), FIXED)
 FOR_MOVING_PARTS: tuple[tuple[MemberPlan, ...], ...] = ((REGISTERED,), (STANDARDISED,), (COARSE, FINE))
+FOR_TURNED_PARTS: tuple[tuple[MemberPlan, ...], ...] = ((REGISTERED,), (COARSE, FINE))
 FOR_SURFACES: tuple[tuple[MemberPlan, ...], ...] = ((COARSE, FINE), (TEXTURE,))
+#: Further members to choose from, where the radius to optimise for is an l2 norm: for parts, and for surfaces.
+FOR_L2: tuple[tuple[MemberPlan, ...], ...] = ((COARSE,),)
+FOR_L2_SURFACES: tuple[tuple[MemberPlan, ...], ...] = ((COARSE_TEXTURE,),)

@@ -16,6 +16,7 @@ from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.config import PlanRecord
 from advrad.errors import ConfigError
 from advrad.training.closed_form import fit_closed_form
+from advrad.training.closed_form_selection import USUAL_RADIUS, Radius
 from advrad.training.options import RunOptions
 from advrad.training.plan import ClosedFormPlan
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -53,14 +54,13 @@ class ClosedFormRun:
             ConfigError: There are too few images for the false-alarm rate.
             ImageError: An image cannot be read.
         """
-        if self.options.optimise_for_radius is not None:
-            progress.note("the l2 radius to optimise for does not change the closed form, only a learned denoiser")
         images = self.read(progress)
-        plan = self._plan(images)
+        plan, radius = self._plan(images), self.options.optimise_for_radius
         detector = fit_closed_form(
             images.batch(range(len(images))),
             false_alarm_rate=plan.false_alarm_rate,
             seed=plan.seed,
+            radius=USUAL_RADIUS if radius is None else Radius("l2", radius),
             aspect=plan.aspect,
             progress=progress,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +104,25 @@ def test_the_false_alarm_rate_is_kept(count: int) -> None:
         alarms += score > detector.calibration.threshold
     # Three standard deviations of a binomial share above the promise.
     assert alarms / runs <= rate + 3 * np.sqrt(rate * (1 - rate) / runs)
+
+
+def test_chosen_patches_need_a_memory_apart_from_the_threshold() -> None:
+    plans = [SMALL[0].model_copy(update={"chosen_patches": 16})]
+    with pytest.raises(ConfigError, match="more than 64 different normal images"):
+        fit_closed_form(normal_images(60), plans)
+    detector = fit_closed_form(normal_images(70), plans)
+    memory = member_of(detector).memory
+    assert memory.chosen is not None and memory.chosen.shape == (4, 16)
+    assert not set(memory.groups.tolist()) & set(detector.config.held_out)
+    images = normal_images(8, seed=5)
+    bounds = detector.score_bounds(images, 2 / 255, "linf")
+    signs = torch.randn(images.shape, generator=torch.Generator().manual_seed(1)).sign()
+    found = detector.scores(images + 2 / 255 * signs)
+    assert bool((bounds.lower <= found).all()) and bool((found <= bounds.upper).all())
+
+
+def test_a_detector_with_chosen_patches_is_saved_and_loaded(tmp_path: Path) -> None:
+    detector = fit_closed_form(normal_images(70), [SMALL[0].model_copy(update={"chosen_patches": 16})])
+    detector.save_pretrained(tmp_path)
+    images = normal_images(3, seed=9)
+    assert torch.equal(ClosedFormDetector.from_pretrained(tmp_path).scores(images), detector.scores(images))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advrad.data.splits import LEAST_IN_PART_A, normals_needed, rate_in_reach, split_for_memory
+from advrad.data.splits import ALL_IN_MEMORY, LEAST_IN_PART_A, normals_needed, rate_in_reach, split_for_memory
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_config import ClosedFormConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
@@ -82,7 +82,7 @@ def fit_closed_form(
         The calibrated detector.
 
     Raises:
-        ConfigError: There are too few images for the rate.
+        ConfigError: There are too few images for the rate, or for memory patches that are chosen at random.
         DataError: The images have a wrong shape.
 
     Example:
@@ -103,6 +103,14 @@ def fit_closed_form(
     if plans is None:
         progress.stage("Choosing the plans")
         plans, tried = choose_plans(normals, radius, progress)
+    if parts.memory != parts.learn and any(plan.chosen_patches is not None for plan in plans):
+        # Leaving an image out of a random choice is not what joining it would undo, so the promise would be unproven.
+        raise ConfigError(
+            f"chosen_patches: needs more than {ALL_IN_MEMORY} different normal images, so that those of the threshold"
+            " stay out of the memory",
+            option="plans",
+            value=name_of(plans),
+        )
     progress.stage("Comparing normal images")
     members = [member for plan in plans if (member := fit_member(plan, normals)) is not None]
     if not members:  # nothing can be registered

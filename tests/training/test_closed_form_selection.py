@@ -104,6 +104,14 @@ def test_the_clean_figure_counts_twice_and_for_an_l2_radius_the_certified_one_al
     assert choose_plans(normals(60), Radius("l2", 0.2))[0] == FOR_L2_SURFACES[0]
 
 
+def test_an_l2_radius_may_choose_other_patches_at_a_fixed_place(pretend: Pretend, upright: RegisteredView) -> None:
+    known = {"coarse": (0.7, 0.8), "coarse with gain": (0.7, 0.795)}
+    pretend(lambda name: known.get(name, (0.9, 0.785)), upright, False)
+    plans, tried = choose_plans(normals(40), Radius("l2", 0.2))
+    assert plans == (COARSE.with_gain(),), "the plans for a fixed place have no advance, and gain is preferred"
+    assert {one.name for one in tried} == {"coarse with gain and fine with gain", "coarse", "coarse with gain"}
+
+
 def test_moving_parts_are_compared_with_plans_that_find_them(
     pretend: Pretend, bars: RegisteredView, upright: RegisteredView
 ) -> None:
@@ -130,8 +138,8 @@ def test_parts_that_turn_move_and_several_parts_always_do(bars: RegisteredView) 
     still = turned_bars(1).expand(6, -1, -1, -1)
     assert not moves(bars, still)
     several = selection.make_view(REGISTERED, _of(four_bars(12)))
-    if isinstance(several, RegisteredView) and several.parts > 1:
-        assert moves(several, four_bars(1).expand(6, -1, -1, -1))
+    assert isinstance(several, RegisteredView) and several.parts == 4
+    assert moves(several, four_bars(1).expand(6, -1, -1, -1))
 
 
 def test_a_comparison_of_real_members_prefers_what_sees_the_defects() -> None:

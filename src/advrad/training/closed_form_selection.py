@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from advrad.data.splits import ALL_IN_MEMORY, LEAST_IN_PART_A
 from advrad.data.synthetic import DEFECTS, paste_defects
 from advrad.detectors.closed_form_member import ClosedFormMember, MemberBounds
 from advrad.detectors.registration import RegisteredView
-from advrad.detectors.views import WholeView
+from advrad.detectors.views import Norm, WholeView
 from advrad.metrics import auroc
 from advrad.training.closed_form_members import Normals, fit_member, make_view
 from advrad.training.closed_form_plan import (
@@ -71,7 +70,7 @@ class Radius:
         size: Largest norm, > 0, in pixel units.
     """
 
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     size: float = 2 / 255
 
 
@@ -87,7 +86,8 @@ class TriedPlans:
         plans: Plans.
         clean: AUROC of normal images against the same images with synthetic defects.
         certified: Certified AUROC of these.
-        figure: What counts: both, the clean one twice, because it is measured on more images; or one of them.
+        figure: What counts: both, the clean one twice, because it is measured on more images; for an l2 radius the
+            certified one alone.
     """
 
     plans: tuple[MemberPlan, ...]
@@ -133,13 +133,12 @@ def choose_plans(
     queries = _as_in_use(normals.batch(torch.tensor(rows[:scored])), normals.seed)
     donors = normals.batch(torch.tensor((memory * scored)[:scored]))
     view = make_view(REGISTERED, trial)
-    candidates, fixed = FOR_SURFACES if view is None else FOR_MOVING_PARTS, False
+    candidates = FOR_SURFACES if view is None else FOR_MOVING_PARTS
     if isinstance(view, RegisteredView) and any(part.flip != "none" for part in view.config.parts):
         candidates = FOR_TURNED_PARTS
     elif isinstance(view, RegisteredView) and not moves(view, normals.batch(torch.tensor(memory[:_PLACES]))):
-        candidates, fixed = FOR_FIXED_PLACE, True
-        if len(normals.memory) <= ALL_IN_MEMORY:  # few patches would leave most of few images unused
-            candidates = (FIXED,)
+        # Few patches would leave most of few images unused.
+        candidates = FOR_FIXED_PLACE if len(normals.memory) > ALL_IN_MEMORY else (FIXED,)
     if radius.norm == "l2":
         candidates += FOR_L2_SURFACES if view is None else FOR_L2
     if len(candidates) == 1:
@@ -159,15 +158,13 @@ def choose_plans(
     for plans in candidates:
         try_out(plans)
     best = max(tried, key=lambda one: one.figure)
-    if fixed:  # these tolerate other brightness already
-        preferred, least = tried[0], best.figure - _QUICKER
-    elif min(plan.patch_cells for plan in best.plans) < _LEAST_WITH_GAIN:
-        preferred, least = best, best.figure
-    else:
+    few = tried[0]
+    if few.plans == FOR_FIXED_PLACE[0] and few.figure >= best.figure - _QUICKER:
+        best = few
+    if all(plan.gain == 0 and plan.patch_cells >= _LEAST_WITH_GAIN for plan in best.plans):
         try_out(tuple(plan.with_gain() for plan in best.plans))
-        preferred, least = tried[-1], best.figure - _PREFERENCE
-    if preferred.figure >= least:
-        best = preferred
+        if tried[-1].figure >= best.figure - _PREFERENCE:
+            best = tried[-1]
     return best.plans, sorted(tried, key=lambda one: -one.figure)
 
 

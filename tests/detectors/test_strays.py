@@ -197,6 +197,18 @@ def test_attacks_on_the_detector_stay_within_its_bounds(
             assert maps is not None and bool((maps[0] >= low - 1e-4).all())
 
 
+@pytest.mark.parametrize("radius", [0.0, 2 / 255])
+def test_the_lower_map_of_an_anomalous_part_says_nothing_about_the_others(
+    detector: ClosedFormDetector, radius: float
+) -> None:
+    image = four_bars(1, seed=77).float()
+    image[:, 0, :32, :32] = 1 - image[:, 0, :32, :32]  # no cell of this part is normal
+    low = detector.score_bounds(image, radius, "linf").lower_map
+    maps = detector.predict_batch(image).anomaly_maps
+    assert maps is not None and bool((low <= maps).all())
+    assert float(low[..., 8:24, 8:24].min()) > 10 > float(low[..., 33:, :].max())
+
+
 def test_a_perturbation_changes_the_score_of_normal_images_by_one_at_most(detector: ClosedFormDetector) -> None:
     strays = strays_of(detector)
     for image in four_bars(8, seed=500).float().split(1):  # type: ignore[no-untyped-call]

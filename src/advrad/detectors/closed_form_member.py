@@ -249,9 +249,11 @@ class ClosedFormMember(nn.Module):
         if isinstance(self.view, WholeView):
             return self._map(low[0])
         maps = []
+        # Outside its sheets a map has its least value over all parts.
+        least = torch.stack([values.amin() for values in low]).amin()
         for part, (values, of_part) in enumerate(zip(low, poses, strict=True)):
             shape = len(values), self.view.parts, *values.shape[2:]
-            everywhere = values.amin().expand(shape).clone()
+            everywhere = least.expand(shape).clone()
             everywhere[:, part] = values[:, 0]
             sheets = sheet_of(everywhere.flatten(0, 1)[:, None], self.config.memory)
             sheets = (sheets - self.config.location) / self.config.scale

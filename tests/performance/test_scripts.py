@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import trained_run
@@ -152,3 +154,49 @@ def test_closed_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     grown = load("closed_form").main([str(data), "--normals", "20,24", "--timed", "1", "--size", "32"])
     assert [row["normals"] for row in grown] == [20, 24]
     assert all(row["image_ms"] > 0 and row["certified_ms"] > 0 and 0 < row["model_mb"] < 20 for row in grown)
+
+
+def test_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import advrad
+    from advrad.inference.heatmaps import GREEN
+    from advrad.report.content import Gallery
+    from advrad.report.proofs import ImageProofs
+
+    trained_run.shrink(monkeypatch)
+    data, run, script = make_mvtec(tmp_path / "data", train=24), tmp_path / "run", load("failures")
+    detector = advrad.train(data, run, size_px=32)
+    picture = tmp_path / "failures.jpg"
+    found = script.main([str(run), str(data), "-o", str(picture)])
+    assert json.loads(capsys.readouterr().out) == found
+    assert (found["missed"], found["bytes"], picture.exists()) == (0, 0, False), "every defect of the toy is found"
+    # With the threshold at the second largest score, all but one defect are missed.
+    evaluation = advrad.evaluate(detector, data)
+    second = sorted(evaluation.scores)[-2]
+    move_threshold(run, float(second))
+    found = script.main([str(run), str(data), "-o", str(picture), "--limit", "2"])
+    assert (found["missed"], found["false_alarms"]) == (found["anomalous"] - 1, 0)
+    assert 0 < found["bytes"] == picture.stat().st_size < 200_000
+    # With a threshold below all scores, every normal image is a false alarm, and its proven area is drawn.
+    move_threshold(run, -1000.0)
+    found = script.main([str(run), str(data), "-o", str(tmp_path / "failures.png")])
+    assert (found["missed"], found["false_alarms"]) == (0, found["normal"])
+    loaded = advrad.load_detector(run)
+    evaluation = advrad.evaluate(loaded, data)
+    alarms = script.failures(evaluation)[1]
+    assert list(evaluation.scores[alarms]) == sorted(evaluation.scores[evaluation.labels == 0], reverse=True)
+    defect = int((evaluation.labels == 1).argmax())
+    (item,) = Gallery(evaluation, loaded, ImageProofs(loaded)).items([defect])
+    image, heat = script.pair(item, loaded)
+    assert (image != item.image).any(), "the true defect is outlined"
+    assert item.proof.startswith("proven defective") and has_colour(heat, GREEN)
+
+
+def move_threshold(run: Path, threshold: float) -> None:
+    """Change the threshold of a model folder, and the level above which its maps are outlined."""
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    config["calibration"] |= {"threshold": threshold, "heat_low": threshold - 1}
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def has_colour(image: npt.NDArray[np.float32], colour: tuple[float, float, float]) -> bool:
+    return bool((np.abs(image - np.float32(colour)).max(-1) < 1e-6).any())

@@ -84,7 +84,7 @@ def report_content(
 
     certificates = read_certificates(run_folder, evaluation.category) if run_folder else ()
     proofs = ImageProofs(detector)
-    gallery = _Gallery(evaluation, detector, proofs, others, max_pixels)
+    gallery = Gallery(evaluation, detector, proofs, others, max_pixels)
     compared = [ComparedFigures.of(detector, evaluation, certificates)]
     compared += [ComparedFigures.of(other.detector, other.evaluation) for other in others]
 
@@ -121,7 +121,7 @@ def report_content(
 
 
 @dataclass(frozen=True)
-class _Gallery:
+class Gallery:
     """Makes the images that a report shows.
 
     Args:
@@ -135,11 +135,21 @@ class _Gallery:
     evaluation: EvaluationResult
     detector: SavedDetector
     proofs: ImageProofs
-    others: Sequence[OtherDetector]
-    max_pixels: int
+    others: Sequence[OtherDetector] = ()
+    max_pixels: int = MAX_PIXELS
 
     def items(self, indices: Iterable[int]) -> tuple[GalleryItem, ...]:
-        """Make the images of some indices."""
+        """Make the images of some indices.
+
+        Args:
+            indices: Places of the images in the evaluation.
+
+        Returns:
+            The images with anomaly map, outlines of the true defect and of the proven area, score and proof.
+
+        Raises:
+            ImageError: An image cannot be read any more.
+        """
         return tuple(self._item(index) for index in indices)
 
     def _item(self, index: int) -> GalleryItem:

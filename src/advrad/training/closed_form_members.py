@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,8 @@ from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.registration_fit import RegistrationOptions, fit_registration
 from advrad.detectors.views import WholeConfig, WholeView
-from advrad.training.closed_form_plan import MemberPlan
+from advrad.training.closed_form_copies import number_of_copies, sheets_with_copies, turned_at_random
+from advrad.training.closed_form_plan import CopyKind, MemberPlan
 from advrad.utils.seeding import generator_for
 
 #: Largest number of images from which the distances of each site are standardised.
@@ -77,9 +78,10 @@ def fit_member(
         return None
     generator = generator_for(normals.seed, "closed form", plan.name)
     config = _memory_config(plan, view)
-    most = max(1, min(plan.sheets, _TABLE_BYTES // _bytes_of_a_sheet(plan, view)) // view.parts)
+    most = min(plan.sheets, _TABLE_BYTES // _bytes_of_a_sheet(plan, view)) // view.parts
     if plan.chosen_patches is not None:
         most = _CHOSEN_FROM
+    most = max(1, most // number_of_copies(view, plan.copies))
     rows = torch.tensor(normals.memory)
     if config.window_cells is not None and normals.learn and len(rows) > most:
         # Which images enter the memory may not depend on the images of the threshold.
@@ -88,7 +90,7 @@ def fit_member(
     if config.window_cells is None:
         memory = PatchMemory(config, *_random_patches(plan, view, normals, rows, generator))
     else:
-        sheets, groups = _sheets(view, normals, rows)
+        sheets, groups = _sheets(view, normals, rows, plan.copies)
         memory = PatchMemory(config, sheets, groups, PatchMemory.choose(config, sheets, generator))
     zero = torch.zeros(1, 1, *config.sites)
     settings = MemberConfig(view=view.config, memory=config)
@@ -154,13 +156,15 @@ def _memory_config(plan: MemberPlan, view: WholeView | RegisteredView) -> Memory
     )
 
 
-def _sheets(view: WholeView | RegisteredView, normals: Normals, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Sheets of images, (m, c, H, W) uint8, with all copies that the view asks for, and their groups, (m,)."""
+def _sheets(
+    view: WholeView | RegisteredView, normals: Normals, rows: Tensor, kinds: Sequence[CopyKind]
+) -> tuple[Tensor, Tensor]:
+    """Sheets of images, (m, c, H, W) uint8, with all copies that plan and view ask for, and their groups, (m,)."""
     sheets, groups = [], []
     for part in torch.split(rows, _BATCH):
-        with torch.no_grad():
-            found = view.sheets(normals.batch(part))
-        copies = found.flatten(0, 1)[None] if isinstance(view, WholeView) else view.copies(found.flatten(0, 1))
+        copies = sheets_with_copies(view, normals.batch(part), kinds, normals.aspect)
+        if isinstance(view, RegisteredView):
+            copies = view.copies(copies.flatten(0, 1)).flatten(0, 1).view(-1, *copies.shape[1:])
         sheets.append(PatchMemory.quantised(copies.flatten(0, 1)))
         groups.append(normals.groups[part].repeat_interleave(view.parts).repeat(len(copies)))
     return torch.cat(sheets), torch.cat(groups)
@@ -171,21 +175,19 @@ def _random_patches(
 ) -> tuple[Tensor, Tensor]:
     """Patches at random places, the same number of each image, as small sheets, (m, c, k, k), and their groups.
 
-    The places do not depend on the images, so images that are left out in turn stay exchangeable.
+    Neither the places nor the copies depend on the images, so images that are left out in turn stay exchangeable.
     """
     each, side = max(1, plan.patches // len(rows)), plan.patch_cells
+    shifts: tuple[CopyKind, ...] = ("shifted",) if "shifted" in plan.copies else ()
     sheets, groups = [], []
     for row in rows:
-        with torch.no_grad():
-            cells = PatchMemory.quantised(view.sheets(normals.batch(row[None]))[0])
-        for sheet in cells:
-            cut = sheet.unfold(1, side, 1).unfold(2, side, 1).flatten(1, 2)  # (c, places, k, k)
-            found = cut[:, torch.randint(cut.shape[1], (each,), generator=generator)].transpose(0, 1)
-            if plan.mirrored:
-                flips = torch.randint(4, (each, 1, 1, 1), generator=generator)
-                found = torch.where(flips % 2 == 1, found.flip(3), found)
-                found = torch.where(flips >= 2, found.flip(2), found)
-            sheets.append(found)
+        cells = PatchMemory.quantised(sheets_with_copies(view, normals.batch(row[None]), shifts))
+        cut = cells.unfold(3, side, 1).unfold(4, side, 1)  # (copies, parts, c, places down, places across, k, k)
+        copies, _, _, down, across = cut.shape[:5]
+        for part in range(view.parts):
+            place = torch.randint(copies * down * across, (each,), generator=generator)
+            found = cut[place // (down * across), part, :, place // across % down, place % across]
+            sheets.append(turned_at_random(found, plan.copies, generator))
             groups.append(normals.groups[row].expand(each))
     return torch.cat(sheets), torch.cat(groups)
 

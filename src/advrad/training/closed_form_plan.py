@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from advrad.utils.config import Config
+
+#: Kinds of copies of normal images.
+CopyKind = Literal["shifted", "turned", "mirrored"]
 
 #: Gain of the plans that tolerate other brightness.
 GAIN = 0.15
@@ -30,9 +33,11 @@ class MemberPlan(Config):
         tolerance: Added to the spread of each site when distances are standardised.
         chosen_patches: Number of memory patches that each patch is compared with, chosen at random; None for all in the
             window of the sheets.
-        sheets: Largest number of sheets in the memory; does not count with ``chosen_patches``.
+        sheets: Largest number of sheets in the memory, with copies; does not count with ``chosen_patches``.
         patches: Largest number of patches in the memory of a plan without a window.
-        mirrored: Whether the patches of a plan without a window are mirrored at random.
+        copies: Copies of normal images that are in the memory, too: ``shifted`` by half a cell, ``turned`` by 2
+            degrees, ``mirrored``. Without a window each patch is mirrored, turned by a multiple of 90 degrees, and
+            shifted at random. Registered parts are not turned.
 
     Example:
         >>> MemberPlan(name="coarse").window_cells
@@ -54,7 +59,15 @@ class MemberPlan(Config):
     chosen_patches: Annotated[int, Field(gt=0)] | None = None
     sheets: Annotated[int, Field(gt=0)] = 64
     patches: Annotated[int, Field(gt=0)] = 24_000
-    mirrored: bool = False
+    copies: tuple[CopyKind, ...] = ()
+
+    @model_validator(mode="after")
+    def _copies_differ(self) -> Self:
+        if len(set(self.copies)) < len(self.copies):
+            raise ValueError("copies: name each kind once")
+        if "turned" in self.copies and self.view == "registered":
+            raise ValueError("copies: registered parts are turned to the same direction, so turned copies add nothing")
+        return self
 
     def with_gain(self) -> MemberPlan:
         """The same plan, tolerant of other brightness."""
@@ -92,7 +105,7 @@ STANDARDISED = MemberPlan(
 )
 #: Fine patches wherever they lie: for textures.
 TEXTURE = MemberPlan(
-    name="texture", cell_px=2, channels=1, window_cells=None, taper="gaussian", standardise=False, mirrored=True
+    name="texture", cell_px=2, channels=1, window_cells=None, taper="gaussian", standardise=False, copies=("mirrored",)
 )
 #: Coarse patches of equal weights wherever they lie: they change least under a perturbation of a given l2 norm.
 COARSE_TEXTURE = TEXTURE.model_copy(

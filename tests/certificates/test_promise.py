@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from advrad.denoisers.memory_config import MemoryConfig
+from advrad.denoisers.patch_intervals import PatchIntervals
 from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.conformal import conformal_threshold
 
@@ -37,6 +38,13 @@ def worst_distances(memory: PatchMemory, images: Tensor) -> Tensor:
     for signs in itertools.product((-1.0, 0.0, 1.0), repeat=3):
         found.append(memory.nearest(images + EPS * torch.tensor(signs)[:, None, None]))
     return torch.stack(found).amax(0)
+
+
+def exact_bounds(memory: PatchMemory, image: Tensor, exclude: Tensor | None = None) -> PatchIntervals:
+    """Bounds that are exact at every place."""
+    found = PatchIntervals(memory, image, EPS, exclude)
+    found.refine(torch.arange(REPETITIONS))
+    return found
 
 
 def thresholds(values: Tensor) -> Tensor:
@@ -73,7 +81,7 @@ def world(request: pytest.FixtureRequest) -> World:
     )
     images, groups = normals(N, 0), torch.arange(N)
     memory = PatchMemory(config, PatchMemory.quantised(images), groups)
-    held = [memory.bounds(images[i : i + 1], EPS, groups[i : i + 1]) for i in range(N)]
+    held = [exact_bounds(memory, images[i : i + 1], groups[i : i + 1]) for i in range(N)]
     upper, plain = (torch.cat([getattr(one, side) for one in held]) for side in ("upper", "nearest"))
     new = normals(1, 1)
     return World(memory, plain, upper, memory.nearest(images), memory.nearest(new), worst_distances(memory, new))
@@ -112,6 +120,6 @@ def test_a_proven_alarm_keeps_the_rate_with_the_plain_threshold(world: World) ->
     """Its lower bound is above the threshold, so the score of the unperturbed image is, too."""
     limits, most = thresholds(world.plain), 0.0
     for sign in (-1.0, 1.0):
-        lower = world.memory.bounds(normals(1, 1) + sign * EPS, EPS).lower
+        lower = exact_bounds(world.memory, normals(1, 1) + sign * EPS).lower
         most = max(most, alarms(lower, limits))
     assert most <= RATE + MARGIN

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_bounds import highest, lowest
+from advrad.denoisers.patch_intervals import PatchIntervals
 from advrad.denoisers.patch_memory import PatchMemory, sheet_of
 from advrad.errors import DataError
 
@@ -28,6 +29,13 @@ def memory_of(config: MemoryConfig, cells: Tensor, groups: Tensor | None = None)
     sheets = PatchMemory.quantised(cells)
     chosen = PatchMemory.choose(config, sheets, generator(0))
     return PatchMemory(config, sheets, torch.arange(len(cells)) if groups is None else groups, chosen)
+
+
+def exact_bounds(memory: PatchMemory, cells: Tensor, eps: float) -> PatchIntervals:
+    """Bounds that are exact at every site."""
+    found = PatchIntervals(memory, cells, eps)
+    found.refine(torch.arange(found.upper[0].numel()))
+    return found
 
 
 def oracle(memory: PatchMemory, cells: Tensor, exclude: int | None = None) -> npt.NDArray[np.float64]:
@@ -107,7 +115,7 @@ def test_distances_are_those_of_the_oracle(config: MemoryConfig, seed: int, excl
 @given(config=configs, seed=st.integers(0, 1000), eps=st.sampled_from([0.0, 2 / 255, 0.05]))
 def test_no_perturbation_leaves_the_bounds(config: MemoryConfig, seed: int, eps: float) -> None:
     memory, image = example(config, seed)
-    bounds, draws = memory.bounds(image, eps), generator(seed + 1)
+    bounds, draws = exact_bounds(memory, image, eps), generator(seed + 1)
     assert bool((bounds.lower <= bounds.nearest).all()) and bool((bounds.nearest <= bounds.upper).all())
     for _ in range(10):
         signs = torch.randn(image.shape, generator=draws).sign()
@@ -122,6 +130,43 @@ def test_no_perturbation_leaves_the_bounds(config: MemoryConfig, seed: int, eps:
             assert_inside(memory, attacked, bounds.lower, bounds.upper)
 
 
+@settings(max_examples=20, deadline=None)
+@given(config=configs, seed=st.integers(0, 1000), refined=st.integers(0, 3), exclude=st.sampled_from([None, 1]))
+def test_no_perturbation_leaves_the_bounds_at_other_poses(
+    config: MemoryConfig, seed: int, refined: int, exclude: int | None
+) -> None:
+    """The other sheets are the first one moved by a cell, or anything else; shifts may be wrong."""
+    memory, image = example(config, seed)
+    draws, eps = generator(seed + 1), 0.02
+    sheets = torch.cat([image, image.roll(1, 3), torch.rand(image.shape, generator=draws)])
+    count = config.sites[0] * config.sites[1]
+    shifts = torch.randint(-3, 4, (2, count, 2), generator=draws) if seed % 2 else None
+    left_out = None if exclude is None else torch.tensor([exclude])
+    found = PatchIntervals(memory, sheets, eps, left_out, shifts)
+    found.refine(torch.randperm(count, generator=draws)[:refined])
+    for _ in range(5):
+        attacked = sheets + eps * torch.randn(sheets.shape, generator=draws).sign()
+        distances = memory.nearest(attacked, None if left_out is None else left_out.expand(3))
+        assert bool((distances >= found.lower).all()) and bool((distances <= found.upper).all())
+    sites = found.refined.nonzero()[:, 0]
+    for row in range(3):
+        alone = PatchIntervals(memory, sheets[row : row + 1], eps, left_out)
+        alone.refine(torch.arange(count))
+        for mine, exact in ((found.lower, alone.lower), (found.upper, alone.upper)):
+            # Equal but for the allowance for rounding, which grows with the distance between the sheets.
+            torch.testing.assert_close(mine[row].flatten()[sites], exact[0].flatten()[sites], rtol=0, atol=1e-3)
+
+
+def test_bounds_at_a_moved_pose_are_close_where_the_shifts_are_right() -> None:
+    config = MemoryConfig(height_cells=12, width_cells=12, channels=1, patch_cells=3, window_cells=(2, 2))
+    memory, image = example(config, 4)
+    moved, shifts = image.roll(1, 3), torch.tensor([0, -1]).expand(1, 100, 2)
+    right, none = (PatchIntervals(memory, torch.cat([image, moved]), 0.02, shifts=given) for given in (shifts, None))
+    exact = exact_bounds(memory, moved, 0.02)
+    loose = [float((found.upper[1] - exact.upper[0])[:, 1:, 2:].mean()) for found in (right, none)]
+    assert 0 <= loose[0] < 0.01 < loose[1]
+
+
 def assert_inside(memory: PatchMemory, image: Tensor, lower: Tensor, upper: Tensor) -> None:
     found = memory.nearest(image.detach())
     assert bool((found >= lower).all()) and bool((found <= upper).all())
@@ -131,7 +176,7 @@ def test_bounds_that_are_too_narrow_are_noticed() -> None:
     """The attacks of the test above are strong enough to leave bounds that hold for half the radius only."""
     config = MemoryConfig(height_cells=6, width_cells=6, patch_cells=3, window_cells=(1, 1))
     memory, image = example(config, 3)
-    narrow, eps = memory.bounds(image, 0.025), 0.05
+    narrow, eps = exact_bounds(memory, image, 0.025), 0.05
     attacked = image.clone()
     for _ in range(10):
         attacked = attacked.detach().requires_grad_()
@@ -145,7 +190,7 @@ def test_the_bounds_of_a_single_memory_patch_are_attained() -> None:
     memory = memory_of(config, torch.full((2, 3, 3, 3), 0.5), torch.tensor([0, 1]))
     image = torch.rand(1, 3, 3, 3, generator=generator(5))
     difference, eps = image - memory.sheets[:1].float() / 255, 0.07
-    bounds = memory.bounds(image, eps)
+    bounds = exact_bounds(memory, image, eps)
     towards = image - difference.sign() * torch.minimum(difference.abs(), torch.tensor(eps))
     away = image + eps * difference.sign()
     torch.testing.assert_close(memory.nearest(towards), bounds.lower, rtol=0, atol=1e-4)
@@ -187,8 +232,9 @@ def test_a_distance_depends_on_its_own_image_only() -> None:
 @given(config=configs, seed=st.integers(0, 1000))
 def test_bounds_at_some_sites_only_are_the_same_there_and_no_tighter_elsewhere(config: MemoryConfig, seed: int) -> None:
     memory, image = example(config, seed)
-    whole, count = memory.bounds(image, 0.03), config.sites[0] * config.sites[1]
-    some = memory.bounds(image, 0.03, choose=lambda distances: torch.tensor([[0, count - 1]]))
+    whole, count = exact_bounds(memory, image, 0.03), config.sites[0] * config.sites[1]
+    some = PatchIntervals(memory, image, 0.03)
+    some.refine(torch.tensor([0, count - 1]))
     for part, other in ((some.lower.flatten(), whole.lower.flatten()), (-some.upper.flatten(), -whole.upper.flatten())):
         torch.testing.assert_close(part[[0, -1]], other[[0, -1]])
         assert bool((part <= other + 1e-6).all())

@@ -9,7 +9,7 @@ where the memory patches of a site are those of normal images within a window of
 gain, a memory patch stands for the whole segment ``{g m : 1 - gain <= g <= 1 + gain}``.
 
 A perturbation of the image by at most eps in every pixel changes every cell by at most eps, because cells are means,
-so it changes ``S`` by at most eps. :meth:`PatchMemory.bounds` computes tighter bounds.
+so it changes ``S`` by at most eps. :mod:`advrad.denoisers.patch_intervals` computes tighter bounds.
 
 Source: the optimal denoiser of an empirical distribution, patch by patch (Kamb and Ganguli, arXiv 2412.20292); the
 limit of vanishing noise is the distance to the nearest patch.
@@ -17,38 +17,15 @@ limit of vanishing noise is the distance to the nearest patch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.onnx import is_in_onnx_export
 
 from advrad.denoisers.distance_graph import graph_distances
 from advrad.denoisers.memory_config import MemoryConfig
-from advrad.denoisers.patch_bounds import distance, highest, lowest
-from advrad.denoisers.patch_table import PatchTable, Winners, read_patches, relative_error
+from advrad.denoisers.patch_bounds import distance
+from advrad.denoisers.patch_table import PatchTable, Winners, read_patches
 from advrad.errors import ConfigError, DataError
-
-#: Memory patches of a site whose bounds are computed exactly; the others are bounded by the last of these.
-_REFINED = 64
-#: Terms that are summed from the pixels of an image to a cell, at most; for the bound on rounding.
-_TERMS_OF_A_CELL = 256
-
-
-@dataclass(frozen=True, slots=True)
-class PatchDistances:
-    """Distances of the patches of b sheets to the memory.
-
-    Attributes:
-        nearest: Distance to the nearest memory patch, (b, 1, sites down, sites across).
-        lower: What no perturbation within the radius can make it fall below, same shape.
-        upper: What no perturbation within the radius can make it exceed, same shape.
-    """
-
-    nearest: Tensor
-    lower: Tensor
-    upper: Tensor
 
 
 class PatchMemory(nn.Module):
@@ -69,7 +46,7 @@ class PatchMemory(nn.Module):
     sheets: Tensor
     groups: Tensor
     chosen: Tensor | None
-    _roots: Tensor
+    roots: Tensor
 
     def __init__(self, config: MemoryConfig, sheets: Tensor, groups: Tensor, chosen: Tensor | None = None) -> None:
         super().__init__()
@@ -81,7 +58,7 @@ class PatchMemory(nn.Module):
         self.register_buffer("sheets", sheets)
         self.register_buffer("groups", groups)
         self.register_buffer("chosen", chosen)
-        self.register_buffer("_roots", config.weights().sqrt().float(), persistent=False)
+        self.register_buffer("roots", config.weights().sqrt().float(), persistent=False)
         self._table: PatchTable | None = None
 
     @staticmethod
@@ -130,7 +107,7 @@ class PatchMemory(nn.Module):
         side = config.patch_cells
         cut = cells.unfold(2, side, 1).unfold(3, side, 1)
         cut = cut[:, :, config.rows][:, :, :, config.columns]  # (b, c, sites down, sites across, k, k)
-        return cut.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2) * self._roots.to(cells)
+        return cut.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2) * self.roots.to(cells)
 
     def nearest(self, cells: Tensor, exclude: Tensor | None = None) -> Tensor:
         """Compute the distance of every patch to the memory.
@@ -150,89 +127,24 @@ class PatchMemory(nn.Module):
             return graph_distances(self.config, self.sheets, cells, self.chosen)
         patches = self.patches(cells)
         winners = self._winners(patches, exclude)
-        return self._map(distance(patches, self._memory_patches(winners.start[..., None]), self.config.gain))
-
-    def bounds(
-        self,
-        cells: Tensor,
-        eps: float,
-        exclude: Tensor | None = None,
-        choose: Callable[[Tensor], Tensor] | None = None,
-    ) -> PatchDistances:
-        """Bound the distances under every perturbation of at most eps in each cell.
-
-        Args:
-            cells: Sheets, (b, c, H, W) float in [0, 1].
-            eps: Largest change of a cell, >= 0.
-            exclude: As in :meth:`nearest`.
-            choose: Function from the distances, as :meth:`nearest` returns them, to the numbers of the sites whose
-                bounds are computed exactly, (b, t); None for all. Elsewhere the lower bound is ``S - eps``.
-
-        Returns:
-            Distances and bounds. At these sites and with gain 0 they are attained, up to rounding, except that
-            ``lower`` may be lower where many memory patches are about equally near.
-
-        Raises:
-            DataError: As for :meth:`nearest`.
-        """
-        with torch.no_grad():
-            patches, excluded = self.patches(cells), self._excluded(exclude)
-            winners = self._patch_table.search(patches, excluded)
-            gain, reach = self.config.gain, eps * self._roots
-            memory = self._memory_patches(winners.start[..., None])
-            nearest = distance(patches, memory, gain)
-            # A perturbation makes a patch at most eps longer, and so the error of what is compared.
-            unit = relative_error(len(self._roots))
-            error = winners.error + 2 * unit * eps * (2 * (winners.error / unit).sqrt() + eps)
-            # The plain bounds; the true distance may be less than the computed one by the error.
-            lower = (nearest.square() - 2 * error).clamp_min(0).sqrt() - eps
-            upper = torch.minimum(highest(patches, memory, gain, reach), nearest + eps)
-            every = torch.arange(patches.shape[1], device=patches.device).expand(len(patches), -1)
-            for row, sites in enumerate(every if choose is None else choose(self._map(nearest))):
-                left_out = None if excluded is None else excluded[row]
-                for part in torch.split(sites, 64) if len(sites) else ():  # splitting nothing gives an empty part
-                    low, high = self._refined(patches[row, part], part, left_out, eps, error[row, part])
-                    lower[row, part] = torch.maximum(lower[row, part], low)
-                    upper[row, part] = torch.minimum(upper[row, part], high)
-            # After a perturbation, a memory patch may be overlooked that is nearer by the error.
-            upper = (upper.square() + 2 * error).sqrt()
-            slack = 4 * relative_error(_TERMS_OF_A_CELL + len(self._roots)) * (1 + nearest)
-            return PatchDistances(self._map(nearest), self._map((lower - slack).clamp_min(0)), self._map(upper + slack))
-
-    def _refined(
-        self, patches: Tensor, sites: Tensor, left_out: Tensor | None, eps: float, error: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Bounds of the distances of some patches, (t, d), of one sheet, from their nearest memory patches."""
-        gain, reach = self.config.gain, eps * self._roots
-        squared, compared, _ = self._patch_table.all_of(sites, patches)
-        if left_out is not None:
-            squared.masked_fill_(left_out if len(left_out) == 1 else left_out[compared], torch.inf)
-        squared = squared.flatten(1)
-        count = squared.shape[1]
-        values, order = squared.topk(min(_REFINED + 1, count), dim=1, largest=False)
-        rest = values[:, -1] if count > _REFINED else torch.full_like(values[:, 0], torch.inf)
-        values, order = values[:, :_REFINED], order[:, :_REFINED]
-        order = torch.where(values.isinf(), order[:, :1], order)
-        memory = self._memory_patches(self._patch_table.starts_of(compared, order)[None])
-        beyond = (rest - error).clamp_min(0).sqrt() - eps
-        low = torch.minimum(lowest(patches[None], memory, gain, reach)[0], beyond)
-        return low, highest(patches[None], memory, gain, reach)[0]
+        return self._map(distance(patches, self.read(winners.start[..., None]), self.config.gain))
 
     @property
-    def _patch_table(self) -> PatchTable:
+    def table(self) -> PatchTable:
+        """The memory patches, prepared for comparison when they are first needed."""
         if self._table is None or self._table.middle.device != self.sheets.device:
-            self._table = PatchTable.of(self.config, self.sheets, self._roots, self.chosen)
+            self._table = PatchTable.of(self.config, self.sheets, self.roots, self.chosen)
         return self._table
 
-    def _excluded(self, exclude: Tensor | None) -> Tensor | None:
-        """Memory patches that do not count, (b, 1 or sites of the memory, n) bool."""
+    def excluded(self, exclude: Tensor | None) -> Tensor | None:
+        """Memory patches that do not count, (b, 1 or sites of the memory, n) bool, by groups to leave out, (b,)."""
         if exclude is None:
             return None
         groups = self.groups
         if self.chosen is not None:
             groups = groups[self.chosen.long() // self.sheets[0].numel()]
         elif self.config.window_cells is None:
-            places = self._patch_table.squares.shape[1] // len(groups)
+            places = self.table.squares.shape[1] // len(groups)
             groups = groups.repeat(places)[None]
         else:
             groups = groups[None]
@@ -245,11 +157,11 @@ class PatchMemory(nn.Module):
 
     def _winners(self, patches: Tensor, exclude: Tensor | None) -> Winners:
         with torch.no_grad():
-            return self._patch_table.search(patches.detach(), self._excluded(exclude))
+            return self.table.search(patches.detach(), self.excluded(exclude))
 
-    def _memory_patches(self, starts: Tensor) -> Tensor:
+    def read(self, starts: Tensor) -> Tensor:
         """Read memory patches, (..., d), times the roots of the weights, by where they start, (...)."""
-        return read_patches(self.config, self.sheets, starts).to(self._roots) * self._roots
+        return read_patches(self.config, self.sheets, starts).to(self.roots) * self.roots
 
     def _map(self, values: Tensor) -> Tensor:
         return values.reshape(-1, 1, *self.config.sites)

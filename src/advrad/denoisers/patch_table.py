@@ -1,7 +1,7 @@
 """The memory's patches, arranged for matrix products: which patches are compared, and how exactly.
 
 Squared distances are computed in float32 from products of q and m, which are differences from the mean patch of the
-site: they are small, so that little cancels. Each result comes with a bound on its rounding error.
+site: they are small, so that little cancels. :meth:`PatchTable.error` bounds their rounding.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ class Winners:
     Attributes:
         squared: Squared distances, (b, L).
         start: Where the patch starts in the flattened memory sheets, (b, L) int64.
-        error: Largest error of the squared distances that were compared, (b, L).
+        size: Largest size of what was compared, (b, L), for :meth:`PatchTable.error`. It grows at most by as much as
+            the patch moves.
     """
 
     squared: Tensor
     start: Tensor
-    error: Tensor
+    size: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class PatchTable:
         along: Products of these differences with ``middle``, (S, n).
         starts: Where the memory patches start in the flattened sheets, as two tensors to be added, (S, n or 1) and
             (1, n).
+        centres: Largest norm of ``middle`` at the sites with which each patch of a sheet is compared, (L,).
         queries: Patches of a sheet that are compared with each site, (S, q); L stands for none.
         pairs: For each patch of a sheet, its comparisons: entries of the flattened (S, q), (L, o); S q for none.
         gain: Share by which a memory patch may be brighter or darker.
@@ -58,6 +60,7 @@ class PatchTable:
     squares: Tensor
     along: Tensor
     starts: tuple[Tensor, Tensor]
+    centres: Tensor
     queries: Tensor
     pairs: Tensor
     gain: float
@@ -96,8 +99,9 @@ class PatchTable:
             part.expand(len(queries), *part.shape[1:]) if len(part) == 1 else part
             for part in (factors, middle, squares, along, starts[0])
         )
-        to = sheets.device
-        return cls(factors, middle, squares, along, (first, starts[1]), queries.to(to), pairs.to(to), config.gain)
+        queries, pairs = queries.to(sheets.device), pairs.to(sheets.device)
+        centres = F.pad(middle.norm(dim=1).repeat_interleave(queries.shape[1]), (0, 1))[pairs].amax(1)
+        return cls(factors, middle, squares, along, (first, starts[1]), centres, queries, pairs, config.gain)
 
     def search(self, patches: Tensor, excluded: Tensor | None) -> Winners:
         """Find the nearest memory patch of every patch.
@@ -111,10 +115,10 @@ class PatchTable:
         padded = F.pad(patches.transpose(0, 1), (0, 0, 0, 0, 0, 1))  # (L + 1, b, d)
         squares = patches.new_full((sites * width + 1, batch), torch.inf)
         entries = torch.zeros(sites * width + 1, batch, dtype=torch.long, device=patches.device)
-        errors = patches.new_zeros(sites * width + 1, batch)
+        sizes = patches.new_zeros(sites * width + 1, batch)
         for chunk in self._chunks(batch):
             around = padded[self.queries[chunk]]  # (s, q, b, d)
-            nearness, own, error = self._nearness(chunk, around.flatten(1, 2))
+            nearness, own, size = self._nearness(chunk, around.flatten(1, 2))
             if excluded is not None:
                 out = excluded if excluded.shape[1] == 1 else excluded[:, chunk]
                 by_image = nearness.view(*around.shape[:3], -1)
@@ -122,12 +126,20 @@ class PatchTable:
             most, entry = nearness.max(2)
             into = slice(chunk.start * width, chunk.start * width + around.shape[0] * width)
             squares[into] = (own - most).view(-1, batch)
-            entries[into], errors[into] = entry.view(-1, batch), error.view(-1, batch)
+            entries[into], sizes[into] = entry.view(-1, batch), size.view(-1, batch)
         found, choice = squares[self.pairs].min(1)  # (L, b)
         chosen = self.pairs[:, :, None].expand(-1, -1, batch).gather(1, choice[:, None])[:, 0]
         entry = entries.gather(0, chosen)
         site = chosen.clamp_max(sites * width - 1) // width
-        return Winners(found.T, self._start(site, entry).T, errors[self.pairs].amax(1).T)
+        return Winners(found.T, self._start(site, entry).T, sizes[self.pairs].amax(1).T)
+
+    def error(self, size: Tensor) -> Tensor:
+        """Bound the rounding error of squared distances, (b, L), by the size of what was compared, (b, L)."""
+        unit = 2 * relative_error(self.middle.shape[1] + 2)
+        if self.gain == 0:
+            return unit * size.square()
+        centre, gain = self.centres, self.gain
+        return unit * ((1 + gain) * (size.square() + 4 * centre * size) + 2 * gain**2 * centre.square())
 
     def _chunks(self, batch: int) -> Iterator[slice]:
         sites, width = self.queries.shape
@@ -140,51 +152,49 @@ class PatchTable:
         first = at_site[site, entry] if at_site.shape[1] > 1 else at_site[site, 0]
         return first + (of_entry[0, entry] if of_entry.shape[1] > 1 else 0)
 
-    def all_of(self, sites: Tensor, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compare some patches of one sheet with all of their memory patches.
+    def all_of(self, sites: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Compare the patches of some sites with all of their memory patches.
 
         Args:
-            sites: Numbers of the patches, (t,).
-            patches: The patches themselves, (t, d), times the roots of the weights.
+            sites: Numbers of the sites, (t,).
+            patches: Patches at these sites, of p sheets, (t, p, d), times the roots of the weights.
 
         Returns:
-            Squared distances, (t, o, n), infinite for none; the memory sites that were compared, (t, o); and the
-            largest error, (t,).
+            Squared distances, (t, p, o, n), infinite for none; and the memory sites that were compared, (t, o).
         """
         pairs = self.pairs[sites]  # (t, o)
-        exists = pairs < self.queries.numel()
         memory = pairs.clamp_max(self.queries.numel() - 1) // self.queries.shape[1]
-        nearness, own, error = self._nearness(memory.flatten(), patches.repeat_interleave(pairs.shape[1], 0)[:, None])
-        squared = (own[..., None] - nearness)[:, 0].view(*pairs.shape, -1)
-        squared = squared.masked_fill_(~exists[..., None], torch.inf)
-        return squared, memory, error.view(pairs.shape).amax(1)
+        nearness, own, _ = self._nearness(memory.flatten(), patches.repeat_interleave(pairs.shape[1], 0))
+        squared = torch.sub(own[..., None], nearness, out=nearness).view(*pairs.shape, *nearness.shape[1:])
+        squared.masked_fill_((pairs == self.queries.numel())[..., None, None], torch.inf)  # (t, o, p, n)
+        return squared.transpose(1, 2), memory
 
     def starts_of(self, memory: Tensor, order: Tensor) -> Tensor:
         """Where memory patches start in the flattened sheets.
 
         Args:
             memory: Memory sites, (t, o), as :meth:`all_of` returns them.
-            order: Places in the flattened (o, n) of its distances, (t, k).
+            order: Places in the flattened (o, n) of its distances, (t, p, k).
         """
         count = self.squares.shape[1]
-        return self._start(memory.gather(1, order // count), order % count)
+        compared = memory[:, None].expand(-1, order.shape[1], -1)
+        return self._start(compared.gather(2, order // count), order % count)
 
     def _nearness(self, sites: slice | Tensor, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Compare patches, (s, p, d), with all memory patches of s sites. The patches are overwritten.
 
         Returns:
             What remains of the squared distance below that to ``middle``, (s, p, n); the squared distance to
-            ``middle``, (s, p), with a gain up to what is in the first part, too; and the largest error of their
-            difference in float32, (s, p).
+            ``middle``, (s, p), with a gain up to what is in the first part, too; and the size of what was compared,
+            (s, p), see :meth:`error`.
         """
         squares, middle = self.squares[sites], self.middle[sites]
         queries = patches.sub_(middle[:, None])
         own = queries.square().sum(2)
         length, longest = own.sqrt(), squares.amax(1, keepdim=True).sqrt()
-        unit = 2 * relative_error(queries.shape[2] + 2)
         one = torch.ones_like(own)[..., None]
         if self.gain == 0:
-            return torch.bmm(torch.cat([queries, one], 2), self.factors[sites]), own, unit * (length + longest) ** 2
+            return torch.bmm(torch.cat([queries, one], 2), self.factors[sites]), own, length + longest
         # |q - (1 + t) m|^2 = |q - m|^2 - 2 t a + t^2 |m|^2 with a = (q - m) m is least at t = a / |m|^2. With the
         # middle c of the site, q = c + q' and m = c + m': a = q' m' + q' c - m' c - |m'|^2, and
         # |q - m|^2 = (|q'|^2 + 2 q' c) - (|m'|^2 + 2 m' c) - 2 a.
@@ -196,9 +206,7 @@ class PatchTable:
         change = torch.mul(double, (0.5 / full)[:, None]).clamp_(-self.gain, self.gain)
         rest = torch.addcmul(double, change, full[:, None], value=-1)
         nearness = double.addcmul_(change, rest).add_((squares + 2 * along)[:, None])
-        size, centre = length + 2 * longest, middle_square.sqrt()
-        error = unit * ((1 + self.gain) * (size * size + 4 * centre * size) + 2 * self.gain**2 * centre**2)
-        return nearness, own + 2 * across[..., 0], error
+        return nearness, own + 2 * across[..., 0], length + 2 * longest
 
 
 def read_patches(config: MemoryConfig, sheets: Tensor, starts: Tensor) -> Tensor:

@@ -21,12 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advrad.denoisers.patch_intervals import PatchIntervals
 from advrad.denoisers.patch_memory import PatchMemory, sheet_of
 from advrad.detectors.closed_form_config import MemberConfig
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.registration_bounds import Pose
 from advrad.detectors.registration_poses import Poses
-from advrad.detectors.scoring import pool
+from advrad.detectors.scoring import pool, pooled_count
 from advrad.detectors.sticker import SiteScores, Spans
 from advrad.detectors.strays import Strays
 from advrad.detectors.views import WholeView
@@ -34,8 +35,8 @@ from advrad.errors import ConfigError
 
 Norm = Literal["linf", "l2"]
 
-#: Sites of a sheet, of the largest standardised distances, whose lower bounds are computed exactly.
-_EXACT_SITES = 48
+#: Sites of a sheet whose bounds are computed exactly, at most; and how many of each pose at once.
+_EXACT_SITES, _EACH = 48, 4
 #: Factor that covers the rounding of norms.
 _ROUNDING = 1 + 1e-6
 
@@ -172,7 +173,7 @@ class ClosedFormMember(nn.Module):
             radius: Radius, >= 0, in pixel units of the image as given.
             norm: Norm of the perturbation.
             exclude: Group to leave out of the memory, (1,) int64; None leaves out none.
-            exact_sites: Sites, of the largest standardised distances, with exact bounds; fewer are quicker and looser.
+            exact_sites: Largest number of sites with exact bounds; fewer are quicker and looser.
         """
         poses: tuple[list[Pose], ...] | None = ()
         reached: tuple[Tensor, ...] | None
@@ -186,7 +187,10 @@ class ClosedFormMember(nn.Module):
         else:
             height, width = image.shape[2:]
             eps, reach = (radius, 0.0) if norm == "linf" else (0.0, radius * self._l2_factor(height, width))
-            parts = [self._bounds_at(sheets, eps, reach, exclude, exact_sites if eps else 0) for sheets in reached]
+            parts = [
+                self._bounds_at(sheets, self._shifts(poses, part), (eps, reach), exclude, exact_sites)
+                for part, sheets in enumerate(reached)
+            ]
             scores, lowers, uppers, maps = zip(*parts, strict=True)
             found = MemberBounds(
                 score=torch.stack(scores).amax(),
@@ -216,33 +220,63 @@ class ClosedFormMember(nn.Module):
         """Largest change of a distance per unit of l2 length of a perturbation."""
         return math.sqrt(float(self.config.memory.weights().max())) * self.view.l2_norm(height, width) * _ROUNDING
 
+    def _shifts(self, poses: Sequence[list[Pose]], part: int) -> Tensor | None:
+        """Where the sheet of the first pose shows what the patches at the other poses show."""
+        if isinstance(self.view, WholeView) or len(poses[part]) == 1:
+            return None
+        memory = self.config.memory
+        rows, columns = ([at + memory.patch_cells // 2 for at in places] for places in (memory.rows, memory.columns))
+        return self.view.shifts(part, poses[part], rows, columns)
+
     def _bounds_at(
-        self, sheets: Tensor, eps: float, reach: float, exclude: Tensor | None, exact_sites: int
+        self,
+        sheets: Tensor,
+        shifts: Tensor | None,
+        change: tuple[float, float],
+        exclude: Tensor | None,
+        exact_sites: int,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Score of a part, its least and largest value over all poses, and the standardised lower bounds per pose.
 
         Args:
             sheets: Sheets of the unperturbed image at every pose, the unperturbed pose first, (poses, c, H, W).
-            eps: Largest change of a cell.
-            reach: Further change of a distance.
+            shifts: Where the first sheet shows what the others show, see :class:`PatchIntervals`.
+            change: Largest change of a cell, and further change of a distance.
             exclude: Group to leave out of the memory, (1,).
-            exact_sites: Number of sites with exact bounds.
+            exact_sites: Largest number of sites with exact bounds.
         """
+        eps, reach = change
+        found = PatchIntervals(self.memory, sheets, eps, exclude, shifts)
+        left = exact_sites if eps or len(sheets) > 1 else 0
+        while left and len(sites := self._undecided(found, eps)[:left]):
+            found.refine(sites)
+            left -= len(sites)
+        low = self.standardise((found.lower - reach).clamp_min(0))
+        return (
+            self.pooled(self.standardise(found.nearest))[0],
+            self.pooled(low).amin(),
+            self.pooled(self.standardise(found.upper + reach)).amax(),
+            low,
+        )
 
-        def largest(distances: Tensor) -> Tensor:
-            flat = self.standardise(distances).flatten(1)
-            return flat.topk(min(exact_sites, flat.shape[1]), dim=1).indices
-
-        scores, lowers, uppers, maps = [], [], [], []
-        for part in torch.split(sheets, 16):
-            left_out = None if exclude is None else exclude.expand(len(part))
-            found = self.memory.bounds(part, eps, left_out, largest)
-            low = self.standardise((found.lower - reach).clamp_min(0))
-            scores.append(self.pooled(self.standardise(found.nearest)))
-            lowers.append(self.pooled(low))
-            uppers.append(self.pooled(self.standardise(found.upper + reach)))
-            maps.append(low)
-        return torch.cat(scores)[0], torch.cat(lowers).amin(), torch.cat(uppers).amax(), torch.cat(maps)
+    def _undecided(self, found: PatchIntervals, eps: float) -> Tensor:
+        """Sites whose exact bounds may change the bounds of the score, (t,): some of each pose; none if nothing may."""
+        upper, lower, most = (
+            self.standardise(values).flatten(1) for values in (found.upper, found.lower, found.upper - eps)
+        )
+        count = pooled_count(upper.shape[1], self.config.pooling)
+        # The score's upper bound is the largest over the poses, and at least that of the refined sites of any pose.
+        decided = upper.masked_fill(~found.refined, -torch.inf).topk(count, 1).values.mean(1).amax()
+        raises = upper >= torch.maximum(upper.topk(count, 1).values[:, -1:], decided)
+        # Its lower bound is the least over the poses: a site matters that may be among the largest of its pose.
+        counts = lower.topk(count, 1).values
+        open_ = (most > counts[:, -1:]) & ~found.refined
+        settled = counts.mean(1).masked_fill(open_.any(1), torch.inf).amin()
+        open_ &= (counts.mean(1) < settled)[:, None]
+        open_ |= raises & ~found.refined
+        size, order = upper.masked_fill(~open_, -torch.inf).topk(min(_EACH, upper.shape[1]), 1)
+        sites: Tensor = torch.unique(order[size > -torch.inf])
+        return sites
 
     def _lower_map(self, poses: Sequence[list[Pose]], low: Sequence[Tensor]) -> Tensor:
         """Lower bounds of the anomaly map: the least over the poses of each part."""

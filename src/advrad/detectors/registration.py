@@ -36,6 +36,8 @@ __all__ = ["OutsideBounds", "Poses", "RegisteredConfig", "RegisteredView"]
 
 #: Factor that covers the rounding of sums in float64.
 _SUMS = 1 + 1e-9
+#: A weight so near to the edge of a sheet, in half sides of the square, counts as both inside and outside.
+_EDGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,15 +224,16 @@ class RegisteredView(PartFinder):
         """
         return self.stray_weights(images).double().sum((1, 2)) / self.config.usual_mass
 
-    def _beyond(self, part: int, poses: Poses) -> Tensor:
-        """Which weights lie outside the sheet of a part, (b, m * m) bool."""
+    def _beyond(self, part: int, poses: Poses, by: float = 0.0) -> Tensor:
+        """Which weights lie outside the sheet of a part, by a distance in half sides of the square, (b, m * m) bool."""
         _, height, width = self.shape
         down, over = self.config.step_cells
         lattice, basis = self.lattices[part], self.basis.to(poses.turn.device)
         angles = lattice.angle(poses.turn[:, part])
         u = along(angles, poses.column[:, part].double() * lattice.column_step) @ basis
         v = across(angles, poses.row[:, part].double() * lattice.row_step) @ basis
-        return (u.abs() > width / 2 * lattice.column_step / over) | (v.abs() > height / 2 * lattice.row_step / down)
+        half_width, half_height = width / 2 * lattice.column_step / over, height / 2 * lattice.row_step / down
+        return (u.abs() > half_width + by) | (v.abs() > half_height + by)
 
     # Bounds under a perturbation
 
@@ -255,10 +258,12 @@ class RegisteredView(PartFinder):
             if reached is None:
                 upper += float(interval.sums(torch.ones(1, len(least), dtype=torch.float64))[1])
                 continue
-            beyond = self._beyond(part, Poses.listed(reached[part], self.parts))
-            low, high = interval.sums(beyond.double())
-            lower, upper = lower + float(low.min()), upper + float(high.max())
-            least += interval.low * beyond.all(0)
+            # Rounding may put a weight on the edge of a sheet on either side of it.
+            poses = Poses.listed(reached[part], self.parts)
+            surely, perhaps = (self._beyond(part, poses, by) for by in (_EDGE, -_EDGE))
+            lower += float(interval.sums(surely.double())[0].min())
+            upper += float(interval.sums(perhaps.double())[1].max())
+            least += interval.low * surely.all(0)
         usual = self.config.usual_mass
         return OutsideBounds(
             lower=lower / usual / _SUMS, upper=upper / usual * _SUMS, least=least.view(self.regions.shape)
@@ -292,6 +297,35 @@ class RegisteredView(PartFinder):
         """
         square = self._channels(image)
         return tuple(self._sheets_of(square, part, poses[part]) for part in range(self.parts))
+
+    def shifts(self, part: int, poses: list[Pose], rows: list[int], columns: list[int]) -> Tensor:
+        """Compute where the sheet of the first pose shows what the sheets of the other poses show.
+
+        Args:
+            part: Number of the part.
+            poses: Poses, the first one first.
+            rows: Rows of the places that matter, cells.
+            columns: Columns of these places, cells.
+
+        Returns:
+            Shifts of all places, (poses - 1, rows * columns, 2) int64: rows and columns in cells, rounded.
+        """
+        of = Poses.listed(poses, 1)
+        i, j = torch.meshgrid(
+            torch.tensor(rows, dtype=torch.float64), torch.tensor(columns, dtype=torch.float64), indexing="ij"
+        )
+        _, height, width = self.shape
+        top, left = (values.cpu() for values in self._corner(of.row, of.column))  # (poses, 1)
+        angle = self.lattices[part].angle(of.turn)
+        sign = 1 - 2 * of.flipped.double()
+        # A turned sheet shows the frame from its other end. Both ends are alike in the middle of the sheet.
+        v = (i.flatten() - (height - 1) / 2) * sign + top + (height - 1) / 2
+        u = (j.flatten() - (width - 1) / 2) * sign + left + (width - 1) / 2
+        turn = angle - angle[0]
+        u_first, v_first = u * turn.cos() - v * turn.sin(), u * turn.sin() + v * turn.cos()
+        row = (v_first - top[0] - (height - 1) / 2) * sign[0] + (height - 1) / 2
+        column = (u_first - left[0] - (width - 1) / 2) * sign[0] + (width - 1) / 2
+        return torch.stack([row - i.flatten(), column - j.flatten()], -1)[1:].round().long()
 
     def _sheets_of(self, square: Tensor, part: int, poses: list[Pose]) -> Tensor:
         """Sheets of one part at several poses, (poses, c, H, W); poses of one angle are cut from one larger sheet."""

@@ -17,7 +17,7 @@ TORCH_PAIR := torch==2.14.1 torchvision==0.29.1
 ANOMALIB_TESTS := OMP_NUM_THREADS=1 .venv-anomalib/bin/python $(PYTEST)
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all prepared lint clean
 .DELETE_ON_ERROR:
 
 # Train, evaluate and report on a small synthetic product.
@@ -25,14 +25,18 @@ demo: .venv/.core
 	$(BIN)/advrad demo
 
 # Style, types, import order, then all tests but the slow ones.
-test: lint .venv-anomalib/.made
+test: prepared
 	$(ANOMALIB_TESTS) -m "anomalib and not slow" $(PYTEST_ARGS)
 	$(TESTS) -m "not slow" $(PYTEST_ARGS)
 
 # The slow tests too.
-test-all: lint .venv-anomalib/.made
+test-all: prepared
 	$(ANOMALIB_TESTS) -m anomalib $(PYTEST_ARGS)
 	$(TESTS) $(PYTEST_ARGS)
+
+# Side by side, because pip and mypy use one core each.
+prepared:
+	@$(MAKE) --no-print-directory -j 2 lint .venv-anomalib/.made
 
 lint: .venv/.test
 	$(BIN)/python -m ruff check --quiet .

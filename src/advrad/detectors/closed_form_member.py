@@ -260,7 +260,7 @@ class ClosedFormMember(nn.Module):
         )
 
     def _undecided(self, found: PatchIntervals, eps: float) -> Tensor:
-        """Sites whose exact bounds may change the bounds of the score, (t,): some of each pose; none if nothing may."""
+        """Sites whose exact bounds may change the bounds of the score, (t,): some of each pose, largest first."""
         upper, lower, most = (
             self.standardise(values).flatten(1) for values in (found.upper, found.lower, found.upper - eps)
         )
@@ -275,8 +275,9 @@ class ClosedFormMember(nn.Module):
         open_ &= (counts.mean(1) < settled)[:, None]
         open_ |= raises & ~found.refined
         size, order = upper.masked_fill(~open_, -torch.inf).topk(min(_EACH, upper.shape[1]), 1)
-        sites: Tensor = torch.unique(order[size > -torch.inf])
-        return sites
+        most_first = order.flatten()[size.flatten().argsort(descending=True)]
+        sites = dict.fromkeys(most_first[: int((size > -torch.inf).sum())].tolist())
+        return torch.tensor(list(sites), dtype=torch.long, device=upper.device)
 
     def _lower_map(self, poses: Sequence[list[Pose]], low: Sequence[Tensor]) -> Tensor:
         """Lower bounds of the anomaly map: the least over the poses of each part."""

@@ -47,7 +47,7 @@ _ATTEMPTS = 12
 #: Synthetic defects for each scored image, and how many of these are certified.
 _DEFECTS, _CERTIFIED = 3, 1
 #: Sites with exact bounds while plans are compared.
-_EXACT_SITES = 8
+_EXACT_SITES = 24
 #: Patches in the memory of plans without a window while plans are compared.
 _PATCHES = 12_000
 #: A plan with gain is preferred if its figure is at most this much lower: changes of light are rare among normal

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from toy_models import generator, stack
 import advrad.detectors.closed_form as closed_form
 from advrad.certificates.lipschitz import proven_verdict
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.base import SupportsGradientPrecision, SupportsScoreBounds
+from advrad.detectors.base import SupportsGradientPrecision, SupportsScoreBounds, SupportsStickerBounds
 from advrad.detectors.combined import CombinedConfig, CombinedDetector
 from advrad.detectors.loading import load_detector, load_target, to_loaded
 from advrad.detectors.saved import SupportsPrediction
@@ -49,7 +50,7 @@ def made(memory: closed_form.ClosedFormDetector) -> CombinedDetector:
 
 def test_it_is_what_attacks_certificates_and_prediction_need(made: CombinedDetector) -> None:
     assert isinstance(made, SupportsScoreBounds) and isinstance(made, SupportsPrediction)
-    assert isinstance(made, SupportsGradientPrecision)
+    assert isinstance(made, SupportsGradientPrecision) and isinstance(made, SupportsStickerBounds)
     assert made.image_size_px == 32 and made.size_px is None and made.noise_seed == 0
     assert not made.deterministic and made.differentiable
     assert made.device == torch.device("cpu")
@@ -130,7 +131,23 @@ def test_the_learned_part_may_be_anything(made: CombinedDetector, monkeypatch: p
 def _output(images: torch.Tensor, value: float) -> object:
     from advrad.detectors.outputs import AdvRADOutput
 
-    return AdvRADOutput(torch.full((len(images),), value), torch.full_like(images[:, :1], value), images)
+    return AdvRADOutput(torch.full((len(images),), value), torch.full_like(images[:, :1, :32, :32], value), images)
+
+
+def test_no_sticker_leaves_its_bound(made: CombinedDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, side = torch.rand(2, 3, 40, 32, generator=generator(3)), 6
+    bounds = made.sticker_bounds(images, side)
+    nothing_learned = made.memory.sticker_bounds(images, side) + 0.5 * -1.0
+    assert torch.equal(bounds, nothing_learned) and bool((bounds < made.predict_batch(images).scores).all())
+    # The learned part does its worst; the sticker shows what normal images show there.
+    monkeypatch.setattr(made.learned, "infer", lambda images, noise: _output(images, -1e9))
+    left = []
+    for y, x in itertools.product(range(0, 35, 2), range(0, 27, 2)):
+        covered = images.clone()
+        covered[:, :, y : y + side, x : x + side] = IMAGES[:1, :, 4:5, 4:5]
+        left.append(made.infer(covered, generator()).scores.detach())
+    assert bool((torch.stack(left) >= bounds).all())
+    assert float((torch.stack(left).amin(0) - bounds).max()) < 0.2 * float(made.memory.infer(images).scores.min())
 
 
 def test_limits_the_wrong_way_round_are_refused(memory: closed_form.ClosedFormDetector) -> None:

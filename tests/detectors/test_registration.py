@@ -13,8 +13,9 @@ from moment_attacks import attacked, attacks, pose_of
 from safetensors.torch import load, save
 from scipy.optimize import linprog
 from torch import Tensor
-from turned_parts import SIZE, pictured, tapered_bar, turned_bars, two_bars
+from turned_parts import BACKGROUND, SIZE, pictured, tapered_bar, turned_bars, two_bars
 
+from advrad.data.resize_norm import resize_matrix
 from advrad.detectors.registration import RegisteredConfig, RegisteredView
 from advrad.detectors.registration_bounds import Pose, _constraints
 from advrad.detectors.registration_fit import RegistrationOptions, fit_registration
@@ -177,6 +178,21 @@ def test_poses_and_cells_hold_for_all_settings(
         assert pose in listed[0]
         moved = view.sheets(image + change)[0, 0] - sheets[0][listed[0].index(pose)]
         assert float(moved.abs().max()) <= radius * (1 + 2e-6) + 1e-12
+
+
+@pytest.mark.parametrize(("height", "width"), [(SIZE, SIZE), (SIZE, 200), (1000, 700), (3000, 20)])
+def test_the_interval_of_a_weight_covers_the_rounding_of_all_sums(
+    bars: RegisteredView, height: int, width: int
+) -> None:
+    image = torch.full((1, 3, height, width), BACKGROUND + (bars.config.low + bars.config.high) / 2)
+    (interval,) = bars.intervals(image, 0.0, "linf")
+    summed = bars.config.blur_px**2
+    for length in (height, width):
+        matrix = resize_matrix(length, SIZE)
+        summed += 0 if length == SIZE else int((matrix > 0).sum(1).max())
+    # Sums of n float32 products, once for the image and once for the perturbed image.
+    slope = 1 / (bars.config.high - bars.config.low)
+    assert float((interval.high - interval.low).median()) >= 2 * slope * 2 * summed * 2.0**-24
 
 
 def test_too_many_poses_are_reported(bars: RegisteredView) -> None:

@@ -116,6 +116,19 @@ def test_bounds_that_ignore_the_reachable_poses_are_wrong(bars: RegisteredView) 
     assert sum(broken(bars, image, 0.03, "linf") for image in images) == 0
 
 
+def test_a_weight_on_the_edge_of_a_sheet_may_count_or_not() -> None:
+    config = RegisteredConfig(
+        size_px=32, mask_px=2, blur_px=2, cell_px=2, height_cells=11, width_cells=11, low=0.1, high=0.3, usual_mass=1.0
+    )
+    view, image = RegisteredView(config, torch.zeros(1, 3, 16, 16)), torch.zeros(1, 3, 32, 32)
+    image[:, :, 14:18, 14:18] = 1  # around the middle of the sheet
+    image[:, :, 14:18, 26:28] = 0.2  # its middle is on the right edge
+    image[:, :, 14:18, 4:6] = 0.2  # on the left edge
+    assert float(view.outside(image)) == 0
+    bounds = view.outside_bounds(image, 0.0, "linf", view.reachable_poses(image, 0.0, "linf"))
+    assert bounds.lower == 0 and bounds.upper >= 2 and float(bounds.least.sum()) == 0
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     size=sampled_from([32, 45, 64]),

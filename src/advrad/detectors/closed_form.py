@@ -31,6 +31,9 @@ from advrad.utils.files import write_text
 
 __all__ = ["ClosedFormConfig", "ClosedFormDetector", "MemberConfig"]
 
+#: By this and this share lower bounds of maps are lowered: interpolation rounds differently from batch to batch.
+_MAP_ROUNDING = 1e-6
+
 
 class ClosedFormDetector(SavedMixin, nn.Module):
     """Anomaly detector whose robustness can be computed exactly, without randomness.
@@ -138,18 +141,25 @@ class ClosedFormDetector(SavedMixin, nn.Module):
                 )
             )
         scores, lower, upper, maps = zip(*rows, strict=True)
-        return ScoreBounds(torch.stack(scores), torch.stack(lower), torch.stack(upper), torch.cat(maps))
+        lower_map = torch.cat(maps)
+        lower_map = lower_map - _MAP_ROUNDING * (1 + lower_map.abs())
+        return ScoreBounds(torch.stack(scores), torch.stack(lower), torch.stack(upper), lower_map)
 
     def sticker_bounds(self, images: Tensor, side_px: int) -> Tensor:
         """Bound the scores from below, whatever one square shows, see :class:`SupportsStickerBounds`.
 
         Members that follow a part do not count, because a sticker can move it. Without others, nothing is left.
         """
-        sites = [member.site_scores(images) for member in self._members()]
+        self._check(images)
+        # Image by image, like predictions, so that the distances of patches that are not touched are the very same.
+        return torch.cat([self._sticker_bound(image, side_px) for image in torch.split(images, 1)])
+
+    def _sticker_bound(self, image: Tensor, side_px: int) -> Tensor:
+        sites = [member.site_scores(image) for member in self._members()]
         fixed = [part for part in sites if part is not None]
         if not fixed:
-            return torch.full((len(images),), -torch.inf)
-        return sticker_bound(fixed, images.shape[2], images.shape[3], side_px)
+            return image.new_full((len(image),), -torch.inf)
+        return sticker_bound(fixed, image.shape[2], image.shape[3], side_px)
 
     @staticmethod
     def _check(images: Tensor) -> None:

@@ -9,7 +9,8 @@ part, it contributes at least ``weight * low`` and at most ``weight * high``, so
 
     M_lower + weight * low <= A(x + d) <= M_upper + weight * high.
 
-They hold for every perturbation d within the radius and for every noise that the learned part draws.
+They hold for every perturbation d within the radius and for every noise that the learned part draws. In the same way, a
+bound of M under a sticker gives one of A.
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ class CombinedConfig(Config):
 class CombinedDetector(SavedMixin, nn.Module):
     """Anomaly detector whose score is that of the closed form plus a limited share of a learned denoiser's.
 
-    It is an :class:`advrad.detectors.base.AnomalyDetector` that supports score bounds, and can be saved.
+    It is an :class:`advrad.detectors.base.AnomalyDetector` that supports score bounds and sticker bounds, and can be
+    saved.
 
     Args:
         config: Configuration; its parts must describe ``memory`` and ``learned``.
@@ -200,6 +202,17 @@ class CombinedDetector(SavedMixin, nn.Module):
             upper=bounds.upper + high,
             lower_map=self._resized(bounds.lower_map) + low,
         )
+
+    def sticker_bounds(self, images: Tensor, side_px: int) -> Tensor:
+        """Bound the scores from below, whatever one square shows, see :class:`SupportsStickerBounds`.
+
+        A sticker leaves of the closed form what its own bound says, and at least ``weight * low`` of the learned part.
+
+        Args:
+            images: Images, (b, 3, h, w), float in [0, 1], of any size.
+            side_px: Side of the square, in pixels of the images as given; >= 1.
+        """
+        return self.memory.sticker_bounds(images, side_px) + self._contribution(torch.tensor(self.config.low))
 
     # --- What an attack may use ---
 

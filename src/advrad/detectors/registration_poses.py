@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,14 +12,12 @@ from torch import Tensor, nn
 
 from advrad.data.resize_norm import ROUNDING, resize_norm
 from advrad.data.transforms import resize
+from advrad.denoisers.patch_table import relative_error
 from advrad.detectors.registration_bounds import Interval, Pose, reachable_poses
 from advrad.detectors.registration_config import RegisteredConfig
 from advrad.detectors.registration_moments import across, along, monomials, principal_axes
 from advrad.detectors.views import Norm
 from advrad.errors import ConfigError
-
-#: Covers the rounding of averages in float32, so that the interval of a weight holds for computed weights.
-_SLACK = 2e-6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,17 +166,26 @@ class PartFinder(nn.Module):
         """
         config = self.config
         differences = self.differences(self.square(image)).double()
-        reach, together = radius, None
+        reach, together, slack = radius, None, self._rounding(image.shape[2], image.shape[3])
         if norm == "l2":
             # Averaging does not lengthen a change, and a weight follows the largest change of three channels.
             reach = radius * resize_norm(image.shape[2], image.shape[3], config.size_px) * self._blur_norm
-            together = (reach * ROUNDING + _SLACK * config.mask_cells) / (config.high - config.low)
-        reach = reach * ROUNDING + _SLACK
+            together = (reach * ROUNDING + slack * config.mask_cells) / (config.high - config.low)
+        reach = reach * ROUNDING + slack
         value, low, high = (
             self.by_part(self.ramp(part))[0] for part in (differences, differences - reach, differences + reach)
         )
         basis, value, low, high = (values.cpu() for values in (self.basis, value, low, high))
         return tuple(Interval(basis, value[i], low[i], high[i], together) for i in range(self.parts))
+
+    def _rounding(self, height_px: int, width_px: int) -> float:
+        """Largest rounding of differences in float32, of the image and of the perturbed image together.
+
+        Resizing sums over the pixels below a triangle along each side, averaging over the box; images are in [0, 1].
+        """
+        size = self.config.size_px
+        terms = [2 * math.ceil(max(length / size, 1)) + 1 for length in (height_px, width_px) if length != size]
+        return 2 * relative_error(sum(terms) + self.config.blur_px**2)
 
     @cached_property
     def _blur_norm(self) -> float:

@@ -240,7 +240,7 @@ def test_sheets_have_gradients(bars: RegisteredView) -> None:
 def test_the_view_survives_its_files(pairs: RegisteredView) -> None:
     images = two_bars(2, seed=9).float()
     config = RegisteredConfig.parse(pairs.config.model_dump(mode="json"))
-    again = RegisteredView(config, **load(save(pairs.tensors())))
+    again = RegisteredView(config, **load(save(dict(pairs.state_dict()))))
     assert torch.equal(again.sheets(images), pairs.sheets(images))
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.memory_config import PatchCells
+from advrad.denoisers.patch_memory import PatchMemory
 from advrad.denoisers.posterior_mean import PatchShape, posterior_mean
 from advrad.errors import ConfigError, DataError
 from advrad.utils.config import Config
@@ -111,14 +112,14 @@ class MemoryDenoiser(Denoiser):
             images: Normal images, (n, 3, h, w) float in [0, 1]; or batches of them.
             config: Shape of the denoiser; its number of sheets is replaced.
 
-        Raises:
-            DataError: There are no images.
-
         Returns:
             The denoiser, in evaluation mode.
+
+        Raises:
+            DataError: There are no images.
         """
         batches = [images] if isinstance(images, Tensor) else images
-        parts = [_quantised(resize(batch, config.side_cells)) for batch in batches]
+        parts = [PatchMemory.quantised(resize(batch, config.side_cells)) for batch in batches]
         if not sum(len(part) for part in parts):
             raise DataError("there are no normal images to fill the memory with")
         sheets = torch.cat(parts)
@@ -182,8 +183,3 @@ class MemoryDenoiser(Denoiser):
         sigma = torch.exp(low + (high - low) * level)
         estimate = self.denoise(corrupted + sigma[:, None, None, None] * noise, sigma, window)
         return (estimate - images).square().mean((1, 2, 3))
-
-
-def _quantised(cells: Tensor) -> Tensor:
-    """Cells in [0, 1] as uint8."""
-    return (cells.clamp(0, 1) * 255).round().to(torch.uint8)

@@ -211,6 +211,9 @@ class CombinedDetector(SavedMixin, nn.Module):
         Args:
             images: Images, (b, 3, h, w), float in [0, 1], of any size.
             side_px: Side of the square, in pixels of the images as given; >= 1.
+
+        Returns:
+            Lower bounds of the scores, (b,), for any noise; minus infinity where nothing is left.
         """
         return self.memory.sticker_bounds(images, side_px) + self._contribution(torch.tensor(self.config.low))
 

@@ -81,10 +81,6 @@ class RegisteredView(PartFinder):
         """Channels, height and width of a sheet."""
         return self.config.channels, self.config.height_cells, self.config.width_cells
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Tensors that belong into the model folder, by name: ``background`` and ``regions``."""
-        return dict(self.state_dict())
-
     # Sheets
 
     def sheets(self, images: Tensor) -> Tensor:

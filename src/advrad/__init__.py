@@ -1,4 +1,4 @@
-"""Industrial anomaly detection by diffusion reconstruction, built to withstand adversarial attacks.
+"""Industrial anomaly detection that withstands adversarial attacks, with proofs: closed form and diffusion models.
 
 Importing the package is quick: the detector, and PyTorch with it, is loaded on first use.
 """

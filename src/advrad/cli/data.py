@@ -46,8 +46,8 @@ def inspect_data(
 ) -> None:
     """Show what a folder of images holds, and warn of what would spoil a training or its evaluation.
 
-    Prints the number of normal and anomalous images, masks, image sizes, unreadable files, and warnings, such as that
-    brightness alone separates normal from anomalous images.
+    Prints the number of normal and anomalous images, masks, image sizes, unreadable files, what training would use the
+    normal images for, and warnings, such as that brightness alone separates normal from anomalous images.
 
     Example: advrad data inspect images
     """

@@ -35,9 +35,10 @@ def train(
 ) -> int:
     """Make a detector from normal images and save it as a model.
 
-    Keeps the patches of the normal images in a memory, which takes seconds, and sets the threshold above which an image
-    is called defective. With --minutes or --steps, a denoising network is trained as well, and held-out normal images
-    with synthetic defects show how the two are combined best. Images of defects are not used.
+    Keeps the patches of the normal images in a memory, which takes seconds, or minutes where parts lie at any place.
+    Sets the threshold above which an image is called defective: twenty normal images are enough for a false-alarm rate
+    of 5 %. With --minutes or --steps, a denoising network is trained as well, and held-out normal images with synthetic
+    defects show how the two are combined best. Images of defects are not used.
 
     Example: advrad train images -o run
     """
@@ -65,8 +66,8 @@ def calibrate(
 ) -> None:
     """Set the threshold of a model again, without training.
 
-    Can also choose the anomaly score again. Uses the normal images that the training kept aside; test images are not
-    used.
+    Uses the normal images that set it before; test images are not used. With --radius, also sets a threshold that keeps
+    its false-alarm rate under attack. Can choose the score of a learned denoiser again.
 
     Example: advrad calibrate run images --false-alarm-rate 0.01
     """

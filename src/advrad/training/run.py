@@ -79,9 +79,10 @@ def train(
     progress: ProgressReporter = SILENT,
     **keywords: Unpack[TrainKeywords],
 ) -> Detector:
-    """Make a detector from normal images: fit the closed form, within seconds, and set the threshold.
+    """Make a detector from normal images: fit the closed form, and set the threshold.
 
-    With ``minutes`` or ``steps``, a learned denoiser is trained as well, and held-out normal images with synthetic
+    It takes seconds, or minutes where parts lie at any place. Twenty normal images are enough for a false-alarm rate of
+    5 %. With ``minutes`` or ``steps``, a learned denoiser is trained as well, and held-out normal images with synthetic
     defects show how the two are combined best. It does the same as the command ``advrad train``.
 
     Args:

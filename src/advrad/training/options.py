@@ -152,13 +152,13 @@ class CalibrateOptions(Config):
         N_SAMPLES,
         ge=2,
         alias="draws",
-        description="Noise samples per image for the certified threshold, without exact bounds.",
+        description="Noise samples per image for the certified threshold; exact bounds need none.",
     )
     confidence: float = Field(
         CONFIDENCE,
         gt=0,
         lt=1,
-        description="Probability that the bound on each image's score holds, without exact bounds.",
+        description="Probability that the bound on each image's smoothed score holds; exact bounds always do.",
     )
 
     @field_validator("radius", mode="before")

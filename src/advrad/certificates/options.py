@@ -50,7 +50,7 @@ class CertifyOptions(WithDataOptions):
         description="Also bound what a sticker leaves of a defect: side of the covered square in pixels. Closed-form"
         " detectors only.",
     )
-    n_samples: int = Field(200, alias="draws", description="Noise samples per image, without exact bounds.")
+    n_samples: int = Field(200, alias="draws", description="Noise samples per image; exact bounds need none.")
     confidence: float = Field(
         0.999,
         description="Probability that all bounds of a radius hold together, and that each verdict holds; exact bounds"

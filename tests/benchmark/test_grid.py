@@ -159,7 +159,7 @@ def test_a_file_that_an_option_names_decides_too(data: Path) -> None:
         ('attack = "pgd"', 'attack = "pgd"\nseed = 3', "attacks.pgd: seed is set for the whole grid"),
         ('budget = "quick"', 'budget = "quik"', "attacks.suite: budget quik: is unknown"),
         ('detectors = ["plain"]', 'detectors = ["plan"]', "attacks.suite: detectors: 'plan' is no detector"),
-        ('radius = "0.1"', 'radius = "x"', "certificates.l2: radius x: 'x' is not a number"),
+        ('radius = "0.1"', 'radius = "x"', "certificates.l2: radius x: must be a number or a fraction"),
         ("seeds = [0, 1]", "seeds = [0, 0]", "seeds: must be 0 or more, and all different"),
         ("seeds = [0, 1]", "seed = [0, 1]", "seed: is unknown"),
         ("limit = 4", "limit = ", "cannot be read as TOML"),

@@ -106,6 +106,8 @@ def test_the_norm_decides_the_radii_and_the_meaning() -> None:
     assert l2.certified_auroc == {0.1: 1.0, 0.2: 1.0, 0.5: 1.0}
     smoothed = advrad.certify(Brightness(), DATA, radii=(0.1,), method="percentile", n_samples=60)
     assert (smoothed.method, smoothed.norm, smoothed.confidence) == ("percentile", "l2", 0.999)
+    for one in ("2/255", 2 / 255, [2 / 255]):
+        assert advrad.certify(Brightness(), DATA, radii=one).radii == (2 / 255,)
     plain = advrad.certify(lambda x: x.mean((1, 2, 3)), DATA, radii=("1/10",), n_samples=60)
     assert (plain.method, plain.norm, plain.radii) == ("percentile", "l2", (0.1,))
 
@@ -138,8 +140,8 @@ def test_the_threshold_for_attacks_is_used_at_its_radius() -> None:
     [
         ({"norm": "linf", "method": "percentile"}, "norm linf: method percentile certifies l2 only"),
         ({"sigma": 0.1}, "sigma: applies to method percentile"),
-        ({"radii": (-0.1,)}, "must be 0 or more"),
-        ({"radii": (2.0,)}, "at most 1 in linf"),
+        ({"radii": (-0.1,)}, "radius -0.1: must be between 0 and 1, for pixel values in [0, 1]"),
+        ({"radii": ("300/255",)}, "radius 300/255: must be between 0 and 1, for pixel values in [0, 1]"),
         ({"norm": "l1"}, "norm l1: is unknown; choose linf, l2"),
         ({"sticker_px": 0}, "sticker_px 0: must be at least 1"),
         ({"method": "two-path"}, "certifies AdvRAD detectors only"),

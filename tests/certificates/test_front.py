@@ -170,11 +170,18 @@ def test_images_that_do_not_fit_are_refused(data: Callable[[], tuple[Tensor, lis
 def test_radii_are_read_from_text() -> None:
     assert parse_radii("0.2, 0.1,0.2") == (0.2, 0.1)
     assert parse_radii("1/255,2/255", "linf") == (1 / 255, 2 / 255)
-    for text in ("0.1,", "1/0", "1/x"):
-        with pytest.raises(ConfigError, match="is not a number"):
+    for text in ("0.1,", "1/0", "1/x", "nan", "inf"):
+        with pytest.raises(ConfigError, match="must be a number or a fraction, such as 2/255"):
             parse_radii(text)
-    with pytest.raises(ConfigError, match="at most 1 in linf"):
-        parse_radii("2", "linf")
+    for text, norm, words in (
+        ("2", "linf", "radius 2: must be between 0 and 1"),
+        ("1/255,-1/255", "linf", "radius -1/255: must be between 0 and 1"),
+        ("-1", "l2", "radius -1: must be 0 or more"),
+        (" ", "linf", "radius: holds no radius; give some, such as 1/255,2/255"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            parse_radii(text, norm)  # type: ignore[arg-type]
+        assert words in str(caught.value)
 
 
 def test_radii_are_written_as_they_are_given() -> None:

@@ -120,9 +120,9 @@ def test_a_terminal_shows_the_radius_in_levels(
         (("--norm", "linf"), "--norm: can only be used with certification; add --certify"),
         (("--certify", "--norm", "l1"), "--norm l1: is unknown; choose linf, l2"),
         (("--certify", "--radius", "1/255,2/255"), "--radius 1/255,2/255: holds several radii; give one"),
-        (("--certify", "--radius", "1/0"), "--radius"),
-        (("--certify", "--radius", "2"), "--radius 2: must be at most 1 in linf"),
-        (("--certify", "--radius", "-1/255"), "--radius"),
+        (("--certify", "--radius", "1/0"), "--radius 1/0: must be a number or a fraction, such as 2/255"),
+        (("--certify", "--radius", "2"), "--radius 2: must be between 0 and 1"),
+        (("--certify", "--radius", "-1/255"), "--radius -1/255: must be between 0 and 1"),
     ],
 )
 def test_options_that_make_no_sense(

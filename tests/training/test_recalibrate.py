@@ -76,7 +76,7 @@ def test_a_new_score_makes_another_model(
 ) -> None:
     monkeypatch.setattr("advrad.training.score_selection.DEFECTS_PER_SELECTION", 8)
     before = (model / "config.json").read_bytes()
-    wanted = CalibrateOptions.parse(options | {"false_alarm_rate": 0.2}, "test")
+    wanted = CalibrateOptions.parse(options | {"false_alarm_rate": 0.2, "draws": 24}, "test")
     with pytest.raises(ConfigError, match="output: is needed"):
         calibrate(model, widgets, wanted)
     calibrate(model, widgets, wanted, tmp_path / "new")
@@ -118,7 +118,9 @@ def test_a_model_without_a_training_record_is_refused(model: Path, widgets: Path
     [
         (("--false-alarm-rate", "0.01"), "needs 99 calibration images"),
         (("--radius", "0.05"), "needs 20 calibration images under attack, there are 19"),
-        (("--radius", "-1"), "--radius -1: must be above 0"),
+        (("--radius", "-1"), "--radius -1: must be 0 or more"),
+        (("--radius", "0"), "--radius 0: must be above 0"),
+        (("--norm", "l2"), "--norm l2: belongs to a radius; give both"),
         (("--radius", "40", "--false-alarm-rate", "0.2"), "--radius 40"),
         (("--score", "best"), "--score best: is unknown"),
         (("--score", "robust", "--optimise-for-radius", "0.1", "-o", "x"), "give one of them"),

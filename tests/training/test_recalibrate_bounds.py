@@ -144,6 +144,9 @@ def test_what_a_closed_form_cannot_do(model: Path, data: Path, tmp_path: Path) -
     for options in (CalibrateOptions(score="robust"), CalibrateOptions(optimise_for_radius=0.2)):
         with pytest.raises(ConfigError, match="learned denoiser"):
             calibrate(model, data, options, tmp_path / "new")
+    for norm in ("linf", None):
+        with pytest.raises(ConfigError, match=r"radius 1\.17647: must be between 0 and 1, for pixel values"):
+            calibrate(model, data, CalibrateOptions(radius="300/255", norm=norm), tmp_path / "new")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="needs 99 calibration images"):
         calibrate(model, data, CalibrateOptions(false_alarm_rate=0.01))
     detector = closed_form(model)

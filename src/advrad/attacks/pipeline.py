@@ -21,7 +21,7 @@ from advrad.attacks.registry import CONFINED
 from advrad.attacks.results import AttackResult, ChecksResult, CurvePoint, CurveResult
 from advrad.attacks.selection import requested_attacks
 from advrad.attacks.summary import summarize
-from advrad.attacks.threat import Threat, radius_of
+from advrad.attacks.threat import Threat
 from advrad.data.labelled import load_labelled
 from advrad.data.options import DataOptions
 from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsScoreBounds, SupportsTwoPath
@@ -32,6 +32,7 @@ from advrad.errors import ConfigError
 from advrad.utils.environment import versions
 from advrad.utils.precision import Precision
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.radii import radius_of
 from advrad.utils.seeding import seed_of
 
 if TYPE_CHECKING:

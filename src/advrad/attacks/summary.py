@@ -12,7 +12,7 @@ from advrad import metrics
 from advrad.attacks.evaluation import RobustnessResult
 from advrad.attacks.options import Noise
 from advrad.attacks.plan import GradientPrecision
-from advrad.attacks.threat import Norm
+from advrad.utils.radii import Norm
 
 Floats = npt.NDArray[np.float64]
 Booleans = npt.NDArray[np.bool_]

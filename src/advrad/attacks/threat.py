@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from pydantic import Field, model_validator
@@ -12,42 +12,14 @@ from torch import Tensor
 
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
+from advrad.utils.radii import Norm, radius_of
 
-Norm = Literal["linf", "l2"]
 #: Random generators, one for each image of a batch, so that the attack on an image does not depend on the others.
 Generators = Sequence[torch.Generator]
 NORMS: tuple[Norm, ...] = ("linf", "l2")
 
 #: Projections use a radius smaller by this factor, so that rounding does not move an image out of the ball.
 _SHRINK = 1e-6
-
-
-def radius_of(value: str | float, norm: str, option: str) -> float:
-    """Read a radius.
-
-    Args:
-        value: Number, or a fraction such as ``2/255``.
-        norm: Name from :data:`NORMS`.
-        option: Name of the option, for the error message.
-
-    Raises:
-        ConfigError: The value is neither a number nor a fraction, or out of range.
-
-    Example:
-        >>> radius_of("51/255", "linf", "eps")
-        0.2
-    """
-    try:
-        above, _, below = str(value).partition("/")
-        radius = float(above) / float(below) if below else float(above)
-    except (ValueError, ZeroDivisionError):
-        radius = math.nan
-    if not math.isfinite(radius):
-        raise ConfigError("must be a number or a fraction, such as 2/255", option=option, value=str(value))
-    if radius < 0 or (norm == "linf" and radius > 1):
-        bound = "between 0 and 1" if norm == "linf" else "0 or more"
-        raise ConfigError(f"must be {bound}, for pixel values in [0, 1]", option=option, value=str(value))
-    return radius
 
 
 class Threat(Config):

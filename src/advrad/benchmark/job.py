@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ from advrad.inference.evaluation import compute_figures
 from advrad.utils.environment import versions
 from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.progress import ProgressReporter
+from advrad.utils.radii import Norm
 from advrad.utils.seeding import seed_of
 
 _NONE = Figures()
@@ -183,7 +183,7 @@ def _with_certified(figures: Figures, detector: AnomalyDetector, images: ImageSe
     """Add the AUROC that is certified at the attack's radius, on the attacked images, if the detector has bounds."""
     if not isinstance(detector, SupportsScoreBounds) or figures.eps is None:
         return figures
-    norm: Literal["linf", "l2"] = "linf" if figures.norm == "linf" else "l2"
+    norm: Norm = "linf" if figures.norm == "linf" else "l2"
     bounds = [detector.score_bounds(image[None], figures.eps, norm) for image in images.images]
     lower, upper = (np.array([float(getattr(part, side)) for part in bounds]) for side in ("lower", "upper"))
     return figures.model_copy(

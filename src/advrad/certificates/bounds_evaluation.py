@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from advrad.certificates.evaluation import CertifiedImages
 from advrad.certificates.lipschitz import ProvenVerdict, proven_verdict, verdict_radius
-from advrad.certificates.radii import Norm
 from advrad.detectors.base import SupportsScoreBounds, SupportsStickerBounds
 from advrad.errors import DetectorError
 from advrad.utils.config import Config
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.radii import Norm
 
 
 class BoundsPlan(Config):
@@ -38,7 +38,7 @@ class BoundsPlan(Config):
     """
 
     norm: Norm
-    radii: tuple[float, ...] = Field(min_length=1)
+    radii: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
     threshold: float | None = None
     sticker_px: int | None = Field(None, gt=0)
 

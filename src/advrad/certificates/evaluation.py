@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,6 @@ from pydantic import Field
 from torch import Tensor
 
 from advrad.certificates.order_statistics import bounds
-from advrad.certificates.radii import check_radius
 from advrad.certificates.sequential import (
     ABSTAIN,
     Verdict,
@@ -55,7 +54,7 @@ class CertifyPlan(Config):
         0.001
     """
 
-    radii: tuple[float, ...] = Field(min_length=1)
+    radii: tuple[Annotated[float, Field(ge=0)], ...] = Field(min_length=1)
     n_samples: int = Field(200, ge=2, alias="draws")
     confidence: float = Field(0.999, gt=0, lt=1)
     threshold: float | None = None
@@ -205,10 +204,9 @@ def check_reach(sampler: Sampler, sides: Sequence[int], plan: CertifyPlan, image
         images: Number of images.
 
     Raises:
-        ConfigError: A radius is invalid, or needs more samples.
+        ConfigError: A radius needs more samples.
     """
     for radius in plan.radii:
-        check_radius(radius)
         needed = samples_for_bounds(sampler, sides, radius, plan.alpha / (2 * images))
         check_n_samples(plan.n_samples, needed, radius, plan.confidence, sampler)
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from advrad.certificates.attack_results import contradictions, find_attacks
 from advrad.certificates.meaning import meaning
-from advrad.certificates.radii import Norm
 from advrad.certificates.results import CertificateFigures, CertificationResult
 from advrad.utils.environment import versions
+from advrad.utils.radii import Norm
 
 if TYPE_CHECKING:
     from advrad.certificates.bounds_evaluation import ImageBounds

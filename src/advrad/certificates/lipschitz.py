@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad import metrics
-from advrad.certificates.radii import Norm
 from advrad.detectors.base import SupportsScoreBounds
+from advrad.utils.radii import Norm
 
 if TYPE_CHECKING:
     from torch import Tensor

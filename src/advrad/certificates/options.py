@@ -6,9 +6,9 @@ from typing import Any, Literal, TypedDict
 
 from pydantic import Field, field_validator
 
-from advrad.certificates.radii import Norm
 from advrad.data.options import WithDataOptions, limit_field, seed_field
 from advrad.utils.config import Config
+from advrad.utils.radii import Norm
 
 Method = Literal["auto", "bounds", "percentile", "two-path"]
 

@@ -15,7 +15,7 @@ from advrad.certificates.evaluation import CertifiedImages, CertifyPlan, check_r
 from advrad.certificates.inputs import load_test_images
 from advrad.certificates.job import Job
 from advrad.certificates.options import CertifyOptions, CertifySettings, Method
-from advrad.certificates.radii import DEFAULT_RADII, Norm, parse_radii
+from advrad.certificates.radii import DEFAULT_RADII, parse_radii
 from advrad.certificates.results import CertificationResult
 from advrad.certificates.smoothing import Percentile, Sampler
 from advrad.certificates.summary import summarize
@@ -28,6 +28,7 @@ from advrad.detectors.probing import probe
 from advrad.detectors.saved import SavedDetector
 from advrad.errors import ConfigError
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.radii import Norm
 
 if TYPE_CHECKING:
     from advrad.data.labelled import DataSource
@@ -38,7 +39,7 @@ def certify(
     data: DataSource,
     *,
     norm: Norm | None = None,
-    radii: Sequence[float | str] | None = None,
+    radii: float | str | Sequence[float | str] | None = None,
     method: Method = "auto",
     options: DataOptions = DataOptions(),
     output: str | Path | None = None,
@@ -57,9 +58,9 @@ def certify(
         data: Test images: a folder (its test split), ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule,
             or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1 (anomalous).
         norm: Norm of the perturbations; None for linf where the detector has exact bounds, and l2 elsewhere.
-        radii: Radii to certify, for pixel values in [0, 1] of the images as given: numbers, or fractions such as
-            ``"2/255"``; None for 1/255, 2/255 and 4/255 in linf, and in l2 for those of 0.1, 0.2 and 0.5 for which the
-            samples suffice.
+        radii: Radius or radii to certify, for pixel values in [0, 1] of the images as given: numbers, or fractions such
+            as ``"2/255"``; None for 1/255, 2/255 and 4/255 in linf, and in l2 for those of 0.1, 0.2 and 0.5 for which
+            the samples suffice.
         method: ``bounds`` uses exact bounds; ``two-path`` uses the noise of an AdvRAD detector itself; ``percentile``
             adds noise to the image, for any detector; ``auto`` is the first of them that is possible.
         options: How image files are found and read.
@@ -85,11 +86,12 @@ def certify(
         >>> result.certified_auroc
         {0.1: 1.0}
     """
-    if radii is not None and not radii:
+    wanted = None if radii is None else [radii] if isinstance(radii, str | int | float) else list(radii)
+    if wanted == []:
         raise ConfigError("give at least one radius, or None for the default", option="radii")
     values = {
         "norm": norm,
-        "radius": None if radii is None else ",".join(map(str, radii)),
+        "radius": None if wanted is None else ",".join(map(str, wanted)),
         "method": method,
         "data": options,
     }

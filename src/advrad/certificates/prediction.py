@@ -21,7 +21,7 @@ from advrad.certificates.evaluation import CertifyPlan
 from advrad.certificates.lipschitz import ProvenVerdict, proven_verdict, verdict_radius
 from advrad.certificates.options import PredictionCertificateOptions
 from advrad.certificates.pipeline import check_confidence
-from advrad.certificates.radii import Norm, parse_radii
+from advrad.certificates.radii import parse_radii
 from advrad.certificates.sequential import certify_sequential, samples_for_verdict
 from advrad.certificates.smoothing import check_n_samples
 from advrad.certificates.threshold import certified_threshold
@@ -33,6 +33,7 @@ from advrad.detectors.saved import SavedDetector
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import ConfigError
 from advrad.utils.formatting import reach_text
+from advrad.utils.radii import Norm
 from advrad.utils.seeding import generator_for
 
 #: Radius for which a verdict should hold if none is given.

@@ -9,11 +9,11 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, mod
 
 from advrad.certificates.bounds_evaluation import ImageBounds
 from advrad.certificates.evaluation import ImageCertificate, write_certificates
-from advrad.certificates.radii import Norm
 from advrad.detectors.config import RecordedFigures
 from advrad.utils.config import Config
 from advrad.utils.files import make_folder, write_json
 from advrad.utils.formatting import radius_text
+from advrad.utils.radii import Norm
 
 
 class VerdictShares(Config):

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from advrad.certificates.options import CONFIDENCE, N_SAMPLES
 from advrad.certificates.order_statistics import bounds
-from advrad.certificates.radii import Norm
 from advrad.certificates.sequential import scaled
 from advrad.certificates.smoothing import Sampler, check_n_samples, samples_for_bounds
 from advrad.data.splits import normals_needed
@@ -20,6 +19,7 @@ from advrad.detectors.config import DetectorConfig, RobustCalibration
 from advrad.detectors.conformal import conformal_threshold
 from advrad.errors import ConfigError
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.radii import Norm
 
 
 def upper_bounds(

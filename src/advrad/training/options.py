@@ -7,10 +7,10 @@ from typing import Literal, TypedDict
 from pydantic import Field, field_validator
 
 from advrad.certificates.options import CONFIDENCE, N_SAMPLES
-from advrad.certificates.radii import Norm
 from advrad.data.options import WithDataOptions, seed_field
 from advrad.utils.config import Config
 from advrad.utils.precision import Precision
+from advrad.utils.radii import Norm, radius_of
 
 ScoreAim = Literal["auto", "robust", "paper"]
 
@@ -91,8 +91,6 @@ class RunOptions(WithDataOptions):
     @field_validator("adversarial_eps", mode="before")
     @classmethod
     def _fraction(cls, value: str | float | None) -> float | None:
-        from advrad.attacks.threat import radius_of
-
         return None if value is None else radius_of(value, "linf", "adversarial_eps")
 
 
@@ -163,7 +161,5 @@ class CalibrateOptions(Config):
 
     @field_validator("radius", mode="before")
     @classmethod
-    def _fraction(cls, value: str | float | None) -> str | float | None:
-        from advrad.attacks.threat import radius_of
-
-        return radius_of(value, "l2", "radius") if isinstance(value, str) and "/" in value else value
+    def _fraction(cls, value: str | float | None) -> float | None:
+        return None if value is None else radius_of(value, "l2", "radius")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 from advrad.data.layouts import find_records
@@ -18,6 +17,7 @@ from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import CalibrateOptions
 from advrad.training.plan import RunPlan, check_score_options
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.radii import radius_of
 
 
 def calibrate(
@@ -74,6 +74,8 @@ def _recalibrate_bounds(
         raise ConfigError(
             "chooses the score of a learned denoiser alone; for this model, train again with it", option=option
         )
+    if options.radius is not None and options.norm != "l2":
+        radius_of(options.radius, "linf", "radius")
     alone = detector.config.training.loop.steps is None  # no denoiser was trained as well
     if isinstance(detector, ClosedFormDetector) and (alone or detector.config.held_out):
         recalibrate_closed_form(detector, folder, data, options, progress=progress)
@@ -123,8 +125,10 @@ def _recalibrate_advrad(
 def _check(options: CalibrateOptions, output: Path | None, new_score: bool) -> None:
     """Refuse options and folders that cannot be used, before anything is read."""
     check_score_options(options.score or "auto", options.optimise_for_radius)
-    if options.radius is not None and not 0 < options.radius < math.inf:
+    if options.radius == 0:
         raise ConfigError("must be above 0", option="radius", value=options.radius)
+    if options.norm is not None and options.radius is None and options.optimise_for_radius is None:
+        raise ConfigError("belongs to a radius; give both, or neither", option="norm", value=options.norm)
     if new_score and output is None:
         raise ConfigError("is needed, because a new score makes another model; give a folder for it", option="output")
     if output is not None and ((output / CONFIG_NAME).exists() or (output.exists() and not output.is_dir())):

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advrad.certificates.radii import Norm
 from advrad.certificates.threshold import robust_threshold_of_bounds
 from advrad.data.layouts import find_records
 from advrad.data.loading import ImageStack
@@ -25,6 +24,7 @@ from advrad.training.closed_form_run import ClosedFormRun
 from advrad.training.options import CalibrateOptions
 from advrad.training.plan import ClosedFormPlan, plan_path
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.radii import Norm
 
 #: Largest relative difference between a threshold and what the same images give again, on another processor.
 _SAME = 1e-4

@@ -18,36 +18,26 @@ from advrad.detectors.config import RobustCalibration
 from advrad.errors import DataError
 from advrad.report.evaluation_report import GalleryItem, ReportContent, write_report
 from advrad.report.proofs import ImageProof, ImageProofs, attacked_points, bounds_plot, image_rows, radius_rows
-from advrad.report.stored_results import AttackSummary, CurveSummary, read_certificates
+from advrad.report.stored_results import read_certificates
 
 
-def attack(eps: float, robust: float | None, norm: str = "linf") -> AttackSummary:
-    values: dict[str, Any] = {
-        "attack": "pgd", "norm": norm, "eps": eps, "noise": "unknown", "n_good": 2, "n_defect": 1, "clean_auroc": 1.0,
-        "robust_auroc": robust, "robust_tpr": None, "robust_fpr": None, "flags": [],
-    }  # fmt: skip
-    return AttackSummary.parse(values)
+def attacked(points: dict[float, float], same: bool = True) -> list[dict[str, Any]]:
+    return [{"attack": "pgd", "eps": eps, "robust_auroc": area, "same_pictures": same} for eps, area in points.items()]
 
 
-def curve(over: str, points: dict[float, float]) -> CurveSummary:
-    rows = [{"value": value, "robust_auroc": area, "robust_auroc_ci": (area, area)} for value, area in points.items()]
-    return CurveSummary.parse({"over": over, "attack": "pgd", "norm": "linf", "clean_auroc": 1.0, "points": rows})
-
-
-def test_the_lowest_auroc_of_all_attacks_counts() -> None:
-    attacks = [attack(LEVEL, 0.9), attack(LEVEL, 0.8), attack(0.5, 0.1, norm="l2"), attack(3 * LEVEL, None)]
-    curves = [curve("eps", {0.0: 1.0, 2 * LEVEL: 0.6}), curve("steps", {10: 0.2})]
-    assert attacked_points("linf", attacks, curves) == [(0.0, 1.0), (LEVEL, 0.8), (2 * LEVEL, 0.6)]
+def test_the_lowest_auroc_of_the_attacks_on_the_same_images_counts() -> None:
+    points = attacked({LEVEL: 0.9, 2 * LEVEL: 0.6}) + attacked({LEVEL: 0.8}) + attacked({LEVEL: 0.1}, same=False)
+    assert attacked_points(proof(attacked=points)) == [(LEVEL, 0.8), (2 * LEVEL, 0.6)]
 
 
 def test_figures_at_each_radius() -> None:
-    first, second = radius_rows(proof(), [(LEVEL / 2, 0.95), (2 * LEVEL, 0.8)])
+    first, second = radius_rows(proof(attacked=attacked({LEVEL / 2: 0.95, 2 * LEVEL: 0.8})))
     assert (first.radius, second.radius) == ("1/255", "2/255")
     assert (first.certified_auroc, second.certified_auroc) == (1.0, 0.75)
     assert (first.interval, second.interval) == ((0.9, 1.0), None)
     assert (first.attacked_auroc, second.attacked_auroc) == (0.95, 0.8), "an attack counts for larger radii"
     assert second.verdicts is not None and (second.verdicts.right, second.verdicts.abstained) == (0.25, 0.75)
-    bare = radius_rows(proof(threshold=None, verdicts=None, certified_auroc_ci=None), [])[0]
+    bare = radius_rows(proof(threshold=None, verdicts=None, certified_auroc_ci=None))[0]
     assert (bare.interval, bare.attacked_auroc, bare.verdicts) == (None, None, None)
 
 
@@ -62,14 +52,14 @@ def test_each_image_has_the_largest_radius_of_its_verdict() -> None:
 
 
 def test_proofs_and_attacks_are_drawn_in_one_plot() -> None:
-    [(_, image)] = Page(bounds_plot(proof(), [(2 * LEVEL, 0.8)])).tags
+    [(_, image)] = Page(bounds_plot(proof(attacked=attacked({2 * LEVEL: 0.8})))).tags
     assert image["alt"] == (
         "Certified AUROC over the linf radius: 1.000 at 1/255, 0.750 at 2/255; left by attacks: 0.800 at 2/255"
     )
     drawing = svg_source(image)
     for words in ("proven: never below", "left by attacks", "linf radius in units of 1/255", "chance"):
         assert words in drawing, words
-    alone = svg_source(Page(bounds_plot(proof(norm="l2", clean_auroc=None), [])).tags[0][1])
+    alone = svg_source(Page(bounds_plot(proof(norm="l2", clean_auroc=None))).tags[0][1])
     assert "attacks" not in alone and "1/255" not in alone and "l2 radius" in alone
 
 
@@ -82,6 +72,17 @@ def test_stored_proofs_come_with_their_images(tmp_path: Path) -> None:
     [found] = read_certificates(tmp_path, "nut")
     assert image_rows(found) == image_rows(proof()) and found.radii == RADII
     assert read_certificates(tmp_path, "bolt") == ()
+    # An attack that was run later is compared as well, if it was on the same images and the same detector.
+    (place / "plan.json").write_text(json.dumps({"pictures": "images", "detector": "nuts bounds"}), encoding="utf-8")
+    for name, images, detector in (("a", "images", "nuts"), ("b", "others", "nuts"), ("c", "images", "bolts")):
+        run = tmp_path / "attacks" / name
+        run.mkdir(parents=True)
+        values = {"norm": "linf", "category": "nut", "attack": name, "eps": LEVEL, "robust_auroc": 0.2}
+        (run / "result.json").write_text(json.dumps(values), encoding="utf-8")
+        (run / "plan.json").write_text(json.dumps({"pictures": images, "detector": detector}), encoding="utf-8")
+    [later] = read_certificates(tmp_path, "nut")
+    assert found.attacked == () and [point.attack for point in later.attacked] == ["a"]
+    assert "a at linf 1/255 left 0.2000 of the same images; no perturbation can do that" in later.warnings[0]
     (place / "rows.jsonl").write_text(lines[0] + "\n{}\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"rows\.jsonl: is damaged"):
         read_certificates(tmp_path, "nut")
@@ -141,7 +142,7 @@ def test_the_report_says_what_is_proven(tmp_path: Path) -> None:
     item = GalleryItem("dent/1.png", 1, "dent", 0.9, values, values, proof="proven up to linf 3/255", proven_share=0.04)
     report = ReportContent(
         "nut", [1, 0, 0], [0.9, 0.4, 0.7], ("dent", "good", "good"), threshold=0.5, finds=(item,),
-        attacks=(attack(2 * LEVEL, 0.8),), certificates=(proof(),), proven_radius="linf 2/255",
+        certificates=(proof(attacked=attacked({2 * LEVEL: 0.8})),), proven_radius="linf 2/255",
         description=("cells of 4 px", "patches of 7 x 7 cells"),
     )  # fmt: skip
     write_report(tmp_path / "a.html", report)

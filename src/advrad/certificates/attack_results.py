@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 from advrad.certificates.evaluation import CertifiedImages
-from advrad.certificates.radii import Norm
-from advrad.certificates.results import AttackPoint, CertifiedCurve
+from advrad.certificates.results import AttackPoint, CertificationResult, CertifiedCurve
 from advrad.detectors.loading import LoadedDetector
 from advrad.errors import ConfigError
 from advrad.utils.formatting import radius_text
+from advrad.utils.radii import Norm
+
+#: End of the identity of a detector in the plans of certifications with exact bounds.
+EXACT_SUFFIX = " bounds"
 
 #: What a contradiction means for smoothed scores, and for exact bounds.
 _SMOOTHED = (
@@ -38,16 +42,55 @@ def find_attacks(
     size_px = loaded.detector.size_px
     if loaded.folder is None or (size_px is not None and set(images.sizes) != {(size_px, size_px)}):
         return ()  # at another size, a length differs
+    identity = loaded.identity if same_detector else None
+    # Without a fixed size, the other images of an attack may have another size.
+    return _attacks_in(loaded.folder, norm, images.category, images.digest, identity, other_images=size_px is not None)
+
+
+def compare_again(result: CertificationResult, plan: Path, folder: Path) -> CertificationResult:
+    """Compare a stored certification with the attacks that a model folder holds now.
+
+    Args:
+        result: Certification with exact bounds.
+        plan: Its file ``plan.json``, which says for which images and which detector it holds.
+        folder: Model folder.
+
+    Returns:
+        The certification with all attacks on the same images and the same detector, and with the warnings that follow;
+        as it was stored if the plan cannot be read.
+    """
+    try:
+        held = json.loads(plan.read_text(encoding="utf-8"))
+        digest, identity = str(held["pictures"]), str(held["detector"]).removesuffix(EXACT_SUFFIX)
+    except (OSError, ValueError, KeyError, TypeError):
+        return result
+    attacked = _attacks_in(folder, result.norm, result.category, digest, identity, other_images=False)
+    warnings = contradictions(result.curve, attacked, result.norm, exact=True)
+    return result.model_copy(update={"attacked": attacked, "warnings": warnings})
+
+
+def _attacks_in(
+    folder: Path, norm: Norm, category: str, digest: str, identity: str | None, *, other_images: bool
+) -> tuple[AttackPoint, ...]:
+    """Results of the attacks in a model folder, by increasing radius.
+
+    Args:
+        folder: Model folder.
+        norm: Norm of the attacks.
+        category: Name of the product.
+        digest: Digest of the certified images.
+        identity: Identity of the detector; with another one, the images count as other images. None for any.
+        other_images: Whether attacks on other images are returned, too.
+    """
     found = []
-    for path in sorted((loaded.folder / "attacks").glob("*/result.json")):
+    for path in sorted((folder / "attacks").glob("*/result.json")):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
             held = json.loads(path.with_name("plan.json").read_text(encoding="utf-8"))
-            if result["norm"] == norm and result["category"] == images.category and result["robust_auroc"] is not None:
+            same = held["pictures"] == digest and identity in (None, held["detector"])
+            wanted = result["norm"] == norm and result["category"] == category and result["robust_auroc"] is not None
+            if wanted and (same or other_images):
                 point = {name: result[name] for name in ("attack", "eps", "robust_auroc")}
-                same = held["pictures"] == images.digest and (not same_detector or held["detector"] == loaded.identity)
-                if size_px is None and not same:
-                    continue  # the images of the attack may have another size
                 found.append(AttackPoint.parse(point | {"same_pictures": same}, str(path)))
         except (OSError, ValueError, KeyError, TypeError, ConfigError):
             continue  # a damaged attack result does not invalidate the certificate

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from advrad.certificates.attack_results import EXACT_SUFFIX
 from advrad.certificates.bounds_evaluation import BoundsPlan, evaluate_bounds
 from advrad.certificates.bounds_summary import summarize_bounds
 from advrad.certificates.inputs import load_test_images
 from advrad.certificates.job import Job
 from advrad.certificates.options import CertifyOptions
-from advrad.certificates.radii import DEFAULT_RADII, Norm, parse_radii
+from advrad.certificates.radii import DEFAULT_RADII, parse_radii
 from advrad.certificates.results import CertificationResult
 from advrad.certificates.threshold import robust_calibration_of
 from advrad.detectors.base import AnomalyDetector, SupportsScoreBounds, SupportsStickerBounds
 from advrad.errors import ConfigError
 from advrad.utils.formatting import radius_text
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.radii import Norm
 
 if TYPE_CHECKING:
     from advrad.data.labelled import DataSource
@@ -157,7 +159,7 @@ def run_bounds(job: BoundsJob, *, progress: ProgressReporter = SILENT) -> Certif
         job.images,
         job.plan,
         job.folder,
-        identity=f"{job.loaded.identity} bounds",
+        identity=job.loaded.identity + EXACT_SUFFIX,
         process=(state.process_index, state.num_processes),
         progress=progress,
         wait=state.wait_for_everyone,

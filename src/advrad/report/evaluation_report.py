@@ -251,7 +251,7 @@ def _render(content: ReportContent) -> str:
         training=_training(content.training),
         candidates=_candidates(content),
         curves=[curve_plot(curve) for curve in content.curves],
-        proofs=[_proof(result, content) for result in content.certificates if is_proof(result)],
+        proofs=[_proof(result) for result in content.certificates if is_proof(result)],
         proven_meaning=MEANING,
         smoothed=[(result, certificate_plot(result)) for result in content.certificates if not is_proof(result)],
         configuration=list(flat(content.configuration, ", ")),
@@ -259,15 +259,14 @@ def _render(content: ReportContent) -> str:
     )
 
 
-def _proof(result: CertificationResult, content: ReportContent) -> dict[str, Any]:
+def _proof(result: CertificationResult) -> dict[str, Any]:
     """Make the plot and the tables of a certification with exact bounds."""
-    attacked = attacked_points(result.norm, content.attacks, content.curves)
     return {
         "result": result,
         "count": result.n_normal + result.n_anomalous,
-        "plot": bounds_plot(result, attacked),
-        "attacked": bool(attacked),
-        "radii": radius_rows(result, attacked),
+        "plot": bounds_plot(result),
+        "attacked": bool(attacked_points(result)),
+        "radii": radius_rows(result),
         "images": image_rows(result),
     }
 

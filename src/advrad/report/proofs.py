@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,11 @@ import numpy.typing as npt
 from advrad.certificates.bounds_evaluation import ImageBounds
 from advrad.certificates.options import PredictionCertificateOptions
 from advrad.certificates.prediction import Certifier, ProvenPrediction, prediction_certifier
-from advrad.certificates.radii import Norm
 from advrad.certificates.results import CertificationResult, VerdictShares
 from advrad.detectors.base import SupportsScoreBounds
 from advrad.report.plots import ANOMALOUS_COLOUR, MUTED, NORMAL_COLOUR, svg_image
-from advrad.report.stored_results import AttackSummary, CurveSummary
 from advrad.utils.formatting import number, reach_text
+from advrad.utils.radii import Norm
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +38,7 @@ class RadiusRow:
         radius: Radius as text.
         certified_auroc: AUROC that no attack can undercut.
         interval: 95 % interval of ``certified_auroc`` over the choice of images; None if there is none.
-        attacked_auroc: Lowest AUROC that a stored attack within this radius left; None without one.
+        attacked_auroc: Lowest AUROC that an attack on the same images within this radius left; None without one.
         verdicts: Shares of proven verdicts; None without a threshold.
     """
 
@@ -147,37 +145,29 @@ def is_proof(result: CertificationResult) -> bool:
     return result.method == "bounds"
 
 
-def attacked_points(
-    norm: str, attacks: Iterable[AttackSummary], curves: Iterable[CurveSummary]
-) -> list[tuple[float, float]]:
-    """Collect the lowest AUROC that attacks left, by radius.
+def attacked_points(bounds: CertificationResult) -> list[tuple[float, float]]:
+    """Collect the lowest AUROC that attacks left of the certified images, by radius.
 
     Args:
-        norm: Norm of the attacks; others are left out.
-        attacks: Stored attacks.
-        curves: Stored curves.
+        bounds: Certificates of the images, with the attacks on them.
 
     Returns:
         Pairs of a radius and the AUROC, radii rising.
     """
-    points = [(row.eps, row.robust_auroc) for row in attacks if row.norm == norm and row.robust_auroc is not None]
-    for curve in curves:
-        if curve.norm == norm and curve.over == "eps":
-            points += [(point.value, point.robust_auroc) for point in curve.points]
     lowest: dict[float, float] = {}
-    for radius, area in points:
-        lowest[radius] = min(area, lowest.get(radius, area))
+    for point in bounds.attacked:
+        if point.same_images:
+            lowest[point.eps] = min(point.robust_auroc, lowest.get(point.eps, point.robust_auroc))
     return sorted(lowest.items())
 
 
-def radius_rows(bounds: CertificationResult, attacked: Sequence[tuple[float, float]]) -> list[RadiusRow]:
+def radius_rows(bounds: CertificationResult) -> list[RadiusRow]:
     """List what is proven at each radius.
 
     Args:
-        bounds: Certificates of the images.
-        attacked: Pairs of a radius and the AUROC that an attack left.
+        bounds: Certificates of the images, with the attacks on them.
     """
-    rows = []
+    attacked, rows = attacked_points(bounds), []
     for radius, area in bounds.certified_auroc.items():
         # An attack within a smaller radius is one within this radius, too.
         left = [found for eps, found in attacked if eps <= radius * (1 + 1e-9)]
@@ -223,12 +213,11 @@ def _bounds_of(result: CertificationResult) -> list[ImageBounds]:
     return [row for row in result.rows if isinstance(row, ImageBounds)]
 
 
-def bounds_plot(bounds: CertificationResult, attacked: Sequence[tuple[float, float]]) -> str:
+def bounds_plot(bounds: CertificationResult) -> str:
     """Plot what is proven and what attacks left over the radius, as an image for a page.
 
     Args:
-        bounds: Certificates of the images.
-        attacked: Pairs of a radius and the AUROC that an attack left, radii rising.
+        bounds: Certificates of the images, with the attacks on them.
 
     Returns:
         Markup of one ``img`` element.
@@ -237,33 +226,31 @@ def bounds_plot(bounds: CertificationResult, attacked: Sequence[tuple[float, flo
         f"{number(area, '.3f')} at {reach_text(radius, bounds.norm)}" for radius, area in bounds.certified_auroc.items()
     ]
     label = f"Certified AUROC over the {bounds.norm} radius: {', '.join(proven)}"
-    if attacked:
+    if attacked := attacked_points(bounds):
         left = [f"{number(area, '.3f')} at {reach_text(radius, bounds.norm)}" for radius, area in attacked]
         label += f"; left by attacks: {', '.join(left)}"
-    return svg_image(bounds_figure(bounds, attacked), label)
+    return svg_image(bounds_figure(bounds), label)
 
 
-def bounds_figure(bounds: CertificationResult, attacked: Sequence[tuple[float, float]]) -> Figure:
+def bounds_figure(bounds: CertificationResult) -> Figure:
     """Draw what is proven and what attacks left over the radius.
 
     Args:
-        bounds: Certificates of the images.
-        attacked: Pairs of a radius and the AUROC that an attack left, radii rising.
+        bounds: Certificates of the images, with the attacks on them.
 
     Returns:
         The figure. linf radii are in units of 1/255.
     """
     from matplotlib.figure import Figure
 
-    units = 255.0 if bounds.norm == "linf" else 1.0
+    units, attacked = 255.0 if bounds.norm == "linf" else 1.0, attacked_points(bounds)
     clean = [] if bounds.clean_auroc is None else [(0.0, bounds.clean_auroc)]
     pairs = [(radius, area) for radius, area in bounds.certified_auroc.items() if area is not None]
     proven = sorted(dict(clean + pairs).items())
-    left = sorted(dict([*clean, *attacked]).items())
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.add_subplot()
     if attacked:
-        x, y = np.array(left).T
+        x, y = np.array(sorted(dict([*clean, *attacked]).items())).T
         axes.plot(x * units, y, "o--", color=ANOMALOUS_COLOUR, linewidth=2, markersize=6, label="left by attacks")
     if proven:
         x, y = np.array(proven).T

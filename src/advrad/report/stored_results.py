@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import ConfigDict, Field
 
+from advrad.certificates.attack_results import compare_again
 from advrad.certificates.bounds_evaluation import ImageBounds
 from advrad.certificates.results import CertificationResult
 from advrad.errors import ConfigError, DataError
@@ -122,7 +123,9 @@ def read_results(folder: Path, pattern: str, category: str, kind: type[R]) -> tu
 
 
 def read_certificates(folder: Path, category: str) -> tuple[CertificationResult, ...]:
-    """Read the stored certifications of one product; exact bounds come with their images.
+    """Read the stored certifications of one product.
+
+    Exact bounds come with their images, and are compared with the attacks that the folder holds now.
 
     Args:
         folder: Model folder.
@@ -137,8 +140,10 @@ def read_certificates(folder: Path, category: str) -> tuple[CertificationResult,
     found = []
     for path in sorted(folder.glob("certificates/*/result.json")):
         for result in read_results(path.parent, path.name, category, CertificationResult):
-            rows = _read_bounds(path.with_name("rows.jsonl")) if result.method == "bounds" else ()
-            found.append(result.model_copy(update={"rows": rows}))
+            if result.method == "bounds":
+                result = compare_again(result, path.with_name("plan.json"), folder)
+                result = result.model_copy(update={"rows": _read_bounds(path.with_name("rows.jsonl"))})
+            found.append(result)
     return tuple(found)
 
 

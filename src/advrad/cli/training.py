@@ -66,8 +66,8 @@ def calibrate(
 ) -> None:
     """Set the threshold of a model again, without training.
 
-    Uses the normal images that set it before; test images are not used. With --radius, also sets a threshold that keeps
-    its false-alarm rate under attack. Can choose the score of a learned denoiser again.
+    Uses the normal images that set it before; test images are not used. A radius also sets a threshold that keeps its
+    false-alarm rate under attack. Can choose the score of a learned denoiser again.
 
     Example: advrad calibrate run images --false-alarm-rate 0.01
     """

@@ -31,8 +31,8 @@ def radius_of(value: str | float, norm: str, option: str) -> float:
     except (ValueError, ZeroDivisionError):
         radius = math.nan
     if not math.isfinite(radius):
-        raise ConfigError("must be a number or a fraction, such as 2/255", option=option, value=str(value))
+        raise ConfigError("must be a number or a fraction, such as 2/255", option=option, value=value)
     if radius < 0 or (norm == "linf" and radius > 1):
         bound = "between 0 and 1" if norm == "linf" else "0 or more"
-        raise ConfigError(f"must be {bound}, for pixel values in [0, 1]", option=option, value=str(value))
+        raise ConfigError(f"must be {bound}, for pixel values in [0, 1]", option=option, value=value)
     return radius

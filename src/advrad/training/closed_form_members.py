@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -21,15 +22,16 @@ from advrad.training.closed_form_plan import CopyKind, MemberPlan
 from advrad.utils.seeding import generator_for
 
 #: Largest number of images from which the distances of each site are standardised.
-_STATISTICS = 96
+STATISTICS = 96
 #: Least spread of the scores of normal images, for scores of standardised distances and of plain ones.
 _LEAST_SCALE, _LEAST_PLAIN_SCALE = 1e-3, 1e-5
 #: Images whose distances are computed at once.
 _BATCH = 8
 #: Largest size of a memory, prepared for comparison, in bytes; and the sheets for which it must suffice in colour.
 _TABLE_BYTES, _COLOUR_SHEETS = 200_000_000, 40
-#: Largest number of images from whose sheets memory patches are chosen at random.
-_CHOSEN_FROM = 256
+#: Largest number of images from whose sheets memory patches are chosen at random, and of bytes of these sheets: all of
+#: them belong to the model.
+_CHOSEN_FROM, _CHOSEN_BYTES = 256, 9_000_000
 #: Difference of the channels up to which an image counts as grey.
 _GREY = 2 / 255
 
@@ -78,10 +80,7 @@ def fit_member(
         return None
     generator = generator_for(normals.seed, "closed form", plan.name)
     config = _memory_config(plan, view)
-    most = min(plan.sheets, _TABLE_BYTES // _bytes_of_a_sheet(plan, view)) // view.parts
-    if plan.chosen_patches is not None:
-        most = _CHOSEN_FROM
-    most = max(1, most // number_of_copies(view, plan.copies))
+    most = _most_images(plan, view)
     rows = torch.tensor(normals.memory)
     if config.window_cells is not None and normals.learn and len(rows) > most:
         # Which images enter the memory may not depend on the images of the threshold.
@@ -98,7 +97,7 @@ def fit_member(
     if not normals.learn:
         return member
     learn = torch.tensor(normals.learn)
-    learn = learn[torch.randperm(len(learn), generator=generator)[:_STATISTICS].sort().values]
+    learn = learn[torch.randperm(len(learn), generator=generator)[:STATISTICS].sort().values]
     distances = leave_one_out(member, normals, learn, advance)
     mean, spread = zero, zero.clone()
     if plan.standardise:
@@ -128,6 +127,14 @@ def make_view(plan: MemberPlan, normals: Normals) -> WholeView | RegisteredView 
         view = RegisteredView(grey, view.background, view.regions)
     smallest = plan.patch_cells + 2
     return None if view is None or min(view.shape[1:]) < smallest else view
+
+
+def _most_images(plan: MemberPlan, view: WholeView | RegisteredView) -> int:
+    """Largest number of images in a memory that compares whole sheets, or that patches are chosen from."""
+    sheets = view.parts * number_of_copies(view, plan.copies)
+    if plan.chosen_patches is not None:
+        return max(1, min(_CHOSEN_FROM, _CHOSEN_BYTES // (prod(view.shape) * sheets)))
+    return max(1, min(plan.sheets, _TABLE_BYTES // _bytes_of_a_sheet(plan, view)) // sheets)
 
 
 def _bytes_of_a_sheet(plan: MemberPlan, view: WholeView | RegisteredView) -> int:

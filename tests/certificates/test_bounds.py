@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -268,6 +269,7 @@ def test_the_command_prints_what_is_proven(cli: Cli, others: Path, tmp_path: Pat
     assert done.status == 0, done.err
     for words in ("bounds; linf", "2/255", "sticker of 8 px", "proven defective / proven good / not proven", "8 bits"):
         assert words in done.out, words
+    assert re.search(r"median proven radius │ [\d.]+/255 ", done.out)
     assert (tmp_path / "out" / "certificates.png").is_file()
     result = json.loads(cli("certify", f"{others}:detector", data, *options, "--json").out)
     assert (

@@ -109,7 +109,33 @@ def test_the_reach_is_found_for_bounds_of_any_shape(
     assert found >= largest or not proven(found + 1.001 * largest / 256)
 
 
+@given(st.lists(st.booleans(), min_size=8, max_size=8), st.lists(st.floats(0, 16 / 255), max_size=3))
+def test_bounds_that_are_tighter_at_a_larger_radius_prove_no_more(held: list[bool], radii: list[float]) -> None:
+    """The radius that is found is one whose own bounds prove the verdict, whatever the bounds at other radii."""
+
+    class Wavy(Brightness):
+        """Proves the verdict in some intervals of the radius and not in others."""
+
+        def score_bounds(self, images: Tensor, radius: float, norm: str) -> ScoreBounds:
+            proven = held[min(7, int(8 * radius / LARGEST_RADIUS["linf"]))]
+            scores, reach = torch.tensor([0.6]), 0.05 if proven else 0.2
+            return ScoreBounds(scores, scores - reach, scores + reach, images)
+
+    def bounds(radius: float) -> tuple[float, float]:
+        found = Wavy().score_bounds(flat(0.6), radius, "linf")
+        return float(found.lower), float(found.upper)
+
+    found = verdict_radius(Wavy(), flat(0.6)[0], 0.5, "linf", {radius: bounds(radius) for radius in radii})
+    assert found == 0 or proven_verdict(*bounds(found), 0.5) == "proven defective"
+
+
 def test_a_verdict_far_from_the_threshold_reaches_the_largest_radius() -> None:
     assert verdict_radius(Brightness(), flat(0.9)[0], 0.5, "linf") == LARGEST_RADIUS["linf"]
     assert verdict_radius(Brightness(), flat(0.9)[0], 0.5, "linf", {0.2: (0.7, 1.0)}) == 0.2
     assert verdict_radius(Brightness(), flat(0.5)[0], 0.5, "linf", {0.2: (0.3, 0.7)}) == 0
+
+
+def test_a_verdict_that_is_not_proven_at_radius_0_is_not_searched() -> None:
+    detector = Brightness()
+    assert verdict_radius(detector, flat(0.5)[0], 0.5, "linf", {0.0: (0.49, 0.51)}) == 0
+    assert detector.asked == []

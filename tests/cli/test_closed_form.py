@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import trained_run
+from PIL import Image
 from toy_datasets import write_good
 from trained_run import Cli
 
@@ -192,7 +193,7 @@ def test_certify_writes_into_the_model_card_when_asked(
     cli: Cli, widgets: Path, closed_form_run: Path, widget_run: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(closed_form_run, tmp_path / "run"))
-    options = ("--norm", "linf", "--radius", "1/255,2/255", "--limit", 6, "--json")
+    options = ("--norm", "linf", "--radius", "1/255,2/255", "--json")
     before = (run / "config.json").read_bytes()
     cli("certify", run, widgets, *options)
     assert (run / "config.json").read_bytes() == before
@@ -202,7 +203,9 @@ def test_certify_writes_into_the_model_card_when_asked(
     assert f"| linf 2/255 | {areas[1]:.4f} |" in (run / "README.md").read_text()
     assert load_target(str(run)).identity == load_target(str(closed_form_run)).identity
     learned = Path(shutil.copytree(widget_run, tmp_path / "learned"))
-    done = cli("certify", learned, widgets, "--save", "--limit", 2, "--draws", 20, "--radius", "0.05")
+    done = cli("certify", run, widgets, *options, "--save", "--limit", 6)
+    assert done.status == 2 and "--save: needs all test images" in done.err
+    done = cli("certify", learned, widgets, "--save", "--draws", 20, "--radius", "0.05")
     assert done.status == 2 and "--save: needs a model folder and exact bounds" in done.err
 
 
@@ -219,3 +222,24 @@ def test_the_threshold_under_attack_decides_at_its_radius(
     assert (at_it["certified_threshold"], at_it["certified"]) == (1e6, "proven good")
     assert at_it["threshold"] == detector.threshold and at_it["verdict"] == "defective", "the plain verdict stays"
     assert below["certified_threshold"] == detector.threshold and below["certified"] == "proven defective"
+
+
+def test_train_names_what_is_odd_about_normal_images(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_run.shrink(monkeypatch)
+    data = tmp_path / "parts"
+    for number in range(20):
+        write_good(data / f"{number:02}.png", 64, number)
+    Image.new("RGB", (64, 64), (250, 10, 10)).save(data / "07.png")
+    done = cli("train", data, "-o", tmp_path / "run")
+    assert done.status == 0
+    (note,) = [line for line in done.err.splitlines() if "07.png" in line]
+    assert note.startswith("07.png: differs from the other normal images far more") and "the threshold is" in note
+    (data / "07.png").write_bytes(b"")
+    done = cli("train", data, "-o", tmp_path / "other")
+    assert done.status == 2 and "is empty (0 bytes); mend or remove the file" in done.err.splitlines()[-1]
+    assert "--skip-bad" in done.err.splitlines()[-1] and not (tmp_path / "other").exists()
+    for path in data.iterdir():
+        shutil.copy(data / "08.png", path) if path.name != "08.png" else None
+    done = cli("train", data, "-o", tmp_path / "other")
+    assert done.status == 2 and "different normal images, there are 1; add normal images" in done.err.splitlines()[-1]
+    assert not (tmp_path / "other").exists()

@@ -145,4 +145,4 @@ def test_the_command_prints_both_thresholds(model: Path, widgets: Path, cli: Cli
     assert detector.calibration is not None and detector.robust_calibration is not None
     assert f"threshold  {detector.calibration.threshold:.6g}" in done.out
     assert f"certified  {detector.robust_calibration.threshold:.6g}" in done.out
-    assert "a perturbation of l2 length 0.05" in done.out
+    assert "even after any l2 perturbation of up to 0.05" in done.out

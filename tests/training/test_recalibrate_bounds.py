@@ -114,10 +114,11 @@ def test_certify_uses_the_robust_threshold_at_its_radius(model: Path, data: Path
 
 
 def test_the_command_sets_both_thresholds(cli: Cli, model: Path, data: Path, tmp_path: Path) -> None:
-    options = ("--norm", "linf", "--radius", "2/255", "--false-alarm-rate", 0.25)
+    options = ("--norm", "linf", "--radius", "1/255", "--false-alarm-rate", 0.25)
     done = cli("calibrate", model, data, *options, "-o", tmp_path / "new")
     assert done.status == 0, done.err
-    assert "certified" in done.out and "2/255" in done.out
+    assert "certified" in done.out and "even after any linf perturbation of up to 1/255" in done.out
+    assert "--norm linf --radius 1/255" in done.out, "the next command uses the new threshold"
     assert closed_form(model).config.robust_calibration is None, "the old model is unchanged"
     assert closed_form(tmp_path / "new").calibration.false_alarm_rate == 0.25
 

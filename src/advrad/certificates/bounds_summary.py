@@ -118,7 +118,7 @@ def _sticker(
     """What a sticker leaves of the anomalous images; None if it was not asked for."""
     if plan.sticker_px is None:
         return None
-    nothing = min(*scores, *(row.sticker for row in rows if row.sticker is not None)) - 1.0
+    nothing = min([*scores, *(row.sticker for row in rows if row.sticker is not None)]) - 1.0
     left = np.array([nothing if row.sticker is None else row.sticker for row in rows])
     worst = np.where(labels == 1, left, scores)
     return StickerFigures(

@@ -107,8 +107,9 @@ def verdict_radius(
         known: Lower and upper bounds that are known already, by radius; they shorten the search.
 
     Returns:
-        A radius for which the verdict is proven. The largest one is at most ``LARGEST_RADIUS / 256`` larger, or it is
-        above :data:`LARGEST_RADIUS`. 0 if not even the verdict on the image as given is proven.
+        A radius whose own bounds prove the verdict, so it is proven for every smaller one, too. 0 if not even the
+        verdict on the image as given is proven. At a radius that is larger by ``LARGEST_RADIUS / 256`` it was not
+        proven, unless the result is at least :data:`LARGEST_RADIUS`.
     """
 
     def margin_at(radius: float) -> float:
@@ -118,7 +119,7 @@ def verdict_radius(
     largest = LARGEST_RADIUS[norm]
     step = largest * _RESOLUTION
     search = _Search({radius: _margin(*bounds, threshold) for radius, bounds in (known or {}).items()})
-    if search.low >= largest:
+    if search.low >= largest or (search.low == 0 and search.margins.get(0.0, 0.0) < 0):
         return search.low
     while search.high is None:
         middle = min(largest, search.beyond(step))
@@ -134,7 +135,8 @@ def verdict_radius(
 def _margin(lower: float, upper: float, threshold: float) -> float:
     """How far the bounds of a score are from proving nothing: at least 0 if they prove a verdict, else below 0.
 
-    It never rises with the radius, since no bound becomes tighter.
+    True bounds widen with the radius, so it falls. Computed ones may be a little tighter at a larger radius, where
+    other places get exact bounds; then the search may end early, but never at a radius that is not proven.
     """
     margin = max(lower - threshold, threshold - upper)
     if proven_verdict(lower, upper, threshold) == "not proven":
@@ -143,7 +145,7 @@ def _margin(lower: float, upper: float, threshold: float) -> float:
 
 
 class _Search:
-    """Search for the radius at which a margin that falls with the radius becomes negative.
+    """Search for the radius at which a margin becomes negative; ``low`` is always a radius with a margin of at least 0.
 
     Args:
         margins: Margins that are known, by radius.

@@ -36,7 +36,7 @@ def _of_bounds(result: CertificationResult) -> tuple[str, ...]:
         " is about other images of the same kind."
     ]
     if result.threshold is not None:
-        sentences.append("A proven verdict is that of every image within the radius.")
+        sentences.append("A proven verdict holds for every image within the radius.")
     if result.sticker is not None:
         sentences.append(
             f"A sticker may change everything inside one square of {result.sticker.side_px} px, anywhere; the bound is"

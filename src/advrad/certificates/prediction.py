@@ -29,6 +29,7 @@ from advrad.certificates.two_path import TwoPath
 from advrad.data.resize_norm import read_norm
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import ScoreBounds, SupportsScoreBounds, SupportsTwoPath
+from advrad.detectors.config import Calibration
 from advrad.detectors.saved import SavedDetector
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import ConfigError
@@ -105,6 +106,14 @@ class ProvenPrediction:
     lower: float
     upper: float
     lower_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+
+    def area_level(self, calibration: Calibration) -> float:
+        """Value that ``lower_map`` exceeds in a proven defect area: above the threshold, and above normal maps.
+
+        Args:
+            calibration: Calibration of the detector.
+        """
+        return max(self.threshold, calibration.heat_high)
 
     def to_dict(self) -> dict[str, Any]:
         """The certificate as JSON values."""

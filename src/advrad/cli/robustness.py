@@ -166,6 +166,8 @@ def certify(
 
     Example: advrad certify run images --norm linf --radius 1/255,2/255
     """
+    if save and options.limit is not None:
+        raise ConfigError("needs all test images, as the model card is about all; leave out --limit", option="save")
     from advrad.certificates import pipeline
     from advrad.certificates.bounds_pipeline import BoundsJob
     from advrad.cli.screen import Screen

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from advrad.cli.terminal import printable
-from advrad.utils.formatting import clock, flat, number, percent, radius_text
+from advrad.utils.formatting import clock, flat, number, percent, radius_text, reach_text
 
 if TYPE_CHECKING:
     from advrad.attacks.results import AttackResult, ChecksResult, CurveResult
@@ -103,7 +103,8 @@ def _used_by_both(found: InspectionResult) -> str:
 
 
 def _allowed(found: InspectionResult, kind: str) -> str:
-    return f", these allow {percent(found.rates[kind])} or more" if kind in found.rates else ""
+    # Not in percent: 33.3 % would be rounded down to a rate that is refused.
+    return f", these allow a rate of {found.rates[kind]:g} or more" if kind in found.rates else ""
 
 
 def show_figures(result: EvaluationResult, title: str) -> None:
@@ -134,9 +135,9 @@ def show_attack(result: AttackResult, title: str) -> None:
         return f"{form(clean)} -> {form(robust)}"
 
     suite = f" {result.budget}, version {result.suite_version}" if result.budget is not None else ""
-    interval = result.robust_auroc_ci
+    interval, threat = result.robust_auroc_ci, f"{result.norm} {radius_text(result.eps, result.norm)}"
     rows = [
-        ("attack", f"{result.attack}{suite}; {result.norm} {result.eps:.4g}; noise {result.noise}"),
+        ("attack", f"{result.attack}{suite}; {threat}; noise {result.noise}"),
         ("image AUROC", change(result.clean_auroc, result.robust_auroc)),
         ("95 % interval", "not measured" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"),
         ("only anomalous attacked", number(result.robust_auroc_anomalous_only)),
@@ -229,7 +230,7 @@ def show_proofs(result: CertificationResult, title: str) -> None:
     if result.threshold is not None:
         rows.insert(2, ("threshold", f"{result.threshold:.6g}"))
     if result.median_radius is not None:
-        rows.insert(3, ("median proven radius", radius_text(result.median_radius, norm)))
+        rows.insert(3, ("median proven radius", reach_text(result.median_radius, norm)))
     if (sticker := result.sticker) is not None:
         found = f"{percent(sticker.found)} of the defects still found, {percent(sticker.clean_found)} without it"
         rows.append((f"sticker of {sticker.side_px} px", f"{found}; AUROC {number(sticker.auroc)}"))

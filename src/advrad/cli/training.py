@@ -11,6 +11,7 @@ import typer
 from advrad.cli.exit_status import INTERRUPTED, interruptible
 from advrad.cli.options import Data, Model, add_command
 from advrad.cli.terminal import is_first_process, open_page
+from advrad.errors import ImageError
 from advrad.training.options import CalibrateOptions, RunOptions
 from advrad.utils.formatting import number, quoted, radius_text
 
@@ -51,6 +52,9 @@ def train(
         except KeyboardInterrupt:
             screen.close()
             return _interrupted(screen, output, f"advrad train {quoted(data)} -o {quoted(output)} --resume")
+        except ImageError as error:
+            fix = "mend or remove the file, or leave out all such images with --skip-bad"
+            raise ImageError(error.path, f"{error.reason}; {fix}") from error
     _print_model(detector, output, data)
     return 0
 
@@ -131,7 +135,7 @@ def _print_model(detector: SavedDetector, folder: Path, data: Path) -> None:
         print(f"certified  {robust.threshold:.6g}")
         print(
             f"           the {score} of a normal image exceeds it with a probability of at most"
-            f" {robust.false_alarm_rate:g}, even after a perturbation of {robust.norm} length"
+            f" {robust.false_alarm_rate:g}, even after any {robust.norm} perturbation of up to"
             f" {radius_text(robust.radius, robust.norm)}"
         )
     for index, line in enumerate(detector.describe()):
@@ -142,7 +146,8 @@ def _print_model(detector: SavedDetector, folder: Path, data: Path) -> None:
     print(f"next       advrad evaluate {quoted(folder)} {quoted(data)}")
     print(f"           advrad predict {quoted(folder)} IMAGE -o heat-maps")
     if isinstance(detector, SupportsScoreBounds):
-        print(f"           advrad certify {quoted(folder)} {quoted(data)} --norm linf --radius 2/255")
+        norm, radius = ("linf", "2/255") if robust is None else (robust.norm, radius_text(robust.radius, robust.norm))
+        print(f"           advrad certify {quoted(folder)} {quoted(data)} --norm {norm} --radius {radius}")
 
 
 def _interrupted(screen: Screen, folder: Path, command: str) -> int:

@@ -212,8 +212,7 @@ class _Output:
         heat_map = self.folder / f"{stem}-heat.png"
         drawn = draw_heat_map(image.full, prediction.anomaly_map, self.calibration)
         if isinstance(certificate, ProvenPrediction) and certificate.lower_map is not None:
-            level = max(certificate.threshold, self.calibration.heat_high)
-            drawn = draw_proven_area(drawn, certificate.lower_map, level)
+            drawn = draw_proven_area(drawn, certificate.lower_map, certificate.area_level(self.calibration))
         write_image(heat_map, drawn)
         if prediction.reconstruction is None:
             return heat_map, None

@@ -129,7 +129,7 @@ class ImageProofs:
         if found.reach > 0:
             verdict = "defective" if score > found.threshold else "good"
             text = f"proven {verdict} up to {_place(found.reach, found.norm)}"
-        return ImageProof(text, found.lower_map > max(found.threshold, self._calibration.heat_high))
+        return ImageProof(text, found.lower_map > found.area_level(self._calibration))
 
 
 def _place(radius: float, norm: str) -> str:

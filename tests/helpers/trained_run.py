@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,14 +52,18 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the network, the choice of its score, and the closed form tiny."""
     import advrad.training.closed_form
+    import advrad.training.combination
     import advrad.training.plan
     import advrad.training.score_selection
     from advrad.denoisers.lean import LeanConfig
     from advrad.training.closed_form_plan import MemberPlan
+    from advrad.training.score_candidates import SEARCH_SPACES
 
     tiny = LeanConfig(channels=(8, 16), blocks=(1, 1))
     monkeypatch.setattr(advrad.training.plan, "LeanConfig", lambda: tiny)
     monkeypatch.setattr(advrad.training.score_selection, "DEFECTS_PER_SELECTION", 8)
+    monkeypatch.setitem(SEARCH_SPACES, "clean", replace(SEARCH_SPACES["clean"], sigmas=(0.1, 0.4)))
+    monkeypatch.setattr(advrad.training.combination, "_RESAMPLES", 20)
     plan = MemberPlan(name="tiny", size_px=32, cell_px=4, patch_cells=3)
     monkeypatch.setattr(advrad.training.closed_form, "choose_plans", lambda *_: ([plan], []))
 

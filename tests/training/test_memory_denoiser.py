@@ -11,6 +11,7 @@ from torch import Tensor
 from toy_models import generator, stack
 
 import advrad
+import advrad.training.score_selection
 from advrad.denoisers.memory import MemoryDenoiser, MemoryDenoiserConfig
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.score_config import NoiseView, ScoreConfig
@@ -49,7 +50,8 @@ def test_images_of_the_statistics_are_not_in_the_memory(fitted: AdvRAD) -> None:
     assert counts.total == 60
 
 
-def test_the_score_is_chosen_like_that_of_a_learned_denoiser() -> None:
+def test_the_score_is_chosen_like_that_of_a_learned_denoiser(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advrad.training.score_selection, "DEFECTS_PER_SELECTION", 8)
     for objective in (ScoreObjective("clean"), ScoreObjective("certified", 0.1)):
         chosen = fit_memory_denoiser(stack(24), SMALL, objective=objective, false_alarm_rate=0.2)
         training = chosen.detector_config.training

@@ -67,7 +67,7 @@ def test_a_finished_run_is_loaded_again(data: Path, finished: Path) -> None:
         train(data, finished, RunOptions(steps=2), resume=True)
 
 
-def test_threshold_and_score_can_be_set_again(data: Path, finished: Path, tmp_path: Path) -> None:
+def test_threshold_and_score_can_be_set_again(data: Path, finished: Path, tmp_path: Path, small_networks: None) -> None:
     before = load_detector(finished).calibration
     assert calibrate(finished, data, output=tmp_path / "same").calibration == before
     chosen = calibrate(finished, data, CalibrateOptions(score="auto"), tmp_path / "auto")

@@ -33,7 +33,8 @@ def test_the_views_of_every_size_suit_the_network(size_px: int) -> None:
 
 
 def test_the_plan_roundtrips(data: Path, tmp_path: Path) -> None:
-    train(data, tmp_path, TINY)
+    with pytest.raises(KeyboardInterrupt):
+        train(data, tmp_path, TINY, progress=StopAt(stage="Training"))
     values = json.loads((tmp_path / "training" / "plan.json").read_text())
     plan = RunPlan.parse(values, "plan")
     assert isinstance(plan.denoiser, DdpmConfig)
@@ -42,7 +43,7 @@ def test_the_plan_roundtrips(data: Path, tmp_path: Path) -> None:
 
 
 def test_files_keep_the_names_of_earlier_versions(data: Path, tmp_path: Path) -> None:
-    train(data, tmp_path, replace(LEAN, steps=1, adversarial_eps=0.01))
+    train(data, tmp_path, replace(LEAN, steps=1, score="paper", adversarial_eps=0.01))
     stored = json.loads((tmp_path / "training" / "plan.json").read_text())["train"]
     assert (stored["restore"], stored["exposure"], stored["harden"]) == (0.6, 0.1, 0.01)
     assert [set(view) for view in stored["views"]] == [{"picture_px", "window_px"}]

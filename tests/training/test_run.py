@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,7 +42,9 @@ pytestmark = pytest.mark.usefixtures("small_networks")
 
 
 @pytest.mark.parametrize(
-    ("options", "kind", "size_px"), [(TINY, DdpmDenoiser, 16), (LEAN, LeanDenoiser, 64)], ids=["tiny", "lean"]
+    ("options", "kind", "size_px"),
+    [(replace(TINY, score="auto"), DdpmDenoiser, 16), (LEAN, LeanDenoiser, 64)],
+    ids=["tiny", "lean"],
 )
 def test_a_preset_trains_calibrates_and_predicts(
     options: RunOptions, kind: type, size_px: int, data: Path, tmp_path: Path
@@ -72,7 +75,7 @@ def test_lean_estimates_statistics_before_its_first_step(data: Path, tmp_path: P
     assert float(made.denoiser.variance.mean()) < 0.9 * 0.25
 
 
-@pytest.mark.parametrize("options", [TINY, LEAN], ids=["tiny", "lean"])
+@pytest.mark.parametrize("options", [TINY, replace(LEAN, score="paper")], ids=["tiny", "lean"])
 def test_one_step_and_several_use_the_same_reconstruct(
     options: RunOptions, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,13 +170,19 @@ def test_seeds_repeat_bit_by_bit(options: RunOptions, data: Path, tmp_path: Path
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    folder = tmp_path_factory.mktemp("uninterrupted")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of `LEAN`; to be read only."""
+    folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         trained_run.shrink(patch)
         torch.set_num_threads(1)
         train(data, folder, LEAN)
-    return weights(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(finished: Path) -> bytes:
+    return weights(finished)
 
 
 @pytest.mark.parametrize(
@@ -260,11 +269,10 @@ def test_really_killed_it_resumes_to_the_same_model(data: Path, tmp_path: Path, 
     assert weights(tmp_path) == uninterrupted
 
 
-def test_resuming_a_finished_run_changes_nothing(data: Path, tmp_path: Path, uninterrupted: bytes) -> None:
-    train(data, tmp_path, LEAN)
-    listener = Listener()
-    train(data, tmp_path, RunOptions(), resume=True, progress=listener)
-    assert listener.steps == [] and weights(tmp_path) == uninterrupted
+def test_resuming_a_finished_run_changes_nothing(data: Path, tmp_path: Path, finished: Path) -> None:
+    folder, listener = Path(shutil.copytree(finished, tmp_path / "run")), Listener()
+    train(data, folder, RunOptions(), resume=True, progress=listener)
+    assert listener.steps == [] and weights(folder) == weights(finished)
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from short_runs import Listener, StopAt, replace, weights
+from short_runs import Listener, StopAt, replace, small, weights
 from toy_datasets import make_folder, write_good
 
 import advrad.training.combination as combination
@@ -31,6 +31,16 @@ SUM = Candidate(True, 0.5, -1.0, 4.0)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_folder(tmp_path_factory.mktemp("product"), good=24, size=64)
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Weights of a run that was not interrupted, and that combines both."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch, small(patch):
+        choose(SUM, patch)
+        train(data, folder, BOTH)
+    return weights(folder)
 
 
 def choose(candidate: Candidate, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,17 +99,16 @@ def test_the_choice_is_made_from_what_was_held_out(data: Path, tmp_path: Path, m
 
 @pytest.mark.parametrize("stop", [StopAt(stage="Training"), StopAt(step=2), StopAt(stage="Calibrating")], ids="abc")
 def test_an_interrupted_run_resumes_to_the_same_model(
-    stop: StopAt, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stop: StopAt, whole: bytes, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     choose(SUM, monkeypatch)
-    train(data, tmp_path / "whole", BOTH)
     with pytest.raises(KeyboardInterrupt):
         train(data, tmp_path / "cut", BOTH, progress=stop)
     assert not (tmp_path / "cut" / "config.json").exists()
     listener = Listener()
     train(data, tmp_path / "cut", resume=True, progress=listener)
     assert "Choosing the plans" not in listener.stages, "it was kept"
-    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "cut") == whole
 
 
 def test_a_run_that_was_stopped_early_leaves_nothing_in_the_way(data: Path, tmp_path: Path) -> None:

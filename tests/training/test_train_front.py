@@ -9,7 +9,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from short_runs import LEAN, Listener, weights
+from short_runs import LEAN, Listener, replace, weights
 from trained_run import Cli
 
 import advrad
@@ -19,8 +19,15 @@ from advrad.training.run import train
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
-#: The options of `LEAN`, by name.
-FEW = {"denoiser": "lean", "size_px": 64, "false_alarm_rate": 0.2, "precision": "float32", "batch_size": 4}
+#: The options of `LEAN` with the score of the paper, by name.
+FEW = {
+    "denoiser": "lean",
+    "size_px": 64,
+    "score": "paper",
+    "false_alarm_rate": 0.2,
+    "precision": "float32",
+    "batch_size": 4,
+}
 
 
 def config_in(folder: Path) -> dict[str, object]:
@@ -33,7 +40,7 @@ def config_in(folder: Path) -> dict[str, object]:
 def test_it_trains_the_same_model_as_the_command(data: Path, tmp_path: Path, cli: Cli) -> None:
     done = cli(
         *("train", data, "-o", tmp_path / "command", "--steps", 2, "--size", 64, "--batch-size", 4),
-        *("--denoiser", "lean"),
+        *("--denoiser", "lean", "--score", "paper"),
         *("--false-alarm-rate", 0.2, "--precision", "float32", "--harden", "2/255"),
     )
     assert done.status == 0, done.err
@@ -44,7 +51,7 @@ def test_it_trains_the_same_model_as_the_command(data: Path, tmp_path: Path, cli
 
 
 def test_single_options_equal_one_object_of_options(data: Path, tmp_path: Path) -> None:
-    train(data, tmp_path / "object", LEAN)
+    train(data, tmp_path / "object", replace(LEAN, score="paper"))
     train(data, tmp_path / "single", steps=LEAN.steps, **FEW)
     assert weights(tmp_path / "single") == weights(tmp_path / "object")
 

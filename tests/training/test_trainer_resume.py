@@ -116,26 +116,20 @@ def stop_at(process: subprocess.Popen[bytes], folder: Path, step: int, how: sign
     raise AssertionError(f"the training never reached step {step}: {process.communicate()[1].decode()}")
 
 
-def test_killed_it_resumes_to_the_same_weights(tmp_path: Path, uninterrupted: State) -> None:
-    """With SIGKILL, twice, the second time in a resumed run."""
-    for step in (2, 6):
-        process = started(tmp_path, 12, 0.1)
-        stop_at(process, tmp_path, step, signal.SIGKILL)
-        assert process.returncode == -signal.SIGKILL
-        assert step <= step_in(tmp_path) < 12
+def test_killed_and_interrupted_it_resumes_to_the_same_weights(tmp_path: Path, uninterrupted: State) -> None:
+    """A process is killed; the one that resumes is interrupted, and saves."""
+    process = started(tmp_path, 12, 0.1)
+    stop_at(process, tmp_path, 2, signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert 2 <= step_in(tmp_path) < 12
+    process = started(tmp_path, 12, 0.1)
+    said = stop_at(process, tmp_path, 6, signal.SIGINT)
+    assert process.returncode != 0 and "KeyboardInterrupt" in said
+    assert 6 <= step_in(tmp_path) < 12
     train(tmp_path)
     assert state_in(tmp_path) == uninterrupted
     parts = [path.name for path in tmp_path.iterdir() if path.is_file()]
     assert {STATE, "log.jsonl"} <= set(parts)
-
-
-def test_interrupted_it_saves_and_resumes_to_the_same_weights(tmp_path: Path, uninterrupted: State) -> None:
-    process = started(tmp_path, 12, 0.1)
-    said = stop_at(process, tmp_path, 3, signal.SIGINT)
-    assert process.returncode != 0 and "KeyboardInterrupt" in said
-    assert 3 <= step_in(tmp_path) < 12
-    train(tmp_path)
-    assert state_in(tmp_path) == uninterrupted
 
 
 def test_a_resumed_run_that_is_finished_stays_as_it_is(tmp_path: Path, uninterrupted: State) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from toy_datasets import make_mvtec
 from toy_models import TWO_VIEWS, detector
-from trained_run import Cli, call
+from trained_run import MAIN, Cli, call
+from two_processes import run_in_two
 
 from advrad.data.records import Record
 from advrad.data.splits import sample_test_records
@@ -266,25 +264,24 @@ def test_curves_that_make_no_sense(arguments: tuple[str, ...], words: str, advra
     assert not (run / "attacks").exists(), "nothing was attacked"
 
 
-def test_two_processes_share_an_attack(others: Path, data: Path, tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    launch += ["--main_process_port", str(port), str(Path(sys.executable).parent / "advrad")]
-    command = ["attack", f"{others}:sized", str(data), "--attack", "pgd", "--steps", "5", "--eps", "0.2", "--json"]
-    env = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-
-    def result(*before: str, out: str) -> dict[str, object]:
-        done = subprocess.run(
-            [*before, *command, "-o", str(tmp_path / out)], env=env, capture_output=True, text=True, timeout=180
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    two = result(*launch, out="two")
-    one = result(str(Path(sys.executable).parent / "advrad"), out="one")
+def test_two_processes_share_an_attack(advrad: Cli, others: Path, data: Path, tmp_path: Path) -> None:
+    command = [
+        "attack",
+        f"{others}:sized",
+        str(data),
+        "--attack",
+        "pgd",
+        "--steps",
+        "5",
+        "--eps",
+        "0.2",
+        "--json",
+        "-o",
+    ]
+    two = json.loads(run_in_two([sys.executable, "-c", MAIN, *command, "-o", str(tmp_path / "two")]))
+    done = advrad(*command, "-o", tmp_path / "one")
+    assert done.status == 0, done.err
+    one = json.loads(done.out)
     same = ("robust_auroc", "clean_auroc", "gradients", "n_good", "n_defect", "found_by")
     assert {name: two[name] for name in same} == {name: one[name] for name in same}
 

@@ -357,7 +357,7 @@ def test_a_bench_that_is_stopped_goes_on(home: Path, how: signal.Signals) -> Non
     assert {key: after[key] for key in before} == before
 
 
-#: What makes the smoke grid quicker: less training, fewer steps of the projection that attacks go through, small networks.
+#: What makes the smoke grid quicker: less training, a shorter projection for attacks to go through, small networks.
 QUICKER = {
     'kind = "advrad"\nsteps = 40': 'kind = "advrad"\nsteps = 4',
     'kind = "apae"\nsteps = 10': 'kind = "apae"\nprojection_steps = 2\nsteps = 2',

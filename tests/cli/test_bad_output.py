@@ -51,6 +51,7 @@ def test_read_only_output(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
 def test_a_disk_that_cannot_be_written(
     cli: Cli, run: Path, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    trained_run.shrink(monkeypatch)
     image, out = trained_run.image(tmp_path / "part.png", 1), tmp_path / "out"
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
 
@@ -62,7 +63,7 @@ def test_a_disk_that_cannot_be_written(
         ["predict", run, image, "-o", out],
         ["report", run, widgets, "-o", out / "x.html"],
         ["evaluate", run, widgets, "--save"],
-        ["certify", run, widgets, "--radius", 0.05],
+        ["certify", run, widgets, "--radius", 0.05, "--draws", 64, "--limit", 2],
         ["train", widgets, "-o", out / "new", "--steps", 1, "--size", 64],
     ):
         done = cli(*command)

@@ -1,7 +1,7 @@
 """Bounds of the distances of patches to the memory that hold for every perturbation of an image.
 
-An image may be seen at several poses of a part: one sheet for each, much alike. Only the first sheet is compared with
-the whole memory; from it follow bounds at the other poses:
+An image may be seen at several poses of a part: one sheet for each, much alike. Where every patch has many memory
+patches, only the first sheet is compared with all of them; from it follow bounds at the other poses:
 
 - from below: a distance changes by at most the distance between two patches, so
   ``S(p) >= S(p_first) - |p - p_first|``,
@@ -40,6 +40,7 @@ class PatchIntervals:
         shifts: Where the first sheet shows what the other sheets show at their patches, less the place of the patch,
             (p - 1, L, 2) int64, rows and columns in cells; None if they show it at the same places. Wrong ones make
             the bounds wider, not wrong.
+        length: Largest further change of a patch, >= 0, in the norm in which distances are measured.
 
     Raises:
         DataError: A sheet has the wrong shape, or would be compared with nothing.
@@ -61,24 +62,27 @@ class PatchIntervals:
         eps: float,
         exclude: Tensor | None = None,
         shifts: Tensor | None = None,
+        length: float = 0.0,
     ) -> None:
-        self._memory, self._eps = memory, eps
+        self._memory, self._eps, self._length = memory, eps, length
         with torch.no_grad():
             self._patches = memory.patches(cells)
             self._excluded = memory.excluded(exclude)
             first, gain = self._patches[:1], memory.config.gain
-            winners = memory.table.search(first, self._excluded)
+            searched = first if memory.chosen is None else self._patches
+            winners = memory.table.search(searched, self._excluded)
             nearest_patches = memory.read(winners.start[..., None])
-            self._nearest = distance(first, nearest_patches, gain)
+            nearest = distance(searched, nearest_patches, gain)
+            self._nearest = nearest[:1]
             terms = relative_error(first.shape[2])
-            moved = (self._patches - first).norm(dim=2) * (1 + terms)
-            self._error = memory.table.error(winners.size + moved + eps)
+            moved = (self._patches - searched).norm(dim=2) * (1 + terms)
+            self._error = memory.table.error(winners.size + moved + eps + length)
             self._slack = 4 * relative_error(_TERMS_OF_A_CELL + first.shape[2])
             # The true distance may be less than the computed one by the error.
-            self._lower = (self._nearest.square() - 2 * self._error).clamp_min(0).sqrt() - moved - eps
+            self._lower = (nearest.square() - 2 * self._error).clamp_min(0).sqrt() - moved - eps
             reach = eps * memory.roots
-            self._upper = torch.minimum(highest(first, nearest_patches, gain, reach), self._nearest + eps)
-            if len(cells) > 1:
+            self._upper = torch.minimum(highest(searched, nearest_patches, gain, reach), nearest + eps)
+            if len(searched) < len(cells):
                 others = self._candidates(winners.start[0], len(cells) - 1, shifts)
                 upper = [
                     highest(self._patches[place + 1][None], memory.read(starts)[None], gain, reach)
@@ -95,13 +99,14 @@ class PatchIntervals:
     @property
     def lower(self) -> Tensor:
         """What no perturbation can make the distances fall below, (p, 1, sites down, sites across)."""
-        return self._map((self._lower - self._slack * (1 + self._upper)).clamp_min(0))
+        return self._map((self._lower - self._length - self._slack * (1 + self._upper + self._length)).clamp_min(0))
 
     @property
     def upper(self) -> Tensor:
         """What no perturbation can make the distances exceed, (p, 1, sites down, sites across)."""
         # After a perturbation, a memory patch may be overlooked that is nearer by the error.
-        return self._map((self._upper.square() + 2 * self._error).sqrt() + self._slack * (1 + self._upper))
+        upper = self._upper + self._length
+        return self._map((upper.square() + 2 * self._error).sqrt() + self._slack * (1 + upper))
 
     def refine(self, sites: Tensor) -> None:
         """Make the bounds of some sites exact in all sheets.
@@ -154,7 +159,7 @@ class PatchIntervals:
             shifts: See the class.
         """
         config = self._memory.config
-        if config.window_cells is None or self._memory.chosen is not None:
+        if config.window_cells is None:
             return starts[None, :, None].expand(count, -1, -1)
         size = self._memory.sheets[0].numel()
         sheet, within = starts // size, starts % size

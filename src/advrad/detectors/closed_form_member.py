@@ -241,21 +241,21 @@ class ClosedFormMember(nn.Module):
         Args:
             sheets: Sheets of the unperturbed image at every pose, the unperturbed pose first, (poses, c, H, W).
             shifts: Where the first sheet shows what the others show, see :class:`PatchIntervals`.
-            change: Largest change of a cell, and further change of a distance.
+            change: Largest change of a cell, and largest further change of a patch in the norm of the distances.
             exclude: Group to leave out of the memory, (1,).
             exact_sites: Largest number of sites with exact bounds.
         """
-        eps, reach = change
-        found = PatchIntervals(self.memory, sheets, eps, exclude, shifts)
+        eps, length = change
+        found = PatchIntervals(self.memory, sheets, eps, exclude, shifts, length)
         left = exact_sites if eps or len(sheets) > 1 else 0
         while left and len(sites := self._undecided(found, eps)[:left]):
             found.refine(sites)
             left -= len(sites)
-        low = self.standardise((found.lower - reach).clamp_min(0))
+        low = self.standardise(found.lower)
         return (
             self.pooled(self.standardise(found.nearest))[0],
             self.pooled(low).amin(),
-            self.pooled(self.standardise(found.upper + reach)).amax(),
+            self.pooled(self.standardise(found.upper)).amax(),
             low,
         )
 

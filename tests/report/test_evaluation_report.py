@@ -107,7 +107,7 @@ CURVE = CurveSummary.parse({
 
 def test_attacks_and_curves_are_shown_with_their_flags(tmp_path: Path) -> None:
     page = render(tmp_path / "a.html", content(attacks=(ATTACK,), curves=(CURVE,)))
-    for words in ("suite quick, linf 0.007843", "0.987", "0.654", "43.2 %", "black box wins", "gradients mislead"):
+    for words in ("suite quick, linf 2/255", "0.987", "0.654", "43.2 %", "black box wins", "gradients mislead"):
         assert words in page.text, words
     assert any("from 0.980 to 0.610" in str(plot["alt"]) for plot in page.plots())
     assert "No attack was run yet" in render(tmp_path / "b.html", content()).text

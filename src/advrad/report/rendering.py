@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from advrad.utils.formatting import number, percent
+from advrad.utils.formatting import number, percent, radius_text
 
 MISSING = "\N{EN DASH}"
 """Shown where a value was not measured."""
@@ -33,5 +33,6 @@ def page(template: str, **values: object) -> str:
         lstrip_blocks=True,
     )
     environment.filters["number"] = partial(number, form=".4g", missing=MISSING)
+    environment.filters["radius"] = radius_text
     environment.filters["percent"] = partial(percent, missing=MISSING)
     return environment.get_template(template).render(values)

@@ -46,16 +46,16 @@ def test_inspect_warns_once_that_brightness_reveals_defects(cli: Cli, widgets: P
     [
         (
             10,
-            "too few different images: 5 % needs 19, these allow 9.1 % or more",
+            "too few different images: 5 % needs 19, these allow a rate of 0.091 or more",
             "5 to learn from, 2 to choose the score and how both denoisers are combined, 3 for the threshold; too few:"
-            " 5 % needs 42 in all, these allow 25 % or more",
+            " 5 % needs 42 in all, these allow a rate of 0.25 or more",
         ),
         (
             20,
             "all 20 in memory, and all set the threshold, each compared with the others; a false-alarm rate of 5 % is"
             " in reach",
             "10 to learn from, 2 to choose the score and how both denoisers are combined, 8 for the threshold; too few:"
-            " 5 % needs 42 in all, these allow 11.1 % or more",
+            " 5 % needs 42 in all, these allow a rate of 0.1112 or more",
         ),
         (
             60,

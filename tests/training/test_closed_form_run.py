@@ -22,6 +22,7 @@ from advrad.training.closed_form_run import aspect_of
 from advrad.training.options import RunOptions
 from advrad.training.plan import ClosedFormPlan, plan_path
 from advrad.training.run import train
+from advrad.utils.files import PART
 
 pytestmark = pytest.mark.usefixtures("small_networks")
 
@@ -43,7 +44,9 @@ def test_twenty_images_make_a_calibrated_detector(data: Path, tmp_path: Path) ->
     listener = Listener()
     made = train(data, tmp_path / "run", SMALL, progress=listener)
     assert isinstance(made, ClosedFormDetector) and not made.training
-    assert listener.stages == ["Reading images", PLAN, FIT] and listener.notes == []
+    assert listener.stages == ["Reading images", PLAN, FIT]
+    (note,) = listener.notes
+    assert note.startswith("the normal images hardly differ"), "they show one scene with a little noise"
     assert made.calibration.false_alarm_rate == 0.05
     assert made.calibration.source == {"data": data.name, "category": data.name, "split_seed": 0}
     kept = {path.relative_to(tmp_path / "run").as_posix() for path in (tmp_path / "run").rglob("*") if path.is_file()}
@@ -83,6 +86,55 @@ def test_an_interrupted_fit_is_run_again_by_the_same_command(
         train(data, tmp_path / "other", SMALL, progress=StopAt(stage=stage))
     train(data, tmp_path / "other", SMALL, resume=True)
     assert weights(tmp_path / "other") == weights(finished)
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("place", "left", "resume"),
+    [
+        ("advrad.detectors.model_folder.write_json", {"model.safetensors"}, False),
+        ("advrad.training.run.save_plan", {"README.md", "config.json", "model.safetensors"}, True),
+    ],
+)
+def test_a_run_that_was_killed_while_it_saved_starts_again(
+    place: str,
+    left: set[str],
+    resume: bool,
+    finished: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(place, killed)
+        train(data, run, SMALL)
+    assert {path.name for path in run.iterdir()} == left
+    (run / f".0123456789ab{PART}.safetensors").write_bytes(b"half a mod")
+    if resume:
+        with pytest.raises(OutputError, match="resume it"):
+            train(data, run, SMALL)
+    train(data, run, SMALL, resume=resume)
+    assert weights(run) == weights(finished)
+    assert {path.name for path in run.iterdir()} == {"README.md", "config.json", "model.safetensors", "training"}
+
+
+def test_progress_counts_every_image_that_is_compared(data: Path, tmp_path: Path) -> None:
+    class Counts(Listener):
+        def update(self, done: int, total: int) -> None:
+            if self.stages[-1] == FIT:
+                counts.append((done, total))
+
+    counts: list[tuple[int, int]] = []
+    train(data, tmp_path / "run", SMALL, progress=Counts())
+    assert counts == [(8, 20), (16, 20), (20, 20)]
+    counts.clear()
+    train(make_folder(tmp_path / "more", good=40, size=64), tmp_path / "other", SMALL, progress=Counts())
+    done, totals = zip(*counts, strict=True)
+    assert set(totals) == {40} and done[-1] == 40 and list(done) == sorted(set(done)) and len(done) > 4
 
 
 def test_a_finished_fit_says_that_there_is_nothing_to_resume(finished: Path, data: Path) -> None:
@@ -167,7 +219,7 @@ def test_an_unreadable_image_is_an_error_or_left_out(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     listener = Listener()
     train(root, tmp_path / "run", RunOptions(size_px=64, skip_bad=True), progress=listener)
-    assert len(listener.notes) == 1 and listener.notes[0].startswith("skipped: ")
+    assert sum(note.startswith("skipped: ") for note in listener.notes) == 1
 
 
 def test_the_shape_of_the_files_is_kept_where_they_agree(tmp_path: Path) -> None:

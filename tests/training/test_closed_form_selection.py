@@ -24,6 +24,7 @@ from advrad.training.closed_form_plan import (
     MemberPlan,
 )
 from advrad.training.closed_form_selection import Radius, choose_plans, moves, name_of
+from advrad.utils.progress import SILENT, Counter
 from tests.helpers.turned_parts import four_bars, turned_bars
 
 Figures = Callable[[str], tuple[float, float]]
@@ -84,8 +85,18 @@ def test_few_memory_patches_are_preferred_if_they_lose_little(
 ) -> None:
     pretend(lambda name: (0.9 - loss, 0.9 - loss) if "chosen" in name else (0.9, 0.9), upright, False)
     plans, tried = choose_plans(normals(100))
-    assert plans == FOR_FIXED_PLACE[0 if chosen else 1]
-    assert len(tried) == 2 and tried[0].plans == FIXED, "the best is named first"
+    assert plans == (FOR_FIXED_PLACE[0] if chosen else FIXED)
+    assert len(tried) == 3 and tried[0].plans == FIXED, "the best is named first"
+
+
+@pytest.mark.parametrize(("rise", "copies"), [(0.0, ()), (0.01, ("shifted",))])
+def test_shifted_copies_are_chosen_where_they_show_more(
+    pretend: Pretend, upright: RegisteredView, rise: float, copies: tuple[str, ...]
+) -> None:
+    pretend(lambda name: (0.9 + rise * ("shifted" in name), 0.9 + 0.02 * ("chosen" not in name)), upright, False)
+    plans, _ = choose_plans(normals(100))
+    assert [plan.copies for plan in plans] == [copies, copies]
+    assert all(plan.chosen_patches and plan.gain for plan in plans)
 
 
 @pytest.mark.parametrize(("loss", "gain"), [(0.005, True), (0.02, False)])
@@ -154,6 +165,7 @@ def test_a_comparison_of_real_members_prefers_what_sees_the_defects() -> None:
             images[20:],
             (images[20:] + 0.4 * (torch.arange(64) < 16)).clamp(0, 1),
             Radius("linf", 2 / 255),
+            Counter(SILENT, 20),
         )
         for plan in (good, blind)
     ]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from advrad.errors import CheckpointError, OutputError
-from advrad.utils.files import atomic_path, make_folder, write_json
+from advrad.utils.files import PART, atomic_path, make_folder, write_json
 
 FORMAT = "advrad"
 FORMAT_VERSION = 1
@@ -68,6 +69,9 @@ def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]
         OutputError: The folder cannot be written. An older model in it stays, or is recognised as damaged.
     """
     make_folder(folder)
+    for left in folder.glob(f".*{PART}*"):  # of a run that was killed while it wrote
+        with suppress(OSError):
+            left.unlink()
     write_tensors(folder / WEIGHTS_NAME, tensors, {"format": "pt"})
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": _digest(folder / WEIGHTS_NAME)}
     write_json(folder / CONFIG_NAME, header | config)

@@ -14,7 +14,7 @@ few images there is no part A: the plan is fixed, and distances are not standard
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,19 +24,23 @@ from advrad.data.splits import ALL_IN_MEMORY, LEAST_IN_PART_A, normals_needed, r
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_config import ClosedFormConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
-from advrad.detectors.config import Calibration, ImageCounts, TrainingRecord
-from advrad.detectors.conformal import calibration_from
+from advrad.detectors.config import ImageCounts, TrainingRecord
+from advrad.detectors.conformal import calibration_from, conformal_threshold
 from advrad.errors import ConfigError, DataError
-from advrad.training.closed_form_members import Normals, fit_member, groups_of
+from advrad.training.closed_form_members import STATISTICS, Normals, fit_member, groups_of
+from advrad.training.closed_form_notes import note_on_likeness, note_on_strangers, strangers_among
 from advrad.training.closed_form_plan import COARSE, FIXED, MemberPlan
 from advrad.training.closed_form_selection import USUAL_RADIUS, Radius, TriedPlans, choose_plans, name_of
 from advrad.training.closed_form_strays import with_strays
 from advrad.utils.environment import versions
-from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.progress import SILENT, Counter, ProgressReporter
 from advrad.utils.seeding import generator_for
 
 #: Images that are scored at once.
 _BATCH = 8
+#: Images of part A are compared once more, to find one that does not belong to them, where their scores spread this
+#: many times as far as those of part B.
+_SUSPICIOUS = 3.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def fit_closed_form(
     radius: Radius = USUAL_RADIUS,
     aspect: float = 1.0,
     image_size_px: int | None = None,
+    names: Sequence[str] = (),
     progress: ProgressReporter = SILENT,
 ) -> ClosedFormDetector:
     """Fit a closed-form detector.
@@ -76,7 +81,8 @@ def fit_closed_form(
         radius: Perturbations for which plans are chosen.
         aspect: Width of the pictured scene divided by its height, for images that were squashed to squares.
         image_size_px: Side of the square to which image files will be scaled; None for the height of ``images``.
-        progress: Receives the stages and the number of compared plans and images.
+        names: Names of the images, n, for notes; empty to number them.
+        progress: Receives the stages, the number of compared images, and notes about odd images.
 
     Returns:
         The calibrated detector.
@@ -96,23 +102,27 @@ def fit_closed_form(
     groups = groups_of(images)
     different = sorted(set(groups.tolist()))
     if len(different) < len(images):
-        progress.note(f"{len(images) - len(different)} of the {len(images)} normal images are copies and count once")
+        progress.note(
+            f"{len(images) - len(different)} of the {len(images)} normal images are copies, equal at 64 px, and count"
+            " once: the distance of a copy to the others would be 0"
+        )
     parts = _divide(different, false_alarm_rate, seed)
     normals = Normals(images, groups, parts.learn, parts.memory, aspect, seed)
     tried: list[TriedPlans] = []
     if plans is None:
         progress.stage("Choosing the plans")
         plans, tried = choose_plans(normals, radius, progress)
-    if parts.memory != parts.learn and any(plan.chosen_patches is not None for plan in plans):
+    if parts.memory != parts.learn and any(plan.mixes_images for plan in plans):
         # Leaving an image out of a random choice is not what joining it would undo, so the promise would be unproven.
         raise ConfigError(
-            f"chosen_patches: needs more than {ALL_IN_MEMORY} different normal images, so that those of the threshold"
+            f"chosen_patches and centres: need more than {ALL_IN_MEMORY} different normal images, so that those of the threshold"
             " stay out of the memory",
             option="plans",
             value=name_of(plans),
         )
     progress.stage("Comparing normal images")
-    members = [member for plan in plans if (member := fit_member(plan, normals)) is not None]
+    counter = Counter(progress, len(plans) * min(len(parts.learn), STATISTICS) + len(parts.threshold))
+    members = [member for plan in plans if (member := fit_member(plan, normals, counter.advance)) is not None]
     if not members:  # nothing can be registered
         members = [member for member in [fit_member(COARSE, normals)] if member is not None]
     members = [with_strays(member, normals) for member in members]
@@ -125,8 +135,11 @@ def fit_closed_form(
         training=_record(parts, plans, tried),
     )
     detector = ClosedFormDetector(config, members)
-    calibration = _calibrated(detector, members, normals, parts.threshold, false_alarm_rate, progress)
+    scored = _score(members, normals, parts.threshold, counter)
+    calibration = calibration_from(scored.largest(), scored.tops.amax(0).tolist(), false_alarm_rate)
     detector.config = config.model_copy(update={"calibration": calibration})
+    for note in _notes(members, normals, scored, parts.threshold, false_alarm_rate, names):
+        progress.note(note)
     return detector.eval()
 
 
@@ -156,31 +169,82 @@ def _record(parts: _Parts, plans: Sequence[MemberPlan], tried: Sequence[TriedPla
     )
 
 
-def _calibrated(
-    detector: ClosedFormDetector,
-    members: Sequence[ClosedFormMember],
-    normals: Normals,
-    rows: Sequence[int],
-    false_alarm_rate: float,
-    progress: ProgressReporter,
-) -> Calibration:
-    """Set the threshold from the scores of part B, each image against a memory without itself."""
-    scores: list[float] = []
-    maxima: list[float] = []
+@dataclass(frozen=True, slots=True, eq=False)
+class _Scored:
+    """Normal images, each compared with a memory without itself.
+
+    Attributes:
+        scores: Scores by member, (members, n).
+        tops: Largest values of the anomaly maps by member, (members, n).
+        distances: Largest distances of the images, (n,).
+    """
+
+    scores: Tensor
+    tops: Tensor
+    distances: Tensor
+
+    def largest(self) -> list[float]:
+        """Scores of the detector, n."""
+        scores: list[float] = self.scores.amax(0).tolist()
+        return scores
+
+
+def _score(members: Sequence[ClosedFormMember], normals: Normals, rows: Sequence[int], counter: Counter) -> _Scored:
+    """Score normal images, each against a memory without itself."""
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     with torch.no_grad():
         for part in torch.split(torch.tensor(rows), _BATCH):
             images, groups = normals.batch(part), normals.groups[part]
-            by_member: list[Tensor] = []
-            tops: list[Tensor] = []
+            found: list[tuple[Tensor, Tensor, Tensor]] = []
             for member in members:
-                standardised = member.standardise(member.distances(images, groups))
-                for found, share in ((by_member, None), (tops, 0.0)):
-                    pooled = member.pooled(standardised, share).view(len(part), -1).amax(1)
-                    found.append(member.with_strays(pooled, images))
-            scores += torch.stack(by_member).amax(0).tolist()
-            maxima += torch.stack(tops).amax(0).tolist()
-            progress.update(len(scores), len(rows))
-    return calibration_from(scores, maxima, false_alarm_rate)
+                distances = member.distances(images, groups)
+                standardised = member.standardise(distances)
+                scores, tops = (
+                    member.with_strays(member.pooled(standardised, share).view(len(part), -1).amax(1), images)
+                    for share in (None, 0.0)
+                )
+                found.append((scores, tops, distances.view(len(part), -1).amax(1)))
+            by_member = [torch.stack(values) for values in zip(*found, strict=True)]
+            parts.append((by_member[0], by_member[1], by_member[2].amax(0)))
+            counter.advance(len(part))
+    all_scores, all_tops, all_distances = zip(*parts, strict=True)
+    return _Scored(torch.cat(all_scores, 1), torch.cat(all_tops, 1), torch.cat(all_distances))
+
+
+def _notes(
+    members: Sequence[ClosedFormMember],
+    normals: Normals,
+    scored: _Scored,
+    rows: Sequence[int],
+    false_alarm_rate: float,
+    names: Sequence[str],
+) -> Iterator[str]:
+    """Notes about normal images that make the detector too strict or too tolerant; ``rows`` set the threshold."""
+
+    def named(rows: Sequence[int], places: Sequence[int]) -> list[str]:
+        return [names[rows[place]] if names else f"image {rows[place]}" for place in places]
+
+    if note := note_on_likeness(scored.distances.tolist(), false_alarm_rate):
+        yield note
+        return
+    scores = scored.largest()
+    if strangers := strangers_among(scores):
+        others = [score for place, score in enumerate(scores) if place not in strangers]
+        # Without them there may be too few images for the rate; then the largest score is the threshold.
+        rate = max(false_alarm_rate, rate_in_reach(len(others)))
+        threshold, without = (conformal_threshold(part, rate) for part in (scores, others))
+        yield note_on_strangers(named(rows, strangers), threshold, without)
+    middle = scored.scores.median(1).values
+    spread = scored.scores.quantile(0.8, dim=1) - middle  # in units of the scores of part A
+    if normals.learn and float(spread.amin()) * _SUSPICIOUS < 1:
+        learn = _score(members, normals, normals.learn, Counter(SILENT, 0))
+        found = {
+            place
+            for of_learn, usual in zip(learn.scores.tolist(), scored.scores.tolist(), strict=True)
+            for place in strangers_among(of_learn, usual)
+        }
+        if found:
+            yield note_on_strangers(named(normals.learn, sorted(found)))
 
 
 def _divide(different: Sequence[int], false_alarm_rate: float, seed: int) -> _Parts:
@@ -193,8 +257,8 @@ def _divide(different: Sequence[int], false_alarm_rate: float, seed: int) -> _Pa
     split = split_for_memory(count, false_alarm_rate)
     if split is None:
         raise ConfigError(
-            f"needs {max(normals_needed(false_alarm_rate), 2)} different normal images, there are {count}; give more"
-            f" images or a rate of {rate_in_reach(count):g} or more",
+            f"needs {max(normals_needed(false_alarm_rate), 2)} different normal images, there are {count}; add normal"
+            f" images{f', or accept a rate of {rate_in_reach(count):g} or more' if count >= 2 else ''}",
             option="false_alarm_rate",
             value=false_alarm_rate,
         )

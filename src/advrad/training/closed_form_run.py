@@ -62,6 +62,7 @@ class ClosedFormRun:
             seed=plan.seed,
             radius=USUAL_RADIUS if radius is None else Radius("l2", radius),
             aspect=plan.aspect,
+            names=plan.names,
             progress=progress,
         )
         return plan, detector

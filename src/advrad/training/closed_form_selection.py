@@ -32,7 +32,7 @@ from advrad.training.closed_form_plan import (
     REGISTERED,
     MemberPlan,
 )
-from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.progress import SILENT, Counter, ProgressReporter
 from advrad.utils.seeding import generator_for, seed_of
 
 #: Images that become the memory while plans are compared, images that are scored, and images in which parts are
@@ -48,8 +48,8 @@ _ATTEMPTS = 12
 _DEFECTS, _CERTIFIED = 3, 1
 #: Sites with exact bounds while plans are compared.
 _EXACT_SITES = 24
-#: Patches in the memory of plans without a window while plans are compared.
-_PATCHES = 12_000
+#: Patches in the memory of plans without a window while plans are compared, or centres.
+_PATCHES, _CENTRES = 12_000, 4_000
 #: A plan with gain is preferred if its figure is at most this much lower: changes of light are rare among normal
 #: images and frequent in use.
 _PREFERENCE = 0.01
@@ -117,7 +117,7 @@ def choose_plans(
     Args:
         normals: Normal images; only those to learn from are used.
         radius: Perturbations that count.
-        progress: Receives the number of compared plans.
+        progress: Receives the number of images with bounds, of those of all plans.
 
     Returns:
         The chosen plans, and all that were compared, best first; none if nothing had to be compared, or
@@ -139,28 +139,36 @@ def choose_plans(
     elif isinstance(view, RegisteredView) and not moves(view, normals.batch(torch.tensor(memory[:_PLACES]))):
         # Few patches would leave most of few images unused.
         candidates = FOR_FIXED_PLACE if len(normals.memory) > ALL_IN_MEMORY else (FIXED,)
+    apart = normals.memory == normals.learn  # the images of the threshold stay out of the memory
     if radius.norm == "l2":
         candidates += FOR_L2_SURFACES if view is None else FOR_L2
     if len(candidates) == 1:
         return candidates[0], []
     defects = _with_defects(queries, donors, view, normals.seed)
     tried: list[TriedPlans] = []
+    bounded = scored * (1 + _CERTIFIED)  # images with bounds, which take most of the time, for each candidate
+    counter = Counter(progress, bounded * (len(candidates) + 1))
 
     def try_out(plans: tuple[MemberPlan, ...]) -> None:
-        small = [plan.model_copy(update={"patches": min(plan.patches, _PATCHES)}) for plan in plans]
+        small = [
+            plan.model_copy(update={"patches": _PATCHES, "centres": plan.centres and min(plan.centres, _CENTRES)})
+            for plan in plans
+        ]
         members = [member for plan in small if (member := fit_member(plan, trial)) is not None]
         if members:
-            clean, certified = _figures(members, queries, defects, radius)
+            clean, certified = _figures(members, queries, defects, radius, counter)
             figure = certified if radius.norm == "l2" else (2 * clean + certified) / 3
             tried.append(TriedPlans(plans, clean, certified, figure))
-        progress.update(len(tried), len(candidates) + 1)
+        else:
+            counter.advance(bounded)
 
     for plans in candidates:
-        try_out(plans)
+        try_out(tuple(plan if apart else plan.model_copy(update={"centres": None}) for plan in plans))
     best = max(tried, key=lambda one: one.figure)
-    few = tried[0]
-    if few.plans == FOR_FIXED_PLACE[0] and few.figure >= best.figure - _QUICKER:
-        best = few
+    few = [one for one in tried if all(plan.chosen_patches is not None for plan in one.plans)]
+    quick = max(few, key=lambda one: one.figure, default=best)
+    if quick.figure >= best.figure - _QUICKER:
+        best = quick
     if all(plan.gain == 0 and plan.patch_cells >= _LEAST_WITH_GAIN for plan in best.plans):
         try_out(tuple(plan.with_gain() for plan in best.plans))
         if tried[-1].figure >= best.figure - _PREFERENCE:
@@ -227,7 +235,7 @@ def _with_defects(queries: Tensor, donors: Tensor, view: WholeView | RegisteredV
 
 
 def _figures(
-    members: Sequence[ClosedFormMember], queries: Tensor, defects: Tensor, radius: Radius
+    members: Sequence[ClosedFormMember], queries: Tensor, defects: Tensor, radius: Radius, counter: Counter
 ) -> tuple[float, float]:
     """Clean and certified AUROC of the largest score of several members."""
 
@@ -237,7 +245,9 @@ def _figures(
         return torch.cat(found, 1).amax(0).tolist()
 
     def bounds(image: Tensor) -> list[MemberBounds]:
-        return [member.bounds(image[None], radius.size, radius.norm, exact_sites=_EXACT_SITES) for member in members]
+        found = [member.bounds(image[None], radius.size, radius.norm, exact_sites=_EXACT_SITES) for member in members]
+        counter.advance(1)
+        return found
 
     normal, anomalous = scores(queries), scores(defects)
     clean = auroc(np.repeat([0, 1], [len(normal), len(anomalous)]), np.array([*normal, *anomalous]))

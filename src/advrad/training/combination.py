@@ -213,6 +213,7 @@ def fit_beside(images: CalibrationData, plan: RunPlan, progress: ProgressReporte
         false_alarm_rate=plan.false_alarm_rate,
         seed=plan.train.seed,
         aspect=aspect_of(records, plan.max_pixels),
+        names=[record.path.as_posix() for record in records],
         progress=progress,
     )
 

@@ -75,6 +75,31 @@ SILENT: ProgressReporter = SilentReporter()
 """The default reporter: it ignores all progress."""
 
 
+@dataclass
+class Counter:
+    """Counts the finished items of a stage and reports them.
+
+    Args:
+        progress: Receives the count.
+        total: Number of all items.
+        done: Number of finished items.
+
+    Example:
+        >>> counter = Counter(CallbackReporter(lambda done, total: print(f"{done} of {total}")), 5)
+        >>> counter.advance(2)
+        2 of 5
+    """
+
+    progress: ProgressReporter
+    total: int
+    done: int = 0
+
+    def advance(self, items: int = 1) -> None:
+        """Report that further items are finished; more than all of them are never reported."""
+        self.done = min(self.done + items, self.total)
+        self.progress.update(self.done, self.total)
+
+
 class CallbackReporter(SilentReporter):
     """Calls a plain function with the progress; stages and messages are ignored.
 

@@ -112,14 +112,7 @@ def fit_closed_form(
     if plans is None:
         progress.stage("Choosing the plans")
         plans, tried = choose_plans(normals, radius, progress)
-    if parts.memory != parts.learn and any(plan.mixes_images for plan in plans):
-        # Leaving an image out of a random choice is not what joining it would undo, so the promise would be unproven.
-        raise ConfigError(
-            f"chosen_patches and centres: need more than {ALL_IN_MEMORY} different normal images, so that those of the threshold"
-            " stay out of the memory",
-            option="plans",
-            value=name_of(plans),
-        )
+    _check_chosen(plans, parts)
     progress.stage("Comparing normal images")
     counter = Counter(progress, len(plans) * min(len(parts.learn), STATISTICS) + len(parts.threshold))
     members = [member for plan in plans if (member := fit_member(plan, normals, counter.advance)) is not None]
@@ -141,6 +134,20 @@ def fit_closed_form(
     for note in _notes(members, normals, scored, parts.threshold, false_alarm_rate, names):
         progress.note(note)
     return detector.eval()
+
+
+def _check_chosen(plans: Sequence[MemberPlan], parts: _Parts) -> None:
+    """Refuse memory patches that are chosen at random where the images of the threshold are in the memory.
+
+    Leaving an image out of a random choice is not what joining it would undo, so the promise would be unproven.
+    """
+    if parts.memory != parts.learn and any(plan.mixes_images for plan in plans):
+        raise ConfigError(
+            f"chosen_patches and centres: need more than {ALL_IN_MEMORY} different normal images, so that those of the"
+            " threshold stay out of the memory",
+            option="plans",
+            value=name_of(plans),
+        )
 
 
 def _record(parts: _Parts, plans: Sequence[MemberPlan], tried: Sequence[TriedPlans]) -> TrainingRecord:

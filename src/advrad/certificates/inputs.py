@@ -63,7 +63,7 @@ def load_test_images(detector: AnomalyDetector, data: DataSource, options: Certi
 
 def _at_own_size(dataset: Dataset, options: CertifyOptions) -> CertifiedImages:
     """Images at the size of their files, read one at a time."""
-    records = sample_test_records(dataset.records, options.limit, options.seed)
+    records = sample_test_records(dataset.records, options.limit, options.seed, dataset.root)
     max_pixels = options.data.max_pixels
     infos = [examine(record.path, max_pixels) for record in records]
     digest = hashlib.sha256()

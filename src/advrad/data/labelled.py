@@ -132,7 +132,7 @@ def load_labelled(
     dataset = data if isinstance(data, Dataset) else find_records(data, options)
     wanted = tuple(record for record in dataset.records if record.split == "test")
     if both_classes or (limit is not None and limit < len(wanted)):
-        wanted = sample_test_records(wanted, limit, seed)
+        wanted = sample_test_records(wanted, limit, seed, dataset.root)
     if not wanted:
         raise DataError(
             f"{dataset.root}: has no test images; add some, as test/good and test/<defect>, or as good/ and <defect>/"

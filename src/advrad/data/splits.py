@@ -14,13 +14,16 @@ from advrad.errors import ConfigError, DataError
 from advrad.utils.seeding import numpy_generator_for
 
 
-def sample_test_records(records: Sequence[Record], limit: int | None, seed: int) -> tuple[Record, ...]:
+def sample_test_records(
+    records: Sequence[Record], limit: int | None, seed: int, root: str | Path = "data"
+) -> tuple[Record, ...]:
     """Test images of a data set: all, or half normal and half anomalous ones; see :func:`sample_tests`.
 
     Args:
         records: Images of a data set; those for training are ignored.
         limit: Number of images; None for all.
         seed: Seed for the choice.
+        root: Folder of the data set, for the error.
 
     Raises:
         DataError: There are images of one class only.
@@ -29,7 +32,7 @@ def sample_test_records(records: Sequence[Record], limit: int | None, seed: int)
     labels = {record.label for record in test}
     if labels != {0, 1}:
         missing = "normal" if 0 not in labels else "anomalous"
-        raise DataError(f"there is no {missing} test image; both classes are needed, normal and anomalous")
+        raise DataError(f"{root}: there is no {missing} test image; both classes are needed, normal and anomalous")
     if limit is None:
         return tuple(test)
     chosen = sample_tests([record.label for record in test], [record.defect for record in test], limit, seed)

@@ -35,6 +35,9 @@ class MemberPlan(Config):
             window of the sheets.
         sheets: Largest number of sheets in the memory, with copies; does not count with ``chosen_patches``.
         patches: Largest number of patches in the memory of a plan without a window.
+        centres: Number of centres that stand for the patches of a plan without a window, see
+            :mod:`advrad.training.closed_form_centres`; None for patches as they are. Only for many images: the images
+            of the threshold must stay out of the memory.
         copies: Copies of normal images that are in the memory, too: ``shifted`` by half a cell, ``turned`` by 2
             degrees, ``mirrored``. Without a window each patch is mirrored, turned by a multiple of 90 degrees, and
             shifted at random. Registered parts are not turned.
@@ -59,6 +62,7 @@ class MemberPlan(Config):
     chosen_patches: Annotated[int, Field(gt=0)] | None = None
     sheets: Annotated[int, Field(gt=0)] = 64
     patches: Annotated[int, Field(gt=0)] = 24_000
+    centres: Annotated[int, Field(gt=0)] | None = None
     copies: tuple[CopyKind, ...] = ()
 
     @model_validator(mode="after")
@@ -67,11 +71,22 @@ class MemberPlan(Config):
             raise ValueError("copies: name each kind once")
         if "turned" in self.copies and self.view == "registered":
             raise ValueError("copies: registered parts are turned to the same direction, so turned copies add nothing")
+        if self.centres is not None and self.window_cells is not None:
+            raise ValueError("centres: only for a plan without a window")
         return self
+
+    @property
+    def mixes_images(self) -> bool:
+        """Whether no single image can be left out of the memory."""
+        return self.chosen_patches is not None or self.centres is not None
 
     def with_gain(self) -> MemberPlan:
         """The same plan, tolerant of other brightness."""
         return self.model_copy(update={"name": f"{self.name} with gain", "gain": GAIN})
+
+    def with_copies(self, *kinds: CopyKind) -> MemberPlan:
+        """The same plan with copies of normal images in its memory."""
+        return self.model_copy(update={"name": f"{self.name}, {' and '.join(kinds)} copies", "copies": kinds})
 
 
 #: Coarse patches at their place: few, quick, and robust against small displacements. The plan of few images.
@@ -105,19 +120,28 @@ STANDARDISED = MemberPlan(
 )
 #: Fine patches wherever they lie: for textures.
 TEXTURE = MemberPlan(
-    name="texture", cell_px=2, channels=1, window_cells=None, taper="gaussian", standardise=False, copies=("mirrored",)
+    name="texture",
+    cell_px=2,
+    channels=1,
+    window_cells=None,
+    taper="gaussian",
+    standardise=False,
+    centres=12_000,
+    copies=("mirrored",),
 )
 #: Coarse patches of equal weights wherever they lie: they change least under a perturbation of a given l2 norm.
-COARSE_TEXTURE = TEXTURE.model_copy(
-    update={"name": "coarse texture", "cell_px": 4, "taper": "flat", "stride_cells": 2, "patches": 60_000}
-)
+COARSE_TEXTURE = TEXTURE.model_copy(update={"name": "coarse texture", "cell_px": 4, "taper": "flat", "stride_cells": 2})
 #: Members of a product that lies at the same place in every image. Changes of light are rare among normal images and
 #: frequent in use, so gain is tolerated.
 FIXED: tuple[MemberPlan, ...] = (COARSE.with_gain(), FINE.with_gain())
 #: Members to choose from, where the product lies at the same place and there are many images; where parts stand out
 #: from a background and move; where they lie in any direction, so that light falls on them from any side and the sites
 #: of a part have no usual distance; and where no part stands out.
-FOR_FIXED_PLACE: tuple[tuple[MemberPlan, ...], ...] = (tuple(plan.with_gain() for plan in CHOSEN), FIXED)
+FOR_FIXED_PLACE: tuple[tuple[MemberPlan, ...], ...] = (
+    tuple(plan.with_gain() for plan in CHOSEN),
+    tuple(plan.with_copies("shifted").with_gain() for plan in CHOSEN),
+    FIXED,
+)
 FOR_MOVING_PARTS: tuple[tuple[MemberPlan, ...], ...] = ((REGISTERED,), (STANDARDISED,), (COARSE, FINE))
 FOR_TURNED_PARTS: tuple[tuple[MemberPlan, ...], ...] = ((REGISTERED,), (COARSE, FINE))
 FOR_SURFACES: tuple[tuple[MemberPlan, ...], ...] = ((COARSE, FINE), (TEXTURE,))

@@ -57,12 +57,15 @@ def shrink(monkeypatch: pytest.MonkeyPatch) -> None:
     import advrad.training.score_selection
     from advrad.denoisers.lean import LeanConfig
     from advrad.training.closed_form_plan import MemberPlan
-    from advrad.training.score_candidates import SEARCH_SPACES
+    from advrad.training.score_candidates import SEARCH_SPACES, MapKind
 
     tiny = LeanConfig(channels=(8, 16), blocks=(1, 1))
     monkeypatch.setattr(advrad.training.plan, "LeanConfig", lambda: tiny)
     monkeypatch.setattr(advrad.training.score_selection, "DEFECTS_PER_SELECTION", 8)
     monkeypatch.setitem(SEARCH_SPACES, "clean", replace(SEARCH_SPACES["clean"], sigmas=(0.1, 0.4)))
+    kinds = (MapKind("averaged", False, (3, 7)), MapKind("separate", False, (3,)))
+    few = replace(SEARCH_SPACES["certified"], kinds=kinds, sigmas=(0.2, 0.6), poolings=(0.01, 0.03))
+    monkeypatch.setitem(SEARCH_SPACES, "certified", few)
     monkeypatch.setattr(advrad.training.combination, "_RESAMPLES", 20)
     plan = MemberPlan(name="tiny", size_px=32, cell_px=4, patch_cells=3)
     monkeypatch.setattr(advrad.training.closed_form, "choose_plans", lambda *_: ([plan], []))

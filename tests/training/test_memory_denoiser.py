@@ -79,7 +79,7 @@ def test_gradients_of_the_score_reach_the_image(fitted: AdvRAD) -> None:
 
 
 def test_the_attack_suite_runs_on_it(fitted: AdvRAD) -> None:
-    result = advrad.attack(fitted, labelled_images(), attack="suite", budget="quick", eps="2/255", limit=4)
+    result = advrad.attack(fitted, labelled_images(), attack="suite", budget="quick", eps="2/255", limit=2)
     assert result.clean_auroc == 1.0
     assert result.robust_auroc is not None and 0 <= result.robust_auroc <= 1
     assert not [flag for flag in result.flags if "gradient" in flag.name], "the gradients are trusted"

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import trained_run
 from trained_run import Cli
 
 from advrad.certificates.smoothing import Sampler
@@ -74,7 +75,8 @@ def test_a_new_threshold_removes_the_threshold_under_attack(model: Path, widgets
 def test_a_new_score_makes_another_model(
     options: dict[str, object], model: Path, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("advrad.training.score_selection.DEFECTS_PER_SELECTION", 8)
+    trained_run.shrink(monkeypatch)
+    monkeypatch.setattr("advrad.training.selection_certificate.IMAGES", (6, 6))
     before = (model / "config.json").read_bytes()
     wanted = CalibrateOptions.parse(options | {"false_alarm_rate": 0.2, "draws": 24}, "test")
     with pytest.raises(ConfigError, match="output: is needed"):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from toy_models import Linear, generator, random_denoiser, random_images, stack
 
 import advrad.training.score_selection
+import advrad.training.selection_certificate
 from advrad.data.synthetic import SELECTION
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.sampling import reconstruct
@@ -160,7 +161,8 @@ def test_a_larger_view_must_be_clearly_more_robust() -> None:
     assert chosen((0.60, 0.90, 0.60)) == large
 
 
-def test_for_a_radius_the_certified_auroc_counts(normals: Tensor) -> None:
+def test_for_a_radius_the_certified_auroc_counts(normals: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advrad.training.selection_certificate, "IMAGES", (9, 12))
     told = []
     denoiser = random_denoiser()
 

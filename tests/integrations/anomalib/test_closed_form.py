@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from anomalib_runs import CLOSE, MARKS, datamodule, engine, inferencer, read_tes
 from torch import Tensor
 from toy_datasets import make_mvtec
 
+import advrad.training.closed_form
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.errors import ConfigError, NotCalibratedError
 from advrad.metrics import auroc
+from advrad.training.closed_form_plan import MemberPlan
 
 pytestmark = [
     *MARKS,
@@ -56,6 +59,16 @@ class Fitted:
     images: Tensor
     labels: np.ndarray[Any, np.dtype[np.bool_]]
     paths: list[Path]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small() -> Iterator[None]:
+    """Two small members in place of those that are chosen."""
+    fine = MemberPlan(name="fine", size_px=64, cell_px=4, patch_cells=3)
+    coarse = MemberPlan(name="coarse", size_px=64, cell_px=8, patch_cells=3).with_gain()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advrad.training.closed_form, "choose_plans", lambda *_: ([fine, coarse], []))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -274,7 +274,10 @@ def test_missing_folders_and_one_class_are_refused(cli: Cli, run: Path, data: Pa
     assert done.status == 2 and "there is no such folder" in done.one_error_line()
     one = make_mvtec(tmp_path, "one", defects={})
     done = cli("certify", run, one)
-    assert done.status == 2 and f"{one}: there is no anomalous test image; both classes are needed" in done.one_error_line()
+    assert (
+        done.status == 2
+        and f"{one}: there is no anomalous test image; both classes are needed" in done.one_error_line()
+    )
 
 
 def test_a_folder_that_holds_another_run_is_left_alone(cli: Cli, run: Path, data: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from advrad.denoisers.patch_bounds import highest, lowest
 from advrad.denoisers.patch_intervals import PatchIntervals
 from advrad.denoisers.patch_memory import PatchMemory, sheet_of
 from advrad.errors import DataError
+from tests.helpers.chosen_patches import choose_patches
 
 
 def generator(seed: int) -> torch.Generator:
@@ -27,7 +28,7 @@ def generator(seed: int) -> torch.Generator:
 
 def memory_of(config: MemoryConfig, cells: Tensor, groups: Tensor | None = None) -> PatchMemory:
     sheets = PatchMemory.quantised(cells)
-    chosen = PatchMemory.choose(config, sheets, generator(0))
+    chosen = choose_patches(config, sheets, generator(0))
     return PatchMemory(config, sheets, torch.arange(len(cells)) if groups is None else groups, chosen)
 
 

@@ -12,6 +12,7 @@ from advrad.detectors.closed_form_config import ClosedFormConfig, MemberConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.views import WholeView
+from tests.helpers.chosen_patches import choose_patches
 
 
 def draws(seed: int) -> torch.Generator:
@@ -46,7 +47,7 @@ def detector_of(
     """
     shape = (1, 1, *memory.sites)
     mean, spread = (0.05 * standardised * torch.rand(shape, generator=generator) for _ in range(2))
-    chosen = PatchMemory.choose(memory, sheets, generator)
+    chosen = choose_patches(memory, sheets, generator)
     held = PatchMemory(memory, sheets, torch.arange(len(sheets)), chosen)
     config = MemberConfig(view=view.config, memory=memory, pooling=pooling)
     if standardised:

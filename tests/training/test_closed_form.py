@@ -108,23 +108,45 @@ def test_the_false_alarm_rate_is_kept(count: int) -> None:
     assert np.mean(shares) <= rate + 3 * deviation
 
 
-def test_chosen_patches_need_a_memory_apart_from_the_threshold() -> None:
-    plans = [SMALL[0].model_copy(update={"chosen_patches": 16})]
+CENTRES = SMALL[0].model_copy(update={"centres": 16})
+TEXTURE_CENTRES = CENTRES.model_copy(update={"window_cells": None, "standardise": False})
+
+
+@pytest.mark.parametrize("plan", [CENTRES, TEXTURE_CENTRES], ids=["by site", "for all sites"])
+def test_centres_need_a_memory_apart_from_the_threshold(plan: MemberPlan, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="more than 64 different normal images"):
-        fit_closed_form(normal_images(60), plans)
-    detector = fit_closed_form(normal_images(70), plans)
-    memory = member_of(detector).memory
-    assert memory.chosen is not None and memory.chosen.shape == (4, 16)
-    assert not set(memory.groups.tolist()) & set(detector.config.held_out)
+        fit_closed_form(normal_images(60), [plan])
+    detector = fit_closed_form(normal_images(70), [plan])
     images = normal_images(8, seed=5)
     bounds = detector.score_bounds(images, 2 / 255, "linf")
     signs = torch.randn(images.shape, generator=torch.Generator().manual_seed(1)).sign()
     found = detector.scores(images + 2 / 255 * signs)
     assert bool((bounds.lower <= found).all()) and bool((found <= bounds.upper).all())
-
-
-def test_a_detector_with_chosen_patches_is_saved_and_loaded(tmp_path: Path) -> None:
-    detector = fit_closed_form(normal_images(70), [SMALL[0].model_copy(update={"chosen_patches": 16})])
     detector.save_pretrained(tmp_path)
-    images = normal_images(3, seed=9)
     assert torch.equal(ClosedFormDetector.from_pretrained(tmp_path).scores(images), detector.scores(images))
+
+
+@pytest.mark.parametrize("plan", [CENTRES, TEXTURE_CENTRES], ids=["by site", "for all sites"])
+def test_centres_do_not_depend_on_the_images_of_the_threshold(plan: MemberPlan) -> None:
+    images = normal_images(70)
+    first = fit_closed_form(images, [plan])
+    others = images.clone()
+    others[list(first.config.held_out)] = others[list(first.config.held_out)].flip(-1)
+    one, other = member_of(first), member_of(fit_closed_form(others, [plan]))
+    assert torch.equal(one.memory.sheets, other.memory.sheets)
+    assert torch.equal(one.mean, other.mean) and one.config.location == other.config.location
+
+
+def test_nothing_is_estimated_from_images_of_the_threshold_that_are_in_the_memory() -> None:
+    plans = [SMALL[0], SMALL[0].model_copy(update={"window_cells": None, "patches": 400, "standardise": False})]
+    images = normal_images(40)
+    first = fit_closed_form(images, plans)
+    others = images.clone()
+    others[list(first.config.held_out)] = others[list(first.config.held_out)].flip(-1)
+    second = fit_closed_form(others, plans)
+    assert first.config.held_out == second.config.held_out and len(first.config.held_out) < 40
+    for one, other in zip(first.members, second.members, strict=True):
+        assert isinstance(one, ClosedFormMember) and isinstance(other, ClosedFormMember)
+        assert not torch.equal(one.memory.sheets, other.memory.sheets), "they are in the memory"
+        assert torch.equal(one.mean, other.mean) and torch.equal(one.spread, other.spread)
+        assert (one.config.location, one.config.scale) == (other.config.location, other.config.scale)

@@ -14,7 +14,6 @@ from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.views import WholeConfig, WholeView
-from advrad.training import closed_form_members
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_copies import (
     TURN_DEGREES,
@@ -169,16 +168,6 @@ def test_copies_count_as_sheets_of_the_memory() -> None:
     images = scenes(30)
     member = fitted(images, plan("shifted", sheets=9), learn=True)
     assert len(member.memory.sheets) == 8 and len(set(member.memory.groups.tolist())) == 2
-    chosen = fitted(images, plan("shifted", chosen_patches=64), learn=True).memory
-    assert len(chosen.sheets) == 4 * 30 and chosen.chosen is not None
-    assert len(set((chosen.chosen // chosen.sheets[0].numel()).flatten().tolist())) == 120, "all copies are chosen from"
-
-
-def test_sheets_that_patches_are_chosen_from_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_form_members, "_CHOSEN_BYTES", 20 * 3 * (SIZE // CELL) ** 2)
-    for kinds, images in (((), 20), (("shifted",), 5)):
-        memory = fitted(scenes(30), plan(*kinds, chosen_patches=8), learn=True).memory
-        assert len(set(memory.groups.tolist())) == images and len(memory.sheets) == 20
 
 
 def test_impossible_copies_are_refused() -> None:

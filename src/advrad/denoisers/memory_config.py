@@ -36,8 +36,8 @@ class MemoryConfig(Config):
         stride_cells: Distance between neighbouring patches, cells; at most ``patch_cells``, so that all cells count.
         taper: ``flat`` weighs all cells of a patch alike, ``gaussian`` weighs the middle more.
         gain: A memory patch may be this share brighter or darker, in [0, 0.5].
-        chosen_patches: Number of memory patches that each patch is compared with, chosen at random from the window;
-            None for all.
+        chosen_patches: Number of memory patches that each patch is compared with, where each has its own; None for all
+            in the window.
 
     Example:
         >>> MemoryConfig(height_cells=64, width_cells=64, stride_cells=2).sites

@@ -36,8 +36,8 @@ class PatchMemory(nn.Module):
         sheets: Cells of normal images times 255, as :meth:`quantised` makes them, (n, c, H, W) uint8: with a window, of
             the size of the sheets that are compared; without one, of any size.
         groups: Number of the image that each sheet comes from, (n,) int64; sheets of a group are left out together.
-        chosen: Where the memory patches of each patch start in the flattened sheets, (L, config.chosen_patches) int32,
-            as :meth:`choose` makes it; None if ``config.chosen_patches`` is None.
+        chosen: Where the memory patches of each patch start in the flattened sheets, (L, config.chosen_patches) int32;
+            None if ``config.chosen_patches`` is None. The sheets may then be of any size.
 
     Raises:
         ConfigError: ``chosen`` does not suit the settings.
@@ -65,38 +65,6 @@ class PatchMemory(nn.Module):
     def quantised(cells: Tensor) -> Tensor:
         """Round cells, float in [0, 1], to what the memory stores, uint8."""
         return (cells * 255).round().clamp(0, 255).to(torch.uint8)
-
-    @staticmethod
-    def choose(config: MemoryConfig, sheets: Tensor, generator: torch.Generator) -> Tensor | None:
-        """Choose the memory patches of each patch at random, from all sheets and all places within the window.
-
-        The choice does not depend on the values of the sheets, so images that are left out in turn stay exchangeable.
-
-        Args:
-            config: Shape of the patches, and how many to choose.
-            sheets: Sheets, (n, c, H, W).
-            generator: Source of the draws.
-
-        Returns:
-            Starts of the patches in the flattened sheets, (L, k) int32; None if ``config.chosen_patches`` is None.
-        """
-        if config.chosen_patches is None or config.window_cells is None:
-            return None
-        size, last = (
-            sheets[0].numel(),
-            (config.height_cells - config.patch_cells, config.width_cells - config.patch_cells),
-        )
-        chosen = []
-        for row in config.rows:
-            for column in config.columns:
-                shape = (config.chosen_patches,)
-                places = [
-                    torch.randint(max(0, at - reach), min(end, at + reach) + 1, shape, generator=generator)
-                    for at, reach, end in zip((row, column), config.window_cells, last, strict=True)
-                ]
-                of = torch.randint(len(sheets), shape, generator=generator)
-                chosen.append(of * size + places[0] * config.width_cells + places[1])
-        return torch.stack(chosen).to(torch.int32)
 
     def patches(self, cells: Tensor) -> Tensor:
         """Cut sheets, (b, c, H, W), into patches, (b, L, d), times the roots of the weights."""

@@ -88,7 +88,7 @@ def fit_closed_form(
         The calibrated detector.
 
     Raises:
-        ConfigError: There are too few images for the rate, or for memory patches that are chosen at random.
+        ConfigError: There are too few images for the rate, or for centres.
         DataError: The images have a wrong shape.
 
     Example:
@@ -112,7 +112,7 @@ def fit_closed_form(
     if plans is None:
         progress.stage("Choosing the plans")
         plans, tried = choose_plans(normals, radius, progress)
-    _check_chosen(plans, parts)
+    _check_centres(plans, parts)
     progress.stage("Comparing normal images")
     counter = Counter(progress, len(plans) * min(len(parts.learn), STATISTICS) + len(parts.threshold))
     members = [member for plan in plans if (member := fit_member(plan, normals, counter.advance)) is not None]
@@ -136,15 +136,12 @@ def fit_closed_form(
     return detector.eval()
 
 
-def _check_chosen(plans: Sequence[MemberPlan], parts: _Parts) -> None:
-    """Refuse memory patches that are chosen at random where the images of the threshold are in the memory.
-
-    Leaving an image out of a random choice is not what joining it would undo, so the promise would be unproven.
-    """
-    if parts.memory != parts.learn and any(plan.mixes_images for plan in plans):
+def _check_centres(plans: Sequence[MemberPlan], parts: _Parts) -> None:
+    """Refuse centres where the images of the threshold are in the memory: they could not be left out of it."""
+    if parts.memory != parts.learn and any(plan.centres is not None for plan in plans):
         raise ConfigError(
-            f"chosen_patches and centres: need more than {ALL_IN_MEMORY} different normal images, so that those of the"
-            " threshold stay out of the memory",
+            f"centres: need more than {ALL_IN_MEMORY} different normal images, so that those of the threshold stay out"
+            " of the memory",
             option="plans",
             value=name_of(plans),
         )

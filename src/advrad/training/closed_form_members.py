@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
 
 import torch
 from torch import Tensor
 
+from advrad.data.splits import ALL_IN_MEMORY
 from advrad.data.transforms import resize
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_memory import PatchMemory
@@ -17,6 +17,7 @@ from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.registration_fit import RegistrationOptions, fit_registration
 from advrad.detectors.views import WholeConfig, WholeView
+from advrad.training.closed_form_centres import PATCHES_PER_CENTRE, centres_by_site, centres_of
 from advrad.training.closed_form_copies import number_of_copies, sheets_with_copies, turned_at_random
 from advrad.training.closed_form_plan import CopyKind, MemberPlan
 from advrad.utils.seeding import generator_for
@@ -29,9 +30,10 @@ _LEAST_SCALE, _LEAST_PLAIN_SCALE = 1e-3, 1e-5
 _BATCH = 8
 #: Largest size of a memory, prepared for comparison, in bytes; and the sheets for which it must suffice in colour.
 _TABLE_BYTES, _COLOUR_SHEETS = 200_000_000, 40
-#: Largest number of images from whose sheets memory patches are chosen at random, and of bytes of these sheets: all of
-#: them belong to the model.
-_CHOSEN_FROM, _CHOSEN_BYTES = 256, 9_000_000
+#: Largest number of images from whose patches centres are computed.
+_CENTRES_FROM = 256
+#: Group of memory patches that mix images.
+_MIXED = -1
 #: Difference of the channels up to which an image counts as grey.
 _GREY = 2 / 255
 
@@ -80,30 +82,23 @@ def fit_member(
         return None
     generator = generator_for(normals.seed, "closed form", plan.name)
     config = _memory_config(plan, view)
-    most = _most_images(plan, view)
-    rows = torch.tensor(normals.memory)
-    if config.window_cells is not None and normals.learn and len(rows) > most:
-        # Which images enter the memory may not depend on the images of the threshold.
-        rows = torch.tensor(normals.learn)
-        rows = rows[torch.randperm(len(rows), generator=generator)[:most].sort().values]
-    if config.window_cells is None:
-        memory = PatchMemory(config, *_random_patches(plan, view, normals, rows, generator))
-    else:
-        sheets, groups = _sheets(view, normals, rows, plan.copies)
-        memory = PatchMemory(config, sheets, groups, PatchMemory.choose(config, sheets, generator))
+    learn = torch.tensor(normals.learn, dtype=torch.long)
+    learn = learn[torch.randperm(len(learn), generator=generator)]
+    # No image can be left out of centres, so the statistics are those of other images.
+    apart = len(learn) // 4 if plan.centres is not None else 0
+    memory = _memory(plan, view, normals, learn[apart:], generator)
     zero = torch.zeros(1, 1, *config.sites)
-    settings = MemberConfig(view=view.config, memory=config)
-    member = ClosedFormMember(settings, view, memory, zero, zero.clone())
-    if not normals.learn:
-        return member
-    learn = torch.tensor(normals.learn)
-    learn = learn[torch.randperm(len(learn), generator=generator)[:STATISTICS].sort().values]
-    distances = leave_one_out(member, normals, learn, advance)
+    settings = MemberConfig(view=view.config, memory=memory.config)
+    if not len(learn):
+        return ClosedFormMember(settings, view, memory, zero, zero.clone())
+    learn = (learn[:apart] if apart else learn)[:STATISTICS].sort().values
+    known = _without_others(memory, normals)
+    distances = leave_one_out(ClosedFormMember(settings, view, known, zero, zero.clone()), normals, learn, advance)
     mean, spread = zero, zero.clone()
     if plan.standardise:
         mean, spread = distances.mean(0, keepdim=True), distances.std(0, keepdim=True)
         settings = settings.model_copy(update={"tolerance": plan.tolerance})
-        member = ClosedFormMember(settings, view, memory, mean, spread)
+    member = ClosedFormMember(settings, view, memory, mean, spread)
     # In units of normal images' scores, so that members can be compared.
     scores = member.pooled(member.standardise(distances)).view(len(learn), -1).amax(1)
     least = _LEAST_SCALE if plan.standardise else _LEAST_PLAIN_SCALE
@@ -129,11 +124,47 @@ def make_view(plan: MemberPlan, normals: Normals) -> WholeView | RegisteredView 
     return None if view is None or min(view.shape[1:]) < smallest else view
 
 
+def _memory(
+    plan: MemberPlan,
+    view: WholeView | RegisteredView,
+    normals: Normals,
+    learn: Tensor,
+    generator: torch.Generator,
+) -> PatchMemory:
+    """Fill the memory of a plan from normal images, or from those to learn from, (n,), in random order."""
+    config = _memory_config(plan, view)
+    rows = torch.tensor(normals.memory)
+    if plan.centres is not None:
+        rows = learn[:_CENTRES_FROM].sort().values
+    if plan.centres is not None and config.window_cells is None:
+        many = plan.model_copy(update={"patches": plan.centres * PATCHES_PER_CENTRE})
+        patches = _random_patches(many, view, normals, rows, generator)[0]
+        centres = centres_of(patches, config, plan.centres, generator)
+        return PatchMemory(config, centres, torch.full((len(centres),), _MIXED))
+    if config.window_cells is None:
+        return PatchMemory(config, *_random_patches(plan, view, normals, rows, generator))
+    few = isinstance(view, WholeView) and len(rows) <= ALL_IN_MEMORY
+    most = len(rows) if few else _most_images(plan, view)
+    if plan.centres is None and len(learn) and len(rows) > most:
+        # Which images enter the memory may not depend on the images of the threshold.
+        rows = learn[:most].sort().values
+    sheets, groups = _sheets(view, normals, rows, plan.copies)
+    if plan.centres is None:
+        return PatchMemory(config, sheets, groups)
+    centres, chosen = centres_by_site(sheets, config, plan.centres, generator)
+    config = config.model_copy(update={"chosen_patches": plan.centres})
+    return PatchMemory(config, centres, torch.full((len(centres),), _MIXED), chosen)
+
+
+def _without_others(memory: PatchMemory, normals: Normals) -> PatchMemory:
+    """The memory without images that set the threshold: what is learned from distances to it may not depend on them."""
+    known = torch.isin(memory.groups, torch.tensor([_MIXED, *normals.learn]))
+    return memory if bool(known.all()) else PatchMemory(memory.config, memory.sheets[known], memory.groups[known])
+
+
 def _most_images(plan: MemberPlan, view: WholeView | RegisteredView) -> int:
-    """Largest number of images in a memory that compares whole sheets, or that patches are chosen from."""
+    """Largest number of images in a memory that compares whole sheets."""
     sheets = view.parts * number_of_copies(view, plan.copies)
-    if plan.chosen_patches is not None:
-        return max(1, min(_CHOSEN_FROM, _CHOSEN_BYTES // (prod(view.shape) * sheets)))
     return max(1, min(plan.sheets, _TABLE_BYTES // _bytes_of_a_sheet(plan, view)) // sheets)
 
 
@@ -159,7 +190,6 @@ def _memory_config(plan: MemberPlan, view: WholeView | RegisteredView) -> Memory
         stride_cells=plan.stride_cells,
         taper=plan.taper,
         gain=plan.gain,
-        chosen_patches=plan.chosen_patches,
     )
 
 

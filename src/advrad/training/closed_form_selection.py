@@ -55,7 +55,7 @@ _PATCHES, _CENTRES = 12_000, 4_000
 _PREFERENCE = 0.01
 #: Smallest patches, cells, that are tried with gain: smaller ones hold little beside their brightness.
 _LEAST_WITH_GAIN = 7
-#: Few memory patches are preferred if their figure is at most this much lower: their verdict takes a fifth of the time.
+#: Centres are preferred if their figure is at most this much lower: their verdict takes a tenth of the time.
 _QUICKER = 0.03
 #: Kinds of synthetic defects. Uneven light is none: whether a plan tolerates it is not a fault.
 _KINDS = tuple(name for name in DEFECTS if name != "shade")
@@ -165,9 +165,8 @@ def choose_plans(
     for plans in candidates:
         try_out(tuple(plan if apart else plan.model_copy(update={"centres": None}) for plan in plans))
     best = max(tried, key=lambda one: one.figure)
-    few = [one for one in tried if all(plan.chosen_patches is not None for plan in one.plans)]
-    quick = max(few, key=lambda one: one.figure, default=best)
-    if quick.figure >= best.figure - _QUICKER:
+    quick = tried[0]
+    if quick.plans == FOR_FIXED_PLACE[0] and quick.figure >= best.figure - _QUICKER:
         best = quick
     if all(plan.gain == 0 and plan.patch_cells >= _LEAST_WITH_GAIN for plan in best.plans):
         try_out(tuple(plan.with_gain() for plan in best.plans))

@@ -37,9 +37,9 @@ def attacked(view: RegisteredView, image: Tensor, polynomial: Tensor, radius: fl
     return image + radius * gradient / gradient.norm().clamp_min(1e-12)
 
 
-def attacks(view: RegisteredView, image: Tensor, radius: float, norm: Norm) -> list[Tensor]:
-    """Attacks on position, turn and end, on mixtures of them, and noise."""
-    pose, lattice = pose_of(view, image), view.lattices[0]
+def attacks(view: RegisteredView, image: Tensor, radius: float, norm: Norm, part: int = 0) -> list[Tensor]:
+    """Attacks on position, turn and end of a part, on mixtures of them, and noise."""
+    pose, lattice = pose_of(view, image, part), view.lattices[part]
     angle = lattice.angle(torch.tensor([pose.turn]))
     u = torch.tensor([pose.column * lattice.column_step], dtype=torch.float64)
     v = torch.tensor([pose.row * lattice.row_step], dtype=torch.float64)
@@ -47,10 +47,10 @@ def attacks(view: RegisteredView, image: Tensor, radius: float, norm: Norm) -> l
     draws = torch.Generator().manual_seed(7)
     found = []
     for signs in itertools.product((-1, 0, 1), repeat=3):
-        mixed = sum(sign * part / (part @ view.basis).norm() for sign, part in zip(signs, pure, strict=False))
+        mixed = sum(sign * moment / (moment @ view.basis).norm() for sign, moment in zip(signs, pure, strict=False))
         if isinstance(mixed, Tensor):
             found.append(attacked(view, image, mixed, radius, norm))
-    found += [attacked(view, image, sign * part, radius, norm) for part in pure[3:] for sign in (-1, 1)]
+    found += [attacked(view, image, sign * moment, radius, norm) for moment in pure[3:] for sign in (-1, 1)]
     for _ in range(10):
         noise = torch.randn(image.shape, generator=draws).double()
         found.append(image + (radius * noise.sign() if norm == "linf" else radius * noise / noise.norm()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from chosen_patches import choose_patches
 from torch import Tensor
 
 from advrad.denoisers.memory_config import MemoryConfig
@@ -12,7 +13,6 @@ from advrad.detectors.closed_form_config import ClosedFormConfig, MemberConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.views import WholeView
-from tests.helpers.chosen_patches import choose_patches
 
 
 def draws(seed: int) -> torch.Generator:

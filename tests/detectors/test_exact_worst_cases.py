@@ -1,4 +1,4 @@
-"""Exact worst cases of tiny detectors, by linear programming and by enumeration: the bounds hold, with no tolerance."""
+"""Exact worst cases of tiny detectors, by linear programming and by enumeration, lie within the bounds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from advrad.detectors.scoring import pooled_count
 from advrad.detectors.views import WholeConfig, WholeView
 
 Floats = npt.NDArray[np.float64]
+Range = tuple[float | None, float | None]
+#: Covers the rounding of a score in float32 after its distances; computed scores are compared with bounds without it.
+ROUNDING = 1e-6
 
 # --- a whole detector, from the pixels to the score ------------------------------------------------------------------
 # Four cells of four pixels, patches of one grey cell: the score is piecewise linear in the pixels of an image of any
@@ -42,12 +45,10 @@ def cell_matrix(detector: ClosedFormDetector, shape: tuple[int, int]) -> Floats:
     return jacobian.flatten(1).numpy()
 
 
-def optimum(
-    cost: Floats, rows: list[Floats], limits: list[float], box: list[tuple[float | None, float | None]]
-) -> float:
-    """The least value of a linear program; infinite if nothing satisfies it."""
+def optimum(cost: Floats, rows: list[Floats], limits: list[float], box: list[Range]) -> tuple[float, Floats]:
+    """The least value of a linear program and where it is; infinite if nothing satisfies it."""
     found = linprog(cost, A_ub=np.stack(rows), b_ub=limits, bounds=box, method="highs")
-    return float(found.fun) if found.status == 0 else np.inf
+    return (float(found.fun), found.x) if found.status == 0 else (np.inf, np.zeros_like(cost))
 
 
 class Exact:
@@ -68,17 +69,21 @@ class Exact:
         self.mean, spread = (values.double().flatten().numpy() for values in (member.mean, member.spread))
         self.unit = spread + self.config.tolerance
         self.count = pooled_count(4, self.config.pooling)
-        self.box: list[tuple[float | None, float | None]] = [(-eps, eps)] * self.matrix.shape[1]
+        self.image = image
+        self.box: list[Range] = [(-eps, eps)] * self.matrix.shape[1]
 
-    def _scaled(self, pooled: float) -> float:
-        return (pooled - self.config.location) / self.config.scale
+    def _found(self, pooled: float, change: Floats) -> tuple[float, Tensor]:
+        """A score, and the image that has it."""
+        image = self.image + torch.from_numpy(change).view_as(self.image)
+        return (pooled - self.config.location) / self.config.scale, image.float()
 
-    def least(self) -> float:
-        """The least score: for each choice of the nearest memory patches, the least mean of the largest distances.
+    def least(self) -> tuple[float, Tensor]:
+        """The least score and its image: the least over all choices of the nearest memory patches.
 
         The mean of the k largest of values f is the least ``q + sum of max(f - q, 0) / k`` over q.
         """
-        pixels, best = self.matrix.shape[1], np.inf
+        pixels = self.matrix.shape[1]
+        best, change = np.inf, np.zeros(pixels)
         cost = np.concatenate([np.zeros(pixels), [1.0], np.full(4, 1 / self.count)])  # perturbation, q, excesses
         for nearest in itertools.product(range(len(self.memory)), repeat=4):
             rows, limits = [], []
@@ -90,13 +95,15 @@ class Exact:
                     row[pixels] = row[pixels + 1 + site] = -self.unit[site]
                     rows.append(row)
                     limits.append(self.mean[site] - sign * away)
-            free: list[tuple[float | None, float | None]] = [(None, None), *[(0.0, None)] * 4]
-            best = min(best, optimum(cost, rows, limits, self.box + free))
-        return self._scaled(best)
+            free: list[Range] = [(None, None), *[(0.0, None)] * 4]
+            value, point = optimum(cost, rows, limits, self.box + free)
+            if value < best:
+                best, change = value, point[:pixels]
+        return self._found(best, change)
 
-    def largest(self) -> float:
-        """The largest score: for each choice of the sites that count, their nearest memory patches, and the sides."""
-        best = -np.inf
+    def largest(self) -> tuple[float, Tensor]:
+        """The largest score and its image: for each choice of sites, of their nearest memory patches, and of sides."""
+        best, change = -np.inf, np.zeros(self.matrix.shape[1])
         options = list(itertools.product(range(len(self.memory)), (-1.0, 1.0)))
         for sites in itertools.combinations(range(4), self.count):
             for choices in itertools.product(options, repeat=self.count):
@@ -111,8 +118,10 @@ class Exact:
                         side = np.sign(other - own)
                         rows.append(side * self.matrix[site])
                         limits.append(side * ((own + other) / 2 - self.cells[site]))
-                best = max(best, constant - optimum(cost, rows, limits, self.box))
-        return self._scaled(best)
+                value, point = optimum(cost, rows, limits, self.box)
+                if constant - value > best:
+                    best, change = constant - value, point
+        return self._found(best, change)
 
 
 @settings(max_examples=8, deadline=None)
@@ -129,7 +138,12 @@ def test_the_worst_case_by_linear_programming_is_inside(
     detector = tiny(pooling, seed)
     image = 0.5 + 0.15 * torch.randn(1, 3, height, width, generator=draws(seed + 1)).double()
     exact, bounds = Exact(detector, image, eps), detector.score_bounds(image.float(), eps, "linf")
-    assert float(bounds.lower) <= exact.least() and exact.largest() <= float(bounds.upper)
+    (least, lowest), (largest, highest) = exact.least(), exact.largest()
+    assert float(bounds.lower) <= least + ROUNDING and largest <= float(bounds.upper) + ROUNDING
+    with torch.no_grad():
+        found = detector.scores(torch.cat([lowest, highest]))
+    assert found.tolist() == pytest.approx([least, largest], abs=1e-4), "these images are the worst ones"
+    assert bool((bounds.lower <= found).all()) and bool((found <= bounds.upper).all())
 
 
 @pytest.mark.parametrize(("shape", "pooling"), [((4, 4), 0.0), ((2, 5), 0.0), ((7, 3), 0.5), ((4, 4), 1.0)])
@@ -138,10 +152,11 @@ def test_the_linear_programs_find_the_ends_of_the_bounds(shape: tuple[int, int],
     detector, eps = tiny(pooling, 0), 0.03
     image = torch.full((1, 3, *shape), 0.9, dtype=torch.float64)
     exact, bounds = Exact(detector, image, eps), detector.score_bounds(image.float(), eps, "linf")
-    assert exact.least() == pytest.approx(float(bounds.lower), abs=0.01)
-    assert exact.largest() == pytest.approx(float(bounds.upper), abs=0.01)
+    (least, _), (largest, _) = exact.least(), exact.largest()
+    assert least == pytest.approx(float(bounds.lower), abs=0.01)
+    assert largest == pytest.approx(float(bounds.upper), abs=0.01)
     half = detector.score_bounds(image.float(), eps / 2, "linf")
-    assert exact.least() < float(half.lower) and float(half.upper) < exact.largest()
+    assert least < float(half.lower) and float(half.upper) < largest
 
 
 # --- patches ---------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -30,21 +30,28 @@ from advrad.data.layouts import find_records
 from advrad.detectors.closed_form import ClosedFormDetector
 
 
-def measure(data: Path, radii: tuple[str, ...], limit: int | None, timed: int, size_px: int) -> dict[str, Any]:
+def measure(
+    data: Path, radii: tuple[str, ...], l2_radii: tuple[str, ...], limit: int | None, timed: int, size_px: int
+) -> dict[str, Any]:
     """Fit, evaluate and certify one product."""
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         detector = advrad.train(data, Path(folder) / "run", size_px=size_px)
         fitted_s = time.perf_counter() - began
     metrics = advrad.evaluate(detector, data)
-    proven = advrad.certify(detector, data, norm="linf", radii=radii, limit=limit)
+    certified: dict[str, float | None] = {}
+    norms: tuple[tuple[Literal["linf", "l2"], tuple[str, ...]], ...] = (("linf", radii), ("l2", l2_radii))
+    for norm, sizes in norms:
+        if sizes:
+            proven = advrad.certify(detector, data, norm=norm, radii=sizes, limit=limit)
+            certified |= zip((f"{norm} {size}" for size in sizes), proven.certified_auroc.values(), strict=True)
     return {
         "product": data.name,
         "members": detector.config.training.winner,
         "fit_s": round(fitted_s, 3),
         "auroc": metrics.image_auroc,
         "auroc_interval": metrics.image_auroc_ci,
-        "certified": dict(zip(radii, proven.certified_auroc.values(), strict=True)),
+        "certified": certified,
         "found": metrics.tpr,
         "false_alarms": metrics.fpr,
         **_times(detector, data, timed),
@@ -100,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", nargs="+", type=Path)
     parser.add_argument("--radii", default="2/255", help="linf radii, separated by commas")
+    parser.add_argument("--l2-radii", default="", help="l2 radii, separated by commas")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=int, default=None, help="number of test images that are certified")
     parser.add_argument("--timed", type=int, default=15, help="number of images whose time is taken")
@@ -113,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         if counts:
             found += measure_growth(data, counts, asked.timed, asked.size)
             continue
-        found.append(measure(data, tuple(asked.radii.split(",")), asked.limit, asked.timed, asked.size))
+        radii, l2_radii = (tuple(filter(None, part.split(","))) for part in (asked.radii, asked.l2_radii))
+        found.append(measure(data, radii, l2_radii, asked.limit, asked.timed, asked.size))
         print(found[-1], flush=True)
     print(json.dumps(found))
     return found

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from chosen_patches import choose_patches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -19,7 +20,6 @@ from advrad.denoisers.patch_bounds import highest, lowest
 from advrad.denoisers.patch_intervals import PatchIntervals
 from advrad.denoisers.patch_memory import PatchMemory, sheet_of
 from advrad.errors import DataError
-from tests.helpers.chosen_patches import choose_patches
 
 
 def generator(seed: int) -> torch.Generator:

@@ -47,8 +47,8 @@ class CertifyOptions(WithDataOptions):
     sticker_px: int | None = Field(
         None,
         ge=1,
-        description="Also bound what a sticker leaves of a defect: side of the covered square in pixels. Closed-form"
-        " detectors only.",
+        description="Also bound what a sticker leaves of a defect: side of the covered square in pixels. Detectors"
+        " with exact bounds only.",
     )
     n_samples: int = Field(200, alias="draws", description="Noise samples per image; exact bounds need none.")
     confidence: float = Field(

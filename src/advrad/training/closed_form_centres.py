@@ -15,7 +15,7 @@ from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_table import read_patches
 
 #: Patches from which each centre is computed, on average.
-PATCHES_PER_CENTRE = 20
+PATCHES_PER_CENTRE = 40
 #: Rounds in which patches are assigned to centres and centres are moved, for all patches together and for each site.
 _ROUNDS, _ROUNDS_BY_SITE = 2, 3
 #: Distances that are computed at once.

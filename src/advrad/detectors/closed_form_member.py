@@ -36,7 +36,7 @@ from advrad.errors import ConfigError
 Norm = Literal["linf", "l2"]
 
 #: Sites of a sheet whose bounds are computed exactly, at most; and how many of each pose at once.
-_EXACT_SITES, _EACH = 48, 4
+_EXACT_SITES, _EACH = 128, 4
 #: Factor that covers the rounding of norms.
 _ROUNDING = 1 + 1e-6
 

@@ -85,7 +85,8 @@ COARSE = MemberPlan(name="coarse", stride_cells=2)
 FINE = MemberPlan(name="fine", cell_px=2, channels=1, patch_cells=9, window_cells=(2, 2), stride_cells=4)
 #: The same with centres: their verdicts take a tenth of the time.
 CENTRES: tuple[MemberPlan, ...] = tuple(
-    plan.model_copy(update={"name": f"{plan.name} centres", "centres": 64}) for plan in (COARSE, FINE)
+    plan.model_copy(update={"name": f"{plan.name} centres", "centres": 64, "window_cells": (1, 1)})
+    for plan in (COARSE, FINE)
 )
 #: Fine patches of parts that are found first. They are large and plain: robust where a perturbation can turn a part.
 REGISTERED = MemberPlan(

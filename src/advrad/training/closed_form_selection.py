@@ -37,7 +37,7 @@ from advrad.utils.seeding import generator_for, seed_of
 
 #: Images that become the memory while plans are compared, images that are scored, and images in which parts are
 #: looked for, at most.
-_MEMORY, _SCORED, _PLACES = 40, 12, 24
+_MEMORY, _SCORED, _PLACES = 40, 20, 24
 #: Distance, as a share of the image, up to which patches at a fixed place find each other.
 _TOLERATED = 8 / 256
 #: How much the light of images in use may differ, and their position, in half sides of an image.

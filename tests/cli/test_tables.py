@@ -35,7 +35,7 @@ def test_an_attack_shows_figures_before_and_after(attacked: AttackResult, capsys
     tables.show_attack(result, "spots")
     out = capsys.readouterr().out
     shown = rows(out)
-    assert shown["attack"] == "pgd; linf 0.5; noise unknown"
+    assert shown["attack"] == "pgd; linf 127.5/255; noise unknown"
     assert shown["image AUROC"] == "1.0000 -> 0.0000"
     assert shown["defects found (TPR)"] == "not measured -> not measured"
     assert shown["images"] == "4 normal, 4 anomalous"

@@ -150,7 +150,7 @@ def test_closed_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     found = load("closed_form").main([str(data), "--limit", "4", "--timed", "2", "--size", "32"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == json.loads(json.dumps(found))
     (row,) = found
-    assert 0 <= row["certified"]["2/255"] <= 1 and 0 <= row["auroc"] <= 1 and row["fit_s"] > 0
+    assert 0 <= row["certified"]["linf 2/255"] <= 1 and 0 <= row["auroc"] <= 1 and row["fit_s"] > 0
     grown = load("closed_form").main([str(data), "--normals", "20,24", "--timed", "1", "--size", "32"])
     assert [row["normals"] for row in grown] == [20, 24]
     assert all(row["image_ms"] > 0 and row["certified_ms"] > 0 and 0 < row["model_mb"] < 20 for row in grown)

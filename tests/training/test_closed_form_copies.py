@@ -165,7 +165,7 @@ def test_shifted_patches_lie_between_the_cells_too() -> None:
 
 
 def test_copies_count_as_sheets_of_the_memory() -> None:
-    images = scenes(30)
+    images = scenes(70)
     member = fitted(images, plan("shifted", sheets=9), learn=True)
     assert len(member.memory.sheets) == 8 and len(set(member.memory.groups.tolist())) == 2
 

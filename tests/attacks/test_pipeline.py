@@ -276,7 +276,6 @@ def test_two_processes_share_an_attack(advrad: Cli, others: Path, data: Path, tm
         "--eps",
         "0.2",
         "--json",
-        "-o",
     ]
     two = json.loads(run_in_two([sys.executable, "-c", MAIN, *command, "-o", str(tmp_path / "two")]))
     done = advrad(*command, "-o", tmp_path / "one")

@@ -52,7 +52,7 @@ def test_centres_follow_patches_that_move_within_the_window() -> None:
     found = []
     for config in (near, still):
         centres, places = centres_by_site(PatchMemory.quantised(scene[:, :, 2:11, 2:11]), config, 40, generator(1))
-        config = config.model_copy(update={"chosen_patches": 40})
+        config = config.model_copy(update={"chosen_patches": places.shape[1]})
         memory = PatchMemory(config, centres, torch.full((len(centres),), -1), places)
         found.append(float(memory.nearest(moved).mean()))
     assert found[0] < 0.5 * found[1], "of the patches at the border, some have left the sheet"

@@ -14,7 +14,7 @@ from torch import Tensor
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_table import read_patches
 
-#: Patches from which each centre is computed, on average.
+#: Patches from which each centre is computed, on average, if there are as many.
 PATCHES_PER_CENTRE = 40
 #: Rounds in which patches are assigned to centres and centres are moved, for all patches together and for each site.
 _ROUNDS, _ROUNDS_BY_SITE = 2, 3
@@ -54,7 +54,7 @@ def centres_by_site(
     Args:
         sheets: Sheets of normal images, (n, c, H, W) uint8.
         config: Shape of the patches, with a window.
-        count: Number of centres of each site.
+        count: Number of centres of each site; there are no more than patches in its window.
         generator: Source of all draws.
 
     Returns:
@@ -69,23 +69,25 @@ def centres_by_site(
         values -= middle
         found.append((_moved(values, values[:, :count].clone(), _ROUNDS_BY_SITE) + middle) / roots)
     centres = torch.cat(found)
-    places = torch.arange(centres.shape[0] * count, dtype=torch.int32) * centres.shape[2]
-    return _stored(centres, config), places.view(-1, count)
+    sites, count, size = centres.shape
+    places = torch.arange(sites * count, dtype=torch.int32) * size
+    return _stored(centres, config), places.view(sites, count)
 
 
 def _starts(
     sheets: Tensor, config: MemoryConfig, place: tuple[int, int], count: int, generator: torch.Generator
 ) -> Tensor:
-    """Where patches at random places in the window of a site start in the flattened sheets."""
-    shape = (count * PATCHES_PER_CENTRE,)
+    """Where the patches in the window of a site start in the flattened sheets, in random order, as many as needed."""
     ends = config.height_cells - config.patch_cells, config.width_cells - config.patch_cells
     reaches = config.window_cells or ends
-    at = [
-        torch.randint(max(0, here - reach), min(end, here + reach) + 1, shape, generator=generator)
+    rows, columns = (
+        torch.arange(-reach, reach + 1).add(here).clamp(0, end)
         for here, reach, end in zip(place, reaches, ends, strict=True)
-    ]
-    of = torch.randint(len(sheets), shape, generator=generator)
-    return of * sheets[0].numel() + at[0] * config.width_cells + at[1]
+    )
+    of = torch.arange(len(sheets)) * sheets[0].numel()
+    starts = (of[:, None, None] + rows[:, None] * config.width_cells + columns).flatten()
+    order = torch.randperm(len(starts), generator=generator)[: count * PATCHES_PER_CENTRE]
+    return starts[order]
 
 
 def _moved(values: Tensor, centres: Tensor, rounds: int) -> Tensor:

@@ -132,27 +132,36 @@ def _memory(
     generator: torch.Generator,
 ) -> PatchMemory:
     """Fill the memory of a plan from normal images, or from those to learn from, (n,), in random order."""
+    if plan.centres is not None:
+        return _centres(plan, view, normals, learn[:_CENTRES_FROM].sort().values, generator)
     config = _memory_config(plan, view)
     rows = torch.tensor(normals.memory)
-    if plan.centres is not None:
-        rows = learn[:_CENTRES_FROM].sort().values
-    if plan.centres is not None and config.window_cells is None:
-        many = plan.model_copy(update={"patches": plan.centres * PATCHES_PER_CENTRE})
-        patches = _random_patches(many, view, normals, rows, generator)[0]
-        centres = centres_of(patches, config, plan.centres, generator)
-        return PatchMemory(config, centres, torch.full((len(centres),), _MIXED))
     if config.window_cells is None:
-        return PatchMemory(config, *_random_patches(plan, view, normals, rows, generator))
+        return PatchMemory(config, *_random_patches(plan, plan.patches, view, normals, rows, generator))
     few = isinstance(view, WholeView) and len(rows) <= ALL_IN_MEMORY
     most = len(rows) if few else _most_images(plan, view)
-    if plan.centres is None and len(learn) and len(rows) > most:
+    if len(learn) and len(rows) > most:
         # Which images enter the memory may not depend on the images of the threshold.
         rows = learn[:most].sort().values
-    sheets, groups = _sheets(view, normals, rows, plan.copies)
-    if plan.centres is None:
-        return PatchMemory(config, sheets, groups)
-    centres, chosen = centres_by_site(sheets, config, plan.centres, generator)
-    config = config.model_copy(update={"chosen_patches": plan.centres})
+    return PatchMemory(config, *_sheets(view, normals, rows, plan.copies))
+
+
+def _centres(
+    plan: MemberPlan,
+    view: WholeView | RegisteredView,
+    normals: Normals,
+    rows: Tensor,
+    generator: torch.Generator,
+) -> PatchMemory:
+    """Fill a memory with centres of the patches of images, (n,)."""
+    config, count = _memory_config(plan, view), plan.centres or 1
+    if config.window_cells is None:
+        patches, _ = _random_patches(plan, count * PATCHES_PER_CENTRE, view, normals, rows, generator)
+        centres, chosen = centres_of(patches, config, count, generator), None
+    else:
+        sheets, _ = _sheets(view, normals, rows, plan.copies)
+        centres, chosen = centres_by_site(sheets, config, count, generator)
+        config = config.model_copy(update={"chosen_patches": chosen.shape[1]})
     return PatchMemory(config, centres, torch.full((len(centres),), _MIXED), chosen)
 
 
@@ -208,13 +217,18 @@ def _sheets(
 
 
 def _random_patches(
-    plan: MemberPlan, view: WholeView | RegisteredView, normals: Normals, rows: Tensor, generator: torch.Generator
+    plan: MemberPlan,
+    count: int,
+    view: WholeView | RegisteredView,
+    normals: Normals,
+    rows: Tensor,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
     """Patches at random places, the same number of each image, as small sheets, (m, c, k, k), and their groups.
 
     Neither the places nor the copies depend on the images, so images that are left out in turn stay exchangeable.
     """
-    each, side = max(1, plan.patches // len(rows)), plan.patch_cells
+    each, side = max(1, count // len(rows)), plan.patch_cells
     shifts: tuple[CopyKind, ...] = ("shifted",) if "shifted" in plan.copies else ()
     sheets, groups = [], []
     for row in rows:

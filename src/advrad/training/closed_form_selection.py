@@ -137,7 +137,7 @@ def choose_plans(
     if isinstance(view, RegisteredView) and any(part.flip != "none" for part in view.config.parts):
         candidates = FOR_TURNED_PARTS
     elif isinstance(view, RegisteredView) and not moves(view, normals.batch(torch.tensor(memory[:_PLACES]))):
-        # Few patches would leave most of few images unused.
+        # No image can be left out of centres.
         candidates = FOR_FIXED_PLACE if len(normals.memory) > ALL_IN_MEMORY else (FIXED,)
     apart = normals.memory == normals.learn  # the images of the threshold stay out of the memory
     if radius.norm == "l2":

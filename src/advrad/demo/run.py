@@ -27,7 +27,7 @@ PRODUCT_NAME = "flange"
 LEARNED_NAME = "learned"
 REPORT_NAME = "report.html"
 
-DEFAULT_MINUTES = 1.0
+DEFAULT_MINUTES = 0.8
 """Minutes for the learned denoiser. Everything else takes less than two minutes on two cores."""
 
 RADII = ("1/255", "2/255", "4/255")

@@ -121,7 +121,16 @@ TEXTURE = MemberPlan(
     copies=("mirrored",),
 )
 #: Coarse patches of equal weights wherever they lie: they change least under a perturbation of a given l2 norm.
-COARSE_TEXTURE = TEXTURE.model_copy(update={"name": "coarse texture", "cell_px": 4, "taper": "flat", "stride_cells": 2})
+COARSE_TEXTURE = TEXTURE.model_copy(
+    update={
+        "name": "coarse texture",
+        "cell_px": 4,
+        "taper": "flat",
+        "stride_cells": 2,
+        "patches": 60_000,
+        "centres": None,
+    }
+)
 #: Members of a product that lies at the same place in every image. Changes of light are rare among normal images and
 #: frequent in use, so gain is tolerated.
 FIXED: tuple[MemberPlan, ...] = (COARSE.with_gain(), FINE.with_gain())

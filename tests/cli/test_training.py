@@ -156,7 +156,7 @@ def test_demo_keeps_what_is_finished(cli: Cli, tmp_path: Path, monkeypatch: pyte
     assert weights(run) + weights(run / "learned") == before
 
 
-@pytest.mark.parametrize(("typed", "minutes"), [((), 1.0), (("--minutes", 2), 2.0), (("--steps", 5), None)])
+@pytest.mark.parametrize(("typed", "minutes"), [((), 0.8), (("--minutes", 2), 2.0), (("--steps", 5), None)])
 def test_demo_has_its_own_default_budget(
     typed: tuple[object, ...], minutes: float | None, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ def calibrate(
     _print_model(detector, output or model, data)
 
 
-@add_command(app, only=("minutes", "steps", "size_px", "seed"), shown_defaults={"minutes": 1.0, "size_px": 256})
+@add_command(app, only=("minutes", "steps", "size_px", "seed"), shown_defaults={"minutes": 0.8, "size_px": 256})
 def demo(
     options: RunOptions,
     output: Annotated[

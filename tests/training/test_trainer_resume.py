@@ -185,8 +185,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def average_in(folder: Path) -> dict[str, Tensor]:
-    return {k: v for k, v in load_file(folder / STATE).items() if k.startswith(("average.", "model."))}
+def movement(folder: Path, start: dict[str, Tensor]) -> Tensor:
+    """How far training has moved the averaged weights, in one long vector."""
+    state = load_file(folder / STATE)
+    return torch.cat([(state[f"average.{name}"] - value).flatten().double() for name, value in start.items()])
 
 
 def test_two_processes_follow_one(tmp_path: Path) -> None:
@@ -205,14 +207,13 @@ def test_two_processes_follow_one(tmp_path: Path) -> None:
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     train(tmp_path / "one")
-    one, two = average_in(tmp_path / "one"), average_in(tmp_path / "two")
+    train(tmp_path / "half", config(batch_size=2))
     start = trainer().denoiser.state_dict()
-    assert one.keys() == two.keys()
-    for name, value in one.items():
-        scale = float(value.abs().max()) + 1e-6
-        assert float((two[name] - value).abs().max()) <= 2e-4 * scale, name
-    moved = [float((one[f"average.{name}"] - value).abs().max()) for name, value in start.items()]
-    assert max(moved) > 1e-2, "the comparison means nothing if nothing was learnt"
+    one, two, half = (movement(tmp_path / name, start) for name in ("one", "two", "half"))
+    assert float(one.abs().max()) > 1e-2, "the comparison means nothing if nothing was learnt"
+    # Adam enlarges rounding (0.0002 of the way was measured between one thread and two); a wrong batch leads elsewhere.
+    assert float((two - one).norm()) <= 0.02 * float(one.norm())
+    assert float((half - one).norm()) > 0.5 * float(one.norm())
 
 
 def test_two_precisions_in_one_process() -> None:

@@ -119,6 +119,41 @@ def read_and_examine(
     return _as_colour(reduced, white), info
 
 
+def values_of_picture(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> tuple[npt.NDArray[Any], float]:
+    """Pixels of an image of Pillow, read as from a file; the image itself is not changed.
+
+    Args:
+        image: Image of Pillow, of any mode; its file may still be unread.
+        name: Name of the image, for errors.
+        max_pixels: Largest accepted width times height.
+
+    Returns:
+        Pixels, (h, w) or (h, w, 3) of any type, and the value of white.
+
+    Raises:
+        ImageError: The image cannot be read; see :func:`read_image`.
+    """
+    path = Path(name)
+    with PILLOW_LIMITS.off(), _as_image_errors(path):
+        _check_header(path, image, max_pixels)
+        _check_side(path, image)
+        return _colour(path, _rotated(image))
+
+
+def at_working_size(values: npt.NDArray[Any], white: float, size_px: int) -> Tensor:
+    """Bring decoded pixels to the working size, for files and arrays alike.
+
+    Args:
+        values: Pixels, (h, w) or (h, w, 3), of any type.
+        white: The value of white.
+        size_px: Side of the square to which the image is resized.
+
+    Returns:
+        The image, (3, size_px, size_px) float32 in [0, 1].
+    """
+    return resize(to_tensor(_as_colour(_reduced(values, size_px), white))[None], size_px)[0]
+
+
 def read_two_sizes(path: Path, size_px: int, max_pixels: int = MAX_PIXELS) -> tuple[Array, Tensor]:
     """Read an image once, at its own size and at the working size.
 
@@ -159,7 +194,7 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]
     path = Path(path)
     with _opened(path, max_pixels) as image:
         lossy = image.format in ("JPEG", "MPO")
-        _load_rotated(image)
+        image = _rotated(image)
         if _transparent(image):
             image = _on_background(image, (0, 0, 0))
         elif image.mode not in ("1", "L", "I", "F") and not image.mode.startswith("I;16"):
@@ -183,7 +218,8 @@ def read_resized(path: Path, size_px: int, max_pixels: int = MAX_PIXELS) -> Tens
     Raises:
         ImageError: The image cannot be read; see :func:`read_image`.
     """
-    return resize(to_tensor(read_image(path, max_pixels, at_least_px=size_px))[None], size_px)[0]
+    with _decoded(Path(path), max_pixels) as (values, white, _):
+        return at_working_size(values, white, size_px)
 
 
 def examine(path: Path, max_pixels: int = MAX_PIXELS) -> ImageInfo:
@@ -213,7 +249,7 @@ def _decoded(path: Path, max_pixels: int) -> Iterator[tuple[npt.NDArray[Any], fl
     with _opened(path, max_pixels) as image:
         _check_side(path, image)
         kind = _kind(image)
-        _load_rotated(image)
+        image = _rotated(image)
         info = ImageInfo(image.width, image.height, kind)
         yield *_colour(path, image), info
 
@@ -229,34 +265,47 @@ def _as_colour(values: npt.NDArray[Any], white: float) -> Array:
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
     """Open an image; every error in the block becomes an ImageError."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    with PILLOW_LIMITS.off():
-        try:
-            _check_file(path)
-            with Image.open(path) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(
-                        path,
-                        f"is {image.width} x {image.height} px, more than the limit of {max_pixels / 1e6:g} "
-                        "million pixels (max_pixels); scale it down or raise the limit",
-                    )
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1 and image.format not in _ONE_IMAGE_FORMATS:
-                    raise ImageError(path, f"holds {frames} frames; save each as a separate image")
-                with _ONE_AT_A_TIME if image.width * image.height > LARGE_PIXELS else nullcontext():
-                    yield image
-        except ImageError:
-            raise
-        except UnidentifiedImageError:
-            raise ImageError(path, _what_else(path)) from None
-        except MemoryError:
-            raise ImageError(path, "needs more memory than is available; scale it down") from None
-        except PermissionError:
-            raise ImageError(path, "may not be read (permission denied)") from None
-        except Exception as error:
-            # For damaged files Pillow's decoders raise errors of nearly every type (SyntaxError, struct.error ...).
-            raise ImageError(path, _damage(error)) from error
+    with PILLOW_LIMITS.off(), _as_image_errors(path):
+        _check_file(path)
+        with Image.open(path) as image:
+            _check_header(path, image, max_pixels)
+            with _ONE_AT_A_TIME if image.width * image.height > LARGE_PIXELS else nullcontext():
+                yield image
+
+
+@contextmanager
+def _as_image_errors(path: Path) -> Iterator[None]:
+    """Turn every error in the block into an ImageError."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(path, _what_else(path)) from None
+    except MemoryError:
+        raise ImageError(path, "needs more memory than is available; scale it down") from None
+    except PermissionError:
+        raise ImageError(path, "may not be read (permission denied)") from None
+    except Exception as error:
+        # For damaged files Pillow's decoders raise errors of nearly every type (SyntaxError, struct.error ...).
+        raise ImageError(path, _damage(error)) from error
+
+
+def _check_header(path: Path, image: Image.Image, max_pixels: int) -> None:
+    """Refuse an image that is too large, or holds several frames."""
+    if image.width * image.height > max_pixels:
+        raise ImageError(
+            path,
+            f"is {image.width} x {image.height} px, more than the limit of {max_pixels / 1e6:g} "
+            "million pixels (max_pixels); scale it down or raise the limit",
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format not in _ONE_IMAGE_FORMATS:
+        raise ImageError(path, f"holds {frames} frames; save each as a separate image")
 
 
 def _check_side(path: Path, image: Image.Image) -> None:
@@ -293,12 +342,13 @@ def _damage(error: Exception) -> str:
     return f"is damaged or not supported ({text or type(error).__name__})"
 
 
-def _load_rotated(image: Image.Image) -> None:
+def _rotated(image: Image.Image) -> Image.Image:
+    """The image, rotated as its EXIF data say; the given one is read, and not changed."""
     from PIL import ImageOps
 
     # Finds truncation here, before any conversion.
     image.load()
-    ImageOps.exif_transpose(image, in_place=True)
+    return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
 
 
 def _transparent(image: Image.Image) -> bool:

@@ -13,7 +13,10 @@ import PIL
 import pytest
 
 from advrad.data import cache
+from advrad.data.framing import Framing
 from advrad.errors import OutputError
+
+S16, S24 = Framing.square(16), Framing.square(24)
 
 
 def entry(count: int = 4, seed: int = 0, bad: dict[int, str] | None = None) -> cache.Entry:
@@ -48,22 +51,24 @@ def test_a_digest_depends_on_the_content_only(tmp_path: Path) -> None:
 
 def test_the_entry_name_depends_on_all_that_changes_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = b"a" * 16, b"b" * 16
-    first = cache.entry_path(tmp_path, [a, b], 16, 1000)
+    first = cache.entry_path(tmp_path, [a, b], S16, 1000)
     assert first is not None and first.parent == tmp_path
-    assert cache.entry_path(tmp_path, iter([a, b]), 16, 1000) == first
+    assert cache.entry_path(tmp_path, iter([a, b]), S16, 1000) == first
     names = {
         first,
-        cache.entry_path(tmp_path, [b, a], 16, 1000),
-        cache.entry_path(tmp_path, [a], 16, 1000),
-        cache.entry_path(tmp_path, [a, b], 24, 1000),
-        cache.entry_path(tmp_path, [a, b], 16, 1001),
+        cache.entry_path(tmp_path, [b, a], S16, 1000),
+        cache.entry_path(tmp_path, [a], S16, 1000),
+        cache.entry_path(tmp_path, [a, b], S24, 1000),
+        cache.entry_path(tmp_path, [a, b], Framing(16, 24), 1000),
+        cache.entry_path(tmp_path, [a, b], Framing.square(16, pad=True), 1000),
+        cache.entry_path(tmp_path, [a, b], S16, 1001),
     }
     monkeypatch.setattr(PIL, "__version__", "0.1")
-    names.add(cache.entry_path(tmp_path, [a, b], 16, 1000))
+    names.add(cache.entry_path(tmp_path, [a, b], S16, 1000))
     monkeypatch.setattr(cache, "VERSION", cache.VERSION + 1)
-    names.add(cache.entry_path(tmp_path, [a, b], 16, 1000))
-    assert len(names) == 7
-    assert cache.entry_path(tmp_path, [a, None], 16, 1000) is None
+    names.add(cache.entry_path(tmp_path, [a, b], S16, 1000))
+    assert len(names) == 9
+    assert cache.entry_path(tmp_path, [a, None], S16, 1000) is None
 
 
 def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,16 +91,16 @@ def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_an_entry_is_read_back_and_is_read_only(path: Path) -> None:
     values, bad = entry(bad={1: "is empty", 4: "holds text"})
-    assert cache.read_entry(path, 6, 16) is None
+    assert cache.read_entry(path, 6, S16) is None
     cache.write_entry(path, (values, bad))
-    taken = cache.read_entry(path, 6, 16)
+    taken = cache.read_entry(path, 6, S16)
     assert taken is not None
     np.testing.assert_array_equal(taken[0], values)
     assert isinstance(taken[0], np.memmap) and not taken[0].flags.writeable
     assert taken[1] == bad
     # Entries of another shape are refused.
-    assert cache.read_entry(path, 5, 16) is None
-    assert cache.read_entry(path, 6, 24) is None
+    assert cache.read_entry(path, 5, S16) is None
+    assert cache.read_entry(path, 6, S24) is None
 
 
 def flip(path: Path) -> None:
@@ -120,9 +125,9 @@ def test_a_damaged_entry_is_ignored_and_can_be_rewritten(path: Path, harm: str) 
     made = entry()
     cache.write_entry(path, made)
     HARMS[harm](path)
-    assert cache.read_entry(path, 4, 16) is None
+    assert cache.read_entry(path, 4, S16) is None
     cache.write_entry(path, made)
-    again = cache.read_entry(path, 4, 16)
+    again = cache.read_entry(path, 4, S16)
     assert again is not None
     np.testing.assert_array_equal(again[0], made[0])
     assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
@@ -144,8 +149,8 @@ def test_the_least_recently_used_entries_are_deleted(path: Path, monkeypatch: py
     for age, place in enumerate((first, second)):
         cache.write_entry(place, entry(seed=age))
         os.utime(place, (1000 + age, 1000 + age))
-    assert cache.read_entry(first, 4, 16) is not None  # used again, so the second is now the oldest
-    mapped = cache.read_entry(second, 4, 16)
+    assert cache.read_entry(first, 4, S16) is not None  # used again, so the second is now the oldest
+    mapped = cache.read_entry(second, 4, S16)
     assert mapped is not None
     os.utime(second, (1001, 1001))
     stale, fresh = path.with_name(".0123.part.npy"), path.with_name(".4567.part.npy")

@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from advrad.data.framing import Framing
 from advrad.utils.files import PART, atomic_path, make_folder, write_json
 
 Entry = tuple[npt.NDArray[np.uint16], dict[int, str]]
-"""The readable images, (n, 3, size, size), and the errors of the others by their position among all images."""
+"""The readable images, (n, 3, height, width), and the errors of the others by their position among all images."""
 
 VERSION = 1
 """Version of the entries; raise it when the same file would give other values than before."""
@@ -51,13 +52,13 @@ def digest(path: Path) -> bytes | None:
         return None
 
 
-def entry_path(folder: Path, digests: Iterable[bytes | None], size_px: int, max_pixels: int) -> Path | None:
+def entry_path(folder: Path, digests: Iterable[bytes | None], framing: Framing, max_pixels: int) -> Path | None:
     """Name the entry of a list of images.
 
     Args:
         folder: Folder of the cache; need not exist.
         digests: Digests of the image files, in order.
-        size_px: Side of the square to which the images are resized.
+        framing: How the images become working images.
         max_pixels: Largest accepted image file, width times height.
 
     Returns:
@@ -66,7 +67,7 @@ def entry_path(folder: Path, digests: Iterable[bytes | None], size_px: int, max_
     import PIL
 
     # Another version of Pillow may decode slightly differently, or read more files.
-    state = f"{VERSION} {size_px} {max_pixels} {PIL.__version__} ".encode()
+    state = f"{VERSION} {framing.key} {max_pixels} {PIL.__version__} ".encode()
     whole = hashlib.blake2b(state, digest_size=16)
     for part in digests:
         if part is None:
@@ -75,13 +76,13 @@ def entry_path(folder: Path, digests: Iterable[bytes | None], size_px: int, max_
     return folder / f"{whole.hexdigest()}.npy"
 
 
-def read_entry(path: Path, count: int, size_px: int) -> Entry | None:
+def read_entry(path: Path, count: int, framing: Framing) -> Entry | None:
     """Read an entry, and record that it was used.
 
     Args:
         path: Path from :func:`entry_path`.
         count: Number of all images, including those that cannot be read.
-        size_px: Side of the square.
+        framing: How the images become working images.
 
     Returns:
         The entry, with pixels mapped read-only from the file; None if it is missing or damaged.
@@ -93,7 +94,7 @@ def read_entry(path: Path, count: int, size_px: int) -> Entry | None:
         good = (
             isinstance(values, np.memmap)
             and values.dtype == np.uint16
-            and values.shape == (count - len(bad), 3, size_px, size_px)
+            and values.shape == (count - len(bad), 3, framing.height_px, framing.width_px)
             and values.flags.c_contiguous
             and zlib.crc32(values.data) == facts["crc32"]
         )

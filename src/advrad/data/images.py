@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from advrad.data.framing import Framing
+
 Array = npt.NDArray[np.float32]
 
 MIN_SIDE_PX = 16
@@ -71,7 +73,7 @@ class ImageInfo:
     kind: str
 
 
-def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | None = None) -> Array:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: Framing | int | None = None) -> Array:
     """Read an image as colour.
 
     Grey values are repeated in three channels. 16-bit grey and 32-bit integers are divided by 65535; float images must
@@ -81,7 +83,8 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | N
         path: Image file.
         max_pixels: Largest accepted width times height; checked before decoding.
         at_least_px: If given, images above 4 million pixels may be averaged over blocks of pixels to save memory;
-            their shorter side stays at least twice this. Use it for images that are resized to this size anyway.
+            their sides stay at least twice this, or twice those of a framing. Use it for images that are resized to
+            this size anyway.
 
     Returns:
         The image, (h, w, 3) float32 in [0, 1].
@@ -98,7 +101,7 @@ def read_image(path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | N
 
 
 def read_and_examine(
-    path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: int | None = None
+    path: Path, max_pixels: int = MAX_PIXELS, *, at_least_px: Framing | int | None = None
 ) -> tuple[Array, ImageInfo]:
     """Read an image as colour, with its size and pixel type.
 
@@ -140,39 +143,39 @@ def values_of_picture(image: Image.Image, name: str, max_pixels: int = MAX_PIXEL
         return _colour(path, _rotated(image))
 
 
-def at_working_size(values: npt.NDArray[Any], white: float, size_px: int) -> Tensor:
+def at_working_size(values: npt.NDArray[Any], white: float, framing: Framing | int) -> Tensor:
     """Bring decoded pixels to the working size, for files and arrays alike.
 
     Args:
         values: Pixels, (h, w) or (h, w, 3), of any type.
         white: The value of white.
-        size_px: Side of the square to which the image is resized.
+        framing: How the image becomes the working image; a number for the side of a square to which it is stretched.
 
     Returns:
-        The image, (3, size_px, size_px) float32 in [0, 1].
+        The image, (3, height_px, width_px) float32 in [0, 1].
     """
-    return resize(to_tensor(_as_colour(_reduced(values, size_px), white))[None], size_px)[0]
+    return _framed(_as_colour(_reduced(values, framing), white), framing)
 
 
-def read_two_sizes(path: Path, size_px: int, max_pixels: int = MAX_PIXELS) -> tuple[Array, Tensor]:
+def read_two_sizes(path: Path, framing: Framing | int, max_pixels: int = MAX_PIXELS) -> tuple[Array, Tensor]:
     """Read an image once, at its own size and at the working size.
 
     Args:
         path: Image file.
-        size_px: Side of the working size.
+        framing: How the image becomes the working image; a number for the side of a square to which it is stretched.
         max_pixels: Largest accepted width times height.
 
     Returns:
-        The image as of :func:`read_image`, (h, w, 3), and as of :func:`read_resized`, (3, size_px, size_px).
+        The image as of :func:`read_image`, (h, w, 3), and as of :func:`read_resized`, (3, height_px, width_px).
 
     Raises:
         ImageError: The image cannot be read; see :func:`read_image`.
     """
     with _decoded(Path(path), max_pixels) as (values, white, _):
-        reduced = _reduced(values, size_px)
+        reduced = _reduced(values, framing)
     full = _as_colour(values, white)
     small = full if reduced is values else _as_colour(reduced, white)
-    return full, resize(to_tensor(small)[None], size_px)[0]
+    return full, _framed(small, framing)
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:
@@ -204,22 +207,28 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]
     return np.asarray(defect.any(axis=2) if defect.ndim == 3 else defect, dtype=np.bool_)
 
 
-def read_resized(path: Path, size_px: int, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_resized(path: Path, framing: Framing | int, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read an image at the working size, in training and prediction alike.
 
     Args:
         path: Image file.
-        size_px: Side of the square to which the image is resized.
+        framing: How the image becomes the working image; a number for the side of a square to which it is stretched.
         max_pixels: Largest accepted width times height.
 
     Returns:
-        The image, (3, size_px, size_px) float32 in [0, 1].
+        The image, (3, height_px, width_px) float32 in [0, 1].
 
     Raises:
         ImageError: The image cannot be read; see :func:`read_image`.
     """
     with _decoded(Path(path), max_pixels) as (values, white, _):
-        return at_working_size(values, white, size_px)
+        return at_working_size(values, white, framing)
+
+
+def _framed(image: Array, framing: Framing | int) -> Tensor:
+    """The working image, (3, height_px, width_px), of an image, (h, w, 3)."""
+    images = to_tensor(image)[None]
+    return (resize(images, framing) if isinstance(framing, int) else framing.apply(images))[0]
 
 
 def examine(path: Path, max_pixels: int = MAX_PIXELS) -> ImageInfo:
@@ -388,20 +397,24 @@ def _colour(path: Path, image: Image.Image) -> tuple[npt.NDArray[Any], float]:
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB")), 255
 
 
-def reduction_px(height_px: int, width_px: int, at_least_px: int) -> int:
+def reduction_px(height_px: int, width_px: int, at_least_px: Framing | int) -> int:
     """Side of the squares over which a large image is averaged while it is read; 1 for an image that is kept.
 
     Args:
         height_px: Height of the image.
         width_px: Width of the image.
-        at_least_px: Half of the least length of the shorter side after averaging.
+        at_least_px: Half of the least length of the shorter side after averaging; or the framing of the image, whose
+            working size both sides stay twice as large as.
     """
     if height_px * width_px <= REDUCE_ABOVE_PIXELS:
         return 1
-    return max(1, min(height_px, width_px) // (2 * at_least_px))
+    if isinstance(at_least_px, int):
+        return max(1, min(height_px, width_px) // (2 * at_least_px))
+    rows, columns = at_least_px.scaled_size(height_px, width_px)
+    return max(1, min(height_px // (2 * rows), width_px // (2 * columns)))
 
 
-def _reduced(values: npt.NDArray[Any], at_least_px: int) -> npt.NDArray[Any]:
+def _reduced(values: npt.NDArray[Any], at_least_px: Framing | int) -> npt.NDArray[Any]:
     """Pixels of a large image, averaged over squares; the shorter side stays at least twice ``at_least_px``.
 
     Works strip by strip, so that the float copy is never larger than one strip. Squares at the right and lower edge may

@@ -14,6 +14,7 @@ from advrad.data.layouts import Dataset, ImageSource, find_records
 from advrad.data.loading import ImageStack, load_images, load_masks
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
+from advrad.data.shapes import ShapeRecord, check_shapes
 from advrad.data.splits import sample_test_records, sample_tests
 from advrad.errors import DataError, ImageError
 
@@ -107,6 +108,7 @@ def load_labelled(
     *,
     masks: bool = True,
     both_classes: bool = True,
+    shapes: ShapeRecord | None = None,
 ) -> LabelledImages:
     """Load the test images of a data set with their labels.
 
@@ -120,6 +122,8 @@ def load_labelled(
         seed: Seed for the choice of these images.
         masks: Whether to load ground-truth masks.
         both_classes: Whether images of both classes must be there.
+        shapes: Shapes of the images on which the detector was trained; image files of another shape are refused, or
+            named in the notes. None for no check.
 
     Raises:
         ConfigError: An option does not fit the data.
@@ -137,7 +141,10 @@ def load_labelled(
         raise DataError(
             f"{dataset.root}: has no test images; add some, as test/good and test/<defect>, or as good/ and <defect>/"
         )
-    stack = load_images(wanted, size_px, options)
+    checked = check_shapes(wanted, shapes, options.max_pixels)
+    if checked.refused and (not options.skip_bad or not checked.records):
+        raise checked.refused[0]
+    stack = load_images(checked.records, size_px, options)
     records = stack.records
     labels = np.array([record.label for record in records], dtype=np.int64)
     if both_classes:
@@ -152,8 +159,8 @@ def load_labelled(
         records,
         truth,
         known,
-        stack.skipped,
-        stack.notes,
+        (*checked.refused, *stack.skipped),
+        (*stack.notes, *checked.warnings),
     )
 
 

@@ -16,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data import cache
+from advrad.data.framing import Framing, as_framing
 from advrad.data.images import examine, read_image, read_mask
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
-from advrad.data.transforms import resize, to_tensor
+from advrad.data.transforms import to_tensor
 from advrad.errors import DataError, ImageError, OutputError
 from advrad.utils.progress import SILENT, ProgressReporter
 
@@ -39,7 +40,7 @@ class ImageStack:
     """Images at the working size.
 
     Attributes:
-        values: Images, (n, 3, size, size) uint16, where 65535 is white; read-only, often mapped from the cache.
+        values: Images, (n, 3, height, width) uint16, where 65535 is white; read-only, often mapped from the cache.
         records: Records of the images, n, in the requested order.
         skipped: Errors of the images that were left out.
         notes: Messages for the user, such as a cache that cannot be written.
@@ -60,7 +61,7 @@ class ImageStack:
             indices: Positions of the images.
 
         Returns:
-            The images, (b, 3, size, size), float32 in [0, 1].
+            The images, (b, 3, height, width), float32 in [0, 1].
         """
         import torch
 
@@ -74,7 +75,7 @@ class ImageStack:
 
 def load_images(
     records: Iterable[Record],
-    size_px: int,
+    size_px: Framing | int,
     options: DataOptions = DataOptions(),
     *,
     cache_dir: Path | Literal[False] | None = None,
@@ -83,12 +84,12 @@ def load_images(
     """Load images at the working size, from the cache if possible.
 
     The values are those of :func:`advrad.data.images.read_resized`, rounded to 16 bits. While decoding, all images are
-    in memory, 6 x size_px^2 bytes each: 0.4 GB for 1,000 images of 256 px. Cache entries are checked before use; a
+    in memory, 6 bytes for each pixel: 0.4 GB for 1,000 images of 256 px. Cache entries are checked before use; a
     damaged entry is made again. If the cache cannot be written, the images stay in memory, and a note says so.
 
     Args:
         records: Records of the images, in the wanted order.
-        size_px: Side of the square.
+        size_px: How an image becomes the working image, or the side of a square to which it is stretched.
         options: Limit of the image size, and whether images that cannot be read are left out.
         cache_dir: Folder of the cache; None for :func:`advrad.data.cache.default_folder`, False for no cache.
         progress: Receives the number of decoded images.
@@ -100,20 +101,21 @@ def load_images(
     wanted = tuple(records)
     if not wanted:
         raise DataError("no images to load: the list is empty")
+    framing = as_framing(size_px)
     folder = None if cache_dir is False else (cache_dir or cache.default_folder())
     notes: tuple[str, ...] = ()
     path = None
     if folder is not None:
         digests = map_ahead(cache.digest, [record.path for record in wanted])
         with closing(digests):
-            path = cache.entry_path(folder, digests, size_px, options.max_pixels)
-    entry = None if path is None else cache.read_entry(path, len(wanted), size_px)
+            path = cache.entry_path(folder, digests, framing, options.max_pixels)
+    entry = None if path is None else cache.read_entry(path, len(wanted), framing)
     if entry is None:
-        entry = _decoded(wanted, size_px, options, progress)
+        entry = _decoded(wanted, framing, options, progress)
         if path is not None and len(entry[0]):
             try:
                 cache.write_entry(path, entry)
-                entry = cache.read_entry(path, len(wanted), size_px) or entry
+                entry = cache.read_entry(path, len(wanted), framing) or entry
             except OutputError as error:
                 notes = (f"decoded images are not kept for the next run: {error}",)
     else:
@@ -129,7 +131,7 @@ def load_images(
 
 
 def load_masks(
-    records: Sequence[Record], size_px: int, options: DataOptions = DataOptions()
+    records: Sequence[Record], size_px: Framing | int, options: DataOptions = DataOptions()
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Load ground-truth masks at the working size.
 
@@ -139,17 +141,19 @@ def load_masks(
 
     Args:
         records: Records of images that can be read, such as ``ImageStack.records``.
-        size_px: Side of the square.
+        size_px: Working size: a framing, to whose size masks are always stretched, or the side of a square.
         options: Limit of the mask size, and whether masks that cannot be used count as unknown.
 
     Returns:
-        Masks, (n, size_px, size_px) bool; and whether each is known, (n,) bool: False for an anomalous image without a
+        Masks, (n, height, width) bool; and whether each is known, (n,) bool: False for an anomalous image without a
         mask. The mask of a normal image is known and empty.
 
     Raises:
         ImageError: A mask cannot be read or has another size than its image, unless ``options.skip_bad``.
     """
-    masks = np.zeros((len(records), size_px, size_px), dtype=np.bool_)
+    framing = as_framing(size_px)
+    size = (framing.height_px, framing.width_px)
+    masks = np.zeros((len(records), *size), dtype=np.bool_)
     known = np.array([record.label == 0 for record in records], dtype=np.bool_)
     with_mask = [(i, r.path, r.mask) for i, r in enumerate(records) if r.label == 1 and r.mask is not None]
     work = map_ahead(
@@ -159,7 +163,7 @@ def load_masks(
     with closing(work):
         for (i, _, _), mask in zip(with_mask, work, strict=True):
             if not isinstance(mask, ImageError):
-                masks[i], known[i] = _shrunk(mask, size_px), True
+                masks[i], known[i] = _shrunk(mask, size), True
             elif not options.skip_bad:
                 raise mask
     return masks, known
@@ -190,16 +194,16 @@ def map_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generato
 
 
 def _decoded(
-    records: tuple[Record, ...], size_px: int, options: DataOptions, progress: ProgressReporter
+    records: tuple[Record, ...], framing: Framing, options: DataOptions, progress: ProgressReporter
 ) -> cache.Entry:
     """Decode all images; with ``skip_bad`` some may be missing."""
-    values = np.empty((len(records), 3, size_px, size_px), dtype=np.uint16)
+    values = np.empty((len(records), 3, framing.height_px, framing.width_px), dtype=np.uint16)
     bad: dict[int, str] = {}
-    work = map_ahead(partial(_read, size_px=size_px, max_pixels=options.max_pixels), records)
+    work = map_ahead(partial(_read, framing=framing, max_pixels=options.max_pixels), records)
     with closing(work):
         for i, image in enumerate(work):
             if not isinstance(image, ImageError):
-                values[i - len(bad)] = np.rint(resize_array(image, size_px) * 65535)
+                values[i - len(bad)] = np.rint(resize_array(image, framing) * 65535)
             elif options.skip_bad:
                 bad[i] = image.reason
             else:
@@ -210,23 +214,23 @@ def _decoded(
     return values, bad
 
 
-def resize_array(image: npt.NDArray[np.float32], size_px: int) -> npt.NDArray[np.float32]:
+def resize_array(image: npt.NDArray[np.float32], size_px: Framing | int) -> npt.NDArray[np.float32]:
     """Resize an image.
 
     Args:
         image: Image, (h, w, 3) float32 in [0, 1].
-        size_px: Side of the square.
+        size_px: How an image becomes the working image, or the side of a square to which it is stretched.
 
     Returns:
-        The image, (3, size_px, size_px), in [0, 1]. PyTorch uses all cores for it, so do not call this in many threads.
+        The image, (3, height, width), in [0, 1]. PyTorch uses all cores for it, so do not call this in many threads.
     """
-    small: npt.NDArray[np.float32] = resize(to_tensor(image)[None], size_px)[0].numpy()
+    small: npt.NDArray[np.float32] = as_framing(size_px).apply(to_tensor(image)[None])[0].numpy()
     return np.clip(small, 0, 1)
 
 
-def _read(record: Record, size_px: int, max_pixels: int) -> npt.NDArray[np.float32] | ImageError:
+def _read(record: Record, framing: Framing, max_pixels: int) -> npt.NDArray[np.float32] | ImageError:
     try:
-        return read_image(record.path, max_pixels, at_least_px=size_px)
+        return read_image(record.path, max_pixels, at_least_px=framing)
     except ImageError as error:
         return error
 
@@ -257,10 +261,10 @@ def read_checked_mask(image: Path, mask: Path, max_pixels: int) -> npt.NDArray[n
     )
 
 
-def _shrunk(mask: npt.NDArray[np.bool_], size_px: int) -> npt.NDArray[np.bool_]:
+def _shrunk(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:
     """A mask at the working size; see :func:`load_masks`."""
     import torch
     from torch.nn.functional import interpolate
 
-    share = interpolate(torch.from_numpy(mask)[None, None].float(), size=(size_px, size_px), mode="area")[0, 0]
+    share = interpolate(torch.from_numpy(mask)[None, None].float(), size=size, mode="area")[0, 0]
     return np.asarray(((share > 0) & (share >= share.max() / 2)).numpy(), dtype=np.bool_)

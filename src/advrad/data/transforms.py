@@ -18,18 +18,18 @@ def to_tensor(array: npt.NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(2, 0, 1)))
 
 
-def resize(images: Tensor, size_px: int) -> Tensor:
-    """Resize images to a square by antialiased bilinear interpolation, whatever their aspect ratio.
+def resize(images: Tensor, size_px: int | tuple[int, int]) -> Tensor:
+    """Resize images by antialiased bilinear interpolation, whatever their aspect ratio.
 
     Each new pixel is a weighted mean of the pixels beneath it. Resizing is linear and differentiable, keeps constants
     and, up to rounding, the range. Images of this size stay the same.
 
     Args:
         images: Images, (b, c, h, w), float.
-        size_px: Side of the square.
+        size_px: Side of a square, or height and width.
 
     Returns:
-        The images, (b, c, size_px, size_px).
+        The images, (b, c, height, width).
 
     Example:
         >>> import torch
@@ -40,10 +40,11 @@ def resize(images: Tensor, size_px: int) -> Tensor:
     from torch.nn.functional import interpolate
     from torch.onnx import is_in_onnx_export
 
+    rows, columns = (size_px, size_px) if isinstance(size_px, int) else size_px
     if is_in_onnx_export():  # some runtimes, such as OpenVINO, ignore the antialiasing
         height, width = images.shape[2:]
-        return _resize_matrix(images, height, size_px) @ images @ _resize_matrix(images, width, size_px).mT
-    return interpolate(images, size=(size_px, size_px), mode="bilinear", align_corners=False, antialias=True)
+        return _resize_matrix(images, height, rows) @ images @ _resize_matrix(images, width, columns).mT
+    return interpolate(images, size=(rows, columns), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _resize_matrix(like: Tensor, length: int, size_px: int) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from advrad.data.shapes import ShapeRecord
 from advrad.denoisers.factory import DenoiserConfig
 from advrad.detectors.score_config import ScoreConfig, describe
 from advrad.utils.config import Config
@@ -176,6 +177,7 @@ class TrainingRecord(_Record):
         reason: Why it was chosen, in words.
         attacked: Name and robust or certified AUROC of the finalists, best first; empty if only clean accuracy counted.
         versions: Versions of the packages used.
+        shapes: Shapes of the normal image files; None if they are not recorded.
     """
 
     plan: PlanRecord | None = None
@@ -187,6 +189,7 @@ class TrainingRecord(_Record):
     reason: str = ""
     attacked: tuple[tuple[str, float], ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
+    shapes: ShapeRecord | None = None
 
     @property
     def category(self) -> str:

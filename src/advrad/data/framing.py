@@ -1,0 +1,123 @@
+"""How an image of any shape becomes the working image of a detector, and how a map goes back.
+
+An image is scaled to the working size, which is a square or, for tiles, a rectangle of the images' own aspect ratio. It
+fills the working image, or keeps its aspect ratio and is padded with mid-grey, like transparent pixels. Every working
+pixel is a mean of the image's pixels with weights of at least 0 that sum to 1, or is constant, so no change of up to
+eps in every pixel of the image moves a working pixel by more than eps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from advrad.data.shapes import ShapeRecord
+from advrad.data.transforms import resize
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Value of the padding: mid-grey, see :mod:`advrad.data.images`.
+PADDING = 128 / 255
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How an image becomes the working image of a detector.
+
+    Attributes:
+        height_px: Height of the working image.
+        width_px: Width of the working image.
+        pad: Whether an image keeps its aspect ratio and is padded; otherwise it is stretched to the working size.
+        trained: Shapes of the images on which the detector was trained; image files of another shape are refused. None
+            if they are not known.
+
+    Example:
+        >>> import torch
+        >>> framing = Framing.square(64, pad=True)
+        >>> framing.scaled_size(30, 120)
+        (16, 64)
+        >>> framing.apply(torch.ones(1, 3, 30, 120)).shape
+        torch.Size([1, 3, 64, 64])
+        >>> framing.cut(torch.zeros(1, 64, 64), 30, 120).shape
+        torch.Size([1, 16, 64])
+    """
+
+    height_px: int
+    width_px: int
+    pad: bool = False
+    trained: ShapeRecord | None = None
+
+    @classmethod
+    def square(cls, size_px: int, *, pad: bool = False, trained: ShapeRecord | None = None) -> Framing:
+        """Make a square working image.
+
+        Args:
+            size_px: Side of the square.
+            pad: Whether images keep their aspect ratio and are padded.
+            trained: Shapes of the training images; None if they are not known.
+        """
+        return cls(size_px, size_px, pad, trained)
+
+    @property
+    def key(self) -> str:
+        """What the working images depend on, for the name of a cache entry."""
+        if self.pad or self.height_px != self.width_px:
+            return f"{self.height_px}x{self.width_px}{' padded' if self.pad else ''}"
+        return str(self.height_px)
+
+    def scaled_size(self, height_px: int, width_px: int) -> tuple[int, int]:
+        """Height and width to which an image is scaled, before it is padded.
+
+        Args:
+            height_px: Height of the image.
+            width_px: Width of the image.
+        """
+        if not self.pad:
+            return self.height_px, self.width_px
+        factor = min(self.height_px / height_px, self.width_px / width_px)
+        rows, columns = (max(1, round(side * factor)) for side in (height_px, width_px))
+        return min(rows, self.height_px), min(columns, self.width_px)
+
+    def _corner(self, rows: int, columns: int) -> tuple[int, int]:
+        """Row and column of the working image at which the scaled image begins."""
+        return (self.height_px - rows) // 2, (self.width_px - columns) // 2
+
+    def apply(self, images: Tensor) -> Tensor:
+        """Make working images. Differentiable.
+
+        Args:
+            images: Images, (b, c, h, w), float in [0, 1].
+
+        Returns:
+            The working images, (b, c, height_px, width_px). Images of this size stay the same.
+        """
+        from torch.nn.functional import pad
+
+        rows, columns = self.scaled_size(*images.shape[2:])
+        scaled = resize(images, (rows, columns))
+        if (rows, columns) == (self.height_px, self.width_px):
+            return scaled
+        top, left = self._corner(rows, columns)
+        right, bottom = self.width_px - columns - left, self.height_px - rows - top
+        return pad(scaled, (left, right, top, bottom), value=PADDING)
+
+    def cut(self, maps: Tensor, height_px: int, width_px: int) -> Tensor:
+        """Cut the part out of maps that shows the image.
+
+        Args:
+            maps: Maps of working images, (..., height_px, width_px) of the framing.
+            height_px: Height of the image.
+            width_px: Width of the image.
+
+        Returns:
+            The maps without the padding, (..., rows, columns).
+        """
+        rows, columns = self.scaled_size(height_px, width_px)
+        top, left = self._corner(rows, columns)
+        return maps[..., top : top + rows, left : left + columns]
+
+
+def as_framing(framing: Framing | int) -> Framing:
+    """The framing itself, or that of the square of a side in pixels, to which images are stretched."""
+    return Framing.square(framing) if isinstance(framing, int) else framing

@@ -22,11 +22,18 @@ WHITE: Colour = (1.0, 1.0, 1.0)
 GREEN: Colour = (0.45, 1.0, 0.2)
 _DARK: Colour = (0.05, 0.05, 0.05)
 
-# From purple over red to pale yellow, RGB. Lightness rises steadily, so the order survives colour blindness and print.
-# The dark end is also the transparent end.
-_HEAT = np.array([[0.30, 0.05, 0.42], [0.58, 0.15, 0.40], [0.85, 0.28, 0.24], [0.97, 0.55, 0.10], [0.99, 0.90, 0.50]])
-# Opacity of the strongest colour: the defect below it stays visible.
-_OPACITY = 0.75
+# Where the colours lie on a scale on which 0 is the usual maximum of a normal map and 1 the level that normal maps
+# hardly exceed: amber near the level, orange at 2, magenta from 4 on. Below the first value there is no colour.
+_REACH = np.array([0.5, 1.0, 2.0, 4.0])
+_COLOURS = np.array([[1.00, 0.85, 0.00], [1.00, 0.75, 0.00], [1.00, 0.35, 0.05], [0.95, 0.00, 0.45]])
+_STRENGTH = np.array([0.0, 0.29, 0.34, 0.44])
+_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+# Colours without lightness: added to an image, they leave its light and dark, so the defect below stays visible.
+_HUES = _COLOURS - (_COLOURS @ _LUMINANCE)[:, None]
+# What a colour takes from the contrast and adds to the lightness, at full strength: black and white take colour, too.
+_FADE, _LIFT = 0.30, 0.15
+# Distance of the line around the map from what it surrounds, in thicknesses of a line: a broken line has place there.
+_GAP = 2
 # Length of a dash of a broken line, in thicknesses of a line.
 _DASH = 6
 
@@ -37,7 +44,8 @@ def draw_heat_map(image: ArrayLike, anomaly_map: ArrayLike, calibration: Calibra
     Args:
         image: Image, (h, w, 3), in [0, 1].
         anomaly_map: Anomaly map, (h', w'), finite.
-        calibration: Calibration of the detector. Its ``heat_low`` and ``heat_high`` are the scale.
+        calibration: Calibration of the detector. Its ``heat_low`` and ``heat_high`` are the scale, see
+            :func:`heat_overlay`; both come from normal images, so it is the same for all images of the product.
 
     Returns:
         The image with its heat map, (h, w, 3), in [0, 1].
@@ -49,7 +57,7 @@ def draw_heat_map(image: ArrayLike, anomaly_map: ArrayLike, calibration: Calibra
 
 
 def draw_proven_area(image: ArrayLike, lower_map: ArrayLike, level: float) -> Image:
-    """Draw the border of the area that is proven to be defective: a broken line in green and black.
+    """Draw a broken line in green and black around the area that is proven to be defective.
 
     A pixel belongs to the area if its anomaly stays above ``level`` under every perturbation within the radius of the
     bounds. The line is broken, so it differs from the other outlines without its colour, too.
@@ -60,7 +68,7 @@ def draw_proven_area(image: ArrayLike, lower_map: ArrayLike, level: float) -> Im
         level: Value that the anomaly maps of normal images do not exceed, such as the threshold of the verdict.
 
     Returns:
-        The image with the border, (h, w, 3), in [0, 1]; unchanged if nothing is proven.
+        The image with the line, (h, w, 3), in [0, 1]; unchanged if nothing is proven.
 
     Raises:
         DataError: A shape is wrong, or a bound is not a number.
@@ -81,14 +89,16 @@ def draw_proven_area(image: ArrayLike, lower_map: ArrayLike, level: float) -> Im
 def heat_overlay(image: ArrayLike, anomaly_map: ArrayLike, low: float, high: float) -> Image:
     """Draw an anomaly map on its image as a transparent layer of colour.
 
-    The scale is fixed and does not follow the map: a normal image stays as it is, and its largest harmless value does
-    not get the colour of a defect.
+    The scale is fixed and does not follow the map: the same colour means the same in every image, and on a normal image
+    that is far from ``high`` nothing is drawn. The colour leaves the light and dark of the image, so that a defect is
+    visible below it. What exceeds ``high`` is surrounded by a white line at a small distance.
 
     Args:
         image: Image, (h, w, 3), in [0, 1].
         anomaly_map: Anomaly map, (h', w'), finite; larger is more anomalous. It is resized to (h, w).
-        low: Value up to which the image is left as it is, such as the usual maximum of a normal image's map.
-        high: Value of the strongest colour, such as the threshold. Larger values are outlined.
+        low: Usual maximum of a normal image's map. The image is left as it is up to half way from ``low`` to ``high``.
+        high: Level that normal images hardly exceed, such as the threshold. Larger values are surrounded by a line; the
+            colours end at four times the distance of ``high`` from ``low``.
 
     Returns:
         The image with its heat map, (h, w, 3), in [0, 1].
@@ -112,25 +122,33 @@ def heat_overlay(image: ArrayLike, anomaly_map: ArrayLike, low: float, high: flo
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ConfigError(f"low, high: {low} and {high} are not a scale; low must be below high")
     values = _resized(values, base.shape[0], base.shape[1])
-    heat = np.clip((values - low) / (high - low), 0.0, 1.0)
-    steps = np.linspace(0.0, 1.0, len(_HEAT))
-    colour = np.stack([np.interp(heat, steps, _HEAT[:, channel]) for channel in range(3)], axis=-1)
-    opacity = _OPACITY * heat[..., None]
-    mixed = np.asarray((1.0 - opacity) * base + opacity * colour, dtype=np.float32)
-    return outline(mixed, values > high, WHITE)
+    return outline(_tinted(base, (values - low) / (high - low)), values > high, WHITE, gap=_GAP)
 
 
-def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN, *, broken: bool = False) -> Image:
-    """Draw the border of a mask: coloured inside and dark outside, so that it is visible on any image.
+def _tinted(base: Image, reach: npt.NDArray[np.float64]) -> Image:
+    """Add the colours of a map to an image, where the map reaches the scale."""
+    image, near = base.copy(), reach > _REACH[0]
+    values = reach[near]
+    hues = np.stack([np.interp(values, _REACH, _HUES[:, channel]) for channel in range(3)], axis=-1)
+    strength = np.interp(values, _REACH, _STRENGTH)[:, None]
+    image[near] = np.clip((1.0 - _FADE * strength) * base[near] + strength * (_LIFT + hues), 0.0, 1.0)
+    return image
+
+
+def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN, *, broken: bool = False, gap: int = 0) -> Image:
+    """Draw a line around a mask: coloured, and dark outside, so that it is visible on any image.
+
+    What the mask covers is left as it is.
 
     Args:
         image: Image, (h, w, 3), in [0, 1].
         mask: Mask, (h', w'), bool; it is resized to the nearest pixel.
         colour: Colour of the inner line, RGB in [0, 1].
         broken: Whether the inner line is twice as thick and changes between the colour and dark.
+        gap: Distance between the mask and the line, in thicknesses of a line.
 
     Returns:
-        A copy of the image with the border, (h, w, 3), in [0, 1].
+        A copy of the image with the line, (h, w, 3), in [0, 1].
 
     Raises:
         DataError: A shape is wrong.
@@ -152,14 +170,19 @@ def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN, *, broken:
     columns = (np.arange(width) + 0.5) * inside.shape[1] / width
     inside = inside[rows.astype(int)[:, None], columns.astype(int)].astype(bool)
     line_px = max(1, round(max(height, width) / 256))  # equally thick when images are shown at the same size
-    base[binary_dilation(inside, iterations=line_px) & ~inside] = _DARK
+    if not inside.any():
+        return base
+    if gap:
+        inside = binary_dilation(inside, iterations=gap * line_px)
     # The edge of the image is not a border: a region that reaches it stays open there.
-    inner = inside & binary_dilation(~inside, iterations=2 * line_px if broken else line_px)
-    base[inner] = colour
+    around = binary_dilation(inside, iterations=2 * line_px if broken else line_px)
+    base[binary_dilation(around, iterations=line_px) & ~around] = _DARK
+    line = around & ~inside
+    base[line] = colour
     if broken:
         # Stripes across the image break a line in nearly every direction.
         stripes = (2 * np.arange(height)[:, None] + np.arange(width)) // (_DASH * line_px) % 2 == 1
-        base[inner & stripes] = _DARK
+        base[line & stripes] = _DARK
     return base
 
 

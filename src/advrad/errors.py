@@ -13,6 +13,8 @@ The hierarchy::
     |   `-- NotCalibratedError  a verdict from a detector without a threshold
     `-- TrainingDivergedError   the training loss became NaN or infinite
 
+One warning: :class:`ImageWarning`, of an image that is accepted and probably not what was meant.
+
 A message is one line that names the file or the option, what is wrong, and the fix.
 """
 
@@ -101,3 +103,7 @@ class NotCalibratedError(UserError):
 
 class TrainingDivergedError(AdvradError):
     """The training loss became NaN or infinite, or grew without bound."""
+
+
+class ImageWarning(UserWarning):
+    """An image is accepted, but is probably not what was meant, such as one that is nearly black."""

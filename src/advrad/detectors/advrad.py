@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,14 @@ import torch
 from huggingface_hub import ModelHubMixin
 from torch import Tensor, nn
 
+from advrad.data.array_checks import check_images, check_layout
 from advrad.data.transforms import resize
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.factory import build_denoiser
 from advrad.denoisers.sampling import GradientPath, Noise
 from advrad.detectors.config import DetectorConfig
 from advrad.detectors.conformal import calibration_of
-from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, download, load_folder, save_folder
+from advrad.detectors.model_folder import CONFIG_NAME, download, load_folder, save_folder, write_card
 from advrad.detectors.outputs import AdvRADOutput
 from advrad.detectors.saved import SavedMixin
 from advrad.detectors.score_config import NoiseView, ScoreConfig
@@ -26,6 +27,8 @@ from advrad.utils.precision import takes_bfloat16
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
+
+    from advrad.data.arrays import ImageInput
 
 
 class AdvRAD(
@@ -123,12 +126,12 @@ class AdvRAD(
             ``images``.
 
         Raises:
-            ConfigError: ``images`` has the wrong shape.
+            DataError: ``images`` has the wrong shape or type. Values are not checked: attacks and certificates call
+                this often.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
+        check_layout(images)
         config = self.detector_config.score
-        images = resize(images, self.size_px)
+        images = self.framing.apply(images.to(self.get_buffer("mean_0").dtype))
         scores = images.new_zeros(images.shape[0])
         anomaly_maps, recons = torch.zeros_like(images[:, :1]), torch.zeros_like(images)
         if not images.shape[0]:
@@ -185,16 +188,16 @@ class AdvRAD(
         )
 
     def score(self, images: Tensor, generator: Noise) -> Tensor:
-        """Anomaly scores, (b,), differentiable in ``images``; see :meth:`infer`."""
-        return self.infer(images, generator).scores
+        """Anomaly scores, (b,), differentiable in ``images``; see :meth:`infer`. Values outside [0, 1] are refused."""
+        return self.infer(check_images(images), generator).scores
 
     def anomaly_maps(self, images: Tensor, generator: Noise) -> Tensor:
-        """Anomaly maps, (b, 1, size, size), differentiable in ``images``; see :meth:`infer`."""
-        return self.infer(images, generator).anomaly_maps
+        """Anomaly maps, (b, 1, size, size), of images in [0, 1], differentiable in ``images``; see :meth:`infer`."""
+        return self.infer(check_images(images), generator).anomaly_maps
 
     def reconstruct(self, images: Tensor, generator: Noise) -> Tensor:
-        """Reconstructions, (b, 3, size, size), differentiable in ``images``; see :meth:`infer`."""
-        return self.infer(images, generator).reconstructions
+        """Reconstructions, (b, 3, size, size), of images in [0, 1], differentiable in ``images``; see :meth:`infer`."""
+        return self.infer(check_images(images), generator).reconstructions
 
     forward = score
 
@@ -221,7 +224,11 @@ class AdvRAD(
 
         Returns:
             The output on the CPU, float32; the same for any batch size, on a GPU up to rounding.
+
+        Raises:
+            DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
         """
+        images = check_images(images)
         # One image at a time on a CPU, which costs nothing: some kernels round differently for another batch size.
         parts = []
         was_training = self.training
@@ -236,26 +243,56 @@ class AdvRAD(
         return AdvRADOutput(*(torch.cat(results) for results in zip(*parts, strict=True)))
 
     def calibrate(
-        self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
+        self, normals: ImageInput, false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
     ) -> None:
         """Set the threshold from normal images that were used for nothing else.
 
         Args:
-            normals: Batches of images, (b, 3, h, w) each, in [0, 1].
+            normals: Normal images: batches of tensors, (b, 3, h, w) each, or whatever :meth:`predict` takes.
             false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
             source: Description of the images, stored with the threshold.
 
         Raises:
             ConfigError: There are too few images for the rate.
+            DataError: An image has another shape or type, or values that are not finite or outside [0, 1].
         """
         self.update_config(calibration=calibration_of(self, normals, false_alarm_rate, source))
 
     # --- The model folder ---
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        # The mixin writes a card only where there is none, so one of an earlier model would stay.
-        (save_directory / CARD_NAME).unlink(missing_ok=True)
-        save_folder(save_directory, self.detector_config.model_dump(mode="json"), dict(self.state_dict()))
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *,
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **hub_options: Any,
+    ) -> str | None:
+        """Write the model folder: ``config.json``, ``model.safetensors`` and the model card.
+
+        Args:
+            save_directory: Folder, made if missing; a model in it is replaced.
+            repo_id: Name of the model on the Hugging Face hub; None for the folder's name.
+            push_to_hub: Whether to publish the model on the hub as well.
+            hub_options: Options of :meth:`push_to_hub`.
+
+        Returns:
+            Address of the commit on the hub; None if nothing was published.
+
+        Raises:
+            OutputError: The folder holds files that advrad did not write, or cannot be written.
+        """
+        from advrad.detectors.model_card import render
+
+        # The mixin's own function deletes a config.json of others, and keeps the card of an earlier model.
+        place = Path(save_directory)
+        save_folder(place, self.detector_config.model_dump(mode="json"), dict(self.state_dict()))
+        write_card(place, render(self.detector_config))
+        if not push_to_hub:
+            return None
+        for name in ("config", "model_card_kwargs"):
+            hub_options.pop(name, None)
+        return str(self.push_to_hub(repo_id=repo_id or place.name, **hub_options))
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> AdvRAD:

@@ -15,19 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from advrad.data.array_checks import check_images, check_layout
+from advrad.data.resize_norm import framed_radius
 from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form_config import ClosedFormConfig, MemberConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.model_card import render
-from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, load_folder, save_folder
+from advrad.detectors.model_folder import CONFIG_NAME, load_folder, save_folder, write_card
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.registration_config import RegisteredConfig
 from advrad.detectors.saved import SavedMixin
 from advrad.detectors.sticker import sticker_bound
 from advrad.detectors.views import WholeConfig, WholeView
 from advrad.errors import CheckpointError, ConfigError
-from advrad.utils.files import write_text
 
 __all__ = ["ClosedFormConfig", "ClosedFormDetector", "MemberConfig"]
 
@@ -98,7 +99,7 @@ class ClosedFormDetector(SavedMixin, nn.Module):
             Scores, (b,), and maps, (b, 1, size, size) with ``size = image_size_px``. Row i depends on row i only.
             Differentiable in ``images``.
         """
-        self._check(images)
+        images = self._framed(images)
         scores, maps = zip(*(member.infer(images) for member in self._members()), strict=True)
         return DetectorOutput(torch.stack(scores).amax(0), self._largest(maps))
 
@@ -110,7 +111,7 @@ class ClosedFormDetector(SavedMixin, nn.Module):
             exclude: Number of the normal image to leave out of the memory for each image, (b,) int64; for the score
                 of a normal image against the others.
         """
-        self._check(images)
+        images = self._framed(images)
         return torch.stack([member.scores(images, exclude=exclude) for member in self._members()]).amax(0)
 
     def score_bounds(
@@ -127,7 +128,11 @@ class ClosedFormDetector(SavedMixin, nn.Module):
         Returns:
             Scores and their bounds. The upper bound is infinite where a part may be found at too many poses.
         """
-        self._check(images)
+        images = check_images(images)
+        framed = self._framed(images)
+        if self.config.pad:
+            radius = framed_radius(images.shape[2], images.shape[3], self.framing, radius, norm)
+        images = framed
         rows = []
         for row in range(len(images)):
             left_out = None if exclude is None else exclude[row : row + 1]
@@ -150,7 +155,10 @@ class ClosedFormDetector(SavedMixin, nn.Module):
 
         Members that follow a part do not count, because a sticker can move it. Without others, nothing is left.
         """
-        self._check(images)
+        images = check_images(images)
+        framed = self._framed(images)
+        if framed.shape != images.shape:  # a square of the image is not a square of the same side any more
+            return images.new_full((len(images),), -torch.inf)
         # Image by image, like predictions, so that the distances of patches that are not touched are the very same.
         return torch.cat([self._sticker_bound(image, side_px) for image in torch.split(images, 1)])
 
@@ -161,10 +169,11 @@ class ClosedFormDetector(SavedMixin, nn.Module):
             return image.new_full((len(image),), -torch.inf)
         return sticker_bound(fixed, image.shape[2], image.shape[3], side_px)
 
-    @staticmethod
-    def _check(images: Tensor) -> None:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
+    def _framed(self, images: Tensor) -> Tensor:
+        """Images that are padded if the detector pads; otherwise as they are, because each member resizes them."""
+        check_layout(images)
+        images = images.float() if images.element_size() < 4 else images
+        return self.framing.apply(images) if self.config.pad else images
 
     def _largest(self, maps: Iterable[Tensor]) -> Tensor:
         """The largest of several maps, (b, 1, h, w) each, at the size of the images."""
@@ -179,6 +188,7 @@ class ClosedFormDetector(SavedMixin, nn.Module):
         return {f"top {share:g}": SurrogateLoss(partial(self._pooled_at, share), "surrogate") for share in shares}
 
     def _pooled_at(self, share: float, images: Tensor, generator: torch.Generator) -> Tensor:
+        images = self._framed(images)
         return torch.stack([member.scores(images, share) for member in self._members()]).amax(0)
 
     def predict_batch(self, images: Tensor) -> DetectorOutput:
@@ -189,7 +199,11 @@ class ClosedFormDetector(SavedMixin, nn.Module):
 
         Returns:
             Scores and maps on the CPU, float32; the same for any batch size.
+
+        Raises:
+            DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
         """
+        images = check_images(images).float()
         with torch.no_grad():
             parts = [self.infer(part.to(self.device)) for part in torch.split(images, 1)]
         maps = [part.anomaly_maps for part in parts if part.anomaly_maps is not None]
@@ -204,10 +218,10 @@ class ClosedFormDetector(SavedMixin, nn.Module):
             folder: Folder, made if missing; a model in it is replaced.
 
         Raises:
-            OutputError: The folder cannot be written.
+            OutputError: The folder holds files that advrad did not write, or cannot be written.
         """
         save_folder(Path(folder), self.config.model_dump(mode="json"), dict(self.state_dict()))
-        write_text(Path(folder) / CARD_NAME, render(self.config))
+        write_card(Path(folder), render(self.config))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> ClosedFormDetector:

@@ -15,16 +15,17 @@ bound of M under a sticker gives one of A.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from advrad.data.framing import Framing
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form import ClosedFormConfig, ClosedFormDetector
@@ -37,13 +38,15 @@ from advrad.detectors.config import (
 )
 from advrad.detectors.conformal import calibration_of
 from advrad.detectors.model_card import render
-from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, load_folder, save_folder
+from advrad.detectors.model_folder import CONFIG_NAME, load_folder, save_folder, write_card
 from advrad.detectors.saved import SavedMixin
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import CheckpointError
 from advrad.utils.config import Config
-from advrad.utils.files import write_text
 from advrad.utils.precision import Precision
+
+if TYPE_CHECKING:
+    from advrad.data.arrays import ImageInput
 
 
 class CombinedConfig(Config):
@@ -83,6 +86,11 @@ class CombinedConfig(Config):
     def image_size_px(self) -> int:
         """Side of the square to which image files are scaled, in pixels."""
         return self.learned.size_px
+
+    @property
+    def framing(self) -> Framing:
+        """How image files become working images."""
+        return Framing.square(self.image_size_px, pad=self.learned.pad, trained=self.training.shapes)
 
     def describe(self) -> list[str]:
         """Describe how images are scored, in plain lines for the screen, the model card and the report."""
@@ -251,12 +259,15 @@ class CombinedDetector(SavedMixin, nn.Module):
 
         Returns:
             The output on the CPU, float32; the same for any batch size, on a GPU up to rounding.
+
+        Raises:
+            DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
         """
         learned = self.learned.predict_batch(images)
         return self._sum(self.memory.predict_batch(images), DetectorOutput(*learned))
 
     def calibrate(
-        self, normals: Iterable[Tensor], false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
+        self, normals: ImageInput, false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
     ) -> None:
         """Set the threshold from normal images that were used for nothing else.
 
@@ -266,12 +277,13 @@ class CombinedDetector(SavedMixin, nn.Module):
         false-alarm rate. This holds for any score, so it does not matter how the parts were chosen or trained.
 
         Args:
-            normals: Batches of images, (b, 3, h, w) each, in [0, 1].
+            normals: Normal images: batches of tensors, (b, 3, h, w) each, or whatever :meth:`predict` takes.
             false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
             source: Description of the images, stored with the threshold.
 
         Raises:
             ConfigError: There are too few images for the rate.
+            DataError: An image has another shape or type, or values that are not finite or outside [0, 1].
         """
         self.update_config(calibration=calibration_of(self, normals, false_alarm_rate, source))
 
@@ -284,11 +296,11 @@ class CombinedDetector(SavedMixin, nn.Module):
             folder: Folder, made if missing; a model in it is replaced.
 
         Raises:
-            OutputError: The folder cannot be written.
+            OutputError: The folder holds files that advrad did not write, or cannot be written.
         """
         place = Path(folder)
         save_folder(place, self.config.model_dump(mode="json"), dict(self.state_dict()))
-        write_text(place / CARD_NAME, render(self.config))
+        write_card(place, render(self.config))
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> CombinedDetector:

@@ -19,12 +19,11 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import CERTIFIED_FIGURES, DetectorConfig, RecordedFigures, TestedFigures
 from advrad.detectors.model_card import render
-from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, read_config, replace_config
+from advrad.detectors.model_folder import CONFIG_NAME, read_config, replace_config, write_card
 from advrad.detectors.saved import SavedConfig, SavedDetector, SupportsPrediction
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import CheckpointError, ConfigError
-from advrad.utils.files import write_text
 from advrad.utils.imports import is_file_name, load_name
 
 
@@ -144,7 +143,7 @@ def load_target(name: str, device: str = "auto") -> LoadedDetector:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         config.pop("figures", None)  # a measurement does not change the detector
         return LoadedDetector(as_detector(detector), hashlib.sha256(json.dumps(config).encode()).hexdigest(), folder)
-    return LoadedDetector(as_detector(load_name(name)), Path(name).name, None)
+    return LoadedDetector(load_name(name, as_detector), Path(name).name, None)
 
 
 def to_loaded(detector: Any) -> LoadedDetector:
@@ -271,7 +270,7 @@ def save_figures(folder: Path, figures: RecordedFigures) -> SavedConfig:
     values["figures"] = kept | new
     config = kind_of(values, source).parse(values, source)
     replace_config(folder, values)
-    write_text(folder / CARD_NAME, render(config))
+    write_card(folder, render(config))
     return config
 
 

@@ -15,13 +15,18 @@ from typing import Any
 from torch import Tensor
 
 from advrad.errors import CheckpointError, OutputError
-from advrad.utils.files import PART, atomic_path, make_folder, write_json
+from advrad.utils.files import PART, atomic_path, make_folder, write_json, write_text
+from advrad.utils.output_folders import CONFIG_NAME as CONFIG_NAME
+from advrad.utils.output_folders import FORMAT, check_output
 
-FORMAT = "advrad"
 FORMAT_VERSION = 1
-CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
+OTHER_CARD_NAME = "README.advrad.md"
+_OLD_CARD_NAME = "README.old.md"
+#: Beginning of the last line of a card, which holds its digest; and of every card before there was one.
+_SIGNATURE = "<!-- Written by advrad; changed by hand, it is kept: "
+_OLD_HEAD = "---\nlibrary_name: advrad\n"
 #: Names of the entries of ``config.json`` that describe the files.
 _HEADER = ("format", "format_version", "weights_sha256")
 
@@ -66,8 +71,10 @@ def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]
         tensors: Tensors by name.
 
     Raises:
-        OutputError: The folder cannot be written. An older model in it stays, or is recognised as damaged.
+        OutputError: The folder holds files that advrad did not write, or cannot be written. An older model in it stays,
+            or is recognised as damaged.
     """
+    check_output(folder, "model", also=("demonstration",))
     make_folder(folder)
     for left in folder.glob(f".*{PART}*"):  # of a run that was killed while it wrote
         with suppress(OSError):
@@ -75,6 +82,59 @@ def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]
     write_tensors(folder / WEIGHTS_NAME, tensors, {"format": "pt"})
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": _digest(folder / WEIGHTS_NAME)}
     write_json(folder / CONFIG_NAME, header | config)
+
+
+def write_card(folder: Path, text: str) -> Path:
+    """Write the model card, unless a user has written or changed the one that is there.
+
+    A card ends with a digest of itself, so a change is noticed. The card of an earlier version, which has no digest, is
+    kept under another name.
+
+    Args:
+        folder: Model folder.
+        text: The card, in Markdown.
+
+    Returns:
+        The file: ``README.md``, or ``README.advrad.md`` beside a file of the user.
+
+    Raises:
+        OutputError: The card cannot be written.
+    """
+    path = folder / CARD_NAME
+    found = _read_card(path)
+    if found is not None and not _is_unchanged(found):
+        if found.startswith(_OLD_HEAD) and _SIGNATURE not in found and not (folder / _OLD_CARD_NAME).exists():
+            write_text(folder / _OLD_CARD_NAME, found)
+        else:
+            path = folder / OTHER_CARD_NAME
+    write_text(path, _signed(text))
+    return path
+
+
+def _read_card(path: Path) -> str | None:
+    """The text of a card; None if there is none, or an empty file."""
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape") or None
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return "?"  # a folder, or a file that may not be read: not ours
+
+
+def _signed(text: str) -> str:
+    """A card with its digest at the end, which Markdown does not show."""
+    body = text.rstrip("\n") + "\n\n"
+    return f"{body}{_SIGNATURE}{_digest_of(body)} -->\n"
+
+
+def _is_unchanged(text: str) -> bool:
+    """Whether a card is as advrad wrote it. Line ends do not count."""
+    body, signature, digest = text.replace("\r\n", "\n").rpartition(_SIGNATURE)
+    return bool(signature) and digest.strip() == f"{_digest_of(body)} -->"
+
+
+def _digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()[:16]
 
 
 def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -28,6 +28,7 @@ from advrad.training.options import RunOptions, ScoreAim
 from advrad.training.score_candidates import ScoreObjective
 from advrad.utils.config import Config
 from advrad.utils.files import check_folder, make_folder, write_json
+from advrad.utils.output_folders import check_output
 
 
 class ClosedFormPlan(Config):
@@ -272,11 +273,11 @@ def existing_plan(folder: Path, resume: bool) -> RunPlan | ClosedFormPlan | None
 
     Raises:
         CheckpointError: The plan is damaged.
-        OutputError: The folder is a file, cannot be written, or holds an earlier run and ``resume`` is false.
+        OutputError: The folder is a file, cannot be written, or holds files that advrad did not write; or it holds an
+            earlier run and ``resume`` is false.
     """
     path = plan_path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder}: is a file; give a folder")
+    check_output(folder, "model", also=("demonstration",))
     check_folder(path.parent)
     if not resume and (path.exists() or (folder / CONFIG_NAME).exists()):
         raise OutputError(f"{folder}: holds an earlier run; resume it, or give another folder")

@@ -16,6 +16,7 @@ from advrad.training.calibration_data import CalibrationData, read_images
 from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import CalibrateOptions
 from advrad.training.plan import RunPlan, check_score_options
+from advrad.utils.output_folders import check_output, contents_of
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.radii import radius_of
 
@@ -131,8 +132,10 @@ def _check(options: CalibrateOptions, output: Path | None, new_score: bool) -> N
         raise ConfigError("belongs to a radius; give both, or neither", option="norm", value=options.norm)
     if new_score and output is None:
         raise ConfigError("is needed, because a new score makes another model; give a folder for it", option="output")
-    if output is not None and ((output / CONFIG_NAME).exists() or (output.exists() and not output.is_dir())):
-        raise OutputError(f"{output}: holds a model, or is a file; give another folder for the result")
+    if output is not None:
+        check_output(output, "model")
+        if contents_of(output) is not None:
+            raise OutputError(f"{output}: holds a model; give another folder for the result")
 
 
 def _plan_of(detector: SavedDetector, folder: Path, data: Path) -> tuple[RunPlan, ImageCounts]:

@@ -148,11 +148,8 @@ def _marked(folder: Path) -> Contents | None:
 
 def _recognised(folder: Path) -> Contents | None:
     """What a folder without a marker holds, by its files; older versions made no markers."""
-    config = _json(folder / CONFIG_NAME)
-    if (config.get("format") == FORMAT or (folder / "training" / "plan.json").is_file()) and not _is_demo(folder):
-        return "model"
-    if _is_demo(folder):
-        return "demonstration"
+    if _json(folder / CONFIG_NAME).get("format") == FORMAT or (folder / "training" / "plan.json").is_file():
+        return "demonstration" if (folder / "flange" / "product.json").is_file() else "model"
     if {"format", "cells"} <= _json(folder / "grid.json").keys():
         return "benchmark"
     if _holds_results(folder):
@@ -168,15 +165,10 @@ def _recognised(folder: Path) -> Contents | None:
     return None
 
 
-def _is_demo(folder: Path) -> bool:
-    return (folder / "flange" / "product.json").is_file()
-
-
 def _holds_results(folder: Path) -> bool:
     plan = _json(folder / "plan.json")
-    return {"names", "pictures", "detector"} <= plan.keys() or {"flags", "auroc"} <= _json(
-        folder / "checks.json"
-    ).keys()
+    checks = _json(folder / "checks.json")
+    return {"names", "pictures", "detector"} <= plan.keys() or {"flags", "auroc"} <= checks.keys()
 
 
 def _is_part_of_results(path: Path) -> bool:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from advrad.certificates.bounds_evaluation import ImageBounds
 from advrad.certificates.results import CertificationResult
+from advrad.data.framing import Framing
 from advrad.detectors.base import DetectorOutput, ScoreBounds
 from advrad.detectors.config import Calibration, RecordedFigures, RobustCalibration, TrainingRecord
 from advrad.detectors.outputs import Prediction
@@ -61,6 +62,10 @@ class ToyConfig(Config):
     robust_calibration: RobustCalibration | None = None
     training: TrainingRecord = TrainingRecord()
     figures: RecordedFigures = RecordedFigures()
+
+    @property
+    def framing(self) -> Framing:
+        return Framing.square(self.image_size_px)
 
     def describe(self) -> list[str]:
         return ["the brightest pixel"]

@@ -26,7 +26,8 @@ from advrad.certificates.sequential import certify_sequential, samples_for_verdi
 from advrad.certificates.smoothing import check_n_samples
 from advrad.certificates.threshold import certified_threshold
 from advrad.certificates.two_path import TwoPath
-from advrad.data.resize_norm import read_norm
+from advrad.data.framing import Framing
+from advrad.data.resize_norm import framed_radius
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import ScoreBounds, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.config import Calibration
@@ -39,8 +40,6 @@ from advrad.utils.seeding import generator_for
 
 #: Radius for which a verdict should hold if none is given.
 _DEFAULT_RADIUS: dict[Norm, float] = {"linf": 2 / 255, "l2": 0.2}
-#: Largest rounding error of a pixel value when an image is resized in float32, with a wide margin.
-_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ def prediction_certifier(detector: SavedDetector, options: PredictionCertificate
             warnings.append("the bounds are exact: nothing is drawn, and no confidence is needed")
         if threshold is None:
             threshold = detector.calibration.threshold  # raises the error of a detector without a threshold
-        return _Proving(target, norm, radius, threshold), warnings
+        return _Proving(target, detector.config.framing, norm, radius, threshold), warnings
     if options.norm == "linf":
         raise ConfigError(
             "needs exact bounds of the score, which a closed-form detector has; this detector has none, so choose l2",
@@ -263,19 +262,21 @@ class _Proving:
 
     Attributes:
         detector: Detector that bounds its scores.
+        framing: How a file becomes the image that is scored.
         norm: Norm of the perturbations.
         radius: Radius for which the verdict is asked.
         threshold: Threshold of the score.
     """
 
     detector: SupportsScoreBounds
+    framing: Framing
     norm: Norm
     radius: float
     threshold: float
 
     def __call__(self, name: str, image: Tensor, scored: Tensor) -> ProvenPrediction:
         """Prove the verdict on an image file."""
-        scaled = _Scaled(self.detector, (image.shape[1], image.shape[2]), scored.shape[1])
+        scaled = _Scaled(self.detector, (image.shape[1], image.shape[2]), self.framing)
         bounds = scaled.score_bounds(scored[None], self.radius, self.norm)
         lower, upper = float(bounds.lower), float(bounds.upper)
         verdict = proven_verdict(lower, upper, self.threshold)
@@ -292,17 +293,14 @@ class _Scaled:
     Attributes:
         detector: Detector that bounds its scores.
         sides_px: Height and width of the file.
-        size_px: Side of the square to which it is scaled.
+        framing: How it becomes the image that is scored.
     """
 
     detector: SupportsScoreBounds
     sides_px: tuple[int, int]
-    size_px: int
+    framing: Framing
 
     def score_bounds(self, images: Tensor, radius: float, norm: Norm) -> ScoreBounds:
         """Bound the scores of scaled images, see :class:`SupportsScoreBounds`."""
-        if self.sides_px != (self.size_px, self.size_px):
-            slack = _ROUNDING if norm == "linf" else _ROUNDING * images[0].numel() ** 0.5
-            factor = 1.0 if norm == "linf" else read_norm(*self.sides_px, self.size_px)
-            radius = factor * radius + slack
+        radius = framed_radius(*self.sides_px, self.framing, radius, norm, read=True)
         return self.detector.score_bounds(images, radius, norm)

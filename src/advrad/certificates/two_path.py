@@ -23,7 +23,7 @@ from torch import Tensor
 from advrad.certificates.operator_norms import MapNorms, map_norms
 from advrad.certificates.order_statistics import Floats
 from advrad.certificates.smoothing import batch_size_on
-from advrad.data.resize_norm import resize_norm
+from advrad.data.resize_norm import framed_norm
 from advrad.data.transforms import resize
 from advrad.denoisers.sampling import reconstruct
 from advrad.detectors.advrad import AdvRAD
@@ -193,8 +193,8 @@ class TwoPath:
 
     def _resize_norms(self, height_px: int, width_px: int) -> list[float]:
         """Largest l2 change of each view for a perturbation of length 1, (parts,)."""
-        size_px = self.detector.size_px
-        return [resize_norm(height_px, width_px, size_px, view.view_px) for view in self.config.views]
+        framing = self.detector.framing
+        return [framed_norm(height_px, width_px, framing, view.view_px) for view in self.config.views]
 
     def shifts(self, height_px: int, width_px: int) -> tuple[float, ...]:
         """See :class:`advrad.certificates.smoothing.Sampler`."""
@@ -205,7 +205,7 @@ class TwoPath:
         self, image: Tensor, radii: Sequence[float], n: int, generator: torch.Generator
     ) -> tuple[Floats, Floats]:
         """See :class:`advrad.certificates.smoothing.Sampler`."""
-        given = resize(image[None].to(self.detector.device), self.detector.size_px)
+        given = self.detector.framing.apply(image[None].to(self.detector.device))
         lower = np.empty((len(self.config.views), len(radii), n))
         upper = np.empty_like(lower)
         norms = self._resize_norms(*image.shape[1:])

@@ -5,16 +5,20 @@ from __future__ import annotations
 import itertools
 import math
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from advrad.data.framing import Framing, as_framing
 from advrad.data.images import reduction_px
 
 Floats = npt.NDArray[np.float64]
 
+#: Largest rounding error of a pixel value when an image is resized in float32, with a wide margin.
+_RESIZE_ROUNDING = 1e-5
 #: Factor on a norm that covers the rounding of weights, which are computed in float32.
 ROUNDING = 1 + 1e-6
 
@@ -39,7 +43,7 @@ def resize_matrix(length_px: int, size_px: int) -> Floats:
 
 
 @lru_cache(maxsize=1024)
-def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
+def resize_norm(height_px: int, width_px: int, *sizes_px: int | tuple[int, int]) -> float:
     """Compute the largest factor by which resizing can lengthen an l2 change; shrinking shortens it.
 
     Resizing treats rows and columns separately, so its norm is the product of the norms of both matrices. Colour
@@ -48,7 +52,7 @@ def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
     Args:
         height_px: Height of the image as given.
         width_px: Width of the image as given.
-        sizes_px: Sides of the squares to which the image is resized, one after another.
+        sizes_px: Sizes to which the image is resized, one after another: sides of squares, or height and width.
 
     Returns:
         The norm of the whole chain.
@@ -58,9 +62,10 @@ def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
         0.501
     """
     total = 1.0
-    for length_px in (height_px, width_px):
+    sides = [(size_px, size_px) if isinstance(size_px, int) else size_px for size_px in sizes_px]
+    for side, length_px in enumerate((height_px, width_px)):
         matrix: Floats | None = None
-        for old_px, new_px in itertools.pairwise((length_px, *sizes_px)):
+        for old_px, new_px in itertools.pairwise((length_px, *(pair[side] for pair in sides))):
             if old_px != new_px:  # resizing to the same size changes nothing
                 step = resize_matrix(old_px, new_px)
                 matrix = step if matrix is None else step @ matrix
@@ -71,13 +76,34 @@ def resize_norm(height_px: int, width_px: int, *sizes_px: int) -> float:
     return total * ROUNDING
 
 
-def read_norm(height_px: int, width_px: int, size_px: int) -> float:
+def framed_norm(height_px: int, width_px: int, framing: Framing, *sizes_px: int) -> float:
+    """Compute the largest factor by which the l2 norm of a change grows from image to working image.
+
+    Padding is constant, so it adds nothing to a change.
+
+    Args:
+        height_px: Height of the image as given.
+        width_px: Width of the image as given.
+        framing: How the image becomes the working image.
+        sizes_px: Sides of the squares to which the working image is resized, one after another.
+
+    Returns:
+        The norm of the whole chain; with padding, an upper bound.
+    """
+    if not framing.pad:
+        return resize_norm(height_px, width_px, (framing.height_px, framing.width_px), *sizes_px)
+    inner = resize_norm(height_px, width_px, framing.scaled_size(height_px, width_px))
+    return inner * resize_norm(framing.height_px, framing.width_px, *sizes_px)
+
+
+def read_norm(height_px: int, width_px: int, size_px: Framing | int) -> float:
     """Compute the largest factor by which reading a file at the working size can lengthen an l2 change.
 
     Args:
         height_px: Height of the image in the file.
         width_px: Width of the image in the file.
-        size_px: Side of the square to which :func:`advrad.data.images.read_resized` resizes it.
+        size_px: Framing with which :func:`advrad.data.images.read_resized` reads it, or the side of a square to which
+            it is stretched.
 
     Returns:
         The norm of reading.
@@ -86,8 +112,40 @@ def read_norm(height_px: int, width_px: int, size_px: int) -> float:
         >>> round(read_norm(512, 512, 256), 3) == round(resize_norm(512, 512, 256), 3)
         True
     """
-    side_px = reduction_px(height_px, width_px, size_px)
+    framing = as_framing(size_px)
+    side_px = reduction_px(height_px, width_px, framing)
     # Averaging n pixels shortens a change by the root of n; at the edges, n is smaller.
     least = (height_px % side_px or side_px) * (width_px % side_px or side_px)
     rows, columns = (math.ceil(length_px / side_px) for length_px in (height_px, width_px))
-    return resize_norm(rows, columns, size_px) / math.sqrt(least) * ROUNDING
+    return framed_norm(rows, columns, framing) / math.sqrt(least) * ROUNDING
+
+
+def framed_radius(
+    height_px: int, width_px: int, framing: Framing, radius: float, norm: Literal["linf", "l2"], *, read: bool = False
+) -> float:
+    """Compute the radius that holds every change of a working image, for changes of the image within a radius.
+
+    In linf it stays the same, because the weights of scaling are at least 0 and sum to 1, and padding is constant. In
+    l2 it grows by at most the norm of scaling. What rounding can change is added.
+
+    Args:
+        height_px: Height of the image as given.
+        width_px: Width of the image as given.
+        framing: How the image becomes the working image.
+        radius: Radius of the changes of the image, >= 0.
+        norm: Norm of the changes.
+        read: Whether the image is a file, whose pixels are averaged first if there are many.
+
+    Example:
+        >>> framing = Framing.square(256)
+        >>> framed_radius(256, 256, framing, 0.5, "l2")
+        0.5
+        >>> round(framed_radius(512, 512, framing, 0.5, "l2"), 2)
+        0.26
+    """
+    if (height_px, width_px) == (framing.height_px, framing.width_px):
+        return radius
+    if norm == "linf":
+        return radius + _RESIZE_ROUNDING
+    factor = read_norm(height_px, width_px, framing) if read else framed_norm(height_px, width_px, framing)
+    return factor * radius + _RESIZE_ROUNDING * math.sqrt(3 * framing.height_px * framing.width_px)

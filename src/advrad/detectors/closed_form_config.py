@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from advrad.data.framing import Framing
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.detectors.config import Calibration, RecordedFigures, RobustCalibration, TrainingRecord
 from advrad.detectors.registration_config import RegisteredConfig
@@ -93,6 +94,7 @@ class ClosedFormConfig(Config):
         members: Members; the score is the largest of theirs.
         image_size_px: Side of the square to which image files are scaled, in pixels.
         aspect: Width of the image files divided by their height, before they are scaled to a square.
+        pad: Whether image files keep their aspect ratio, and are padded to a square.
         held_out: Numbers of the images that set the threshold, in the order in which the images were given.
         calibration: Threshold of the score; None if it was not set.
         robust_calibration: Threshold that keeps its false-alarm rate under attack; None if it was not set.
@@ -104,11 +106,24 @@ class ClosedFormConfig(Config):
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=1)]
     image_size_px: Annotated[int, Field(gt=0)] = 256
     aspect: Annotated[float, Field(gt=0)] = 1.0
+    pad: bool = False
     held_out: tuple[int, ...] = ()
     calibration: Calibration | None = None
     robust_calibration: RobustCalibration | None = None
     training: TrainingRecord = TrainingRecord()
     figures: RecordedFigures = RecordedFigures()
+
+    @model_serializer(mode="wrap")
+    def _write_padding_if_used(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        if not self.pad:
+            del values["pad"]  # unknown to older versions
+        return values
+
+    @property
+    def framing(self) -> Framing:
+        """How image files become working images."""
+        return Framing.square(self.image_size_px, pad=self.pad, trained=self.training.shapes)
 
     def describe(self) -> list[str]:
         """Describe how images are scored, in plain lines for the screen, the model card and the report."""

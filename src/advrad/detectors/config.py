@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from advrad.data.framing import Framing
 from advrad.data.shapes import ShapeRecord
 from advrad.denoisers.factory import DenoiserConfig
 from advrad.detectors.score_config import ScoreConfig, describe
@@ -270,6 +271,7 @@ class DetectorConfig(Config):
     Attributes:
         denoiser: Kind and shape of the denoiser's network.
         size_px: Side of the square to which images are resized, in pixels.
+        pad: Whether images keep their aspect ratio, and are padded to the square.
         score: How an image is scored.
         locations: Mean normal score of each error map.
         scales: Spread of each error map's normal score.
@@ -291,6 +293,7 @@ class DetectorConfig(Config):
 
     denoiser: DenoiserConfig
     size_px: int = Field(gt=0)
+    pad: bool = False
     score: ScoreConfig
     locations: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
@@ -311,6 +314,18 @@ class DetectorConfig(Config):
     def image_size_px(self) -> int:
         """Side of the square to which image files are scaled, in pixels."""
         return self.size_px
+
+    @model_serializer(mode="wrap")
+    def _write_padding_if_used(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        if not self.pad:
+            del values["pad"]  # unknown to older versions
+        return values
+
+    @property
+    def framing(self) -> Framing:
+        """How image files become working images."""
+        return Framing.square(self.size_px, pad=self.pad, trained=self.training.shapes)
 
     def describe(self) -> list[str]:
         """Describe how images are scored, in plain lines for the screen, the model card and the report."""

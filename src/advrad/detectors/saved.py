@@ -7,19 +7,22 @@ Three kinds exist: :class:`advrad.AdvRAD`, :class:`advrad.detectors.ClosedFormDe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from advrad.data.images import read_resized
+from advrad.data.arrays import image_batches
+from advrad.data.framing import Framing
 from advrad.data.records import MAX_PIXELS
 from advrad.detectors.outputs import Prediction
-from advrad.errors import DetectorError, NotCalibratedError
+from advrad.errors import CheckpointError, DetectorError, NotCalibratedError
 
 if TYPE_CHECKING:
+    from advrad.data.arrays import ImageInput
     from advrad.detectors.base import AnomalyDetector
     from advrad.detectors.config import Calibration, RecordedFigures, RobustCalibration, TrainingRecord
 
@@ -65,6 +68,19 @@ def image_size_of(detector: AnomalyDetector | SupportsPrediction) -> int | None:
     return detector.image_size_px if isinstance(detector, SupportsPrediction) else detector.size_px
 
 
+def framing_of(detector: AnomalyDetector | SupportsPrediction) -> Framing | None:
+    """How image files become working images of a detector; None if their size does not matter.
+
+    Args:
+        detector: Detector.
+    """
+    framing = getattr(detector, "framing", None)
+    if isinstance(framing, Framing):
+        return framing
+    size_px = image_size_of(detector)
+    return None if size_px is None else Framing.square(size_px)
+
+
 class SavedConfig(Protocol):
     """Everything about a saved detector except its tensors, as ``config.json`` holds it."""
 
@@ -75,6 +91,10 @@ class SavedConfig(Protocol):
     @property
     def image_size_px(self) -> int:
         """Side of the square to which image files are scaled, in pixels."""
+
+    @property
+    def framing(self) -> Framing:
+        """How image files become working images."""
 
     @property
     def calibration(self) -> Calibration | None:
@@ -130,9 +150,7 @@ class SavedDetector(SupportsPrediction, Protocol):
     def describe(self) -> list[str]:
         """Describe how images are scored, in plain lines for the screen, the model card and the report."""
 
-    def predict(
-        self, inputs: Tensor | str | Path | Iterable[str | Path], batch_size: int = 8, max_pixels: int = MAX_PIXELS
-    ) -> Iterator[Prediction]:
+    def predict(self, inputs: ImageInput, batch_size: int = 8, max_pixels: int = MAX_PIXELS) -> Iterator[Prediction]:
         """Score images and decide, see :func:`predict_images`."""
 
     def save_pretrained(self, folder: str | Path, /) -> object:
@@ -160,6 +178,11 @@ class SavedMixin:
     without_threshold: ClassVar[str] = "train it again"
 
     @property
+    def framing(self: _Configured) -> Framing:
+        """How image files become working images."""
+        return self.config.framing
+
+    @property
     def threshold(self: _Configured) -> float | None:
         """Threshold of the score; None if it was not set."""
         return None if self.config.calibration is None else self.config.calibration.threshold
@@ -181,14 +204,17 @@ class SavedMixin:
 
     def predict(
         self: SavedDetector,
-        inputs: Tensor | str | Path | Iterable[str | Path],
+        inputs: ImageInput,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
     ) -> Iterator[Prediction]:
         """Score images and decide.
 
         Args:
-            inputs: Images, (b, 3, h, w), float in [0, 1]; or one path or several.
+            inputs: Images: a path, an image of Pillow, an array or a tensor, or an iterable of these. An array is
+                uint8, uint16 or float in [0, 1], of the shape (h, w), (h, w, 3), (3, h, w), (n, h, w, 3), (n, 3, h, w)
+                or (h, w, 4) with transparency. All are scaled as image files are, except float tensors of PyTorch,
+                which keep their size.
             batch_size: Number of images that are scored at a time; it does not change the results on a CPU.
             max_pixels: Largest number of pixels of an image file that is read.
 
@@ -197,66 +223,69 @@ class SavedMixin:
 
         Raises:
             NotCalibratedError: The detector has no threshold.
+            DataError: An image has another shape or type, or values that are not finite or outside [0, 1].
             ImageError: A file cannot be read.
+            CheckpointError: A score is not a finite number.
+
+        Example:
+            Needs a model folder.
+
+            >>> detector = advrad.load_detector("bottle")  # doctest: +SKIP
+            >>> [verdict] = detector.predict(camera.read())  # doctest: +SKIP
+            >>> verdict.defective  # doctest: +SKIP
+            False
         """
         return predict_images(self, inputs, batch_size, max_pixels)
 
 
 def predict_images(
     detector: SavedDetector,
-    inputs: Tensor | str | Path | Iterable[str | Path],
+    inputs: ImageInput,
     batch_size: int = 8,
     max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Prediction]:
-    """Score images and decide.
+    """Score images and decide; see :meth:`SavedMixin.predict`."""
+    threshold = detector.calibration.threshold
+    for batch in image_batches(inputs, detector.image_size_px, batch_size, max_pixels):
+        names = [image.name for image in batch.images]
+        yield from decide(detector, threshold, batch.pixels, names, [image.path for image in batch.images])
+
+
+def decide(
+    detector: SupportsPrediction,
+    threshold: float,
+    images: Tensor,
+    names: Sequence[str],
+    paths: Sequence[Path | None],
+) -> Iterator[Prediction]:
+    """Score one batch of working images and decide.
 
     Args:
         detector: Detector.
-        inputs: Images, (b, 3, h, w), float in [0, 1]; or one path or several.
-        batch_size: Number of images that are scored at a time; it does not change the results on a CPU.
-        max_pixels: Largest number of pixels of an image file that is read.
+        threshold: Threshold of the score.
+        images: Images, (b, 3, h, w), float in [0, 1].
+        names: Names of the images, b, for errors.
+        paths: Files of the images, b; None for an image in memory.
 
     Yields:
-        One prediction per image, in order, as soon as it is made.
+        One prediction per image, in order.
 
     Raises:
-        NotCalibratedError: The detector has no threshold.
-        ImageError: A file cannot be read.
+        CheckpointError: A score is not a finite number, so that no verdict can be given.
     """
-    threshold = detector.calibration.threshold
-    if isinstance(inputs, (str, Path)):
-        inputs = [inputs]
-    for images, paths in _batches(inputs, batch_size, detector.image_size_px, max_pixels):
-        output = detector.predict_batch(images)
-        maps, recons = output.anomaly_maps, output.reconstructions
-        if maps is None:
-            raise DetectorError("gives no anomaly maps, which every saved detector must give")
-        for row, path in enumerate(paths):
-            score = float(output.scores[row])
-            yield Prediction(
-                score=score,
-                threshold=threshold,
-                defective=score > threshold,
-                anomaly_map=maps[row, 0].numpy(),
-                reconstruction=None if recons is None else recons[row].permute(1, 2, 0).numpy(),
-                path=path,
-            )
-
-
-def _batches(
-    inputs: Tensor | Iterable[str | Path], batch_size: int, size_px: int, max_pixels: int
-) -> Iterator[tuple[Tensor, list[Path | None]]]:
-    if isinstance(inputs, Tensor):
-        for part in torch.split(inputs, batch_size):
-            yield part, [None] * len(part)
-        return
-    images: list[Tensor] = []
-    paths: list[Path | None] = []
-    for path in inputs:
-        images.append(read_resized(Path(path), size_px, max_pixels))
-        paths.append(Path(path))
-        if len(images) == batch_size:
-            yield torch.stack(images), paths
-            images, paths = [], []
-    if images:
-        yield torch.stack(images), paths
+    output = detector.predict_batch(images)
+    maps, recons = output.anomaly_maps, output.reconstructions
+    if maps is None:
+        raise DetectorError("gives no anomaly maps, which every saved detector must give")
+    for row, (name, path) in enumerate(zip(names, paths, strict=True)):
+        score = float(output.scores[row])
+        if not math.isfinite(score):
+            raise CheckpointError(f"{name}: its score is {score}; the model is damaged or diverged: train it again")
+        yield Prediction(
+            score=score,
+            threshold=threshold,
+            defective=score > threshold,
+            anomaly_map=maps[row, 0].numpy(),
+            reconstruction=None if recons is None else recons[row].permute(1, 2, 0).numpy(),
+            path=path,
+        )

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from advrad.data.transforms import resize
+from advrad.data.framing import Framing
 from advrad.denoisers.sampling import GradientPath
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import DetectorOutput, SurrogateLoss
@@ -55,6 +55,11 @@ class WhiteBoxAdvRAD:
         with self.autocast():
             output = self.detector.infer(images.to(self.detector.device), generator)
         return DetectorOutput(output.scores, output.anomaly_maps)
+
+    @property
+    def framing(self) -> Framing:
+        """How image files become working images."""
+        return self.detector.framing
 
     @property
     def reconstruction_model(self) -> AdvRAD:
@@ -118,7 +123,7 @@ class PartialScore:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Compute the mean of the standardised scores that count, (b,), for images, (b, 3, h, w), in [0, 1]."""
         model = self.owner.detector
-        images = resize(images.to(model.device), model.size_px)
+        images = model.framing.apply(images.to(model.device))
         counted = []
         with self.owner.autocast():
             for view in self.views:

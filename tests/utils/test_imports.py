@@ -27,7 +27,7 @@ def test_a_name_in_a_file(tmp_path: Path) -> None:
     [
         (None, "there is no such file"),
         ("other = 1", "does not define 'made'"),
-        ("1 / 0", r"cannot be run \(ZeroDivisionError: division by zero\)"),
+        ("1 / 0", r"cannot be run \(ZeroDivisionError: division by zero; mine.py, line 1\)"),
         ("def", r"cannot be run \(SyntaxError"),
         ("import no_such_package", r"cannot be run \(ModuleNotFoundError"),
     ],

@@ -13,6 +13,7 @@ import typer
 from advrad.cli.terminal import give_up_stdout, is_first_process, printable
 from advrad.errors import AdvradError, UserError
 from advrad.utils.files import explain
+from advrad.utils.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -98,19 +99,9 @@ def status_of(command: Callable[[], object]) -> int:
             give_up_stdout()
         return _fail(f"{error.filename or 'standard output'}: {explain(error)}", BAD_INPUT)
     except Exception as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return _fail("there is not enough memory; use smaller images, or a smaller --size or --batch-size", FAILED)
         raise
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether memory was exhausted: Python's own, a GPU's, or that of PyTorch on the CPU, which has no class for it."""
-    torch = sys.modules.get("torch")
-    return (
-        isinstance(error, MemoryError)
-        or (torch is not None and isinstance(error, torch.cuda.OutOfMemoryError))
-        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
-    )
 
 
 def _fail(message: str, status: int) -> int:

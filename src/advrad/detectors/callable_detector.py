@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from advrad.detectors.answers import to_output
 from advrad.detectors.base import DetectorOutput, SurrogateLoss
+from advrad.detectors.foreign import errors_in_words
 from advrad.errors import DetectorError
+from advrad.utils.torch_state import set_defaults, torch_state_kept
 
 
 @dataclass(frozen=True)
 class CallableDetector:
     """A detector made from a callable; see :func:`advrad.wrap` for the attributes.
+
+    The callable gets a copy of the images, which it may change, and PyTorch's default type and device of the moment at
+    which it was wrapped. What it changes in PyTorch's settings is undone.
 
     Example:
         >>> import advrad
@@ -31,47 +37,61 @@ class CallableDetector:
     noise_seed: int | None
     surrogates: Mapping[str, SurrogateLoss]
     takes_generator: bool
+    dtype: torch.dtype = field(default_factory=torch.get_default_dtype)
+    device: torch.device = field(default_factory=torch.get_default_device)
+    #: Whether the callable takes one image at a time only, once that is known.
+    _single: list[bool] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
         """See :class:`advrad.detectors.base.AnomalyDetector`.
 
         Raises:
-            DetectorError: The callable returned neither scores nor maps.
+            DetectorError: The callable fails, or returns neither scores nor maps.
         """
+        if len(images) == 1 or not self._single:
+            try:
+                return self._infer(images, generator)
+            except DetectorError as error:
+                if error.__cause__ is None or len(images) == 1:
+                    raise
+                first = error
+            try:
+                self._infer(images[:1], _copy(generator))
+            except DetectorError:
+                raise first from first.__cause__
+            self._single.append(True)
+        return self._one_by_one(images, generator)
+
+    def _one_by_one(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+        """The output of a callable that takes one image at a time; every image gets the same noise."""
+        outputs = [self._infer(image, _copy(generator)) for image in torch.split(images, 1)]
+        maps = [output.anomaly_maps for output in outputs if output.anomaly_maps is not None]
+        whole = torch.cat(maps) if len(maps) == len(outputs) else None
+        torch.rand((), generator=generator, device=generator.device)  # the next call gets other noise
+        return DetectorOutput(torch.cat([output.scores for output in outputs]), whole)
+
+    def _infer(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+        with torch_state_kept():
+            set_defaults(self.dtype, self.device)
+            with errors_in_words(images):
+                answer = self._answer(images.clone(), generator)
+        return to_output(answer, images)
+
+    def _answer(self, images: Tensor, generator: torch.Generator) -> object:
         if self.takes_generator:
-            return _to_output(self.call(images, generator=generator), len(images))
+            return self.call(images, generator=generator)
         if self.deterministic:
-            return _to_output(self.call(images), len(images))
+            return self.call(images)
         # Its noise comes from PyTorch's global generator: seed that from the given one, and restore it afterwards.
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return _to_output(self.call(images), len(images))
+            return self.call(images)
 
 
-def _to_output(answer: object, count: int) -> DetectorOutput:
-    """Find scores and maps in the answer of a callable for ``count`` images."""
-    if isinstance(answer, DetectorOutput):
-        return answer
-    if isinstance(answer, Mapping):
-        parts = [answer.get("pred_score"), answer.get("anomaly_map")]
-    elif hasattr(answer, "pred_score") or hasattr(answer, "anomaly_map"):
-        parts = [getattr(answer, "pred_score", None), getattr(answer, "anomaly_map", None)]
-    else:
-        parts = list(answer) if isinstance(answer, (tuple, list)) else [answer]
-    scores: Tensor | None = None
-    maps: Tensor | None = None
-    for part in parts:
-        if part is None:
-            continue
-        if not isinstance(part, Tensor):
-            raise DetectorError(f"the detector returned {type(part).__name__}; it must return tensors")
-        if part.ndim >= 3:
-            maps = part[:, None] if part.ndim == 3 else part
-        else:
-            scores = part.reshape(-1) if part.shape == (count, 1) else part
-    if scores is None and maps is not None:
-        scores = maps.flatten(1).amax(1)
-    if scores is None:
-        raise DetectorError("the detector returned neither scores nor maps")
-    return DetectorOutput(scores, maps)
+def _copy(generator: torch.Generator) -> torch.Generator:
+    """A generator that draws the same noise, without any effect on the given one."""
+    copy = torch.Generator(device=generator.device)
+    copy.manual_seed(generator.initial_seed())  # sanity checks know a generator by its seed
+    copy.set_state(generator.get_state())
+    return copy

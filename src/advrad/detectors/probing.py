@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +11,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from advrad.detectors.answers import to_output
 from advrad.detectors.base import AnomalyDetector, DetectorOutput
+from advrad.detectors.foreign import errors_in_words
 from advrad.errors import DetectorError
+from advrad.utils.memory import is_out_of_memory
 
 #: Number of images that are scored at a time on a GPU.
 _BATCH = 8
+#: Differences of scores below the first share of the scores are rounding; those below the second share of their spread
+#: do not matter.
+_ROUNDING, _SHARE = 1e-5, 0.01
 
 
-def validated_output(detector: AnomalyDetector, images: Tensor, generator: torch.Generator) -> DetectorOutput:
+def validated_output(
+    detector: AnomalyDetector, images: Tensor, generator: torch.Generator, names: Sequence[str] | None = None
+) -> DetectorOutput:
     """Compute a detector's output without gradients, and check its shapes and values.
 
     Args:
@@ -24,36 +34,47 @@ def validated_output(detector: AnomalyDetector, images: Tensor, generator: torch
         images: Images, (b, c, h, w), in [0, 1].
         generator: Source of the detector's randomness.
 
+        names: Names of the images for errors, b; None for their positions.
+
     Returns:
-        Scores and maps, float32 on the CPU.
+        Scores, float32, or float64 where the detector gives these or whole numbers, and maps, float32, on the CPU.
 
     Raises:
-        DetectorError: Scores or maps have the wrong shape, or are not finite.
+        DetectorError: The detector fails, or scores or maps have the wrong shape or are not finite.
     """
-    with torch.no_grad():
-        output = detector.infer(images, generator)
-    scores = output.scores.detach().float().cpu()
-    if scores.shape != (len(images),):
-        raise DetectorError(
-            f"the detector returned scores of shape {tuple(scores.shape)} for {len(images)} images; it must be"
-            f" ({len(images)},)"
-        )
-    if not bool(torch.isfinite(scores).all()):
-        raise DetectorError("the detector returned a score that is not a finite number")
-    if output.anomaly_maps is None:
-        return DetectorOutput(scores)
-    maps = output.anomaly_maps.detach().float().cpu()
-    if maps.ndim != 4 or maps.shape[:2] != (len(images), 1):
-        raise DetectorError(
-            f"the detector returned maps of shape {tuple(maps.shape)}; it must be ({len(images)}, 1, h, w)"
-        )
-    if not bool(torch.isfinite(maps).all()):
-        raise DetectorError("the detector returned a map with a value that is not a finite number")
+    ours = type(detector).__module__.startswith("advrad.")
+    with torch.no_grad(), nullcontext() if ours else errors_in_words(images):
+        answer = detector.infer(images, generator)
+    output = to_output(answer, images)
+    scores = output.scores.detach().cpu()
+    maps = None if output.anomaly_maps is None else output.anomaly_maps.detach().cpu()
+    _check_finite(scores, "score", names)
+    if maps is not None:
+        _check_finite(maps, "map", names)
     return DetectorOutput(scores, maps)
 
 
+def _check_finite(values: Tensor, what: str, names: Sequence[str] | None) -> None:
+    """Check scores or maps of several images, (b, ...).
+
+    Raises:
+        DetectorError: A value is NaN or infinite.
+    """
+    finite = torch.isfinite(values)
+    bad = (~finite).flatten(1).any(1) if values.ndim > 1 else ~finite
+    rows: list[int] = bad.nonzero().flatten().tolist()
+    if rows:
+        first = names[rows[0]] if names is not None else f"image {rows[0] + 1} of {len(values)}"
+        found = values[rows[0]][~finite[rows[0]]].flatten()[0].item()
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        raise DetectorError(
+            f"the detector returned a {what} that is not a finite number ({found:g}) for {first}{more}; mend the"
+            " detector, so that it is finite for every image"
+        )
+
+
 def score_images(
-    detector: AnomalyDetector, images: Tensor, seed: int
+    detector: AnomalyDetector, images: Tensor, seed: int, names: Sequence[str] | None = None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None]:
     """Score images without gradients, each on the same noise.
 
@@ -61,6 +82,7 @@ def score_images(
         detector: Detector.
         images: Images, (n, c, h, w), in [0, 1].
         seed: Seed of the noise.
+        names: Names of the images for errors, n; None for their positions.
 
     Returns:
         Scores, (n,), and anomaly maps, (n, h, w), or None for a detector without maps.
@@ -70,8 +92,15 @@ def score_images(
     """
     # One image at a time on a CPU, which costs nothing: some kernels round differently for another batch size.
     at_once = 1 if images.device.type == "cpu" else _BATCH
+    named = [f"image {index + 1} of {len(images)}" for index in range(len(images))] if names is None else names
     outputs = [
-        validated_output(detector, part, torch.Generator().manual_seed(seed)) for part in torch.split(images, at_once)
+        validated_output(
+            detector,
+            images[start : start + at_once],
+            torch.Generator().manual_seed(seed),
+            named[start : start + at_once],
+        )
+        for start in range(0, len(images), at_once)
     ]
     scores = torch.cat([output.scores for output in outputs]).double().numpy()
     maps = [output.anomaly_maps for output in outputs if output.anomaly_maps is not None]
@@ -112,13 +141,34 @@ def probe(detector: AnomalyDetector, images: Tensor) -> ProbedProperties:
     deterministic = bool(torch.equal(first, second))
     try:
         one = gradient_of(detector, images, 1)
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, NotImplementedError, DetectorError) as error:
+        if is_out_of_memory(error):
+            raise
         return ProbedProperties(deterministic, False, str(error).strip().splitlines()[0])
     other = one if deterministic else gradient_of(detector, images, 2)
     one, other = (part.double().nan_to_num(0.0, 0.0, 0.0).flatten(1) for part in (one, other))
     nonzero = (one != 0).any(1) & (other != 0).any(1)
     agreement = torch.cosine_similarity(one[nonzero], other[nonzero], dim=1)
     return ProbedProperties(deterministic, True, agreement=float(agreement.mean()) if bool(nonzero.any()) else 1.0)
+
+
+def depends_on_batch(detector: AnomalyDetector, images: Tensor, seed: int = 0) -> bool:
+    """Whether the score of an image changes with the images beside it. Noise of the detector's own is no such change.
+
+    Args:
+        detector: Detector.
+        images: A few different images, (b, c, h, w), in [0, 1].
+        seed: Seed of the detector's noise.
+    """
+    if len(images) < 2:
+        return False
+    together = validated_output(detector, images, torch.Generator().manual_seed(seed)).scores.double().numpy()
+    alone = score_images(detector, images, seed)[0]
+    tolerance = _ROUNDING * np.abs(alone).max() + _SHARE * alone.std()
+    if (np.abs(together - alone) <= tolerance).all():
+        return False
+    other = score_images(detector, images, seed + 1)[0]
+    return bool((np.abs(other - alone) <= tolerance).all())
 
 
 def gradient_of(detector: AnomalyDetector, images: Tensor, seed: int) -> Tensor:

@@ -30,6 +30,7 @@ from advrad.detectors.probing import score_images
 from advrad.detectors.saved import image_size_of
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
+from advrad.utils.output_folders import check_output
 from advrad.utils.precision import Precision
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.radii import radius_of
@@ -121,6 +122,8 @@ def attack(
 
     fields = {"data": options, "attack": attack, "norm": norm, "eps": str(eps), "budget": budget}
     asked = AttackOptions.parse(fields | settings)
+    if output is not None:
+        check_output(Path(output), "results")
     loaded = to_loaded(detector)
     job = prepare(loaded, data, asked)
     source_detector = None if source is None else to_loaded(source).detector
@@ -220,6 +223,8 @@ def run_attack(
     eot = max(spec.eot for spec in found.attacks)
     flags = sanity_checks.check_detector(detector, job.images.examples, options.seed, eot)
     flags += sanity_checks.check_result(found)
+    doubts, meaningless = sanity_checks.check_scores(found, from_folder=job.detector.folder is not None)
+    flags = doubts + flags
     bounds = None
     if isinstance(detector, SupportsScoreBounds):
         bounds = check_bounds(detector, job.images.images, found.rows, plan.threat)
@@ -230,7 +235,7 @@ def run_attack(
         attack=options.attack,
         budget=options.budget if of_suite else None,
         suite_version=suite.VERSION if of_suite else None,
-        note=_CONFINED_NOTE if options.attack in CONFINED else None,
+        note=meaningless or (_CONFINED_NOTE if options.attack in CONFINED else None),
         attacks=tuple(spec.name for spec in found.attacks),
         flags=tuple(flags),
         bounds=bounds,
@@ -302,6 +307,7 @@ def run_checks(
         steps=options.steps or 20,
         eot=options.eot,
         identity=job.detector.identity,
+        from_folder=job.detector.folder is not None,
         progress=progress,
     )
     flags += [flag for flag in more if flag not in flags]

@@ -11,8 +11,9 @@ from advrad.attacks.batch_attack import ImageAttackResult
 from advrad.attacks.bounds_check import BoundsCheck
 from advrad.attacks.sanity_checks import Flag
 from advrad.attacks.summary import RobustnessFigures
-from advrad.utils.files import make_folder, write_json, write_text
+from advrad.utils.files import write_json, write_text
 from advrad.utils.formatting import number
+from advrad.utils.output_folders import ALL, claim_folder
 
 RESULT_NAME, ROWS_NAME, CHECKS_NAME = "result.json", "rows.jsonl", "checks.json"
 
@@ -86,7 +87,7 @@ class AttackResult(RobustnessFigures):
         Raises:
             OutputError: A file cannot be written.
         """
-        place = make_folder(Path(folder))
+        place = claim_folder(Path(folder), "results", also=ALL)
         write_text(place / ROWS_NAME, "".join(json.dumps(asdict(row)) + "\n" for row in self.rows))
         write_json(place / RESULT_NAME, self.to_dict())
 
@@ -137,7 +138,7 @@ class ChecksResult:
         Raises:
             OutputError: The file cannot be written.
         """
-        write_json(make_folder(Path(folder)) / CHECKS_NAME, self.to_dict())
+        write_json(claim_folder(Path(folder), "results", also=ALL) / CHECKS_NAME, self.to_dict())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,4 +229,4 @@ class CurveResult:
         Raises:
             OutputError: The file cannot be written.
         """
-        write_json(make_folder(Path(folder)) / f"curve-{self.over}.json", self.to_dict())
+        write_json(claim_folder(Path(folder), "results", also=ALL) / f"curve-{self.over}.json", self.to_dict())

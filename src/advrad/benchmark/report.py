@@ -13,8 +13,9 @@ from advrad.benchmark.overview import Tables, make_tables
 from advrad.benchmark.plots import dilemma_plot, draw_dilemma, overview_plot
 from advrad.benchmark.tables import READING, Entry, entry_text
 from advrad.report.rendering import page
-from advrad.utils.files import atomic_path, make_folder
+from advrad.utils.files import atomic_path
 from advrad.utils.formatting import quoted
+from advrad.utils.output_folders import check_output, claim_folder
 
 
 def bench_report(folder: Path, output: Path) -> list[Path]:
@@ -32,8 +33,9 @@ def bench_report(folder: Path, output: Path) -> list[Path]:
 
     Raises:
         DataError: See :func:`advrad.benchmark.cells.read_bench`.
-        OutputError: A file cannot be written.
+        OutputError: A file cannot be written, or the folder holds files that advrad did not write.
     """
+    check_output(output, "report", also=("benchmark",))
     results = read_bench(folder)
     tables = make_tables(results)
     warnings, failures, origin = _warnings(results), _failures(results), _origin(results, folder)
@@ -43,7 +45,7 @@ def bench_report(folder: Path, output: Path) -> list[Path]:
         "results.csv": results_csv(results),
         "tables.tex": latex(tables.all),
     }
-    make_folder(output)
+    claim_folder(output, "report", also=("benchmark",))
     for name, text in made.items():
         with atomic_path(output / name) as temporary:
             # Text that is not valid Unicode (a lone surrogate in a label) must not stop the report.

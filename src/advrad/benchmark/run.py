@@ -23,6 +23,7 @@ from advrad.benchmark.jobs import CellTask, Job, jobs_of
 from advrad.errors import OutputError
 from advrad.utils.files import make_folder, write_json
 from advrad.utils.locks import lease, live
+from advrad.utils.output_folders import check_output, claim_folder
 from advrad.utils.progress import SILENT, ProgressReporter
 
 #: Seconds between checks of what other processes have finished.
@@ -78,7 +79,8 @@ def bench(
 
     Raises:
         ConfigError: A label is unknown, or the images of a category are missing.
-        OutputError: A result cannot be written, or another grid is being measured in the folder.
+        OutputError: A result cannot be written, another grid is being measured in the folder, or it holds files that
+            advrad did not write.
 
     Example:
         >>> from pathlib import Path
@@ -88,9 +90,10 @@ def bench(
         PosixPath('results/report/index.html')
     """
     _stand_alone()
+    check_output(folder, "benchmark")
     progress.stage("Reading the images of the grid")
     jobs = jobs_of(grid, data, only)
-    make_folder(folder / "cells")
+    make_folder(claim_folder(folder, "benchmark") / "cells")
     _claim_folder(folder, grid, jobs)
     for note in grid_progress(folder, jobs).notes:
         progress.note(note)

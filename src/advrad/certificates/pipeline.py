@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+import torch
 from torch import Tensor
 
 from advrad.certificates.bounds_pipeline import BoundsJob, prepare_bounds, run_bounds, wants_bounds
@@ -24,9 +25,10 @@ from advrad.certificates.two_path import TwoPath, two_path_sampler
 from advrad.data.options import DataOptions
 from advrad.detectors.base import AnomalyDetector, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.loading import LoadedDetector, to_loaded
-from advrad.detectors.probing import probe
+from advrad.detectors.probing import depends_on_batch, probe
 from advrad.detectors.saved import SavedDetector
 from advrad.errors import ConfigError
+from advrad.utils.output_folders import check_output
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.radii import Norm
 
@@ -135,6 +137,8 @@ def prepare(
     Raises:
         UserError: An option does not fit, a radius needs more samples, or an image cannot be read.
     """
+    if folder is not None:
+        check_output(folder, "results")
     if wants_bounds(loaded.detector, options):
         return prepare_bounds(loaded, data, options, folder)
     check_confidence(options.confidence, options.n_samples)
@@ -249,7 +253,9 @@ def sampler_for(
         )
     # The detector must also declare it: one probe with saturated scores would show no noise.
     deterministic = probe(detector, example).deterministic and detector.deterministic
-    return Percentile(detector, largest if sigma is None else sigma, deterministic)
+    several = torch.cat([example, example.flip(3), example.flip(2), 1 - example])
+    together = deterministic and not depends_on_batch(detector, several)
+    return Percentile(detector, largest if sigma is None else sigma, together)
 
 
 def threshold_for(detector: AnomalyDetector, sampler: Sampler) -> tuple[float | None, list[str]]:

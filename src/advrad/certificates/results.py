@@ -11,8 +11,9 @@ from advrad.certificates.bounds_evaluation import ImageBounds
 from advrad.certificates.evaluation import ImageCertificate, write_certificates
 from advrad.detectors.config import RecordedFigures
 from advrad.utils.config import Config
-from advrad.utils.files import make_folder, write_json
+from advrad.utils.files import write_json
 from advrad.utils.formatting import radius_text
+from advrad.utils.output_folders import ALL, claim_folder
 from advrad.utils.radii import Norm
 
 
@@ -267,7 +268,7 @@ class CertificationResult(CertificateFigures):
         Raises:
             OutputError: The files cannot be written.
         """
-        place = make_folder(Path(folder))
+        place = claim_folder(Path(folder), "results", also=ALL)
         write_certificates(place / "rows.jsonl", self.rows)
         write_json(place / "result.json", self.to_dict())
 

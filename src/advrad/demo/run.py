@@ -20,7 +20,7 @@ from advrad.report.evaluation_report import write_report
 from advrad.training.options import RunOptions
 from advrad.training.plan import plan_path
 from advrad.training.run import train
-from advrad.utils.files import make_folder
+from advrad.utils.output_folders import claim_folder
 from advrad.utils.progress import SILENT, ProgressReporter
 
 PRODUCT_NAME = "flange"
@@ -75,7 +75,7 @@ def run_demo(folder: Path, options: RunOptions, progress: ProgressReporter = SIL
         The files, the evaluations and the certificate.
 
     Raises:
-        OutputError: The folder holds something else, or cannot be written.
+        OutputError: The folder holds files that advrad did not write, or another model, or cannot be written.
         ConfigError: An option contradicts the options of the interrupted training in this folder.
 
     Example:
@@ -85,7 +85,7 @@ def run_demo(folder: Path, options: RunOptions, progress: ProgressReporter = SIL
         >>> result.evaluation.image_auroc, result.certificate.certified_auroc[2 / 255]  # doctest: +SKIP
         (1.0, 0.97)
     """
-    make_folder(folder)
+    claim_folder(folder, "demonstration")
     progress.stage("Rendering the images")
     data = write_product(folder / PRODUCT_NAME, options.seed, progress=progress)
     closed_form = _closed_form(data, folder, options, progress)

@@ -22,7 +22,9 @@ from advrad.detectors.probing import score_images
 from advrad.detectors.saved import SupportsPrediction, image_size_of
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import CheckpointError, ImageError
-from advrad.utils.files import make_folder, write_json, write_text
+from advrad.inference.score_warnings import score_warnings
+from advrad.utils.files import write_json, write_text
+from advrad.utils.output_folders import ALL, check_output_file, claim_folder
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import seed_of
 
@@ -116,7 +118,7 @@ class EvaluationResult:
         Raises:
             OutputError: A file cannot be written.
         """
-        place = make_folder(Path(folder))
+        place = claim_folder(Path(folder), "results", also=ALL)
         write_json(place / FIGURES_NAME, self.to_dict())
         write_scores(place / SCORES_NAME, self)
 
@@ -187,7 +189,7 @@ def evaluate(
         **dict(figures)
         | {
             "shortcuts": shortcuts.aurocs(separations),
-            "warnings": tuple(shortcuts.warn_of_shortcuts(separations)),
+            "warnings": (*score_warnings(target, images, scores, seed), *shortcuts.warn_of_shortcuts(separations)),
         },
         category=images.category,
         names=images.names,
@@ -220,7 +222,7 @@ def _score(
         batch = images.batch(part)
         if batch.shape[1] == 3 and min(images.size) >= 3:
             statistics.append(shortcuts.image_statistics(batch.numpy()))
-        scores[part], found = _score_batch(detector, batch, seed)
+        scores[part], found = _score_batch(detector, batch, seed, images.names[part])
         if maps is not None and found is not None and found.shape[1:] == images.size:
             maps[part] = found
         else:
@@ -230,11 +232,11 @@ def _score(
 
 
 def _score_batch(
-    detector: SupportsPrediction | AnomalyDetector, batch: Tensor, seed: int
+    detector: SupportsPrediction | AnomalyDetector, batch: Tensor, seed: int, names: Sequence[str]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None]:
     if not isinstance(detector, SupportsPrediction):
         noise_seed = detector.noise_seed
-        return score_images(detector, batch, seed_of(seed, "score") if noise_seed is None else noise_seed)
+        return score_images(detector, batch, seed_of(seed, "score") if noise_seed is None else noise_seed, names)
     output = detector.predict_batch(batch)
     values = output.scores.double().numpy()
     found = None if output.anomaly_maps is None else output.anomaly_maps[:, 0].numpy()
@@ -334,4 +336,5 @@ def write_scores(path: Path, result: EvaluationResult) -> None:
         json.dumps({"path": place, "label": label, "defect": defect, "score": score})
         for place, label, defect, score in rows
     ]
+    check_output_file(path)
     write_text(path, "\n".join(lines) + "\n")

@@ -10,6 +10,8 @@ import errno
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,7 +65,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     deleted and ``path`` is unchanged. The block should only write: each OSError in it counts as a failure to write.
 
     Args:
-        path: Path of the file; its folder must exist.
+        path: Path of the file; its folder must exist. A link stays, and the file that it names is written. A device or
+            a pipe, such as ``/dev/stdout``, is not replaced: the finished file is copied into it.
 
     Yields:
         The temporary path.
@@ -72,16 +75,41 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OutputError: The file cannot be written.
     """
     path = Path(path)
-    # A short random name stays legal for long file names, and two writers of one file do not collide.
-    temporary = path.with_name(f".{secrets.token_hex(6)}{PART}{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        if is_stream(path):
+            with tempfile.TemporaryDirectory(prefix="advrad-") as folder:
+                temporary = Path(folder, f"file{path.suffix}")
+                yield temporary
+                with temporary.open("rb") as source, path.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+            return
+        place = Path(os.path.realpath(path)) if path.is_symlink() else path
+        # A short random name stays legal for long file names, and two writers of one file do not collide.
+        temporary = place.with_name(f".{secrets.token_hex(6)}{PART}{path.suffix}")
+        try:
+            yield temporary
+            os.replace(temporary, place)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {explain(error)}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path names no file that can be replaced: a device, a pipe, or an open file of this process.
+
+    Args:
+        path: Path to look at; it need not exist.
+
+    Example:
+        >>> is_stream(Path("/dev/stdout")), is_stream(Path("report.html"))
+        (True, False)
+    """
+    place = os.path.abspath(path)
+    if place in ("/dev/stdin", "/dev/stdout", "/dev/stderr") or place.startswith(("/dev/fd/", "/proc/")):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -161,6 +189,8 @@ def ensure_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file")
+    if is_stream(path):
+        return
     make_folder(path.parent)
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: cannot be written: {_FIXES[errno.EACCES]}")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
 from advrad.errors import OutputError
-from advrad.utils.files import check_folder, make_folder, write_text
+from advrad.utils.files import check_folder, ensure_writable, is_stream, make_folder, write_text
 
 MARKER = ".advrad-output"
 """File that marks a folder that advrad has written. Data sets leave such folders out."""
@@ -40,6 +40,7 @@ _WORDS: dict[Contents, str] = {
 }
 _NOTE = "advrad wrote this folder and may add to it. Data sets leave it out as long as this file is here.\n"
 _OWN_IMAGE = re.compile(r"-[0-9a-f]{10}-(heat|reconstruction)\.png$")
+_MODEL_FILES = (CONFIG_NAME, "model.safetensors", "README.md")
 _CLUTTER = ("thumbs.db", "desktop.ini", "icon\r")
 
 
@@ -75,7 +76,7 @@ def is_own_image(name: str) -> bool:
 def check_output(
     folder: Path,
     contents: Contents,
-    also: Collection[Contents] = (),
+    also: tuple[Contents, ...] = (),
     *,
     guards: Callable[[Path], bool] | None = None,
 ) -> None:
@@ -111,7 +112,7 @@ def check_output(
 def claim_folder(
     folder: Path,
     contents: Contents,
-    also: Collection[Contents] = (),
+    also: tuple[Contents, ...] = (),
     *,
     guards: Callable[[Path], bool] | None = None,
 ) -> Path:
@@ -134,6 +135,34 @@ def claim_folder(
     if contents_of(place) is None:
         write_text(place / MARKER, f"{contents}\n{_NOTE}")
     return place
+
+
+def check_output_file(path: Path) -> None:
+    """Refuse a file that a text must not replace, such as an image, before any work. Its folder is made.
+
+    Args:
+        path: File for results in words or figures. A text that is there is replaced.
+
+    Raises:
+        OutputError: The file is an image or another file that is not text, or belongs to a model; or it cannot be
+            written.
+    """
+    path = Path(path)
+    ensure_writable(path)
+    if is_stream(path):
+        return
+    belongs = (path.name in _MODEL_FILES and contents_of(path.parent) in ("model", "demonstration")) or (
+        path.parent.name == "training" and contents_of(path.parent.parent) in ("model", "demonstration")
+    )
+    if belongs:
+        raise OutputError(f"{path}: belongs to a model; name another file")
+    try:
+        with path.open("rb") as file:
+            text = b"\0" not in file.read(1024)
+    except OSError:
+        return  # there is no such file yet
+    if not text:
+        raise OutputError(f"{path}: is not a text, such as results are written to; name another file")
 
 
 def _marked(folder: Path) -> Contents | None:

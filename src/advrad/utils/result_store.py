@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from advrad.errors import ConfigError, OutputError
 from advrad.utils.config import Config
 from advrad.utils.files import make_folder, write_json
+from advrad.utils.output_folders import claim_folder
 from advrad.utils.progress import SILENT, ProgressReporter
 
 #: A row that is stored as JSON.
@@ -41,8 +42,10 @@ class ResultStore:
             identity: Digest of the detector.
 
         Raises:
-            OutputError: The folder holds rows of another plan, of other images or of another detector.
+            OutputError: The folder holds rows of another plan, of other images or of another detector, or files that
+                advrad did not write.
         """
+        claim_folder(folder, "results")
         store = cls(make_folder(folder / "rows"), len(names))
         wanted = plan.model_dump(mode="json") | {"names": list(names), "pictures": digest, "detector": identity}
         path = folder / "plan.json"

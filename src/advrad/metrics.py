@@ -16,6 +16,7 @@ from advrad.errors import ConfigError, DataError
 __all__ = [
     "aupro",
     "auroc",
+    "auroc_by_chance",
     "auroc_interval",
     "auroc_standard_error",
     "pixel_auroc",
@@ -28,6 +29,8 @@ Floats = NDArray[np.floating[Any]]
 
 # Elements of a temporary array in the bootstrap: bounds its memory to some tens of MB.
 _CHUNK = 2_000_000
+# Samples for which all ways to deal out the labels are counted.
+_EXACT_UP_TO = 100
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -101,6 +104,42 @@ def auroc_standard_error(area: float, n_normal: int, n_anomalous: int) -> float:
     q1, q2 = area / (2 - area), 2 * area**2 / (1 + area)
     variance = area * (1 - area) + (n_anomalous - 1) * (q1 - area**2) + (n_normal - 1) * (q2 - area**2)
     return float(max(0.0, variance / (n_normal * n_anomalous)) ** 0.5)
+
+
+def auroc_by_chance(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Probability of an AUROC as low as this, or lower, if the scores did not depend on the labels.
+
+    Over all ways to deal out the labels: exact for up to 100 samples, with the normal distribution for more.
+
+    Args:
+        labels: Labels, (n,), 0 or 1.
+        scores: Scores, (n,), finite.
+
+    Returns:
+        The probability, in (0, 1].
+
+    Raises:
+        DataError: As :func:`auroc`.
+
+    Example:
+        >>> round(auroc_by_chance([0, 0, 0, 1, 1, 1], [7, 8, 9, 1, 2, 3]), 2)
+        0.05
+    """
+    from scipy import special, stats
+
+    normal, anomalous = _classes(labels, scores)
+    # Twice the ranks, which are whole numbers also where scores are equal.
+    ranks = np.rint(2 * stats.rankdata(np.concatenate([anomalous, normal]))).astype(np.int64)
+    n, k = ranks.size, anomalous.size
+    found = int(ranks[:k].sum())
+    if n <= _EXACT_UP_TO:
+        ways = np.zeros((k + 1, int(ranks.sum()) + 1))
+        ways[0, 0] = 1.0  # one way to choose no sample
+        for rank in ranks:
+            ways[1:, rank:] += ways[:-1, :-rank].copy()
+        return float(ways[k, : found + 1].sum() / ways[k].sum())
+    deviation = float(np.sqrt(k * (n - k) / n * ranks.var(ddof=1)))
+    return float(special.ndtr((found + 1 - k * ranks.mean()) / deviation)) if deviation else 1.0
 
 
 def auroc_interval(

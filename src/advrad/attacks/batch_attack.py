@@ -169,8 +169,9 @@ class BatchAttack:
                 for candidates in self._candidates(attack, restart, rows):
                     self._keep_worse(attack, rows, candidates)
         seed, detector = self.setup.score_seed, self.setup.detector
-        rounded, _ = score_images(detector, (self.worst * 255).round() / 255, seed)
-        _, self.worst_maps = score_images(detector, self.worst, seed)
+        attacked = [f"{name} after an attack" for name in self.names]
+        rounded, _ = score_images(detector, (self.worst * 255).round() / 255, seed, attacked)
+        _, self.worst_maps = score_images(detector, self.worst, seed, attacked)
         distances = self.setup.plan.threat.distance(self.images, self.worst).tolist()
         seconds = (time.perf_counter() - began) / len(self.names)
         return [
@@ -223,7 +224,8 @@ class BatchAttack:
         They are projected into the threat model first. The values that the attack itself computed are not used.
         """
         candidates = self.setup.plan.threat.project(candidates.detach(), self.images[rows])
-        values, _ = score_images(self.setup.detector, candidates, self.setup.score_seed)
+        names = [f"{self.names[row]} after an attack ({attack.name})" for row in rows]
+        values, _ = score_images(self.setup.detector, candidates, self.setup.score_seed, names)
         self._queries[rows] += 1
         for value, candidate, row in zip(values, candidates, rows, strict=True):
             sign, own = self.signs[row], self._scores[row]

@@ -148,7 +148,7 @@ def evaluate_robustness(
     attacks, left_out = _select_attacks(plan, detector, properties, images, source)
     store = ResultStore.open(folder, plan, images.names, images.digest, identity)
     score_seed = _score_seed(detector, plan)
-    clean, clean_maps = score_images(detector, images.images, score_seed)
+    clean, clean_maps = score_images(detector, images.images, score_seed, images.names)
     gradient_detector = gradient_detector or detector
     setup = AttackSetup(
         detector,

@@ -22,7 +22,15 @@ from advrad.attacks.registry import WITHOUT_GRADIENTS
 from advrad.attacks.selection import AGREEMENT
 from advrad.attacks.threat import Threat
 from advrad.detectors.base import AnomalyDetector
-from advrad.detectors.probing import ProbedProperties, gradient_of, probe, validated_output
+from advrad.detectors.direction import doubt_scores
+from advrad.detectors.probing import (
+    BATCH_WORDS,
+    ProbedProperties,
+    depends_on_batch,
+    gradient_of,
+    probe,
+    validated_output,
+)
 from advrad.utils.compat import TorchDispatchMode
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import generator_for, seed_of
@@ -88,10 +96,28 @@ def check_detector(detector: AnomalyDetector, images: Tensor, seed: int = 0, eot
         eot: Number of noise draws that the attack averages.
     """
     properties = probe(detector, images)
-    return [
+    flags = [
         *_check_randomness(detector, images[:1], properties),
         *_check_gradients(detector, images, properties, seed, eot),
     ]
+    if depends_on_batch(detector, images, seed):
+        flags.append(Flag("depends on the batch", f"{BATCH_WORDS}; gradients of several images mislead the attack"))
+    return flags
+
+
+def check_scores(result: RobustnessResult, *, from_folder: bool) -> tuple[list[Flag], str | None]:
+    """Check that the scores of the images as given point the right way.
+
+    Args:
+        result: Result of the evaluation.
+        from_folder: Whether the detector is one of a model folder.
+
+    Returns:
+        The flags, and what they mean for the figures; None if there are none.
+    """
+    labels = np.array([row.label for row in result.rows])
+    doubt = doubt_scores(labels, np.array([row.clean for row in result.rows]), from_folder=from_folder)
+    return ([], None) if doubt is None else ([Flag(doubt.name, doubt.words)], doubt.note)
 
 
 def _check_randomness(detector: AnomalyDetector, images: Tensor, properties: ProbedProperties) -> Iterator[Flag]:
@@ -297,6 +323,7 @@ def check_escalation(
     steps: int = 20,
     eot: int = 1,
     identity: str = "",
+    from_folder: bool = False,
     progress: ProgressReporter = SILENT,
 ) -> tuple[list[Flag], dict[str, float]]:
     """Attack with rising strength: a stronger attack must not find less, and a huge perturbation must succeed.
@@ -310,6 +337,7 @@ def check_escalation(
         steps: Steps of the weaker attacks; the stronger ones take four times as many.
         eot: Number of noise draws that are averaged.
         identity: Digest of the detector.
+        from_folder: Whether the detector is one of a model folder.
         progress: Receives the number of attacks that are finished.
 
     Returns:
@@ -323,6 +351,7 @@ def check_escalation(
         result = evaluate_robustness(detector, images, plan, folder / f"ladder-{index}", identity=identity)
         flags += check_result(result)
         if not areas:
+            flags += check_scores(result, from_folder=from_folder)[0]
             areas["clean"] = _area(result, [row.clean for row in result.rows])
         areas[run.name] = _area(result, [row.worst for row in result.rows])
         progress.update(index + 1, len(runs))

@@ -65,8 +65,9 @@ def compare_again(result: CertificationResult, plan: Path, folder: Path) -> Cert
     except (OSError, ValueError, KeyError, TypeError):
         return result
     attacked = _attacks_in(folder, result.norm, result.category, digest, identity, other_images=False)
-    warnings = contradictions(result.curve, attacked, result.norm, exact=True)
-    return result.model_copy(update={"attacked": attacked, "warnings": warnings})
+    before, now = (contradictions(result.curve, found, result.norm, exact=True) for found in (result.attacked, attacked))
+    others = tuple(warning for warning in result.warnings if warning not in before)
+    return result.model_copy(update={"attacked": attacked, "warnings": (*others, *now)})
 
 
 def _attacks_in(

@@ -11,6 +11,7 @@ import numpy as np
 from advrad.certificates.attack_results import contradictions, find_attacks
 from advrad.certificates.meaning import meaning
 from advrad.certificates.results import CertificateFigures, CertificationResult
+from advrad.detectors.direction import doubt_scores
 from advrad.utils.environment import versions
 from advrad.utils.radii import Norm
 
@@ -82,10 +83,16 @@ class Job:
             folder=str(self.folder),
             versions=versions(),
             notes=self.notes,
-            warnings=contradictions(figures.curve, attacked, norm, exact=exact),
+            warnings=(*self._doubts(rows), *contradictions(figures.curve, attacked, norm, exact=exact)),
             rows=rows,
         )
         result = result.model_copy(update={"meaning": meaning(result)})
         if write:
             result.save(self.folder)
         return result
+
+    def _doubts(self, rows: tuple[ImageCertificate, ...] | tuple[ImageBounds, ...]) -> tuple[str, ...]:
+        """Whether the scores seem to point the wrong way, in words."""
+        labels, scores = np.array([row.label for row in rows]), np.array([row.score for row in rows])
+        doubt = doubt_scores(labels, scores, from_folder=self.loaded.folder is not None)
+        return () if doubt is None else (f"{doubt.words}; {doubt.note}",)

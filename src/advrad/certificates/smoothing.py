@@ -134,7 +134,8 @@ class Percentile:
     Args:
         detector: Any detector.
         sigma: Standard deviation of the noise, for pixel values in [0, 1] of the image as given, > 0.
-        deterministic: Whether the detector draws no noise of its own; then several samples pass it in one batch.
+        deterministic: Whether the detector draws no noise of its own, and scores each image of a batch on its own; then
+            several samples pass it in one batch.
 
     Raises:
         ConfigError: ``sigma`` is not above 0.

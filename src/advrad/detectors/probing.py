@@ -23,6 +23,12 @@ _BATCH = 8
 #: do not matter.
 _ROUNDING, _SHARE = 1e-5, 0.01
 
+#: What a score that depends on the batch means, in words.
+BATCH_WORDS = (
+    "the score of an image changes with the images scored beside it, as with batch normalisation in training mode or a"
+    " score that is scaled within the batch: put modules in evaluation mode, and score each image on its own"
+)
+
 
 def validated_output(
     detector: AnomalyDetector, images: Tensor, generator: torch.Generator, names: Sequence[str] | None = None

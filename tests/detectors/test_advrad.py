@@ -38,7 +38,7 @@ from advrad.detectors.scoring import (
     scale_errors,
     smooth,
 )
-from advrad.errors import ConfigError, ImageError, NotCalibratedError
+from advrad.errors import ConfigError, DataError, ImageError, NotCalibratedError
 from advrad.utils.precision import bfloat16_is_native
 
 # --- scoring ---------------------------------------------------------------------------------------------------------
@@ -132,13 +132,13 @@ def test_no_images_give_no_results_of_the_right_shape() -> None:
     for scores, maps, recon in results:
         assert scores.shape == (0,) and maps.shape == (0, 1, 32, 32) and recon.shape == (0, 3, 32, 32)
     assert list(made.predict(none)) == list(made.predict([])) == []
-    with pytest.raises(ConfigError, match=r"expected \(b, 3, h, w\)"):
+    with pytest.raises(DataError, match=r"expected \(b, 3, h, w\)"):
         made.predict_batch(torch.zeros(0))
 
 
 @pytest.mark.parametrize("shape", [(3, 32, 32), (1, 1, 32, 32), (1, 32, 32, 3), (2, 4, 32, 32)])
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigError, match=r"expected \(b, 3, h, w\)"):
+    with pytest.raises(DataError, match=r"expected \(b, 3, h, w\)"):
         detector(calibrated=False).score(torch.rand(shape), generator())
 
 
@@ -151,7 +151,7 @@ def test_a_score_depends_on_its_own_image_only() -> None:
             for row, rows in zip(made.infer(images[i : i + 1], generator(1)), together, strict=True):
                 torch.testing.assert_close(row[0], rows[i], rtol=0, atol=1e-9)
         images[1:] = 7.0
-        assert torch.equal(made.score(images, generator(1))[0], together[0][0])
+        assert torch.equal(made.infer(images, generator(1)).scores[0], together[0][0])
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------
@@ -171,8 +171,9 @@ def test_gradient_of_every_kind_of_score_is_exact(normalisation: str, pooling: f
     made = detector(score, calibrated=False).double()
     # Black, white and all between: no pixel is too dark or bright to have a gradient.
     images = (1.5 * random_images(1, 32, dtype=torch.float64) - 0.25).clamp(0, 1)
-    assert_gradient(lambda x: made.score(x, generator(1)), images)
-    assert_gradient(lambda x: made.anomaly_maps(x, generator(1)), images)
+    # Steps lead out of [0, 1] here, which `score` refuses.
+    assert_gradient(lambda x: made.infer(x, generator(1)).scores, images)
+    assert_gradient(lambda x: made.infer(x, generator(1)).anomaly_maps, images)
 
 
 class Stopping(LeanDenoiser):
@@ -200,10 +201,10 @@ def test_a_detached_reconstruction_is_caught() -> None:
 def test_nothing_is_clamped() -> None:
     made = detector(calibrated=False)
     with torch.no_grad():
-        recon = made.reconstruct(4 * random_images(2) - 1.5, generator(1))
+        recon = made.infer(4 * random_images(2) - 1.5, generator(1)).reconstructions
         assert recon.min() < -0.1 and recon.max() > 1.1
         made.denoiser.__class__ = Clamping
-        clamped = made.reconstruct(4 * random_images(2) - 1.5, generator(1))
+        clamped = made.infer(4 * random_images(2) - 1.5, generator(1)).reconstructions
         assert clamped.min() >= 0 and clamped.max() <= 1, "the planted fault does not show"
 
 
@@ -277,7 +278,7 @@ def test_state_is_restored_after_predicting(training: bool) -> None:
     list(predictions)
     assert made.training is training and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
     assert set(seen) == {(False, False)}
-    with pytest.raises(ConfigError):
+    with pytest.raises(DataError):
         made.predict_batch(torch.rand(1, 1, 8, 8))
     assert made.training is training and torch.is_grad_enabled()
     handle.remove()

@@ -12,7 +12,7 @@ from torch import Tensor
 import advrad
 from advrad.detectors.base import SupportsScoreBounds
 from advrad.detectors.closed_form import ClosedFormDetector
-from advrad.errors import CheckpointError, ConfigError, NotCalibratedError
+from advrad.errors import CheckpointError, DataError, NotCalibratedError
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_plan import MemberPlan
 
@@ -110,5 +110,5 @@ def test_another_kind_of_model_is_refused(detector: ClosedFormDetector, tmp_path
 
 
 def test_images_of_a_wrong_shape_are_refused(detector: ClosedFormDetector) -> None:
-    with pytest.raises(ConfigError, match="expected"):
+    with pytest.raises(DataError, match="expected"):
         detector.infer(torch.zeros(1, 1, 16, 16))

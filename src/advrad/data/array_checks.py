@@ -14,8 +14,8 @@ from advrad.errors import DataError
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: Values may leave [0, 1] by this much, as rounding does; they are clipped.
-TOLERANCE = 1e-6
+#: Values may leave [0, 1] by this much, as rounding does: 1e-6, itself rounded.
+TOLERANCE = 1.001e-6
 
 #: Order of the sides of an array: number, height, width and channels.
 Order = Literal["hw", "hwc", "chw", "nhwc", "nchw"]
@@ -193,21 +193,22 @@ def check_layout(images: Tensor) -> None:
 
 
 def check_images(images: Tensor) -> Tensor:
-    """Check shape, type and values of a batch. Gradients pass.
+    """Check shape, type and values of a batch, which stays as it is: gradients pass, and nothing is clipped.
 
     Args:
         images: Images, (b, 3, h, w), float in [0, 1].
 
     Returns:
-        The images; values that leave [0, 1] by rounding are clipped.
+        The same images.
 
     Raises:
-        DataError: They have another shape or type, or a value is not finite or outside [0, 1].
+        DataError: They have another shape or type, or a value is not finite or outside [0, 1] by more than 1e-6.
 
     Example:
         >>> import torch
-        >>> check_images(torch.full((2, 3, 16, 16), 1 + 1e-7)).max()
-        tensor(1.)
+        >>> images = torch.full((2, 3, 16, 16), 0.5, requires_grad=True)
+        >>> check_images(images) is images
+        True
     """
     import torch
 
@@ -217,12 +218,11 @@ def check_images(images: Tensor) -> Tensor:
     values = images.detach()
     values = values if values.element_size() >= 4 else values.float()
     low, high = (float(part) for part in values.aminmax())  # NaN if there is one
-    if low >= 0 and high <= 1:
-        return images
-    for index, row in enumerate(values):
-        part_low, part_high = (float(part) for part in row.aminmax())
-        check_range(part_low, part_high, int((~torch.isfinite(row)).sum()), _described(images).row(index))
-    return images.clamp(0, 1)
+    if not (low >= 0 and high <= 1):
+        for index, row in enumerate(values):
+            low, high = (float(part) for part in row.aminmax())
+            check_range(low, high, int((~torch.isfinite(row)).sum()), _described(images).row(index))
+    return images
 
 
 def _described(images: Tensor) -> Described:

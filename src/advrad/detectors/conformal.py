@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from advrad.data.arrays import image_batches
 from advrad.data.splits import normals_needed, rate_in_reach
 from advrad.detectors.config import Calibration
+from advrad.detectors.saved import framing_of
 from advrad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from advrad.data.arrays import ImageInput
     from advrad.detectors.saved import SupportsPrediction
 
 
@@ -43,8 +44,7 @@ def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05)
     needed = normals_needed(false_alarm_rate)
     if len(scores) < needed:
         raise ConfigError(
-            f"needs {needed} calibration images, there are {len(scores)}; give more normal images, or accept a rate of"
-            f" {rate_in_reach(len(scores)):g} or more",
+            f"needs {needed} calibration images, {_there_are(len(scores))}",
             option="false_alarm_rate",
             value=false_alarm_rate,
         )
@@ -54,9 +54,19 @@ def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05)
     return sorted(scores)[rank - 1]
 
 
+def _there_are(count: int) -> str:
+    """How many calibration images there are, and what to do about too few."""
+    if not count:
+        return "there are none; give normal images that were used for nothing else"
+    return (
+        f"there {'is' if count == 1 else 'are'} {count}; give more normal images, or accept a rate of"
+        f" {rate_in_reach(count):g} or more"
+    )
+
+
 def calibration_of(
     detector: SupportsPrediction,
-    normals: Iterable[Tensor],
+    normals: ImageInput,
     false_alarm_rate: float,
     source: dict[str, Any] | None = None,
 ) -> Calibration:
@@ -64,17 +74,20 @@ def calibration_of(
 
     Args:
         detector: Detector with anomaly maps.
-        normals: Batches of images, (b, 3, h, w) each, in [0, 1].
+        normals: Normal images: batches of tensors, (b, 3, h, w) each, or whatever
+            :meth:`advrad.detectors.saved.SavedMixin.predict` takes.
         false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
         source: Description of the images, stored with the threshold.
 
     Raises:
         ConfigError: There are too few images for the rate.
+        DataError: An image has another shape or type, or values that are not finite or outside [0, 1].
     """
+    normals_needed(false_alarm_rate)  # refuses a rate that is out of range before anything is scored
     scores: list[float] = []
     maxima: list[float] = []
-    for images in normals:
-        output = detector.predict_batch(images)
+    for batch in image_batches(normals, framing_of(detector) or detector.image_size_px):
+        output = detector.predict_batch(batch.pixels)
         scores += output.scores.tolist()
         if output.anomaly_maps is not None:
             maxima += output.anomaly_maps.amax((1, 2, 3)).tolist()

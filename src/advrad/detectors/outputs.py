@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
+
+from advrad.data.framing import Framing
 
 Floats = npt.NDArray[np.float32]
 
@@ -45,7 +47,7 @@ class Prediction:
         anomaly_map: Anomaly map, (size, size), smoothed to show an anomaly as a whole.
         reconstruction: The image as the denoiser would expect it without anomalies, (size, size, 3), about [0, 1]; None
             for a detector that makes none.
-        path: File of the image; None for an image that was given as a tensor.
+        path: File of the image; None for an image that was given in memory.
 
     Example:
         >>> prediction = Prediction(0.8, 0.5, True, np.zeros((8, 8), np.float32), np.zeros((8, 8, 3), np.float32))
@@ -64,3 +66,20 @@ class Prediction:
     def verdict(self) -> str:
         """The verdict, ``good`` or ``defective``."""
         return "defective" if self.defective else "good"
+
+    def without_padding(self, framing: Framing, height_px: int, width_px: int) -> Prediction:
+        """The prediction with the parts of map and reconstruction that show the image.
+
+        Args:
+            framing: How the image became the working image.
+            height_px: Height of the image.
+            width_px: Width of the image.
+        """
+        if not framing.pad:
+            return self
+        window, recon = framing.window(height_px, width_px), self.reconstruction
+        return replace(
+            self,
+            anomaly_map=self.anomaly_map[window],
+            reconstruction=None if recon is None else recon[window],
+        )

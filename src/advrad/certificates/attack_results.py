@@ -65,7 +65,7 @@ def compare_again(result: CertificationResult, plan: Path, folder: Path) -> Cert
     except (OSError, ValueError, KeyError, TypeError):
         return result
     attacked = _attacks_in(folder, result.norm, result.category, digest, identity, other_images=False)
-    before, now = (contradictions(result.curve, found, result.norm, exact=True) for found in (result.attacked, attacked))
+    before, now = (contradictions(result.curve, some, result.norm, exact=True) for some in (result.attacked, attacked))
     others = tuple(warning for warning in result.warnings if warning not in before)
     return result.model_copy(update={"attacked": attacked, "warnings": (*others, *now)})
 

@@ -52,15 +52,17 @@ class CallableDetector:
             try:
                 return self._infer(images, generator)
             except DetectorError as error:
-                if error.__cause__ is None or len(images) == 1:
+                if len(images) == 1 or not self._scores_one(images, generator):
                     raise
-                first = error
-            try:
-                self._infer(images[:1], _copy(generator))
-            except DetectorError:
-                raise first from first.__cause__
             self._single.append(True)
         return self._one_by_one(images, generator)
+
+    def _scores_one(self, images: Tensor, generator: torch.Generator) -> bool:
+        try:
+            self._infer(images[:1], _copy(generator))
+        except DetectorError:
+            return False
+        return True
 
     def _one_by_one(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
         """The output of a callable that takes one image at a time; every image gets the same noise."""

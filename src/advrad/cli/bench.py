@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from advrad.cli.exit_status import interruptible
 from advrad.cli.options import add_command
-from advrad.cli.terminal import is_first_process, warn
+from advrad.cli.terminal import is_first_process, say, warn
 from advrad.errors import ConfigError
 from advrad.utils.formatting import quoted
 
@@ -53,7 +52,7 @@ def bench(
         jobs = jobs_of(parsed, data, only or [])
         show_estimates(estimates(jobs, output), f"{parsed.name}: what is left to do")
         for note in benchmark.grid_progress(output, jobs).notes:
-            print(note, file=sys.stderr)
+            say(note)
         return 0
     first = is_first_process()
     with interruptible("interrupted; finished cells are kept, and the same command continues"), Screen() as screen:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from advrad.cli.exit_status import BAD_INPUT
 from advrad.cli.options import AsJson, Data, Seed, add_command
-from advrad.cli.terminal import put_json, warn
+from advrad.cli.terminal import put_json, say, warn
 from advrad.data.options import DataOptions
 from advrad.training.options import RunOptions
 
@@ -20,7 +19,7 @@ app = typer.Typer(help="Look at a folder of images before training.", rich_marku
 def root(context: typer.Context) -> None:
     """Show the help if no command is given."""
     if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
+        say(context.get_help())
         raise typer.Exit(BAD_INPUT)
 
 

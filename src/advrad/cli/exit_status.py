@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from advrad.cli.terminal import give_up_stdout, is_first_process, printable
+from advrad.cli.terminal import give_up_stdout, is_first_process, printable, say
 from advrad.errors import AdvradError, UserError
 from advrad.utils.files import explain
 from advrad.utils.memory import is_out_of_memory
@@ -56,7 +56,7 @@ def interruptible(message: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if is_first_process():
-            print(message, file=sys.stderr)
+            say(message)
         raise SystemExit(INTERRUPTED) from None
 
 
@@ -87,7 +87,7 @@ def status_of(command: Callable[[], object]) -> int:
     except AdvradError as error:
         return _fail(str(error), FAILED)
     except (KeyboardInterrupt, typer.Abort):
-        print("advrad: interrupted", file=sys.stderr)
+        say("advrad: interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         give_up_stdout()  # the program that reads our output has ended
@@ -105,5 +105,5 @@ def status_of(command: Callable[[], object]) -> int:
 
 
 def _fail(message: str, status: int) -> int:
-    print(f"advrad: error: {printable(' '.join(message.split()))}", file=sys.stderr)
+    say(f"advrad: error: {printable(' '.join(message.split()))}")
     return status

@@ -16,6 +16,7 @@ import typer
 
 from advrad.cli import bench, data, prediction, robustness, training
 from advrad.cli.exit_status import BAD_INPUT, status_of, terminated
+from advrad.cli.terminal import open_closed_streams, say
 
 SUMMARY = "Find defects in images of industrial products. Training needs images of normal products only."
 
@@ -39,6 +40,7 @@ def main() -> NoReturn:
         with typer.main.get_command(app).make_context("advrad", sys.argv[1:]) as context:
             return context.command.invoke(context)
 
+    open_closed_streams()
     with terminated():
         status = status_of(command)
     sys.exit(status)
@@ -61,5 +63,5 @@ def root(
 ) -> None:
     """Show the help if no command is given."""
     if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
+        say(context.get_help())
         raise typer.Exit(BAD_INPUT)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,16 +10,16 @@ import typer
 
 from advrad.certificates.options import PredictionCertificateOptions
 from advrad.cli.options import AsJson, Data, Device, Model, Seed, add_command
-from advrad.cli.terminal import paths_from_stdin, put, put_json, stdin_is_piped, warn
+from advrad.cli.path_list import paths_from_stdin
+from advrad.cli.terminal import put_json, stdin_is_piped, warn
 from advrad.data.options import DataOptions
-from advrad.errors import ConfigError, DataError, ImageError
-from advrad.utils.files import ensure_writable
+from advrad.errors import ConfigError, DataError
+from advrad.utils.output_folders import check_output_file
 
 if TYPE_CHECKING:
     from advrad.data.layouts import Dataset
     from advrad.detectors.saved import SavedDetector
     from advrad.inference.evaluation import EvaluationResult
-    from advrad.inference.prediction import PredictionRecord
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -49,13 +48,26 @@ def predict(
         bool, typer.Option("--certify", help="Also certify each verdict against any small perturbation of the image.")
     ] = False,
     certificate: PredictionCertificateOptions,
+    table: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", help="Also write the predictions to this file, as a table (CSV)."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FLOAT",
+            help="Decide with this threshold, to see what it would change. Unlike the calibrated one, it promises no"
+            " false-alarm rate.",
+        ),
+    ] = None,
     reading: DataOptions,
     device: Device = "auto",
 ) -> None:
     """Decide for each image whether it shows a defect.
 
-    Prints one line per image: the verdict (good or defective), the anomaly score and the threshold. The exit status is
-    0 also if defects are found.
+    Prints one line per image: the verdict (good or defective), the anomaly score and the threshold; and at the end, on
+    standard error, how many are defective, and which files of the folders are no images. The exit status is 0 also if
+    defects are found. An image that cannot be read ends the command with status 2, unless --skip-bad is given.
 
     Only --certify takes --norm, --radius, --draws, --confidence and --seed. A closed-form detector proves its verdicts:
     it prints proven defective, proven good or not proven, and the largest radius that the verdict survives; draws,
@@ -69,61 +81,60 @@ def predict(
     if certificate.model_fields_set and not certify:
         option = sorted(certificate.model_fields_set)[0]
         raise ConfigError("can only be used with certification; add --certify", option=option)
+    _check_threshold(threshold, certify)
     if not images and not stdin_is_piped():
         raise ConfigError("no image is given; name images or folders, or pipe in their paths, one per line")
     from advrad.certificates.prediction import prediction_certifier
+    from advrad.cli.verdicts import Verdicts
     from advrad.data.paths import expand_paths
     from advrad.detectors.loading import load_detector
+    from advrad.inference.heat_map_files import check_heat_map_folder
     from advrad.inference.prediction import predict_paths
 
+    if output is not None:
+        check_heat_map_folder(output)
+    if table is not None:
+        check_output_file(table)
     piped = not images or images == [Path("-")]
     detector = load_detector(model, device)
     certifier = None
     if certify:
         certifier, warnings = prediction_certifier(detector, certificate)
         warn(warnings)
-    # Piped paths are answered one by one; on a CPU, batches gain nothing.
-    batch_size = 8 if detector.device.type == "cuda" and not piped else 1
-    sources = expand_paths(paths_from_stdin() if piped else images or [], output)
+    passed_over: list[Path] = []
     results = predict_paths(
-        detector, sources, batch_size=batch_size, max_pixels=reading.max_pixels, out=output, certifier=certifier
+        detector,
+        expand_paths(paths_from_stdin() if piped else images or [], passed_over),
+        # Piped paths are answered one by one; on a CPU, batches gain nothing.
+        batch_size=8 if detector.device.type == "cuda" and not piped else 1,
+        max_pixels=reading.max_pixels,
+        out=output,
+        certifier=certifier,
+        threshold=threshold,
     )
-    predicted = skipped = 0
+    verdicts = Verdicts(as_json, table)
     for result in results:
         if not isinstance(result, DataError):
-            predicted += 1
-            _put_prediction(result, as_json)
+            verdicts.add(result)
         elif skip_bad:
-            skipped += 1
-            _put_skipped(result, as_json)
+            verdicts.skip(result)
         else:
             raise result
-    if skipped:
-        print(f"advrad: skipped {skipped} of {predicted + skipped} images, which cannot be read", file=sys.stderr)
-        if not predicted:
-            raise DataError("none of the images can be read; the lines above give the reasons")
+    verdicts.finish(passed_over, threshold)
 
 
-def _put_prediction(prediction: PredictionRecord, as_json: bool) -> None:
-    """Print a prediction: JSON in a pipe or on request, a readable line on a terminal."""
-    if as_json or not sys.stdout.isatty():
-        put(json.dumps(prediction.to_dict(), allow_nan=False))
+def _check_threshold(threshold: float | None, certify: bool) -> None:
+    """Refuse a threshold that cannot be used."""
+    if threshold is None:
         return
-    verdict = "DEFECTIVE" if prediction.defective else "good     "
-    certified = "" if prediction.certificate is None else f"{prediction.certificate!s:38}  "
-    put(
-        f"{verdict}  score {prediction.score:9.4g}  threshold {prediction.threshold:9.4g}  {certified}{prediction.path}"
-    )
-
-
-def _put_skipped(error: DataError, as_json: bool) -> None:
-    """Print that an image was left out, in the form of the predictions."""
-    if sys.stdout.isatty() and not as_json:
-        print(f"skipped: {error}", file=sys.stderr)
-    elif isinstance(error, ImageError):
-        put(json.dumps({"path": str(error.path), "error": error.reason}))
-    else:
-        put(json.dumps({"path": None, "error": str(error)}))
+    if not math.isfinite(threshold):
+        raise ConfigError("must be a finite number", option="threshold", value=threshold)
+    if certify:
+        raise ConfigError(
+            "cannot be combined with certification, whose verdicts are about the calibrated threshold; leave one out",
+            option="threshold",
+            value=threshold,
+        )
 
 
 @add_command(app)
@@ -154,7 +165,7 @@ def evaluate(
     from advrad.inference.evaluation import write_scores
 
     if scores is not None:
-        ensure_writable(scores)
+        check_output_file(scores)
     dataset = find_records(data, options)
     result = _evaluated(load_detector(model, device), dataset, options, seed)
     if scores is not None:
@@ -201,7 +212,7 @@ def report(
         return
     if output is None:
         raise ConfigError("is missing; name the HTML file", option="output")
-    ensure_writable(output)
+    check_output_file(output)
     from advrad.data.layouts import find_records
     from advrad.detectors.loading import load_detector
     from advrad.report.content import report_content

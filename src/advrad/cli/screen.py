@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from advrad.cli.terminal import is_first_process
+from advrad.cli.terminal import is_first_process, say
 from advrad.utils.formatting import clock
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Screen(AbstractContextManager["Screen"]):
 
     def _print(self, text: str) -> None:
         if not self._quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
 
 def _bars() -> Progress:

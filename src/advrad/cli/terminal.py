@@ -1,28 +1,40 @@
-"""Reading from and writing to the terminal or pipe in which a command runs."""
+"""Reading from and writing to the terminal or pipe in which a command runs.
+
+A service may run a command with standard input, output or error closed. The command then works as if they were
+connected to nothing.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
+
+
+def open_closed_streams() -> None:
+    """Connect standard streams that are closed to nothing.
+
+    Otherwise the next file that is opened takes their place, and what is printed would be written into it.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def stdin_is_piped() -> bool:
     """Whether standard input comes from a pipe or a file; not if it is a terminal or closed."""
     return sys.stdin is not None and not sys.stdin.closed and not sys.stdin.isatty()
-
-
-def paths_from_stdin() -> Iterator[Path]:
-    """Read paths from standard input, one per line, and yield each at once."""
-    stream = getattr(sys.stdin, "buffer", None)
-    for line in stream if stream is not None else sys.stdin:
-        name = os.fsdecode(line).rstrip("\r\n")
-        if name:
-            yield Path(name)
 
 
 def printable(text: str, encoding: str = "utf-8") -> str:
@@ -49,16 +61,28 @@ def put_json(values: Mapping[str, Any]) -> None:
     put(json.dumps(values, indent=2, allow_nan=False))
 
 
+def say(text: str) -> None:
+    """Print a line on standard error at once. Nobody need read it: work goes on if its reader has ended."""
+    try:
+        print(printable(text, sys.stderr.encoding or "utf-8"), file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        _give_up(sys.stderr)
+
+
 def warn(texts: Iterable[str]) -> None:
     """Print warnings on standard error, one line each."""
     for text in texts:
-        print(f"advrad: warning: {text}", file=sys.stderr, flush=True)
+        say(f"advrad: warning: {text}")
 
 
 def give_up_stdout() -> None:
     """Discard what is still buffered for standard output; otherwise Python reports the closed pipe again at exit."""
+    _give_up(sys.stdout)
+
+
+def _give_up(stream: TextIO) -> None:
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def is_first_process() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from advrad.cli.exit_status import INTERRUPTED, interruptible
 from advrad.cli.options import Data, Model, add_command
-from advrad.cli.terminal import is_first_process, open_page
+from advrad.cli.terminal import is_first_process, open_page, say
 from advrad.errors import ImageError
 from advrad.training.options import CalibrateOptions, RunOptions
 from advrad.utils.formatting import number, quoted, radius_text
@@ -156,7 +155,7 @@ def _interrupted(screen: Screen, folder: Path, command: str) -> int:
 
     if is_first_process():
         if not plan_path(folder).is_file():
-            print("interrupted, and nothing is saved yet; run the same command again", file=sys.stderr)
+            say("interrupted, and nothing is saved yet; run the same command again")
         else:
-            print(f"interrupted at step {screen.last_step or 0}; finish with: {command}", file=sys.stderr)
+            say(f"interrupted at step {screen.last_step or 0}; finish with: {command}")
     return INTERRUPTED

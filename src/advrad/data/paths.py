@@ -1,46 +1,96 @@
-"""Find the image files in a list of files and folders."""
+"""Find the image files in a list of files and folders, and name the files that are passed over."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from advrad.data.layouts import CLUTTER, IMAGE_SUFFIXES
+from advrad.data.folder_names import IMAGE_SUFFIXES
+from advrad.data.folders import Folder
+from advrad.data.signatures import RAW_SUFFIXES, holds_image
 from advrad.errors import DataError
+from advrad.utils.output_folders import contents_of, is_own_image
 
 
-def expand_paths(names: Iterable[str | Path], left_out: Path | None = None) -> Iterator[Path | DataError]:
+def expand_paths(names: Iterable[str | Path], passed_over: list[Path] | None = None) -> Iterator[Path | DataError]:
     """Replace folders by the image files in and below them.
+
+    A file is taken for an image if its ending says so, or if it begins like one. Left out are hidden files, what file
+    managers leave behind, and folders that advrad has written.
 
     Args:
         names: Files and folders; they are taken one by one, so they may come from a pipe.
-        left_out: Folder that is not searched, such as the folder for the results.
+        passed_over: List to which the other files of the folders are added; None if they do not matter.
 
     Yields:
-        Files, those of one folder sorted by path; an error for a folder without images.
+        Files, those of one folder sorted by path; an error for a folder without images, or one that cannot be listed.
+
+    Example:
+        >>> _ = Path("notes.txt").write_text("no image")
+        >>> others: list[Path] = []
+        >>> [str(error) for error in expand_paths(["."], others)]
+        ['.: holds no images, but 1 file that is none: notes.txt (.txt); name a folder that does']
+        >>> others
+        [PosixPath('notes.txt')]
     """
     for name in names:
         path = Path(name)
         if not path.is_dir():
             yield path
             continue
-        found = sorted(_below(path, left_out.resolve() if left_out else None), key=Path.as_posix)
+        if contents_of(path) == "heat maps":
+            yield DataError(f"{path}: holds heat maps that advrad has drawn; name the folder of the images")
+            continue
+        others: list[Path] = []
+        try:
+            found = sorted(_images_below(Folder(path), others), key=Path.as_posix)
+        except DataError as error:
+            yield error
+            continue
+        if passed_over is not None:
+            passed_over += others
         if found:
             yield from found
         else:
-            yield DataError(f"{path}: holds no images; name a folder that does")
+            what = f"no images, but {describe_files(others)}" if others else "no images"
+            yield DataError(f"{path}: holds {what}; name a folder that does")
 
 
-def _below(folder: Path, left_out: Path | None) -> Iterator[Path]:
-    for base, folders, files in os.walk(folder):
-        folders[:] = [
-            name for name in folders if _visible(name) and (left_out is None or Path(base, name).resolve() != left_out)
-        ]
-        yield from (
-            Path(base, name) for name in files if _visible(name) and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        )
+def is_image(path: Path) -> bool:
+    """Whether a file is taken for an image: its ending is that of one, or it begins like one.
+
+    Args:
+        path: File.
+    """
+    return path.suffix.lower() in IMAGE_SUFFIXES or holds_image(path)
 
 
-def _visible(name: str) -> bool:
-    return not name.startswith(".") and name not in CLUTTER
+def describe_files(paths: list[Path]) -> str:
+    """Describe files that were not taken for images: how many, the first names, and their endings.
+
+    Args:
+        paths: Files, at least one.
+
+    Example:
+        >>> describe_files([Path("in/a.txt"), Path("in/b.dng"), Path("in/c")])
+        '3 files that are none: a.txt, b.dng, c (no ending, .dng, .txt); raw files of cameras are not read'
+    """
+    names = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+    endings = ", ".join(sorted({path.suffix.lower() or "no ending" for path in paths}, key=lambda e: (e[0] == ".", e)))
+    raw = any(path.suffix.lower() in RAW_SUFFIXES for path in paths)
+    count = "1 file that is none" if len(paths) == 1 else f"{len(paths)} files that are none"
+    return f"{count}: {names} ({endings}){'; raw files of cameras are not read' if raw else ''}"
+
+
+def _images_below(folder: Folder, others: list[Path]) -> Iterator[Path]:
+    """Images in a folder and below it; other files that are neither hidden nor clutter are added to ``others``."""
+    for path in folder.files:
+        if is_own_image(path.name):
+            continue
+        if is_image(path):
+            yield path
+        else:
+            others.append(path)
+    for below in folder.folders:
+        if contents_of(below.path) is None:
+            yield from _images_below(below, others)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +17,13 @@ from advrad.certificates.prediction import Certifier, PredictionCertificate, Pro
 from advrad.data.images import LARGE_PIXELS, read_resized, read_two_sizes
 from advrad.data.png import write_image
 from advrad.data.records import MAX_PIXELS
+from advrad.data.shapes import check_shape
 from advrad.data.transforms import to_tensor
 from advrad.detectors.outputs import Prediction
 from advrad.detectors.saved import SavedDetector
 from advrad.errors import CheckpointError, DataError, ImageError
+from advrad.inference.heat_map_files import claim_heat_map_folder, stem_of
 from advrad.inference.heatmaps import draw_heat_map, draw_proven_area
-from advrad.utils.files import make_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,10 @@ class PredictionRecord:
         heat_map: File of the heat map; None if none was written; ``overlay`` in JSON.
         reconstruction: File of the reconstruction; None if none was written.
         certificate: Certified or proven verdict; None if none was asked for.
+        warning: Why the prediction is doubtful, such as another shape than that of the training images; None if it is
+            not.
+        calibrated_threshold: Threshold of the detector, where ``threshold`` is another that was given to see what it
+            changes, and promises no false-alarm rate; None where ``threshold`` is the calibrated one.
 
     Example:
         >>> from pathlib import Path
@@ -54,6 +57,8 @@ class PredictionRecord:
     heat_map: Path | None = None
     reconstruction: Path | None = None
     certificate: PredictionCertificate | ProvenPrediction | None = None
+    warning: str | None = None
+    calibrated_threshold: float | None = None
 
     @property
     def verdict(self) -> str:
@@ -68,12 +73,16 @@ class PredictionRecord:
             "threshold": self.threshold,
             "verdict": self.verdict,
         }
+        if self.calibrated_threshold is not None:
+            values |= {"calibrated": False, "calibrated_threshold": self.calibrated_threshold}
         if self.heat_map is not None:
             values["overlay"] = str(self.heat_map)
         if self.reconstruction is not None:
             values["reconstruction"] = str(self.reconstruction)
         if self.certificate is not None:
             values |= self.certificate.to_dict()
+        if self.warning is not None:
+            values["warning"] = self.warning
         return values
 
 
@@ -85,6 +94,7 @@ def predict_paths(
     max_pixels: int = MAX_PIXELS,
     out: Path | None = None,
     certifier: Certifier | None = None,
+    threshold: float | None = None,
 ) -> Iterator[PredictionRecord | DataError]:
     """Predict image files in order. Each file is read once and scored once.
 
@@ -96,13 +106,15 @@ def predict_paths(
         out: Folder for heat maps and reconstructions, made if missing; None for none.
         certifier: Function that certifies an image, of
             :func:`advrad.certificates.prediction.prediction_certifier`; None for no certificates.
+        threshold: Threshold to decide with in place of the calibrated one, whose promise it does not have; None for
+            the calibrated one. Certificates are about the calibrated one.
 
     Yields:
         A prediction for each image, or the error of a file that cannot be read.
 
     Raises:
         NotCalibratedError: The detector has no threshold.
-        OutputError: A file cannot be written.
+        OutputError: A file cannot be written, or the folder holds images or folders that advrad did not write.
         CheckpointError: A score is not a finite number.
         ConfigError: The radius cannot be certified with the number of samples.
 
@@ -112,7 +124,7 @@ def predict_paths(
         ...     print(prediction.verdict)
         good
     """
-    output = _Output(detector, out, certifier)
+    output = _Output(detector, out, certifier, threshold)
     batch: list[_LoadedImage] = []
     for source in sources:
         loaded = source if isinstance(source, DataError) else _load(source, detector, max_pixels, output.wanted)
@@ -131,11 +143,12 @@ def predict_paths(
 
 @dataclass(frozen=True, slots=True)
 class _LoadedImage:
-    """An image file in memory: at the working size, (3, size, size), and at its own, (h, w, 3), if that is needed."""
+    """An image file in memory: at the working size, (3, h', w'), and at its own, (h, w, 3), if that is needed."""
 
     path: Path
     resized: Tensor
     full: npt.NDArray[np.float32] | None
+    warning: str | None = None
 
     @property
     def held_pixels(self) -> int:
@@ -143,13 +156,15 @@ class _LoadedImage:
 
 
 def _load(path: Path, detector: SavedDetector, max_pixels: int, full: bool) -> _LoadedImage | ImageError:
+    framing = detector.config.framing
     try:
+        warning = check_shape(path, framing.trained, max_pixels)
         if not full:
-            return _LoadedImage(path, read_resized(path, detector.image_size_px, max_pixels), None)
-        image, resized = read_two_sizes(path, detector.image_size_px, max_pixels)
+            return _LoadedImage(path, read_resized(path, framing, max_pixels), None, warning)
+        image, resized = read_two_sizes(path, framing, max_pixels)
     except ImageError as error:
         return error
-    return _LoadedImage(path, resized, image)
+    return _LoadedImage(path, resized, image, warning)
 
 
 class _Output:
@@ -159,12 +174,16 @@ class _Output:
         detector: Calibrated detector.
         folder: Folder for heat maps and reconstructions, or None.
         certifier: Function that certifies an image, or None.
+        threshold: Threshold in place of the calibrated one, or None.
     """
 
-    def __init__(self, detector: SavedDetector, folder: Path | None, certifier: Certifier | None) -> None:
+    def __init__(
+        self, detector: SavedDetector, folder: Path | None, certifier: Certifier | None, threshold: float | None
+    ) -> None:
         self.detector = detector
         self.calibration = detector.calibration
-        self.folder = None if folder is None else make_folder(folder)
+        self.threshold = threshold
+        self.folder = None if folder is None else claim_heat_map_folder(folder)
         self.certifier = certifier
         self.wanted = folder is not None or certifier is not None
 
@@ -180,14 +199,17 @@ class _Output:
                 )
             certificate = self._certify(image)
             heat_map, reconstruction = self._draw(image, prediction, certificate)
+            threshold = prediction.threshold if self.threshold is None else self.threshold
             yield PredictionRecord(
                 image.path,
                 prediction.score,
-                prediction.threshold,
-                prediction.defective,
+                threshold,
+                prediction.score > threshold,
                 heat_map,
                 reconstruction,
                 certificate,
+                image.warning,
+                None if self.threshold is None else prediction.threshold,
             )
 
     def _certify(self, image: _LoadedImage) -> PredictionCertificate | ProvenPrediction | None:
@@ -205,14 +227,14 @@ class _Output:
         """Write heat map, with the proven defect area if there is one, and reconstruction, and return their paths."""
         if self.folder is None or image.full is None:
             return None, None
-        # The file's own name, and a digest of its place: files of the same name do not overwrite each other.
-        digest = hashlib.blake2b(os.fsencode(image.path.resolve()), digest_size=5).hexdigest()
-        # A name may have 255 bytes, and the longest character has four.
-        stem = f"{image.path.name[:50]}-{digest}"
+        stem = stem_of(image.path)
         heat_map = self.folder / f"{stem}-heat.png"
+        framing, (height_px, width_px) = self.detector.config.framing, image.full.shape[:2]
+        prediction = prediction.without_padding(framing, height_px, width_px)
         drawn = draw_heat_map(image.full, prediction.anomaly_map, self.calibration)
         if isinstance(certificate, ProvenPrediction) and certificate.lower_map is not None:
-            drawn = draw_proven_area(drawn, certificate.lower_map, certificate.area_level(self.calibration))
+            lower_map = certificate.lower_map[framing.window(height_px, width_px)]
+            drawn = draw_proven_area(drawn, lower_map, certificate.area_level(self.calibration))
         write_image(heat_map, drawn)
         if prediction.reconstruction is None:
             return heat_map, None

@@ -56,15 +56,24 @@ def test_16_bit_grey_keeps_all_bits(tmp_path: Path, ending: str, order: str) -> 
 
 def test_32_bit_integers_and_floats(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    Image.fromarray(np.full((16, 16), 65535, np.int32)).save(path)
-    assert reading.read_image(path).max() == 1
     Image.fromarray(np.full((16, 16), 70000, np.int32)).save(path)
-    assert "32-bit integer values from 70000 to 70000" in _reason(path)
+    assert "32-bit integer values from 70000 to 70000, and does not say which value is white" in _reason(path)
+    assert reading.read_image(path, value_range=140_000).max() == 0.5
     Image.fromarray(np.full((16, 16), 0.25, np.float32)).save(path)
     assert np.all(reading.read_image(path) == 0.25)
     for wrong in (np.nan, -0.1, 200.0):
         Image.fromarray(np.full((16, 16), wrong, np.float32)).save(path)
         assert "float values" in _reason(path)
+
+
+@pytest.mark.parametrize("largest", [255, 1023, 65535])
+def test_a_pgm_says_which_value_is_white(tmp_path: Path, largest: int) -> None:
+    values = np.linspace(0, largest, 400).astype(">u2").reshape(20, 20)
+    data = values.astype("u1") if largest < 256 else values
+    (tmp_path / "a.pgm").write_bytes(f"P5 20 20 {largest}\n".encode() + data.tobytes())
+    got, info = reading.read_and_examine(tmp_path / "a.pgm")
+    np.testing.assert_allclose(got[:, :, 0], values / largest, atol=1e-4)
+    assert info.kind == ("8-bit grey" if largest < 256 else "16-bit grey")
 
 
 def test_one_bit_palette_and_cmyk(tmp_path: Path) -> None:
@@ -86,10 +95,29 @@ def test_transparent_pixels_become_mid_grey(tmp_path: Path) -> None:
     got = reading.read_image(tmp_path / "a.png")
     assert np.all(got[:, :10] == np.float32(128 / 255))
     np.testing.assert_array_equal(got[:, 10:], noise[:, 10:, :3].astype(np.float32) / np.float32(255))
-    grey = Image.fromarray(noise[:, :, :2].copy()).convert("LA")
-    grey.putalpha(0)
+    grey = Image.fromarray(noise).convert("LA")
     grey.save(tmp_path / "la.png")
-    assert np.all(reading.read_image(tmp_path / "la.png") == np.float32(128 / 255))
+    assert np.all(reading.read_image(tmp_path / "la.png")[:, :10] == np.float32(128 / 255))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
+@pytest.mark.parametrize("ending", ["png", "tif", "webp"])
+def test_an_image_that_is_transparent_everywhere_is_refused(tmp_path: Path, mode: str, ending: str) -> None:
+    if mode == "PA":
+        image = Image.fromarray(RAMP).quantize(8)
+        options: dict[str, Any] = {"transparency": bytes(8)}
+        ending = "png"
+    else:
+        image, options = Image.fromarray(RAMP).convert(mode), {}
+        image.putalpha(0)
+    if ending == "webp":
+        options |= {"lossless": True, "exact": True}
+    image.save(tmp_path / f"a.{ending}", **options)
+    reason = _reason(tmp_path / f"a.{ending}")
+    assert "transparent everywhere" in reason and "save it without transparency" in reason
+    assert "probably left its alpha channel at 0" in reason
+    Image.new("RGBA", (20, 20)).save(tmp_path / "empty.png")
+    assert "image behind it" not in _reason(tmp_path / "empty.png")
 
 
 def test_a_transparent_palette_entry_and_a_colour_key(tmp_path: Path) -> None:
@@ -100,8 +128,11 @@ def test_a_transparent_palette_entry_and_a_colour_key(tmp_path: Path) -> None:
     got = reading.read_image(tmp_path / "p.png")
     np.testing.assert_array_equal(got[0, 0], np.float32([128 / 255] * 3))
     np.testing.assert_array_equal(got[0, 15], [1, 0, 0])
-    Image.new("RGB", (20, 20), (1, 2, 3)).save(tmp_path / "key.png", transparency=(1, 2, 3))
-    assert np.all(reading.read_image(tmp_path / "key.png") == np.float32(128 / 255))
+    keyed = Image.new("RGB", (20, 20), (1, 2, 3))
+    keyed.paste((9, 9, 9), (0, 0, 10, 20))
+    keyed.save(tmp_path / "key.png", transparency=(1, 2, 3))
+    assert np.all(reading.read_image(tmp_path / "key.png")[:, 10:] == np.float32(128 / 255))
+    assert np.all(reading.read_image(tmp_path / "key.png")[:, :10] == np.float32(9 / 255))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

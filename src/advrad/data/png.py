@@ -23,8 +23,7 @@ def write_image(path: Path, array: npt.NDArray[Any], bits: int = 8) -> None:
     Args:
         path: Path of the file, ending in .png, in an existing folder.
         array: Image, (h, w) grey or (h, w, 3) colour, float or bool; values are clipped to [0, 1].
-        bits: Bits per value, 8 or 16. Pillow, and so :func:`advrad.data.images.read_image`, reads 16-bit colour as
-            8-bit.
+        bits: Bits per value, 8 or 16.
 
     Raises:
         OutputError: The file cannot be written.

@@ -1,0 +1,241 @@
+"""The range of an image file's values: which value is white, and whether the images use it.
+
+A file of 8 or 16 bits says which value is white: the largest that fits. Cameras of 10 or 12 bits often write their
+values into 16 bits unchanged, so that white is 4095 and every image is read nearly black. No single image tells this
+from a dark scene; the brightest value of all images does. Files of signed or of more than 16 bits do not say at all.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ConfigDict
+
+from advrad.errors import DataError, ImageError
+from advrad.utils.config import Config
+
+#: Share of white below which the brightest value of all images is doubted, for files of up to 8 bits and for floats.
+DARK = 1 / 8
+#: The same for files of more than 8 bits: values of 14 bits in 16.
+DEEP_DARK = 0.26
+#: Share of white above which the darkest value of all images is doubted, for files of more than 8 bits.
+DEEP_BRIGHT = 15 / 16
+
+_USUAL_BITS = (1, 4, 8, 10, 12, 14, 16)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLevels:
+    """The values of an image file.
+
+    Attributes:
+        white: Value that is read as 1.
+        low: Smallest value.
+        high: Largest value.
+        doubt: Sign of damage that may also be what the image shows, in words; empty for none.
+    """
+
+    white: float
+    low: float
+    high: float
+    doubt: str = ""
+
+    @classmethod
+    def from_json(cls, values: Sequence[Any]) -> ImageLevels:
+        """Read what :meth:`to_json` wrote.
+
+        Args:
+            values: White, smallest and largest value, and the doubt.
+        """
+        white, low, high, doubt = values
+        return cls(float(white), float(low), float(high), str(doubt))
+
+    def to_json(self) -> list[float | str]:
+        """The values as JSON values."""
+        return [self.white, self.low, self.high, self.doubt]
+
+
+class RangeRecord(Config):
+    """The range of the images on which a detector was trained.
+
+    Attributes:
+        whites: Values of white in the files, different ones, smallest first.
+        value_range: Value of white that was given for the training; None if the files told it.
+        brightest: Largest value of all images, as a share of white.
+
+    Example:
+        >>> record = RangeRecord.of([ImageLevels(255, 3, 250)])
+        >>> record.whites, record.refusal(ImageLevels(255, 0, 255))
+        ((255.0,), None)
+        >>> record.refusal(ImageLevels(65535, 0, 60000))[:47]
+        'has 16 bits (white is 65535), but the model was'
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    whites: tuple[float, ...]
+    value_range: float | None = None
+    brightest: float
+
+    @classmethod
+    def of(cls, levels: Sequence[ImageLevels], value_range: float | None = None) -> RangeRecord:
+        """Summarise the values of training images.
+
+        Args:
+            levels: Values of each image, at least one.
+            value_range: Value of white that was given; None if the files told it.
+        """
+        return cls(
+            whites=tuple(sorted({level.white for level in levels})),
+            value_range=value_range,
+            brightest=max(level.high / level.white for level in levels),
+        )
+
+    def refusal(self, levels: ImageLevels) -> str | None:
+        """Say why an image must not be judged; None if it has a range of the training images.
+
+        Args:
+            levels: Values of the image.
+        """
+        if levels.white in self.whites:
+            return None
+        trained = " and ".join(describe_white(white) for white in self.whites)
+        return (
+            f"has {describe_white(levels.white)}, but the model was trained on images of {trained}; convert it as the"
+            f" training images were, or give value_range {levels.white:g} if that is its white"
+        )
+
+
+def describe_white(white: float) -> str:
+    """The range of a file in words.
+
+    Args:
+        white: Value of white.
+
+    Example:
+        >>> describe_white(4095)
+        '12 bits (white is 4095)'
+    """
+    if white == 1:
+        return "float values (white is 1)"
+    bits = int(np.log2(white + 1)) if white >= 1 else 0
+    return f"{bits} bits (white is {white:g})" if 2**bits - 1 == white else f"values up to {white:.10g} (white)"
+
+
+def likely_white(high: float) -> float | None:
+    """The smallest usual value of white that no value exceeds; None above 16 bits.
+
+    Args:
+        high: Largest value.
+    """
+    return next((float(2**bits - 1) for bits in _USUAL_BITS if high <= 2**bits - 1), None)
+
+
+def check_values(
+    path: Path, values: npt.NDArray[Any], white: float | None, kind: str, value_range: float | None = None
+) -> ImageLevels:
+    """Find which value is white, and check that no value lies outside of the range.
+
+    Args:
+        path: Image file, for errors.
+        values: Values as they are stored.
+        white: Value of white by the file; None if the file does not say it.
+        kind: Pixel type in words.
+        value_range: Value of white that the user gave; None if the file shall tell.
+
+    Raises:
+        ImageError: A value is not a number or lies outside, or nothing says which value is white.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ImageError(path, f"has {kind} values from {low:g} to {high:g}; save it with finite values")
+    found = f"has {kind} values from {low:.10g} to {high:.10g}"
+    whole = values.dtype.kind != "f"
+    if value_range is not None:
+        if whole and white is not None and value_range > white:
+            raise ImageError(
+                path,
+                f"is {kind}, so no value exceeds {white:g}, but value_range is {value_range:g}; leave value_range out"
+                " for this image",
+            )
+        if low < 0 or high > value_range:
+            raise ImageError(path, f"{found}, outside of 0 to {value_range:g}, which value_range says; correct it")
+        return ImageLevels(value_range, low, high)
+    if white is None or low < 0 or high > white:
+        guess = likely_white(high) if low >= 0 else None
+        advice = "" if low < 0 else f", or give value_range, such as {high if guess is None else guess:.10g}"
+        said = "and does not say which value is white" if white is None else f"outside of 0 to {white:g}"
+        raise ImageError(path, f"{found}, {said}; save it with 8 or 16 bits{advice}")
+    return ImageLevels(white, low, high)
+
+
+def all_flat(levels: Sequence[ImageLevels]) -> bool:
+    """Whether each image shows a single value, as with the cap on the lens.
+
+    Args:
+        levels: Values of each image.
+    """
+    return bool(levels) and all(level.low == level.high for level in levels)
+
+
+FLAT = "each image shows one single value, so there is nothing to learn; check lens cap, light and the export"
+"""What is wrong with images that are all flat."""
+
+
+def refuse_flat(levels: Sequence[ImageLevels], source: Path) -> None:
+    """Refuse to train on images that show nothing.
+
+    Args:
+        levels: Values of each image.
+        source: One of the images, for the error.
+
+    Raises:
+        DataError: Each image shows one single value.
+    """
+    if all_flat(levels):
+        raise DataError(f"{source.parent}: {FLAT}")
+
+
+def doubts(levels: Sequence[ImageLevels]) -> tuple[str, ...]:
+    """Doubt the range of images, in sentences without a full stop.
+
+    Args:
+        levels: Values of each image that was read.
+    """
+    if all_flat(levels):
+        return (FLAT,)
+    groups = Counter(level.white for level in levels)
+    found = []
+    if len(groups) > 1:
+        each = ", ".join(f"{count} of {describe_white(white)}" for white, count in sorted(groups.items()))
+        found.append(f"the images differ in their range of values: {each}; check that white means the same in all")
+    for white in sorted(groups):
+        found += _doubts_of_group([level for level in levels if level.white == white], white)
+    signs = Counter(level.doubt for level in levels if level.doubt)
+    return (*found, *(f"{count} of {len(levels)} images: {sign}" for sign, count in sorted(signs.items())))
+
+
+def _doubts_of_group(levels: Sequence[ImageLevels], white: float) -> list[str]:
+    """Doubts about images of one range."""
+    high, low, deep = max(level.high for level in levels), min(level.low for level in levels), white > 255
+    who = f"all {len(levels)} images" if len(levels) > 1 else "the image"
+    if high <= white * (DEEP_DARK if deep else DARK):
+        guess = likely_white(high)
+        if guess is not None and guess < white:
+            bits = round(np.log2(guess + 1))
+            fix = f"if they hold {bits} bit{'s' if bits > 1 else ''}, give value_range {guess:g}"
+        else:
+            fix = "if another value is white, give it as value_range"
+        return [f"the brightest value of {who} is {high:g} of {white:g}, so they are read nearly black; {fix}"]
+    if deep and low >= white * DEEP_BRIGHT:
+        return [
+            f"the darkest value of {who} is {low:g} of {white:g}, so they are read nearly white; check the bits and the"
+            " sign with which they were saved"
+        ]
+    return []

@@ -19,6 +19,7 @@ from advrad.attacks.options import AttackOptions, AttackSettings
 from advrad.attacks.plan import AttackPlan, AttackSpec
 from advrad.attacks.registry import CONFINED
 from advrad.attacks.results import AttackResult, ChecksResult, CurvePoint, CurveResult
+from advrad.attacks.sanity_checks import Flag
 from advrad.attacks.selection import requested_attacks
 from advrad.attacks.summary import summarize
 from advrad.attacks.threat import Threat
@@ -27,7 +28,7 @@ from advrad.data.options import DataOptions
 from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import score_images
-from advrad.detectors.saved import image_size_of
+from advrad.detectors.saved import framing_for
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
 from advrad.utils.output_folders import check_output
@@ -55,6 +56,7 @@ class AttackJob:
         masks: Ground-truth masks, (n, h, w); None if there are none.
         mask_known: Whether the mask of each image is known, (n,); None without masks.
         category: Name of the product.
+        warnings: What makes the result doubtful, such as images of another shape than those of the training.
     """
 
     detector: LoadedDetector
@@ -62,6 +64,7 @@ class AttackJob:
     masks: npt.NDArray[np.bool_] | None
     mask_known: npt.NDArray[np.bool_] | None
     category: str
+    warnings: tuple[str, ...] = ()
 
 
 def attack(
@@ -147,7 +150,7 @@ def _identified(loaded: LoadedDetector, images: ImageSet) -> LoadedDetector:
 
     Without it, a folder with the results of one detector would be taken for those of another of the same class.
     """
-    scores, _ = score_images(loaded.detector, images.examples, seed_of("identity"))
+    scores, _ = score_images(loaded.detector, images.examples, seed_of("identity"), images.example_names)
     return replace(loaded, identity=f"{loaded.identity} {hashlib.sha256(scores.tobytes()).hexdigest()}")
 
 
@@ -163,12 +166,12 @@ def prepare(detector: LoadedDetector, data: DataSource, options: AttackOptions) 
         DataError: An image cannot be read, a class is missing, or tensors have a size that the detector does not take.
     """
     target = detector.detector
-    size_px = target.size_px or options.size_px or image_size_of(target) or DEFAULT_SIZE_PX
-    found = load_labelled(data, size_px, options.data, options.limit, options.seed)
+    framing = framing_for(target, None if target.size_px else options.size_px) or DEFAULT_SIZE_PX
+    found = load_labelled(data, framing, options.data, options.limit, options.seed)
     if not isinstance(target, SupportsTwoPath):  # which takes images of any size
         found.check_size(target.size_px)
     images = ImageSet(found.images, found.labels, found.names)
-    return AttackJob(detector, images, found.masks, found.mask_known, found.category)
+    return AttackJob(detector, images, found.masks, found.mask_known, found.category, found.warnings)
 
 
 def run_attack(
@@ -224,7 +227,7 @@ def run_attack(
     flags = sanity_checks.check_detector(detector, job.images.examples, options.seed, eot)
     flags += sanity_checks.check_result(found)
     doubts, meaningless = sanity_checks.check_scores(found, from_folder=job.detector.folder is not None)
-    flags = doubts + flags
+    flags = [*(Flag("other shape", text) for text in job.warnings), *doubts, *flags]
     bounds = None
     if isinstance(detector, SupportsScoreBounds):
         bounds = check_bounds(detector, job.images.images, found.rows, plan.threat)

@@ -126,6 +126,7 @@ def prepare_bounds(
     radii = DEFAULT_RADII[norm] if options.radius is None else parse_radii(options.radius, norm)
     images = load_test_images(loaded.detector, data, options)
     threshold, notes = bounds_threshold(loaded.detector, norm, radii)
+    notes += images.warnings
     defaults = CertifyOptions.model_fields
     if options.n_samples != defaults["n_samples"].default or options.confidence != defaults["confidence"].default:
         notes.append("the bounds are exact, so no noise is drawn and the confidence is not needed")

@@ -82,6 +82,7 @@ class CertifiedImages:
         digest: Digest of the images' contents.
         category: Name of the product.
         sizes: Height and width of each image in pixels, or one pair if all are equal.
+        warnings: What makes the figures doubtful, such as images of another shape than those of the training.
     """
 
     load: Callable[[int], Tensor]
@@ -90,6 +91,7 @@ class CertifiedImages:
     digest: str
     category: str = ""
     sizes: tuple[tuple[int, int], ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def open_store(self, folder: Path, plan: Config, identity: str) -> ResultStore:
         """Open the store of these images' certificates, see :meth:`ResultStore.open`.

@@ -13,10 +13,11 @@ from advrad.certificates.options import CertifyOptions
 from advrad.data.images import examine, read_image
 from advrad.data.labelled import load_labelled
 from advrad.data.layouts import Dataset, find_records
+from advrad.data.shapes import ShapeRecord, check_shapes
 from advrad.data.splits import sample_test_records
 from advrad.data.transforms import to_tensor
 from advrad.detectors.base import AnomalyDetector, SupportsTwoPath
-from advrad.detectors.saved import image_size_of
+from advrad.detectors.saved import framing_for, framing_of
 from advrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,20 +52,28 @@ def load_test_images(detector: AnomalyDetector, data: DataSource, options: Certi
             option = "own_size" if options.own_size else "size_px"
             raise ConfigError("applies to image files; tensors keep their size, so leave it out", option=option)
     elif options.own_size:
-        return _at_own_size(data if isinstance(data, Dataset) else find_records(data, options.data), options)
-    size_px = options.size_px or image_size_of(detector) or 256
-    loaded = load_labelled(data, size_px, options.data, options.limit, options.seed, masks=False)
+        dataset = data if isinstance(data, Dataset) else find_records(data, options.data)
+        framing = framing_of(detector)
+        return _at_own_size(dataset, options, None if framing is None else framing.trained)
+    wanted = framing_for(detector, options.size_px) or 256
+    loaded = load_labelled(data, wanted, options.data, options.limit, options.seed, masks=False)
     loaded.check_size(fixed_px)
     images = loaded.images
     # The same digest as in an attack, so that results on the same images are recognised.
     digest = hashlib.sha256(images.numpy().tobytes()).hexdigest()
-    return CertifiedImages(images.__getitem__, loaded.labels, loaded.names, digest, loaded.category, (loaded.size,))
+    return CertifiedImages(
+        images.__getitem__, loaded.labels, loaded.names, digest, loaded.category, (loaded.size,), loaded.warnings
+    )
 
 
-def _at_own_size(dataset: Dataset, options: CertifyOptions) -> CertifiedImages:
+def _at_own_size(dataset: Dataset, options: CertifyOptions, shapes: ShapeRecord | None) -> CertifiedImages:
     """Images at the size of their files, read one at a time."""
-    records = sample_test_records(dataset.records, options.limit, options.seed, dataset.root)
     max_pixels = options.data.max_pixels
+    chosen = sample_test_records(dataset.records, options.limit, options.seed, dataset.root)
+    checked = check_shapes(chosen, shapes, max_pixels)
+    if checked.refused:
+        raise checked.refused[0]
+    records = checked.records
     infos = [examine(record.path, max_pixels) for record in records]
     digest = hashlib.sha256()
     for record in records:
@@ -80,4 +89,5 @@ def _at_own_size(dataset: Dataset, options: CertifyOptions) -> CertifiedImages:
         digest.hexdigest(),
         dataset.category,
         tuple((info.height_px, info.width_px) for info in infos),
+        checked.warnings,
     )

@@ -146,6 +146,7 @@ def prepare(
     images = load_test_images(loaded.detector, data, options)
     sampler = sampler_for(loaded.detector, options.method, options.sigma, max(radii), images.load(0)[None])
     threshold, notes = threshold_for(loaded.detector, sampler)
+    notes += images.warnings
     plan = CertifyPlan(
         radii=radii, n_samples=options.n_samples, confidence=options.confidence, threshold=threshold, seed=options.seed
     )

@@ -21,8 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data.array_checks import TOLERANCE, Described, channels_last, check_range, order_of, white_of
-from advrad.data.images import MIN_SIDE_PX, at_working_size, read_resized, values_of_picture
+from advrad.data.framing import Framing, as_framing
+from advrad.data.images import MIN_SIDE_PX, at_working_size, examine, read_resized, values_of_picture
 from advrad.data.records import MAX_PIXELS
+from advrad.data.shapes import check_shape
 from advrad.data.transforms import to_tensor
 from advrad.errors import ConfigError, DataError, ImageWarning
 
@@ -51,11 +53,13 @@ class GivenImage:
         pixels: Image, (3, h, w), float32 in [0, 1], on the CPU.
         name: Name of the image for errors: its path, or its place such as ``images[3]``.
         path: Its file; None for an image in memory.
+        sides_px: Height and width before it was scaled; None for a file that fills the working image.
     """
 
     pixels: Tensor
     name: str
     path: Path | None = None
+    sides_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,13 +76,14 @@ class ImageBatch:
 
 
 def image_batches(
-    inputs: ImageInput, size_px: int, batch_size: int = 8, max_pixels: int = MAX_PIXELS
+    inputs: ImageInput, size_px: Framing | int, batch_size: int = 8, max_pixels: int = MAX_PIXELS
 ) -> Iterator[ImageBatch]:
     """Read images and collect them in batches, as few at a time as a batch needs.
 
     Args:
         inputs: Images: a path, an image of Pillow, an array or a tensor of one or more images, or an iterable of these.
-        size_px: Side of the square to which all images but float tensors are scaled.
+        size_px: How all images but float tensors become working images, or the side of a square to which they are
+            stretched. Images of another shape than those of the training are refused.
         batch_size: Largest number of images of a batch, >= 1.
         max_pixels: Largest number of pixels of a file or an image of Pillow.
 
@@ -97,7 +102,7 @@ def image_batches(
     if batch_size < 1:
         raise ConfigError("must be 1 or more", option="batch_size", value=batch_size)
     waiting: list[GivenImage] = []
-    for image in _Reader(size_px, max_pixels).read(inputs):
+    for image in _Reader(as_framing(size_px), max_pixels).read(inputs):
         if waiting and waiting[0].pixels.shape != image.pixels.shape:
             yield _batch(waiting)
             waiting = []
@@ -153,37 +158,59 @@ class _Reader:
     """Reads images one by one.
 
     Args:
-        size_px: Side of the square to which all images but float tensors are scaled; None to keep every size.
+        framing: How all images but float tensors become working images; None to keep every size.
         max_pixels: Largest number of pixels of a file or an image of Pillow.
         colour: Whether one channel is repeated to three, and other numbers are refused.
     """
 
-    def __init__(self, size_px: int | None, max_pixels: int = MAX_PIXELS, colour: bool = True) -> None:
-        self.size_px, self.max_pixels, self.colour = size_px, max_pixels, colour
-        self.warned = False
+    def __init__(self, framing: Framing | None, max_pixels: int = MAX_PIXELS, colour: bool = True) -> None:
+        self.framing, self.max_pixels, self.colour = framing, max_pixels, colour
+        self.warned: set[str] = set()
 
     def read(self, inputs: Any) -> Iterator[GivenImage]:
         """Read the images of whatever was given."""
         for name, item in _items(inputs):
             if isinstance(item, (str, os.PathLike)):
-                yield GivenImage(self._file(Path(item)), os.fspath(item), Path(item))
+                yield self._file(Path(item))
             elif _is_picture(item):
                 values, white = values_of_picture(item, name, self.max_pixels)
-                yield GivenImage(self._finished(np.atleast_3d(values), white, name), name)
+                yield self._finished(np.atleast_3d(values), white, name)
             elif isinstance(item, np.ndarray) or hasattr(item, "__array__"):
                 yield from self._array(item, name)
             else:
                 raise DataError(f"{name}: is {_kind_of(item)}; {_GIVE}")
 
-    def _file(self, path: Path) -> Tensor:
-        if self.size_px is None:
+    def _file(self, path: Path) -> GivenImage:
+        if self.framing is None:
             raise DataError(f"images: {path} is a path; give the folder of the images in place of images and labels")
-        return read_resized(path, self.size_px, self.max_pixels)
+        warning = check_shape(path, self.framing.trained, self.max_pixels)
+        if warning is not None:
+            self._warn("shape", warning)
+        sides_px = None
+        if self.framing.pad:
+            info = examine(path, self.max_pixels)
+            sides_px = (info.height_px, info.width_px)
+        return GivenImage(read_resized(path, self.framing, self.max_pixels), os.fspath(path), path, sides_px)
+
+    def _warn(self, kind: str, text: str) -> None:
+        if kind not in self.warned:  # once for all images of a call
+            self.warned.add(kind)
+            warnings.warn(text, ImageWarning, stacklevel=2)
+
+    def _check_shape(self, height_px: int, width_px: int, name: str) -> None:
+        """Refuse an image in memory whose shape differs too much from those of the training images."""
+        trained = None if self.framing is None else self.framing.trained
+        doubt = None if trained is None else trained.doubt(width_px, height_px)
+        if doubt is None:
+            return
+        if doubt.refused:
+            raise DataError(f"{name}: {doubt.reason}")
+        self._warn("shape", f"{name}: {doubt.reason}")
 
     def _array(self, item: Any, name: str) -> Iterator[GivenImage]:
         """Read the images of one array or tensor."""
         array = _tensor_as_array(item, name) if _is_tensor(item) else _as_array(item, name)
-        keeps_size = self.size_px is None or (_is_tensor(item) and item.is_floating_point())
+        keeps_size = self.framing is None or (_is_tensor(item) and item.is_floating_point())
         dtype = str(item.dtype).removeprefix("torch.") if _is_tensor(item) else str(array.dtype)
         given = Described(name, dtype, tuple(array.shape))
         white = white_of(array, given)
@@ -193,24 +220,29 @@ class _Reader:
             if not keeps_size and min(row.shape[:2]) < MIN_SIDE_PX:
                 one.refuse(f"; at least {MIN_SIDE_PX} px on each side are needed")
             values, shown_white = _opaque(_in_range(row, one) if white == 1 else row, white, one)
-            yield GivenImage(self._finished(values, shown_white, one.name, keeps_size), one.name)
+            yield self._finished(values, shown_white, one.name, keeps_size)
 
-    def _finished(self, values: Array, white: float, name: str, keeps_size: bool = False) -> Tensor:
+    def _finished(self, values: Array, white: float, name: str, keeps_size: bool = False) -> GivenImage:
         """The working image of decoded pixels, (h, w, c)."""
         brightest = float(values.max()) / white
-        if 0 < brightest <= _NEARLY_BLACK and not self.warned:
-            self.warned = True  # once for all images of a call
-            warnings.warn(
+        if 0 < brightest <= _NEARLY_BLACK:
+            self._warn(
+                "black",
                 f"{name}: is nearly black, its brightest value is {brightest:.2g} where white is 1; was it divided by"
                 " 255 twice, or rounded to whole numbers after it was divided?",
-                ImageWarning,
-                stacklevel=2,
             )
-        if not keeps_size and self.size_px is not None:
+        height_px, width_px = values.shape[:2]
+        if not keeps_size and self.framing is not None:
+            self._check_shape(height_px, width_px, name)
             grey = values.shape[2] == 1
-            return at_working_size(values[:, :, 0] if grey else values, white, self.size_px)
+            pixels = at_working_size(values[:, :, 0] if grey else values, white, self.framing)
+            return GivenImage(pixels, name, sides_px=(height_px, width_px))
+        if self.framing is not None and height_px != width_px and not self.framing.holds(height_px, width_px):
+            self._check_shape(height_px, width_px, name)  # a square was probably scaled before
         pixels = to_tensor(np.divide(values, np.float32(white), dtype=np.float32))
-        return pixels.expand(3, -1, -1) if self.colour and len(pixels) == 1 else pixels
+        if self.colour and len(pixels) == 1:
+            pixels = pixels.expand(3, -1, -1)
+        return GivenImage(pixels, name, sides_px=(height_px, width_px))
 
 
 def _items(inputs: Any) -> Iterator[tuple[str, Any]]:

@@ -39,8 +39,8 @@ class Framing:
         (16, 64)
         >>> framing.apply(torch.ones(1, 3, 30, 120)).shape
         torch.Size([1, 3, 64, 64])
-        >>> framing.cut(torch.zeros(1, 64, 64), 30, 120).shape
-        torch.Size([1, 16, 64])
+        >>> framing.window(30, 120)
+        (slice(24, 40, None), slice(0, 64, None))
     """
 
     height_px: int
@@ -79,9 +79,20 @@ class Framing:
         rows, columns = (max(1, round(side * factor)) for side in (height_px, width_px))
         return min(rows, self.height_px), min(columns, self.width_px)
 
-    def _corner(self, rows: int, columns: int) -> tuple[int, int]:
-        """Row and column of the working image at which the scaled image begins."""
-        return (self.height_px - rows) // 2, (self.width_px - columns) // 2
+    def holds(self, height_px: int, width_px: int) -> bool:
+        """Whether an image of this size is a working image already."""
+        return (height_px, width_px) == (self.height_px, self.width_px)
+
+    def window(self, height_px: int, width_px: int) -> tuple[slice, slice]:
+        """Rows and columns of the working image that show the image; the others are padding.
+
+        Args:
+            height_px: Height of the image.
+            width_px: Width of the image.
+        """
+        rows, columns = self.scaled_size(height_px, width_px)
+        top, left = (self.height_px - rows) // 2, (self.width_px - columns) // 2
+        return slice(top, top + rows), slice(left, left + columns)
 
     def apply(self, images: Tensor) -> Tensor:
         """Make working images. Differentiable.
@@ -96,26 +107,11 @@ class Framing:
 
         rows, columns = self.scaled_size(*images.shape[2:])
         scaled = resize(images, (rows, columns))
-        if (rows, columns) == (self.height_px, self.width_px):
+        if self.holds(rows, columns):
             return scaled
-        top, left = self._corner(rows, columns)
-        right, bottom = self.width_px - columns - left, self.height_px - rows - top
-        return pad(scaled, (left, right, top, bottom), value=PADDING)
-
-    def cut(self, maps: Tensor, height_px: int, width_px: int) -> Tensor:
-        """Cut the part out of maps that shows the image.
-
-        Args:
-            maps: Maps of working images, (..., height_px, width_px) of the framing.
-            height_px: Height of the image.
-            width_px: Width of the image.
-
-        Returns:
-            The maps without the padding, (..., rows, columns).
-        """
-        rows, columns = self.scaled_size(height_px, width_px)
-        top, left = self._corner(rows, columns)
-        return maps[..., top : top + rows, left : left + columns]
+        down, across = self.window(*images.shape[2:])
+        beside = (across.start, self.width_px - across.stop, down.start, self.height_px - down.stop)
+        return pad(scaled, beside, value=PADDING)
 
 
 def as_framing(framing: Framing | int) -> Framing:

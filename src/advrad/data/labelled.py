@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from advrad.data.framing import Framing, as_framing
+from advrad.data.images import examine
 from advrad.data.layouts import Dataset, ImageSource, find_records
 from advrad.data.loading import ImageStack, load_images, load_masks
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
-from advrad.data.shapes import ShapeRecord, check_shapes
+from advrad.data.shapes import check_shapes
 from advrad.data.splits import sample_test_records, sample_tests
 from advrad.errors import DataError, ImageError
 
@@ -41,6 +43,8 @@ class LabelledImages:
         mask_known: Whether the mask of each image is known, (n,) bool; None without masks.
         skipped: Errors of the files that were left out.
         notes: Messages for the user, such as images without a mask.
+        warnings: What makes figures doubtful, such as images of another shape than those of the training.
+        windows: Rows and columns of each working image that show the image, n; empty if nothing is padded.
 
     Example:
         >>> import torch
@@ -60,6 +64,8 @@ class LabelledImages:
     mask_known: npt.NDArray[np.bool_] | None = None
     skipped: tuple[ImageError, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    windows: tuple[tuple[slice, slice], ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -101,14 +107,13 @@ class LabelledImages:
 
 def load_labelled(
     data: DataSource,
-    size_px: int = 256,
+    size_px: Framing | int = 256,
     options: DataOptions = DataOptions(),
     limit: int | None = None,
     seed: int = 0,
     *,
     masks: bool = True,
     both_classes: bool = True,
-    shapes: ShapeRecord | None = None,
 ) -> LabelledImages:
     """Load the test images of a data set with their labels.
 
@@ -116,14 +121,13 @@ def load_labelled(
         data: Folder of images, ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule, the records of a
             data set, or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1
             (anomalous).
-        size_px: Side of the square to which image files are scaled. Tensors keep their size.
+        size_px: How image files become working images, or the side of a square to which they are stretched. Files of
+            another shape than those of the training are refused, or named in ``warnings``. Tensors keep their size.
         options: How image files are found and read.
         limit: Number of images, half of them normal; None for all.
         seed: Seed for the choice of these images.
         masks: Whether to load ground-truth masks.
         both_classes: Whether images of both classes must be there.
-        shapes: Shapes of the images on which the detector was trained; image files of another shape are refused, or
-            named in the notes. None for no check.
 
     Raises:
         ConfigError: An option does not fit the data.
@@ -141,15 +145,16 @@ def load_labelled(
         raise DataError(
             f"{dataset.root}: has no test images; add some, as test/good and test/<defect>, or as good/ and <defect>/"
         )
-    checked = check_shapes(wanted, shapes, options.max_pixels)
+    framing = as_framing(size_px)
+    checked = check_shapes(wanted, framing.trained, options.max_pixels)
     if checked.refused and (not options.skip_bad or not checked.records):
         raise checked.refused[0]
-    stack = load_images(checked.records, size_px, options)
+    stack = load_images(checked.records, framing, options)
     records = stack.records
     labels = np.array([record.label for record in records], dtype=np.int64)
     if both_classes:
         _check_classes(labels, str(dataset.root))
-    truth, known = load_masks(records, size_px, options) if masks else (None, None)
+    truth, known = load_masks(records, framing, options) if masks else (None, None)
     return LabelledImages(
         stack,
         labels,
@@ -160,8 +165,18 @@ def load_labelled(
         truth,
         known,
         (*checked.refused, *stack.skipped),
-        (*stack.notes, *checked.warnings),
+        stack.notes,
+        checked.warnings,
+        _windows(records, framing, options.max_pixels),
     )
+
+
+def _windows(records: Sequence[Record], framing: Framing, max_pixels: int) -> tuple[tuple[slice, slice], ...]:
+    """Rows and columns of the working images that are not padding; empty if nothing is padded."""
+    if not framing.pad:
+        return ()
+    infos = [examine(record.path, max_pixels) for record in records]
+    return tuple(framing.window(info.height_px, info.width_px) for info in infos)
 
 
 def _name(record: Record, root: Path) -> str:

@@ -141,7 +141,7 @@ def load_masks(
 
     Args:
         records: Records of images that can be read, such as ``ImageStack.records``.
-        size_px: Working size: a framing, to whose size masks are always stretched, or the side of a square.
+        size_px: How images, and so masks, become working images, or the side of a square to which they are stretched.
         options: Limit of the mask size, and whether masks that cannot be used count as unknown.
 
     Returns:
@@ -152,8 +152,7 @@ def load_masks(
         ImageError: A mask cannot be read or has another size than its image, unless ``options.skip_bad``.
     """
     framing = as_framing(size_px)
-    size = (framing.height_px, framing.width_px)
-    masks = np.zeros((len(records), *size), dtype=np.bool_)
+    masks = np.zeros((len(records), framing.height_px, framing.width_px), dtype=np.bool_)
     known = np.array([record.label == 0 for record in records], dtype=np.bool_)
     with_mask = [(i, r.path, r.mask) for i, r in enumerate(records) if r.label == 1 and r.mask is not None]
     work = map_ahead(
@@ -163,7 +162,8 @@ def load_masks(
     with closing(work):
         for (i, _, _), mask in zip(with_mask, work, strict=True):
             if not isinstance(mask, ImageError):
-                masks[i], known[i] = _shrunk(mask, size), True
+                small = _shrunk(mask, framing.scaled_size(*mask.shape))
+                masks[(i, *framing.window(*mask.shape))], known[i] = small, True
             elif not options.skip_bad:
                 raise mask
     return masks, known

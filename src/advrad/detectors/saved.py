@@ -19,7 +19,7 @@ from advrad.data.arrays import image_batches
 from advrad.data.framing import Framing
 from advrad.data.records import MAX_PIXELS
 from advrad.detectors.outputs import Prediction
-from advrad.errors import CheckpointError, DetectorError, NotCalibratedError
+from advrad.errors import CheckpointError, ConfigError, DetectorError, NotCalibratedError
 
 if TYPE_CHECKING:
     from advrad.data.arrays import ImageInput
@@ -79,6 +79,33 @@ def framing_of(detector: AnomalyDetector | SupportsPrediction) -> Framing | None
         return framing
     size_px = image_size_of(detector)
     return None if size_px is None else Framing.square(size_px)
+
+
+def framing_for(detector: AnomalyDetector | SupportsPrediction, size_px: int | None) -> Framing | None:
+    """How image files become working images of a detector at a size that the user may choose.
+
+    Args:
+        detector: Detector.
+        size_px: Side of a square; None for the detector's own size.
+
+    Returns:
+        The framing; None if the size matters neither to the detector nor to the user.
+
+    Raises:
+        ConfigError: The detector's images are no squares.
+    """
+    framing = framing_of(detector)
+    if size_px is None:
+        return framing
+    if framing is None:
+        return Framing.square(size_px)
+    if framing.height_px != framing.width_px:
+        raise ConfigError(
+            f"this detector cuts images of {framing.width_px} x {framing.height_px} px into tiles; leave it out",
+            option="size_px",
+            value=size_px,
+        )
+    return Framing.square(size_px, pad=framing.pad, trained=framing.trained)
 
 
 class SavedConfig(Protocol):
@@ -246,9 +273,12 @@ def predict_images(
 ) -> Iterator[Prediction]:
     """Score images and decide; see :meth:`SavedMixin.predict`."""
     threshold = detector.calibration.threshold
-    for batch in image_batches(inputs, detector.image_size_px, batch_size, max_pixels):
+    framing = framing_of(detector) or Framing.square(detector.image_size_px)
+    for batch in image_batches(inputs, framing, batch_size, max_pixels):
         names = [image.name for image in batch.images]
-        yield from decide(detector, threshold, batch.pixels, names, [image.path for image in batch.images])
+        paths = [image.path for image in batch.images]
+        for image, found in zip(batch.images, decide(detector, threshold, batch.pixels, names, paths), strict=True):
+            yield found if image.sides_px is None else found.without_padding(framing, *image.sides_px)
 
 
 def decide(

@@ -19,7 +19,7 @@ from advrad.data.records import Record
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import DefectFigures, RecordedFigures, TestedFigures
 from advrad.detectors.probing import score_images
-from advrad.detectors.saved import SupportsPrediction, image_size_of
+from advrad.detectors.saved import SupportsPrediction, framing_of
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import CheckpointError, ImageError
 from advrad.inference.score_warnings import score_warnings
@@ -175,12 +175,15 @@ def evaluate(
         (4, 4, None)
     """
     target = detector if isinstance(detector, SupportsPrediction) else as_detector(detector)
-    images = load_labelled(data, image_size_of(target) or 256, options, both_classes=False)
+    images = load_labelled(data, framing_of(target) or 256, options, both_classes=False)
     if not isinstance(target, SupportsPrediction):
         images.check_size(target.size_px)
     scores, maps, statistics = _score(target, images, seed, batch_size, progress)
-    known = images.mask_known
-    pixels = None if maps is None or images.masks is None or known is None else (images.masks[known], maps[known])
+    known, masks = images.mask_known, images.masks
+    if images.windows:
+        maps = None if maps is None else _filling(maps, images.windows)
+        masks = None if masks is None else _filling(masks.astype(np.float32), images.windows, "nearest-exact") > 0
+    pixels = None if maps is None or masks is None or known is None else (masks[known], maps[known])
     figures = compute_figures(images.labels, scores, images.defects, target.threshold, pixels=pixels, seed=seed)
     separations: tuple[shortcuts.Separation, ...] = ()
     if statistics:
@@ -189,7 +192,11 @@ def evaluate(
         **dict(figures)
         | {
             "shortcuts": shortcuts.aurocs(separations),
-            "warnings": (*score_warnings(target, images, scores, seed), *shortcuts.warn_of_shortcuts(separations)),
+            "warnings": (
+                *images.warnings,
+                *score_warnings(target, images, scores, seed),
+                *shortcuts.warn_of_shortcuts(separations),
+            ),
         },
         category=images.category,
         names=images.names,
@@ -197,7 +204,7 @@ def evaluate(
         scores=scores,
         defects=images.defects,
         maps=maps,
-        masks=images.masks,
+        masks=masks,
         mask_known=known,
         records=images.records,
         skipped=images.skipped,
@@ -229,6 +236,18 @@ def _score(
             maps = None
         progress.update(part.stop, count)
     return scores, maps, statistics
+
+
+def _filling(
+    values: npt.NDArray[np.float32], windows: Sequence[tuple[slice, slice]], mode: str = "bilinear"
+) -> npt.NDArray[np.float32]:
+    """Maps, (n, h, w), whose parts that show the images fill them: pixels of the padding do not count."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    parts = [torch.from_numpy(one[window])[None, None] for one, window in zip(values, windows, strict=True)]
+    filled = [interpolate(part, size=values.shape[1:], mode=mode)[0, 0].numpy() for part in parts]
+    return np.stack(filled)
 
 
 def _score_batch(

@@ -87,7 +87,12 @@ class Verdicts:
             count = f"{self.doubtful} prediction{' is' if self.doubtful == 1 else 's are'} doubtful"
             warn([f"{count}; {self.first_doubt}"])
         if passed_over:
-            say(f"advrad: not judged: {describe_files(passed_over)}")
+            count = (
+                "1 file is no image and was"
+                if len(passed_over) == 1
+                else f"{len(passed_over)} files are no images and were"
+            )
+            say(f"advrad: {count} not judged: {describe_files(passed_over)}")
         if self.skipped:
             total = self.predicted + self.skipped
             say(f"advrad: skipped {self.skipped} of {total} images, which cannot be read")

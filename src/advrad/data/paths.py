@@ -29,7 +29,7 @@ def expand_paths(names: Iterable[str | Path], passed_over: list[Path] | None = N
         >>> _ = Path("notes.txt").write_text("no image")
         >>> others: list[Path] = []
         >>> [str(error) for error in expand_paths(["."], others)]
-        ['.: holds no images, but 1 file that is none: notes.txt (.txt); name a folder that does']
+        ['.: holds no images, but 1 other file: notes.txt (.txt); name a folder that does']
         >>> others
         [PosixPath('notes.txt')]
     """
@@ -52,7 +52,8 @@ def expand_paths(names: Iterable[str | Path], passed_over: list[Path] | None = N
         if found:
             yield from found
         else:
-            what = f"no images, but {describe_files(others)}" if others else "no images"
+            count = f"{len(others)} other file{'' if len(others) == 1 else 's'}"
+            what = f"no images, but {count}: {describe_files(others)}" if others else "no images"
             yield DataError(f"{path}: holds {what}; name a folder that does")
 
 
@@ -66,20 +67,19 @@ def is_image(path: Path) -> bool:
 
 
 def describe_files(paths: list[Path]) -> str:
-    """Describe files that were not taken for images: how many, the first names, and their endings.
+    """Describe files that were not taken for images: the first names, and the endings.
 
     Args:
         paths: Files, at least one.
 
     Example:
         >>> describe_files([Path("in/a.txt"), Path("in/b.dng"), Path("in/c")])
-        '3 files that are none: a.txt, b.dng, c (no ending, .dng, .txt); raw files of cameras are not read'
+        'a.txt, b.dng, c (no ending, .dng, .txt; raw files of cameras are not read)'
     """
     names = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
     endings = ", ".join(sorted({path.suffix.lower() or "no ending" for path in paths}, key=lambda e: (e[0] == ".", e)))
     raw = any(path.suffix.lower() in RAW_SUFFIXES for path in paths)
-    count = "1 file that is none" if len(paths) == 1 else f"{len(paths)} files that are none"
-    return f"{count}: {names} ({endings}){'; raw files of cameras are not read' if raw else ''}"
+    return f"{names} ({endings}{'; raw files of cameras are not read' if raw else ''})"
 
 
 def _images_below(folder: Folder, others: list[Path]) -> Iterator[Path]:

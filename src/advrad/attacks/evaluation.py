@@ -57,7 +57,16 @@ class ImageSet:
     @property
     def examples(self) -> Tensor:
         """Two images of each class, to probe a detector with; (up to 4, c, h, w)."""
-        return self.images[[*np.flatnonzero(self.labels == 0)[:2], *np.flatnonzero(self.labels == 1)[:2]]]
+        return self.images[self._examples]
+
+    @property
+    def example_names(self) -> list[str]:
+        """Names of the examples."""
+        return [self.names[index] for index in self._examples]
+
+    @property
+    def _examples(self) -> list[int]:
+        return [*np.flatnonzero(self.labels == 0)[:2], *np.flatnonzero(self.labels == 1)[:2]]
 
     @property
     def digest(self) -> str:
@@ -144,7 +153,7 @@ def evaluate_robustness(
     """
     if not len(images.names):
         raise DataError("there is no image to attack; give test images, normal and anomalous ones")
-    properties = probe(detector, images.examples)
+    properties = probe(detector, images.examples, images.example_names)
     attacks, left_out = _select_attacks(plan, detector, properties, images, source)
     store = ResultStore.open(folder, plan, images.names, images.digest, identity)
     score_seed = _score_seed(detector, plan)

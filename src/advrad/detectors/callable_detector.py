@@ -51,7 +51,7 @@ class CallableDetector:
         if len(images) == 1 or not self._single:
             try:
                 return self._infer(images, generator)
-            except DetectorError as error:
+            except DetectorError:
                 if len(images) == 1 or not self._scores_one(images, generator):
                     raise
             self._single.append(True)

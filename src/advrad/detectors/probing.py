@@ -135,15 +135,22 @@ class ProbedProperties:
     agreement: float = 1.0
 
 
-def probe(detector: AnomalyDetector, images: Tensor) -> ProbedProperties:
-    """Measure the properties of a detector on a few images, (b, c, h, w), in [0, 1].
+def probe(detector: AnomalyDetector, images: Tensor, names: Sequence[str] | None = None) -> ProbedProperties:
+    """Measure the properties of a detector on a few images.
+
+    Args:
+        detector: Detector.
+        images: Images, (b, c, h, w), in [0, 1].
+        names: Names of the images for errors, b; None for their positions.
 
     Example:
         >>> from advrad.detectors.wrappers import wrap
         >>> probe(wrap(lambda images: images.mean((1, 2, 3))), torch.rand(2, 3, 8, 8)).deterministic
         True
     """
-    first, second = (validated_output(detector, images, torch.Generator().manual_seed(seed)).scores for seed in (1, 2))
+    first, second = (
+        validated_output(detector, images, torch.Generator().manual_seed(seed), names).scores for seed in (1, 2)
+    )
     deterministic = bool(torch.equal(first, second))
     try:
         one = gradient_of(detector, images, 1)
@@ -152,7 +159,7 @@ def probe(detector: AnomalyDetector, images: Tensor) -> ProbedProperties:
             raise
         return ProbedProperties(deterministic, False, str(error).strip().splitlines()[0])
     other = one if deterministic else gradient_of(detector, images, 2)
-    one, other = (part.double().nan_to_num(0.0, 0.0, 0.0).flatten(1) for part in (one, other))
+    one, other = (_in_units(part) for part in (one, other))
     nonzero = (one != 0).any(1) & (other != 0).any(1)
     agreement = torch.cosine_similarity(one[nonzero], other[nonzero], dim=1)
     return ProbedProperties(deterministic, True, agreement=float(agreement.mean()) if bool(nonzero.any()) else 1.0)
@@ -175,6 +182,13 @@ def depends_on_batch(detector: AnomalyDetector, images: Tensor, seed: int = 0) -
         return False
     other = score_images(detector, images, seed + 1)[0]
     return bool((np.abs(other - alone) <= tolerance).all())
+
+
+def _in_units(gradient: Tensor) -> Tensor:
+    """Gradients as rows, (b, values), each divided by its largest value: tiny scores have tiny gradients."""
+    rows = gradient.double().nan_to_num(0.0, 0.0, 0.0).flatten(1)
+    largest = rows.abs().amax(1, keepdim=True)
+    return rows / torch.where(largest > 0, largest, 1.0)
 
 
 def gradient_of(detector: AnomalyDetector, images: Tensor, seed: int) -> Tensor:

@@ -82,6 +82,12 @@ def test_tensors(folder: Path) -> None:
     assert found.names[:2] == ("00000", "00001")
     assert found.defects == ("good",) * 3 + ("anomaly",) * 3
     assert torch.equal(load_labelled((IMAGES.double().numpy(), np.array(LABELS, bool))).images, IMAGES)
+    numbers = (255 * IMAGES).byte()
+    for form in (numbers, numbers.permute(0, 2, 3, 1).numpy(), list(numbers)):
+        torch.testing.assert_close(load_labelled((form, LABELS)).images, numbers / 255)
+    assert load_labelled((IMAGES[:, :1], LABELS)).images.shape[1] == 3
+    assert torch.equal(load_labelled((IMAGES[:, :1], LABELS), colour=False).images, IMAGES[:, :1])
+    assert torch.equal(load_labelled((IMAGES[:, :2], LABELS), colour=False).images, IMAGES[:, :2])
     found.check_size(None)
     with pytest.raises(DataError, match="24 x 20 px, but the detector takes 32 x 32 px"):
         found.check_size(32)
@@ -91,13 +97,14 @@ def test_tensors(folder: Path) -> None:
     ("data", "words"),
     [
         ((IMAGES,), "tuple of 1"),
-        (([1.0], LABELS), "images: are list"),
-        ((IMAGES[0], LABELS), r"images: have the shape \(3, 20, 24\)"),
-        ((IMAGES[:0], []), "images: have the shape"),
-        (((IMAGES * 255).byte(), LABELS), "images: are torch.uint8.*images / 255"),
-        ((IMAGES * 255, LABELS), "images: have values from"),
-        ((IMAGES - 0.5, LABELS), "images: have values from"),
-        ((IMAGES * float("nan"), LABELS), "images: have values from nan"),
+        (([1.0], LABELS), r"images\[0\]: is of the type float"),
+        ((["a.png"], LABELS), "images: a.png is a path; give the folder"),
+        ((IMAGES[0], LABELS), r"labels: have the shape \(6,\); give one for each of the 1 images"),
+        ((IMAGES[:0], []), "images: there are none"),
+        ((list(IMAGES) + [IMAGES[0, :, :19]], LABELS), r"images\[6\]: is 24 x 19 px.*first image is 24 x 20 px"),
+        ((IMAGES * 255, LABELS), r"images\[0\]: float32 of shape \(3, 20, 24\) has values from .* divide by 255"),
+        ((IMAGES - 0.5, LABELS), r"images\[0\]: float32 .* has values from -0.4"),
+        ((IMAGES * float("nan"), LABELS), r"images\[0\]: float32 .* has 1440 values that are NaN or infinite"),
         ((IMAGES, LABELS[:5]), r"labels: have the shape \(5,\); give one for each of the 6"),
         ((IMAGES, [0, 1, 2, 0, 1, 2]), "labels: must be 0 for normal"),
         ((IMAGES, list("aabbcc")), "labels: must be 0 for normal"),

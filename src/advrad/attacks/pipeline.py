@@ -29,6 +29,7 @@ from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, Su
 from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import score_images
 from advrad.detectors.saved import framing_for
+from advrad.detectors.wrappers import takes_colour
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
 from advrad.utils.output_folders import check_output
@@ -90,8 +91,8 @@ def attack(
         detector: Detector of a model folder, or anything that :func:`advrad.wrap` takes, or an
             :class:`advrad.detectors.base.AnomalyDetector`, or a :class:`advrad.detectors.loading.LoadedDetector`.
             Modules are put in evaluation mode, and the parameters of an ``AdvRAD`` are frozen.
-        data: Test images of both classes: a folder, ``FILE.py:NAME``, a datamodule, or a pair of images, (n, c, h, w)
-            in [0, 1], and labels, (n,), 0 for normal and 1 for anomalous.
+        data: Test images of both classes: a folder, ``FILE.py:NAME``, a datamodule, or a pair of images in memory, as
+            :func:`advrad.evaluate` takes them, and labels, (n,), 0 for normal and 1 for anomalous.
         norm: Norm of the threat model: ``linf`` or ``l2``.
         eps: Radius for pixel values in [0, 1]: a number, or a fraction such as ``"2/255"``.
         budget: Effort of the suite: ``quick``, ``standard`` or ``full``.
@@ -167,7 +168,8 @@ def prepare(detector: LoadedDetector, data: DataSource, options: AttackOptions) 
     """
     target = detector.detector
     framing = framing_for(target, None if target.size_px else options.size_px) or DEFAULT_SIZE_PX
-    found = load_labelled(data, framing, options.data, options.limit, options.seed)
+    colour = takes_colour(target)
+    found = load_labelled(data, framing, options.data, options.limit, options.seed, colour=colour)
     if not isinstance(target, SupportsTwoPath):  # which takes images of any size
         found.check_size(target.size_px)
     images = ImageSet(found.images, found.labels, found.names)

@@ -18,6 +18,7 @@ from advrad.data.splits import sample_test_records
 from advrad.data.transforms import to_tensor
 from advrad.detectors.base import AnomalyDetector, SupportsTwoPath
 from advrad.detectors.saved import framing_for, framing_of
+from advrad.detectors.wrappers import takes_colour
 from advrad.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def load_test_images(detector: AnomalyDetector, data: DataSource, options: Certi
         framing = framing_of(detector)
         return _at_own_size(dataset, options, None if framing is None else framing.trained)
     wanted = framing_for(detector, options.size_px) or 256
-    loaded = load_labelled(data, wanted, options.data, options.limit, options.seed, masks=False)
+    colour = takes_colour(detector)
+    loaded = load_labelled(data, wanted, options.data, options.limit, options.seed, masks=False, colour=colour)
     loaded.check_size(fixed_px)
     images = loaded.images
     # The same digest as in an attack, so that results on the same images are recognised.

@@ -58,7 +58,9 @@ def certify(
     Args:
         detector: Detector of a model folder, a loaded detector, or anything that :func:`advrad.wrap` takes.
         data: Test images: a folder (its test split), ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule,
-            or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1 (anomalous).
+            or a pair of images in memory and labels, (n,) of 0 (normal) and 1 (anomalous). The images have one size,
+            which they keep: (n, 3, h, w) or (n, h, w, 3), float in [0, 1], uint8 or uint16; or a list of such images or
+            of images of Pillow.
         norm: Norm of the perturbations; None for linf where the detector has exact bounds, and l2 elsewhere.
         radii: Radius or radii to certify, for pixel values in [0, 1] of the images as given: numbers, or fractions such
             as ``"2/255"``; None for 1/255, 2/255 and 4/255 in linf, and in l2 for those of 0.1, 0.2 and 0.5 for which

@@ -1,4 +1,4 @@
-"""Labelled test images from any source: a folder, a datamodule, or tensors."""
+"""Labelled test images from any source: a folder, a datamodule, or arrays."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from advrad.data.arrays import pixels_of
 from advrad.data.framing import Framing, as_framing
 from advrad.data.images import examine
 from advrad.data.layouts import Dataset, ImageSource, find_records
@@ -23,9 +24,12 @@ from advrad.errors import DataError, ImageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    DataSource = ImageSource | Dataset | tuple[Tensor | npt.NDArray[Any], Any]
+    from advrad.data.arrays import ImageInput
+
+    DataSource = ImageSource | Dataset | tuple[ImageInput, Any]
     """Where labelled images come from: a folder, ``FILE.py:NAME``, a datamodule, records that were found before, or
-    a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) with 0 for normal and 1 for anomalous."""
+    a pair of images of one size, such as (n, 3, h, w) float in [0, 1], and labels, (n,) with 0 for normal and 1 for
+    anomalous."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +42,7 @@ class LabelledImages:
         names: Names of the images, n different ones; relative paths for files.
         defects: Defect names, n; ``good`` for normal images.
         category: Name of the product.
-        records: Files of the images, n; empty for tensors.
+        records: Files of the images, n; empty for images in memory.
         masks: Ground-truth masks, (n, h, w) bool; None if there are none, or they were not asked for.
         mask_known: Whether the mask of each image is known, (n,) bool; None without masks.
         skipped: Errors of the files that were left out.
@@ -114,29 +118,32 @@ def load_labelled(
     *,
     masks: bool = True,
     both_classes: bool = True,
+    colour: bool = True,
 ) -> LabelledImages:
     """Load the test images of a data set with their labels.
 
     Args:
         data: Folder of images, ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule, the records of a
-            data set, or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1
-            (anomalous).
+            data set, or a pair of images of one size, as :func:`advrad.data.arrays.pixels_of` takes them, and labels,
+            (n,) of 0 (normal) and 1 (anomalous).
         size_px: How image files become working images, or the side of a square to which they are stretched. Files of
-            another shape than those of the training are refused, or named in ``warnings``. Tensors keep their size.
+            another shape than those of the training are refused, or named in ``warnings``. Images in memory keep their
+            size.
         options: How image files are found and read.
         limit: Number of images, half of them normal; None for all.
         seed: Seed for the choice of these images.
         masks: Whether to load ground-truth masks.
         both_classes: Whether images of both classes must be there.
+        colour: Whether one channel of images in memory is repeated to three; see :func:`advrad.data.arrays.pixels_of`.
 
     Raises:
         ConfigError: An option does not fit the data.
-        DataError: The data cannot be used: no test images, images of one class only, or tensors of the wrong shape,
-            type or range.
+        DataError: The data cannot be used: no test images, images of one class only, or images in memory of the wrong
+            shape, type or range.
         ImageError: An image or a mask cannot be read, unless ``options.skip_bad``.
     """
     if isinstance(data, tuple):
-        return _from_tensors(data, limit, seed, both_classes)
+        return _from_arrays(data, limit, seed, both_classes, colour)
     dataset = data if isinstance(data, Dataset) else find_records(data, options)
     wanted = tuple(record for record in dataset.records if record.split == "test")
     if both_classes or (limit is not None and limit < len(wanted)):
@@ -183,23 +190,13 @@ def _name(record: Record, root: Path) -> str:
     return record.path.relative_to(root).as_posix()
 
 
-def _from_tensors(data: tuple[Any, ...], limit: int | None, seed: int, both_classes: bool) -> LabelledImages:
+def _from_arrays(
+    data: tuple[Any, ...], limit: int | None, seed: int, both_classes: bool, colour: bool
+) -> LabelledImages:
     """Check a pair of images and labels."""
-    import torch
-
     if len(data) != 2:
         raise DataError(f"data: is a tuple of {len(data)}; give a pair of images and labels")
-    images = torch.from_numpy(data[0]) if isinstance(data[0], np.ndarray) else data[0]
-    if not isinstance(images, torch.Tensor):
-        raise DataError(f"images: are {type(data[0]).__name__}; give a tensor (n, c, h, w)")
-    if images.ndim != 4 or 0 in images.shape:
-        raise DataError(f"images: have the shape {tuple(images.shape)}; give (n, c, h, w)")
-    if not images.is_floating_point():
-        raise DataError(f"images: are {images.dtype}; give float values in [0, 1], such as images / 255")
-    images = images.detach().to("cpu", torch.float32)
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 1):  # NaN fails, too
-        raise DataError(f"images: have values from {low:g} to {high:g}; give values in [0, 1]")
+    images = pixels_of(data[0], colour=colour)
     labels = _checked_labels(data[1], len(images))
     if both_classes:
         _check_classes(labels, "labels")

@@ -114,6 +114,15 @@ def _module_of(call: Callable[..., Any]) -> nn.Module | None:
     return call if isinstance(call, nn.Module) else owner if isinstance(owner, nn.Module) else None
 
 
+def takes_colour(detector: object) -> bool:
+    """Whether a detector takes three channels, so that grey images are repeated; a wrapped callable may take others.
+
+    Args:
+        detector: Detector.
+    """
+    return not isinstance(detector, CallableDetector)
+
+
 def _is_a(value: object, package: str, name: str) -> bool:
     """Whether the value's class, or a base of it, has this name in this package. Imports nothing."""
     return any(base.__name__ == name and base.__module__.partition(".")[0] == package for base in type(value).__mro__)

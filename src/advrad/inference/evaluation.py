@@ -20,7 +20,7 @@ from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import DefectFigures, RecordedFigures, TestedFigures
 from advrad.detectors.probing import score_images
 from advrad.detectors.saved import SupportsPrediction, framing_of
-from advrad.detectors.wrappers import as_detector
+from advrad.detectors.wrappers import as_detector, takes_colour
 from advrad.errors import CheckpointError, ImageError
 from advrad.inference.score_warnings import score_warnings
 from advrad.utils.files import write_json, write_text
@@ -152,7 +152,9 @@ def evaluate(
     Args:
         detector: Detector of a model folder, or anything that :func:`advrad.wrap` takes.
         data: Test images: a folder (its test split), ``FILE.py:NAME`` for a datamodule in a Python file, a datamodule,
-            or a pair of images, (n, c, h, w) float in [0, 1], and labels, (n,) of 0 (normal) and 1 (anomalous).
+            or a pair of images in memory and labels, (n,) of 0 (normal) and 1 (anomalous). The images have one size,
+            which they keep: (n, 3, h, w) or (n, h, w, 3), float in [0, 1], uint8 or uint16; or a list of such images or
+            of images of Pillow.
         options: How image files are found and read.
         seed: Seed of the bootstrap intervals, and of the noise of a detector that does not name its own noise seed.
         progress: Receives the number of scored images.
@@ -175,7 +177,8 @@ def evaluate(
         (4, 4, None)
     """
     target = detector if isinstance(detector, SupportsPrediction) else as_detector(detector)
-    images = load_labelled(data, framing_of(target) or 256, options, both_classes=False)
+    colour = takes_colour(target)
+    images = load_labelled(data, framing_of(target) or 256, options, both_classes=False, colour=colour)
     if not isinstance(target, SupportsPrediction):
         images.check_size(target.size_px)
     scores, maps, statistics = _score(target, images, seed, batch_size, progress)

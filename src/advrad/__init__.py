@@ -19,9 +19,12 @@ from advrad.errors import (
     TrainingDivergedError,
     UserError,
 )
+from advrad.utils.forking import prepare as _prepare_forks
 from advrad.utils.lazy import attach
 
 __version__ = "0.1.0"
+
+_prepare_forks()
 
 __all__ = [
     "AdvRAD",

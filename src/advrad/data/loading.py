@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,19 +16,19 @@ import numpy.typing as npt
 
 from advrad.data import cache
 from advrad.data.framing import Framing, as_framing
-from advrad.data.images import examine, read_image, read_mask
+from advrad.data.images import Array, ImageInfo, examine, read_and_examine, read_mask
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.data.transforms import to_tensor
+from advrad.data.value_range import ImageLevels, doubts
 from advrad.errors import DataError, ImageError, OutputError
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.threads import thread_count
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 """Called with the number of images done and of all images."""
-
-_WORKERS = min(os.cpu_count() or 1, 16)
 
 _In = TypeVar("_In")
 _Out = TypeVar("_Out")
@@ -44,12 +43,19 @@ class ImageStack:
         records: Records of the images, n, in the requested order.
         skipped: Errors of the images that were left out.
         notes: Messages for the user, such as a cache that cannot be written.
+        levels: Values of the image files, n; empty if they are not known.
     """
 
     values: npt.NDArray[np.uint16]
     records: tuple[Record, ...]
     skipped: tuple[ImageError, ...] = ()
     notes: tuple[str, ...] = ()
+    levels: tuple[ImageLevels, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Doubts about the range of the values, see :func:`advrad.data.value_range.doubts`."""
+        return doubts(self.levels)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -90,18 +96,19 @@ def load_images(
     Args:
         records: Records of the images, in the wanted order.
         size_px: How an image becomes the working image, or the side of a square to which it is stretched.
-        options: Limit of the image size, and whether images that cannot be read are left out.
+        options: Limit of the image size, the value of white, and whether images that cannot be read are left out.
         cache_dir: Folder of the cache; None for :func:`advrad.data.cache.default_folder`, False for no cache.
         progress: Receives the number of decoded images.
 
     Raises:
-        ImageError: An image cannot be read, unless ``options.skip_bad``.
+        ImageError: An image cannot be read, or has another range of values than the training images of the framing,
+            unless ``options.skip_bad``.
         DataError: There are no images, or none of them can be read.
     """
     wanted = tuple(records)
     if not wanted:
         raise DataError("no images to load: the list is empty")
-    framing = as_framing(size_px)
+    framing = as_framing(size_px).with_white(options.value_range)
     folder = None if cache_dir is False else (cache_dir or cache.default_folder())
     notes: tuple[str, ...] = ()
     path = None
@@ -112,7 +119,7 @@ def load_images(
     entry = None if path is None else cache.read_entry(path, len(wanted), framing)
     if entry is None:
         entry = _decoded(wanted, framing, options, progress)
-        if path is not None and len(entry[0]):
+        if path is not None and len(entry.values):
             try:
                 cache.write_entry(path, entry)
                 entry = cache.read_entry(path, len(wanted), framing) or entry
@@ -120,14 +127,26 @@ def load_images(
                 notes = (f"decoded images are not kept for the next run: {error}",)
     else:
         progress.update(len(wanted), len(wanted))
-    values, bad = entry
-    skipped = tuple(ImageError(wanted[i].path, reason) for i, reason in sorted(bad.items()))
+    entry = _without_other_ranges(entry, framing)
+    skipped = tuple(ImageError(wanted[i].path, reason) for i, reason in sorted(entry.bad.items()))
     if skipped and not options.skip_bad:
         raise skipped[0]
-    if not len(values):
+    if not len(entry.values):
         raise DataError(f"none of the {len(wanted)} images can be read; the first is {skipped[0]}")
-    kept = tuple(record for i, record in enumerate(wanted) if i not in bad)
-    return ImageStack(values, kept, skipped, notes)
+    kept = tuple(record for i, record in enumerate(wanted) if i not in entry.bad)
+    return ImageStack(entry.values, kept, skipped, notes, entry.levels)
+
+
+def _without_other_ranges(entry: cache.Entry, framing: Framing) -> cache.Entry:
+    """The entry without images of another range of values than the training images."""
+    known = framing.trained_range
+    reasons = [None if known is None else known.refusal(level) for level in entry.levels]
+    if not any(reasons):
+        return entry
+    good = [i for i in range(len(reasons) + len(entry.bad)) if i not in entry.bad]
+    bad = entry.bad | {i: reason for i, reason in zip(good, reasons, strict=True) if reason is not None}
+    kept = [row for row, reason in enumerate(reasons) if reason is None]
+    return cache.Entry(entry.values[kept], tuple(entry.levels[row] for row in kept), bad)
 
 
 def load_masks(
@@ -177,14 +196,16 @@ def map_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generato
         items: Items.
 
     Yields:
-        Results, in the order of the items; only a few are computed in advance, so that they do not fill the memory.
+        Results, in the order of the items; only a few are computed in advance, so that they do not fill the memory. As
+        many threads read as compute, see :mod:`advrad.utils.threads`.
     """
     waiting: deque[Future[_Out]] = deque()
-    with ThreadPoolExecutor(_WORKERS) as pool:
+    workers = thread_count()
+    with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * _WORKERS:
+                if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
@@ -199,19 +220,22 @@ def _decoded(
     """Decode all images; with ``skip_bad`` some may be missing."""
     values = np.empty((len(records), 3, framing.height_px, framing.width_px), dtype=np.uint16)
     bad: dict[int, str] = {}
+    levels: list[ImageLevels] = []
     work = map_ahead(partial(_read, framing=framing, max_pixels=options.max_pixels), records)
     with closing(work):
-        for i, image in enumerate(work):
-            if not isinstance(image, ImageError):
+        for i, read in enumerate(work):
+            if not isinstance(read, ImageError):
+                image, info = read
                 values[i - len(bad)] = np.rint(resize_array(image, framing) * 65535)
+                levels += [] if info.levels is None else [info.levels]
             elif options.skip_bad:
-                bad[i] = image.reason
+                bad[i] = read.reason
             else:
-                raise image
+                raise read
             progress.update(i + 1, len(records))
     values = values[: len(records) - len(bad)]
     values.flags.writeable = False
-    return values, bad
+    return cache.Entry(values, tuple(levels), bad)
 
 
 def resize_array(image: npt.NDArray[np.float32], size_px: Framing | int) -> npt.NDArray[np.float32]:
@@ -228,9 +252,9 @@ def resize_array(image: npt.NDArray[np.float32], size_px: Framing | int) -> npt.
     return np.clip(small, 0, 1)
 
 
-def _read(record: Record, framing: Framing, max_pixels: int) -> npt.NDArray[np.float32] | ImageError:
+def _read(record: Record, framing: Framing, max_pixels: int) -> tuple[Array, ImageInfo] | ImageError:
     try:
-        return read_image(record.path, max_pixels, at_least_px=framing)
+        return read_and_examine(record.path, max_pixels, at_least_px=framing, value_range=framing.value_range)
     except ImageError as error:
         return error
 

@@ -6,7 +6,6 @@ formats whose further frames belong to the first: previews (MPO) and layers (PSD
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ from advrad.data.pillow_limits import PILLOW_LIMITS
 from advrad.data.signatures import RAW_SUFFIXES
 from advrad.data.tiff import RAW_REASON, STARTS, TiffImage, open_tiff
 from advrad.errors import ImageError
+from advrad.utils.forking import ForkSafeLock
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,7 +27,7 @@ MIN_SIDE_PX = 16
 LARGE_PIXELS = 32_000_000
 """Larger images are decoded one at a time, to bound the memory that several threads take together."""
 
-_ONE_AT_A_TIME = threading.Lock()
+_ONE_AT_A_TIME = ForkSafeLock()
 _ONE_IMAGE_FORMATS = ("MPO", "PSD")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from advrad.utils.forking import ForkSafeLock
 
 
 class _PillowLimits:
@@ -18,7 +19,7 @@ class _PillowLimits:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock(self._restore)
         self._users = 0
         self._bound: int | None = None
         self._warnings: warnings.catch_warnings[None] | None = None
@@ -38,10 +39,19 @@ class _PillowLimits:
             yield
         finally:
             with self._lock:
-                self._users -= 1
-                if self._users == 0 and self._warnings is not None:
-                    Image.MAX_IMAGE_PIXELS = self._bound
-                    self._warnings.__exit__(None, None, None)
+                self._users = max(0, self._users - 1)
+                if self._users == 0:
+                    self._restore()
+
+    def _restore(self) -> None:
+        """Restore limit and warnings; in a forked child no thread reads."""
+        self._users = 0
+        if self._warnings is not None:
+            from PIL import Image
+
+            Image.MAX_IMAGE_PIXELS = self._bound
+            self._warnings.__exit__(None, None, None)
+            self._warnings = None
 
 
 PILLOW_LIMITS = _PillowLimits()

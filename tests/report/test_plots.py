@@ -12,14 +12,16 @@ from html_page import Page, svg_source
 
 from advrad.certificates.results import CertificationResult
 from advrad.report.plots import (
+    ANOMALOUS_COLOUR,
+    NORMAL_COLOUR,
     certificate_plot,
     curve_plot,
     draw_certificates,
     draw_curve,
-    histogram_plot,
     loss_plot,
     roc_plot,
 )
+from advrad.report.score_plot import histogram_plot
 from advrad.report.stored_results import CurveSummary
 
 LABELS = np.repeat([False, True], [12, 20])
@@ -106,13 +108,17 @@ def test_the_label_tells_what_the_curve_shows() -> None:
     assert label == "ROC curve of 4 test images; at the threshold 50 % of defects found, 50 % false alarms"
     label = alt(histogram_plot(labels, scores, None))
     assert label == "Histogram of the scores: median of normal images 0.25, median of anomalous images 0.55"
-    assert "threshold" not in svg_source(image(roc_plot(labels, scores, None)))
+    label = alt(histogram_plot(labels, scores, 0.3))
+    assert label is not None and label.endswith("anomalous images 0.55, threshold 0.3")
+    for plot in (roc_plot, histogram_plot):
+        assert "threshold" not in svg_source(image(plot(labels, scores, None)))
 
 
 @pytest.mark.parametrize(
     "scores",
     [
         np.zeros(32),
+        np.append(np.zeros(31), 1.7e308) - 1e307,
         np.full(32, 1e-30),
         np.linspace(-5, 5, 32),
         np.geomspace(1e-12, 1e12, 32),
@@ -167,6 +173,21 @@ class StoredCurve:
 
     def to_dict(self) -> dict[str, Any]:
         return CURVE | {"category": "nut", "noise": "unknown", "eps": "2/255"}
+
+
+def test_the_histogram_names_axis_threshold_and_classes() -> None:
+    drawing = svg_source(image(histogram_plot(LABELS, SCORES, 3.0)))
+    for words in (
+        "threshold 3", "normal (12)", "anomalous (20)", "Share of the class (%)", "Anomaly score (no unit",
+        ">normal<", ">anomalous<",  # the rows of single images
+    ):  # fmt: skip
+        assert words in drawing, words
+    assert "called good" in drawing or "called defective" in drawing
+    assert NORMAL_COLOUR in drawing and ANOMALOUS_COLOUR in drawing
+    assert "pattern" in drawing, "the bars of the classes differ without their colours, too"
+    many = np.linspace(0, 1, 5000)
+    drawing = svg_source(image(histogram_plot(many > 0.5, many, 0.4)))
+    assert ">normal<" not in drawing and len(drawing) < 200_000, "single images are drawn of small sets only"
 
 
 def test_one_class_alone_has_a_histogram() -> None:

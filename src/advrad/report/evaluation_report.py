@@ -19,10 +19,11 @@ from advrad.errors import DataError
 from advrad.inference import heatmaps as overlay
 from advrad.inference.evaluation import figures_by_defect
 from advrad.report.comparison import ComparedFigures
-from advrad.report.plots import certificate_plot, curve_plot, histogram_plot, loss_plot, roc_plot
+from advrad.report.plots import certificate_plot, curve_plot, loss_plot, roc_plot
 from advrad.report.proofs import MEANING, attacked_points, bounds_plot, image_rows, is_proof, radius_rows
 from advrad.report.registration import RegisteredImage
 from advrad.report.rendering import page
+from advrad.report.score_plot import histogram_plot
 from advrad.report.stored_results import AttackSummary, CurveSummary
 from advrad.utils.files import atomic_path
 from advrad.utils.formatting import flat, percent

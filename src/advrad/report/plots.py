@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,49 +68,6 @@ def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
         label += f"; at the threshold {percent(found)} of defects found, {percent(alarm)} false alarms"
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="False alarms (FPR)", ylabel="Defects found (TPR)")
     return svg_image(figure, label)
-
-
-def histogram_plot(labels: Array, scores: Array, threshold: float | None) -> str:
-    """Plot the histograms of the scores of normal and of anomalous images, as an image for a page.
-
-    Args:
-        labels: Labels, (n,), bool, True for anomalous.
-        scores: Scores, (n,), finite, n >= 1.
-        threshold: Threshold to mark, or None.
-
-    Returns:
-        Markup of one ``img`` element.
-    """
-    from matplotlib.figure import Figure
-
-    values = scores if threshold is None else np.append(scores, threshold)
-    low, high = float(values.min()), float(values.max())
-    # Scores that span decades (squares, ratios) are only readable on a logarithmic axis.
-    logarithmic = low > 0.0 and high / low > 20.0
-    if low == high:
-        low, high = low - 0.5, high + 0.5
-    bins = int(np.clip(2.0 * math.sqrt(scores.size), 8, 40))
-    edges = np.geomspace(low, high, bins + 1) if logarithmic else np.linspace(low, high, bins + 1)
-    edges[0], edges[-1] = low, high
-    figure = Figure(figsize=(6.2, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    classes = (("normal", scores[~labels], NORMAL_COLOUR), ("anomalous", scores[labels], ANOMALOUS_COLOUR))
-    for name, part, colour in classes:
-        if part.size:
-            share = 100.0 * np.histogram(part, edges)[0] / part.size
-            axes.stairs(share, edges, fill=True, color=colour, alpha=0.30)
-            axes.stairs(share, edges, color=colour, linewidth=1.6, label=f"{name} ({part.size})")
-    if threshold is not None:
-        axes.axvline(threshold, color=INK, linewidth=1.4, linestyle=(0, (4, 3)), label="threshold")
-    if logarithmic:
-        axes.set_xscale("log")
-    axes.set(xlabel="Score" + (" (logarithmic)" if logarithmic else ""), ylabel="Share of the class (%)")
-    axes.set_xlim(low, high)
-    axes.legend(frameon=False)
-    medians = [
-        f"median of {name} images {number(float(np.median(part)), '.4g')}" for name, part, _ in classes if part.size
-    ]
-    return svg_image(figure, "Histogram of the scores: " + ", ".join(medians))
 
 
 def loss_plot(steps: Array, losses: Array) -> str:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from advrad.data.folder_names import IMAGE_SUFFIXES
-from advrad.data.folders import Folder
-from advrad.data.signatures import RAW_SUFFIXES, holds_image
+from advrad.data.folders import Folder, is_image
+from advrad.data.signatures import RAW_SUFFIXES
 from advrad.errors import DataError
 from advrad.utils.output_folders import contents_of, is_own_image
 
@@ -55,15 +54,6 @@ def expand_paths(names: Iterable[str | Path], passed_over: list[Path] | None = N
             count = f"{len(others)} other file{'' if len(others) == 1 else 's'}"
             what = f"no images, but {count}: {describe_files(others)}" if others else "no images"
             yield DataError(f"{path}: holds {what}; name a folder that does")
-
-
-def is_image(path: Path) -> bool:
-    """Whether a file is taken for an image: its ending is that of one, or it begins like one.
-
-    Args:
-        path: File.
-    """
-    return path.suffix.lower() in IMAGE_SUFFIXES or holds_image(path)
 
 
 def describe_files(paths: list[Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from advrad.data import cache
 from advrad.data.framing import Framing
+from advrad.data.value_range import ImageLevels
 from advrad.errors import OutputError
 
 S16, S24 = Framing.square(16), Framing.square(24)
@@ -21,7 +23,8 @@ S16, S24 = Framing.square(16), Framing.square(24)
 
 def entry(count: int = 4, seed: int = 0, bad: dict[int, str] | None = None) -> cache.Entry:
     values = np.random.default_rng(seed).integers(0, 65536, (count, 3, 16, 16)).astype(np.uint16)
-    return values, bad or {}
+    levels = tuple(ImageLevels(255, row, 200 + row, "dark" if row else "") for row in range(count))
+    return cache.Entry(values, levels, bad or {})
 
 
 @pytest.fixture
@@ -90,14 +93,14 @@ def test_the_default_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_entry_is_read_back_and_is_read_only(path: Path) -> None:
-    values, bad = entry(bad={1: "is empty", 4: "holds text"})
+    made = entry(bad={1: "is empty", 4: "holds text"})
     assert cache.read_entry(path, 6, S16) is None
-    cache.write_entry(path, (values, bad))
+    cache.write_entry(path, made)
     taken = cache.read_entry(path, 6, S16)
     assert taken is not None
-    np.testing.assert_array_equal(taken[0], values)
-    assert isinstance(taken[0], np.memmap) and not taken[0].flags.writeable
-    assert taken[1] == bad
+    np.testing.assert_array_equal(taken.values, made.values)
+    assert isinstance(taken.values, np.memmap) and not taken.values.flags.writeable
+    assert taken.bad == made.bad and taken.levels == made.levels
     # Entries of another shape are refused.
     assert cache.read_entry(path, 5, S16) is None
     assert cache.read_entry(path, 6, S24) is None
@@ -114,9 +117,12 @@ HARMS: dict[str, Callable[[Path], Any]] = {
     "flip": flip,
     "empty": lambda path: path.write_bytes(b""),
     "text": lambda path: path.write_text("not an array"),
+    "levels": lambda path: path.with_suffix(".json").write_text(
+        json.dumps(json.loads(path.with_suffix(".json").read_text()) | {"levels": [[255, 0, 9, ""]]})
+    ),
     "json": lambda path: path.with_suffix(".json").write_text('{"bad": 3}'),
     "nojson": lambda path: path.with_suffix(".json").unlink(),
-    "other": lambda path: np.save(path, entry(3)[0]),
+    "other": lambda path: np.save(path, entry(3).values),
 }
 
 
@@ -129,7 +135,7 @@ def test_a_damaged_entry_is_ignored_and_can_be_rewritten(path: Path, harm: str) 
     cache.write_entry(path, made)
     again = cache.read_entry(path, 4, S16)
     assert again is not None
-    np.testing.assert_array_equal(again[0], made[0])
+    np.testing.assert_array_equal(again.values, made.values)
     assert sorted(path.parent.iterdir()) == [path.with_suffix(".json"), path]
 
 
@@ -161,7 +167,7 @@ def test_the_least_recently_used_entries_are_deleted(path: Path, monkeypatch: py
     kept = {first, third}
     assert set(path.parent.iterdir()) == {fresh, *kept, *(place.with_suffix(".json") for place in kept)}
     # Mapped pixels stay readable after their file is deleted.
-    np.testing.assert_array_equal(mapped[0], entry(seed=1)[0])
+    np.testing.assert_array_equal(mapped.values, entry(seed=1).values)
     monkeypatch.setattr(cache, "LIMIT_BYTES", 1)
     cache.write_entry(second, entry(seed=1))
     assert list(path.parent.glob("[!.]*.npy")) == [second]

@@ -44,9 +44,9 @@ def decodings(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def counted(path: Path, *args: Any, **options: Any) -> Any:
         done.append(path)
-        return images.read_image(path, *args, **options)
+        return images.read_and_examine(path, *args, **options)
 
-    monkeypatch.setattr(loading, "read_image", counted)
+    monkeypatch.setattr(loading, "read_and_examine", counted)
     return done
 
 

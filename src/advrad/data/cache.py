@@ -2,7 +2,8 @@
 
 Decoding takes far longer than reading the result. An entry is named after a digest of the files' contents: changed,
 added or reordered images make another entry, renamed or moved files do not. An entry has two files: the pixels as
-``.npy``, and as ``.json`` a checksum and the errors of images that cannot be read.
+``.npy``, and as ``.json`` a checksum, the smallest and largest value of each file, and the errors of images that cannot
+be read.
 """
 
 from __future__ import annotations
@@ -14,22 +15,37 @@ import time
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from advrad.data.framing import Framing
+from advrad.data.value_range import ImageLevels
 from advrad.utils.files import PART, atomic_path, make_folder, write_json
 
-Entry = tuple[npt.NDArray[np.uint16], dict[int, str]]
-"""The readable images, (n, 3, height, width), and the errors of the others by their position among all images."""
-
-VERSION = 1
+VERSION = 2
 """Version of the entries; raise it when the same file would give other values than before."""
 
 LIMIT_BYTES = 8 * 2**30
 """Size limit: above it, the least recently used entries are deleted, except the one in use."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Entry:
+    """Decoded images.
+
+    Attributes:
+        values: The readable images, (n, 3, height, width).
+        levels: Values of their files, n.
+        bad: Errors of the other images by their position among all images.
+    """
+
+    values: npt.NDArray[np.uint16]
+    levels: tuple[ImageLevels, ...]
+    bad: dict[int, str]
 
 
 def default_folder() -> Path | None:
@@ -66,8 +82,9 @@ def entry_path(folder: Path, digests: Iterable[bytes | None], framing: Framing, 
     """
     import PIL
 
-    # Another version of Pillow may decode slightly differently, or read more files.
-    state = f"{VERSION} {framing.key} {max_pixels} {PIL.__version__} ".encode()
+    # Another version of a decoder may decode slightly differently, or read more files.
+    decoders = f"{PIL.__version__} {version('tifffile')} {version('imagecodecs')}"
+    state = f"{VERSION} {framing.key} {max_pixels} {decoders} ".encode()
     whole = hashlib.blake2b(state, digest_size=16)
     for part in digests:
         if part is None:
@@ -90,11 +107,13 @@ def read_entry(path: Path, count: int, framing: Framing) -> Entry | None:
     try:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         bad = {int(index): str(reason) for index, reason in facts["bad"].items()}
+        levels = tuple(ImageLevels.from_json(level) for level in facts["levels"])
         values = np.load(path, mmap_mode="r")
         good = (
             isinstance(values, np.memmap)
             and values.dtype == np.uint16
             and values.shape == (count - len(bad), 3, framing.height_px, framing.width_px)
+            and len(levels) == len(values)
             and values.flags.c_contiguous
             and zlib.crc32(values.data) == facts["crc32"]
         )
@@ -104,7 +123,7 @@ def read_entry(path: Path, count: int, framing: Framing) -> Entry | None:
         return None
     with suppress(OSError):
         os.utime(path)  # the time of last use, for deleting old entries
-    return values, bad
+    return Entry(values, levels, bad)
 
 
 def write_entry(path: Path, entry: Entry) -> None:
@@ -117,11 +136,15 @@ def write_entry(path: Path, entry: Entry) -> None:
     Raises:
         OutputError: The entry cannot be written.
     """
-    values, bad = entry
+    values = entry.values
     make_folder(path.parent)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, values)
-    facts = {"bad": {str(index): reason for index, reason in bad.items()}, "crc32": zlib.crc32(values.data)}
+    facts = {
+        "bad": {str(index): reason for index, reason in entry.bad.items()},
+        "levels": [level.to_json() for level in entry.levels],
+        "crc32": zlib.crc32(values.data),
+    }
     write_json(path.with_suffix(".json"), facts)
     _trim(path)
 

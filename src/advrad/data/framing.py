@@ -8,11 +8,12 @@ eps in every pixel of the image moves a working pixel by more than eps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from advrad.data.shapes import ShapeRecord
 from advrad.data.transforms import resize
+from advrad.data.value_range import RangeRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,6 +32,10 @@ class Framing:
         pad: Whether an image keeps its aspect ratio and is padded; otherwise it is stretched to the working size.
         trained: Shapes of the images on which the detector was trained; image files of another shape are refused. None
             if they are not known.
+        trained_range: Range of the values of these images; image files of another range are refused. None if it is not
+            known, or the user said which value is white.
+        value_range: Value of white of the image files; None if the files tell it.
+        tile_px: Side of the square tiles into which the working image is cut; None if it is not cut.
 
     Example:
         >>> import torch
@@ -47,24 +52,50 @@ class Framing:
     width_px: int
     pad: bool = False
     trained: ShapeRecord | None = None
+    trained_range: RangeRecord | None = None
+    value_range: float | None = None
+    tile_px: int | None = None
 
     @classmethod
-    def square(cls, size_px: int, *, pad: bool = False, trained: ShapeRecord | None = None) -> Framing:
+    def square(
+        cls,
+        size_px: int,
+        *,
+        pad: bool = False,
+        trained: ShapeRecord | None = None,
+        trained_range: RangeRecord | None = None,
+    ) -> Framing:
         """Make a square working image.
 
         Args:
             size_px: Side of the square.
             pad: Whether images keep their aspect ratio and are padded.
             trained: Shapes of the training images; None if they are not known.
+            trained_range: Range of their values; None if it is not known.
         """
-        return cls(size_px, size_px, pad, trained)
+        white = None if trained_range is None else trained_range.given
+        return cls(size_px, size_px, pad, trained, trained_range, white)
+
+    def with_white(self, value_range: float | None) -> Framing:
+        """Say which value is white in the image files, whatever the training images had.
+
+        Args:
+            value_range: Value of white, > 0; None to leave it as it is.
+        """
+        return self if value_range is None else replace(self, value_range=value_range, trained_range=None)
 
     @property
     def key(self) -> str:
         """What the working images depend on, for the name of a cache entry."""
+        white = "" if self.value_range is None else f" white {self.value_range!r}"
         if self.pad or self.height_px != self.width_px:
-            return f"{self.height_px}x{self.width_px}{' padded' if self.pad else ''}"
-        return str(self.height_px)
+            return f"{self.height_px}x{self.width_px}{' padded' if self.pad else ''}{white}"
+        return f"{self.height_px}{white}"
+
+    @property
+    def stretches(self) -> bool:
+        """Whether images lose their aspect ratio."""
+        return not self.pad and self.tile_px is None
 
     def scaled_size(self, height_px: int, width_px: int) -> tuple[int, int]:
         """Height and width to which an image is scaled, before it is padded.

@@ -23,7 +23,7 @@ from advrad.data.pillow_limits import PILLOW_LIMITS
 from advrad.data.records import MAX_PIXELS
 from advrad.data.tiff import TiffImage
 from advrad.data.transforms import resize, to_tensor
-from advrad.data.value_range import ImageLevels, check_values
+from advrad.data.value_range import check_values
 from advrad.errors import ImageError
 
 if TYPE_CHECKING:
@@ -156,12 +156,7 @@ class WorkingImage:
 
 
 def read_working_image(
-    path: Path,
-    framing: Framing | int,
-    max_pixels: int = MAX_PIXELS,
-    *,
-    value_range: float | None = None,
-    keep_full: bool = False,
+    path: Path, framing: Framing | int, max_pixels: int = MAX_PIXELS, *, keep_full: bool = False
 ) -> WorkingImage:
     """Read an image once, at the working size and, if wanted, at its own.
 
@@ -169,7 +164,6 @@ def read_working_image(
         path: Image file.
         framing: How the image becomes the working image; a number for the side of a square to which it is stretched.
         max_pixels: Largest accepted width times height.
-        value_range: Value of white, > 0; None if the file or the framing tells it.
         keep_full: Whether the image is wanted at its own size, too.
 
     Raises:
@@ -177,22 +171,22 @@ def read_working_image(
             the framing.
     """
     path = Path(path)
-    with decoded(path, max_pixels, _white_for(framing, value_range)) as found:
-        _check_range(path, framing, value_range, found.levels)
+    white, known = (None, None) if isinstance(framing, int) else (framing.value_range, framing.trained_range)
+    with decoded(path, max_pixels, white) as found:
+        if known is not None and (reason := known.refusal(found.levels)) is not None:
+            raise ImageError(path, reason)
         reduced = _reduced(found.values, framing)
     full = _as_colour(found.values, found.white) if keep_full else None
     small = full if full is not None and reduced is found.values else _as_colour(reduced, found.white)
     return WorkingImage(_framed(small, framing), full, found.info)
 
 
-def read_two_sizes(
-    path: Path, framing: Framing | int, max_pixels: int = MAX_PIXELS, value_range: float | None = None
-) -> tuple[Array, Tensor]:
+def read_two_sizes(path: Path, framing: Framing | int, max_pixels: int = MAX_PIXELS) -> tuple[Array, Tensor]:
     """Read an image once, at its own size and at the working size; see :func:`read_working_image`."""
     path = Path(path)
-    found = read_working_image(path, framing, max_pixels, value_range=value_range, keep_full=True)
+    found = read_working_image(path, framing, max_pixels, keep_full=True)
     full = found.full
-    return read_image(path, max_pixels, value_range=value_range) if full is None else full, found.resized
+    return read_image(path, max_pixels) if full is None else full, found.resized
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:
@@ -216,38 +210,21 @@ def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]
         return marked_pixels(path, image)
 
 
-def read_resized(
-    path: Path, framing: Framing | int, max_pixels: int = MAX_PIXELS, value_range: float | None = None
-) -> Tensor:
+def read_resized(path: Path, framing: Framing | int, max_pixels: int = MAX_PIXELS) -> Tensor:
     """Read an image at the working size, in training and prediction alike.
 
     Args:
         path: Image file.
         framing: How the image becomes the working image; a number for the side of a square to which it is stretched.
         max_pixels: Largest accepted width times height.
-        value_range: Value of white, > 0; None if the file or the framing tells it.
 
     Returns:
         The image, (3, height_px, width_px) float32 in [0, 1].
 
     Raises:
-        ImageError: The image cannot be read, see :func:`read_image`, or has another range than the training images of
-            the framing.
+        ImageError: The image cannot be read; see :func:`read_working_image`.
     """
-    return read_working_image(path, framing, max_pixels, value_range=value_range).resized
-
-
-def _white_for(framing: Framing | int, given: float | None) -> float | None:
-    """The value of white: the given one, or that for which a detector was trained; None if the file tells it."""
-    known = None if isinstance(framing, int) else getattr(framing, "values", None)
-    return known.value_range if given is None and known is not None else given
-
-
-def _check_range(path: Path, framing: Framing | int, given: float | None, levels: ImageLevels) -> None:
-    """Refuse an image of another range than the training images, unless the user said which value is white."""
-    known = None if isinstance(framing, int) else getattr(framing, "values", None)
-    if given is None and known is not None and (reason := known.refusal(levels)) is not None:
-        raise ImageError(path, reason)
+    return read_working_image(path, framing, max_pixels).resized
 
 
 def _framed(image: Array, framing: Framing | int) -> Tensor:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from advrad.data import cache
 from advrad.data.framing import Framing, as_framing
 from advrad.data.images import Array, ImageInfo, examine, read_and_examine, read_mask
+from advrad.data.mask_files import mask_paths
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.data.transforms import to_tensor
@@ -51,6 +52,17 @@ class ImageStack:
     skipped: tuple[ImageError, ...] = ()
     notes: tuple[str, ...] = ()
     levels: tuple[ImageLevels, ...] = ()
+
+    def at(self, rows: Sequence[int]) -> ImageStack:
+        """Some of the images, in memory.
+
+        Args:
+            rows: Positions of the images.
+        """
+        values = self.values[list(rows)]
+        values.flags.writeable = False
+        levels = tuple(self.levels[row] for row in rows) if self.levels else ()
+        return replace(self, values=values, records=tuple(self.records[row] for row in rows), levels=levels)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -264,25 +276,28 @@ def read_checked_mask(image: Path, mask: Path, max_pixels: int) -> npt.NDArray[n
 
     Args:
         image: Image file.
-        mask: Mask file.
+        mask: Mask file, or a folder of masks of this image, whose union is taken.
         max_pixels: Largest accepted width times height.
 
     Returns:
         The mask, (h, w) bool, or the error of the mask or the image.
     """
     try:
-        marked = read_mask(mask, max_pixels)
+        masks = {path: read_mask(path, max_pixels) for path in mask_paths(mask)}
         info = examine(image, max_pixels)
     except ImageError as error:
         return error
-    height, width = marked.shape
-    if (width, height) == (info.width_px, info.height_px):
-        return marked
-    return ImageError(
-        mask,
-        f"is {width} x {height} px, but its image {image.name} is {info.width_px} x {info.height_px} px; a mask must"
-        " have the size of its image",
-    )
+    for path, marked in masks.items():
+        height, width = marked.shape
+        if (width, height) != (info.width_px, info.height_px):
+            return ImageError(
+                path,
+                f"is {width} x {height} px, but its image {image.name} is {info.width_px} x {info.height_px} px; a mask"
+                " must have the size of its image",
+            )
+    if not masks:
+        return ImageError(mask, "holds no masks; put some into it")
+    return np.asarray(np.logical_or.reduce(list(masks.values())), dtype=np.bool_)
 
 
 def _shrunk(mask: npt.NDArray[np.bool_], size: tuple[int, int]) -> npt.NDArray[np.bool_]:

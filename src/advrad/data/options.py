@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
 from advrad.data.records import MAX_PIXELS
@@ -38,12 +38,24 @@ class DataOptions(Config):
     category: str | None = Field(None, description="Product category, if DATA holds several.")
     skip_bad: bool = Field(False, description="Leave out images that cannot be read.")
     max_pixels: int = Field(MAX_PIXELS, ge=1, description="Refuse images with more pixels (width times height).")
+    value_range: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Value of white in the image files, such as 4095 for 12 bits in files of 16.",
+        json_schema_extra={"when_none": "auto, as each file says"},
+    )
+
+    @field_validator("value_range", mode="before")
+    @classmethod
+    def _read_auto(cls, value: Any) -> Any:
+        return None if value == "auto" else value
 
 
 class WithDataOptions(Config):
     """Base of options that include data options.
 
-    In Python these are one field, ``data``. In JSON and TOML its four fields stand beside the others:
+    In Python these are one field, ``data``. In JSON and TOML its fields stand beside the others:
     ``{"seed": 0, "layout": "auto", ...}``.
 
     Attributes:
@@ -74,4 +86,5 @@ class WithDataOptions(Config):
     def _flatten(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
         nested: dict[str, Any] = values.pop("data", {})
-        return values | nested
+        # Results that were stored before this option was added depend on the same options.
+        return values | {name: value for name, value in nested.items() if name != "value_range" or value is not None}

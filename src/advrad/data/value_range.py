@@ -66,7 +66,7 @@ class RangeRecord(Config):
 
     Attributes:
         whites: Values of white in the files, different ones, smallest first.
-        value_range: Value of white that was given for the training; None if the files told it.
+        given: Value of white that was given for the training; None if the files told it.
         brightest: Largest value of all images, as a share of white.
 
     Example:
@@ -80,20 +80,20 @@ class RangeRecord(Config):
     model_config = ConfigDict(extra="allow")
 
     whites: tuple[float, ...]
-    value_range: float | None = None
+    given: float | None = None
     brightest: float
 
     @classmethod
-    def of(cls, levels: Sequence[ImageLevels], value_range: float | None = None) -> RangeRecord:
+    def of(cls, levels: Sequence[ImageLevels], given: float | None = None) -> RangeRecord:
         """Summarise the values of training images.
 
         Args:
             levels: Values of each image, at least one.
-            value_range: Value of white that was given; None if the files told it.
+            given: Value of white that was given; None if the files told it.
         """
         return cls(
             whites=tuple(sorted({level.white for level in levels})),
-            value_range=value_range,
+            given=given,
             brightest=max(level.high / level.white for level in levels),
         )
 

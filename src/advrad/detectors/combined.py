@@ -90,7 +90,8 @@ class CombinedConfig(Config):
     @property
     def framing(self) -> Framing:
         """How image files become working images."""
-        return Framing.square(self.image_size_px, pad=self.learned.pad, trained=self.training.shapes)
+        pad, record = self.learned.pad, self.training
+        return Framing.square(self.image_size_px, pad=pad, trained=record.shapes, trained_range=record.value_range)
 
     def describe(self) -> list[str]:
         """Describe how images are scored, in plain lines for the screen, the model card and the report."""

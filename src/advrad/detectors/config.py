@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_ser
 
 from advrad.data.framing import Framing
 from advrad.data.shapes import ShapeRecord
+from advrad.data.value_range import RangeRecord
 from advrad.denoisers.factory import DenoiserConfig
 from advrad.detectors.score_config import ScoreConfig, describe
 from advrad.utils.config import Config
@@ -24,6 +25,8 @@ class Calibration(Config):
         heat_low: Value of the anomaly map at which heat maps start to glow: the median of the normal maps' maxima.
         heat_high: Value that normal anomaly maps exceed with at most ``false_alarm_rate``; outlined in heat maps.
         source: Origin of the images: data folder, category and seed of the split.
+        scores: Scores of the calibration images, rising; they say where another rate would put the threshold. Empty if
+            they are not recorded, as in folders of earlier versions.
 
     Example:
         >>> Calibration(threshold=1.5, false_alarm_rate=0.05, n=19, heat_low=0.5, heat_high=1.2).threshold
@@ -36,6 +39,14 @@ class Calibration(Config):
     heat_low: float
     heat_high: float
     source: dict[str, Any] = Field(default_factory=dict)
+    scores: tuple[float, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _write_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        if not self.scores:
+            del values["scores"]
+        return values
 
 
 class RobustCalibration(Config):
@@ -179,6 +190,7 @@ class TrainingRecord(_Record):
         attacked: Name and robust or certified AUROC of the finalists, best first; empty if only clean accuracy counted.
         versions: Versions of the packages used.
         shapes: Shapes of the normal image files; None if they are not recorded.
+        value_range: Range of the values of these files; None if it is not recorded.
     """
 
     plan: PlanRecord | None = None
@@ -191,6 +203,7 @@ class TrainingRecord(_Record):
     attacked: tuple[tuple[str, float], ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
     shapes: ShapeRecord | None = None
+    value_range: RangeRecord | None = None
 
     @property
     def category(self) -> str:
@@ -325,7 +338,8 @@ class DetectorConfig(Config):
     @property
     def framing(self) -> Framing:
         """How image files become working images."""
-        return Framing.square(self.size_px, pad=self.pad, trained=self.training.shapes)
+        record = self.training
+        return Framing.square(self.size_px, pad=self.pad, trained=record.shapes, trained_range=record.value_range)
 
     def describe(self) -> list[str]:
         """Describe how images are scored, in plain lines for the screen, the model card and the report."""

@@ -185,7 +185,7 @@ class _Reader:
             raise DataError(f"images: {path} is a path; give the folder of the images in place of images and labels")
         warning = check_shape(path, self.framing.trained, self.max_pixels)
         if warning is not None:
-            self._warn("shape", warning)
+            self._warn("shape", f"{path}: {warning}")
         sides_px = None
         if self.framing.pad:
             info = examine(path, self.max_pixels)

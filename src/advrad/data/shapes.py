@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ConfigDict
 
@@ -22,8 +24,19 @@ from advrad.utils.config import Config
 SAME_ASPECT = 1.1
 #: Factor from which an image is refused.
 REFUSED_ASPECT = 2.0
+#: Largest factor between the sides of images that are stretched to squares without being asked.
+STRETCHED_ASPECT = 2.0
+#: Factor between the sides from which images are cut into tiles without being asked: a square holds little of them.
+TILED_ASPECT = 4.0
+#: Largest aspect ratio divided by the smallest up to which images count as of one shape.
+_ONE_SHAPE = 1.25
+#: Squeezing that is mentioned.
+_MENTIONED = 1.5
 #: Factor of the resolution, the root of the number of pixels, from which it is doubted.
 OTHER_RESOLUTION = 2.0
+
+
+ShapeName = Literal["stretch", "pad", "tiles"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +106,11 @@ class ShapeRecord(Config):
             return f"{least_width} x {least_height} px"
         return f"{least_width} x {least_height} to {most_width} x {most_height} px"
 
+    @property
+    def squeeze(self) -> float:
+        """Largest factor by which stretching to a square shrinks one side of an image more than the other."""
+        return max(self.aspect[1], 1 / self.aspect[0])
+
     def doubt(self, width_px: int, height_px: int) -> ShapeDoubt | None:
         """Compare an image with the training images.
 
@@ -129,18 +147,22 @@ class ShapeRecord(Config):
         return None
 
 
-def record_shapes(records: Iterable[Record], max_pixels: int) -> ShapeRecord:
+def record_shapes(records: Iterable[Record], max_pixels: int) -> ShapeRecord | None:
     """Record the shapes of image files.
 
     Args:
-        records: Images that can be read, at least one.
+        records: Images; those that cannot be read do not count.
         max_pixels: Largest accepted number of pixels.
 
-    Raises:
-        ImageError: An image cannot be read.
+    Returns:
+        The shapes; None if no image can be read.
     """
-    infos = [examine(record.path, max_pixels) for record in records]
-    return ShapeRecord.of([(info.width_px, info.height_px) for info in infos])
+    sizes = []
+    for record in records:
+        with suppress(ImageError):
+            info = examine(record.path, max_pixels)
+            sizes.append((info.width_px, info.height_px))
+    return ShapeRecord.of(sizes) if sizes else None
 
 
 def check_shape(path: Path, shapes: ShapeRecord | None, max_pixels: int) -> str | None:
@@ -152,7 +174,7 @@ def check_shape(path: Path, shapes: ShapeRecord | None, max_pixels: int) -> str 
         max_pixels: Largest accepted number of pixels.
 
     Returns:
-        A warning; None if the image suits the detector, or nothing is known.
+        A warning, without the name of the file; None if the image suits the detector, or nothing is known.
 
     Raises:
         ImageError: The image cannot be read, or has another shape.
@@ -163,7 +185,60 @@ def check_shape(path: Path, shapes: ShapeRecord | None, max_pixels: int) -> str 
     doubt = shapes.doubt(info.width_px, info.height_px)
     if doubt is not None and doubt.refused:
         raise ImageError(path, doubt.reason)
-    return None if doubt is None else f"{path}: {doubt.reason}"
+    return None if doubt is None else doubt.reason
+
+
+@dataclass(frozen=True, slots=True)
+class ShapeChoice:
+    """How images become working images.
+
+    Attributes:
+        shape: ``stretch``, ``pad`` or ``tiles``.
+        note: What it does to the images, in words; None where there is nothing to say.
+    """
+
+    shape: ShapeName
+    note: str | None = None
+
+
+def choose_shape(shapes: ShapeRecord, asked: ShapeName | None = None) -> ShapeChoice:
+    """Choose how images become working images.
+
+    Images of one shape are stretched to squares, unless one side is more than twice the other: each is stretched in the
+    same way, so they stay comparable. Others are padded, which keeps their aspect ratio. Very long ones are cut into
+    tiles, because little of them would be left in a square.
+
+    Args:
+        shapes: Shapes of the normal images.
+        asked: What the user wants; None to choose.
+
+    Example:
+        >>> choose_shape(ShapeRecord.of([(640, 480)])).shape
+        'stretch'
+        >>> choose_shape(ShapeRecord.of([(8000, 200)])).shape
+        'tiles'
+    """
+    squeeze, one = shapes.squeeze, shapes.spread <= _ONE_SHAPE
+    if asked is not None:
+        chosen: ShapeName = asked
+    elif one and squeeze <= STRETCHED_ASPECT:
+        chosen = "stretch"
+    else:
+        chosen = "tiles" if one and squeeze > TILED_ASPECT else "pad"
+    images = f"the images are {shapes.describe()}"
+    if chosen == "tiles":
+        return ShapeChoice(chosen, f"{images}: they keep their aspect ratio and are cut into overlapping square tiles")
+    if chosen == "pad":
+        why = "" if asked else f"; stretched to squares, one side would be squeezed up to {squeeze:.3g} times more"
+        return ShapeChoice(chosen, f"{images}: they keep their aspect ratio and are padded to squares{why}")
+    if squeeze <= _MENTIONED and one:
+        return ShapeChoice(chosen)
+    keep = "tiles" if one and squeeze > TILED_ASPECT else "pad"
+    return ShapeChoice(
+        chosen,
+        f"{images}: they are squeezed to squares, one side up to {squeeze:.3g} times more than the other; the shape"
+        f" {keep} keeps their aspect ratio",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
         DataError: There are fewer than 8 normal images.
         ConfigError: The rate is out of range.
     """
-    needed = normals_needed(false_alarm_rate)
+    normals_needed(false_alarm_rate)  # refuses a rate that is out of range
     normals = shuffle_normals(records, seed)
     n = len(normals)
     if n < MIN_NORMALS:
@@ -138,10 +138,7 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
             f"{n} normal image{'s' if n != 1 else ''} to train on; at least {MIN_NORMALS} are needed, "
             "and several dozen for a good detector: add normal images"
         )
-    spare = n // 2
-    calibration = max(math.ceil(n / 5), needed)
-    selection = max(2, min(max(round(n / 10), 8), spare - calibration))
-    calibration = min(calibration, spare - selection)
+    _, selection, calibration = split_sizes(n, false_alarm_rate)
     parts = (
         normals[:calibration],
         normals[calibration : calibration + selection],
@@ -149,6 +146,24 @@ def split_normals(records: Iterable[Record], seed: int, *, false_alarm_rate: flo
     )
     held, chosen, train = (tuple(sorted(part, key=lambda record: record.path.as_posix())) for part in parts)
     return NormalSplit(train, chosen, held)
+
+
+def split_sizes(normals: int, false_alarm_rate: float) -> tuple[int, int, int]:
+    """Numbers of images for training, selection and calibration; see :func:`split_normals`.
+
+    Args:
+        normals: Number of normal images, at least 8.
+        false_alarm_rate: False-alarm rate of the threshold, in (0, 1).
+
+    Example:
+        >>> split_sizes(42, 0.05)
+        (21, 2, 19)
+    """
+    spare = normals // 2
+    calibration = max(math.ceil(normals / 5), normals_needed(false_alarm_rate))
+    selection = max(2, min(max(round(normals / 10), 8), spare - calibration))
+    calibration = min(calibration, spare - selection)
+    return normals - selection - calibration, selection, calibration
 
 
 def normals_to_train(false_alarm_rate: float) -> int:

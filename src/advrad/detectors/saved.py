@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -99,13 +100,13 @@ def framing_for(detector: AnomalyDetector | SupportsPrediction, size_px: int | N
         return framing
     if framing is None:
         return Framing.square(size_px)
-    if framing.height_px != framing.width_px:
+    if framing.tile_px is not None:
         raise ConfigError(
             f"this detector cuts images of {framing.width_px} x {framing.height_px} px into tiles; leave it out",
             option="size_px",
             value=size_px,
         )
-    return Framing.square(size_px, pad=framing.pad, trained=framing.trained)
+    return replace(framing, height_px=size_px, width_px=size_px)
 
 
 class SavedConfig(Protocol):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from advrad.data.framing import Framing
 from advrad.data.loading import ImageStack, load_images
-from advrad.data.options import DataOptions
-from advrad.data.splits import NormalSplit, normals_needed, normals_to_train, rate_in_reach, split_normals
+from advrad.data.splits import split_normals
 from advrad.detectors.config import ImageCounts
-from advrad.errors import ConfigError, DataError
+from advrad.training.normal_images import NormalImages, report_skipped
 from advrad.utils.progress import SILENT, ProgressReporter
 
 
@@ -47,28 +47,35 @@ class CalibrationData:
             yield self.calibration.batch(range(start, min(start + size, len(self.calibration))))
 
 
-def read_images(
-    split: NormalSplit, size_px: int, options: DataOptions, progress: ProgressReporter = SILENT
+def read_divided(
+    source: NormalImages, framing: Framing, seed: int, progress: ProgressReporter = SILENT
 ) -> CalibrationData:
-    """Read the normal images of a split.
+    """Read the normal images of a training that learns, and divide them by purpose.
+
+    Images that cannot be read, and copies of others, are left out before. Where ``source.leave_out_copies`` is false,
+    the images are divided as older versions did: before those are left out that cannot be read.
 
     Args:
-        split: Records of the images, by purpose.
-        size_px: Side of the square to which the images are resized, pixels.
-        options: How the images are read.
+        source: Data set, and how its images are read.
+        framing: How the images become working images.
+        seed: Seed of the division.
         progress: Receives the progress, and a message for each image that is left out.
 
     Raises:
-        ImageError: An image cannot be read, and ``options.skip_bad`` is false.
+        ConfigError: There are too few images for the false-alarm rate.
+        DataError: There are too few images to train a denoiser.
+        ImageError: An image cannot be read, and ``source.options.skip_bad`` is false.
     """
-    stacks = []
-    for records in (split.train, split.selection, split.calibration):
-        stack = load_images(records, size_px, options, progress=progress)
-        for note in stack.notes:
-            progress.note(note)
-        for error in stack.skipped:
-            progress.note(f"skipped: {error}")
-        stacks.append(stack)
+    rate = source.false_alarm_rate
+    if source.leave_out_copies:
+        records = [record for record in source.dataset.records if record.split == "train" and record.label == 0]
+        return split_stack(source.read(records, framing, progress), seed, rate)
+    split = split_normals(source.dataset.records, seed, false_alarm_rate=rate)
+    parts = (split.train, split.selection, split.calibration)
+    progress.stage("Reading images")
+    stacks = [load_images(part, framing, source.options, progress=progress) for part in parts]
+    for stack in stacks:
+        report_skipped(stack, progress)
     return CalibrationData(*stacks)
 
 
@@ -92,30 +99,3 @@ def split_stack(images: ImageStack, seed: int, false_alarm_rate: float) -> Calib
             for part in (split.train, split.selection, split.calibration)
         )
     )
-
-
-def check_counts(counts: ImageCounts, false_alarm_rate: float) -> None:
-    """Refuse too few images before hours are spent on a detector that could not be calibrated.
-
-    Args:
-        counts: Number of normal images for each purpose.
-        false_alarm_rate: Largest share of normal images that may be called anomalous.
-
-    Raises:
-        ConfigError: There are too few images for the false-alarm rate.
-        DataError: There are too few images to choose the score.
-    """
-    needed = normals_needed(false_alarm_rate)
-    if counts.calibration < needed:
-        raise ConfigError(
-            f"needs {needed} normal images for calibration alone, but only {counts.calibration} of the {counts.total}"
-            f" are available for it; give at least {normals_to_train(false_alarm_rate)} in all, or accept a rate of"
-            f" {rate_in_reach(counts.calibration):g} or more; the closed form alone needs only {needed}",
-            option="false_alarm_rate",
-            value=false_alarm_rate,
-        )
-    if counts.selection < 2:
-        raise DataError(
-            f"only {counts.selection} of the {counts.total} normal images are left to choose the score; add normal"
-            " images"
-        )

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from advrad.data.splits import ALL_IN_MEMORY, LEAST_IN_PART_A, normals_needed, rate_in_reach, split_for_memory
+from advrad.data.splits import ALL_IN_MEMORY, LEAST_IN_PART_A, rate_in_reach, split_for_memory
+from advrad.data.sufficiency import NormalCount, check_enough
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_config import ClosedFormConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
@@ -258,15 +259,9 @@ def _divide(different: Sequence[int], false_alarm_rate: float, seed: int) -> _Pa
         ConfigError: There are too few images for the rate.
     """
     count = len(different)
+    check_enough(NormalCount(count), false_alarm_rate)
     split = split_for_memory(count, false_alarm_rate)
-    if split is None:
-        raise ConfigError(
-            f"needs {max(normals_needed(false_alarm_rate), 2)} different normal images, there are {count}; add normal"
-            f" images{f', or accept a rate of {rate_in_reach(count):g} or more' if count >= 2 else ''}",
-            option="false_alarm_rate",
-            value=false_alarm_rate,
-        )
-    if not split.choice:
+    if split is None or not split.choice:
         return _Parts((), tuple(different), tuple(different))
     order = torch.randperm(count, generator=generator_for(seed, "closed form")).tolist()
     shuffled = [different[index] for index in order]

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from advrad.data.framing import Framing
 from advrad.data.images import examine
 from advrad.data.layouts import Dataset
-from advrad.data.loading import ImageStack, load_images
+from advrad.data.loading import ImageStack
 from advrad.data.records import Record
-from advrad.data.splits import most_for_memory, normals_needed, rate_in_reach, shuffle_normals
+from advrad.data.shapes import record_shapes
+from advrad.data.splits import most_for_memory, shuffle_normals
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.config import PlanRecord
-from advrad.errors import ConfigError
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_selection import USUAL_RADIUS, Radius
+from advrad.training.fit_plan import ClosedFormPlan
+from advrad.training.framing_choice import choose_framing, with_shapes
+from advrad.training.normal_images import NormalImages
 from advrad.training.options import RunOptions
-from advrad.training.plan import ClosedFormPlan
 from advrad.utils.progress import SILENT, ProgressReporter
 
 #: Side of the square to which images are resized, pixels.
@@ -35,11 +38,13 @@ class ClosedFormRun:
         dataset: Images; only the normal training images are used.
         options: Options of the run.
         data: Name of the data, stored in the plan.
+        leave_out_copies: Whether images that are copies of others are left out, as in every new fit.
     """
 
     dataset: Dataset
     options: RunOptions
     data: str
+    leave_out_copies: bool = True
 
     def execute(self, progress: ProgressReporter = SILENT) -> tuple[ClosedFormPlan, ClosedFormDetector]:
         """Read the images and fit the detector.
@@ -54,8 +59,9 @@ class ClosedFormRun:
             ConfigError: There are too few images for the false-alarm rate.
             ImageError: An image cannot be read.
         """
-        images = self.read(progress)
-        plan, radius = self._plan(images), self.options.optimise_for_radius
+        framing = self.choose_framing(progress)
+        images = self.read(framing, progress)
+        plan, radius = self._plan(images, framing), self.options.optimise_for_radius
         detector = fit_closed_form(
             images.batch(range(len(images))),
             false_alarm_rate=plan.false_alarm_rate,
@@ -65,12 +71,26 @@ class ClosedFormRun:
             names=plan.names,
             progress=progress,
         )
+        detector.update_config(pad=framing.pad, training=with_shapes(detector.config.training, framing))
         return plan, detector
 
-    def read(self, progress: ProgressReporter = SILENT) -> ImageStack:
+    def choose_framing(self, progress: ProgressReporter = SILENT) -> Framing:
+        """Decide how the images become working images.
+
+        Args:
+            progress: Receives a message about what is done to the images.
+
+        Raises:
+            ConfigError: The shape or the tiles do not suit the images.
+        """
+        shapes = record_shapes(self._chosen(SILENT), self.options.data.max_pixels)
+        return choose_framing(shapes, self.options, self.options.size_px or SIZE_PX, progress=progress)
+
+    def read(self, framing: Framing, progress: ProgressReporter = SILENT) -> ImageStack:
         """Read the images that are used, in the order in which they are fitted.
 
         Args:
+            framing: How they become working images.
             progress: Receives the progress, and a message for each image that is left out.
 
         Returns:
@@ -80,21 +100,23 @@ class ClosedFormRun:
             ConfigError: There are too few images for the false-alarm rate.
             ImageError: An image cannot be read.
         """
-        options = self.options
-        rate = options.false_alarm_rate
-        records = shuffle_normals(self.dataset.records, options.seed)
-        check_count(len(records), rate)
-        most = most_for_memory(rate)
+        return self._source.read(self._chosen(progress), framing, progress)
+
+    def _chosen(self, progress: ProgressReporter) -> list[Record]:
+        """The normal images that are used."""
+        records = shuffle_normals(self.dataset.records, self.options.seed)
+        most = most_for_memory(self.options.false_alarm_rate)
         if len(records) > most:
             progress.note(f"{most} of the {len(records)} normal images are used, drawn at random; more are not needed")
-        chosen = sorted(records[:most], key=lambda record: record.path.as_posix())
-        progress.stage("Reading images")
-        images = load_images(chosen, options.size_px or SIZE_PX, options.data, progress=progress)
-        report_skipped(images, progress)
-        check_count(len(images), rate)  # again, because unreadable images may have been left out
-        return images
+        return sorted(records[:most], key=lambda record: record.path.as_posix())
 
-    def _plan(self, images: ImageStack) -> ClosedFormPlan:
+    @property
+    def _source(self) -> NormalImages:
+        options = self.options
+        copies = self.leave_out_copies
+        return NormalImages(self.dataset, options.data, options.false_alarm_rate, leave_out_copies=copies)
+
+    def _plan(self, images: ImageStack, framing: Framing) -> ClosedFormPlan:
         """The plan of the fit, with the images that are used."""
         options = self.options
         return ClosedFormPlan(
@@ -103,12 +125,15 @@ class ClosedFormRun:
             category=self.dataset.category,
             size_px=options.size_px or SIZE_PX,
             seed=options.seed,
-            aspect=aspect_of(images.records, options.data.max_pixels),
+            aspect=aspect_of(images.records, options.data.max_pixels) if framing.stretches else 1.0,
+            shape="tiles" if framing.tile_px else "pad" if framing.pad else "stretch",
+            tile_px=options.tile_px,
             false_alarm_rate=options.false_alarm_rate,
             score=options.score,
             optimise_for_radius=options.optimise_for_radius,
             max_pixels=options.data.max_pixels,
             skip_bad=options.data.skip_bad,
+            leaves_out_copies=self.leave_out_copies,
             names=self.names_of(images),
         )
 
@@ -118,7 +143,7 @@ class ClosedFormRun:
         Args:
             images: Images of this data set.
         """
-        return tuple(record.path.relative_to(self.dataset.root).as_posix() for record in images.records)
+        return self._source.names_of(images)
 
 
 def record_fit(detector: ClosedFormDetector, plan: ClosedFormPlan, seconds: float) -> None:
@@ -136,39 +161,6 @@ def record_fit(detector: ClosedFormDetector, plan: ClosedFormPlan, seconds: floa
     source = {"data": Path(plan.data).name, "category": plan.category, "split_seed": plan.seed}
     calibration = detector.calibration.model_copy(update={"source": source})
     detector.config = detector.config.model_copy(update={"training": training, "calibration": calibration})
-
-
-def check_count(count: int, false_alarm_rate: float) -> None:
-    """Refuse too few images for a false-alarm rate.
-
-    Args:
-        count: Number of normal images.
-        false_alarm_rate: Largest share of normal images that may be called anomalous.
-
-    Raises:
-        ConfigError: There are too few images.
-    """
-    needed = max(2, normals_needed(false_alarm_rate))
-    if count < needed:
-        least = f"; or accept a rate of {rate_in_reach(count):g} or more" if count >= 2 else ""
-        raise ConfigError(
-            f"needs {needed} normal images, but there are {count}; add normal images{least}",
-            option="false_alarm_rate",
-            value=false_alarm_rate,
-        )
-
-
-def report_skipped(images: ImageStack, progress: ProgressReporter) -> None:
-    """Tell the user about images that were left out, and other notes of reading.
-
-    Args:
-        images: Images that were read.
-        progress: Receives the messages.
-    """
-    for note in images.notes:
-        progress.note(note)
-    for error in images.skipped:
-        progress.note(f"skipped: {error}")
 
 
 def aspect_of(records: Sequence[Record], max_pixels: int) -> float:

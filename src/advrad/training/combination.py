@@ -208,14 +208,16 @@ def fit_beside(images: CalibrationData, plan: RunPlan, progress: ProgressReporte
     generator = generator_for(plan.train.seed, "closed form beside")
     rows = torch.randperm(len(images.train), generator=generator)[: max(0, MOST_IMAGES - compared)].sort().values
     records = (*images.selection.records[:compared], *(images.train.records[row] for row in rows.tolist()))
-    return fit_closed_form(
+    memory = fit_closed_form(
         torch.cat([images.selection.batch(range(compared)), images.train.batch(rows.tolist())]),
         false_alarm_rate=plan.false_alarm_rate,
         seed=plan.train.seed,
-        aspect=aspect_of(records, plan.max_pixels),
+        aspect=aspect_of(records, plan.max_pixels) if plan.framing.stretches else 1.0,
         names=[record.path.as_posix() for record in records],
         progress=progress,
     )
+    memory.update_config(pad=plan.pad)
+    return memory
 
 
 def combine(

@@ -61,7 +61,9 @@ def choose_score(
         trained_s,
         PlanRecord.model_validate(plan.model_dump(mode="json", exclude={"names", "data"})),
     )
-    return detector_of(denoiser, selection, made).to(device)
+    detector = detector_of(denoiser, selection, made).to(device)
+    detector.update_config(pad=plan.pad)
+    return detector
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from advrad.utils.precision import Precision
 from advrad.utils.radii import Norm, radius_of
 
 ScoreAim = Literal["auto", "robust", "paper"]
+ShapeAim = Literal["auto", "stretch", "pad", "tiles"]
 
 #: Budget of the training of a learned denoiser that is given neither minutes nor steps.
 DEFAULT_MINUTES = 5.0
@@ -50,6 +51,20 @@ class RunOptions(WithDataOptions):
         None,
         description="Side of the square to which images are scaled, in pixels, such as 128 or 256.",
         json_schema_extra={"when_none": "256; for ddpm that of its network"},
+    )
+    shape: ShapeAim = Field(
+        "auto",
+        description="How images become working images: stretch (to a square, whatever their aspect ratio), pad (they"
+        " keep it, with grey borders), tiles (cut into overlapping square tiles, for long or large images; for the"
+        " closed form alone), or auto: stretch where one side is at most twice the other, tiles above four times, and"
+        " pad between them or for images of several shapes.",
+    )
+    tile_px: int | None = Field(
+        None,
+        alias="tile",
+        ge=16,
+        description="Cut images into tiles of this side, in pixels of the images, such as 512.",
+        json_schema_extra={"when_none": "no tiles; with the shape tiles, the shorter side of the images"},
     )
     seed: int = seed_field()
     batch_size: int | None = Field(
@@ -100,6 +115,8 @@ class TrainKeywords(TypedDict, total=False):
     denoiser: str | None
     preset: str
     size_px: int | None
+    shape: ShapeAim
+    tile_px: int | None
     seed: int
     batch_size: int | None
     learning_rate: float | None

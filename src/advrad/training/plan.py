@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
+from advrad.data.framing import Framing
 from advrad.data.options import DataOptions
 from advrad.data.records import MAX_PIXELS
 from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
@@ -24,61 +25,12 @@ from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import CheckpointError, ConfigError, OutputError
 from advrad.training.batches import TrainConfig, View
 from advrad.training.choice import checkpoint_of, network_name
+from advrad.training.fit_plan import ClosedFormPlan
 from advrad.training.options import RunOptions, ScoreAim
 from advrad.training.score_candidates import ScoreObjective
 from advrad.utils.config import Config
 from advrad.utils.files import check_folder, make_folder, write_json
 from advrad.utils.output_folders import check_output
-
-
-class ClosedFormPlan(Config):
-    """Everything that determines a closed-form detector that was fitted alone. It is written with the finished model.
-
-    Attributes:
-        kind: Name of this kind of plan in files.
-        data: Folder of the images.
-        layout: Layout of that folder.
-        category: Name of the product.
-        size_px: Side of the square to which the images were resized, pixels.
-        seed: Seed of all draws.
-        aspect: Width of the image files divided by their height; 1 if they differ.
-        false_alarm_rate: Largest share of normal images that may be called anomalous.
-        score: How the score is chosen: ``auto`` for clean images, ``robust`` for images under attack.
-        optimise_for_radius: Radius for which the score is chosen by its certified results, l2; None for none.
-        max_pixels: Largest number of pixels of an image file.
-        skip_bad: Whether unreadable images were left out.
-        names: Names of the normal images.
-    """
-
-    kind: Literal["closed_form"] = "closed_form"
-    data: str
-    layout: str
-    category: str
-    size_px: int = Field(gt=0)
-    seed: int = Field(0, ge=0)
-    aspect: float = Field(1.0, gt=0)
-    false_alarm_rate: float = Field(0.05, gt=0, lt=1)
-    score: ScoreAim = "auto"
-    optimise_for_radius: float | None = Field(None, gt=0)
-    max_pixels: int = MAX_PIXELS
-    skip_bad: bool = False
-    names: tuple[str, ...]
-
-    @property
-    def options(self) -> RunOptions:
-        """Options with which it was fitted."""
-        data = DataOptions(
-            layout=self.layout, category=self.category, skip_bad=self.skip_bad, max_pixels=self.max_pixels
-        )
-        return RunOptions(
-            denoiser="memory",
-            size_px=self.size_px,
-            seed=self.seed,
-            false_alarm_rate=self.false_alarm_rate,
-            score=self.score,
-            optimise_for_radius=self.optimise_for_radius,
-            data=data,
-        )
 
 
 class RunPlan(Config):
@@ -98,7 +50,9 @@ class RunPlan(Config):
             under attack is set; l2, for pixel values in [0, 1] and images of the detector's size. None for neither.
         max_pixels: Largest number of pixels of an image file.
         skip_bad: Whether unreadable images are left out.
+        leaves_out_copies: Whether images that are copies of others are left out; older versions did not.
         names: Names of the training images, by which changed data are noticed.
+        pad: Whether images keep their aspect ratio and are padded to a square, in place of stretched.
         budget_minutes: Time budget from which the number of steps was derived; None if the steps were given.
     """
 
@@ -114,7 +68,9 @@ class RunPlan(Config):
     optimise_for_radius: float | None = Field(None, gt=0)
     max_pixels: int = MAX_PIXELS
     skip_bad: bool = False
+    leaves_out_copies: bool = False
     names: tuple[str, ...]
+    pad: bool = False
     budget_minutes: float | None = None
 
     @property
@@ -123,6 +79,11 @@ class RunPlan(Config):
         return DataOptions(
             layout=self.layout, category=self.category, skip_bad=self.skip_bad, max_pixels=self.max_pixels
         )
+
+    @property
+    def framing(self) -> Framing:
+        """How images become working images."""
+        return Framing.square(self.train.size_px, pad=self.pad)
 
     @property
     def objective(self) -> ScoreObjective:
@@ -248,6 +209,7 @@ def draft_plan(
         optimise_for_radius=options.optimise_for_radius,
         max_pixels=options.data.max_pixels,
         skip_bad=options.data.skip_bad,
+        leaves_out_copies=True,
         names=(),
     )
 
@@ -325,6 +287,7 @@ def options_of(plan: RunPlan) -> RunOptions:
         false_alarm_rate=plan.false_alarm_rate,
         score=plan.score,
         optimise_for_radius=plan.optimise_for_radius,
+        shape="pad" if plan.pad else "stretch",
         adversarial_eps=plan.train.adversarial_eps or None,
         precision=plan.train.precision,
         data=plan.data_options,
@@ -378,10 +341,12 @@ def refuse_contradiction(asked: RunOptions, begun: RunOptions, folder: Path) -> 
         ignored.add("preset")  # the checkpoint determines the network
     if asked.data.layout == "auto":
         ignored.add("layout")  # the plan holds the layout that was found
+    if asked.shape == "auto":
+        ignored.add("shape")  # the plan holds the one that was chosen
     given = (asked.model_fields_set - {"data"} | asked.data.model_fields_set) - ignored
     asked_values, begun_values = asked.model_dump(by_alias=False), begun.model_dump(by_alias=False)
     for name, value in asked_values.items():
-        held = begun_values[name]
+        held = begun_values.get(name)
         if name not in given or value in (None, held):
             continue
         before = "without it" if held is None or held is False else f"with {held}"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from advrad.data.layouts import find_records
-from advrad.data.splits import split_normals
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import ImageCounts, RecordedFigures
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.detectors.saved import SavedDetector
 from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
-from advrad.training.calibration_data import CalibrationData, read_images
+from advrad.training.calibration_data import CalibrationData, read_divided
 from advrad.training.finalize import choose_score, set_thresholds, source_of
+from advrad.training.normal_images import NormalImages
 from advrad.training.options import CalibrateOptions
 from advrad.training.plan import RunPlan, check_score_options
 from advrad.utils.output_folders import check_output, contents_of
@@ -106,7 +106,11 @@ def _recalibrate_advrad(
         )
         progress.stage("Choosing the score")
         trained_s = detector.detector_config.training.seconds or 0.0
+        shapes = detector.config.training.shapes
         detector = choose_score(plan, detector.denoiser, images, detector.device, trained_s, progress)
+        if shapes is not None:
+            training = detector.config.training.model_copy(update={"shapes": shapes})
+            detector.update_config(training=training)
     # Figures that were measured with the old thresholds no longer hold.
     detector.update_config(figures=RecordedFigures(), robust_calibration=None)
     progress.stage("Calibrating")
@@ -153,9 +157,10 @@ def _plan_of(detector: SavedDetector, folder: Path, data: Path) -> tuple[RunPlan
 def _read_same_images(plan: RunPlan, counts: ImageCounts, data: Path, progress: ProgressReporter) -> CalibrationData:
     """Read the normal images, divided as in training."""
     dataset = find_records(data, plan.data_options)
-    split = split_normals(dataset.records, plan.train.seed, false_alarm_rate=plan.false_alarm_rate)
-    progress.stage("Reading images")
-    images = read_images(split, plan.train.size_px, plan.data_options, progress)
+    source = NormalImages(
+        dataset, plan.data_options, plan.false_alarm_rate, learned=True, leave_out_copies=plan.leaves_out_copies
+    )
+    images = read_divided(source, plan.framing, plan.train.seed, progress)
     found = images.counts
     if found != counts:
         raise DataError(

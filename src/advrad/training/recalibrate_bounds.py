@@ -21,8 +21,9 @@ from advrad.detectors.conformal import calibration_from, calibration_of, conform
 from advrad.errors import CheckpointError, DataError
 from advrad.training.calibration_data import CalibrationData
 from advrad.training.closed_form_run import ClosedFormRun
+from advrad.training.fit_plan import ClosedFormPlan
 from advrad.training.options import CalibrateOptions
-from advrad.training.plan import ClosedFormPlan, plan_path
+from advrad.training.plan import plan_path
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.radii import Norm
 
@@ -143,8 +144,8 @@ def _store(
 def _read_same_images(detector: ClosedFormDetector, folder: Path, data: Path, progress: ProgressReporter) -> ImageStack:
     """Read the images of the fit, in their order."""
     plan = _plan_of(detector, folder, data)
-    run = ClosedFormRun(find_records(data, plan.options.data), plan.options, str(data))
-    images = run.read(progress)
+    run = ClosedFormRun(find_records(data, plan.options.data), plan.options, str(data), plan.leaves_out_copies)
+    images = run.read(run.choose_framing(), progress)
     held = detector.config.held_out
     if max(held) >= len(images) or (plan.names and run.names_of(images) != plan.names):
         raise DataError(

@@ -21,31 +21,33 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import torch
 
 from advrad.data.layouts import Dataset, ImageSource, find_records
-from advrad.data.splits import normals_needed, split_normals
+from advrad.data.shapes import record_shapes
+from advrad.data.splits import normals_needed, shuffle_normals
 from advrad.denoisers import diffusers_checkpoint
 from advrad.denoisers.base import Denoiser
-from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser
+from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser, unet_class
 from advrad.denoisers.factory import build_denoiser
 from advrad.denoisers.memory import MemoryDenoiserConfig
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.combined import CombinedDetector
-from advrad.detectors.config import ImageCounts
 from advrad.detectors.conformal import calibration_of
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import ConfigError, DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_images
 from advrad.training.budget import passes_after_training, steps_for
-from advrad.training.calibration_data import CalibrationData, check_counts, read_images
-from advrad.training.choice import checkpoint_of, choice_of
+from advrad.training.calibration_data import CalibrationData, read_divided
+from advrad.training.choice import checkpoint_of, choice_of, network_name
 from advrad.training.closed_form_run import ClosedFormRun, record_fit
 from advrad.training.combination import combine, fit_beside, seconds_to_combine
 from advrad.training.finalize import choose_score, set_thresholds, source_of
+from advrad.training.fit_plan import ClosedFormPlan
+from advrad.training.framing_choice import choose_framing
 from advrad.training.memory_filling import fill_memory
+from advrad.training.normal_images import NormalImages
 from advrad.training.options import DEFAULT_MINUTES, RunOptions, TrainKeywords
 from advrad.training.plan import (
-    ClosedFormPlan,
     RunPlan,
     check_score_options,
     draft_plan,
@@ -57,7 +59,7 @@ from advrad.training.plan import (
     refuse_contradiction,
     save_plan,
 )
-from advrad.training.trainer import STATE_NAME, Trainer, fit, make_accelerator
+from advrad.training.trainer import STATE_NAME, Trainer, check_batch_size, fit, make_accelerator
 from advrad.utils.progress import SILENT, CallbackReporter, ProgressReporter
 
 if TYPE_CHECKING:
@@ -143,6 +145,14 @@ def _options_from(options: RunOptions | None, budget: dict[str, Any], keywords: 
     return options
 
 
+def _check_learned(options: RunOptions, processes: int) -> None:
+    """Refuse what a learned denoiser cannot be trained with, before any image is read."""
+    if checkpoint_of(options) is not None or network_name(options) != "lean":
+        unet_class()
+    if options.batch_size is not None:
+        check_batch_size(options.batch_size, processes)
+
+
 @dataclass
 class _Run:
     """A training run.
@@ -174,6 +184,8 @@ class _Run:
             return cast(ClosedFormDetector | AdvRAD, load_detector(self.folder))
         choice = choice_of(self.options) if stored is None else "both" if stored.memory else "learned"
         accelerator = make_accelerator(self.options.precision)
+        if choice in ("learned", "both"):
+            _check_learned(self.options, accelerator.num_processes)
         dataset = find_records(self.data, self.options.data)
         for note in dataset.notes:
             self.progress.note(note)
@@ -182,6 +194,10 @@ class _Run:
         source = checkpoint_of(self.options)
         pretrained = None if source is None else diffusers_checkpoint.load(source, self.options.size_px)
         plan = stored or self._draft(dataset, pretrained, choice == "both")
+        if stored is None:
+            shapes = record_shapes(shuffle_normals(dataset.records, 0), plan.max_pixels)
+            framing = choose_framing(shapes, self.options, plan.train.size_px, learned=True, progress=self.progress)
+            plan = plan.model_copy(update={"pad": framing.pad})
         images = self._read(dataset, plan, accelerator)
         names = tuple(record.path.relative_to(dataset.root).as_posix() for record in images.train.records)
         if stored is not None and names != stored.names:
@@ -259,19 +275,11 @@ class _Run:
 
     def _read(self, dataset: Dataset, plan: RunPlan, accelerator: Accelerator) -> CalibrationData:
         """Divide and read the normal images."""
-        rate = plan.false_alarm_rate
-        split = split_normals(dataset.records, plan.train.seed, false_alarm_rate=rate)
-        counts = {
-            "train": len(split.train),
-            "selection": len(split.selection),
-            "calibration": len(split.calibration),
-        }
-        check_counts(ImageCounts(**counts), rate)
-        self.progress.stage("Reading images")
+        source = NormalImages(
+            dataset, self.options.data, plan.false_alarm_rate, learned=True, leave_out_copies=plan.leaves_out_copies
+        )
         with accelerator.main_process_first():
-            images = read_images(split, plan.train.size_px, self.options.data, self.progress)
-        check_counts(images.counts, rate)  # again, because unreadable images may have been left out
-        return images
+            return read_divided(source, plan.framing, plan.train.seed, self.progress)
 
     def _complete(
         self,
@@ -346,6 +354,9 @@ class _Run:
             normals = images.calibration_batches()
             calibration = calibration_of(detector, normals, plan.false_alarm_rate, source_of(plan))
             detector.update_config(calibration=calibration)
+        records = (*images.train.records, *images.selection.records, *images.calibration.records)
+        shapes = record_shapes(records, plan.max_pixels)
+        detector.update_config(training=detector.config.training.model_copy(update={"shapes": shapes}))
         if accelerator.is_main_process:
             detector.save_pretrained(self.folder)
         accelerator.wait_for_everyone()

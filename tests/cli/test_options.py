@@ -90,3 +90,19 @@ def test_a_command_can_offer_some_of_the_fields(runs: list[Options]) -> None:
 def test_errors_name_the_option_that_was_given(words: tuple[str, ...], message: str) -> None:
     _, _, error = run([], *words)
     assert isinstance(error, ConfigError) and str(error).startswith(message)
+
+
+def test_every_command_that_computes_takes_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = torch.get_num_threads()
+    try:
+        assert run([], "--threads", "2")[0] == 0
+        assert torch.get_num_threads() == 2
+        assert "--threads" in run([], "--help")[1]
+        assert "--threads" not in run([], "--help", computes=False)[1]
+        status, _, error = run([], "--threads", "0")
+        assert status != 0 and "--threads 0: must be 1 or more" in str(error)
+    finally:
+        torch.set_num_threads(before)

@@ -18,6 +18,7 @@ from typer.core import TyperCommand
 from advrad.data.options import WithDataOptions
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
+from advrad.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -43,6 +44,14 @@ Results = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        metavar="INTEGER",
+        help="Threads that compute and read images.  [default: OMP_NUM_THREADS, or the free processors, at most 8]",
+        show_default=False,
+    ),
 ]
 Seed = Annotated[int, typer.Option(min=0, metavar="INTEGER", help="Seed for all random draws.")]
 
@@ -79,6 +88,7 @@ def add_command(
     only: Collection[str] | None = None,
     defaults: Mapping[str, object] | None = None,
     shown_defaults: Mapping[str, object] | None = None,
+    computes: bool = True,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Make a decorator that adds a function to an app as a command.
 
@@ -90,10 +100,12 @@ def add_command(
         only: Names of the fields that become options; None for all.
         defaults: Defaults that differ from those of the models, by field name.
         shown_defaults: Defaults that the library sets itself, by field name; they only appear in the help.
+        computes: Whether the command computes; then it also gets the option for the number of threads.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        app.command(name, cls=Command)(_with_flat_options(function, only, defaults or {}, shown_defaults or {}))
+        flat = _with_flat_options(function, only, defaults or {}, shown_defaults or {})
+        app.command(name, cls=Command)(_with_threads(flat) if computes else flat)
         return function
 
     return decorate
@@ -124,10 +136,28 @@ def _with_flat_options(
             values[name] = model.parse({**{key: defaults[key] for key in fields if key in defaults}, **given})
         return function(**values)
 
-    command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
-    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
-    command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    _dress(command, function, list(parameters.values()))
     return command
+
+
+def _with_threads(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a command so that it sets the number of threads first."""
+
+    def command(*, threads: int | None = None, **values: Any) -> Any:
+        use_threads(threads)
+        return function(**values)
+
+    given = inspect.signature(function).parameters.values()
+    option = inspect.Parameter("threads", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Threads)
+    _dress(command, function, [*given, option])
+    return command
+
+
+def _dress(command: Callable[..., Any], like: Callable[..., Any], parameters: list[inspect.Parameter]) -> None:
+    """Give a wrapper the name and text of a function, and parameters for Typer to read."""
+    command.__name__, command.__doc__, command.__module__ = like.__name__, like.__doc__, like.__module__
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
 
 
 def _fields(model: type[Config]) -> Mapping[str, FieldInfo]:

@@ -191,6 +191,7 @@ class TrainingRecord(_Record):
         versions: Versions of the packages used.
         shapes: Shapes of the normal image files; None if they are not recorded.
         value_range: Range of the values of these files; None if it is not recorded.
+        seen: Digests of all normal images that were used; see :mod:`advrad.data.trained_images`.
     """
 
     plan: PlanRecord | None = None
@@ -204,6 +205,7 @@ class TrainingRecord(_Record):
     versions: dict[str, str] = Field(default_factory=dict)
     shapes: ShapeRecord | None = None
     value_range: RangeRecord | None = None
+    seen: tuple[str, ...] = ()
 
     @property
     def category(self) -> str:

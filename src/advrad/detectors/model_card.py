@@ -147,7 +147,7 @@ def render(config: SavedConfig) -> str:
         _decision(config),
         words.proof,
         _figures(config.figures),
-        _making(config),
+        f"## How it was made\n\n{_table(making_rows(config))}",
         _LIMITS + words.limit,
     ]
     return "\n".join(part for part in parts if part)
@@ -182,7 +182,12 @@ Or in a shell: `advrad predict path/to/this/folder image.png -o heat-maps`
 """
 
 
-def _decision(config: SavedConfig) -> str:
+def threshold_rows(config: SavedConfig) -> list[tuple[str, str]]:
+    """List the threshold and what it promises, as names and texts.
+
+    Args:
+        config: Configuration of the detector.
+    """
     rows = []
     if config.calibration is not None:
         rows.append(("Threshold", f"{config.calibration.threshold:.6g}"))
@@ -192,25 +197,47 @@ def _decision(config: SavedConfig) -> str:
         rate, radius = percent(robust.false_alarm_rate), radius_text(robust.radius, robust.norm)
         rows.append(("Threshold under attack", f"{robust.threshold:.6g}"))
         rows.append(("Its false-alarm rate", f"at most {rate}, after any {robust.norm} perturbation up to {radius}"))
-    rows += [("" if index else "Score", line) for index, line in enumerate(config.describe())]
+    return rows
+
+
+def score_rows(config: SavedConfig) -> list[tuple[str, str]]:
+    """List how images are scored, as names and texts.
+
+    Args:
+        config: Configuration of the detector.
+    """
+    rows = [("" if index else "Score", line) for index, line in enumerate(config.describe())]
     if config.training.reason:
         rows.append(("Why this score", config.training.reason))
+    return rows
+
+
+def _decision(config: SavedConfig) -> str:
     words = "An image is called defective if its score is above the threshold. "
-    return f"## How it decides\n\n{words if config.calibration else ''}{describe_threshold(config)}\n\n{_table(rows)}"
+    rows = _table(threshold_rows(config) + score_rows(config))
+    return f"## How it decides\n\n{words if config.calibration else ''}{describe_threshold(config)}\n\n{rows}"
 
 
-def _figures(figures: RecordedFigures) -> str:
-    proven = _proven_figures(figures)
-    if not figures.model_fields_set & TestedFigures.model_fields.keys():
-        return (
-            "## Measured figures\n\nNot evaluated yet. `advrad evaluate path/to/this/folder DATA --save`"
-            f" measures the detector\non test images and adds the figures to this page.\n{proven}"
-        )
+def is_evaluated(figures: RecordedFigures) -> bool:
+    """Whether figures on test images are stored.
+
+    Args:
+        figures: Stored figures.
+    """
+    return bool(figures.model_fields_set & TestedFigures.model_fields.keys())
+
+
+def figure_rows(figures: RecordedFigures) -> list[tuple[str, str]]:
+    """List the figures on test images, as names and texts.
+
+    Args:
+        figures: Stored figures.
+    """
     interval = figures.image_auroc_ci
     area = number(figures.image_auroc)
     if interval:
         area += f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
-    rows = [
+    return [
         ("Image AUROC", area),
         ("Pixel AUROC", number(figures.pixel_auroc)),
         ("AUPRO (false-positive rate up to 30 %)", number(figures.aupro)),
@@ -218,9 +245,18 @@ def _figures(figures: RecordedFigures) -> str:
         ("False alarms at the threshold (FPR)", percent(figures.fpr)),
         ("Test images", f"{figures.n_normal} good, {figures.n_anomalous} defective"),
     ]
+
+
+def _figures(figures: RecordedFigures) -> str:
+    proven = _proven_figures(figures)
+    if not is_evaluated(figures):
+        return (
+            "## Measured figures\n\nNot evaluated yet. `advrad evaluate path/to/this/folder DATA --save`"
+            f" measures the detector\non test images and adds the figures to this page.\n{proven}"
+        )
     words = "On test images that were not used for training or calibration."
     warnings = "".join(f"> **Warning.** {_plain(warning)}\n\n" for warning in figures.warnings)
-    text = f"## Measured figures\n\n{words}\n\n{warnings}{_table(rows)}"
+    text = f"## Measured figures\n\n{words}\n\n{warnings}{_table(figure_rows(figures))}"
     if figures.per_defect:
         lines = ["", "| Defect | Images | AUROC | Found |", "|---|---:|---:|---:|"]
         lines += [
@@ -231,18 +267,32 @@ def _figures(figures: RecordedFigures) -> str:
     return text + proven
 
 
-def _proven_figures(figures: RecordedFigures) -> str:
-    """The certified AUROC at each radius, as a table; empty if none is recorded."""
-    rows = [
+def proven_rows(figures: RecordedFigures) -> list[tuple[str, str]]:
+    """List the certified AUROC at each radius, as names and texts; empty if none is recorded.
+
+    Args:
+        figures: Stored figures.
+    """
+    return [
         (f"{norm} {radius}", number(area))
         for norm, areas in (("linf", figures.certified_linf), ("l2", figures.certified_l2))
         for radius, area in areas.items()
     ]
+
+
+def _proven_figures(figures: RecordedFigures) -> str:
+    """The certified AUROC at each radius, as a table; empty if none is recorded."""
+    rows = proven_rows(figures)
     words = "Certified AUROC: no attack within the radius, on all test images at once, leaves less."
     return f"\n{words}\n\n{_table(rows)}" if rows else ""
 
 
-def _making(config: SavedConfig) -> str:
+def making_rows(config: SavedConfig) -> list[tuple[str, str]]:
+    """List how the detector was made, as names and texts.
+
+    Args:
+        config: Configuration of the detector.
+    """
     training, loop = config.training, config.training.loop
     size_px = config.image_size_px
     rows = [("Product", training.category)] if training.category else []
@@ -257,7 +307,18 @@ def _making(config: SavedConfig) -> str:
     if training.versions:
         versions = (f"{name} {version}" for name, version in training.versions.items())
         rows.append(("Versions", ", ".join(versions)))
-    return f"## How it was made\n\n{_table(rows)}"
+    if training.threads:
+        rows.append(("Threads", str(training.threads)))
+    return rows
+
+
+def about(config: SavedConfig) -> str:
+    """Say in plain words what the detector does.
+
+    Args:
+        config: Configuration of the detector.
+    """
+    return " ".join(_WORDS[config.kind].about.split())
 
 
 def _table(rows: list[tuple[str, str]]) -> str:

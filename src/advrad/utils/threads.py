@@ -59,6 +59,25 @@ def thread_count() -> int:
     return min(known or MOST, usable_processors())
 
 
+def threads_in_words() -> str:
+    """How many threads compute, and whether that is more than there are free processors.
+
+    Example:
+        >>> threads_in_words().startswith("computing with ")
+        True
+    """
+    count, free, usable = thread_count(), free_processors(), usable_processors()
+    words = f"computing with {count} thread{'s' if count > 1 else ''}"
+    if count > free:
+        return (
+            f"{words}, though only {free} of {usable} processors {'are' if free > 1 else 'is'} free; fewer threads"
+            f" may be faster"
+        )
+    if count < min(usable, MOST):
+        return f"{words} on {usable} processors"
+    return words
+
+
 def usable_processors() -> int:
     """Number of processors that this process may use: those it is bound to, within the quota of its container.
 

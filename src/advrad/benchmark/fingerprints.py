@@ -14,6 +14,7 @@ from advrad.baselines.purify import PurifyOptions
 from advrad.certificates.options import CertifyOptions
 from advrad.data import cache
 from advrad.data.layouts import Dataset
+from advrad.data.mask_files import mask_paths
 from advrad.training.options import RunOptions
 from advrad.utils.config import Config
 
@@ -60,7 +61,7 @@ def image_digest(dataset: Dataset) -> str:
     for record in dataset.records:
         name = record.path.relative_to(dataset.root).as_posix()
         total.update(f"{name}|{record.split}|{record.label}|{record.defect}|".encode("utf-8", "surrogateescape"))
-        for path in (record.path, record.mask):
+        for path in (record.path, *([None] if record.mask is None else mask_paths(record.mask))):
             total.update((None if path is None else cache.digest(path)) or b"-")
     return total.hexdigest()
 

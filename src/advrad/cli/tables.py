@@ -62,6 +62,7 @@ def show_inspection(found: InspectionResult) -> None:
             rows.append((side, text))
     rows.append(("pixels", ", ".join(f"{name} {n}" for name, n in found.kinds.items()) or "none"))
     rows += [("used by train", _used_by_closed_form(found)), ("with --minutes", _used_by_both(found))]
+    rows += [("used" if entry.use else "left out", entry.describe()) for entry in found.account.entries]
     rows += [("note", note) for note in found.notes]
     rows += [("cannot be read", f"{error.path}: {error.reason}") for error in found.broken]
     show_table("Data", rows)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data import cache, shortcuts
+from advrad.data.account import Account
 from advrad.data.images import Array, ImageInfo, read_and_examine
 from advrad.data.layouts import Dataset, ImageSource, find_records
 from advrad.data.loading import map_ahead, read_checked_mask, resize_array
@@ -55,6 +56,7 @@ class InspectionResult:
         root: Folder of the product.
         layout: Layout of the folders.
         category: Name of the product.
+        account: What every file below the folder is used as, or why it is left out.
         counts: Number of images by split and defect.
         masks: Number of masks of anomalous images: ``usable``, ``empty``, ``missing`` and ``broken``.
         width_px: Widths of the images; None without readable images.
@@ -78,6 +80,7 @@ class InspectionResult:
     root: Path
     layout: str
     category: str
+    account: Account
     counts: dict[str, dict[str, int]]
     masks: dict[str, int]
     width_px: SizeRange | None
@@ -104,6 +107,7 @@ class InspectionResult:
             "root": str(self.root),
             "layout": self.layout,
             "category": self.category,
+            "account": self.account.to_list(),
             "counts": self.counts,
             "masks": self.masks,
             "width_px": sizes(self.width_px),
@@ -173,6 +177,7 @@ def inspect_dataset(
         root=dataset.root,
         layout=dataset.layout,
         category=dataset.category,
+        account=dataset.account,
         counts={name: dict(sorted(count.items())) for name, count in found.counts.items()},
         masks=found.masks,
         width_px=_range([info.width_px for info in found.infos]),
@@ -190,7 +195,7 @@ def inspect_dataset(
         shortcuts=shortcuts.aurocs(classes),
         conditions=shortcuts.aurocs(conditions),
         notes=tuple(notes),
-        warnings=(*shortcuts.warn_of_shortcuts(classes), *shortcuts.warn_of_conditions(conditions)),
+        warnings=(*dataset.warnings, *shortcuts.warn_of_shortcuts(classes), *shortcuts.warn_of_conditions(conditions)),
     )
 
 

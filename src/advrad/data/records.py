@@ -21,7 +21,7 @@ class Record:
         split: Part of the data set: ``train`` (normal images only) or ``test``.
         label: Label: 0 for normal, 1 for anomalous.
         defect: Name of the defect; ``good`` for a normal image.
-        mask: File of the ground-truth mask; None if there is none.
+        mask: File of the ground-truth mask, or folder of several whose union it is; None if there is none.
 
     Example:
         >>> from pathlib import Path

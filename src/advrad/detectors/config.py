@@ -189,6 +189,7 @@ class TrainingRecord(_Record):
         reason: Why it was chosen, in words.
         attacked: Name and robust or certified AUROC of the finalists, best first; empty if only clean accuracy counted.
         versions: Versions of the packages used.
+        threads: Number of threads that the training computed with; None if it is not recorded.
         shapes: Shapes of the normal image files; None if they are not recorded.
         value_range: Range of the values of these files; None if it is not recorded.
         seen: Digests of all normal images that were used; see :mod:`advrad.data.trained_images`.
@@ -203,6 +204,7 @@ class TrainingRecord(_Record):
     reason: str = ""
     attacked: tuple[tuple[str, float], ...] = ()
     versions: dict[str, str] = Field(default_factory=dict)
+    threads: int | None = None
     shapes: ShapeRecord | None = None
     value_range: RangeRecord | None = None
     seen: tuple[str, ...] = ()

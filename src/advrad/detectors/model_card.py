@@ -125,6 +125,16 @@ _WORDS = {
         proof=_PROOF,
         limit="- The proof is about small perturbations of an image. It does not say that every defect is found.\n",
     ),
+    "tiled": _Words(
+        name="closed form of tiles",
+        about="Finds defects in long or large images of an industrial product, from normal images only. It cuts an\n"
+        "image into tiles and keeps the patches of normal tiles in memory; the score measures how far the patches\n"
+        "of the worst tile are from all of them. Nothing is trained.\n",
+        code=_LOAD_ANY,
+        threshold="normal images that were used for nothing else",
+        proof=_PROOF,
+        limit="- The proof is about small perturbations of an image. It does not say that every defect is found.\n",
+    ),
 }
 
 
@@ -294,9 +304,9 @@ def making_rows(config: SavedConfig) -> list[tuple[str, str]]:
         config: Configuration of the detector.
     """
     training, loop = config.training, config.training.loop
-    size_px = config.image_size_px
+    framing = config.framing
     rows = [("Product", training.category)] if training.category else []
-    rows += [("Detector", _WORDS[config.kind].name), ("Input size", f"{size_px} x {size_px} px")]
+    rows += [("Detector", _WORDS[config.kind].name), ("Input size", f"{framing.width_px} x {framing.height_px} px")]
     trained = () if loop.steps == 0 else (("Steps", loop.steps), ("Batch size", loop.batch_size))
     given = (*trained, ("Seed", loop.seed))
     rows += [(name, str(value)) for name, value in given if value is not None]

@@ -28,7 +28,7 @@ from advrad.data.options import DataOptions
 from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import score_images
-from advrad.detectors.saved import framing_for
+from advrad.detectors.saved import framing_for, seen_by
 from advrad.detectors.wrappers import takes_colour
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
@@ -167,9 +167,10 @@ def prepare(detector: LoadedDetector, data: DataSource, options: AttackOptions) 
         DataError: An image cannot be read, a class is missing, or tensors have a size that the detector does not take.
     """
     target = detector.detector
+    _plan_of(options, target)  # refuses options before any image is read
     framing = framing_for(target, None if target.size_px else options.size_px) or DEFAULT_SIZE_PX
     colour = takes_colour(target)
-    found = load_labelled(data, framing, options.data, options.limit, options.seed, colour=colour)
+    found = load_labelled(data, framing, options.data, options.limit, options.seed, colour=colour, seen=seen_by(target))
     if not isinstance(target, SupportsTwoPath):  # which takes images of any size
         found.check_size(target.size_px)
     images = ImageSet(found.images, found.labels, found.names)
@@ -203,14 +204,7 @@ def run_attack(
 
     state = PartialState()
     detector = job.detector.detector
-    gradient_detector = _with_gradient_precision(detector, options.gradients)
-    plan = AttackPlan(
-        threat=Threat.of(options.norm, options.eps),
-        attacks=requested_attacks(options, detector),
-        seed=options.seed,
-        noise=options.noise,
-        gradient_precision=_gradient_precision(gradient_detector),
-    )
+    plan, gradient_detector = _plan_of(options, detector)
     folder = folder or _result_folder(job, options, plan)
     found = evaluate_robustness(
         detector,
@@ -229,7 +223,7 @@ def run_attack(
     flags = sanity_checks.check_detector(detector, job.images.examples, options.seed, eot)
     flags += sanity_checks.check_result(found)
     doubts, meaningless = sanity_checks.check_scores(found, from_folder=job.detector.folder is not None)
-    flags = [*(Flag("other shape", text) for text in job.warnings), *doubts, *flags]
+    flags = [*(Flag("doubtful data", text) for text in job.warnings), *doubts, *flags]
     bounds = None
     if isinstance(detector, SupportsScoreBounds):
         bounds = check_bounds(detector, job.images.images, found.rows, plan.threat)
@@ -252,6 +246,23 @@ def run_attack(
     if state.is_main_process:
         result.save(folder)
     return result
+
+
+def _plan_of(options: AttackOptions, detector: AnomalyDetector) -> tuple[AttackPlan, AnomalyDetector]:
+    """The plan of an attack, and the detector with the precision of its gradients.
+
+    Raises:
+        ConfigError: An option is unknown, out of range, or does not suit the detector.
+    """
+    gradient_detector = _with_gradient_precision(detector, options.gradients)
+    plan = AttackPlan(
+        threat=Threat.of(options.norm, options.eps),
+        attacks=requested_attacks(options, detector),
+        seed=options.seed,
+        noise=options.noise,
+        gradient_precision=_gradient_precision(gradient_detector),
+    )
+    return plan, gradient_detector
 
 
 def _with_gradient_precision(detector: AnomalyDetector, precision: Precision) -> AnomalyDetector:
@@ -347,12 +358,7 @@ def run_curve(
     Raises:
         ConfigError: The parameter or a value is unknown.
     """
-    if over not in AXES:
-        raise ConfigError(f"is unknown; choose {', '.join(AXES)}", option="over", value=over)
-    if over != "eps" and options.attack == "suite":
-        raise ConfigError("the suite has fixed ones; choose a single attack, such as pgd", option="over", value=over)
-    # All values are checked before the first attack begins.
-    variants = [_variant(options, over, value) for value in values]
+    variants = check_curve(options, over, values)  # all before the first attack begins
     points = []
     for done, (given, (value, varied)) in enumerate(zip(values, variants, strict=True)):
         place = None if folder is None else folder / f"{over}-{given.replace('/', '-')}"
@@ -369,12 +375,21 @@ def run_curve(
     )
 
 
-def _variant(options: AttackOptions, over: str, value: str) -> tuple[float, AttackOptions]:
-    """One value of a curve as a number, and the options with it.
+def check_curve(options: AttackOptions, over: str, values: Sequence[str]) -> list[tuple[float, AttackOptions]]:
+    """Read the values of a curve: each as a number, and the options with it. No image is read.
 
     Raises:
-        ConfigError: The value is not valid.
+        ConfigError: The parameter or a value is unknown.
     """
+    if over not in AXES:
+        raise ConfigError(f"is unknown; choose {', '.join(AXES)}", option="over", value=over)
+    if over != "eps" and options.attack == "suite":
+        raise ConfigError("the suite has fixed ones; choose a single attack, such as pgd", option="over", value=over)
+    return [_variant(options, over, value) for value in values]
+
+
+def _variant(options: AttackOptions, over: str, value: str) -> tuple[float, AttackOptions]:
+    """One value of a curve as a number, and the options with it."""
     if over == "eps":
         return radius_of(value, options.norm, "values"), options.model_copy(update={"eps": value})
     if not (value.isdecimal() and int(value) > 0):

@@ -13,6 +13,7 @@ from advrad.cli.exit_status import interruptible
 from advrad.cli.options import AnyDetector, AsJson, Data, Device, Results, add_command
 from advrad.cli.terminal import is_first_process, put_json, warn
 from advrad.errors import ConfigError
+from advrad.utils.output_folders import ALL, check_output
 
 if TYPE_CHECKING:
     from advrad.attacks.pipeline import AttackJob
@@ -54,8 +55,8 @@ def attack(
     from advrad.cli.tables import describe_flags, show_attack
     from advrad.detectors.loading import load_target
 
-    job = _prepare(detector, data, options, device)
     source_detector = None if source is None else load_target(source, device).detector
+    job = _prepare(detector, data, options, device, output)
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Attacking")
         result = pipeline.run_attack(job, options, output, source=source_detector, progress=screen)
@@ -94,7 +95,7 @@ def checks(
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_checks
 
-    job = _prepare(detector, data, options, device)
+    job = _prepare(detector, data, options, device, output)
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Checking")
         result = pipeline.run_checks(job, options, output, progress=screen)
@@ -132,7 +133,10 @@ def curve(
     from advrad.cli.tables import show_curve
     from advrad.report.plots import draw_curve
 
-    job = _prepare(detector, data, options, device)
+    pipeline.check_curve(options, over, listed)
+    if output is None:
+        check_output(Path(detector) / "attacks", "results", also=ALL)
+    job = _prepare(detector, data, options, device, output)
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Attacking")
         result = pipeline.run_curve(job, options, over, listed, output, progress=screen)
@@ -169,16 +173,18 @@ def certify(
     if save and options.limit is not None:
         raise ConfigError("needs all test images, as the model card is about all; leave out --limit", option="save")
     from advrad.certificates import pipeline
-    from advrad.certificates.bounds_pipeline import BoundsJob
+    from advrad.certificates.bounds_pipeline import wants_bounds
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_certificates
     from advrad.detectors.loading import load_target, save_figures
     from advrad.report.plots import draw_certificates
 
+    if output is not None:
+        check_output(output, "results")
     loaded = load_target(detector, device)
-    job = pipeline.prepare(loaded, data, options, output)
-    if save and (loaded.folder is None or not isinstance(job, BoundsJob)):
+    if save and (loaded.folder is None or not wants_bounds(loaded.detector, options)):
         raise ConfigError("needs a model folder and exact bounds, which hold without a confidence", option="save")
+    job = pipeline.prepare(loaded, data, options, output)
     with interruptible(_CONTINUES), Screen() as screen:
         screen.stage("Certifying")
         result = pipeline.run_job(job, progress=screen)
@@ -196,11 +202,16 @@ def certify(
         print(plot)
 
 
-def _prepare(detector: str, data: Path, options: AttackOptions, device: str) -> AttackJob:
-    """Load the detector and the images, after a check of the perturbation's size."""
+def _prepare(detector: str, data: Path, options: AttackOptions, device: str, output: Path | None) -> AttackJob:
+    """Load the detector and the images, after a check of the perturbation's size and of the folder for the results."""
     from advrad.attacks import pipeline
     from advrad.attacks.threat import Threat
     from advrad.detectors.loading import load_target
 
     Threat.of(options.norm, options.eps)
-    return pipeline.prepare(load_target(detector, device), data, options)
+    if output is not None:
+        check_output(output, "results")
+    loaded = load_target(detector, device)
+    if output is None:
+        loaded.check_folder()
+    return pipeline.prepare(loaded, data, options)

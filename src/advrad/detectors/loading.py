@@ -62,6 +62,18 @@ def _parse_combined(values: dict[str, Any], source: str) -> SavedConfig:
     return CombinedConfig.parse(values, source)
 
 
+def _parse_tiled(values: dict[str, Any], source: str) -> SavedConfig:
+    from advrad.detectors.tiled_config import TiledConfig
+
+    return TiledConfig.parse(values, source)
+
+
+def _load_tiled(folder: Path, device: str) -> SavedDetector:
+    from advrad.detectors.tiled import TiledDetector
+
+    return TiledDetector.from_pretrained(folder)
+
+
 def _load_combined(folder: Path, device: str) -> SavedDetector:
     from advrad.detectors.combined import CombinedDetector
 
@@ -76,6 +88,7 @@ def _load_advrad(folder: Path, device: str) -> SavedDetector:
 KINDS: Mapping[str, Kind] = {
     "advrad": Kind("a learned denoiser (AdvRAD)", DetectorConfig.parse, _load_advrad, gpu=True),
     "closed_form": Kind("a closed-form detector", _parse_closed_form, _load_closed_form),
+    "tiled": Kind("a closed-form detector of tiles", _parse_tiled, _load_tiled),
     "combined": Kind("a closed-form detector and a learned denoiser", _parse_combined, _load_combined),
 }
 
@@ -111,12 +124,20 @@ class LoadedDetector:
         Raises:
             ConfigError: The detector has no model folder.
         """
+        self.check_folder()
+        digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:8]
+        return cast(Path, self.folder) / kind / f"{label}-{digest}"
+
+    def check_folder(self) -> None:
+        """Refuse a detector without a model folder, in which results are stored by default.
+
+        Raises:
+            ConfigError: The detector has no model folder.
+        """
         if self.folder is None:
             raise ConfigError(
                 "is needed, because this detector has no folder; name a folder for the results", option="output"
             )
-        digest = hashlib.sha256(json.dumps(depends_on).encode()).hexdigest()[:8]
-        return self.folder / kind / f"{label}-{digest}"
 
 
 def load_target(name: str, device: str = "auto") -> LoadedDetector:

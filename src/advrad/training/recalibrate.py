@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from advrad.data.layouts import find_records
+from advrad.data.splits import normals_needed, rate_in_reach
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import ImageCounts, RecordedFigures
 from advrad.detectors.loading import load_detector
@@ -54,6 +55,7 @@ def calibrate(
     new_score = options.score is not None or options.optimise_for_radius is not None
     _check(options, output, new_score)
     detector = load_detector(folder)
+    _check_rate(options.false_alarm_rate, detector)
     if isinstance(detector, AdvRAD):
         detector = _recalibrate_advrad(detector, folder, data, options, progress)
     else:
@@ -68,7 +70,8 @@ def _recalibrate_bounds(
     """Set the thresholds of a detector with exact bounds again."""
     from advrad.detectors.closed_form import ClosedFormDetector
     from advrad.detectors.combined import CombinedDetector
-    from advrad.training.recalibrate_bounds import recalibrate_closed_form, recalibrate_held_out
+    from advrad.detectors.tiled import TiledDetector
+    from advrad.training.recalibrate_bounds import recalibrate_closed_form, recalibrate_held_out, recalibrate_tiled
 
     if options.score is not None or options.optimise_for_radius is not None:
         option = "score" if options.score is not None else "optimise_for_radius"
@@ -78,7 +81,9 @@ def _recalibrate_bounds(
     if options.radius is not None and options.norm != "l2":
         radius_of(options.radius, "linf", "radius")
     alone = detector.config.training.loop.steps is None  # no denoiser was trained as well
-    if isinstance(detector, ClosedFormDetector) and (alone or detector.config.held_out):
+    if isinstance(detector, TiledDetector):
+        recalibrate_tiled(detector, folder, data, options, progress=progress)
+    elif isinstance(detector, ClosedFormDetector) and (alone or detector.config.held_out):
         recalibrate_closed_form(detector, folder, data, options, progress=progress)
     elif isinstance(detector, CombinedDetector | ClosedFormDetector):
         plan, counts = _plan_of(detector, folder, data)
@@ -140,6 +145,19 @@ def _check(options: CalibrateOptions, output: Path | None, new_score: bool) -> N
         check_output(output, "model")
         if contents_of(output) is not None:
             raise OutputError(f"{output}: holds a model; give another folder for the result")
+
+
+def _check_rate(rate: float | None, detector: SavedDetector) -> None:
+    """Refuse a rate that needs more images than set the threshold, before they are read."""
+    calibration = detector.config.calibration
+    if rate is None or calibration is None or calibration.n >= normals_needed(rate):
+        return
+    raise ConfigError(
+        f"needs {normals_needed(rate)} calibration images, but {calibration.n} set the threshold; train again with more"
+        f" normal images, or accept a rate of {rate_in_reach(calibration.n):g} or more",
+        option="false_alarm_rate",
+        value=rate,
+    )
 
 
 def _plan_of(detector: SavedDetector, folder: Path, data: Path) -> tuple[RunPlan, ImageCounts]:

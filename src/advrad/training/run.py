@@ -23,6 +23,7 @@ import torch
 from advrad.data.layouts import Dataset, ImageSource, find_records
 from advrad.data.shapes import record_shapes
 from advrad.data.splits import normals_needed, shuffle_normals
+from advrad.data.trained_images import digests_of, warn_of_same_files
 from advrad.denoisers import diffusers_checkpoint
 from advrad.denoisers.base import Denoiser
 from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser, unet_class
@@ -34,6 +35,7 @@ from advrad.detectors.combined import CombinedDetector
 from advrad.detectors.conformal import calibration_of
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import CONFIG_NAME
+from advrad.detectors.tiled import TiledDetector
 from advrad.errors import ConfigError, DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_images
 from advrad.training.budget import passes_after_training, steps_for
@@ -61,12 +63,13 @@ from advrad.training.plan import (
 )
 from advrad.training.trainer import STATE_NAME, Trainer, check_batch_size, fit, make_accelerator
 from advrad.utils.progress import SILENT, CallbackReporter, ProgressReporter
+from advrad.utils.threads import threads_in_words
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 #: What a run makes.
-Detector = AdvRAD | ClosedFormDetector | CombinedDetector
+Detector = AdvRAD | ClosedFormDetector | TiledDetector | CombinedDetector
 
 
 def train(
@@ -103,7 +106,7 @@ def train(
 
     Returns:
         The calibrated detector, in evaluation mode: :class:`advrad.detectors.ClosedFormDetector` for the closed form
-        alone, :class:`advrad.AdvRAD` for a learned denoiser alone and for the paper's score of the memory, or
+        alone, :class:`advrad.detectors.TiledDetector` for the closed form of tiles, :class:`advrad.AdvRAD` for a learned denoiser alone and for the paper's score of the memory, or
         :class:`advrad.detectors.CombinedDetector` for both.
 
     Raises:
@@ -181,13 +184,13 @@ class _Run:
             self.options = begun
         if isinstance(stored, ClosedFormPlan) or (stored is not None and stored.denoiser.kind == "memory"):
             self.progress.note(f"{self.folder}: the closed form is finished; there is nothing to resume")
-            return cast(ClosedFormDetector | AdvRAD, load_detector(self.folder))
+            return cast(ClosedFormDetector | TiledDetector | AdvRAD, load_detector(self.folder))
         choice = choice_of(self.options) if stored is None else "both" if stored.memory else "learned"
         accelerator = make_accelerator(self.options.precision)
         if choice in ("learned", "both"):
             _check_learned(self.options, accelerator.num_processes)
         dataset = find_records(self.data, self.options.data)
-        for note in dataset.notes:
+        for note in (*dataset.notes, *dataset.warnings, *warn_of_same_files(dataset), threads_in_words()):
             self.progress.note(note)
         if choice == "memory":
             return self._fit_closed_form(dataset, accelerator, began)
@@ -229,7 +232,7 @@ class _Run:
         """Where the closed form is kept while the learned denoiser is trained."""
         return plan_path(self.folder).parent / "memory"
 
-    def _fit_closed_form(self, dataset: Dataset, accelerator: Accelerator, began: float) -> ClosedFormDetector:
+    def _fit_closed_form(self, dataset: Dataset, accelerator: Accelerator, began: float) -> Detector:
         """Fit the closed form alone, and save it."""
         plan, detector = ClosedFormRun(dataset, self.options, self._data_name or str(dataset.root)).execute(
             self.progress
@@ -356,7 +359,10 @@ class _Run:
             detector.update_config(calibration=calibration)
         records = (*images.train.records, *images.selection.records, *images.calibration.records)
         shapes = record_shapes(records, plan.max_pixels)
-        detector.update_config(training=detector.config.training.model_copy(update={"shapes": shapes}))
+        stacks = (images.train, images.selection, images.calibration)
+        seen = tuple(sorted({digest for stack in stacks for digest in digests_of(stack)}))
+        record = detector.config.training.model_copy(update={"shapes": shapes, "seen": seen})
+        detector.update_config(training=record)
         if accelerator.is_main_process:
             detector.save_pretrained(self.folder)
         accelerator.wait_for_everyone()

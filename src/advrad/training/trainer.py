@@ -273,12 +273,23 @@ class Trainer:
         self._schedulers = [LambdaLR(optimiser, self._rate, last_epoch=step - 1) for optimiser in self.optimisers]
 
 
+def check_batch_size(batch_size: int, processes: int) -> None:
+    """Refuse a batch that cannot be divided evenly between the processes.
+
+    Args:
+        batch_size: Images per step.
+        processes: Number of processes.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if batch_size % processes:
+        raise ConfigError(f"must be a multiple of the {processes} processes", option="batch_size", value=batch_size)
+
+
 def _check_sizes(denoiser: Denoiser, config: TrainConfig, processes: int) -> None:
     """Refuse a batch or a view that does not suit the processes or the network."""
-    if config.batch_size % processes:
-        raise ConfigError(
-            f"must be a multiple of the {processes} processes", option="batch_size", value=config.batch_size
-        )
+    check_batch_size(config.batch_size, processes)
     for view in config.views:
         if view.window_px % denoiser.multiple_px or view.window_px > view.image_px:
             raise ConfigError(

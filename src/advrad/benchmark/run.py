@@ -13,14 +13,17 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
+from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import FORMAT, Cell, read_cell
 from advrad.benchmark.fitting import Locked
 from advrad.benchmark.grid import Grid
 from advrad.benchmark.job import JobRunner, code_digest
 from advrad.benchmark.jobs import CellTask, Job, jobs_of
 from advrad.errors import OutputError
+from advrad.training.choice import needs_diffusers
 from advrad.utils.files import make_folder, write_json
 from advrad.utils.locks import lease, live
 from advrad.utils.output_folders import check_output, claim_folder
@@ -95,7 +98,7 @@ def bench(
     jobs = jobs_of(grid, data, only)
     make_folder(claim_folder(folder, "benchmark") / "cells")
     _claim_folder(folder, grid, jobs)
-    for note in grid_progress(folder, jobs).notes:
+    for note in (*missing_packages(jobs), *grid_progress(folder, jobs).notes):
         progress.note(note)
     inner = frozenset(entry.inner.label for entry in grid.detectors.values() if entry.inner is not None)
     worker = _Worker(folder, JobRunner(folder, grid.path, grid.size_px, progress, inner), progress)
@@ -199,6 +202,32 @@ def grid_progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
             " image changed); they are kept and ignored"
         )
     return BenchProgress(frozenset(done), frozenset(failed), tuple(notes))
+
+
+def missing_packages(jobs: Iterable[Job]) -> tuple[str, ...]:
+    """Name the detectors whose cells will fail because a package is not installed, before the others are measured.
+
+    Args:
+        jobs: Jobs of the grid.
+    """
+    wanted: dict[str, set[str]] = {}
+    for job in jobs:
+        if job.dataset is not None and (extra := _missing_extra(job)) is not None:
+            wanted.setdefault(extra, set()).add(job.detector.label)
+    return tuple(
+        f"{', '.join(sorted(labels))}: will fail, because packages are missing: pip install 'advrad[{extra}]'"
+        for extra, labels in sorted(wanted.items())
+    )
+
+
+def _missing_extra(job: Job) -> str | None:
+    """The extra of advrad that a job needs and that is not installed."""
+    options = job.training_options
+    if options is not None and needs_diffusers(options) and find_spec("diffusers") is None:
+        return "ddpm"
+    spec = BASELINES.get(job.detector.kind)
+    needed = spec is not None and "anomalib" in spec.packages
+    return "anomalib" if needed and find_spec("anomalib") is None else None
 
 
 def held_cells(folder: Path, job: Job) -> tuple[Cell, ...]:

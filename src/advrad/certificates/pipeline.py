@@ -139,12 +139,15 @@ def prepare(
     Raises:
         UserError: An option does not fit, a radius needs more samples, or an image cannot be read.
     """
-    if folder is not None:
+    if folder is None:
+        loaded.check_folder()
+    else:
         check_output(folder, "results")
     if wants_bounds(loaded.detector, options):
         return prepare_bounds(loaded, data, options, folder)
     check_confidence(options.confidence, options.n_samples)
     radii = DEFAULT_RADII["l2"] if options.radius is None else parse_radii(options.radius)
+    _check_method(loaded.detector, options.method, options.sigma, max(radii))
     images = load_test_images(loaded.detector, data, options)
     sampler = sampler_for(loaded.detector, options.method, options.sigma, max(radii), images.load(0)[None])
     threshold, notes = threshold_for(loaded.detector, sampler)
@@ -236,6 +239,18 @@ def sampler_for(
         ConfigError: The method does not suit the detector, or sigma does not suit the method.
         DetectorError: The detector returns no valid score.
     """
+    two_path = _check_method(detector, method, sigma, largest)
+    if two_path is not None:
+        return two_path
+    # The detector must also declare it: one probe with saturated scores would show no noise.
+    deterministic = probe(detector, example).deterministic and detector.deterministic
+    several = torch.cat([example, example.flip(3), example.flip(2), 1 - example])
+    together = deterministic and not depends_on_batch(detector, several)
+    return Percentile(detector, largest if sigma is None else sigma, together)
+
+
+def _check_method(detector: AnomalyDetector, method: Method, sigma: float | None, largest: float) -> TwoPath | None:
+    """Refuse a method or a sigma that does not suit the detector; no image is read. Gives its two-path sampler."""
     two_path = None if method == "percentile" else two_path_sampler(detector)
     if two_path is not None:
         if sigma is not None:
@@ -254,11 +269,7 @@ def sampler_for(
             "is needed if the only radius is 0; give the standard deviation of the noise added to the images",
             option="sigma",
         )
-    # The detector must also declare it: one probe with saturated scores would show no noise.
-    deterministic = probe(detector, example).deterministic and detector.deterministic
-    several = torch.cat([example, example.flip(3), example.flip(2), 1 - example])
-    together = deterministic and not depends_on_batch(detector, several)
-    return Percentile(detector, largest if sigma is None else sigma, together)
+    return None
 
 
 def threshold_for(detector: AnomalyDetector, sampler: Sampler) -> tuple[float | None, list[str]]:

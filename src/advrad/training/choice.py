@@ -95,6 +95,24 @@ def checkpoint_of(options: RunOptions) -> str | None:
     return None if options.denoiser in (None, "memory", "lean", "ddpm") else options.denoiser
 
 
+def needs_diffusers(options: RunOptions) -> bool:
+    """Whether a run trains a network of the diffusers library.
+
+    Args:
+        options: Options of the run.
+
+    Raises:
+        ConfigError: Options contradict each other.
+
+    Example:
+        >>> needs_diffusers(RunOptions(preset="tiny")), needs_diffusers(RunOptions(minutes=5))
+        (True, False)
+    """
+    if choice_of(options) not in ("learned", "both"):
+        return False
+    return checkpoint_of(options) is not None or network_name(options) != "lean"
+
+
 def learned_alone(options: RunOptions) -> RunOptions:
     """Give the options that train the learned denoiser of a run, without the closed form.
 

@@ -78,11 +78,24 @@ def test_copies_of_an_image_count_once() -> None:
 
 def test_too_few_different_images_are_named() -> None:
     copies = normal_images(1).repeat(30, 1, 1, 1)
-    with pytest.raises(ConfigError, match="needs 19 different normal images, there are 1") as error:
+    with pytest.raises(ConfigError, match="needs 19 different normal images, but there are 1;") as error:
         fit_closed_form(copies, SMALL)
     assert error.value.option == "false_alarm_rate"
-    with pytest.raises(DataError, match="expected"):
-        fit_closed_form(torch.zeros(20, 1, 8, 8), SMALL)
+
+
+def test_images_that_are_none_are_refused_and_numbers_of_8_bits_taken() -> None:
+    images = normal_images(20)
+    broken = images[3:4].clone()
+    broken[0, 0, 0, 0] = torch.nan
+    with pytest.raises(DataError, match=r"images\[0\]: float32 .* divide by 255"):
+        fit_closed_form(images * 255, SMALL)
+    with pytest.raises(DataError, match=r"images\[3\]: float32 .* 1 value that is NaN"):
+        fit_closed_form(torch.cat([images[:3], broken, images[4:]]), SMALL)
+    with pytest.raises(DataError, match=r"\(20, 5, 8, 8\); give"):
+        fit_closed_form(torch.zeros(20, 5, 8, 8), SMALL)
+    numbers = (images * 255).byte()
+    wanted = fit_closed_form(numbers, SMALL).calibration.threshold
+    assert fit_closed_form(numbers.permute(0, 2, 3, 1).numpy(), SMALL).calibration.threshold == pytest.approx(wanted)
 
 
 def test_of_many_images_only_those_to_learn_from_enter_the_memory() -> None:

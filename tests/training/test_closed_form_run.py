@@ -12,7 +12,7 @@ from PIL import Image
 from short_runs import Listener, StopAt, weights
 from toy_datasets import make_folder, make_mvtec, write_good
 
-import advrad.training.closed_form_run as closed_form_run
+import advrad.training.normal_images as normal_images
 from advrad.data import splits
 from advrad.data.layouts import find_records
 from advrad.detectors.closed_form import ClosedFormDetector
@@ -168,7 +168,8 @@ def test_other_options_than_those_of_the_finished_fit_are_refused(
 def test_too_few_images_are_named_before_they_are_read(tmp_path: Path) -> None:
     few = make_folder(tmp_path / "few", good=12, size=64)
     listener = Listener()
-    with pytest.raises(ConfigError, match=r"needs 19 normal images, but there are 12; add .* a rate of 0\.077"):
+    words = r"needs 19 different normal images, but there are 12; add .* a rate of 0\.077"
+    with pytest.raises(ConfigError, match=words):
         train(few, tmp_path / "run", SMALL, progress=listener)
     assert listener.stages == [] and not (tmp_path / "run").exists()
     listener = Listener()
@@ -186,13 +187,13 @@ def test_a_missing_folder_of_images_leaves_nothing_behind(tmp_path: Path) -> Non
 def test_test_images_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_mvtec(tmp_path / "data", train=20, good=3, defects={"dent": 3}, size=64)
     opened: list[Path] = []
-    real = closed_form_run.load_images
+    real = normal_images.load_images
 
     def spy(records: list, *arguments: object, **options: object) -> object:
         opened.extend(record.path for record in records)
         return real(records, *arguments, **options)
 
-    monkeypatch.setattr(closed_form_run, "load_images", spy)
+    monkeypatch.setattr(normal_images, "load_images", spy)
     train(root, tmp_path / "run", SMALL)
     assert len(opened) == len(set(opened)) == 20 and all("train" in path.parts for path in opened)
 

@@ -19,7 +19,7 @@ from short_runs import LEAN, TINY, Listener, StopAt, replace, weights
 from toy_datasets import make_folder, make_mvtec, write_good
 from toy_models import generator, random_images
 
-import advrad.training.calibration_data
+import advrad.training.normal_images as normal_images
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
 from advrad.data.options import DataOptions
@@ -140,13 +140,13 @@ def test_minutes_are_turned_into_steps_and_kept(data: Path, tmp_path: Path) -> N
 def test_test_images_are_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make_mvtec(tmp_path / "data", train=20, good=3, defects={"dent": 3}, size=64)
     opened: list[Path] = []
-    real = advrad.training.calibration_data.load_images
+    real = normal_images.load_images
 
     def spy(records: tuple, *arguments: object, **options: object) -> object:
         opened.extend(record.path for record in records)
         return real(records, *arguments, **options)
 
-    monkeypatch.setattr(advrad.training.calibration_data, "load_images", spy)
+    monkeypatch.setattr(normal_images, "load_images", spy)
     train(root, tmp_path / "run", replace(LEAN, steps=1))
     assert len(opened) == len(set(opened)) == 20, "each normal image is used once, for one purpose"
     assert all("train" in path.parts for path in opened)
@@ -328,22 +328,16 @@ def test_as_many_images_as_the_message_asks_for_suffice(tmp_path: Path) -> None:
     assert train(enough, tmp_path / "b", replace(TINY, false_alarm_rate=0.1)).calibration.n >= 9
 
 
-def test_left_out_calibration_images_are_noticed_before_training(tmp_path: Path) -> None:
+def test_left_out_images_are_noticed_before_training(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "data", good=22, size=64)
-    split = split_normals(find_records(root).records, 0, false_alarm_rate=0.1)
-    assert len(split.calibration) == 9
-    split.calibration[0].path.write_bytes(b"broken")
+    broken, copy = sorted(root.glob("*.png"))[3:5]
+    broken.write_bytes(b"broken")
     listener = Listener()
-    with pytest.raises(ConfigError, match="only 8 of the 21 are available"):
-        options = replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True))
+    options = replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True))
+    with pytest.raises(ConfigError, match=r"only 8 of the 21 \(of 22; 1 cannot be read\) are available"):
         train(root, tmp_path / "run", options, progress=listener)
     assert listener.stages == ["Reading images"] and len(listener.notes) == 1
-
-
-def test_left_out_selection_images_are_noticed_before_training(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "data", good=22, size=64)
-    split = split_normals(find_records(root).records, 0, false_alarm_rate=0.1)
-    assert len(split.selection) == 2
-    split.selection[0].path.write_bytes(b"broken")
-    with pytest.raises(DataError, match="only 1 of the 21 normal images are left to choose the score"):
-        train(root, tmp_path / "run", replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True)))
+    make_folder(tmp_path / "data", good=22, size=64)
+    copy.write_bytes(broken.read_bytes())
+    with pytest.raises(ConfigError, match=r"only 8 of the 21 \(of 22; 1 is a copy of another\) are available"):
+        train(root, tmp_path / "run", options)

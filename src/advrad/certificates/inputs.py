@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,10 @@ from advrad.data.labelled import load_labelled
 from advrad.data.layouts import Dataset, find_records
 from advrad.data.shapes import ShapeRecord, check_shapes
 from advrad.data.splits import sample_test_records
+from advrad.data.trained_images import trained_on, warn_of_trained
 from advrad.data.transforms import to_tensor
 from advrad.detectors.base import AnomalyDetector, SupportsTwoPath
-from advrad.detectors.saved import framing_for, framing_of
+from advrad.detectors.saved import framing_for, framing_of, seen_by
 from advrad.detectors.wrappers import takes_colour
 from advrad.errors import ConfigError
 
@@ -55,10 +57,13 @@ def load_test_images(detector: AnomalyDetector, data: DataSource, options: Certi
     elif options.own_size:
         dataset = data if isinstance(data, Dataset) else find_records(data, options.data)
         framing = framing_of(detector)
-        return _at_own_size(dataset, options, None if framing is None else framing.trained)
+        return _at_own_size(dataset, options, None if framing is None else framing.trained, seen_by(detector))
     wanted = framing_for(detector, options.size_px) or 256
     colour = takes_colour(detector)
-    loaded = load_labelled(data, wanted, options.data, options.limit, options.seed, masks=False, colour=colour)
+    seen = seen_by(detector)
+    loaded = load_labelled(
+        data, wanted, options.data, options.limit, options.seed, masks=False, colour=colour, seen=seen
+    )
     loaded.check_size(fixed_px)
     images = loaded.images
     # The same digest as in an attack, so that results on the same images are recognised.
@@ -68,7 +73,9 @@ def load_test_images(detector: AnomalyDetector, data: DataSource, options: Certi
     )
 
 
-def _at_own_size(dataset: Dataset, options: CertifyOptions, shapes: ShapeRecord | None) -> CertifiedImages:
+def _at_own_size(
+    dataset: Dataset, options: CertifyOptions, shapes: ShapeRecord | None, seen: Collection[str]
+) -> CertifiedImages:
     """Images at the size of their files, read one at a time."""
     max_pixels = options.data.max_pixels
     chosen = sample_test_records(dataset.records, options.limit, options.seed, dataset.root)
@@ -84,12 +91,13 @@ def _at_own_size(dataset: Dataset, options: CertifyOptions, shapes: ShapeRecord 
     def load(index: int) -> Tensor:
         return to_tensor(read_image(records[index].path, max_pixels))
 
+    names = tuple(record.path.relative_to(dataset.root).as_posix() for record in records)
     return CertifiedImages(
         load,
         np.array([record.label for record in records], dtype=np.int64),
-        tuple(record.path.relative_to(dataset.root).as_posix() for record in records),
+        names,
         digest.hexdigest(),
         dataset.category,
         tuple((info.height_px, info.width_px) for info in infos),
-        checked.warnings,
+        (*dataset.warnings, *checked.warnings, *warn_of_trained(names, trained_on(records, seen))),
     )

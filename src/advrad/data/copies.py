@@ -84,10 +84,19 @@ def fingerprints(images: npt.NDArray[np.uint16]) -> Fingerprints:
     """
     digests, small = [], []
     for image in images:
-        digests.append(hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest())
+        digests.append(pixel_digest(image))
         small.append(_small(image))
     side = min(_SIDE, *images.shape[2:])
     return Fingerprints(tuple(digests), np.stack(small) if small else np.zeros((0, side, side), dtype=np.float32))
+
+
+def pixel_digest(image: npt.NDArray[np.uint16]) -> bytes:
+    """Digest of the pixels of an image, 8 bytes.
+
+    Args:
+        image: Image, (3, h, w).
+    """
+    return hashlib.blake2b(np.ascontiguousarray(image).tobytes(), digest_size=8).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.data.shapes import check_shapes
 from advrad.data.splits import sample_test_records, sample_tests
+from advrad.data.trained_images import trained_on, warn_of_shared, warn_of_trained
 from advrad.errors import DataError, ImageError
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def load_labelled(
     masks: bool = True,
     both_classes: bool = True,
     colour: bool = True,
+    seen: Collection[str] = (),
+    compare_training: bool = False,
 ) -> LabelledImages:
     """Load the test images of a data set with their labels.
 
@@ -135,6 +138,9 @@ def load_labelled(
         masks: Whether to load ground-truth masks.
         both_classes: Whether images of both classes must be there.
         colour: Whether one channel of images in memory is repeated to three; see :func:`advrad.data.arrays.pixels_of`.
+        seen: Digests of the images that the detector was made from; test images among them are named in ``warnings``.
+        compare_training: Whether to name also test images that look like training images of the data set, which are
+            read for it.
 
     Raises:
         ConfigError: An option does not fit the data.
@@ -162,10 +168,15 @@ def load_labelled(
     if both_classes:
         _check_classes(labels, str(dataset.root))
     truth, known = load_masks(records, framing, options) if masks else (None, None)
+    names = tuple(_name(record, dataset.root) for record in records)
+    trained = trained_on(records, seen, stack.values)
+    warnings = [*dataset.warnings, *checked.warnings, *warn_of_trained(names, trained)]
+    if compare_training and not trained:
+        warnings += warn_of_shared(stack, names, dataset, framing, options)
     return LabelledImages(
         stack,
         labels,
-        tuple(_name(record, dataset.root) for record in records),
+        names,
         tuple(record.defect for record in records),
         dataset.category,
         records,
@@ -173,7 +184,7 @@ def load_labelled(
         known,
         (*checked.refused, *stack.skipped),
         stack.notes,
-        checked.warnings,
+        tuple(warnings),
         _windows(records, framing, options.max_pixels),
     )
 

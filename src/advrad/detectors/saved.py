@@ -82,6 +82,18 @@ def framing_of(detector: AnomalyDetector | SupportsPrediction) -> Framing | None
     return None if size_px is None else Framing.square(size_px)
 
 
+def seen_by(detector: AnomalyDetector | SupportsPrediction) -> tuple[str, ...]:
+    """Digests of the images that a detector was made from; empty if it keeps none.
+
+    Args:
+        detector: Detector.
+    """
+    from advrad.detectors.config import TrainingRecord
+
+    training = getattr(getattr(detector, "config", None), "training", None)
+    return training.seen if isinstance(training, TrainingRecord) else ()
+
+
 def framing_for(detector: AnomalyDetector | SupportsPrediction, size_px: int | None) -> Framing | None:
     """How image files become working images of a detector at a size that the user may choose.
 

@@ -84,10 +84,7 @@ class NormalImages:
             f" ({describe_copies(copies, self.names_of(images))})"
         )
         out = {copy.row for copy in copies}
-        rows = [row for row in range(len(images)) if row not in out]
-        values = images.values[rows]
-        values.flags.writeable = False
-        return ImageStack(values, tuple(images.records[row] for row in rows), images.skipped, images.notes)
+        return images.at([row for row in range(len(images)) if row not in out])
 
 
 def report_skipped(images: ImageStack, progress: ProgressReporter) -> None:

@@ -68,7 +68,7 @@ def test_info_describes_it(cli: Cli, closed_form_run: Path) -> None:
     assert facts["kind"] == "closed_form" and facts["parameters"] == 0 and facts["megabytes"] > 0
     assert facts["description"] == load_detector(closed_form_run).describe()
     assert facts["calibration"]["threshold"] == load_detector(closed_form_run).threshold
-    shown = cli("info", closed_form_run).out
+    shown = cli("info", closed_form_run, "--all").out
     assert "calibration.threshold" in shown and "held_out" not in shown
 
 

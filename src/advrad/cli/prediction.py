@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advrad.certificates.options import PredictionCertificateOptions
-from advrad.cli.options import AsJson, Data, Device, Model, Seed, add_command
+from advrad.cli.options import AsJson, Data, Device, Model, ModelOrDetector, Seed, add_command
 from advrad.cli.path_list import paths_from_stdin
-from advrad.cli.terminal import put_json, stdin_is_piped, warn
+from advrad.cli.terminal import prints_aside, put_json, stdin_is_piped, warn
 from advrad.data.options import DataOptions
 from advrad.errors import ConfigError, DataError
+from advrad.utils.formatting import quoted
+from advrad.utils.imports import is_file_name
 from advrad.utils.output_folders import check_output_file
 
 if TYPE_CHECKING:
     from advrad.data.layouts import Dataset
+    from advrad.detectors.base import AnomalyDetector
     from advrad.detectors.saved import SavedDetector
     from advrad.inference.evaluation import EvaluationResult
 
 app = typer.Typer(rich_markup_mode=None)
 
 
-@add_command(app, only={*PredictionCertificateOptions.model_fields, "max_pixels"})
+@add_command(app, only={*PredictionCertificateOptions.model_fields, "max_pixels", "value_range"})
 def predict(
     model: Model,
     images: Annotated[
@@ -111,6 +114,7 @@ def predict(
         out=output,
         certifier=certifier,
         threshold=threshold,
+        value_range=reading.value_range,
     )
     verdicts = Verdicts(as_json, table)
     for result in results:
@@ -139,7 +143,7 @@ def _check_threshold(threshold: float | None, certify: bool) -> None:
 
 @add_command(app)
 def evaluate(
-    model: Model,
+    model: ModelOrDetector,
     data: Data,
     options: DataOptions,
     as_json: AsJson = False,
@@ -161,13 +165,17 @@ def evaluate(
     """
     from advrad.cli.tables import show_figures
     from advrad.data.layouts import find_records
-    from advrad.detectors.loading import load_detector, save_figures
+    from advrad.detectors.loading import load_detector, load_target, save_figures
     from advrad.inference.evaluation import write_scores
 
+    foreign = is_file_name(str(model))
+    if foreign and save:
+        raise ConfigError("needs a model folder", option="save")
     if scores is not None:
         check_output_file(scores)
     dataset = find_records(data, options)
-    result = _evaluated(load_detector(model, device), dataset, options, seed)
+    detector = load_target(str(model), device).detector if foreign else load_detector(model, device)
+    result = _evaluated(detector, dataset, options, seed)
     if scores is not None:
         write_scores(scores, result)
     if save:
@@ -177,6 +185,10 @@ def evaluate(
         warn(result.warnings)
     else:
         show_figures(result, f"{result.category}: {model}")
+        if result.advice is not None and result.advice.rate is not None:
+            rate = f"{result.advice.rate:g}"
+            new = model.with_name(f"{model.resolve().name}-{rate}")
+            print(f"next  advrad calibrate {quoted(model)} {quoted(data)} -o {quoted(new)} --false-alarm-rate {rate}")
 
 
 @add_command(app)
@@ -226,12 +238,14 @@ def report(
     warn(result.warnings)
 
 
-def _evaluated(detector: SavedDetector, dataset: Dataset, options: DataOptions, seed: int) -> EvaluationResult:
+def _evaluated(
+    detector: SavedDetector | AnomalyDetector, dataset: Dataset, options: DataOptions, seed: int
+) -> EvaluationResult:
     """Evaluate a detector, with progress and notes on the screen."""
     from advrad.cli.screen import Screen
     from advrad.inference.evaluation import evaluate as run_evaluation
 
-    with Screen() as screen:
+    with Screen() as screen, prints_aside():
         screen.stage("Evaluating")
         result = run_evaluation(detector, dataset, options=options, seed=seed, progress=screen)
         for note in (*result.notes, *(f"skipped: {error}" for error in result.skipped)):
@@ -239,31 +253,28 @@ def _evaluated(detector: SavedDetector, dataset: Dataset, options: DataOptions, 
     return result
 
 
-@add_command(app)
-def info(model: Model, as_json: AsJson = False) -> None:
+@add_command(app, computes=False)
+def info(
+    model: Model,
+    as_json: AsJson = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Also show every stored value, by its name in JSON.")] = False,
+) -> None:
     """Show what a model folder contains.
 
-    Prints the network, the anomaly score, the threshold, how it was trained, and saved results.
+    Prints the threshold and what it promises, the figures that were measured and saved, and how the model was made.
+    JSON holds every stored value.
 
     Example: advrad info run
     """
-    from advrad.cli.tables import show_facts
+    from advrad.cli.model_facts import show_everything, show_model, stored_facts
     from advrad.detectors.loading import load_config
-    from advrad.detectors.model_folder import load_folder
 
-    tensors = load_folder(model)[1]
-    config = load_config(model)
-    weights = [tensor for name, tensor in tensors.items() if "denoiser." in name]
-    facts = {
-        "folder": str(model),
-        "parameters": sum(tensor.numel() for tensor in weights),
-        "megabytes": round(sum(tensor.nbytes for tensor in tensors.values()) / 1e6, 3),
-        "description": config.describe(),
-        **config.model_dump(mode="json"),
-    }
+    facts = stored_facts(model)
     if as_json:
         put_json(facts)
         return
-    # The report shows the candidates for the score; here they would fill the screen. The description says the rest.
-    facts["training"] = config.training.model_dump(mode="json", exclude={"tried"})
-    show_facts("Model", {name: value for name, value in facts.items() if name not in ("held_out", "members")})
+    show_model(load_config(model), model)
+    if show_all:
+        show_everything(facts)
+    else:
+        print(f"everything that is stored: advrad info {quoted(model)} --all")

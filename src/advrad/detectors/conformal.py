@@ -122,4 +122,5 @@ def calibration_from(
         heat_low=float(np.median(maxima)),
         heat_high=conformal_threshold(maxima, false_alarm_rate) + 1e-6,
         source=source or {},
+        scores=tuple(sorted(float(score) for score in scores)),
     )

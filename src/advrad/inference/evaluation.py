@@ -17,12 +17,13 @@ from advrad.data.labelled import LabelledImages, load_labelled
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.detectors.base import AnomalyDetector
-from advrad.detectors.config import DefectFigures, RecordedFigures, TestedFigures
+from advrad.detectors.config import Calibration, DefectFigures, RecordedFigures, TestedFigures
 from advrad.detectors.probing import score_images
-from advrad.detectors.saved import SupportsPrediction, framing_of
+from advrad.detectors.saved import SupportsPrediction, framing_of, seen_by
 from advrad.detectors.wrappers import as_detector, takes_colour
 from advrad.errors import CheckpointError, ImageError
 from advrad.inference.score_warnings import score_warnings
+from advrad.inference.threshold_advice import ThresholdAdvice, advise_on_threshold
 from advrad.utils.files import write_json, write_text
 from advrad.utils.output_folders import ALL, check_output_file, claim_folder
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -64,6 +65,7 @@ class EvaluationResult:
         records: Files of the images, n; empty if the images were tensors.
         skipped: Errors of the files that were left out.
         notes: Messages for the user.
+        advice: What to do where another threshold would be far better; None for nothing. Its text is among ``notes``.
 
     Example:
         >>> import advrad, torch
@@ -99,6 +101,7 @@ class EvaluationResult:
     records: tuple[Record, ...] = ()
     skipped: tuple[ImageError, ...] = ()
     notes: tuple[str, ...] = ()
+    advice: ThresholdAdvice | None = None
 
     @property
     def figures(self) -> RecordedFigures:
@@ -106,8 +109,8 @@ class EvaluationResult:
         return RecordedFigures(**{name: getattr(self, name) for name in TestedFigures.model_fields})
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as JSON values."""
-        return self.figures.to_dict()
+        """The figures as JSON values, with the notes if there are any."""
+        return self.figures.to_dict() | ({"notes": list(self.notes)} if self.notes else {})
 
     def save(self, folder: str | Path) -> None:
         """Write ``evaluation.json`` with the figures and ``scores.jsonl`` with the score of each image.
@@ -178,7 +181,15 @@ def evaluate(
     """
     target = detector if isinstance(detector, SupportsPrediction) else as_detector(detector)
     colour = takes_colour(target)
-    images = load_labelled(data, framing_of(target) or 256, options, both_classes=False, colour=colour)
+    images = load_labelled(
+        data,
+        framing_of(target) or 256,
+        options,
+        both_classes=False,
+        colour=colour,
+        seen=seen_by(target),
+        compare_training=isinstance(target, SupportsPrediction),
+    )
     if not isinstance(target, SupportsPrediction):
         images.check_size(target.size_px)
     scores, maps, statistics = _score(target, images, seed, batch_size, progress)
@@ -188,6 +199,7 @@ def evaluate(
         masks = None if masks is None else _filling(masks.astype(np.float32), images.windows, "nearest-exact") > 0
     pixels = None if maps is None or masks is None or known is None else (masks[known], maps[known])
     figures = compute_figures(images.labels, scores, images.defects, target.threshold, pixels=pixels, seed=seed)
+    advice = _advice(target, images.labels, scores)
     separations: tuple[shortcuts.Separation, ...] = ()
     if statistics:
         separations = shortcuts.separations(images.labels, shortcuts.join_statistics(statistics), seed=seed)
@@ -211,7 +223,8 @@ def evaluate(
         mask_known=known,
         records=images.records,
         skipped=images.skipped,
-        notes=(*images.notes, *_notes(images)),
+        notes=(*images.notes, *_notes(images), *([] if advice is None else [advice.text])),
+        advice=advice,
     )
 
 
@@ -265,6 +278,12 @@ def _score_batch(
     if not (np.isfinite(values).all() and (found is None or np.isfinite(found).all())):
         raise CheckpointError("a score is not a finite number; the model is damaged or diverged: train it again")
     return values, found
+
+
+def _advice(detector: object, labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> ThresholdAdvice | None:
+    """What to do about the threshold of a detector that was calibrated by advrad."""
+    calibration = getattr(getattr(detector, "config", None), "calibration", None)
+    return advise_on_threshold(labels, scores, calibration) if isinstance(calibration, Calibration) else None
 
 
 def _notes(images: LabelledImages) -> list[str]:

@@ -96,6 +96,7 @@ def report_content(
         warnings=evaluation.warnings,
         threshold=evaluation.threshold,
         threshold_source=describe_threshold(config),
+        advice="" if evaluation.advice is None else evaluation.advice.text,
         image_auroc=evaluation.image_auroc,
         image_auroc_interval=evaluation.image_auroc_ci,
         pixel_auroc=evaluation.pixel_auroc,

@@ -90,6 +90,7 @@ class ReportContent:
         warnings: Reasons to doubt the figures.
         threshold: Threshold; an image with a higher score is called defective.
         threshold_source: Sentence on the images that the threshold comes from and on its guarantee.
+        advice: What to do where another threshold would be far better; empty for nothing.
         image_auroc: Area under the ROC curve of ``scores``.
         image_auroc_interval: Confidence interval of ``image_auroc``.
         confidence: Coverage of that interval, in (0, 1).
@@ -126,6 +127,7 @@ class ReportContent:
     warnings: tuple[str, ...] = ()
     threshold: float | None = None
     threshold_source: str = ""
+    advice: str = ""
     image_auroc: float | None = None
     image_auroc_interval: tuple[float, float] | None = None
     confidence: float = 0.95

@@ -26,6 +26,7 @@ from advrad.certificates.sequential import certify_sequential, samples_for_verdi
 from advrad.certificates.smoothing import check_n_samples
 from advrad.certificates.threshold import certified_threshold
 from advrad.certificates.two_path import TwoPath
+from advrad.data.array_checks import check_images
 from advrad.data.framing import Framing
 from advrad.data.resize_norm import framed_radius
 from advrad.detectors.advrad import AdvRAD
@@ -239,6 +240,7 @@ class _Sampling:
 
     def __call__(self, name: str, image: Tensor, scored: Tensor) -> PredictionCertificate:
         """Certify the verdict on an image file."""
+        image = check_images(image[None])[0]
         plan, sampler = self.plan, self.sampler
         if plan.threshold is None:
             raise ConfigError("the plan has no threshold; calibrate the detector", option="certify")
@@ -276,6 +278,7 @@ class _Proving:
 
     def __call__(self, name: str, image: Tensor, scored: Tensor) -> ProvenPrediction:
         """Prove the verdict on an image file."""
+        check_images(scored[None])
         scaled = _Scaled(self.detector, (image.shape[1], image.shape[2]), self.framing)
         bounds = scaled.score_bounds(scored[None], self.radius, self.norm)
         lower, upper = float(bounds.lower), float(bounds.upper)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,16 @@ import torch
 from torch import Tensor
 
 from advrad.certificates.prediction import Certifier, PredictionCertificate, ProvenPrediction
-from advrad.data.images import LARGE_PIXELS, read_resized, read_two_sizes
+from advrad.data.framing import Framing
+from advrad.data.images import LARGE_PIXELS, read_working_image
 from advrad.data.png import write_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.shapes import check_shape
 from advrad.data.transforms import to_tensor
+from advrad.data.value_range import ImageLevels
 from advrad.detectors.outputs import Prediction
-from advrad.detectors.saved import SavedDetector
-from advrad.errors import CheckpointError, DataError, ImageError
+from advrad.detectors.saved import SavedDetector, decide
+from advrad.errors import DataError, ImageError
 from advrad.inference.heat_map_files import claim_heat_map_folder, stem_of
 from advrad.inference.heatmaps import draw_heat_map, draw_proven_area
 
@@ -42,6 +43,7 @@ class PredictionRecord:
             not.
         calibrated_threshold: Threshold of the detector, where ``threshold`` is another that was given to see what it
             changes, and promises no false-alarm rate; None where ``threshold`` is the calibrated one.
+        levels: White, smallest and largest value of the file; None if they are not known.
 
     Example:
         >>> from pathlib import Path
@@ -59,6 +61,7 @@ class PredictionRecord:
     certificate: PredictionCertificate | ProvenPrediction | None = None
     warning: str | None = None
     calibrated_threshold: float | None = None
+    levels: ImageLevels | None = field(default=None, repr=False, compare=False)
 
     @property
     def verdict(self) -> str:
@@ -95,6 +98,7 @@ def predict_paths(
     out: Path | None = None,
     certifier: Certifier | None = None,
     threshold: float | None = None,
+    value_range: float | None = None,
 ) -> Iterator[PredictionRecord | DataError]:
     """Predict image files in order. Each file is read once and scored once.
 
@@ -108,6 +112,8 @@ def predict_paths(
             :func:`advrad.certificates.prediction.prediction_certifier`; None for no certificates.
         threshold: Threshold to decide with in place of the calibrated one, whose promise it does not have; None for
             the calibrated one. Certificates are about the calibrated one.
+        value_range: Value of white in the image files, > 0; None if the files or the training tell it. Without it,
+            images of another range than those of the training are refused.
 
     Yields:
         A prediction for each image, or the error of a file that cannot be read.
@@ -125,9 +131,10 @@ def predict_paths(
         good
     """
     output = _Output(detector, out, certifier, threshold)
+    framing = detector.config.framing.with_white(value_range)
     batch: list[_LoadedImage] = []
     for source in sources:
-        loaded = source if isinstance(source, DataError) else _load(source, detector, max_pixels, output.wanted)
+        loaded = source if isinstance(source, DataError) else _load(source, framing, max_pixels, output.wanted)
         if isinstance(loaded, DataError):
             yield from output.predict(batch)
             yield loaded
@@ -148,23 +155,23 @@ class _LoadedImage:
     path: Path
     resized: Tensor
     full: npt.NDArray[np.float32] | None
-    warning: str | None = None
+    warning: str | None
+    levels: ImageLevels | None
 
     @property
     def held_pixels(self) -> int:
         return 0 if self.full is None else self.full.shape[0] * self.full.shape[1]
 
 
-def _load(path: Path, detector: SavedDetector, max_pixels: int, full: bool) -> _LoadedImage | ImageError:
-    framing = detector.config.framing
+def _load(path: Path, framing: Framing, max_pixels: int, full: bool) -> _LoadedImage | ImageError:
     try:
         warning = check_shape(path, framing.trained, max_pixels)
-        if not full:
-            return _LoadedImage(path, read_resized(path, framing, max_pixels), None, warning)
-        image, resized = read_two_sizes(path, framing, max_pixels)
+        image = read_working_image(path, framing, max_pixels, keep_full=full)
     except ImageError as error:
         return error
-    return _LoadedImage(path, resized, image, warning)
+    levels = image.info.levels
+    doubts = [text for text in (warning, levels and levels.doubt) if text]
+    return _LoadedImage(path, image.resized, image.full, "; ".join(doubts) or None, levels)
 
 
 class _Output:
@@ -192,11 +199,9 @@ class _Output:
         if not batch:
             return
         images = torch.stack([image.resized for image in batch])
-        for image, prediction in zip(batch, self.detector.predict(images, len(batch)), strict=True):
-            if not math.isfinite(prediction.score):
-                raise CheckpointError(
-                    f"{image.path}: its score is {prediction.score}; the model is damaged or diverged: train it again"
-                )
+        paths = [image.path for image in batch]
+        decided = decide(self.detector, self.calibration.threshold, images, [str(path) for path in paths], paths)
+        for image, prediction in zip(batch, decided, strict=True):
             certificate = self._certify(image)
             heat_map, reconstruction = self._draw(image, prediction, certificate)
             threshold = prediction.threshold if self.threshold is None else self.threshold
@@ -210,6 +215,7 @@ class _Output:
                 certificate,
                 image.warning,
                 None if self.threshold is None else prediction.threshold,
+                image.levels,
             )
 
     def _certify(self, image: _LoadedImage) -> PredictionCertificate | ProvenPrediction | None:

@@ -16,10 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from advrad.data.array_checks import check_images
+from advrad.data.arrays import pixels_of
 from advrad.data.splits import ALL_IN_MEMORY, LEAST_IN_PART_A, rate_in_reach, split_for_memory
 from advrad.data.sufficiency import NormalCount, check_enough
 from advrad.detectors.closed_form import ClosedFormDetector
@@ -27,7 +30,7 @@ from advrad.detectors.closed_form_config import ClosedFormConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.config import ImageCounts, TrainingRecord
 from advrad.detectors.conformal import calibration_from, conformal_threshold
-from advrad.errors import ConfigError, DataError
+from advrad.errors import ConfigError
 from advrad.training.closed_form_members import STATISTICS, Normals, fit_member, groups_of
 from advrad.training.closed_form_notes import note_on_likeness, note_on_strangers, strangers_among
 from advrad.training.closed_form_plan import COARSE, FIXED, MemberPlan
@@ -36,6 +39,10 @@ from advrad.training.closed_form_strays import with_strays
 from advrad.utils.environment import versions
 from advrad.utils.progress import SILENT, Counter, ProgressReporter
 from advrad.utils.seeding import generator_for
+from advrad.utils.threads import thread_count
+
+if TYPE_CHECKING:
+    from advrad.data.arrays import ImageInput
 
 #: Images that are scored at once.
 _BATCH = 8
@@ -60,7 +67,7 @@ class _Parts:
 
 
 def fit_closed_form(
-    images: Tensor,
+    images: ImageInput,
     plans: Sequence[MemberPlan] | None = None,
     *,
     false_alarm_rate: float = 0.05,
@@ -74,8 +81,8 @@ def fit_closed_form(
     """Fit a closed-form detector.
 
     Args:
-        images: Normal images, (n, 3, h, w), float in [0, 1] or uint8; ``1 / false_alarm_rate - 1`` different ones at
-            least.
+        images: Normal images, (n, 3, h, w), float in [0, 1] or uint8, or another form that
+            :func:`advrad.data.arrays.pixels_of` takes; ``1 / false_alarm_rate - 1`` different ones at least.
         plans: Plans of the members; None to choose them for the product.
         false_alarm_rate: Largest probability that a new normal image exceeds the threshold, between 0 and 1.
         seed: Seed of the division of the images and of all random draws.
@@ -90,7 +97,7 @@ def fit_closed_form(
 
     Raises:
         ConfigError: There are too few images for the rate, or for centres.
-        DataError: The images have a wrong shape.
+        DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
 
     Example:
         >>> images = 0.5 + 0.01 * torch.randn(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -98,8 +105,7 @@ def fit_closed_form(
         >>> fit_closed_form(images.clamp(0, 1), [plan]).calibration.n
         20
     """
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise DataError(f"images: expected (n, 3, h, w), got {tuple(images.shape)}")
+    images = _checked(images)
     groups = groups_of(images)
     different = sorted(set(groups.tolist()))
     if len(different) < len(images):
@@ -137,6 +143,15 @@ def fit_closed_form(
     return detector.eval()
 
 
+def _checked(images: ImageInput) -> Tensor:
+    """Normal images, (n, 3, h, w) uint8 or float32 in [0, 1]; whatever else is unambiguous becomes that."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3:
+        return pixels_of(images)
+    if images.dtype == torch.uint8:
+        return images
+    return check_images(images).detach().to(torch.float32)
+
+
 def _check_centres(plans: Sequence[MemberPlan], parts: _Parts) -> None:
     """Refuse centres where the images of the threshold are in the memory: they could not be left out of it."""
     if parts.memory != parts.learn and any(plan.centres is not None for plan in plans):
@@ -171,6 +186,7 @@ def _record(parts: _Parts, plans: Sequence[MemberPlan], tried: Sequence[TriedPla
         winner=winner,
         reason=reason,
         versions=versions(),
+        threads=thread_count(),
     )
 
 

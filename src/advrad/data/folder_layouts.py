@@ -89,7 +89,7 @@ def read_train_test(arrangement: Arrangement) -> Collector:
         _read_train(train, into)
     for validation in parts["validation"]:
         _read_validation(validation, into)
-    for folder in [*others, *into.sort_masks(perhaps)]:
+    for folder in [*others, *into.sort_masks(perhaps, beside_defects=False)]:
         if role_of(folder.name) == "unlabelled":
             into.leave_out(folder, "without a label", "whether they are normal is not known")
         else:
@@ -235,9 +235,14 @@ def _read_normals_only(holder: Folder, into: Collector) -> None:
     names = ", ".join(folder.name for folder in holder.folders if not is_mask_folder(folder.name))
     if not holder.images:
         if any(split_of(folder.name) for folder in holder.folders):
+            trained = [part for part in holder.folders if split_of(part.name) == "train" and part.folders]
+            inside = "".join(
+                f"; {part.name}/ holds {', '.join(below.name for below in part.folders)}" for part in trained
+            )
+            fix = "name the folder of normal images in it good" if trained else "put the normal images there"
             raise DataError(
                 f"{holder.path}: has {names}, but neither train/good (MVTec AD) nor train/ok (BTAD), nor images in"
-                " train/ itself; put the normal images there"
+                f" train/ itself{inside}; {fix}"
             )
         fix = f"its folders are {names}: put the normal images into one named good" if names else "check the path"
         raise DataError(f"{holder.path}: no normal images; {fix}")

@@ -70,7 +70,7 @@ _NEUTRAL_WORDS = frozenset({
 # fmt: on
 
 _MASK_ENDING = re.compile(
-    r"(.+?)(?:[ _.-]+(?:ground[ _-]?truth|masks?|gt|labels?|seg|segmentation|anno|annotation)|mask)$", re.IGNORECASE
+    r"(.+?)(?:[ _.(-]+(?:ground[ _-]?truth|masks?|gt|labels?|seg|segmentation|anno|annotation)\)?|mask)$", re.IGNORECASE
 )
 _MASK_BEGINNING = re.compile(r"(?:mask|gt|label)[ _.-]+(.+)$", re.IGNORECASE)
 
@@ -116,7 +116,20 @@ def is_clutter(name: str) -> bool:
 def is_mask_folder(name: str) -> bool:
     """Whether a folder of this name holds masks: its words are masks or ground truth, and none says more."""
     words = set(_words(name))
-    return bool(words & _MASK_WORDS) and words <= _MASK_WORDS | _NEUTRAL_WORDS
+    return bool(words & _MASK_WORDS) and words <= _MASK_WORDS | _NEUTRAL_WORDS | _SPLIT_WORDS.keys()
+
+
+def subject_of_masks(name: str) -> str:
+    """What the name of a folder says besides that it holds masks, in small letters.
+
+    Args:
+        name: Name of a folder of masks.
+
+    Example:
+        >>> subject_of_masks("Deep-Scratch_masks")
+        'deepscratch'
+    """
+    return "".join(word for word in _words(name) if word not in _MASK_WORDS | _LABEL_WORDS)
 
 
 def split_of(name: str) -> FolderSplit | None:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 from advrad.data.account import Ledger
 from advrad.data.folder_names import (
+    GOOD_NAMES,
     holds_depth,
     is_bad,
     is_good,
     is_mask_folder,
+    plain_name,
     role_of,
     split_of,
+    subject_of_masks,
     unmasked,
 )
 from advrad.data.folders import Folder
@@ -92,11 +95,12 @@ class Collector:
         self._warn_of_same_names(found.defects)
         return found
 
-    def sort_masks(self, folders: list[Folder]) -> list[Folder]:
+    def sort_masks(self, folders: list[Folder], *, beside_defects: bool = True) -> list[Folder]:
         """Tell masks from images in folders such as labels/: masks are named as the images of defects.
 
         Args:
             folders: Folders that may hold masks, by their names.
+            beside_defects: Whether they may be kinds of defect as well, by their place.
 
         Returns:
             Those that hold other images; masks are added to :attr:`masks`.
@@ -105,15 +109,25 @@ class Collector:
             DataError: They may hold masks as well as images.
         """
         kinds = {folder.name.casefold() for folder in self._kinds}
+        subjects = {plain_name(folder.name): folder.name for folder in self._kinds} | {
+            name: name for name in GOOD_NAMES
+        }
         stems = {path.stem.casefold() for folder in self._kinds for path in folder.images_below()}
         others = []
         for folder in folders:
             images = folder.images_below()
             names = [[name.casefold() for name in unmasked(path.stem)] for path in images]
-            fitting = [any(name in stems for name in tried[1:]) for tried in names]
-            if any(below.name.casefold() in kinds for below in folder.folders) or (images and all(fitting)):
+            fitting = [any(name in stems for name in tried[1 if beside_defects else 0 :]) for tried in names]
+            subject = subjects.get(subject_of_masks(folder.name))
+            if images and subject is not None:
+                self.masks.add_folder(folder, subject)
+            elif any(below.name.casefold() in kinds for below in folder.folders) or (images and all(fitting)):
                 self.masks.add_folder(folder)
-            elif not self.masks.has_folders and (any(fitting) or any(tried[0] in stems for tried in names)):
+            elif (
+                beside_defects
+                and not self.masks.has_folders
+                and (any(fitting) or any(tried[0] in stems for tried in names))
+            ):
                 raise DataError(
                     f"{folder.path}: does it hold masks or a kind of defect? Rename it masks if it holds masks; if not,"
                     " give its images other names than those of other defects"

@@ -104,7 +104,7 @@ class MaskPool:
     def __init__(self, base: Path) -> None:
         self.of_normal: list[Path] = []
         self._base = base
-        self._folders: list[Folder] = []
+        self._folders: list[tuple[Folder, Place]] = []
         self._beside: list[tuple[Path, list[Path]]] = []
 
     @property
@@ -112,9 +112,15 @@ class MaskPool:
         """Whether a folder of masks was found."""
         return bool(self._folders)
 
-    def add_folder(self, folder: Folder) -> None:
-        """Add all masks in a folder and below it."""
-        self._folders.append(folder)
+    def add_folder(self, folder: Folder, subject: str | None = None) -> None:
+        """Add all masks in a folder and below it.
+
+        Args:
+            folder: Folder of masks.
+            subject: Folder of the images that it holds the masks of; None if folders in it say so.
+        """
+        own = () if subject is None else ("good" if is_good(subject) else subject.casefold(),)
+        self._folders.append((folder, (*place_of(folder.path.parent, self._base), *own)))
 
     def add_beside(self, mask: Path, images: list[Path]) -> None:
         """Add a mask that lies beside the images that it fits."""
@@ -157,8 +163,7 @@ class MaskPool:
         """Each mask with the images that it fits."""
         for mask, images in self._beside:
             yield mask, index.of_paths(images)
-        for root in self._folders:
-            above = place_of(root.path.parent, self._base)
+        for root, above in self._folders:
             for folder in root.walk():
                 place = (*above, *place_of(folder.path, root.path))
                 files = [path for path in folder.images if not is_own_image(path.name)]

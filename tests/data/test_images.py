@@ -294,9 +294,11 @@ def test_two_sizes_are_those_of_two_readings(
     values = np.random.default_rng(0).integers(0, 256, (130, 205, 3), dtype=np.uint8)
     image = Image.fromarray(values[:, :, 0].astype(np.uint16) * 257 if mode == "I;16" else values)
     (image.convert("L") if mode == "L" else image).save(tmp_path / "a.png")
-    full, small = reading.read_two_sizes(tmp_path / "a.png", 16)
-    np.testing.assert_array_equal(full, reading.read_image(tmp_path / "a.png"))
-    assert torch.equal(small, reading.read_resized(tmp_path / "a.png", 16))
+    found = reading.read_working_image(tmp_path / "a.png", 16, keep_full=True)
+    assert found.full is not None
+    np.testing.assert_array_equal(found.full, reading.read_image(tmp_path / "a.png"))
+    assert torch.equal(found.resized, reading.read_resized(tmp_path / "a.png", 16))
+    assert reading.read_working_image(tmp_path / "a.png", 16).full is None
 
 
 def test_read_resized_of_a_reduced_image_stays_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

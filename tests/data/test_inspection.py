@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy_datasets
 from PIL import Image
@@ -14,6 +15,7 @@ from advrad.data import splits
 from advrad.data.inspection import SizeRange, inspect_dataset
 from advrad.data.layouts import find_records
 from advrad.data.options import DataOptions
+from advrad.errors import DataError
 from advrad.utils.progress import CallbackReporter
 
 
@@ -66,7 +68,21 @@ def test_inspect_of_too_few(tmp_path: Path) -> None:
     assert "normal images that are copies, byte for byte: 1; the closed form counts them once" in got.notes
     for path in tmp_path.iterdir():
         path.write_bytes(b"")
-    got = inspect_dataset(tmp_path)
-    assert got.width_px is None
-    assert got.shortcuts == got.conditions == {}
-    assert got.warnings == ()
+    with pytest.raises(DataError, match=r"none of the 4 images can be read; the first is .*copy\.png: is empty"):
+        inspect_dataset(tmp_path)
+
+
+def test_inspect_doubts_the_range_of_the_values(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    for index in range(6):
+        Image.fromarray(rng.integers(100, 900, (24, 30)).astype(np.uint16)).save(tmp_path / f"{index}.png")
+    [text] = [text for text in inspect_dataset(tmp_path).warnings if "brightest" in text]
+    assert "of 65535, so they are read nearly black; with values of 10 bits, give value_range 1023" in text
+    assert not any("brightest" in text for text in inspect_dataset(tmp_path, DataOptions(value_range=1023)).warnings)
+    for path in tmp_path.iterdir():
+        Image.new("L", (24, 30), 7).save(path)
+    assert "one single value; check lens cap" in inspect_dataset(tmp_path).warnings[0]
+    for path in tmp_path.iterdir():
+        Image.fromarray(rng.integers(0, 255, (24, 30)).astype(np.int32)).save(path, "TIFF")
+    with pytest.raises(DataError, match="does not say which value is white"):
+        inspect_dataset(tmp_path)

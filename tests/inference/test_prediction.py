@@ -13,7 +13,7 @@ from toy_bounds import CALIBRATION, Brightest, ToyConfig
 
 from advrad.certificates.options import PredictionCertificateOptions
 from advrad.certificates.prediction import ProvenPrediction, prediction_certifier
-from advrad.data import images
+from advrad.data import decoding
 from advrad.data.images import read_image
 from advrad.data.png import write_image
 from advrad.detectors.advrad import AdvRAD
@@ -43,11 +43,11 @@ def files(widgets: Path, tmp_path: Path) -> list[Path]:
 def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often files were decoded, images scored and heat maps drawn."""
     found = {"decoded": 0, "scored": 0, "drawn": 0}
-    decode, score, draw = images._load_rotated, AdvRAD.predict_batch, draw_heat_map
+    decode, score, draw = decoding.decode, AdvRAD.predict_batch, draw_heat_map
 
-    def counted_decode(image: Any) -> None:
+    def counted_decode(*arguments: Any) -> Any:
         found["decoded"] += 1
-        decode(image)
+        return decode(*arguments)
 
     def counted_score(self: AdvRAD, batch: torch.Tensor) -> Any:
         found["scored"] += len(batch)
@@ -57,7 +57,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         found["drawn"] += 1
         return draw(*arguments)
 
-    monkeypatch.setattr(images, "_load_rotated", counted_decode)
+    monkeypatch.setattr(decoding, "decode", counted_decode)
     monkeypatch.setattr(AdvRAD, "predict_batch", counted_score)
     monkeypatch.setattr(prediction, "draw_heat_map", counted_draw)
     return found

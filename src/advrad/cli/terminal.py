@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -51,9 +52,22 @@ def printable(text: str, encoding: str = "utf-8") -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
+def with_options(text: str) -> str:
+    """Write what the library advises to give as the command line's option.
+
+    Args:
+        text: Any text.
+
+    Example:
+        >>> with_options("with values of 12 bits, give value_range 4095")
+        'with values of 12 bits, give --value-range 4095'
+    """
+    return re.sub(r"(?<![\"\w./-])value_range(?![\"\w./=-])", "--value-range", text)
+
+
 def put(line: str) -> None:
     """Print a line on standard output at once, without buffering."""
-    print(printable(line, sys.stdout.encoding or "utf-8"), flush=True)
+    print(printable(with_options(line), sys.stdout.encoding or "utf-8"), flush=True)
 
 
 def put_json(values: Mapping[str, Any]) -> None:
@@ -64,7 +78,7 @@ def put_json(values: Mapping[str, Any]) -> None:
 def say(text: str) -> None:
     """Print a line on standard error at once. Nobody need read it: work goes on if its reader has ended."""
     try:
-        print(printable(text, sys.stderr.encoding or "utf-8"), file=sys.stderr, flush=True)
+        print(printable(with_options(text), sys.stderr.encoding or "utf-8"), file=sys.stderr, flush=True)
     except (OSError, ValueError):
         _give_up(sys.stderr)
 
@@ -73,6 +87,13 @@ def warn(texts: Iterable[str]) -> None:
     """Print warnings on standard error, one line each."""
     for text in texts:
         say(f"advrad: warning: {text}")
+
+
+@contextmanager
+def prints_aside() -> Iterator[None]:
+    """Send what a user's own code prints in the block to standard error, so that results stay readable for programs."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def give_up_stdout() -> None:

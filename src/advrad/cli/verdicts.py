@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advrad.cli.terminal import put, say, warn
+from advrad.data.value_range import RangeSummary
 from advrad.errors import DataError, ImageError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ class Verdicts:
         self.rows: list[dict[str, Any]] = []
         self.predicted = self.defective = self.skipped = self.doubtful = 0
         self.first_doubt = ""
+        self.ranges = RangeSummary()
 
     def add(self, prediction: PredictionRecord) -> None:
         """Print a prediction: JSON in a pipe or on request, a readable line on a terminal."""
@@ -36,6 +39,8 @@ class Verdicts:
         if prediction.warning is not None:
             self.doubtful += 1
             self.first_doubt = self.first_doubt or f"{prediction.path}: {prediction.warning}"
+        if prediction.levels is not None:
+            self.ranges.add(replace(prediction.levels, doubt=""))  # the warning tells that of each image
         self._keep(prediction.to_dict())
         if self.as_json:
             put(json.dumps(prediction.to_dict(), allow_nan=False))
@@ -86,6 +91,7 @@ class Verdicts:
         if self.doubtful:
             count = f"{self.doubtful} prediction{' is' if self.doubtful == 1 else 's are'} doubtful"
             warn([f"{count}; {self.first_doubt}"])
+        warn(self.ranges.doubts())
         if passed_over:
             count = (
                 "1 file is no image and was"

@@ -102,13 +102,16 @@ def read_and_examine(
     return _as_colour(reduced, white), info
 
 
-def values_of_picture(image: Image.Image, name: str, max_pixels: int = MAX_PIXELS) -> tuple[npt.NDArray[Any], float]:
+def values_of_picture(
+    image: Image.Image, name: str, max_pixels: int = MAX_PIXELS, value_range: float | None = None
+) -> tuple[npt.NDArray[Any], float]:
     """Pixels of an image of Pillow, read as from a file; the image itself is not changed.
 
     Args:
         image: Image of Pillow, of any mode; its file may still be unread.
         name: Name of the image, for errors.
         max_pixels: Largest accepted width times height.
+        value_range: Value of white, > 0; None if the image tells it.
 
     Returns:
         Pixels, (h, w) or (h, w, 3) of any type, and the value of white.
@@ -123,7 +126,7 @@ def values_of_picture(image: Image.Image, name: str, max_pixels: int = MAX_PIXEL
         check_side(path, image.width, image.height)
         kind = kind_of(image)
         pixels = colour(path, rotated(image), image.format)
-        return pixels.values, check_values(path, pixels.values, pixels.white, kind).white
+        return pixels.values, check_values(path, pixels.values, pixels.white, kind, value_range).white
 
 
 def at_working_size(values: npt.NDArray[Any], white: float, framing: Framing | int) -> Tensor:
@@ -179,14 +182,6 @@ def read_working_image(
     full = _as_colour(found.values, found.white) if keep_full else None
     small = full if full is not None and reduced is found.values else _as_colour(reduced, found.white)
     return WorkingImage(_framed(small, framing), full, found.info)
-
-
-def read_two_sizes(path: Path, framing: Framing | int, max_pixels: int = MAX_PIXELS) -> tuple[Array, Tensor]:
-    """Read an image once, at its own size and at the working size; see :func:`read_working_image`."""
-    path = Path(path)
-    found = read_working_image(path, framing, max_pixels, keep_full=True)
-    full = found.full
-    return read_image(path, max_pixels) if full is None else full, found.resized
 
 
 def read_mask(path: Path, max_pixels: int = MAX_PIXELS) -> npt.NDArray[np.bool_]:

@@ -29,6 +29,7 @@ from advrad.data.splits import (
     split_for_memory,
     split_normals,
 )
+from advrad.data.value_range import doubts
 from advrad.errors import DataError, ImageError
 from advrad.utils.progress import SILENT, ProgressReporter
 
@@ -156,11 +157,13 @@ def inspect_dataset(
     """
     dataset = data if isinstance(data, Dataset) else find_records(data, options)
     found = _Findings()
-    work = map_ahead(partial(_examine, size_px=size_px, max_pixels=options.max_pixels), dataset.records)
+    work = map_ahead(partial(_examine, size_px=size_px, options=options), dataset.records)
     with closing(work):
         for done, (record, examined) in enumerate(zip(dataset.records, work, strict=True), start=1):
             found.add(record, examined, size_px)
             progress.update(done, len(dataset.records))
+    if not found.infos:
+        raise DataError(f"none of the {len(dataset.records)} images can be read; the first is {found.broken[0]}")
     notes = [*dataset.notes, *found.notes()]
     used = min(found.different_normals, most_for_memory(false_alarm_rate))
     if used < found.different_normals:
@@ -195,7 +198,12 @@ def inspect_dataset(
         shortcuts=shortcuts.aurocs(classes),
         conditions=shortcuts.aurocs(conditions),
         notes=tuple(notes),
-        warnings=(*dataset.warnings, *shortcuts.warn_of_shortcuts(classes), *shortcuts.warn_of_conditions(conditions)),
+        warnings=(
+            *dataset.warnings,
+            *found.ranges(),
+            *shortcuts.warn_of_shortcuts(classes),
+            *shortcuts.warn_of_conditions(conditions),
+        ),
     )
 
 
@@ -208,9 +216,10 @@ class _Examined:
     mask: bool | ImageError | None = None
 
 
-def _examine(record: Record, size_px: int, max_pixels: int) -> _Examined:
+def _examine(record: Record, size_px: int, options: DataOptions) -> _Examined:
+    max_pixels, white = options.max_pixels, options.value_range
     try:
-        read = read_and_examine(record.path, max_pixels, at_least_px=size_px)
+        read = read_and_examine(record.path, max_pixels, at_least_px=size_px, value_range=white)
     except ImageError as error:
         # The mask cannot be checked without its image, so only the image is named.
         return _Examined(error)
@@ -265,6 +274,10 @@ class _Findings:
         if len({round(info.width_px / info.height_px, 1) for info in self.infos}) > 1:
             notes.append("the images differ in shape; each is resized to a square")
         return notes
+
+    def ranges(self) -> tuple[str, ...]:
+        """Doubts about the range of the values."""
+        return doubts(info.levels for info in self.infos if info.levels is not None)
 
     def separations(self, seed: int) -> tuple[tuple[shortcuts.Separation, ...], tuple[shortcuts.Separation, ...]]:
         """How well statistics separate normal from anomalous test images, and normal test from training images."""

@@ -8,7 +8,7 @@ from a dark scene; the brightest value of all images does. Files of signed or of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,67 +175,98 @@ def check_values(
     return ImageLevels(white, low, high)
 
 
-def all_flat(levels: Sequence[ImageLevels]) -> bool:
-    """Whether each image shows a single value, as with the cap on the lens.
+class RangeSummary:
+    """What the values of many images tell together; it stays small however many they are."""
 
-    Args:
-        levels: Values of each image.
-    """
-    return bool(levels) and all(level.low == level.high for level in levels)
+    def __init__(self) -> None:
+        self._groups: dict[float, ImageLevels] = {}
+        self._counts: Counter[float] = Counter()
+        self._signs: Counter[str] = Counter()
+        self._flat = 0
+
+    def add(self, levels: ImageLevels) -> None:
+        """Count an image.
+
+        Args:
+            levels: Its values.
+        """
+        white = levels.white
+        known = self._groups.get(white, levels)
+        self._groups[white] = ImageLevels(white, min(known.low, levels.low), max(known.high, levels.high))
+        self._counts[white] += 1
+        self._flat += levels.low == levels.high
+        if levels.doubt:
+            self._signs[levels.doubt] += 1
+
+    @property
+    def flat(self) -> bool:
+        """Whether each image shows a single value, as with the cap on the lens."""
+        return 0 < self._flat == self._counts.total()
+
+    def doubts(self) -> tuple[str, ...]:
+        """Doubts about the range and about damage, in sentences without a full stop."""
+        total = self._counts.total()
+        found = []
+        if self.flat:
+            found.append(
+                f"{'each of the images shows' if total > 1 else 'the image shows'} one single value; {_FLAT_FIX}"
+            )
+        elif len(self._groups) > 1:
+            each = ", ".join(f"{self._counts[white]} of {describe_white(white)}" for white in sorted(self._groups))
+            found.append(f"the images differ in their range of values: {each}; check that white means the same in all")
+        if not self.flat:
+            found += [text for white in sorted(self._groups) for text in self._doubts_of_group(white)]
+        return (*found, *(f"{count} of {total} images: {sign}" for sign, count in sorted(self._signs.items())))
+
+    def _doubts_of_group(self, white: float) -> list[str]:
+        """Doubts about the images of one range."""
+        levels, count, deep = self._groups[white], self._counts[white], white > 255
+        who = f"all {count} images" if count > 1 else "the image"
+        they = "they are" if count > 1 else "it is"
+        if levels.high <= white * (DEEP_DARK if deep else DARK):
+            guess = likely_white(levels.high)
+            if guess is not None and guess < white:
+                bits = round(np.log2(guess + 1))
+                fix = f"with values of {bits} bit{'s' if bits > 1 else ''}, give value_range {guess:g}"
+            else:
+                fix = "if another value is white, give it as value_range"
+            return [f"the brightest value of {who} is {levels.high:g} of {white:g}, so {they} read nearly black; {fix}"]
+        if deep and levels.low >= white * DEEP_BRIGHT:
+            return [
+                f"the darkest value of {who} is {levels.low:g} of {white:g}, so {they} read nearly white; check the"
+                " bits and the sign with which the files were saved"
+            ]
+        return []
 
 
-FLAT = "each image shows one single value, so there is nothing to learn; check lens cap, light and the export"
-"""What is wrong with images that are all flat."""
+_FLAT_FIX = "check lens cap, light and export"
 
 
-def refuse_flat(levels: Sequence[ImageLevels], source: Path) -> None:
-    """Refuse to train on images that show nothing.
-
-    Args:
-        levels: Values of each image.
-        source: One of the images, for the error.
-
-    Raises:
-        DataError: Each image shows one single value.
-    """
-    if all_flat(levels):
-        raise DataError(f"{source.parent}: {FLAT}")
-
-
-def doubts(levels: Sequence[ImageLevels]) -> tuple[str, ...]:
+def doubts(levels: Iterable[ImageLevels]) -> tuple[str, ...]:
     """Doubt the range of images, in sentences without a full stop.
 
     Args:
         levels: Values of each image that was read.
     """
-    if all_flat(levels):
-        return (FLAT,)
-    groups = Counter(level.white for level in levels)
-    found = []
-    if len(groups) > 1:
-        each = ", ".join(f"{count} of {describe_white(white)}" for white, count in sorted(groups.items()))
-        found.append(f"the images differ in their range of values: {each}; check that white means the same in all")
-    for white in sorted(groups):
-        found += _doubts_of_group([level for level in levels if level.white == white], white)
-    signs = Counter(level.doubt for level in levels if level.doubt)
-    return (*found, *(f"{count} of {len(levels)} images: {sign}" for sign, count in sorted(signs.items())))
+    return _summary(levels).doubts()
 
 
-def _doubts_of_group(levels: Sequence[ImageLevels], white: float) -> list[str]:
-    """Doubts about images of one range."""
-    high, low, deep = max(level.high for level in levels), min(level.low for level in levels), white > 255
-    who = f"all {len(levels)} images" if len(levels) > 1 else "the image"
-    if high <= white * (DEEP_DARK if deep else DARK):
-        guess = likely_white(high)
-        if guess is not None and guess < white:
-            bits = round(np.log2(guess + 1))
-            fix = f"if they hold {bits} bit{'s' if bits > 1 else ''}, give value_range {guess:g}"
-        else:
-            fix = "if another value is white, give it as value_range"
-        return [f"the brightest value of {who} is {high:g} of {white:g}, so they are read nearly black; {fix}"]
-    if deep and low >= white * DEEP_BRIGHT:
-        return [
-            f"the darkest value of {who} is {low:g} of {white:g}, so they are read nearly white; check the bits and the"
-            " sign with which they were saved"
-        ]
-    return []
+def refuse_flat(levels: Iterable[ImageLevels], folder: Path) -> None:
+    """Refuse to train on images that show nothing.
+
+    Args:
+        levels: Values of each image.
+        folder: Folder of the images, for the error.
+
+    Raises:
+        DataError: Each image shows one single value.
+    """
+    if _summary(levels).flat:
+        raise DataError(f"{folder}: each of the images shows one single value, so nothing can be learnt; {_FLAT_FIX}")
+
+
+def _summary(levels: Iterable[ImageLevels]) -> RangeSummary:
+    summary = RangeSummary()
+    for level in levels:
+        summary.add(level)
+    return summary

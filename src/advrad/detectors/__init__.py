@@ -34,6 +34,7 @@ __all__ = [
     "ScoreConfig",
     "SupportsScoreBounds",
     "SurrogateLoss",
+    "TiledDetector",
     "WhiteBoxAdvRAD",
     "conformal_threshold",
     "load_detector",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from advrad.detectors.probing import ProbedProperties, probe
     from advrad.detectors.saved import SavedDetector
     from advrad.detectors.score_config import NoiseView, ScoreConfig, paper_score
+    from advrad.detectors.tiled import TiledDetector
     from advrad.detectors.white_box import WhiteBoxAdvRAD
     from advrad.detectors.wrappers import wrap
 else:
@@ -89,6 +91,7 @@ else:
             "ScoreConfig": "advrad.detectors.score_config",
             "SupportsScoreBounds": "advrad.detectors.base",
             "SurrogateLoss": "advrad.detectors.base",
+            "TiledDetector": "advrad.detectors.tiled",
             "WhiteBoxAdvRAD": "advrad.detectors.white_box",
             "conformal_threshold": "advrad.detectors.conformal",
             "load_detector": "advrad.detectors.loading",

@@ -14,14 +14,17 @@ from advrad.data.loading import ImageStack
 from advrad.data.records import Record
 from advrad.data.shapes import record_shapes
 from advrad.data.splits import most_for_memory, shuffle_normals
+from advrad.data.trained_images import digests_of
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.config import PlanRecord
+from advrad.detectors.tiled import TiledDetector
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_selection import USUAL_RADIUS, Radius
 from advrad.training.fit_plan import ClosedFormPlan
 from advrad.training.framing_choice import choose_framing, with_shapes
 from advrad.training.normal_images import NormalImages
 from advrad.training.options import RunOptions
+from advrad.training.tiled_fit import fit_tiled
 from advrad.utils.progress import SILENT, ProgressReporter
 
 #: Side of the square to which images are resized, pixels.
@@ -46,7 +49,7 @@ class ClosedFormRun:
     data: str
     leave_out_copies: bool = True
 
-    def execute(self, progress: ProgressReporter = SILENT) -> tuple[ClosedFormPlan, ClosedFormDetector]:
+    def execute(self, progress: ProgressReporter = SILENT) -> tuple[ClosedFormPlan, ClosedFormDetector | TiledDetector]:
         """Read the images and fit the detector.
 
         Args:
@@ -62,16 +65,30 @@ class ClosedFormRun:
         framing = self.choose_framing(progress)
         images = self.read(framing, progress)
         plan, radius = self._plan(images, framing), self.options.optimise_for_radius
+        used = USUAL_RADIUS if radius is None else Radius("l2", radius)
+        if framing.tile_px is not None:
+            tiled = fit_tiled(
+                images,
+                framing,
+                false_alarm_rate=plan.false_alarm_rate,
+                seed=plan.seed,
+                radius=used,
+                names=plan.names,
+                progress=progress,
+            )
+            tiled.update_config(training=with_shapes(tiled.config.training, framing))
+            return plan, tiled
         detector = fit_closed_form(
             images.batch(range(len(images))),
             false_alarm_rate=plan.false_alarm_rate,
             seed=plan.seed,
-            radius=USUAL_RADIUS if radius is None else Radius("l2", radius),
+            radius=used,
             aspect=plan.aspect,
             names=plan.names,
             progress=progress,
         )
-        detector.update_config(pad=framing.pad, training=with_shapes(detector.config.training, framing))
+        record = with_shapes(detector.config.training, framing).model_copy(update={"seen": digests_of(images)})
+        detector.update_config(pad=framing.pad, training=record)
         return plan, detector
 
     def choose_framing(self, progress: ProgressReporter = SILENT) -> Framing:
@@ -146,11 +163,11 @@ class ClosedFormRun:
         return self._source.names_of(images)
 
 
-def record_fit(detector: ClosedFormDetector, plan: ClosedFormPlan, seconds: float) -> None:
+def record_fit(detector: ClosedFormDetector | TiledDetector, plan: ClosedFormPlan, seconds: float) -> None:
     """Store how a detector was fitted in its configuration.
 
     Args:
-        detector: Closed-form detector.
+        detector: Closed-form detector, alone or of tiles.
         plan: Plan of the fit.
         seconds: Duration of the fit.
     """
@@ -160,7 +177,7 @@ def record_fit(detector: ClosedFormDetector, plan: ClosedFormPlan, seconds: floa
     )
     source = {"data": Path(plan.data).name, "category": plan.category, "split_seed": plan.seed}
     calibration = detector.calibration.model_copy(update={"source": source})
-    detector.config = detector.config.model_copy(update={"training": training, "calibration": calibration})
+    detector.update_config(training=training, calibration=calibration)
 
 
 def aspect_of(records: Sequence[Record], max_pixels: int) -> float:

@@ -18,12 +18,14 @@ from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.combined import CombinedDetector
 from advrad.detectors.config import Calibration, RecordedFigures
 from advrad.detectors.conformal import calibration_from, calibration_of, conformal_threshold
+from advrad.detectors.tiled import TiledDetector
 from advrad.errors import CheckpointError, DataError
 from advrad.training.calibration_data import CalibrationData
 from advrad.training.closed_form_run import ClosedFormRun
 from advrad.training.fit_plan import ClosedFormPlan
 from advrad.training.options import CalibrateOptions
 from advrad.training.plan import plan_path
+from advrad.training.tiled_fit import scored
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.radii import Norm
 
@@ -66,6 +68,52 @@ def recalibrate_closed_form(
             upper.append(float(detector.score_bounds(image, options.radius, _norm(options), exclude=group).upper))
         progress.update(done, len(held))
     before = detector.calibration
+    _check_same(scores, maxima, before, data)
+    rate = options.false_alarm_rate or before.false_alarm_rate
+    _store(detector, calibration_from(scores, maxima, rate, before.source), options, upper)
+
+
+def recalibrate_tiled(
+    detector: TiledDetector,
+    folder: Path,
+    data: Path,
+    options: CalibrateOptions,
+    *,
+    progress: ProgressReporter = SILENT,
+) -> None:
+    """Set the thresholds of a detector of tiles again, from the images that gave it no tile.
+
+    Args:
+        detector: Detector, which is changed.
+        folder: Its model folder.
+        data: Folder of the images to which it was fitted.
+        options: False-alarm rate, and radius and norm of the threshold under attack.
+        progress: Receives the number of images that are finished.
+
+    Raises:
+        CheckpointError: The model does not record how it was fitted.
+        ConfigError: There are too few images for the rate.
+        DataError: The normal images are not those of the fit.
+    """
+    images = _read_same_images(detector, folder, data, progress)
+    held = detector.config.held_out
+    progress.stage("Calibrating")
+    scores, maxima, upper = [], [], []
+    for done, (row, (score, largest)) in enumerate(zip(held, scored(detector, images, held), strict=True), start=1):
+        scores.append(score)
+        maxima.append(largest)
+        if options.radius is not None:
+            bounds = detector.score_bounds(images.batch([row]), options.radius, _norm(options))
+            upper.append(float(bounds.upper))
+        progress.update(done, len(held))
+    before = detector.calibration
+    _check_same(scores, maxima, before, data)
+    rate = options.false_alarm_rate or before.false_alarm_rate
+    _store(detector, calibration_from(scores, maxima, rate, before.source), options, upper)
+
+
+def _check_same(scores: list[float], maxima: list[float], before: Calibration, data: Path) -> None:
+    """Refuse images that give another threshold than the model has."""
     again, low = conformal_threshold(scores, before.false_alarm_rate), float(np.median(maxima))
     same = all(
         math.isclose(*pair, rel_tol=_SAME, abs_tol=1e-6) for pair in ((again, before.threshold), (low, before.heat_low))
@@ -75,8 +123,6 @@ def recalibrate_closed_form(
             f"{data}: the normal images are not those of the fit (they give the threshold {again:.6g}, the model has"
             f" {before.threshold:.6g}); name the folder of the fit, or train again"
         )
-    rate = options.false_alarm_rate or before.false_alarm_rate
-    _store(detector, calibration_from(scores, maxima, rate, before.source), options, upper)
 
 
 def recalibrate_held_out(
@@ -122,7 +168,7 @@ def _norm(options: CalibrateOptions) -> Norm:
 
 
 def _store(
-    detector: ClosedFormDetector | CombinedDetector,
+    detector: ClosedFormDetector | CombinedDetector | TiledDetector,
     calibration: Calibration,
     options: CalibrateOptions,
     upper: list[float],
@@ -138,10 +184,12 @@ def _store(
             source=calibration.source,
         )
     changes = {"calibration": calibration, "robust_calibration": robust, "figures": RecordedFigures()}
-    detector.config = detector.config.model_copy(update=changes)
+    detector.update_config(**changes)
 
 
-def _read_same_images(detector: ClosedFormDetector, folder: Path, data: Path, progress: ProgressReporter) -> ImageStack:
+def _read_same_images(
+    detector: ClosedFormDetector | TiledDetector, folder: Path, data: Path, progress: ProgressReporter
+) -> ImageStack:
     """Read the images of the fit, in their order."""
     plan = _plan_of(detector, folder, data)
     run = ClosedFormRun(find_records(data, plan.options.data), plan.options, str(data), plan.leaves_out_copies)
@@ -155,7 +203,7 @@ def _read_same_images(detector: ClosedFormDetector, folder: Path, data: Path, pr
     return images
 
 
-def _plan_of(detector: ClosedFormDetector, folder: Path, data: Path) -> ClosedFormPlan:
+def _plan_of(detector: ClosedFormDetector | TiledDetector, folder: Path, data: Path) -> ClosedFormPlan:
     """How a detector was fitted; the names of its images are known where the folder still has its plan."""
     training = detector.config.training
     if training.plan is None or not detector.config.held_out:

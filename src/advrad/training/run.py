@@ -40,7 +40,7 @@ from advrad.errors import ConfigError, DataError
 from advrad.training.batches import TrainConfig, find_symmetry, whole_images
 from advrad.training.budget import passes_after_training, steps_for
 from advrad.training.calibration_data import CalibrationData, read_divided
-from advrad.training.choice import checkpoint_of, choice_of, network_name
+from advrad.training.choice import checkpoint_of, choice_of, needs_diffusers
 from advrad.training.closed_form_run import ClosedFormRun, record_fit
 from advrad.training.combination import combine, fit_beside, seconds_to_combine
 from advrad.training.finalize import choose_score, set_thresholds, source_of
@@ -106,7 +106,8 @@ def train(
 
     Returns:
         The calibrated detector, in evaluation mode: :class:`advrad.detectors.ClosedFormDetector` for the closed form
-        alone, :class:`advrad.detectors.TiledDetector` for the closed form of tiles, :class:`advrad.AdvRAD` for a learned denoiser alone and for the paper's score of the memory, or
+        alone, :class:`advrad.detectors.TiledDetector` for the closed form of tiles, :class:`advrad.AdvRAD` for a
+        learned denoiser alone and for the paper's score of the memory, or
         :class:`advrad.detectors.CombinedDetector` for both.
 
     Raises:
@@ -150,7 +151,7 @@ def _options_from(options: RunOptions | None, budget: dict[str, Any], keywords: 
 
 def _check_learned(options: RunOptions, processes: int) -> None:
     """Refuse what a learned denoiser cannot be trained with, before any image is read."""
-    if checkpoint_of(options) is not None or network_name(options) != "lean":
+    if needs_diffusers(options):
         unet_class()
     if options.batch_size is not None:
         check_batch_size(options.batch_size, processes)

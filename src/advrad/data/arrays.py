@@ -26,6 +26,7 @@ from advrad.data.images import MIN_SIDE_PX, at_working_size, examine, read_resiz
 from advrad.data.records import MAX_PIXELS
 from advrad.data.shapes import check_shape
 from advrad.data.transforms import to_tensor
+from advrad.data.value_range import ImageLevels, check_values
 from advrad.errors import ConfigError, DataError, ImageWarning
 
 if TYPE_CHECKING:
@@ -120,13 +121,15 @@ def _batch(images: list[GivenImage]) -> ImageBatch:
     return ImageBatch(torch.stack([image.pixels for image in images]), tuple(images))
 
 
-def pixels_of(images: Any, *, colour: bool = True) -> Tensor:
+def pixels_of(images: Any, *, colour: bool = True, framing: Framing | int | None = None) -> Tensor:
     """Read images of one size, which they keep.
 
     Args:
         images: Images in memory, as for :func:`image_batches`, of one size.
         colour: Whether one channel is repeated to three and other numbers are refused. If not, the channels stay, and
             (n, c, h, w) may have any number of them.
+        framing: How a detector reads images; which values are white and which ranges it refuses count here. None for
+            none.
 
     Returns:
         Images, (n, c, h, w), float32 in [0, 1], on the CPU.
@@ -140,7 +143,8 @@ def pixels_of(images: Any, *, colour: bool = True) -> Tensor:
     """
     import torch
 
-    found = list(_Reader(None, colour=colour).read(images))
+    known = None if framing is None else as_framing(framing)
+    found = list(_Reader(known, colour=colour, own_size=True).read(images))
     if not found:
         raise DataError("images: there are none; give at least one")
     first = found[0].pixels.shape
@@ -158,13 +162,22 @@ class _Reader:
     """Reads images one by one.
 
     Args:
-        framing: How all images but float tensors become working images; None to keep every size.
+        framing: How all images but float tensors become working images; None if it is not known, to keep every size.
         max_pixels: Largest number of pixels of a file or an image of Pillow.
         colour: Whether one channel is repeated to three, and other numbers are refused.
+        own_size: Whether all images keep their size, and files are refused.
     """
 
-    def __init__(self, framing: Framing | None, max_pixels: int = MAX_PIXELS, colour: bool = True) -> None:
+    def __init__(
+        self,
+        framing: Framing | None,
+        max_pixels: int = MAX_PIXELS,
+        *,
+        colour: bool = True,
+        own_size: bool = False,
+    ) -> None:
         self.framing, self.max_pixels, self.colour = framing, max_pixels, colour
+        self.own_size = own_size or framing is None
         self.warned: set[str] = set()
 
     def read(self, inputs: Any) -> Iterator[GivenImage]:
@@ -173,15 +186,17 @@ class _Reader:
             if isinstance(item, (str, os.PathLike)):
                 yield self._file(Path(item))
             elif _is_picture(item):
-                values, white = values_of_picture(item, name, self.max_pixels)
-                yield self._finished(np.atleast_3d(values), white, name)
+                value_range = None if self.framing is None else self.framing.value_range
+                values, white = values_of_picture(item, name, self.max_pixels, value_range)
+                self._check_white(white, name)
+                yield self._finished(np.atleast_3d(values), white, name, self.own_size)
             elif isinstance(item, np.ndarray) or hasattr(item, "__array__"):
                 yield from self._array(item, name)
             else:
                 raise DataError(f"{name}: is {_kind_of(item)}; {_GIVE}")
 
     def _file(self, path: Path) -> GivenImage:
-        if self.framing is None:
+        if self.framing is None or self.own_size:
             raise DataError(f"images: {path} is a path; give the folder of the images in place of images and labels")
         warning = check_shape(path, self.framing.trained, self.max_pixels)
         if warning is not None:
@@ -197,6 +212,23 @@ class _Reader:
             self.warned.add(kind)
             warnings.warn(text, ImageWarning, stacklevel=2)
 
+    def _white_of(self, array: Array, given: Described) -> float:
+        """The value of white of an array; whole numbers are read as a file that the detector was trained on."""
+        value_range = None if self.framing is None else self.framing.value_range
+        if value_range is not None and array.dtype.kind in "iu" and array.size:
+            own = {"uint8": 255.0, "uint16": 65535.0}.get(array.dtype.name)
+            return check_values(Path(given.name), array, own, given.dtype, value_range).white
+        white = white_of(array, given)
+        if array.dtype.kind == "u":
+            self._check_white(white, given.name)
+        return white
+
+    def _check_white(self, white: float, name: str) -> None:
+        """Refuse an image of another range than those of the training; float arrays are scaled by the user."""
+        known = None if self.framing is None else self.framing.trained_range
+        if known is not None and (reason := known.refusal(ImageLevels(white, 0, white))) is not None:
+            raise DataError(f"{name}: {reason}")
+
     def _check_shape(self, height_px: int, width_px: int, name: str) -> None:
         """Refuse an image in memory whose shape differs too much from those of the training images."""
         trained = None if self.framing is None else self.framing.trained
@@ -210,10 +242,10 @@ class _Reader:
     def _array(self, item: Any, name: str) -> Iterator[GivenImage]:
         """Read the images of one array or tensor."""
         array = _tensor_as_array(item, name) if _is_tensor(item) else _as_array(item, name)
-        keeps_size = self.framing is None or (_is_tensor(item) and item.is_floating_point())
+        keeps_size = self.own_size or (_is_tensor(item) and item.is_floating_point())
         dtype = str(item.dtype).removeprefix("torch.") if _is_tensor(item) else str(array.dtype)
         given = Described(name, dtype, tuple(array.shape))
-        white = white_of(array, given)
+        white = self._white_of(array, given)
         rows = channels_last(array, order_of(given, (1, 3) if self.colour else None))
         for index, row in enumerate(rows):
             one = given.row(index if array.ndim == 4 else None)
@@ -232,13 +264,15 @@ class _Reader:
                 " 255 twice, or rounded to whole numbers after it was divided?",
             )
         height_px, width_px = values.shape[:2]
-        if not keeps_size and self.framing is not None:
+        if self.framing is not None and not keeps_size:
             self._check_shape(height_px, width_px, name)
             grey = values.shape[2] == 1
             pixels = at_working_size(values[:, :, 0] if grey else values, white, self.framing)
             return GivenImage(pixels, name, sides_px=(height_px, width_px))
-        if self.framing is not None and height_px != width_px and not self.framing.holds(height_px, width_px):
-            self._check_shape(height_px, width_px, name)  # a square was probably scaled before
+        # A square tensor was probably scaled before; its shape tells nothing.
+        known = None if self.own_size else self.framing
+        if known is not None and height_px != width_px and not known.holds(height_px, width_px):
+            self._check_shape(height_px, width_px, name)
         pixels = to_tensor(np.divide(values, np.float32(white), dtype=np.float32))
         if self.colour and len(pixels) == 1:
             pixels = pixels.expand(3, -1, -1)

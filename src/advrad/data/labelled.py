@@ -149,7 +149,9 @@ def load_labelled(
         ImageError: An image or a mask cannot be read, unless ``options.skip_bad``.
     """
     if isinstance(data, tuple):
-        return _from_arrays(data, limit, seed, both_classes, colour)
+        return _from_arrays(
+            data, limit, seed, both_classes, colour, as_framing(size_px).with_white(options.value_range)
+        )
     dataset = data if isinstance(data, Dataset) else find_records(data, options)
     wanted = tuple(record for record in dataset.records if record.split == "test")
     if both_classes or (limit is not None and limit < len(wanted)):
@@ -202,12 +204,12 @@ def _name(record: Record, root: Path) -> str:
 
 
 def _from_arrays(
-    data: tuple[Any, ...], limit: int | None, seed: int, both_classes: bool, colour: bool
+    data: tuple[Any, ...], limit: int | None, seed: int, both_classes: bool, colour: bool, framing: Framing
 ) -> LabelledImages:
     """Check a pair of images and labels."""
     if len(data) != 2:
         raise DataError(f"data: is a tuple of {len(data)}; give a pair of images and labels")
-    images = pixels_of(data[0], colour=colour)
+    images = pixels_of(data[0], colour=colour, framing=framing)
     labels = _checked_labels(data[1], len(images))
     if both_classes:
         _check_classes(labels, "labels")

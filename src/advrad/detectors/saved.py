@@ -247,6 +247,7 @@ class SavedMixin:
         inputs: ImageInput,
         batch_size: int = 8,
         max_pixels: int = MAX_PIXELS,
+        value_range: float | None = None,
     ) -> Iterator[Prediction]:
         """Score images and decide.
 
@@ -257,6 +258,7 @@ class SavedMixin:
                 which keep their size.
             batch_size: Number of images that are scored at a time; it does not change the results on a CPU.
             max_pixels: Largest number of pixels of an image file that is read.
+            value_range: Value of white in files and arrays of whole numbers, > 0; None if they or the training tell it.
 
         Yields:
             One prediction per image, in order, as soon as it is made.
@@ -275,7 +277,7 @@ class SavedMixin:
             >>> verdict.defective  # doctest: +SKIP
             False
         """
-        return predict_images(self, inputs, batch_size, max_pixels)
+        return predict_images(self, inputs, batch_size, max_pixels, value_range)
 
 
 def predict_images(
@@ -283,10 +285,11 @@ def predict_images(
     inputs: ImageInput,
     batch_size: int = 8,
     max_pixels: int = MAX_PIXELS,
+    value_range: float | None = None,
 ) -> Iterator[Prediction]:
     """Score images and decide; see :meth:`SavedMixin.predict`."""
     threshold = detector.calibration.threshold
-    framing = framing_of(detector) or Framing.square(detector.image_size_px)
+    framing = (framing_of(detector) or Framing.square(detector.image_size_px)).with_white(value_range)
     for batch in image_batches(inputs, framing, batch_size, max_pixels):
         names = [image.name for image in batch.images]
         paths = [image.path for image in batch.images]

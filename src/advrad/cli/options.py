@@ -30,13 +30,11 @@ Data = Annotated[
     ),
 ]
 Model = Annotated[Path, typer.Argument(metavar="RUN", help="Model folder, written by 'advrad train'.")]
-AnyDetector = Annotated[
-    str,
-    typer.Argument(
-        metavar="RUN",
-        help="Model folder, or FILE.py:NAME for any other detector in a Python file, which is executed.",
-    ),
-]
+_ANY_DETECTOR = typer.Argument(
+    metavar="RUN", help="Model folder, or FILE.py:NAME for any other detector in a Python file, which is executed."
+)
+AnyDetector = Annotated[str, _ANY_DETECTOR]
+ModelOrDetector = Annotated[Path, _ANY_DETECTOR]
 Results = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="FOLDER", help="Folder for the results.  [default: inside RUN]"),

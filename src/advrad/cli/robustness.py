@@ -11,7 +11,7 @@ from advrad.attacks.options import AttackOptions
 from advrad.certificates.options import CertifyOptions
 from advrad.cli.exit_status import interruptible
 from advrad.cli.options import AnyDetector, AsJson, Data, Device, Results, add_command
-from advrad.cli.terminal import is_first_process, put_json, warn
+from advrad.cli.terminal import is_first_process, prints_aside, put_json, warn
 from advrad.errors import ConfigError
 from advrad.utils.output_folders import ALL, check_output
 
@@ -57,7 +57,7 @@ def attack(
 
     source_detector = None if source is None else load_target(source, device).detector
     job = _prepare(detector, data, options, device, output)
-    with interruptible(_CONTINUES), Screen() as screen:
+    with interruptible(_CONTINUES), Screen() as screen, prints_aside():
         screen.stage("Attacking")
         result = pipeline.run_attack(job, options, output, source=source_detector, progress=screen)
     if not is_first_process():
@@ -96,7 +96,7 @@ def checks(
     from advrad.cli.tables import show_checks
 
     job = _prepare(detector, data, options, device, output)
-    with interruptible(_CONTINUES), Screen() as screen:
+    with interruptible(_CONTINUES), Screen() as screen, prints_aside():
         screen.stage("Checking")
         result = pipeline.run_checks(job, options, output, progress=screen)
     if as_json:
@@ -137,7 +137,7 @@ def curve(
     if output is None:
         check_output(Path(detector) / "attacks", "results", also=ALL)
     job = _prepare(detector, data, options, device, output)
-    with interruptible(_CONTINUES), Screen() as screen:
+    with interruptible(_CONTINUES), Screen() as screen, prints_aside():
         screen.stage("Attacking")
         result = pipeline.run_curve(job, options, over, listed, output, progress=screen)
     if not is_first_process():
@@ -177,15 +177,16 @@ def certify(
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_certificates
     from advrad.detectors.loading import load_target, save_figures
-    from advrad.report.plots import draw_certificates
+    from advrad.report.certificate_plots import draw_certificates
 
     if output is not None:
         check_output(output, "results")
     loaded = load_target(detector, device)
     if save and (loaded.folder is None or not wants_bounds(loaded.detector, options)):
         raise ConfigError("needs a model folder and exact bounds, which hold without a confidence", option="save")
-    job = pipeline.prepare(loaded, data, options, output)
-    with interruptible(_CONTINUES), Screen() as screen:
+    with prints_aside():
+        job = pipeline.prepare(loaded, data, options, output)
+    with interruptible(_CONTINUES), Screen() as screen, prints_aside():
         screen.stage("Certifying")
         result = pipeline.run_job(job, progress=screen)
     if not is_first_process():

@@ -12,13 +12,6 @@ import pytest
 from advrad.cli import terminal
 
 
-def test_paths_are_read_one_per_line_with_any_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a b.png\r\n\n\xff.png\n  c.png")))
-    assert list(terminal.paths_from_stdin()) == [Path("a b.png"), Path("\udcff.png"), Path("  c.png")]
-    monkeypatch.setattr(sys, "stdin", io.StringIO("a.png\n"))
-    assert list(terminal.paths_from_stdin()) == [Path("a.png")]
-
-
 def test_characters_outside_the_encoding_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     assert terminal.printable("ä\udcff") == "ä\\udcff"
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
@@ -62,3 +55,28 @@ def test_piped_input_is_told_from_a_terminal(kind: str, piped: bool, monkeypatch
         stream.close()
     monkeypatch.setattr(sys, "stdin", None if kind == "none" else stream)
     assert terminal.stdin_is_piped() == piped
+
+
+def test_nobody_need_read_standard_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Broken())
+    terminal.say("a line")
+    terminal.warn(["a warning"])
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    terminal.say("a line")
+    assert sys.stderr.getvalue() == "a line\n"
+
+
+def test_streams_that_are_missing_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    terminal.open_closed_streams()
+    made = (sys.stdout, sys.stderr)
+    print("to nobody")
+    terminal.say("to nobody")
+    for stream in made:
+        assert stream is not None and not stream.isatty()
+        stream.close()

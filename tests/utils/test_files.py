@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,34 @@ def test_ensure_writable_makes_folders_and_refuses_what_cannot_be_written(
     monkeypatch.setattr("advrad.utils.files.os.access", lambda path, mode: False)
     with pytest.raises(OutputError, match=r"c\.html: cannot be written: permission denied"):
         files.ensure_writable(tmp_path / "a" / "c.html")
+
+
+def test_a_link_stays_and_what_it_names_is_written(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    link = tmp_path / "latest.html"
+    link.symlink_to(tmp_path / "store" / "monday.html")
+    for text in ("first", "second"):
+        files.write_text(link, text)
+        assert link.is_symlink() and (tmp_path / "store" / "monday.html").read_text() == text
+    assert len(list((tmp_path / "store").iterdir())) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    files.write_text(pipe, "figures")
+    reader.join(timeout=10)
+    assert read == ["figures"] and files.is_stream(pipe)
+    files.ensure_writable(pipe)
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs devices")
+def test_the_null_device_is_not_replaced() -> None:
+    files.write_text(Path(os.devnull), "figures")
+    assert files.is_stream(Path(os.devnull)) and files.is_stream(Path("/dev/stdout"))
+    assert not files.is_stream(Path("/dev/shm/new-file-of-a-test"))

@@ -45,7 +45,7 @@ def test_inspect(tmp_path: Path) -> None:
     assert got["false_alarm_rate"] == 0.05 and got["normals_needed"] == {"closed_form": 19, "learned": 42}
     assert got["lowest_false_alarm_rate"] == {"closed_form": 0.02, "learned": 0.05}
     assert any("both train and test" in note for note in got["notes"])
-    assert any("differ in shape" in note for note in got["notes"])
+    assert any("32 x 32 to 64 x 32 px: they keep their aspect ratio and are padded" in note for note in got["notes"])
     assert result.width_px == SizeRange(32, 32, 64) and result.broken[0].path.name == "049.png"
     assert inspect_dataset(find_records(base), DataOptions(category="ignored")).to_dict() == got
 

@@ -13,6 +13,7 @@ from PIL import Image
 from advrad.data.framing import Framing
 from advrad.data.loading import ImageStack
 from advrad.data.records import Record
+from advrad.data.splits import normals_for_tiles
 from advrad.detectors.loading import load_detector
 from advrad.detectors.tiled import TiledDetector
 from advrad.errors import ConfigError
@@ -21,7 +22,7 @@ from advrad.training.closed_form_plan import MemberPlan
 from advrad.training.options import CalibrateOptions, RunOptions
 from advrad.training.recalibrate import calibrate
 from advrad.training.run import train
-from advrad.training.tiled_fit import fit_tiled, images_for_tiles
+from advrad.training.tiled_fit import fit_tiled
 
 PLAN = MemberPlan(name="small", size_px=16, cell_px=2, patch_cells=3, stride_cells=1, window_cells=(1, 1))
 FRAMING = Framing(16, 80, tile_px=16)
@@ -63,7 +64,7 @@ def test_a_small_defect_anywhere_is_found() -> None:
 
 
 def test_too_few_images_are_refused_with_their_number() -> None:
-    assert images_for_tiles(0.05) == 23
+    assert normals_for_tiles(0.05) == 23
     with pytest.raises(
         ConfigError, match=r"needs 23 different normal images where they are cut into tiles.*there are 22"
     ):

@@ -20,9 +20,11 @@ from advrad.data.layouts import Dataset, ImageSource, find_records
 from advrad.data.loading import map_ahead, read_checked_mask, resize_array
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
+from advrad.data.shapes import ShapeRecord, choose_shape
 from advrad.data.splits import (
     MemorySplit,
     most_for_memory,
+    normals_for_tiles,
     normals_needed,
     normals_to_train,
     rate_in_reach,
@@ -164,7 +166,7 @@ def inspect_dataset(
             progress.update(done, len(dataset.records))
     if not found.infos:
         raise DataError(f"none of the {len(dataset.records)} images can be read; the first is {found.broken[0]}")
-    notes = [*dataset.notes, *found.notes()]
+    notes = [*dataset.notes, *found.notes(), *found.shape_notes(false_alarm_rate)]
     used = min(found.different_normals, most_for_memory(false_alarm_rate))
     if used < found.different_normals:
         notes.append(f"the closed form uses {used} of the normal images, drawn at random; more are not needed")
@@ -271,9 +273,16 @@ class _Findings:
             notes.append(f"images that are in both train and test, byte for byte: {shared}; the test is not fair")
         if copies := len(self.normals) - self.different_normals:
             notes.append(f"normal images that are copies, byte for byte: {copies}; the closed form counts them once")
-        if len({round(info.width_px / info.height_px, 1) for info in self.infos}) > 1:
-            notes.append("the images differ in shape; each is resized to a square")
         return notes
+
+    def shape_notes(self, false_alarm_rate: float) -> list[str]:
+        """What training does to the shapes of the images; empty where there is nothing to say."""
+        if not self.infos:
+            return []
+        choice = choose_shape(ShapeRecord.of([(info.width_px, info.height_px) for info in self.infos]))
+        if choice.shape == "tiles":
+            return [f"{choice.note}; this needs {normals_for_tiles(false_alarm_rate)} different normal images"]
+        return [] if choice.note is None else [choice.note]
 
     def ranges(self) -> tuple[str, ...]:
         """Doubts about the range of the values."""

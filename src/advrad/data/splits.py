@@ -240,6 +240,23 @@ def split_for_memory(normals: int, false_alarm_rate: float = 0.05) -> MemorySpli
     return MemorySplit(normals if normals <= ALL_IN_MEMORY else choice, choice, threshold)
 
 
+#: Fewest images whose tiles are the normal images of a detector of tiles.
+LEAST_FOR_TILES = 4
+
+
+def normals_for_tiles(false_alarm_rate: float) -> int:
+    """Compute how many normal images a detector of tiles needs: those of the threshold give no tile to its memory.
+
+    Args:
+        false_alarm_rate: False-alarm rate of the threshold, in (0, 1).
+
+    Example:
+        >>> normals_for_tiles(0.05)
+        23
+    """
+    return normals_needed(false_alarm_rate) + LEAST_FOR_TILES
+
+
 def most_for_memory(false_alarm_rate: float) -> int:
     """Largest number of normal images of which the closed form makes use.
 

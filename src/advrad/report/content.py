@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from advrad.data.images import read_image
 from advrad.data.records import MAX_PIXELS
-from advrad.data.transforms import resize, to_tensor
+from advrad.data.transforms import to_tensor
 from advrad.detectors.model_card import describe_threshold
 from advrad.detectors.saved import SavedConfig, SavedDetector
 from advrad.inference.evaluation import EvaluationResult
@@ -48,6 +48,7 @@ def report_content(
     *,
     others: Sequence[OtherDetector] = (),
     max_pixels: int = MAX_PIXELS,
+    value_range: float | None = None,
 ) -> ReportContent:
     """Gather the content of a report.
 
@@ -57,6 +58,7 @@ def report_content(
         run_folder: Model folder with the training log and the results of attacks and certifications; None for none.
         others: Other detectors of the product to compare with.
         max_pixels: Largest number of pixels of an image file.
+        value_range: Value of white in the image files, > 0; None if the files or the training tell it.
 
     Raises:
         ImageError: An image of the gallery cannot be read any more.
@@ -84,7 +86,7 @@ def report_content(
 
     certificates = read_certificates(run_folder, evaluation.category) if run_folder else ()
     proofs = ImageProofs(detector)
-    gallery = Gallery(evaluation, detector, proofs, others, max_pixels)
+    gallery = Gallery(evaluation, detector, proofs, others, max_pixels, value_range)
     compared = [ComparedFigures.of(detector, evaluation, certificates)]
     compared += [ComparedFigures.of(other.detector, other.evaluation) for other in others]
 
@@ -114,7 +116,7 @@ def report_content(
         certificates=certificates,
         proven_radius=proofs.area_radius,
         description=description,
-        registered=_registered(evaluation, detector, max_pixels),
+        registered=_registered(evaluation, detector, max_pixels, value_range),
         compared=tuple(compared) if others else (),
         configuration=_shown(config.model_dump(mode="json")),
         provenance=_provenance(config),
@@ -131,6 +133,7 @@ class Gallery:
         proofs: What is proven of the images.
         others: Other detectors, whose anomaly maps are shown as well.
         max_pixels: Largest number of pixels of an image file.
+        value_range: Value of white in the image files; None if the files or the training tell it.
     """
 
     evaluation: EvaluationResult
@@ -138,6 +141,7 @@ class Gallery:
     proofs: ImageProofs
     others: Sequence[OtherDetector] = ()
     max_pixels: int = MAX_PIXELS
+    value_range: float | None = None
 
     def items(self, indices: Iterable[int]) -> tuple[GalleryItem, ...]:
         """Make the images of some indices.
@@ -154,19 +158,19 @@ class Gallery:
         return tuple(self._item(index) for index in indices)
 
     def _item(self, index: int) -> GalleryItem:
-        evaluation, size_px = self.evaluation, self.detector.image_size_px
+        evaluation, framing = self.evaluation, self.detector.config.framing.with_white(self.value_range)
         record = evaluation.records[index]
-        image = read_image(record.path, self.max_pixels, at_least_px=size_px)
+        image = read_image(record.path, self.max_pixels, at_least_px=framing)
         # Map, reconstruction and proof come from the image as it was scored, so that the panels match.
         pixels, score = to_tensor(image), float(evaluation.scores[index])
-        scored = resize(pixels[None], size_px)
+        scored = framing.apply(pixels[None])
         heat, recon = _drawn(self.detector, image, scored)
         proof = self.proofs.prove(evaluation.names[index], score, pixels, scored[0])
         if heat is not None and proof is not None:
-            heat = outline(heat, proof.area, GREEN, broken=True)
+            heat = outline(heat, proof.area[framing.window(*image.shape[:2])], GREEN, broken=True)
         others = []
         for other in self.others:
-            other_heat, other_recon = _drawn(other.detector, image, resize(scored, other.detector.image_size_px))
+            other_heat, other_recon = _drawn(other.detector, image, other.detector.config.framing.apply(pixels[None]))
             recon = other_recon if recon is None else recon
             if other_heat is not None:
                 others.append((other.name, other_heat))
@@ -181,29 +185,32 @@ class Gallery:
             mask=_mask(evaluation, index),
             others=tuple(others),
             proof="" if proof is None else proof.text,
-            proven_share=None if proof is None else float(proof.area.mean()),
+            proven_share=None if proof is None else float(proof.area[framing.window(*image.shape[:2])].mean()),
         )
 
 
 def _drawn(detector: SavedDetector, image: Floats, scored: Tensor) -> tuple[Floats | None, Floats | None]:
     """The image with the detector's anomaly map, and the reconstruction, (h, w, 3) each; None where there is none."""
     output, calibration = detector.predict_batch(scored), detector.config.calibration
+    window = detector.config.framing.window(*image.shape[:2])
     maps, recons = output.anomaly_maps, output.reconstructions
     heat = None
     if calibration is not None and maps is not None:
-        heat = draw_heat_map(image, maps[0, 0].numpy(), calibration)
-    return heat, None if recons is None else recons[0].clamp(0, 1).permute(1, 2, 0).numpy()
+        heat = draw_heat_map(image, maps[0, 0][window].numpy(), calibration)
+    return heat, None if recons is None else recons[0].clamp(0, 1).permute(1, 2, 0)[window].numpy()
 
 
-def _registered(evaluation: EvaluationResult, detector: SavedDetector, max_pixels: int) -> tuple[RegisteredImage, ...]:
+def _registered(
+    evaluation: EvaluationResult, detector: SavedDetector, max_pixels: int, value_range: float | None
+) -> tuple[RegisteredImage, ...]:
     """Draw where each registration of the detector finds the parts, on the first test images of each class."""
     views = registered_views(detector)
     if not views:
         return ()
     chosen = [index for label in (0, 1) for index in np.flatnonzero(evaluation.labels == label)[:_REGISTERED].tolist()]
-    found = []
+    found, framing = [], detector.config.framing.with_white(value_range)
     for record in (evaluation.records[index] for index in chosen):
-        image, name = read_image(record.path, max_pixels, at_least_px=detector.image_size_px), record.path.parts[-2:]
+        image, name = read_image(record.path, max_pixels, at_least_px=framing), record.path.parts[-2:]
         found += [draw_registration("/".join(name), image, view) for view in views]
     return tuple(found)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from advrad.data.framing import Framing
 from advrad.data.loading import ImageStack
-from advrad.data.splits import MOST_IMAGES, normals_needed, rate_in_reach
+from advrad.data.splits import LEAST_FOR_TILES, MOST_IMAGES, normals_for_tiles, normals_needed, rate_in_reach
 from advrad.detectors.config import ImageCounts
 from advrad.detectors.conformal import calibration_from
 from advrad.detectors.tiled import TiledDetector
@@ -28,23 +28,8 @@ from advrad.training.closed_form_selection import USUAL_RADIUS, Radius
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import generator_for
 
-#: Fewest images of part A.
-LEAST_TO_FIT = 4
 #: Share of the images that set the threshold, where there are enough.
 _THRESHOLD_SHARE = 1 / 3
-
-
-def images_for_tiles(false_alarm_rate: float) -> int:
-    """Compute how many normal images a detector of tiles needs.
-
-    Args:
-        false_alarm_rate: Largest probability that a new normal image exceeds the threshold, between 0 and 1.
-
-    Example:
-        >>> images_for_tiles(0.05)
-        23
-    """
-    return normals_needed(false_alarm_rate) + LEAST_TO_FIT
 
 
 def fit_tiled(
@@ -77,9 +62,9 @@ def fit_tiled(
         ConfigError: There are too few images for the rate.
         DataError: All tiles look the same.
     """
-    count, needed = len(images), images_for_tiles(false_alarm_rate)
+    count, needed = len(images), normals_for_tiles(false_alarm_rate)
     if count < needed:
-        reach = count - LEAST_TO_FIT
+        reach = count - LEAST_FOR_TILES
         least = f", or accept a rate of {rate_in_reach(reach):g} or more" if reach >= 2 else ""
         raise ConfigError(
             f"needs {needed} different normal images where they are cut into tiles, because those that set the"
@@ -87,7 +72,7 @@ def fit_tiled(
             option="false_alarm_rate",
             value=false_alarm_rate,
         )
-    held = max(normals_needed(false_alarm_rate), min(round(count * _THRESHOLD_SHARE), count - LEAST_TO_FIT))
+    held = max(normals_needed(false_alarm_rate), min(round(count * _THRESHOLD_SHARE), count - LEAST_FOR_TILES))
     order: list[int] = torch.randperm(count, generator=generator_for(seed, "tiles")).tolist()
     threshold, learn = sorted(order[:held]), sorted(order[held:])
     tiles, labels = _tiles_of(images, learn, framing, seed)

@@ -29,6 +29,29 @@ def test_inspect(cli: Cli, widgets: Path) -> None:
     assert "scratch 3" in done.out
 
 
+def test_inspect_accounts_for_every_file(cli: Cli, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "data", good=25, defects={"dent": 1}, size=32)
+    for name in ("@eaDir/a.png", "good/notes.txt", "masks/dent/none.png", "hole/"):
+        path = folder / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        path.is_dir() or path.write_text("x")
+    piped = cli("data", "inspect", folder, "--size", 32, "--json")
+    found = json.loads(piped.out)
+    assert {(entry["use"], entry["what"]): entry["count"] for entry in found["account"]} == {
+        ("train", "good"): 20,
+        ("test", "good"): 5,
+        ("test", "dent"): 1,
+        (None, "clutter of a file manager"): 1,
+        (None, "not an image"): 1,
+        (None, "mask without an image"): 1,
+    }
+    assert "masks without an image are not used: 1 (masks/dent/none.png)" in " ".join(found["warnings"])
+    assert "advrad: warning: hole/ holds no images" in piped.err
+    shown = unframed(cli("data", "inspect", folder, "--size", 32).out)
+    assert "1 mask without an image, such as masks/dent/none.png" in shown
+    assert "20 train good, such as good/part" in shown
+
+
 def test_inspect_warns_once_that_brightness_reveals_defects(cli: Cli, widgets: Path) -> None:
     shown = cli("data", "inspect", widgets, "--size", 64)
     assert (shown.out.count("WARNING"), shown.err.count("warning")) == (1, 0)

@@ -101,6 +101,29 @@ def test_a_class_without_a_category(tmp_path: Path, product: Path) -> None:
     assert found(f"{file}:Own").category == "good"
 
 
+def test_several_masks_of_one_image(tmp_path: Path) -> None:
+    base = make_mvtec(tmp_path / "data", defects={"dent": 2})
+    for number in range(2):
+        whole = base / "ground_truth" / "dent" / f"{number:03}_mask.png"
+        (base / "ground_truth" / "dent" / f"{number:03}").mkdir()
+        for part in range(2):
+            whole.with_name(f"{number:03}").joinpath(f"{part}.png").write_bytes(whole.read_bytes())
+        whole.unlink()
+    more = """
+test = list(rows("test"))
+for one in test:
+    folder = BASE / "ground_truth" / "dent" / Path(one["image_path"]).stem
+    if one["label_index"]:
+        one["mask_path"] = [str(path) for path in sorted(folder.iterdir())]
+loco = Fake(list(rows("train")), test)
+"""
+    file = written(tmp_path, base, more)
+    assert found(f"{file}:loco").records == find_records(base).records
+    (base / "ground_truth" / "dent" / "001" / "other.png").touch()
+    file = written(tmp_path, base, more + "test[1]['mask_path'] = test[1]['mask_path'][:2]\n")
+    assert "001.png has 2 masks that are not alone in one folder" in refused(f"{file}:loco", DataError)
+
+
 def test_notes_tell_what_is_left_out(tmp_path: Path, product: Path) -> None:
     more = """
 train, test = list(rows("train")), list(rows("test"))

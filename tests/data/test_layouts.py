@@ -194,6 +194,15 @@ def test_a_fifth_of_the_normal_images_is_held_out(names: set[str]) -> None:
         assert len(other) < 5 or path in held_out(other)
 
 
+def test_the_old_names_still_work() -> None:
+    import advrad.layouts
+
+    with pytest.warns(DeprecationWarning, match=r"advrad.layouts.find_records is now advrad.data.layouts.find_records"):
+        assert advrad.layouts.find_records is find_records
+    with pytest.raises(AttributeError, match=r"no attribute 'pictures'; see advrad.data.layouts"):
+        advrad.layouts.pictures  # noqa: B018
+
+
 def test_bad_roots(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="layout coco: is unknown; choose auto, mvtec, visa, btad, folder"):
         find_records(tmp_path, DataOptions(layout="coco"))

@@ -101,7 +101,7 @@ def test_labels_may_be_masks_or_a_kind_of_defect(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", [("masks/000.png",), ("000_mask.png",)])
 def test_images_with_masks_are_not_taken_as_normal_without_a_word(tmp_path: Path, names: tuple[str, ...]) -> None:
     root = folder_trees.make_tree(tmp_path, folder_trees.numbered("", 10), names)
-    with pytest.raises(DataError, match="is a mask of an image in .*, where no folder says which images are normal"):
+    with pytest.raises(DataError, match=r"is a mask of an image in .*, where no folder says which images are normal"):
         find_records(root)
 
 

@@ -2,8 +2,8 @@
 
 The datamodule is given as an object, or by name as ``FILE.py:NAME``; anomalib is imported by the user's code, not here.
 Used are its ``setup()`` and its data sets ``train_data`` and ``test_data``, whose table ``samples`` has the columns
-``image_path``, ``label_index`` (0 normal, 1 anomalous, otherwise unknown) and ``mask_path``. The image files are read
-by advrad, without the datamodule's augmentations.
+``image_path``, ``label_index`` (0 normal, 1 anomalous, otherwise unknown) and ``mask_path`` (a file, or a list of files
+whose union is the mask). The image files are read by advrad, without the datamodule's augmentations.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from advrad.data.mask_files import mask_paths
 from advrad.data.records import Record, Split
 from advrad.errors import AdvradError, ConfigError, DataError
 from advrad.utils.imports import load_name
@@ -131,6 +132,19 @@ def _record(name: str, row: Mapping[str, Any], split: Split) -> Record:
     path = Path(os.path.abspath(image))
     if row["label_index"] == 0:
         return Record(path, split, 0, "good")
-    # Without a mask the column holds an empty text, or no text.
-    masked = isinstance(mask, (str, Path)) and str(mask)
-    return Record(path, "test", 1, path.parent.name, Path(os.path.abspath(str(mask))) if masked else None)
+    return Record(path, "test", 1, path.parent.name, _mask(name, path, mask))
+
+
+def _mask(name: str, image: Path, mask: Any) -> Path | None:
+    """The mask of an image: a file, or the folder of several; without a mask there is an empty text, or no text."""
+    if isinstance(mask, (list, tuple)):
+        folders = {Path(os.path.abspath(one)).parent for one in mask}
+        if len(mask) > 1 and len(folders) == 1 and len(mask_paths(next(iter(folders)))) == len(mask):
+            return folders.pop()
+        if len(mask) > 1:
+            raise DataError(
+                f"{name}: {image.name} has {len(mask)} masks that are not alone in one folder, so they cannot be taken"
+                " together; give one mask for each image"
+            )
+        mask = mask[0] if mask else None
+    return Path(os.path.abspath(mask)) if isinstance(mask, (str, Path)) and str(mask) else None

@@ -77,6 +77,10 @@ class Brightest:
 
     config: ToyConfig = field(default_factory=ToyConfig)
 
+    size_px = noise_seed = None
+    deterministic = differentiable = True
+    surrogates = ()
+
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")

@@ -11,12 +11,11 @@ import pytest
 from html_page import Page, svg_source
 
 from advrad.certificates.results import CertificationResult
+from advrad.report.certificate_plots import certificate_plot, draw_certificates
 from advrad.report.plots import (
     ANOMALOUS_COLOUR,
     NORMAL_COLOUR,
-    certificate_plot,
     curve_plot,
-    draw_certificates,
     draw_curve,
     loss_plot,
     roc_plot,
@@ -148,6 +147,7 @@ def test_certificates_are_drawn_with_the_attacks_beside_them(tmp_path: Path) -> 
 
 def test_linf_radii_are_drawn_in_levels() -> None:
     bounds = {"method": "bounds", "norm": "linf", "certified_auroc": {f"{2 / 255:g}": 0.9}, "radii": [2 / 255]}
+    bounds |= {"attacked": []}
     markup = certificate_plot(CertificationResult.parse(CERTIFICATES | bounds))
     assert alt(markup) == "Certified AUROC over the linf radius: 0.900 at 2/255"
     assert "linf radius in units of 1/255" in svg_source(image(markup))

@@ -10,14 +10,16 @@ import numpy as np
 import pytest
 import torch
 from html_page import Page, svg_source
+from PIL import Image
 from torch import Tensor
 from toy_bounds import IMAGES, LEVEL, RADII, RESULT, Brightest, ToyConfig, Unbounded, bounds_of, proof
 
 from advrad.certificates.lipschitz import LARGEST_RADIUS
 from advrad.detectors.config import RobustCalibration
 from advrad.errors import DataError
+from advrad.report.certificate_plots import certificate_plot, draw_certificates
 from advrad.report.evaluation_report import GalleryItem, ReportContent, write_report
-from advrad.report.proofs import ImageProof, ImageProofs, attacked_points, bounds_plot, image_rows, radius_rows
+from advrad.report.proofs import ImageProof, ImageProofs, attacked_points, image_rows, radius_rows
 from advrad.report.stored_results import read_certificates
 
 
@@ -51,15 +53,20 @@ def test_each_image_has_the_largest_radius_of_its_verdict() -> None:
     assert image_rows(proof(threshold=None)) == []
 
 
-def test_proofs_and_attacks_are_drawn_in_one_plot() -> None:
-    [(_, image)] = Page(bounds_plot(proof(attacked=attacked({2 * LEVEL: 0.8})))).tags
+def test_proofs_and_attacks_are_drawn_in_one_plot(tmp_path: Path) -> None:
+    [(_, image)] = Page(certificate_plot(proof(attacked=attacked({2 * LEVEL: 0.8})))).tags
     assert image["alt"] == (
         "Certified AUROC over the linf radius: 1.000 at 1/255, 0.750 at 2/255; left by attacks: 0.800 at 2/255"
     )
     drawing = svg_source(image)
     for words in ("proven: never below", "left by attacks", "linf radius in units of 1/255", "chance"):
         assert words in drawing, words
-    alone = svg_source(Page(bounds_plot(proof(norm="l2", clean_auroc=None))).tags[0][1])
+    draw_certificates(tmp_path / "c.png", proof())
+    with Image.open(tmp_path / "c.png") as drawn:
+        colours = {colour for _, colour in drawn.convert("RGB").getcolors(1 << 20)}
+    filled = [abs(np.subtract(colour, (228, 238, 246))).max() <= 1 for colour in colours]
+    assert any(filled), "the file shows what is proven, filled as on the page"
+    alone = svg_source(Page(certificate_plot(proof(norm="l2", clean_auroc=None))).tags[0][1])
     assert "attacks" not in alone and "1/255" not in alone and "l2 radius" in alone
 
 
@@ -111,11 +118,14 @@ def test_the_proven_area_is_what_no_change_hides() -> None:
 def test_the_proofs_follow_a_threshold_that_was_set_for_attacks() -> None:
     values: dict[str, Any] = {"false_alarm_rate": 0.05, "n": 20, "radius": 0.1}
     for threshold, verdict, distance in ((0.6, "good", 0.04), (0.4, "defective", 0.16)):
-        detector = Brightest(ToyConfig(robust_calibration=RobustCalibration(threshold=threshold, **values)))
+        robust = RobustCalibration(threshold=threshold, **values)
+        detector = Brightest(ToyConfig(image_size_px=8, robust_calibration=robust))
         assert ImageProofs(detector).area_radius == "l2 0.1"
         found = prove(detector, spot(0.56))
         assert found is not None and found.text.startswith(f"proven {verdict} up to l2 ")
-        assert distance - LARGEST_RADIUS["l2"] / 256 <= float(found.text.split()[-1]) <= distance
+        reach, _, shown = found.text.partition(", at the threshold under attack ")
+        assert shown == f"{threshold:g}", "the verdict beside it is that of the other threshold"
+        assert distance - LARGEST_RADIUS["l2"] / 256 <= float(reach.split()[-1]) <= distance
         # 0.46 is left within the radius. Normal maps reach 0.5, so it is no proven area even at the threshold 0.4.
         assert not found.area.any()
     noisy = RobustCalibration(threshold=0.6, n_samples=64, confidence=0.999, **values)

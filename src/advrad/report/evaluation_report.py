@@ -18,9 +18,10 @@ from advrad.data.png import to_levels
 from advrad.errors import DataError
 from advrad.inference import heatmaps as overlay
 from advrad.inference.evaluation import figures_by_defect
+from advrad.report.certificate_plots import certificate_plot
 from advrad.report.comparison import ComparedFigures
-from advrad.report.plots import certificate_plot, curve_plot, loss_plot, roc_plot
-from advrad.report.proofs import MEANING, attacked_points, bounds_plot, image_rows, is_proof, radius_rows
+from advrad.report.plots import curve_plot, loss_plot, roc_plot
+from advrad.report.proofs import MEANING, attacked_points, image_rows, is_proof, radius_rows
 from advrad.report.registration import RegisteredImage
 from advrad.report.rendering import page
 from advrad.report.score_plot import histogram_plot
@@ -267,7 +268,7 @@ def _proof(result: CertificationResult) -> dict[str, Any]:
     return {
         "result": result,
         "count": result.n_normal + result.n_anomalous,
-        "plot": bounds_plot(result),
+        "plot": certificate_plot(result),
         "attacked": bool(attacked_points(result)),
         "radii": radius_rows(result),
         "images": image_rows(result),

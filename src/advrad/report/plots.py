@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from advrad import metrics
 from advrad.report.stored_results import CurveSummary
 from advrad.utils.files import atomic_path
-from advrad.utils.formatting import number, percent, reach_text
+from advrad.utils.formatting import number, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from advrad.attacks.results import CurveResult
-    from advrad.certificates.results import CertificationResult
 
 Array = NDArray[Any]
 
@@ -153,70 +152,6 @@ def _curve_figure(curve: CurveSummary) -> Figure:
     axes.plot(x, areas, "o-", color=ANOMALOUS_COLOUR, linewidth=2, markersize=5, label=f"under {curve.attack}")
     names = {"eps": f"eps ({curve.norm}" + (", levels of 255)" if units > 1 else ")")}
     axes.set(xlabel=names.get(curve.over, curve.over), ylabel="Image AUROC", ylim=(-0.02, 1.02))
-    axes.legend(frameon=False)
-    return figure
-
-
-def certificate_plot(result: CertificationResult) -> str:
-    """Plot the certified AUROC and the certified verdicts over the radius, as an image for a page.
-
-    Args:
-        result: Certification to plot.
-
-    Returns:
-        Markup of one ``img`` element.
-    """
-    areas = [
-        f"{number(area, '.3f')} at {reach_text(radius, result.norm)}" for radius, area in result.certified_auroc.items()
-    ]
-    return svg_image(_certificate_figure(result), f"Certified AUROC over the {result.norm} radius: {', '.join(areas)}")
-
-
-def draw_certificates(path: Path, result: CertificationResult) -> None:
-    """Save the plot of a certification as a PNG file.
-
-    Args:
-        path: PNG file to write.
-        result: Certification to plot.
-
-    Raises:
-        OutputError: The file cannot be written.
-
-    Example:
-        >>> import advrad, torch
-        >>> detector, images = advrad.wrap(lambda images: images.mean((1, 2, 3))), torch.rand(4, 3, 16, 16)
-        >>> result = advrad.certify(detector, (images, [0, 0, 1, 1]), radii=(0.1,), n_samples=100)
-        >>> draw_certificates(Path("certificates.png"), result)
-    """
-    save_png(path, _certificate_figure(result))
-
-
-def _certificate_figure(result: CertificationResult) -> Figure:
-    from matplotlib.figure import Figure
-
-    units = 255.0 if result.norm == "linf" else 1.0
-    radii = np.array(result.curve.radii) * units
-    # Label, style, and value for each radius.
-    curves = [("certified AUROC", "-", np.array(result.curve.certified_auroc, dtype=np.float64))]
-    if result.curve.certified_right is not None:
-        curves.append(("verdicts certified right", "--", np.array(result.curve.certified_right)))
-    # The axis ends where every curve is zero, but covers all requested radii and all attacks.
-    last_nonzero = [radii[np.append(0, np.flatnonzero(values))[-1]] for _, _, values in curves]
-    attacked = [point.eps * units for point in result.attacked]
-    figure = Figure(figsize=(6.2, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    for label, style, values in curves:
-        # Between two radii, the value certified for the larger one holds.
-        axes.plot(radii, values, style, color=NORMAL_COLOUR, linewidth=2, drawstyle="steps-pre", label=label)
-    for same, fill in ((True, ANOMALOUS_COLOUR), (False, "none")):
-        points = [(point.eps * units, point.robust_auroc) for point in result.attacked if point.same_images is same]
-        if points:
-            x, y = zip(*points, strict=True)
-            label = "left by attacks" + ("" if same else " on other images")
-            axes.scatter(x, y, s=36, facecolors=fill, edgecolors=ANOMALOUS_COLOUR, zorder=3, label=label)
-    label = f"{result.norm} radius" + (" in units of 1/255" if units > 1 else "")
-    axes.set(xlabel=label, ylabel="AUROC, share of images", ylim=(-0.02, 1.02))
-    axes.set_xlim(0, 1.1 * max([*last_nonzero, *(radius * units for radius in result.radii), *attacked]) or 1)
     axes.legend(frameon=False)
     return figure
 

@@ -1,4 +1,4 @@
-"""What a report shows of certificates without randomness: plot, figures over the radius, and a radius per image."""
+"""What a report shows of certificates without randomness: figures over the radius, and a radius per image."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from advrad.certificates.options import PredictionCertificateOptions
 from advrad.certificates.prediction import Certifier, ProvenPrediction, prediction_certifier
 from advrad.certificates.results import CertificationResult, VerdictShares
 from advrad.detectors.base import SupportsScoreBounds
-from advrad.report.plots import ANOMALOUS_COLOUR, MUTED, NORMAL_COLOUR, svg_image
-from advrad.utils.formatting import number, reach_text
+from advrad.utils.formatting import reach_text
 from advrad.utils.radii import Norm
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from torch import Tensor
 
     from advrad.detectors.saved import SavedDetector
@@ -129,6 +127,8 @@ class ImageProofs:
         if found.reach > 0:
             verdict = "defective" if score > found.threshold else "good"
             text = f"proven {verdict} up to {_place(found.reach, found.norm)}"
+            if found.threshold != self._calibration.threshold:
+                text += f", at the threshold under attack {found.threshold:.4g}"
         return ImageProof(text, found.lower_map > found.area_level(self._calibration))
 
 
@@ -211,62 +211,3 @@ def image_rows(bounds: CertificationResult) -> list[ImageRow]:
 
 def _bounds_of(result: CertificationResult) -> list[ImageBounds]:
     return [row for row in result.rows if isinstance(row, ImageBounds)]
-
-
-def bounds_plot(bounds: CertificationResult) -> str:
-    """Plot what is proven and what attacks left over the radius, as an image for a page.
-
-    Args:
-        bounds: Certificates of the images, with the attacks on them.
-
-    Returns:
-        Markup of one ``img`` element.
-    """
-    proven = [
-        f"{number(area, '.3f')} at {reach_text(radius, bounds.norm)}" for radius, area in bounds.certified_auroc.items()
-    ]
-    label = f"Certified AUROC over the {bounds.norm} radius: {', '.join(proven)}"
-    if attacked := attacked_points(bounds):
-        left = [f"{number(area, '.3f')} at {reach_text(radius, bounds.norm)}" for radius, area in attacked]
-        label += f"; left by attacks: {', '.join(left)}"
-    return svg_image(bounds_figure(bounds), label)
-
-
-def bounds_figure(bounds: CertificationResult) -> Figure:
-    """Draw what is proven and what attacks left over the radius.
-
-    Args:
-        bounds: Certificates of the images, with the attacks on them.
-
-    Returns:
-        The figure. linf radii are in units of 1/255.
-    """
-    from matplotlib.figure import Figure
-
-    units, attacked = 255.0 if bounds.norm == "linf" else 1.0, attacked_points(bounds)
-    clean = [] if bounds.clean_auroc is None else [(0.0, bounds.clean_auroc)]
-    pairs = [(radius, area) for radius, area in bounds.certified_auroc.items() if area is not None]
-    proven = sorted(dict(clean + pairs).items())
-    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    if attacked:
-        x, y = np.array(sorted(dict([*clean, *attacked]).items())).T
-        axes.plot(x * units, y, "o--", color=ANOMALOUS_COLOUR, linewidth=2, markersize=6, label="left by attacks")
-    if proven:
-        x, y = np.array(proven).T
-        # Between two radii, what is proven for the larger one holds.
-        axes.plot(
-            x * units, y, "-", color=NORMAL_COLOUR, linewidth=2, drawstyle="steps-pre", label="proven: never below"
-        )
-        axes.fill_between(x * units, 0, y, step="pre", color=NORMAL_COLOUR, alpha=0.12, linewidth=0)
-        axes.plot(x * units, y, "s", color=NORMAL_COLOUR, markersize=5)
-    axes.axhline(0.5, color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
-    axes.annotate("chance", (1, 0.5), (-2, 3), ("axes fraction", "data"), "offset points", color=MUTED, ha="right")
-    axes.set(
-        xlabel=f"{bounds.norm} radius" + (" in units of 1/255" if units > 1 else ""),
-        ylabel="Image AUROC",
-        ylim=(-0.02, 1.02),
-    )
-    axes.set_xlim(0, 1.05 * units * max([*bounds.radii, *(radius for radius, _ in attacked)], default=1) or 1)
-    axes.legend(frameon=False, loc="lower left")
-    return figure

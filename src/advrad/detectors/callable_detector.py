@@ -49,12 +49,14 @@ class CallableDetector:
             DetectorError: The callable fails, or returns neither scores nor maps.
         """
         if len(images) == 1 or not self._single:
+            untouched = _copy(generator)
             try:
                 return self._infer(images, generator)
             except DetectorError:
-                if len(images) == 1 or not self._scores_one(images, generator):
+                if len(images) == 1 or not self._scores_one(images, untouched):
                     raise
             self._single.append(True)
+            generator.set_state(untouched.get_state())
         return self._one_by_one(images, generator)
 
     def _scores_one(self, images: Tensor, generator: torch.Generator) -> bool:

@@ -210,7 +210,7 @@ def test_certify_writes_into_the_model_card_when_asked(
 
 
 def test_the_threshold_under_attack_decides_at_its_radius(
-    cli: Cli, widgets: Path, closed_form_run: Path, tmp_path: Path
+    cli: Cli, widgets: Path, closed_form_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     detector: Any = load_detector(closed_form_run)
     robust = RobustCalibration(threshold=1e6, false_alarm_rate=0.05, radius=2 / 255, norm="linf", n=20)
@@ -222,6 +222,9 @@ def test_the_threshold_under_attack_decides_at_its_radius(
     assert (at_it["certified_threshold"], at_it["certified"]) == (1e6, "proven good")
     assert at_it["threshold"] == detector.threshold and at_it["verdict"] == "defective", "the plain verdict stays"
     assert below["certified_threshold"] == detector.threshold and below["certified"] == "proven defective"
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
+    words = "at the threshold under attack 1e+06"
+    assert words in cli(*options, "--radius", "2/255").out and words not in cli(*options, "--radius", "1/255").out
 
 
 def test_train_names_what_is_odd_about_normal_images(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,18 @@ if TYPE_CHECKING:
     from advrad.inference.prediction import PredictionRecord
 
 
+def _certified(prediction: PredictionRecord) -> str:
+    """The certificate of a prediction, with its threshold where that is not the one of the verdict."""
+    if prediction.certificate is None:
+        return ""
+    from advrad.certificates.prediction import ProvenPrediction
+
+    proof, other = prediction.certificate, ""
+    if isinstance(proof, ProvenPrediction) and proof.threshold != prediction.threshold:
+        other = f"at the threshold under attack {proof.threshold:.4g}  "
+    return f"{proof!s:38}  {other}"
+
+
 class Verdicts:
     """Prints predictions, counts them, and keeps them for a table.
 
@@ -46,7 +58,7 @@ class Verdicts:
             put(json.dumps(prediction.to_dict(), allow_nan=False))
             return
         verdict = "DEFECTIVE" if prediction.defective else "good     "
-        certified = "" if prediction.certificate is None else f"{prediction.certificate!s:38}  "
+        certified = _certified(prediction)
         given = ""
         if prediction.calibrated_threshold is not None:
             given = f"given, no promise; calibrated {prediction.calibrated_threshold:.4g}  "

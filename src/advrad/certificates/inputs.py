@@ -11,10 +11,11 @@ from torch import Tensor
 
 from advrad.certificates.evaluation import CertifiedImages
 from advrad.certificates.options import CertifyOptions
-from advrad.data.images import examine, read_image
+from advrad.data.framing import Framing
+from advrad.data.images import examine, read_own_size
 from advrad.data.labelled import load_labelled
 from advrad.data.layouts import Dataset, find_records
-from advrad.data.shapes import ShapeRecord, check_shapes
+from advrad.data.shapes import check_shapes
 from advrad.data.splits import sample_test_records
 from advrad.data.trained_images import trained_on, warn_of_trained
 from advrad.data.transforms import to_tensor
@@ -56,8 +57,7 @@ def load_test_images(detector: AnomalyDetector, data: DataSource, options: Certi
             raise ConfigError("applies to image files; tensors keep their size, so leave it out", option=option)
     elif options.own_size:
         dataset = data if isinstance(data, Dataset) else find_records(data, options.data)
-        framing = framing_of(detector)
-        return _at_own_size(dataset, options, None if framing is None else framing.trained, seen_by(detector))
+        return _at_own_size(dataset, options, framing_of(detector), seen_by(detector))
     wanted = framing_for(detector, options.size_px) or 256
     colour = takes_colour(detector)
     seen = seen_by(detector)
@@ -74,12 +74,12 @@ def load_test_images(detector: AnomalyDetector, data: DataSource, options: Certi
 
 
 def _at_own_size(
-    dataset: Dataset, options: CertifyOptions, shapes: ShapeRecord | None, seen: Collection[str]
+    dataset: Dataset, options: CertifyOptions, framing: Framing | None, seen: Collection[str]
 ) -> CertifiedImages:
     """Images at the size of their files, read one at a time."""
     max_pixels = options.data.max_pixels
     chosen = sample_test_records(dataset.records, options.limit, options.seed, dataset.root)
-    checked = check_shapes(chosen, shapes, max_pixels)
+    checked = check_shapes(chosen, None if framing is None else framing.trained, max_pixels)
     if checked.refused:
         raise checked.refused[0]
     records = checked.records
@@ -89,7 +89,7 @@ def _at_own_size(
         digest.update(hashlib.sha256(record.path.read_bytes()).digest())
 
     def load(index: int) -> Tensor:
-        return to_tensor(read_image(records[index].path, max_pixels))
+        return to_tensor(read_own_size(records[index].path, framing, max_pixels, options.data.value_range))
 
     names = tuple(record.path.relative_to(dataset.root).as_posix() for record in records)
     return CertifiedImages(

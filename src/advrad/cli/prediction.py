@@ -233,7 +233,9 @@ def report(
     dataset = find_records(data, options)
     detector = load_detector(folder, device)
     result = _evaluated(detector, dataset, options, seed)
-    write_report(output, report_content(result, detector, folder, max_pixels=options.max_pixels))
+    write_report(
+        output, report_content(result, detector, folder, max_pixels=options.max_pixels, value_range=options.value_range)
+    )
     print(output)
     warn(result.warnings)
 

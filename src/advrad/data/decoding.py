@@ -149,7 +149,7 @@ def kind_of(image: Image.Image | TiffImage) -> str:
         return "16-bit grey"
     base = _KINDS.get(mode if mode == "LAB" else mode.rstrip("AaX"), mode)
     if is_deep_png(image):
-        grey = "LA;16" in str(image.tile)
+        grey = "LA;16" in str(getattr(image, "tile", ""))
         base = "16-bit grey" if grey else "16-bit colour"
     return f"{base} with transparency" if is_transparent(image) else base
 

@@ -6,6 +6,8 @@ How files are decoded, and what a file says about its values, is in :mod:`advrad
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from advrad.data.decoding import Decoded, colour, decoded, kind_of, rotated
 from advrad.data.decoding import ImageInfo as ImageInfo
-from advrad.data.decoding import colour, decoded, kind_of, rotated
 from advrad.data.mask_values import marked_pixels
 from advrad.data.opening import LARGE_PIXELS as LARGE_PIXELS
 from advrad.data.opening import MIN_SIDE_PX as MIN_SIDE_PX
@@ -57,7 +59,8 @@ def read_image(
         at_least_px: If given, images above 4 million pixels may be averaged over blocks of pixels to save memory;
             their sides stay at least twice this, or twice those of a framing. Use it for images that are resized to
             this size anyway.
-        value_range: Value of white, > 0, such as 4095 for values of 12 bits in a file of 16; None if the file tells it.
+        value_range: Value of white, > 0, such as 4095 for values of 12 bits in a file of 16; None if the file or the
+            framing tells it. Without it, images of another range than the training images of a framing are refused.
 
     Returns:
         The image, (h, w, 3) float32 in [0, 1].
@@ -87,7 +90,7 @@ def read_and_examine(
         path: Image file.
         max_pixels: Largest accepted width times height.
         at_least_px: Permission to reduce large images, as in :func:`read_image`.
-        value_range: Value of white, > 0; None if the file tells it.
+        value_range: Value of white, as in :func:`read_image`.
 
     Returns:
         The image as of :func:`read_image`; size, pixel type and values of the file.
@@ -95,11 +98,44 @@ def read_and_examine(
     Raises:
         ImageError: The image cannot be read; see :func:`read_image`.
     """
-    with decoded(Path(path), max_pixels, value_range) as found:
+    with _decoded(Path(path), max_pixels, at_least_px, value_range) as found:
         info, white = found.info, found.white
         reduced = found.values if at_least_px is None else _reduced(found.values, at_least_px)
         del found  # a large image is not held twice while it becomes float
     return _as_colour(reduced, white), info
+
+
+def read_own_size(path: Path, framing: Framing | None, max_pixels: int, value_range: float | None) -> Array:
+    """Read an image at its own size, with the values that a detector takes.
+
+    Args:
+        path: Image file.
+        framing: Framing of the detector; None if it has none.
+        max_pixels: Largest accepted width times height.
+        value_range: Value of white, as in :func:`read_image`.
+
+    Returns:
+        The image, (h, w, 3) float32 in [0, 1].
+
+    Raises:
+        ImageError: The image cannot be read; see :func:`read_image`.
+    """
+    with _decoded(Path(path), max_pixels, framing, value_range) as found:
+        return _as_colour(found.values, found.white)
+
+
+@contextmanager
+def _decoded(
+    path: Path, max_pixels: int, framing: Framing | int | None, value_range: float | None = None
+) -> Iterator[Decoded]:
+    """Decode an image with the white that is given, or that a framing says; refuse what it was not trained for."""
+    white, known = value_range, None
+    if white is None and not isinstance(framing, int | None):
+        white, known = framing.value_range, framing.trained_range
+    with decoded(path, max_pixels, white) as found:
+        if known is not None and (reason := known.refusal(found.levels)) is not None:
+            raise ImageError(path, reason)
+        yield found
 
 
 def values_of_picture(
@@ -173,11 +209,7 @@ def read_working_image(
         ImageError: The image cannot be read, see :func:`read_image`, or has another range than the training images of
             the framing.
     """
-    path = Path(path)
-    white, known = (None, None) if isinstance(framing, int) else (framing.value_range, framing.trained_range)
-    with decoded(path, max_pixels, white) as found:
-        if known is not None and (reason := known.refusal(found.levels)) is not None:
-            raise ImageError(path, reason)
+    with _decoded(Path(path), max_pixels, framing) as found:
         reduced = _reduced(found.values, framing)
     full = _as_colour(found.values, found.white) if keep_full else None
     small = full if full is not None and reduced is found.values else _as_colour(reduced, found.white)

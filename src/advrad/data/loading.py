@@ -21,7 +21,7 @@ from advrad.data.mask_files import mask_paths
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.data.transforms import to_tensor
-from advrad.data.value_range import ImageLevels, doubts
+from advrad.data.value_range import ImageLevels, RangeRecord, doubts
 from advrad.errors import DataError, ImageError, OutputError
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.threads import thread_count
@@ -63,6 +63,14 @@ class ImageStack:
         values.flags.writeable = False
         levels = tuple(self.levels[row] for row in rows) if self.levels else ()
         return replace(self, values=values, records=tuple(self.records[row] for row in rows), levels=levels)
+
+    def range_record(self, given: float | None = None) -> RangeRecord | None:
+        """The range of the values, to keep with a model; None if it is not known.
+
+        Args:
+            given: Value of white that the user gave; None if the files told it.
+        """
+        return RangeRecord.of(self.levels, given) if self.levels else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -233,7 +241,9 @@ def _decoded(
     values = np.empty((len(records), 3, framing.height_px, framing.width_px), dtype=np.uint16)
     bad: dict[int, str] = {}
     levels: list[ImageLevels] = []
-    work = map_ahead(partial(_read, framing=framing, max_pixels=options.max_pixels), records)
+    # The cache holds images of every range.
+    plain = replace(framing, trained_range=None)
+    work = map_ahead(partial(_read, framing=plain, max_pixels=options.max_pixels), records)
     with closing(work):
         for i, read in enumerate(work):
             if not isinstance(read, ImageError):
@@ -266,7 +276,7 @@ def resize_array(image: npt.NDArray[np.float32], size_px: Framing | int) -> npt.
 
 def _read(record: Record, framing: Framing, max_pixels: int) -> tuple[Array, ImageInfo] | ImageError:
     try:
-        return read_and_examine(record.path, max_pixels, at_least_px=framing, value_range=framing.value_range)
+        return read_and_examine(record.path, max_pixels, at_least_px=framing)
     except ImageError as error:
         return error
 

@@ -239,12 +239,12 @@ class TiffImage:
 
         The tag counts only if it names another number of bits, such as 4095; else it is a mere statistic.
         """
-        full = 2**self._bits - 1
+        full = int(2**self._bits) - 1
         tag = self.page.tags.valueof(_MAX_SAMPLE_VALUE)
         largest = max(tag) if isinstance(tag, tuple) and tag else tag
-        if isinstance(largest, int) and 255 < largest < full and largest & (largest + 1) == 0:
-            return largest if int(values.max()) <= largest else full
-        return full
+        if not isinstance(largest, int) or not 255 < largest < full or largest & (largest + 1):
+            return full
+        return int(largest) if int(values.max()) <= largest else full
 
     def _deep_palette(self, values: npt.NDArray[Any]) -> RawPixels:
         """Colours of a palette of 16 bits."""
@@ -273,7 +273,7 @@ def _one_page(path: Path, file: TiffFile) -> TiffPage:
     full = [page for page in pages if not page.subfiletype & 5 and page.tags.valueof(255) != 2]
     if len(full) > 1:
         raise ImageError(path, f"holds {len(full)} frames; save each as a separate image")
-    page = full[0] if full else pages[0]
+    page: TiffPage = full[0] if full else pages[0]
     if (frames := _hidden_frames(file, page)) > 1:
         raise ImageError(path, f"holds {frames} frames; save each as a separate image")
     return page
@@ -317,8 +317,8 @@ def _to_eight_bits(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]
     """Values of up to 8 bits, so that white is 255."""
     full = 2**bits - 1
     if bits in (1, 2, 4, 8):
-        return values.astype(np.uint8) * np.uint8(255 // full)
-    return np.rint(values.astype(np.float32) * (255 / full)).astype(np.uint8)
+        return np.asarray(values.astype(np.uint8) * np.uint8(255 // full), dtype=np.uint8)
+    return np.asarray(np.rint(values.astype(np.float32) * (255 / full)), dtype=np.uint8)
 
 
 def _palette(colormap: npt.NDArray[Any] | None) -> npt.NDArray[np.uint8]:

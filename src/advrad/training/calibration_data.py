@@ -10,6 +10,7 @@ from torch import Tensor
 from advrad.data.framing import Framing
 from advrad.data.loading import ImageStack, load_images
 from advrad.data.splits import split_normals
+from advrad.data.value_range import RangeRecord
 from advrad.detectors.config import ImageCounts
 from advrad.training.normal_images import NormalImages, report_skipped
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -33,6 +34,15 @@ class CalibrationData:
     def counts(self) -> ImageCounts:
         """Number of images for each purpose."""
         return ImageCounts(train=len(self.train), selection=len(self.selection), calibration=len(self.calibration))
+
+    def range_record(self, given: float | None) -> RangeRecord | None:
+        """The range of the values of all images, to keep with a model; None if it is not known.
+
+        Args:
+            given: Value of white that the user gave; None if the files told it.
+        """
+        levels = (*self.train.levels, *self.selection.levels, *self.calibration.levels)
+        return RangeRecord.of(levels, given) if levels else None
 
     def calibration_batches(self, size: int = 8) -> Iterator[Tensor]:
         """Give the calibration images in batches.
@@ -94,8 +104,5 @@ def split_stack(images: ImageStack, seed: int, false_alarm_rate: float) -> Calib
     split = split_normals(images.records, seed, false_alarm_rate=false_alarm_rate)
     row = {record: index for index, record in enumerate(images.records)}
     return CalibrationData(
-        *(
-            ImageStack(images.values[[row[record] for record in part]], part)
-            for part in (split.train, split.selection, split.calibration)
-        )
+        *(images.at([row[record] for record in part]) for part in (split.train, split.selection, split.calibration))
     )

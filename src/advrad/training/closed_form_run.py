@@ -14,14 +14,13 @@ from advrad.data.loading import ImageStack
 from advrad.data.records import Record
 from advrad.data.shapes import record_shapes
 from advrad.data.splits import most_for_memory, shuffle_normals
-from advrad.data.trained_images import digests_of
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.config import PlanRecord
 from advrad.detectors.tiled import TiledDetector
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_selection import USUAL_RADIUS, Radius
 from advrad.training.fit_plan import ClosedFormPlan
-from advrad.training.framing_choice import choose_framing, with_shapes
+from advrad.training.framing_choice import choose_framing, with_images
 from advrad.training.normal_images import NormalImages
 from advrad.training.options import RunOptions
 from advrad.training.tiled_fit import fit_tiled
@@ -76,7 +75,7 @@ class ClosedFormRun:
                 names=plan.names,
                 progress=progress,
             )
-            tiled.update_config(training=with_shapes(tiled.config.training, framing))
+            tiled.update_config(training=with_images(tiled.config.training, framing, images, plan.value_range))
             return plan, tiled
         detector = fit_closed_form(
             images.batch(range(len(images))),
@@ -87,7 +86,7 @@ class ClosedFormRun:
             names=plan.names,
             progress=progress,
         )
-        record = with_shapes(detector.config.training, framing).model_copy(update={"seen": digests_of(images)})
+        record = with_images(detector.config.training, framing, images, plan.value_range)
         detector.update_config(pad=framing.pad, training=record)
         return plan, detector
 
@@ -149,6 +148,7 @@ class ClosedFormRun:
             score=options.score,
             optimise_for_radius=options.optimise_for_radius,
             max_pixels=options.data.max_pixels,
+            value_range=options.data.value_range,
             skip_bad=options.data.skip_bad,
             leaves_out_copies=self.leave_out_copies,
             names=self.names_of(images),

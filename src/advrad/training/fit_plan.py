@@ -28,6 +28,7 @@ class ClosedFormPlan(Config):
         score: How the score is chosen: ``auto`` for clean images, ``robust`` for images under attack.
         optimise_for_radius: Radius for which the score is chosen by its certified results, l2; None for none.
         max_pixels: Largest number of pixels of an image file.
+        value_range: Value of white in the image files; None if they tell it.
         skip_bad: Whether unreadable images were left out.
         leaves_out_copies: Whether images that are copies of others were left out; older versions did not.
         names: Names of the normal images.
@@ -46,6 +47,7 @@ class ClosedFormPlan(Config):
     score: ScoreAim = "auto"
     optimise_for_radius: float | None = Field(None, gt=0)
     max_pixels: int = MAX_PIXELS
+    value_range: float | None = Field(None, gt=0)
     skip_bad: bool = False
     leaves_out_copies: bool = False
     names: tuple[str, ...]
@@ -56,7 +58,11 @@ class ClosedFormPlan(Config):
     def options(self) -> RunOptions:
         """Options with which it was fitted."""
         data = DataOptions(
-            layout=self.layout, category=self.category, skip_bad=self.skip_bad, max_pixels=self.max_pixels
+            layout=self.layout,
+            category=self.category,
+            skip_bad=self.skip_bad,
+            max_pixels=self.max_pixels,
+            value_range=self.value_range,
         )
         return RunOptions(
             denoiser="memory",

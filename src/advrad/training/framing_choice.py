@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from advrad.data.framing import Framing
+from advrad.data.loading import ImageStack
 from advrad.data.shapes import ShapeName, ShapeRecord, choose_shape
+from advrad.data.trained_images import digests_of
 from advrad.detectors.config import TrainingRecord
 from advrad.errors import ConfigError
 from advrad.training.options import RunOptions
@@ -67,11 +69,18 @@ def _tiles(shapes: ShapeRecord, tile_px: int | None, size_px: int) -> Framing:
     return Framing(rows, columns, trained=shapes, tile_px=size_px)
 
 
-def with_shapes(training: TrainingRecord, framing: Framing) -> TrainingRecord:
-    """Add the shapes of the images to the record of a training.
+def with_images(
+    training: TrainingRecord, framing: Framing, images: ImageStack, value_range: float | None
+) -> TrainingRecord:
+    """Add what the images were to the record of a training: their shapes, contents and range of values.
 
     Args:
         training: Record.
         framing: Framing that :func:`choose_framing` chose.
+        images: The images.
+        value_range: Value of white that the user gave; None if the files told it.
     """
-    return training if framing.trained is None else training.model_copy(update={"shapes": framing.trained})
+    found: dict[str, object] = {"seen": digests_of(images), "value_range": images.range_record(value_range)}
+    if framing.trained is not None:
+        found["shapes"] = framing.trained
+    return training.model_copy(update=found)

@@ -12,6 +12,7 @@ from advrad.data.loading import ImageStack, load_images
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.data.sufficiency import NormalCount, check_enough, kept_for_testing
+from advrad.data.value_range import refuse_flat
 from advrad.utils.progress import SILENT, ProgressReporter
 
 
@@ -49,18 +50,20 @@ class NormalImages:
 
         Raises:
             ConfigError: There are too few images for the false-alarm rate.
-            DataError: There are too few images to train a denoiser.
+            DataError: There are too few images to train a denoiser, or each shows one single value.
             ImageError: An image cannot be read, and ``options.skip_bad`` is false.
         """
         kept = kept_for_testing(self.dataset)
-        self._check(NormalCount(len(records), kept))
+        tiles = isinstance(size_px, Framing) and size_px.tile_px is not None
+        self._check(NormalCount(len(records), kept), tiles)
         progress.stage("Reading images")
         images = load_images(records, size_px, self.options, progress=progress)
         report_skipped(images, progress)
+        refuse_flat(images.levels, self.dataset.root)
         given = len(images)
         if self.leave_out_copies:
             images = self._without_copies(images, progress)
-        self._check(NormalCount(len(images), kept, given - len(images), len(images.skipped)))
+        self._check(NormalCount(len(images), kept, given - len(images), len(images.skipped)), tiles)
         return images
 
     def names_of(self, images: ImageStack) -> tuple[str, ...]:
@@ -71,8 +74,8 @@ class NormalImages:
         """
         return tuple(record.path.relative_to(self.dataset.root).as_posix() for record in images.records)
 
-    def _check(self, count: NormalCount) -> None:
-        check_enough(count, self.false_alarm_rate, learned=self.learned)
+    def _check(self, count: NormalCount, tiles: bool) -> None:
+        check_enough(count, self.false_alarm_rate, learned=self.learned, tiles=tiles)
 
     def _without_copies(self, images: ImageStack, progress: ProgressReporter) -> ImageStack:
         """The images without copies of others; a note names what is left out."""
@@ -96,5 +99,7 @@ def report_skipped(images: ImageStack, progress: ProgressReporter) -> None:
     """
     for note in images.notes:
         progress.note(note)
+    for text in images.warnings:
+        progress.note(f"warning: {text}")
     for error in images.skipped:
         progress.note(f"skipped: {error}")

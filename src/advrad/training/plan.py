@@ -49,6 +49,7 @@ class RunPlan(Config):
         optimise_for_radius: Radius for which the score is chosen by its certified results, and for which a threshold
             under attack is set; l2, for pixel values in [0, 1] and images of the detector's size. None for neither.
         max_pixels: Largest number of pixels of an image file.
+        value_range: Value of white in the image files; None if they tell it.
         skip_bad: Whether unreadable images are left out.
         leaves_out_copies: Whether images that are copies of others are left out; older versions did not.
         names: Names of the training images, by which changed data are noticed.
@@ -67,6 +68,7 @@ class RunPlan(Config):
     score: ScoreAim = "auto"
     optimise_for_radius: float | None = Field(None, gt=0)
     max_pixels: int = MAX_PIXELS
+    value_range: float | None = Field(None, gt=0)
     skip_bad: bool = False
     leaves_out_copies: bool = False
     names: tuple[str, ...]
@@ -77,7 +79,11 @@ class RunPlan(Config):
     def data_options(self) -> DataOptions:
         """How the images are found and read."""
         return DataOptions(
-            layout=self.layout, category=self.category, skip_bad=self.skip_bad, max_pixels=self.max_pixels
+            layout=self.layout,
+            category=self.category,
+            skip_bad=self.skip_bad,
+            max_pixels=self.max_pixels,
+            value_range=self.value_range,
         )
 
     @property
@@ -208,6 +214,7 @@ def draft_plan(
         score=options.score,
         optimise_for_radius=options.optimise_for_radius,
         max_pixels=options.data.max_pixels,
+        value_range=options.data.value_range,
         skip_bad=options.data.skip_bad,
         leaves_out_copies=True,
         names=(),

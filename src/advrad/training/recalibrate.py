@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from advrad.data.layouts import find_records
@@ -87,7 +88,9 @@ def _recalibrate_bounds(
         recalibrate_closed_form(detector, folder, data, options, progress=progress)
     elif isinstance(detector, CombinedDetector | ClosedFormDetector):
         plan, counts = _plan_of(detector, folder, data)
-        recalibrate_held_out(detector, _read_same_images(plan, counts, data, progress), options, progress=progress)
+        recalibrate_held_out(
+            detector, _read_same_images(detector, plan, counts, data, progress), options, progress=progress
+        )
     else:
         raise CheckpointError(f"{folder}: holds a detector whose threshold cannot be set again; train again")
 
@@ -103,7 +106,7 @@ def _recalibrate_advrad(
             value=options.norm,
         )
     plan, counts = _plan_of(detector, folder, data)
-    images = _read_same_images(plan, counts, data, progress)
+    images = _read_same_images(detector, plan, counts, data, progress)
     new_score = options.score is not None or options.optimise_for_radius is not None
     if new_score:
         plan = plan.model_copy(
@@ -111,11 +114,11 @@ def _recalibrate_advrad(
         )
         progress.stage("Choosing the score")
         trained_s = detector.detector_config.training.seconds or 0.0
-        shapes = detector.config.training.shapes
+        before = detector.config.training
+        of_images = ("shapes", "seen", "value_range")
+        kept = {name: value for name in of_images if (value := getattr(before, name))}
         detector = choose_score(plan, detector.denoiser, images, detector.device, trained_s, progress)
-        if shapes is not None:
-            training = detector.config.training.model_copy(update={"shapes": shapes})
-            detector.update_config(training=training)
+        detector.update_config(training=detector.config.training.model_copy(update=kept))
     # Figures that were measured with the old thresholds no longer hold.
     detector.update_config(figures=RecordedFigures(), robust_calibration=None)
     progress.stage("Calibrating")
@@ -172,13 +175,16 @@ def _plan_of(detector: SavedDetector, folder: Path, data: Path) -> tuple[RunPlan
     return RunPlan.parse(values, str(folder / CONFIG_NAME)), training.images
 
 
-def _read_same_images(plan: RunPlan, counts: ImageCounts, data: Path, progress: ProgressReporter) -> CalibrationData:
+def _read_same_images(
+    detector: SavedDetector, plan: RunPlan, counts: ImageCounts, data: Path, progress: ProgressReporter
+) -> CalibrationData:
     """Read the normal images, divided as in training."""
     dataset = find_records(data, plan.data_options)
     source = NormalImages(
         dataset, plan.data_options, plan.false_alarm_rate, learned=True, leave_out_copies=plan.leaves_out_copies
     )
-    images = read_divided(source, plan.framing, plan.train.seed, progress)
+    framing = replace(plan.framing, trained_range=detector.config.training.value_range)
+    images = read_divided(source, framing, plan.train.seed, progress)
     found = images.counts
     if found != counts:
         raise DataError(

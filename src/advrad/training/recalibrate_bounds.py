@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,7 +194,8 @@ def _read_same_images(
     """Read the images of the fit, in their order."""
     plan = _plan_of(detector, folder, data)
     run = ClosedFormRun(find_records(data, plan.options.data), plan.options, str(data), plan.leaves_out_copies)
-    images = run.read(run.choose_framing(), progress)
+    framing = replace(run.choose_framing(), trained_range=detector.config.training.value_range)
+    images = run.read(framing, progress)
     held = detector.config.held_out
     if max(held) >= len(images) or (plan.names and run.names_of(images) != plan.names):
         raise DataError(

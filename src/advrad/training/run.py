@@ -362,7 +362,8 @@ class _Run:
         shapes = record_shapes(records, plan.max_pixels)
         stacks = (images.train, images.selection, images.calibration)
         seen = tuple(sorted({digest for stack in stacks for digest in digests_of(stack)}))
-        record = detector.config.training.model_copy(update={"shapes": shapes, "seen": seen})
+        found = {"shapes": shapes, "seen": seen, "value_range": images.range_record(plan.value_range)}
+        record = detector.config.training.model_copy(update=found)
         detector.update_config(training=record)
         if accelerator.is_main_process:
             detector.save_pretrained(self.folder)

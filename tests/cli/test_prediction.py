@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
@@ -18,6 +19,7 @@ from PIL import Image
 from trained_run import MAIN, Cli
 
 import advrad
+from advrad.utils.output_folders import MARKER
 
 SHORTCUT = "Brightness alone separates normal from anomalous test images with AUROC 1.000 (normal ones are darker)"
 
@@ -30,7 +32,8 @@ def unframed(screen: str) -> str:
 def test_predict_prints_one_json_line_per_image(cli: Cli, widgets: Path, widget_run: Path) -> None:
     done = cli("predict", widget_run, widgets / "test")
     rows = [json.loads(line) for line in done.out.splitlines()]
-    assert (done.status, done.err) == (0, "")
+    defective = sum(row["verdict"] == "defective" for row in rows)
+    assert (done.status, done.err) == (0, f"advrad: {defective} of {len(rows)} images are defective\n")
     assert [row["path"] for row in rows] == sorted(str(path) for path in (widgets / "test").rglob("*.png"))
     for row in rows:
         assert set(row) == {"path", "score", "threshold", "verdict"}
@@ -56,8 +59,9 @@ def test_predict_gives_each_heat_map_its_own_name(cli: Cli, widgets: Path, widge
     done = cli("predict", widget_run, tmp_path / "a", tmp_path / "b", "-o", out)
     rows = [json.loads(line) for line in done.out.splitlines()]
     files = [row[kind] for row in rows for kind in ("overlay", "reconstruction")]
-    assert sorted(files) == sorted(str(path) for path in out.iterdir())
+    assert sorted(files) == sorted(str(path) for path in out.iterdir() if path.name != MARKER)
     assert len(set(files)) == 4
+    assert Path(rows[0]["overlay"]).name.startswith("a-part-") and Path(rows[1]["overlay"]).name.startswith("b-part-")
     with Image.open(rows[0]["overlay"]) as overlay, Image.open(rows[0]["reconstruction"]) as recon:
         assert overlay.size == (80, 80)
         assert recon.size == (64, 64)
@@ -70,6 +74,69 @@ def test_predict_skips_its_own_heat_maps(cli: Cli, widget_run: Path, tmp_path: P
     for _ in range(2):
         done = cli("predict", widget_run, tmp_path, "-o", tmp_path / "out")
         assert len(done.out.splitlines()) == 1
+
+
+def test_predict_names_files_that_it_does_not_judge(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
+    trained_run.image(tmp_path / "in" / "part.png", 1)
+    shutil.copy(tmp_path / "in" / "part.png", tmp_path / "in" / "scan")
+    for name in ("notes.txt", "part.nef", "thumbs.db"):
+        (tmp_path / "in" / name).write_bytes(b"II*\0" if name == "part.nef" else b"text")
+    done = cli("predict", widget_run, tmp_path / "in")
+    assert done.status == 0
+    assert [Path(json.loads(line)["path"]).name for line in done.out.splitlines()] == ["part.png", "scan"]
+    assert "advrad: 2 files are no images and were not judged: notes.txt, part.nef (.nef, .txt; raw files" in done.err
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "a.dng").write_bytes(b"II*\0")
+    done = cli("predict", widget_run, tmp_path / "none")
+    assert done.status == 2 and "holds no images, but 1 other file: a.dng" in done.one_error_line()
+
+
+def test_predict_writes_a_table(cli: Cli, widget_run: Path, tmp_path: Path) -> None:
+    for name in "ac":
+        trained_run.image(tmp_path / "in" / f"{name}, 1.png", 1)
+    (tmp_path / "in" / "b.png").write_text("no image")
+    table = tmp_path / "new" / "verdicts.csv"
+    done = cli("predict", widget_run, tmp_path / "in", "--csv", table, "-o", tmp_path / "out", "--skip-bad")
+    with table.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    printed = [json.loads(line) for line in done.out.splitlines()]
+    assert list(found[0]) == ["path", "score", "threshold", "verdict", "overlay", "reconstruction", "error"]
+    for row, wanted in zip(found, printed, strict=True):
+        assert {name: value for name, value in row.items() if value} == {k: str(v) for k, v in wanted.items()}
+    before = table.read_text()
+    done = cli("predict", widget_run, tmp_path / "in", "--csv", table)
+    assert done.status == 2 and table.read_text() == before
+
+
+def test_predict_with_another_threshold_says_that_it_promises_nothing(
+    cli: Cli, widgets: Path, widget_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = widgets / "test" / "good"
+    calibrated = [json.loads(line) for line in cli("predict", widget_run, folder).out.splitlines()]
+    scores = sorted(row["score"] for row in calibrated)
+    done = cli("predict", widget_run, folder, "--threshold", scores[2])
+    for row, before in zip(map(json.loads, done.out.splitlines()), calibrated, strict=True):
+        assert row["verdict"] == ("defective" if row["score"] > scores[2] else "good")
+        assert (row["threshold"], row["calibrated"]) == (scores[2], False)
+        assert row["calibrated_threshold"] == before["threshold"] and row["score"] == before["score"]
+    assert "3 of 6 images are defective at the given threshold" in done.err
+    assert "promises no false-alarm rate" in done.err
+    monkeypatch.setattr(type(sys.stdout), "isatty", lambda self: True, raising=False)
+    lines = cli("predict", widget_run, folder, "--threshold", scores[0] - 1).out.splitlines()
+    assert all(line.startswith("DEFECTIVE") and "given, no promise; calibrated" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--threshold", "nan"], "--threshold nan: must be a finite number"),
+        (["--threshold", "1", "--certify"], "--threshold 1: cannot be combined with certification"),
+        (["--threshold", "high"], "--threshold"),
+    ],
+)
+def test_thresholds_that_make_no_sense(cli: Cli, widget_run: Path, options: list[str], words: str) -> None:
+    done = cli("predict", widget_run, "part.png", *options)
+    assert done.status == 2 and words in done.one_error_line()
 
 
 def test_predict_certifies_with_a_trained_model(cli: Cli, widgets: Path, widget_run: Path) -> None:
@@ -88,6 +155,12 @@ def test_predict_reads_paths_from_standard_input(
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     done = cli("predict", widget_run, *names)
     assert [json.loads(line)["path"] for line in done.out.splitlines()] == list(map(str, paths))
+
+
+def test_an_empty_list_is_an_error(cli: Cli, widget_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    done = cli("predict", widget_run)
+    assert done.status == 2 and "standard input: names no image" in done.one_error_line()
 
 
 def test_predict_without_images_is_an_error(cli: Cli, widget_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

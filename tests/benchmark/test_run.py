@@ -135,6 +135,24 @@ def test_detectors_with_exact_bounds_are_certified_at_the_attacks_radius(home: P
     assert rows["other", "pgd"] == rows["dark", ""] == ""
 
 
+def test_a_score_that_points_the_wrong_way_or_nowhere_is_distrusted(home: Path) -> None:
+    own = """
+def fit(context, sign):
+    mean = context.normal_images.batch(slice(None)).mean(0)
+    return lambda images: sign * (images - mean).abs().amax((1, 2, 3))
+"""
+    (home / "own.py").write_text(own, encoding="utf-8")
+    signs = {"right": 1.0, "wrong": -1.0, "blind": 0.0}
+    text = '[categories]\nwidget = "widget"\n'
+    text += "".join(f'[detectors.{name}]\nkind = "own.py:fit"\nsign = {sign}\n' for name, sign in signs.items())
+    grid = read_grid(write(home, text))
+    bench(grid, home / "data", home / "out")
+    found = {cell.detector: cell for cell in read_bench(home / "out").done}
+    flags = {name: [reason.name for reason in cell.reasons] for name, cell in found.items()}
+    assert found["right"].figures.image_auroc == 1.0
+    assert flags == {"right": [], "wrong": ["wrong direction"], "blind": ["constant score"]}
+
+
 def test_every_cell_is_measured_once_and_kept(home: Path) -> None:
     first = measured(home)
     assert first == Outcome(planned=9, done=9, failed=(), elsewhere=0)

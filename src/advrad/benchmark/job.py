@@ -22,7 +22,7 @@ import advrad
 from advrad.attacks import pipeline as attacks
 from advrad.attacks.evaluation import ImageSet
 from advrad.baselines.registry import BASELINES
-from advrad.benchmark.cells import Cell, Figures, Machine
+from advrad.benchmark.cells import Cell, Figures, Machine, Reason
 from advrad.benchmark.fitting import Fitter, Locked, label_of, records_of
 from advrad.benchmark.grid import DetectorEntry
 from advrad.benchmark.jobs import CellTask, Job
@@ -30,6 +30,7 @@ from advrad.certificates import pipeline as certificates
 from advrad.certificates.lipschitz import certified_auroc, certified_auroc_interval
 from advrad.data.loading import load_images, load_masks
 from advrad.detectors.base import AnomalyDetector, SupportsScoreBounds
+from advrad.detectors.direction import doubt_scores
 from advrad.detectors.loading import LoadedDetector
 from advrad.detectors.probing import score_images
 from advrad.errors import AdvradError, OutputError
@@ -132,7 +133,8 @@ class JobRunner:
         seed = seed_of(job.seed, "score") if detector.noise_seed is None else detector.noise_seed
         scores, maps = [], []
         for index in range(len(stack)):
-            score, drawn = score_images(detector, stack.batch([index]), seed)
+            name = f"{stack.records[index].defect}/{stack.records[index].path.name}"
+            score, drawn = score_images(detector, stack.batch([index]), seed, [name])
             scores.append(score)
             if drawn is not None and drawn.shape[1:] == masks.shape[1:]:
                 maps.append(drawn)
@@ -148,7 +150,9 @@ class JobRunner:
         )
         lines = "".join(json.dumps(row) + "\n" for row in rows)
         write_text(make_folder(self.folder / "rows") / f"{job.tasks[0].cell.key}.jsonl", lines)
-        return Figures.of(figures)
+        doubt = doubt_scores(labels, values, from_folder=False)
+        flags = () if doubt is None else (Reason(name=doubt.name, words=doubt.words),)
+        return Figures.of(figures).model_copy(update={"flags": flags})
 
     def _write(
         self,

@@ -183,12 +183,12 @@ def test_files_that_do_not_say_what_is_white(path: Path, kind: type) -> None:
     reason = refused(path)
     assert "does not say which value is white" in reason and "value_range, such as 255" in reason
     np.testing.assert_allclose(reading.read_image(path, value_range=120)[:, :, 0], values / 120, atol=1e-6)
-    assert "outside of 0 to 90" in refused(path, value_range=90)
+    assert "90 shall be white" in refused(path, value_range=90)
     if np.iinfo(kind).min < 0:
         tifffile.imwrite(path, -values, photometric="minisblack")
         reason = refused(path)
         assert "from -100 to 0" in reason and "value_range" not in reason
-        assert "outside of 0 to 255" in refused(path, value_range=255)
+        assert "255 shall be white" in refused(path, value_range=255)
 
 
 def test_the_tag_for_the_largest_value_counts_if_it_names_a_number_of_bits(path: Path) -> None:

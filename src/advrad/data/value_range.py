@@ -158,14 +158,15 @@ def check_values(
     found = f"has {kind} values from {low:.10g} to {high:.10g}"
     whole = values.dtype.kind != "f"
     if value_range is not None:
+        shall = f"{value_range:g} shall be white, as it was given or as in the training"
         if whole and white is not None and value_range > white:
             raise ImageError(
                 path,
-                f"is {kind}, so no value exceeds {white:g}, but value_range is {value_range:g}; leave value_range out"
-                " for this image",
+                f"is {kind}, so no value exceeds {white:g}, but {shall}; convert it as the training images were, or give"
+                f" value_range {white:g}",
             )
         if low < 0 or high > value_range:
-            raise ImageError(path, f"{found}, outside of 0 to {value_range:g}, which value_range says; correct it")
+            raise ImageError(path, f"{found}, but {shall}; give the right value_range")
         return ImageLevels(value_range, low, high)
     if white is None or low < 0 or high > white:
         guess = likely_white(high) if low >= 0 else None

@@ -12,7 +12,7 @@ from torch import Tensor
 import advrad
 from advrad.detectors.base import SupportsScoreBounds
 from advrad.detectors.closed_form import ClosedFormDetector
-from advrad.errors import CheckpointError, DataError, NotCalibratedError
+from advrad.errors import CheckpointError, ConfigError, DataError, NotCalibratedError
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_plan import MemberPlan
 
@@ -105,8 +105,18 @@ def test_another_kind_of_model_is_refused(detector: ClosedFormDetector, tmp_path
     path.write_text(json.dumps(values | {"kind": "lean"}), encoding="utf-8")
     with pytest.raises(CheckpointError, match="is not a closed-form detector"):
         ClosedFormDetector.from_pretrained(tmp_path / "run")
-    with pytest.raises(CheckpointError, match="not an AdvRAD"):
+    with pytest.raises(CheckpointError, match="lean"):
         advrad.AdvRAD.from_pretrained(tmp_path / "run")
+
+
+def test_every_kind_is_loaded_under_the_name_of_the_first(detector: ClosedFormDetector, tmp_path: Path) -> None:
+    detector.save_pretrained(tmp_path / "run")
+    again: object = advrad.AdvRAD.from_pretrained(tmp_path / "run")
+    assert isinstance(again, ClosedFormDetector)
+    images = anomalous_images()
+    assert torch.equal(again.predict_batch(images).scores, detector.predict_batch(images).scores)
+    with pytest.raises(ConfigError, match="device cuda"):
+        advrad.AdvRAD.from_pretrained(tmp_path / "run", map_location="cuda")
 
 
 def test_images_of_a_wrong_shape_are_refused(detector: ClosedFormDetector) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from huggingface_hub import ModelHubMixin
@@ -16,7 +16,6 @@ from advrad.denoisers.base import Denoiser
 from advrad.denoisers.factory import build_denoiser
 from advrad.denoisers.sampling import GradientPath, Noise
 from advrad.detectors.config import DetectorConfig
-from advrad.detectors.conformal import calibration_of
 from advrad.detectors.model_folder import CONFIG_NAME, download, load_folder, save_folder, write_card
 from advrad.detectors.outputs import AdvRADOutput
 from advrad.detectors.saved import SavedMixin
@@ -27,8 +26,6 @@ from advrad.utils.precision import takes_bfloat16
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
-
-    from advrad.data.arrays import ImageInput
 
 
 class AdvRAD(
@@ -242,22 +239,6 @@ class AdvRAD(
             self.train(was_training)
         return AdvRADOutput(*(torch.cat(results) for results in zip(*parts, strict=True)))
 
-    def calibrate(
-        self, normals: ImageInput, false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
-    ) -> None:
-        """Set the threshold from normal images that were used for nothing else.
-
-        Args:
-            normals: Normal images: batches of tensors, (b, 3, h, w) each, or whatever :meth:`predict` takes.
-            false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
-            source: Description of the images, stored with the threshold.
-
-        Raises:
-            ConfigError: There are too few images for the rate.
-            DataError: An image has another shape or type, or values that are not finite or outside [0, 1].
-        """
-        self.update_config(calibration=calibration_of(self, normals, false_alarm_rate, source))
-
     # --- The model folder ---
 
     def save_pretrained(
@@ -298,13 +279,16 @@ class AdvRAD(
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> AdvRAD:
         """Load a model folder, or a model from the hub.
 
+        A folder that holds a detector of another kind gives that detector, as :func:`advrad.load_detector` does: it
+        predicts, calibrates and saves under the same names. ``advrad train`` chooses the kind.
+
         Args:
             pretrained_model_name_or_path: Model folder, or hub id.
             options: ``map_location``, the device; and for the hub ``revision``, ``cache_dir``, ``force_download``,
                 ``local_files_only`` and ``token``.
 
         Raises:
-            CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
+            CheckpointError: The model is missing, damaged, of an unknown kind, or of a newer format.
             ConfigError: An option or a configuration key is unknown.
         """
         # The mixin's own reader knows neither our error messages nor that ``denoiser`` is a configuration.
@@ -330,10 +314,10 @@ class AdvRAD(
             folder = download(model_id, revision, cache_dir, force_download, local_files_only, token)
         values, tensors = load_folder(folder)
         source = str(folder / CONFIG_NAME)
-        if (kind := values.pop("kind", "advrad")) != "advrad":
-            raise CheckpointError(
-                f"{source}: holds a detector of kind {kind!r}, not an AdvRAD; load it with advrad.load_detector"
-            )
+        if values.pop("kind", "advrad") != "advrad":
+            from advrad.detectors.loading import load_detector
+
+            return cast(AdvRAD, load_detector(folder, map_location))
         return cls.assemble(DetectorConfig.parse(values, source), tensors, source).to(map_location).eval()
 
     @classmethod

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,6 @@ from advrad.detectors.config import (
     RobustCalibration,
     TrainingRecord,
 )
-from advrad.detectors.conformal import calibration_of
 from advrad.detectors.model_card import render
 from advrad.detectors.model_folder import CONFIG_NAME, load_folder, save_folder, write_card
 from advrad.detectors.saved import SavedMixin
@@ -44,9 +43,6 @@ from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import CheckpointError
 from advrad.utils.config import Config
 from advrad.utils.precision import Precision
-
-if TYPE_CHECKING:
-    from advrad.data.arrays import ImageInput
 
 
 class CombinedConfig(Config):
@@ -266,27 +262,6 @@ class CombinedDetector(SavedMixin, nn.Module):
         """
         learned = self.learned.predict_batch(images)
         return self._sum(self.memory.predict_batch(images), DetectorOutput(*learned))
-
-    def calibrate(
-        self, normals: ImageInput, false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
-    ) -> None:
-        """Set the threshold from normal images that were used for nothing else.
-
-        **The promise.** Both parts, the weight and the limits were fixed without these images, so the score is a fixed
-        function. The scores of the calibration images and of a new normal image are then exchangeable, and the
-        threshold is a conformal quantile of the former: the probability that the new image exceeds it is at most the
-        false-alarm rate. This holds for any score, so it does not matter how the parts were chosen or trained.
-
-        Args:
-            normals: Normal images: batches of tensors, (b, 3, h, w) each, or whatever :meth:`predict` takes.
-            false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
-            source: Description of the images, stored with the threshold.
-
-        Raises:
-            ConfigError: There are too few images for the rate.
-            DataError: An image has another shape or type, or values that are not finite or outside [0, 1].
-        """
-        self.update_config(calibration=calibration_of(self, normals, false_alarm_rate, source))
 
     # --- The model folder ---
 

@@ -193,6 +193,11 @@ class SavedDetector(SupportsPrediction, Protocol):
     def predict(self, inputs: ImageInput, batch_size: int = 8, max_pixels: int = MAX_PIXELS) -> Iterator[Prediction]:
         """Score images and decide, see :func:`predict_images`."""
 
+    def calibrate(
+        self, normals: ImageInput, false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
+    ) -> None:
+        """Set the threshold from normal images that were used for nothing else, see :meth:`SavedMixin.calibrate`."""
+
     def save_pretrained(self, folder: str | Path, /) -> object:
         """Write the model folder: ``config.json``, ``model.safetensors`` and the model card.
 
@@ -201,11 +206,13 @@ class SavedDetector(SupportsPrediction, Protocol):
         """
 
 
-class _Configured(Protocol):
+class _Configured(SupportsPrediction, Protocol):
     without_threshold: ClassVar[str]
 
     @property
     def config(self) -> SavedConfig: ...
+
+    def update_config(self, **changes: Any) -> None: ...
 
 
 class SavedMixin:
@@ -278,6 +285,28 @@ class SavedMixin:
             False
         """
         return predict_images(self, inputs, batch_size, max_pixels, value_range)
+
+    def calibrate(
+        self: _Configured, normals: ImageInput, false_alarm_rate: float = 0.05, source: dict[str, Any] | None = None
+    ) -> None:
+        """Set the threshold from normal images that were used for nothing else.
+
+        The score is a fixed function of the image, so the scores of these images and of a new normal image are
+        exchangeable, and the threshold is a conformal quantile of the former: the probability that the new image
+        exceeds it is at most the false-alarm rate. This holds however the score was chosen or trained.
+
+        Args:
+            normals: Normal images: batches of tensors, (b, 3, h, w) each, or whatever :meth:`predict` takes.
+            false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
+            source: Description of the images, stored with the threshold.
+
+        Raises:
+            ConfigError: There are too few images for the rate.
+            DataError: An image has another shape or type, or values that are not finite or outside [0, 1].
+        """
+        from advrad.detectors.conformal import calibration_of
+
+        self.update_config(calibration=calibration_of(self, normals, false_alarm_rate, source))
 
 
 def predict_images(

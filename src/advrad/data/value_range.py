@@ -162,8 +162,8 @@ def check_values(
         if whole and white is not None and value_range > white:
             raise ImageError(
                 path,
-                f"is {kind}, so no value exceeds {white:g}, but {shall}; convert it as the training images were, or give"
-                f" value_range {white:g}",
+                f"is {kind}, so no value exceeds {white:g}, but {shall}; convert it as the training images were, or"
+                f" give value_range {white:g}",
             )
         if low < 0 or high > value_range:
             raise ImageError(path, f"{found}, but {shall}; give the right value_range")

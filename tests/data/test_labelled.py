@@ -101,7 +101,7 @@ def test_tensors(folder: Path) -> None:
         ((["a.png"], LABELS), "images: a.png is a path; give the folder"),
         ((IMAGES[0], LABELS), r"labels: have the shape \(6,\); give one for each of the 1 images"),
         ((IMAGES[:0], []), "images: there are none"),
-        ((list(IMAGES) + [IMAGES[0, :, :19]], LABELS), r"images\[6\]: is 24 x 19 px.*first image is 24 x 20 px"),
+        (([*IMAGES, IMAGES[0, :, :19]], LABELS), r"images\[6\]: is 24 x 19 px.*first image is 24 x 20 px"),
         ((IMAGES * 255, LABELS), r"images\[0\]: float32 of shape \(3, 20, 24\) has values from .* divide by 255"),
         ((IMAGES - 0.5, LABELS), r"images\[0\]: float32 .* has values from -0.4"),
         ((IMAGES * float("nan"), LABELS), r"images\[0\]: float32 .* has 1440 values that are NaN or infinite"),

@@ -66,7 +66,7 @@ def test_a_small_defect_anywhere_is_found() -> None:
 def test_too_few_images_are_refused_with_their_number() -> None:
     assert normals_for_tiles(0.05) == 23
     with pytest.raises(
-        ConfigError, match=r"needs 23 different normal images where they are cut into tiles.*there are 22"
+        ConfigError, match=r"needs 23 different normal images where they are cut into tiles .*there are 22"
     ):
         fit_tiled(lines(22), FRAMING, [PLAN])
     assert fit_tiled(lines(23), FRAMING, [PLAN]).calibration.n == 19

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Largest side of the small images, pixels.
-_SIDE = 64
+SIDE = 64
 #: Fewest different images among which copies to the eye can be told.
 _ENOUGH = 8
 #: How many places further the image lies to which a distance is compared.
@@ -86,7 +86,7 @@ def fingerprints(images: npt.NDArray[np.uint16]) -> Fingerprints:
     for image in images:
         digests.append(pixel_digest(image))
         small.append(_small(image))
-    side = min(_SIDE, *images.shape[2:])
+    side = min(SIDE, *images.shape[2:])
     return Fingerprints(tuple(digests), np.stack(small) if small else np.zeros((0, side, side), dtype=np.float32))
 
 
@@ -180,15 +180,27 @@ def describe_copies(copies: Sequence[Copy], names: Sequence[str], originals: Seq
 def _small(image: npt.NDArray[np.uint16]) -> Array:
     """A small grey image, (side, side) in grey levels, each value the mean over a part of the image, (3, h, w)."""
     channels, height, width = image.shape
-    side = min(_SIDE, height, width)
+    side = min(SIDE, height, width)
     grey = np.array((0.299, 0.587, 0.114), dtype=np.float32) @ image.reshape(channels, -1).astype(np.float32)
-    small = _means(height, side) @ grey.reshape(height, width) @ _means(width, side).T
+    small = mean_matrix(height, side) @ grey.reshape(height, width) @ mean_matrix(width, side).T
     return np.asarray(small / 257, dtype=np.float32)
 
 
 @cache
-def _means(length: int, parts: int) -> Array:
-    """Matrix of the means over consecutive parts of a row, (parts, length)."""
+def mean_matrix(length: int, parts: int) -> Array:
+    """Matrix of the means over consecutive parts of a row.
+
+    Args:
+        length: Number of pixels of the row.
+        parts: Number of parts, at most ``length``.
+
+    Returns:
+        The matrix, (parts, length).
+
+    Example:
+        >>> mean_matrix(4, 2) @ np.array([1, 3, 5, 7], dtype=np.float32)
+        array([2., 6.], dtype=float32)
+    """
     part = np.arange(length) * parts // length
     matrix = np.equal(part, np.arange(parts)[:, None]).astype(np.float32)
     return np.asarray(matrix / matrix.sum(1, keepdims=True))

@@ -4,34 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from advrad.data import cache, shortcuts
+from advrad.data import shortcuts
 from advrad.data.account import Account
-from advrad.data.images import Array, ImageInfo, read_and_examine
+from advrad.data.findings import Findings, examine_record
 from advrad.data.layouts import Dataset, ImageSource, find_records
-from advrad.data.loading import map_ahead, read_checked_mask, resize_array
+from advrad.data.loading import map_ahead
 from advrad.data.options import DataOptions
-from advrad.data.records import Record
-from advrad.data.shapes import ShapeRecord, choose_shape
 from advrad.data.splits import (
+    MIN_NORMALS,
     MemorySplit,
     most_for_memory,
-    normals_for_tiles,
     normals_needed,
     normals_to_train,
     rate_in_reach,
     split_for_memory,
-    split_normals,
+    split_sizes,
 )
-from advrad.data.value_range import doubts
+from advrad.data.sufficiency import NormalCount, kept_for_testing, refusal
 from advrad.errors import DataError, ImageError
 from advrad.utils.progress import SILENT, ProgressReporter
 
@@ -158,25 +153,30 @@ def inspect_dataset(
         {'good': 48}
     """
     dataset = data if isinstance(data, Dataset) else find_records(data, options)
-    found = _Findings()
-    work = map_ahead(partial(_examine, size_px=size_px, options=options), dataset.records)
+    found = Findings(dataset.root)
+    work = map_ahead(partial(examine_record, size_px=size_px, options=options), dataset.records)
     with closing(work):
         for done, (record, examined) in enumerate(zip(dataset.records, work, strict=True), start=1):
             found.add(record, examined, size_px)
             progress.update(done, len(dataset.records))
     if not found.infos:
         raise DataError(f"none of the {len(dataset.records)} images can be read; the first is {found.broken[0]}")
-    notes = [*dataset.notes, *found.notes(), *found.shape_notes(false_alarm_rate)]
-    used = min(found.different_normals, most_for_memory(false_alarm_rate))
-    if used < found.different_normals:
+    copies = found.copies()
+    different = sum(record.split == "train" and record.label == 0 for record in found.readable) - len(copies)
+    count = NormalCount(different, kept_for_testing(dataset), len(copies), found.unreadable_normals)
+    notes = [*dataset.notes, *found.notes()]
+    used = min(different, most_for_memory(false_alarm_rate))
+    if used < different:
         notes.append(f"the closed form uses {used} of the normal images, drawn at random; more are not needed")
-    split, rates = None, {"closed_form": rate_in_reach(used)} if used > 1 else {}
-    try:
-        parts = split_normals(found.readable, seed, false_alarm_rate=false_alarm_rate)
-        split = {name: len(getattr(parts, name)) for name in ("train", "selection", "calibration")}
+    rates = {"closed_form": rate_in_reach(used)} if used > 1 else {}
+    split = None
+    if different >= MIN_NORMALS:
+        split = dict(zip(("train", "selection", "calibration"), split_sizes(different, false_alarm_rate), strict=True))
         rates["learned"] = rate_in_reach(split["calibration"])
-    except DataError as error:
-        notes.append(f"for a learned denoiser: {error}")
+    shape = found.shape()
+    refused = refusal(count, false_alarm_rate, tiles=shape is not None and shape.shape == "tiles")
+    if learned := refusal(count, false_alarm_rate, learned=True):
+        notes.append(f"train with minutes or steps will refuse: {learned}")
     classes, conditions = found.separations(seed)
     return InspectionResult(
         root=dataset.root,
@@ -201,106 +201,13 @@ def inspect_dataset(
         conditions=shortcuts.aurocs(conditions),
         notes=tuple(notes),
         warnings=(
+            *([] if refused is None else [f"advrad train will refuse: {refused}"]),
             *dataset.warnings,
-            *found.ranges(),
+            *found.warnings(copies),
             *shortcuts.warn_of_shortcuts(classes),
             *shortcuts.warn_of_conditions(conditions),
         ),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Examined:
-    """An image that was read, or the error; its digest; and whether its mask marks anything, or the mask's error."""
-
-    read: tuple[Array, ImageInfo] | ImageError
-    digest: bytes | None = None
-    mask: bool | ImageError | None = None
-
-
-def _examine(record: Record, size_px: int, options: DataOptions) -> _Examined:
-    max_pixels, white = options.max_pixels, options.value_range
-    try:
-        read = read_and_examine(record.path, max_pixels, at_least_px=size_px, value_range=white)
-    except ImageError as error:
-        # The mask cannot be checked without its image, so only the image is named.
-        return _Examined(error)
-    if record.mask is None:
-        return _Examined(read, cache.digest(record.path))
-    mask = read_checked_mask(record.path, record.mask, max_pixels)
-    return _Examined(read, cache.digest(record.path), mask if isinstance(mask, ImageError) else bool(mask.any()))
-
-
-@dataclass
-class _Findings:
-    """Collects what is found, image after image."""
-
-    counts: dict[str, Counter[str]] = field(default_factory=lambda: {"train": Counter(), "test": Counter()})
-    masks: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("usable", "empty", "missing", "broken"), 0))
-    infos: list[ImageInfo] = field(default_factory=list)
-    broken: list[ImageError] = field(default_factory=list)
-    readable: list[Record] = field(default_factory=list)
-    digests: dict[str, set[bytes | None]] = field(default_factory=lambda: {"train": set(), "test": set()})
-    normals: list[bytes | None] = field(default_factory=list)
-    statistics: list[shortcuts.Statistics] = field(default_factory=list)
-
-    @property
-    def different_normals(self) -> int:
-        """Number of normal training images, byte for byte different."""
-        return len(set(self.normals) - {None}) + self.normals.count(None)
-
-    def add(self, record: Record, examined: _Examined, size_px: int) -> None:
-        self.counts[record.split][record.defect] += 1
-        if isinstance(examined.read, ImageError):
-            self.broken.append(examined.read)
-            return
-        image, info = examined.read
-        self.statistics.append(shortcuts.image_statistics(resize_array(image, size_px)[None]))
-        self.infos.append(info)
-        self.readable.append(record)
-        self.digests[record.split].add(examined.digest)
-        if record.split == "train" and record.label == 0:
-            self.normals.append(examined.digest)
-        if isinstance(examined.mask, ImageError):
-            self.broken.append(examined.mask)
-            self.masks["broken"] += 1
-        elif record.label == 1:
-            self.masks["missing" if examined.mask is None else "usable" if examined.mask else "empty"] += 1
-
-    def notes(self) -> list[str]:
-        notes = []
-        if shared := len((self.digests["train"] & self.digests["test"]) - {None}):
-            notes.append(f"images that are in both train and test, byte for byte: {shared}; the test is not fair")
-        if copies := len(self.normals) - self.different_normals:
-            notes.append(f"normal images that are copies, byte for byte: {copies}; the closed form counts them once")
-        return notes
-
-    def shape_notes(self, false_alarm_rate: float) -> list[str]:
-        """What training does to the shapes of the images; empty where there is nothing to say."""
-        if not self.infos:
-            return []
-        choice = choose_shape(ShapeRecord.of([(info.width_px, info.height_px) for info in self.infos]))
-        if choice.shape == "tiles":
-            return [f"{choice.note}; this needs {normals_for_tiles(false_alarm_rate)} different normal images"]
-        return [] if choice.note is None else [choice.note]
-
-    def ranges(self) -> tuple[str, ...]:
-        """Doubts about the range of the values."""
-        return doubts(info.levels for info in self.infos if info.levels is not None)
-
-    def separations(self, seed: int) -> tuple[tuple[shortcuts.Separation, ...], tuple[shortcuts.Separation, ...]]:
-        """How well statistics separate normal from anomalous test images, and normal test from training images."""
-        if not self.readable:
-            return (), ()
-        statistics = shortcuts.join_statistics(self.statistics)
-        anomalous = np.array([record.label == 1 for record in self.readable])
-        test = np.array([record.split == "test" for record in self.readable])
-
-        def separate(second: npt.NDArray[np.bool_], among: npt.NDArray[np.bool_]) -> tuple[shortcuts.Separation, ...]:
-            chosen = {name: values[among] for name, values in statistics.items()}
-            return shortcuts.separations(second[among], chosen, seed=seed)
-
-        return separate(anomalous, test), separate(~test, ~anomalous)
 
 
 def _range(sizes: list[int]) -> SizeRange | None:

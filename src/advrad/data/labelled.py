@@ -11,15 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data.arrays import pixels_of
+from advrad.data.copies import fingerprints
 from advrad.data.framing import Framing, as_framing
 from advrad.data.images import examine
 from advrad.data.layouts import Dataset, ImageSource, find_records
 from advrad.data.loading import ImageStack, load_images, load_masks
+from advrad.data.mask_checks import check_masks
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.data.shapes import check_shapes
 from advrad.data.splits import sample_test_records, sample_tests
-from advrad.data.trained_images import trained_on, warn_of_shared, warn_of_trained
+from advrad.data.trained_images import trained_on, training_prints, warn_of_shared, warn_of_trained
 from advrad.errors import DataError, ImageError
 
 if TYPE_CHECKING:
@@ -139,8 +141,8 @@ def load_labelled(
         both_classes: Whether images of both classes must be there.
         colour: Whether one channel of images in memory is repeated to three; see :func:`advrad.data.arrays.pixels_of`.
         seen: Digests of the images that the detector was made from; test images among them are named in ``warnings``.
-        compare_training: Whether to name also test images that look like training images of the data set, which are
-            read for it.
+        compare_training: Whether to read the training images of the data set as well, to name test images that look
+            like them, and to doubt masks.
 
     Raises:
         ConfigError: An option does not fit the data.
@@ -172,9 +174,17 @@ def load_labelled(
     truth, known = load_masks(records, framing, options) if masks else (None, None)
     names = tuple(_name(record, dataset.root) for record in records)
     trained = trained_on(records, seen, stack.values)
-    warnings = [*dataset.warnings, *checked.warnings, *warn_of_trained(names, trained)]
-    if compare_training and not trained:
-        warnings += warn_of_shared(stack, names, dataset, framing, options)
+    warnings = [*dataset.warnings, *checked.warnings, *stack.warnings, *warn_of_trained(names, trained)]
+    windows = _windows(records, framing, options.max_pixels)
+    notes = list(stack.notes)
+    if compare_training:
+        prints, training = fingerprints(stack.values), training_prints(dataset, framing, options)
+        if training is not None and not trained:
+            warnings += warn_of_shared(prints, labels, names, *training)
+        if truth is not None and known is not None:
+            checks = check_masks(records, names, truth, known, prints.small, windows, options.max_pixels)
+            notes += checks.empty()
+            warnings += checks.warnings(prints.small[:0] if training is None else training[0].small)
     return LabelledImages(
         stack,
         labels,
@@ -185,9 +195,9 @@ def load_labelled(
         truth,
         known,
         (*checked.refused, *stack.skipped),
-        stack.notes,
+        tuple(notes),
         tuple(warnings),
-        _windows(records, framing, options.max_pixels),
+        windows,
     )
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from advrad.data.layouts import Dataset
-from advrad.data.splits import MIN_NORMALS, normals_needed, normals_to_train, rate_in_reach, split_sizes
+from advrad.data.splits import (
+    LEAST_FOR_TILES,
+    MIN_NORMALS,
+    normals_for_tiles,
+    normals_needed,
+    normals_to_train,
+    rate_in_reach,
+    split_sizes,
+)
 from advrad.errors import ConfigError, DataError
 
 
@@ -52,13 +60,14 @@ def kept_for_testing(dataset: Dataset) -> int:
     return sum(record.split == "test" and record.label == 0 for record in dataset.records)
 
 
-def check_enough(count: NormalCount, false_alarm_rate: float, *, learned: bool = False) -> None:
+def check_enough(count: NormalCount, false_alarm_rate: float, *, learned: bool = False, tiles: bool = False) -> None:
     """Refuse a training with too few normal images, before anything else is done.
 
     Args:
         count: Number of normal images.
         false_alarm_rate: Largest share of normal images that may be called anomalous, in (0, 1).
         learned: Whether a denoiser is trained, which needs more images than the closed form.
+        tiles: Whether images are cut into tiles, which needs some more images, too.
 
     Raises:
         ConfigError: There are too few images for the false-alarm rate.
@@ -69,11 +78,14 @@ def check_enough(count: NormalCount, false_alarm_rate: float, *, learned: bool =
     """
     needed, total = normals_needed(false_alarm_rate), count.usable
     if not learned:
-        if total < max(2, needed):
-            least = f"; or accept a rate of {rate_in_reach(total):g} or more" if total >= 2 else ""
+        least = normals_for_tiles(false_alarm_rate) if tiles else max(2, needed)
+        if total < least:
+            reach = total - LEAST_FOR_TILES if tiles else total
+            accept = f"; or accept a rate of {rate_in_reach(reach):g} or more" if reach >= 2 else ""
+            cut = " where they are cut into tiles (those that set the threshold give no tile to the memory)"
             raise ConfigError(
-                f"needs {max(2, needed)} different normal images, but there are {count.describe()}; add normal"
-                f" images{least}",
+                f"needs {least} different normal images{cut if tiles else ''}, but there are {count.describe()}; add"
+                f" normal images{accept}",
                 option="false_alarm_rate",
                 value=false_alarm_rate,
             )
@@ -98,13 +110,14 @@ def check_enough(count: NormalCount, false_alarm_rate: float, *, learned: bool =
         )
 
 
-def refusal(count: NormalCount, false_alarm_rate: float, *, learned: bool = False) -> str | None:
+def refusal(count: NormalCount, false_alarm_rate: float, *, learned: bool = False, tiles: bool = False) -> str | None:
     """The words in which a training would be refused; None if there are enough normal images.
 
     Args:
         count: Number of normal images.
         false_alarm_rate: Largest share of normal images that may be called anomalous, in (0, 1).
         learned: Whether a denoiser would be trained.
+        tiles: Whether images would be cut into tiles.
 
     Example:
         >>> refusal(NormalCount(12), 0.1)
@@ -112,7 +125,7 @@ def refusal(count: NormalCount, false_alarm_rate: float, *, learned: bool = Fals
         'a false-alarm rate of 0.05 needs 19 different normal images, but there are 12; add '
     """
     try:
-        check_enough(count, false_alarm_rate, learned=learned)
+        check_enough(count, false_alarm_rate, learned=learned, tiles=tiles)
     except ConfigError as error:
         return f"a false-alarm rate of {false_alarm_rate:g} {error.message}"
     except DataError as error:

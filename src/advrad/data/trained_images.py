@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data import cache
-from advrad.data.copies import describe_copies, find_shared, fingerprints, pixel_digest
+from advrad.data.copies import Fingerprints, describe_copies, find_shared, fingerprints, pixel_digest
 from advrad.data.loading import ImageStack, load_images
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
@@ -112,37 +112,51 @@ def warn_of_same_files(dataset: Dataset) -> list[str]:
     ]
 
 
-def warn_of_shared(
-    images: ImageStack, names: Sequence[str], dataset: Dataset, framing: Framing, options: DataOptions
-) -> list[str]:
-    """Warn of test images that are copies of normal training images of the same data set; normal ones also to the eye.
-
-    The training images are read for it, no more than a training uses.
+def training_prints(
+    dataset: Dataset, framing: Framing, options: DataOptions
+) -> tuple[Fingerprints, tuple[str, ...]] | None:
+    """Read the normal training images of a data set, no more than a training uses, to compare test images with them.
 
     Args:
-        images: Test images at the working size.
-        names: Names of the images.
-        dataset: Data set that holds them and the training images.
+        dataset: Data set.
         framing: Working size of the images.
         options: How the images are read.
 
     Returns:
-        One warning, or none.
+        Fingerprints and names of the images; None if there are none, or none can be read.
     """
     records = sorted(shuffle_normals(dataset.records, 0)[:MOST_IMAGES], key=lambda record: record.path.as_posix())
-    if not records or not len(images):
-        return []
+    if not records:
+        return None
     try:
-        training = load_images(records, framing, options.model_copy(update={"skip_bad": True}))
+        images = load_images(records, framing, options.model_copy(update={"skip_bad": True}))
     except DataError:  # none of them can be read
-        return []
-    found = find_shared(fingerprints(images.values), fingerprints(training.values))
+        return None
+    names = tuple(record.path.relative_to(dataset.root).as_posix() for record in images.records)
+    return fingerprints(images.values), names
+
+
+def warn_of_shared(
+    images: Fingerprints, labels: npt.ArrayLike, names: Sequence[str], training: Fingerprints, trained: Sequence[str]
+) -> list[str]:
+    """Warn of test images that are copies of normal training images; normal ones also to the eye.
+
+    Args:
+        images: Fingerprints of the test images, n.
+        labels: Their labels, (n,): 0 for normal.
+        names: Their names.
+        training: Fingerprints of the training images.
+        trained: Names of the training images.
+
+    Returns:
+        One warning, or none.
+    """
+    normal = np.asarray(labels) == 0
     # A defect may have been drawn on a training image.
-    found = tuple(copy for copy in found if copy.exact or images.records[copy.row].label == 0)
+    found = [copy for copy in find_shared(images, training) if copy.exact or normal[copy.row]]
     if not found:
         return []
-    trained = [record.path.relative_to(dataset.root).as_posix() for record in training.records]
     return [
-        f"test images that are copies of training images: {len(found)} of {len(names)}"
-        f" ({describe_copies(found, names, trained)}); they are no test: leave them out"
+        f"images that are in both train and test: {len(found)} of {len(images)} test images"
+        f" ({describe_copies(found, names, trained)}); such copies are no test: leave them out"
     ]

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from advrad.data.framing import Framing
 from advrad.data.loading import ImageStack
-from advrad.data.splits import LEAST_FOR_TILES, MOST_IMAGES, normals_for_tiles, normals_needed, rate_in_reach
+from advrad.data.splits import LEAST_FOR_TILES, MOST_IMAGES, normals_needed, rate_in_reach
+from advrad.data.sufficiency import NormalCount, check_enough
 from advrad.detectors.config import ImageCounts
 from advrad.detectors.conformal import calibration_from
 from advrad.detectors.tiled import TiledDetector
 from advrad.detectors.tiled_config import TiledConfig, tile_starts
-from advrad.errors import ConfigError, DataError
+from advrad.errors import DataError
 from advrad.training.closed_form import fit_closed_form
 from advrad.training.closed_form_members import groups_of
 from advrad.training.closed_form_plan import MemberPlan
@@ -62,16 +63,8 @@ def fit_tiled(
         ConfigError: There are too few images for the rate.
         DataError: All tiles look the same.
     """
-    count, needed = len(images), normals_for_tiles(false_alarm_rate)
-    if count < needed:
-        reach = count - LEAST_FOR_TILES
-        least = f", or accept a rate of {rate_in_reach(reach):g} or more" if reach >= 2 else ""
-        raise ConfigError(
-            f"needs {needed} different normal images where they are cut into tiles, because those that set the"
-            f" threshold give no tile to the memory; there are {count}; add normal images{least}",
-            option="false_alarm_rate",
-            value=false_alarm_rate,
-        )
+    count = len(images)
+    check_enough(NormalCount(count), false_alarm_rate, tiles=True)
     held = max(normals_needed(false_alarm_rate), min(round(count * _THRESHOLD_SHARE), count - LEAST_FOR_TILES))
     order: list[int] = torch.randperm(count, generator=generator_for(seed, "tiles")).tolist()
     threshold, learn = sorted(order[:held]), sorted(order[held:])

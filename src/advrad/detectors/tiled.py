@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from advrad.data.array_checks import check_images, check_layout
 from advrad.data.resize_norm import framed_radius
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form import ClosedFormDetector
@@ -79,9 +80,8 @@ class TiledDetector(SavedMixin, nn.Module):
         self.config = self.config.model_copy(update=changes)
 
     def _working(self, images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise ConfigError(f"images: expected (b, 3, h, w), got {tuple(images.shape)}")
-        return self.framing.apply(images)
+        check_layout(images)
+        return self.framing.apply(images.float() if images.element_size() < 4 else images)
 
     def tiles(self, images: Tensor) -> Iterator[Tensor]:
         """Cut images into tiles.
@@ -146,6 +146,7 @@ class TiledDetector(SavedMixin, nn.Module):
         Returns:
             Scores and their bounds. The upper bound is infinite where that of a tile is.
         """
+        images = check_images(images)
         tiles = list(self.tiles(images))
         within = framed_radius(images.shape[2], images.shape[3], self.framing, radius, norm)
         found = [self.base.score_bounds(tile, within, norm) for tile in tiles]
@@ -178,7 +179,11 @@ class TiledDetector(SavedMixin, nn.Module):
 
         Returns:
             Scores and maps on the CPU, float32; the same for any batch size.
+
+        Raises:
+            DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
         """
+        images = check_images(images).float()
         with torch.no_grad():
             parts = [self.infer(part.to(self.device)) for part in torch.split(images, 1)]
         maps = [part.anomaly_maps for part in parts if part.anomaly_maps is not None]

@@ -110,7 +110,7 @@ def test_every_use_of_a_model_of_8_bits_refuses_16(
     made = train(eight, tmp_path / "run", RunOptions(size_px=64))
     record = made.config.training.value_range
     assert record is not None and record.whites == (255,) and record.given is None
-    full = with_bits(eight, tmp_path / "full", 257.0, np.uint16)
+    full = with_bits(eight, tmp_path / "full" / eight.name, 257.0, np.uint16)
     said = r"has 16 bits \(white is 65535\), but the model was trained on images of 8 bits"
     image = next((full / "test").rglob("*.png"))
     [refused] = predict_paths(made, [image])

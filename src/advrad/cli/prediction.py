@@ -13,7 +13,7 @@ from advrad.cli.options import AsJson, Data, Device, Model, ModelOrDetector, See
 from advrad.cli.path_list import paths_from_stdin
 from advrad.cli.terminal import prints_aside, put_json, stdin_is_piped, warn
 from advrad.data.options import DataOptions
-from advrad.errors import ConfigError, DataError
+from advrad.errors import ConfigError
 from advrad.utils.formatting import quoted
 from advrad.utils.imports import is_file_name
 from advrad.utils.output_folders import check_output_file
@@ -26,16 +26,30 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 
+_Images = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="IMAGE|FOLDER ...", help="Images and folders of images; - or none: read paths from standard input."
+    ),
+]
+_Table = Annotated[
+    Path | None,
+    typer.Option("--csv", metavar="FILE", help="Also write the predictions to this file, as a table (CSV)."),
+]
+_Threshold = Annotated[
+    float | None,
+    typer.Option(
+        metavar="FLOAT",
+        help="Decide with this threshold, to see what it would change. Unlike the calibrated one, it promises no"
+        " false-alarm rate.",
+    ),
+]
+
 
 @add_command(app, only={*PredictionCertificateOptions.model_fields, "max_pixels", "value_range"})
 def predict(
     model: Model,
-    images: Annotated[
-        list[Path] | None,
-        typer.Argument(
-            metavar="IMAGE|FOLDER ...", help="Images and folders of images; - or none: read paths from standard input."
-        ),
-    ] = None,
+    images: _Images = None,
     *,
     output: Annotated[
         Path | None,
@@ -51,18 +65,8 @@ def predict(
         bool, typer.Option("--certify", help="Also certify each verdict against any small perturbation of the image.")
     ] = False,
     certificate: PredictionCertificateOptions,
-    table: Annotated[
-        Path | None,
-        typer.Option("--csv", metavar="FILE", help="Also write the predictions to this file, as a table (CSV)."),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            metavar="FLOAT",
-            help="Decide with this threshold, to see what it would change. Unlike the calibrated one, it promises no"
-            " false-alarm rate.",
-        ),
-    ] = None,
+    table: _Table = None,
+    threshold: _Threshold = None,
     reading: DataOptions,
     device: Device = "auto",
 ) -> None:
@@ -117,13 +121,7 @@ def predict(
         value_range=reading.value_range,
     )
     verdicts = Verdicts(as_json, table)
-    for result in results:
-        if not isinstance(result, DataError):
-            verdicts.add(result)
-        elif skip_bad:
-            verdicts.skip(result)
-        else:
-            raise result
+    verdicts.take(results, skip_bad)
     verdicts.finish(passed_over, threshold)
 
 
@@ -185,7 +183,7 @@ def evaluate(
         warn(result.warnings)
     else:
         show_figures(result, f"{result.category}: {model}")
-        if result.advice is not None and result.advice.rate is not None:
+        if not foreign and result.advice is not None and result.advice.rate is not None:
             rate = f"{result.advice.rate:g}"
             new = model.with_name(f"{model.resolve().name}-{rate}")
             print(f"next  advrad calibrate {quoted(model)} {quoted(data)} -o {quoted(new)} --false-alarm-rate {rate}")

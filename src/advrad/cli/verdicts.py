@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,21 @@ class Verdicts:
         self.predicted = self.defective = self.skipped = self.doubtful = 0
         self.first_doubt = ""
         self.ranges = RangeSummary()
+
+    def take(self, results: Iterable[PredictionRecord | DataError], skip_bad: bool) -> None:
+        """Print predictions as they come.
+
+        Args:
+            results: Predictions, and errors of images that cannot be read.
+            skip_bad: Whether to go on after an error, instead of raising it.
+        """
+        for result in results:
+            if not isinstance(result, DataError):
+                self.add(result)
+            elif skip_bad:
+                self.skip(result)
+            else:
+                raise result
 
     def add(self, prediction: PredictionRecord) -> None:
         """Print a prediction: JSON in a pipe or on request, a readable line on a terminal."""

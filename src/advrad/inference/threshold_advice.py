@@ -161,9 +161,9 @@ def _too_few_found(now: _Trade, normal: Floats, defects: Floats, calibration: Ca
         return None
     text = (
         f"the threshold finds {now.found} of {now.anomalous} defects ({percent(now.tpr)}), and {now.alarms} of"
-        f" {now.normal} normal test images are false alarms. A lower threshold, with"
-        f" {offered.alarms} false alarms on these images, finds {offered.found} ({percent(offered.tpr)}). That is more"
-        f" than chance explains (exact binomial test, p = {_chance_of_gain(offered, now):.2g})."
+        f" {now.normal} normal test images are false alarms. A lower threshold, which calls {offered.alarms} of them"
+        f" defective, finds {offered.found} ({percent(offered.tpr)}). That is more than chance explains (exact binomial"
+        f" test, p = {_chance_of_gain(offered, now):.2g})."
     )
     higher = [rate for rate in RATES if rate > promised and rate >= rate_in_reach(calibration.n)]
     if not calibration.scores:

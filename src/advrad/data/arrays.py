@@ -4,7 +4,7 @@ What is unambiguous is accepted and read as from a file: uint8 and uint16 arrays
 channels last or first, images of Pillow of any mode. The rest is refused with its shape, type, values, and the fix.
 
 Images are brought to the working size like files, except float tensors of PyTorch, which keep their size: a detector
-takes them as they are. Four channels are colour with transparency, see :mod:`advrad.data.images`.
+takes them as they are. Four channels are colour with transparency, see :mod:`advrad.data.transparency`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from advrad.data.images import MIN_SIDE_PX, at_working_size, examine, read_resiz
 from advrad.data.records import MAX_PIXELS
 from advrad.data.shapes import check_shape
 from advrad.data.transforms import to_tensor
+from advrad.data.transparency import values_on_grey
 from advrad.data.value_range import ImageLevels, check_values
 from advrad.errors import ConfigError, DataError, ImageWarning
 
@@ -40,8 +41,6 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 _GIVE = "give paths, arrays, tensors or images of Pillow"
-#: Value of transparent pixels in arrays that are not 8-bit, see :mod:`advrad.data.images`.
-_BACKGROUND = 128 / 255
 #: An image whose brightest value is no larger was probably divided by 255 twice.
 _NEARLY_BLACK = (1 + TOLERANCE) / 255
 
@@ -368,6 +367,4 @@ def _opaque(values: Array, white: float, given: Described) -> tuple[Array, float
         from PIL import Image
 
         return values_of_picture(Image.fromarray(np.ascontiguousarray(values)), given.name, sys.maxsize)
-    share = alpha.astype(np.float32) / np.float32(white)
-    colour = values[:, :, :3].astype(np.float32) / np.float32(white)
-    return colour * share + np.float32(_BACKGROUND) * (1 - share), 1
+    return values_on_grey(Path(given.name), values[:, :, :3], alpha, white), white

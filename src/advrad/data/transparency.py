@@ -28,6 +28,8 @@ def is_transparent(image: Image.Image) -> bool:
     Args:
         image: Image of any mode.
     """
+    if image.mode == "P" and image.palette is not None and image.palette.mode == "RGBA":
+        return True  # an image in memory; files keep the transparency of a palette in `info`
     return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or (
         "transparency" in image.info and image.mode in ("1", "L", "P", "RGB")
     )

@@ -180,18 +180,7 @@ def evaluate(
         (4, 4, None)
     """
     target = detector if isinstance(detector, SupportsPrediction) else as_detector(detector)
-    colour = takes_colour(target)
-    images = load_labelled(
-        data,
-        framing_of(target) or 256,
-        options,
-        both_classes=False,
-        colour=colour,
-        seen=seen_by(target),
-        compare_training=isinstance(target, SupportsPrediction),
-    )
-    if not isinstance(target, SupportsPrediction):
-        images.check_size(target.size_px)
+    images = _load(target, data, options)
     scores, maps, statistics = _score(target, images, seed, batch_size, progress)
     known, masks = images.mask_known, images.masks
     if images.windows:
@@ -226,6 +215,22 @@ def evaluate(
         notes=(*images.notes, *_notes(images), *([] if advice is None else [advice.text])),
         advice=advice,
     )
+
+
+def _load(detector: SupportsPrediction | AnomalyDetector, data: DataSource, options: DataOptions) -> LabelledImages:
+    """The test images, framed as the detector wants them."""
+    images = load_labelled(
+        data,
+        framing_of(detector) or 256,
+        options,
+        both_classes=False,
+        colour=takes_colour(detector),
+        seen=seen_by(detector),
+        compare_training=isinstance(detector, SupportsPrediction),
+    )
+    if not isinstance(detector, SupportsPrediction):
+        images.check_size(detector.size_px)
+    return images
 
 
 def _score(

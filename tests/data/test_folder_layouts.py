@@ -125,6 +125,29 @@ def test_the_only_product_and_what_lies_beside_it(tmp_path: Path) -> None:
     assert folder_trees.left_out(found) == {"beside the product nut/": 1}
 
 
+def test_a_product_in_folders_of_folders(tmp_path: Path) -> None:
+    root = folder_trees.make_tree(
+        tmp_path / "zip", [f"screw/screw/{name}" for name in numbered("train/good/", 3)], ["a.txt"]
+    )
+    found = find_records(root)
+    assert (found.root, found.category) == (root / "screw" / "screw", "screw")
+    assert folder_trees.left_out(found) == {"beside the product screw/": 1}
+
+
+def test_holders_of_images(tmp_path: Path) -> None:
+    found = _found(tmp_path, numbered("train/images/", 5), numbered("test/OK/", 2), numbered("test/NG/", 2))
+    assert folder_trees.counts(found) == {"train good": 5, "test good": 2, "test NG": 2}
+    names = numbered("images/good/", 5), numbered("images/dent/", 1), numbered("labels/dent/", 1)
+    found = _found(tmp_path / "b", *names)
+    assert folder_trees.masks(found) == {"images/dent/000.png": "labels/dent/000.png"}
+
+
+def test_results_are_no_kind_of_defect(tmp_path: Path) -> None:
+    found = _found(tmp_path, numbered("good/", 5), ["dent/1.png", "Predictions/1.png", "heat maps/1.png"])
+    assert folder_trees.counts(found) == {"train good": 4, "test good": 1, "test dent": 1}
+    assert [warning.split()[2] for warning in found.warnings if "results" in warning] == ["Predictions/", "heat"]
+
+
 def test_a_kind_of_defect_is_no_product(tmp_path: Path) -> None:
     message = _refused(tmp_path, numbered("good/", 3), numbered("dent/", 3), category="dent")
     assert "has no category 'dent'; name the product's folder itself" in message
@@ -171,7 +194,7 @@ def test_what_advrad_wrote_is_no_kind_of_defect(tmp_path: Path) -> None:
     ("names", "words"),
     [
         (["test/1.png"], "test: lies beside folders of normal or anomalous images"),
-        (["good_old/1.png"], "good_old: does it hold normal images or a kind of defect? Rename it good"),
+        (["good_old/1.png"], "good_old: does it hold normal images or a kind of defect? Put them into good/"),
         (["Positive/1.png"], "Positive: does it hold normal images or a kind of defect"),
         (["good/bad/1.png"], "good/bad: its name says that its images are anomalous, but it lies in good/"),
         (["good/dent/1.png"], "good/dent: its name says that its images are anomalous, but it lies in good/"),

@@ -73,14 +73,13 @@ def read_train_test(arrangement: Arrangement) -> Collector:
     into = _begin(arrangement)
     parts: dict[str, list[Folder]] = {"train": [], "validation": [], "test": []}
     others: list[Folder] = []
-    perhaps: list[Folder] = []
     for folder in arrangement.holder.folders:
         if split := split_of(folder.name):
             parts[split].append(folder)
         elif is_mask_folder(folder.name):
             into.masks.add_folder(folder)
         else:
-            (perhaps if role_of(folder.name) == "perhaps masks" else others).append(folder)
+            (into.perhaps_masks if role_of(folder.name) == "perhaps masks" else others).append(folder)
     for path in arrangement.holder.images:
         into.ledger.leave_out(path, "beside train/")
     for test in parts["test"]:
@@ -89,7 +88,7 @@ def read_train_test(arrangement: Arrangement) -> Collector:
         _read_train(train, into)
     for validation in parts["validation"]:
         _read_validation(validation, into)
-    for folder in [*others, *into.sort_masks(perhaps, beside_defects=False)]:
+    for folder in [*others, *into.sort_masks(into.perhaps_masks, beside_defects=False)]:
         if role_of(folder.name) == "unlabelled":
             into.leave_out(folder, "without a label", "whether they are normal is not known")
         else:
@@ -120,6 +119,8 @@ def read_plain(arrangement: Arrangement) -> Collector:
         into.ledger.notes.append(f"normal images are those of {good}")
     for folder in found.defects:
         into.collect(folder, "test", folder.name)
+    for folder in into.sort_masks(into.perhaps_masks, beside_defects=False):
+        into.leave_out(folder, f"beside {holder.name}/", f"the images of {holder.name}/ are used")
     tested = bool(into.images)
     normals = [path for folder in found.good for path in into.collect(folder, "train", "good")]
     if tested:
@@ -162,6 +163,8 @@ def _begin(arrangement: Arrangement) -> Collector:
         for folder in above.folders:
             if is_mask_folder(folder.name):
                 into.masks.add_folder(folder)
+            elif role_of(folder.name) == "perhaps masks":
+                into.perhaps_masks.append(folder)
             elif folder is not below:
                 into.leave_out(folder, f"beside {below.name}/", f"the images of {below.name}/ are used")
     return into
@@ -263,7 +266,6 @@ def _read_normals_only(holder: Folder, into: Collector) -> None:
 
 
 def _holds_images_only(folder: Folder) -> bool:
-    """Whether a folder holds images, and no folders of images but masks."""
-    return bool(folder.images) and not any(
-        part.images_below() for part in folder.folders if not is_mask_folder(part.name)
-    )
+    """Whether a folder holds images, itself or in images/, and no other folders of images but masks."""
+    inside = [part for part in folder.folders if not is_mask_folder(part.name) and part.images_below()]
+    return bool(folder.images or inside) and all(is_holder(part.name) and not part.folders for part in inside)

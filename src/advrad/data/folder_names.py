@@ -11,7 +11,7 @@ from typing import Literal
 
 from advrad.data.signatures import RAW_SUFFIXES
 
-FolderRole = Literal["good", "masks", "perhaps masks", "split", "unlabelled", "unclear", "defect"]
+FolderRole = Literal["good", "masks", "perhaps masks", "split", "unlabelled", "results", "unclear", "defect"]
 """Roles of a folder beside others, by its name alone. Any name that says nothing else is a kind of defect."""
 
 FolderSplit = Literal["train", "validation", "test"]
@@ -47,6 +47,12 @@ _UNLABELLED_NAMES = frozenset({
 _UNCLEAR_NAMES = frozenset({
     "negative", "negatives", "neg", "positive", "positives", "pos", "clean", "perfect", "healthy", "intact", "golden",
     "reference", "references", "ref", "template", "templates", "master", "background", "backgrounds", "calibration",
+    "augmented", "augmentation", "synthetic", "generated", "old", "new", "backup", "archive", "tmp", "temp", "copy",
+})
+_RESULT_NAMES = frozenset({
+    "result", "results", "output", "outputs", "prediction", "predictions", "predicted", "heatmap", "heatmaps",
+    "anomalymap", "anomalymaps", "overlay", "overlays", "visualization", "visualizations", "visualisation",
+    "visualisations", "report", "reports", "thumbnail", "thumbnails", "thumbs", "preview", "previews",
 })
 _HOLDERS = frozenset({"data", "dataset", "images", "image", "imgs", "img", "pictures", "rgb"})
 _DEPTH_NAMES = frozenset({"xyz", "depth", "depths", "depthmap", "depthmaps", "pointcloud", "pointclouds", "pcd"})
@@ -153,6 +159,8 @@ def role_of(name: str) -> FolderRole:
         return "good"
     if plain in _UNLABELLED_NAMES:
         return "unlabelled"
+    if plain in _RESULT_NAMES:
+        return "results"
     if is_mask_folder(name):
         return "masks"
     if split_of(name) is not None:

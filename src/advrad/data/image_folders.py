@@ -49,6 +49,7 @@ class Collector:
         ledger: What is not used, and what is doubtful.
         masks: Masks that were found so far.
         images: Images with their part of the data set and the name of their defect, ``good`` if they are normal.
+        perhaps_masks: Folders that may hold masks and are no kinds of defect, by their place.
         taken_as_normal: Folder whose images are taken as normal without a name that says so; None if there is none.
     """
 
@@ -57,6 +58,7 @@ class Collector:
         self.ledger = Ledger()
         self.masks = MaskPool(base)
         self.images: list[tuple[Path, Split, str]] = []
+        self.perhaps_masks: list[Folder] = []
         self.taken_as_normal: Folder | None = None
         self._kinds: list[Folder] = []
         self._deeper: Counter[str] = Counter()
@@ -85,6 +87,8 @@ class Collector:
                 perhaps.append(folder)
             elif role == "unlabelled":
                 self.leave_out(folder, "without a label", "whether they are normal is not known")
+            elif role == "results":
+                self.leave_out(folder, "results or previews", "its name says that they are results or previews")
             elif role == "defect":
                 found.defects.append(folder)
             elif folder.images_below():
@@ -265,6 +269,6 @@ class Collector:
                 " kind of defect? Lay out all images as train/good, test/good and test/<defect>, or move it elsewhere"
             )
         raise DataError(
-            f"{folder.path}: does it hold normal images or a kind of defect? Rename it good if they are normal, after"
-            " the defect if not, or move it elsewhere"
+            f"{folder.path}: does it hold normal images or a kind of defect? Put them into good/ if they are normal,"
+            " name the folder after the defect if not, or move it elsewhere"
         )

@@ -185,6 +185,9 @@ def _product(root: Folder, layout: Layout | None, category: str | None) -> Arran
             f"{root.path}: holds images itself, and normal images in a folder of {products[0].chain[0].name}/; name"
             f" {products[0].chain[0].path} to use that alone, or put all normal images into one folder named good"
         )
+    candidates = _products(root)
+    if not products and not root.images and len(candidates) == 1 and candidates[0].folders:
+        return _product(candidates[0], layout, None)
     return _checked(products[0] if products else Arrangement("folder", (root,)), layout)
 
 

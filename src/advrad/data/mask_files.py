@@ -136,7 +136,7 @@ class MaskPool:
         Returns:
             Mask by image, each a file or a folder of masks.
         """
-        index = _Index(images)
+        index = _Index(images if self._folders or self._beside else ())
         masks: dict[Path, list[Path]] = {}
         several: list[Path] = []
         alone: list[Path] = []
@@ -204,7 +204,8 @@ class _Index:
                 self._stems.setdefault(name, []).append(image)
                 if image.place:
                     self._defects.setdefault((image.place[0], name), []).append(image)
-                    self._named.setdefault(plain_name(image.place[0] + name), []).append(image)
+                    if not image.normal:
+                        self._named.setdefault(plain_name(image.place[0] + name), []).append(image)
 
     def of_paths(self, paths: list[Path]) -> list[FoundImage]:
         """The images of some paths, as far as they are in use."""
@@ -229,7 +230,7 @@ class _Index:
                 return _of_same_case(found, name)
             if not place and (found := _anomalous_first(self._stems.get(key, []))):
                 return _of_same_case(found, name)
-            if not place and (found := _anomalous_first(self._named.get(plain_name(name), []))):
+            if not place and (found := self._named.get(plain_name(name), [])):
                 return found
         return []
 

@@ -25,7 +25,7 @@ def brightness(images):
     return images.flatten(1).topk(60, dim=1).values.mean(1), images.mean(1, keepdim=True)
 
 def broken(images):
-    return images.mean()
+    return images.reshape(-1)[:3]
 
 def not_a_number(images):
     return images.mean((1, 2, 3)) * float("nan")

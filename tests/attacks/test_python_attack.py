@@ -198,8 +198,8 @@ def test_checks_and_curves_are_typed_and_stored(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "checks" / "checks.json").read_text()) == checks.to_dict()
     curve = run_curve(job, options, "steps", ["1", "3"], tmp_path / "curve")
     assert [point.value for point in curve.points] == [1, 3] and curve.points[1].given == "3"
-    curve.save(tmp_path)
-    assert json.loads((tmp_path / "curve-steps.json").read_text()) == curve.to_dict()
+    curve.save(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "curve-steps.json").read_text()) == curve.to_dict()
     with pytest.raises(ConfigError, match="values many: must be a whole number above 0"):
         run_curve(job, options, "steps", ["1", "many"], tmp_path / "other")
     assert not (tmp_path / "other").exists(), "nothing was attacked"

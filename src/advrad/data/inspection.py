@@ -175,6 +175,7 @@ def inspect_dataset(
         rates["learned"] = rate_in_reach(split["calibration"])
     shape = found.shape()
     refused = refusal(count, false_alarm_rate, tiles=shape is not None and shape.shape == "tiles")
+    foretold = [] if refused is None else [f"advrad train will refuse: {refused}"]
     if learned := refusal(count, false_alarm_rate, learned=True):
         notes.append(f"train with minutes or steps will refuse: {learned}")
     classes, conditions = found.separations(seed)
@@ -192,22 +193,24 @@ def inspect_dataset(
         closed_form=split_for_memory(used, false_alarm_rate),
         split=split,
         false_alarm_rate=false_alarm_rate,
-        needed={
-            "closed_form": max(2, normals_needed(false_alarm_rate)),
-            "learned": normals_to_train(false_alarm_rate),
-        },
+        needed=_needed(false_alarm_rate),
         rates=rates,
         shortcuts=shortcuts.aurocs(classes),
         conditions=shortcuts.aurocs(conditions),
         notes=tuple(notes),
         warnings=(
-            *([] if refused is None else [f"advrad train will refuse: {refused}"]),
+            *foretold,
             *dataset.warnings,
             *found.warnings(copies),
             *shortcuts.warn_of_shortcuts(classes),
             *shortcuts.warn_of_conditions(conditions),
         ),
     )
+
+
+def _needed(false_alarm_rate: float) -> dict[str, int]:
+    """Number of different normal images that a false-alarm rate needs, with each kind of detector."""
+    return {"closed_form": max(2, normals_needed(false_alarm_rate)), "learned": normals_to_train(false_alarm_rate)}
 
 
 def _range(sizes: list[int]) -> SizeRange | None:

@@ -155,13 +155,7 @@ def load_labelled(
             data, limit, seed, both_classes, colour, as_framing(size_px).with_white(options.value_range)
         )
     dataset = data if isinstance(data, Dataset) else find_records(data, options)
-    wanted = tuple(record for record in dataset.records if record.split == "test")
-    if both_classes or (limit is not None and limit < len(wanted)):
-        wanted = sample_test_records(wanted, limit, seed, dataset.root)
-    if not wanted:
-        raise DataError(
-            f"{dataset.root}: has no test images; add some, as test/good and test/<defect>, or as good/ and <defect>/"
-        )
+    wanted = _wanted(dataset, limit, seed, both_classes)
     framing = as_framing(size_px)
     checked = check_shapes(wanted, framing.trained, options.max_pixels)
     if checked.refused and (not options.skip_bad or not checked.records):
@@ -199,6 +193,18 @@ def load_labelled(
         tuple(warnings),
         windows,
     )
+
+
+def _wanted(dataset: Dataset, limit: int | None, seed: int, both_classes: bool) -> tuple[Record, ...]:
+    """The test images of a data set that are used."""
+    wanted = tuple(record for record in dataset.records if record.split == "test")
+    if both_classes or (limit is not None and limit < len(wanted)):
+        wanted = sample_test_records(wanted, limit, seed, dataset.root)
+    if not wanted:
+        raise DataError(
+            f"{dataset.root}: has no test images; add some, as test/good and test/<defect>, or as good/ and <defect>/"
+        )
+    return wanted
 
 
 def _windows(records: Sequence[Record], framing: Framing, max_pixels: int) -> tuple[tuple[slice, slice], ...]:

@@ -222,6 +222,17 @@ def test_missing_parts_are_named(tmp_path: Path) -> None:
     assert "All test images are anomalous" in only.text and "0 of 1 at the threshold" in only.text
 
 
+def test_a_report_says_why_nothing_was_compared(tmp_path: Path) -> None:
+    page = render(tmp_path / "a.html", content(candidates=(), selection_reason="the part lies still"))
+    assert "No candidates were compared: the part lies still." in page.text and "was given" not in page.text
+
+
+def test_advice_on_the_threshold_is_shown_as_text(tmp_path: Path) -> None:
+    advice = "`advrad calibrate RUN DATA -o NEW --false-alarm-rate 0.1` finds <b>more</b>"
+    assert f"Another threshold? {advice}" in render(tmp_path / "a.html", content(advice=advice)).text
+    assert "Another threshold?" not in render(tmp_path / "b.html", content()).text
+
+
 def test_missing_panels(tmp_path: Path) -> None:
     bare = item(heat=None, reconstruction=None, mask=None)
     page = render(tmp_path / "report.html", content(misses=(bare,), false_alarms=(), finds=()))

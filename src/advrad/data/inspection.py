@@ -153,13 +153,21 @@ def inspect_dataset(
         {'good': 48}
     """
     dataset = data if isinstance(data, Dataset) else find_records(data, options)
-    found = _read(dataset, options, size_px, progress)
+    found = Findings(dataset.root)
+    work = map_ahead(partial(examine_record, size_px=size_px, options=options), dataset.records)
+    with closing(work):
+        for done, (record, examined) in enumerate(zip(dataset.records, work, strict=True), start=1):
+            found.add(record, examined, size_px)
+            progress.update(done, len(dataset.records))
+    if not found.infos:
+        raise DataError(f"none of the {len(dataset.records)} images can be read; the first is {found.broken[0]}")
     copies = found.copies()
     different = sum(record.split == "train" and record.label == 0 for record in found.readable) - len(copies)
     count = NormalCount(different, kept_for_testing(dataset), len(copies), found.unreadable_normals)
     notes = [*dataset.notes, *found.notes()]
     used = min(different, most_for_memory(false_alarm_rate))
-    notes += _note_on_use(used, different)
+    if used < different:
+        notes.append(f"the closed form uses {used} of the normal images, drawn at random; more are not needed")
     rates = {"closed_form": rate_in_reach(used)} if used > 1 else {}
     split = None
     if different >= MIN_NORMALS:
@@ -167,6 +175,7 @@ def inspect_dataset(
         rates["learned"] = rate_in_reach(split["calibration"])
     shape = found.shape()
     refused = refusal(count, false_alarm_rate, tiles=shape is not None and shape.shape == "tiles")
+    foretold = [] if refused is None else [f"advrad train will refuse: {refused}"]
     if learned := refusal(count, false_alarm_rate, learned=True):
         notes.append(f"train with minutes or steps will refuse: {learned}")
     classes, conditions = found.separations(seed)
@@ -190,7 +199,7 @@ def inspect_dataset(
         conditions=shortcuts.aurocs(conditions),
         notes=tuple(notes),
         warnings=(
-            *([] if refused is None else [f"advrad train will refuse: {refused}"]),
+            *foretold,
             *dataset.warnings,
             *found.warnings(copies),
             *shortcuts.warn_of_shortcuts(classes),
@@ -199,28 +208,9 @@ def inspect_dataset(
     )
 
 
-def _note_on_use(used: int, different: int) -> list[str]:
-    if used == different:
-        return []
-    return [f"the closed form uses {used} of the normal images, drawn at random; more are not needed"]
-
-
 def _needed(false_alarm_rate: float) -> dict[str, int]:
     """Number of different normal images that a false-alarm rate needs, with each kind of detector."""
     return {"closed_form": max(2, normals_needed(false_alarm_rate)), "learned": normals_to_train(false_alarm_rate)}
-
-
-def _read(dataset: Dataset, options: DataOptions, size_px: int, progress: ProgressReporter) -> Findings:
-    """Read every image and mask."""
-    found = Findings(dataset.root)
-    work = map_ahead(partial(examine_record, size_px=size_px, options=options), dataset.records)
-    with closing(work):
-        for done, (record, examined) in enumerate(zip(dataset.records, work, strict=True), start=1):
-            found.add(record, examined, size_px)
-            progress.update(done, len(dataset.records))
-    if not found.infos:
-        raise DataError(f"none of the {len(dataset.records)} images can be read; the first is {found.broken[0]}")
-    return found
 
 
 def _range(sizes: list[int]) -> SizeRange | None:

@@ -38,7 +38,7 @@ OPTIONS = {
     "predict": "output json skip-bad certify norm radius draws confidence seed max-pixels device",
     "evaluate": f"{DATA} skip-bad json scores save seed device",
     "report": f"{DATA} skip-bad output seed device",
-    "info": "json",
+    "info": "json all",
     "attack": f"{DATA} attack norm eps budget steps restarts eot surrogate noise gradients limit from save-pictures"
     " output json size seed device",
     "checks": f"{DATA} norm eps steps eot limit output json size seed device",

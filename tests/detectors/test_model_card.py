@@ -8,6 +8,7 @@ from typing import cast
 import pytest
 import yaml
 
+from advrad.data.framing import Framing
 from advrad.denoisers.lean import LeanConfig
 from advrad.detectors.config import Calibration, DetectorConfig
 from advrad.detectors.loading import KINDS
@@ -131,7 +132,10 @@ def test_the_score_is_described_in_one_line() -> None:
 
 
 def closed_form(**changes: object) -> SavedConfig:
-    values = {"image_size_px": 64, "describe": lambda: ["patches of 7 x 7 cells", "maximum over two | members"]}
+    values = {
+        "framing": Framing.square(64),
+        "describe": lambda: ["patches of 7 x 7 cells", "maximum over two | members"],
+    }
     known = {
         name: getattr(config(**changes), name) for name in ("calibration", "robust_calibration", "training", "figures")
     }

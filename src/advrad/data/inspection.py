@@ -153,14 +153,7 @@ def inspect_dataset(
         {'good': 48}
     """
     dataset = data if isinstance(data, Dataset) else find_records(data, options)
-    found = Findings(dataset.root)
-    work = map_ahead(partial(examine_record, size_px=size_px, options=options), dataset.records)
-    with closing(work):
-        for done, (record, examined) in enumerate(zip(dataset.records, work, strict=True), start=1):
-            found.add(record, examined, size_px)
-            progress.update(done, len(dataset.records))
-    if not found.infos:
-        raise DataError(f"none of the {len(dataset.records)} images can be read; the first is {found.broken[0]}")
+    found = _read(dataset, options, size_px, progress)
     copies = found.copies()
     different = sum(record.split == "train" and record.label == 0 for record in found.readable) - len(copies)
     count = NormalCount(different, kept_for_testing(dataset), len(copies), found.unreadable_normals)
@@ -206,6 +199,19 @@ def inspect_dataset(
             *shortcuts.warn_of_conditions(conditions),
         ),
     )
+
+
+def _read(dataset: Dataset, options: DataOptions, size_px: int, progress: ProgressReporter) -> Findings:
+    """Read every image and mask."""
+    found = Findings(dataset.root)
+    work = map_ahead(partial(examine_record, size_px=size_px, options=options), dataset.records)
+    with closing(work):
+        for done, (record, examined) in enumerate(zip(dataset.records, work, strict=True), start=1):
+            found.add(record, examined, size_px)
+            progress.update(done, len(dataset.records))
+    if not found.infos:
+        raise DataError(f"none of the {len(dataset.records)} images can be read; the first is {found.broken[0]}")
+    return found
 
 
 def _needed(false_alarm_rate: float) -> dict[str, int]:

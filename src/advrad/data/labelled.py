@@ -162,9 +162,7 @@ def load_labelled(
         raise checked.refused[0]
     stack = load_images(checked.records, framing, options)
     records = stack.records
-    labels = np.array([record.label for record in records], dtype=np.int64)
-    if both_classes:
-        _check_classes(labels, str(dataset.root))
+    labels = _labels(records, dataset, both_classes)
     truth, known = load_masks(records, framing, options) if masks else (None, None)
     names = tuple(_name(record, dataset.root) for record in records)
     trained = trained_on(records, seen, stack.values)
@@ -205,6 +203,14 @@ def _wanted(dataset: Dataset, limit: int | None, seed: int, both_classes: bool) 
             f"{dataset.root}: has no test images; add some, as test/good and test/<defect>, or as good/ and <defect>/"
         )
     return wanted
+
+
+def _labels(records: Sequence[Record], dataset: Dataset, both_classes: bool) -> npt.NDArray[np.int64]:
+    """Labels of the images that can be read."""
+    labels = np.array([record.label for record in records], dtype=np.int64)
+    if both_classes:
+        _check_classes(labels, str(dataset.root))
+    return labels
 
 
 def _windows(records: Sequence[Record], framing: Framing, max_pixels: int) -> tuple[tuple[slice, slice], ...]:

@@ -108,9 +108,9 @@ def needs_diffusers(options: RunOptions) -> bool:
         >>> needs_diffusers(RunOptions(preset="tiny")), needs_diffusers(RunOptions(minutes=5))
         (True, False)
     """
-    if choice_of(options) not in ("learned", "both"):
-        return False
-    return checkpoint_of(options) is not None or network_name(options) != "lean"
+    if checkpoint_of(options) is not None:
+        return True  # its network need not be one of the presets
+    return choice_of(options) in ("learned", "both") and network_name(options) != "lean"
 
 
 def learned_alone(options: RunOptions) -> RunOptions:

@@ -38,7 +38,7 @@ def noisy(images):
     return brightness(images) + 0.01 * torch.randn(len(images))
 
 def broken(images):
-    return images.mean()
+    return images.reshape(-1)[:3]
 
 sized = wrap(brightness, size_px=32, deterministic=True, threshold=0.9)
 """

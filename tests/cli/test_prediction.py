@@ -84,7 +84,8 @@ def test_predict_names_files_that_it_does_not_judge(cli: Cli, widget_run: Path, 
     done = cli("predict", widget_run, tmp_path / "in")
     assert done.status == 0
     assert [Path(json.loads(line)["path"]).name for line in done.out.splitlines()] == ["part.png", "scan"]
-    assert "advrad: 2 files are no images and were not judged: notes.txt, part.nef (.nef, .txt; raw files" in done.err
+    assert "advrad: 2 files were not judged" in done.err
+    assert "that advrad reads: notes.txt, part.nef (.nef, .txt; raw files of cameras are not read)" in done.err
     (tmp_path / "none").mkdir()
     (tmp_path / "none" / "a.dng").write_bytes(b"II*\0")
     done = cli("predict", widget_run, tmp_path / "none")

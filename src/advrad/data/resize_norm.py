@@ -141,7 +141,7 @@ def framed_radius(
         >>> framed_radius(256, 256, framing, 0.5, "l2")
         0.5
         >>> round(framed_radius(512, 512, framing, 0.5, "l2"), 2)
-        0.26
+        0.25
     """
     if (height_px, width_px) == (framing.height_px, framing.width_px):
         return radius

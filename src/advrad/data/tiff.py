@@ -36,6 +36,7 @@ _WHITE_IS_ZERO, _PALETTE, _CMYK, _YCBCR = 0, 3, 5, 6
 _RAW = (32803, 34892)
 _RAW_TAGS = (33421, 50706)
 _UNCOMPRESSED, _OLD_JPEG, _JPEG, _PACKBITS, _WEBP = 1, 6, 7, 32773, 50001
+_FAX = (2, 3, 4)
 _JPEG_2000 = (33003, 33004, 33005, 34712)
 _MAX_SAMPLE_VALUE = 281
 
@@ -110,9 +111,9 @@ class TiffImage:
 
     @property
     def only_pillow(self) -> bool:
-        """Whether the image is of one of the old kinds that only Pillow's library reads."""
+        """Whether the image is of one of the old kinds that Pillow's library reads: fax, the first JPEG, YCbCr."""
         plain_ycbcr = self.page.photometric == _YCBCR and self.page.compression not in (_JPEG, _WEBP)
-        return self.page.compression == _OLD_JPEG or plain_ycbcr
+        return self.page.compression in (_OLD_JPEG, *_FAX) or plain_ycbcr
 
     @property
     def is_jpeg(self) -> bool:

@@ -27,15 +27,16 @@ def test_version(cli: Cli) -> None:
     assert (done.status, done.out.strip()) == (0, f"advrad {advrad.__version__}")
 
 
-DATA = "layout category max-pixels"
+DATA = "layout category max-pixels value-range"
 #: Options that scripts of users may contain.
 OPTIONS = {
     "data inspect": f"{DATA} false-alarm-rate size seed json",
     "train": f"{DATA} skip-bad output minutes steps preset denoiser size seed batch-size learning-rate false-alarm-rate"
-    " score optimise-for-radius harden precision resume",
+    " shape tile score optimise-for-radius harden precision resume",
     "calibrate": "output false-alarm-rate norm radius score optimise-for-radius draws confidence",
     "demo": "output minutes steps size seed open",
-    "predict": "output json skip-bad certify norm radius draws confidence seed max-pixels device",
+    "predict": "output json csv threshold skip-bad certify norm radius draws confidence seed max-pixels value-range"
+    " device",
     "evaluate": f"{DATA} skip-bad json scores save seed device",
     "report": f"{DATA} skip-bad output seed device",
     "info": "json all",
@@ -54,7 +55,8 @@ COMMANDS = tuple(OPTIONS)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_keeps_its_options(cli: Cli, command: str) -> None:
     shown = re.findall(r"^  (?:-\w, )?--([\w-]+)", cli(*command.split(), "--help").out, re.MULTILINE)
-    assert sorted(shown) == sorted([*OPTIONS[command].split(), "help"])
+    everywhere = ["help"] if command == "info" else ["help", "threads"]
+    assert sorted(shown) == sorted([*OPTIONS[command].split(), *everywhere])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -26,6 +26,7 @@ from advrad.training.score_selection import REFERENCES, Selection, fixed_score, 
 from advrad.utils.environment import versions
 from advrad.utils.precision import Precision, takes_bfloat16
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.threads import thread_count
 
 #: Largest number of candidate scores that a model folder records.
 _RECORDED_CANDIDATES = 50
@@ -108,6 +109,7 @@ def detector_of(denoiser: Denoiser, selection: Selection, made: How) -> AdvRAD:
         reason=selection.reason,
         attacked=selection.attacked,
         versions=versions(),
+        threads=thread_count(),
     )
     config = DetectorConfig(
         denoiser=denoiser.config,

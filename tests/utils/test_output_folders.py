@@ -169,3 +169,8 @@ def test_the_files_of_a_model_are_kept(name: str, tmp_path: Path) -> None:
 def test_devices_may_be_written_to() -> None:
     check_output_file(Path("/dev/stdout"))
     check_output_file(Path(os.devnull))
+
+
+def test_a_benchmark_that_others_have_begun_is_known(tmp_path: Path) -> None:
+    write(tmp_path / "claims" / "job-a.claim")
+    assert contents_of(tmp_path) == "benchmark"

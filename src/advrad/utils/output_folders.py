@@ -183,6 +183,8 @@ def _recognised(folder: Path) -> Contents | None:
         return "benchmark"
     if _holds_results(folder):
         return "results"
+    if any((folder / "claims").glob("*.claim")):  # other processes are at work for a benchmark
+        return "benchmark"
     if all((folder / name).is_file() for name in ("index.html", "tables.md", "tables.tex", "results.csv")):
         return "report"
     shown = _visible(folder)

@@ -121,9 +121,9 @@ class Verdicts:
             warn([f"{count}; {self.first_doubt}"])
         warn(self.ranges.doubts())
         if passed_over:
-            one = "1 file was not judged, because it is no image that advrad reads"
-            many = f"{len(passed_over)} files were not judged, because they are no images that advrad reads"
-            say(f"advrad: {one if len(passed_over) == 1 else many}: {describe_files(passed_over)}")
+            single = "1 file was not judged, because it is no image that advrad reads"
+            several = f"{len(passed_over)} files were not judged, because they are no images that advrad reads"
+            say(f"advrad: {single if len(passed_over) == 1 else several}: {describe_files(passed_over)}")
         if self.skipped:
             total = self.predicted + self.skipped
             say(f"advrad: skipped {self.skipped} of {total} images, which cannot be read")

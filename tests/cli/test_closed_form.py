@@ -32,7 +32,8 @@ def rows_of(done: trained_run.Done) -> list[dict[str, Any]]:
 def test_predict_decides_and_draws(cli: Cli, widgets: Path, closed_form_run: Path, tmp_path: Path) -> None:
     done = cli("predict", closed_form_run, widgets / "test", "-o", tmp_path / "out")
     rows = rows_of(done)
-    assert len(rows) == 11 and done.err == ""
+    found = [row["verdict"] for row in rows].count("defective")
+    assert len(rows) == 11 and done.err == f"advrad: {found} of 11 images are defective\n"
     for row in rows:
         assert set(row) - {"reconstruction"} == {"path", "score", "threshold", "verdict", "overlay"}
         assert row["verdict"] == ("defective" if row["score"] > row["threshold"] else "good")
@@ -244,5 +245,5 @@ def test_train_names_what_is_odd_about_normal_images(cli: Cli, tmp_path: Path, m
     for path in data.iterdir():
         shutil.copy(data / "08.png", path) if path.name != "08.png" else None
     done = cli("train", data, "-o", tmp_path / "other")
-    assert done.status == 2 and "different normal images, there are 1; add normal images" in done.err.splitlines()[-1]
+    assert done.status == 2 and "but there are 1 (of 20; 19 are copies of others)" in done.err.splitlines()[-1]
     assert not (tmp_path / "other").exists()

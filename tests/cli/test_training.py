@@ -120,12 +120,12 @@ def test_an_interrupted_training_can_be_finished(
 def test_after_an_early_interrupt_the_command_can_be_repeated(
     cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import advrad.training.calibration_data
+    import advrad.training.normal_images
 
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(advrad.training.calibration_data, "load_images", interrupt)
+    monkeypatch.setattr(advrad.training.normal_images, "load_images", interrupt)
     done = cli("train", widgets, "-o", tmp_path / "run", "--size", 64, "--steps", 1)
     assert done.status == 130
     assert "run the same command again" in done.err

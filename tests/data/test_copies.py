@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from toy_parts import Pixels, part
 
-from advrad.data.copies import Copy, Fingerprints, describe_copies, find_copies, find_shared, fingerprints
+from advrad.data.copies import Copy, Fingerprints, describe_copies, find_copies, find_shared, fingerprints, likeness
 from advrad.data.loading import resize_array
 
 NORMALS = [part(seed) for seed in range(40)]
@@ -102,3 +102,12 @@ def test_the_first_pairs_are_named() -> None:
     copies = [Copy(2, 0, exact=True), Copy(3, 1, exact=False), Copy(4, 0, exact=True), Copy(5, 0, exact=True)]
     text = describe_copies(copies, ["a", "b", "c", "d", "e", "f"], most=2)
     assert text == "c has the pixels of a; d looks like b; and 2 more"
+
+
+def test_one_piece_again_and_again_hardly_differs() -> None:
+    draws = np.random.default_rng(0)
+    frames = [np.clip(NORMALS[0] + draws.integers(0, 2, NORMALS[0].shape), 0, 255).astype(np.uint8) for _ in range(30)]
+    assert not find_copies(prints(frames))
+    assert likeness(prints(frames)) < 1
+    assert likeness(prints(frames[:20] + NORMALS[:10])) > 1
+    assert likeness(prints(NORMALS)) > 5

@@ -140,3 +140,13 @@ def test_inspect_doubts_copies_and_masks(tmp_path: Path) -> None:
     assert any("both train and test: 2 of 10" in text and "again0.jpg looks like" in text for text in warnings)
     assert any("normal and anomalous test images at once: 1" in text for text in warnings)
     assert any("masks" in text and "the wrong way round: 4 of 4" in text for text in warnings)
+
+
+def test_inspect_warns_of_one_piece_again_and_again(tmp_path: Path) -> None:
+    data = write_parts(tmp_path, 20)
+    assert not [text for text in inspect_dataset(data).warnings if "hardly differ" in text]
+    draws, first = np.random.default_rng(0), np.asarray(Image.open(data / "train" / "good" / "000.png"))
+    for path in (data / "train" / "good").iterdir():
+        noisy = first.astype(int) + draws.integers(0, 2, first.shape)
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
+    assert any("hardly differ from each other" in text for text in inspect_dataset(data).warnings)

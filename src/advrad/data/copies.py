@@ -160,6 +160,25 @@ def find_shared(images: Fingerprints, others: Fingerprints) -> tuple[Copy, ...]:
     return tuple(found[row] for row in sorted(found))
 
 
+def likeness(images: Fingerprints) -> float:
+    """How far images differ from the usual one: the largest difference that nine of ten images stay below.
+
+    Args:
+        images: Fingerprints of at least one image.
+
+    Returns:
+        Difference of small images in grey levels from 0 to 255. Below one level, the images probably show one piece
+        again and again, such as those of a camera that stands still.
+
+    Example:
+        >>> images = np.full((20, 3, 64, 64), 30_000, dtype=np.uint16)
+        >>> likeness(fingerprints(images))
+        0.0
+    """
+    differences = np.abs(images.small - np.median(images.small, axis=0)).max((1, 2))
+    return float(np.quantile(differences, 0.9))
+
+
 def describe_copies(copies: Sequence[Copy], names: Sequence[str], originals: Sequence[str] = (), most: int = 3) -> str:
     """Name the first pairs of copies, such as ``b.png is a.png; c.jpg looks like a.png; and 2 more``.
 

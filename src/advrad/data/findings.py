@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data import shortcuts
-from advrad.data.copies import Copy, Fingerprints, describe_copies, find_copies, fingerprints
+from advrad.data.copies import Copy, Fingerprints, describe_copies, find_copies, fingerprints, likeness
 from advrad.data.images import Array, ImageInfo, read_and_examine
 from advrad.data.loading import read_checked_mask, resize_array
 from advrad.data.mask_checks import MaskChecks, Small, doubt_mask, small_mask
@@ -147,8 +147,15 @@ class Findings:
                 f"normal images that are copies of others: {len(copies)} of {len(normals)} ({pairs}); training leaves"
                 " them out, because each image counts once"
             )
+        fingerprints = self._taken(normals)
+        if len(normals) > 1 and (levels := likeness(fingerprints)) < 1:
+            texts.append(
+                f"the normal images hardly differ from each other, by {levels:.2g} of 255 levels once small: they may"
+                " show one piece again and again, and an image of another piece will be called defective; add images of"
+                " other pieces, taken at other times"
+            )
         texts += self._shared(normals)
-        return [*texts, *self._checks.warnings(self._taken(normals).small)]
+        return [*texts, *self._checks.warnings(fingerprints.small)]
 
     def notes(self) -> list[str]:
         """Notes on empty masks, and on what training does to the shapes of the images."""

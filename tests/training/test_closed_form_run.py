@@ -45,7 +45,8 @@ def test_twenty_images_make_a_calibrated_detector(data: Path, tmp_path: Path) ->
     made = train(data, tmp_path / "run", SMALL, progress=listener)
     assert isinstance(made, ClosedFormDetector) and not made.training
     assert listener.stages == ["Reading images", PLAN, FIT]
-    (note,) = listener.notes
+    threads, note = listener.notes
+    assert threads.startswith("computing with ")
     assert note.startswith("the normal images hardly differ"), "they show one scene with a little noise"
     assert made.calibration.false_alarm_rate == 0.05
     assert made.calibration.source == {"data": data.name, "category": data.name, "split_seed": 0}
@@ -95,7 +96,7 @@ def killed(*_: object) -> None:
 @pytest.mark.parametrize(
     ("place", "left", "resume"),
     [
-        ("advrad.detectors.model_folder.write_json", {"model.safetensors"}, False),
+        ("advrad.detectors.model_folder.write_json", {".advrad-output", "model.safetensors"}, False),
         ("advrad.training.run.save_plan", {"README.md", "config.json", "model.safetensors"}, True),
     ],
 )

@@ -336,7 +336,8 @@ def test_left_out_images_are_noticed_before_training(tmp_path: Path) -> None:
     options = replace(TINY, false_alarm_rate=0.1, data=DataOptions(skip_bad=True))
     with pytest.raises(ConfigError, match=r"only 8 of the 21 \(of 22; 1 cannot be read\) are available"):
         train(root, tmp_path / "run", options, progress=listener)
-    assert listener.stages == ["Reading images"] and len(listener.notes) == 1
+    assert listener.stages == ["Reading images"] and len(listener.notes) == 2
+    assert listener.notes[0].startswith("computing with ") and listener.notes[1].startswith("skipped: ")
     make_folder(tmp_path / "data", good=22, size=64)
     copy.write_bytes(broken.read_bytes())
     with pytest.raises(ConfigError, match=r"only 8 of the 21 \(of 22; 1 is a copy of another\) are available"):

@@ -204,7 +204,7 @@ def _as_maps(values: Tensor, count: int) -> Tensor:
             f"the detector returned maps of shape {shape} for {count} image{'s' if count > 1 else ''}; it must be"
             f" ({count}, 1, h, w)"
         )
-    return maps.float()
+    return maps
 
 
 def _on(device: torch.device, output: DetectorOutput) -> DetectorOutput:

@@ -15,9 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from advrad.errors import CheckpointError, OutputError
-from advrad.utils.files import PART, atomic_path, make_folder, write_json, write_text
+from advrad.utils.files import PART, atomic_path, write_json, write_text
 from advrad.utils.output_folders import CONFIG_NAME as CONFIG_NAME
-from advrad.utils.output_folders import FORMAT, check_output
+from advrad.utils.output_folders import FORMAT, claim_folder, unmark_folder
 
 FORMAT_VERSION = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -74,14 +74,14 @@ def save_folder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]
         OutputError: The folder holds files that advrad did not write, or cannot be written. An older model in it stays,
             or is recognised as damaged.
     """
-    check_output(folder, "model", also=("demonstration",))
-    make_folder(folder)
+    claim_folder(folder, "model", also=("demonstration",))
     for left in folder.glob(f".*{PART}*"):  # of a run that was killed while it wrote
         with suppress(OSError):
             left.unlink()
     write_tensors(folder / WEIGHTS_NAME, tensors, {"format": "pt"})
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "weights_sha256": _digest(folder / WEIGHTS_NAME)}
     write_json(folder / CONFIG_NAME, header | config)
+    unmark_folder(folder, "model")
 
 
 def write_card(folder: Path, text: str) -> Path:

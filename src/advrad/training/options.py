@@ -127,6 +127,7 @@ class TrainKeywords(TypedDict, total=False):
     precision: Precision
     layout: str
     category: str | None
+    value_range: float | None
     skip_bad: bool
     max_pixels: int
 

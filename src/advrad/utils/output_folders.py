@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -135,6 +136,18 @@ def claim_folder(
     if contents_of(place) is None:
         write_text(place / MARKER, f"{contents}\n{_NOTE}")
     return place
+
+
+def unmark_folder(folder: Path, contents: Contents) -> None:
+    """Remove the marker of a folder whose own files now tell what it holds.
+
+    Args:
+        folder: Folder, as of :func:`claim_folder`.
+        contents: What the marker names; a marker that names something else stays.
+    """
+    if _marked(folder) == contents:
+        with suppress(OSError):
+            (folder / MARKER).unlink()
 
 
 def check_output_file(path: Path) -> None:

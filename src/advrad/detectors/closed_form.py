@@ -22,10 +22,10 @@ from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form_config import ClosedFormConfig, MemberConfig
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.model_card import render
-from advrad.detectors.model_folder import CONFIG_NAME, load_folder, save_folder, write_card
+from advrad.detectors.model_folder import load_kind, save_folder, write_card
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.registration_config import RegisteredConfig
-from advrad.detectors.saved import SavedMixin
+from advrad.detectors.saved import SavedMixin, infer_singly
 from advrad.detectors.sticker import sticker_bound
 from advrad.detectors.views import WholeConfig, WholeView
 from advrad.errors import CheckpointError, ConfigError
@@ -203,11 +203,7 @@ class ClosedFormDetector(SavedMixin, nn.Module):
         Raises:
             DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
         """
-        images = check_images(images).float()
-        with torch.no_grad():
-            parts = [self.infer(part.to(self.device)) for part in torch.split(images, 1)]
-        maps = [part.anomaly_maps for part in parts if part.anomaly_maps is not None]
-        return DetectorOutput(torch.cat([part.scores for part in parts]).float().cpu(), torch.cat(maps).float().cpu())
+        return infer_singly(self.infer, images, self.device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder: ``config.json``, the model card, and ``model.safetensors`` with the normal images.
@@ -233,13 +229,8 @@ class ClosedFormDetector(SavedMixin, nn.Module):
         Raises:
             CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
         """
-        place = Path(folder)
-        values, tensors = load_folder(place)
-        source = place / CONFIG_NAME
-        if values.get("kind") != "closed_form":
-            raise CheckpointError(f"{source}: is not a closed-form detector; load it with advrad.load_detector")
-        config = ClosedFormConfig.parse(values, str(source))
-        return cls.assemble(config, tensors, str(source))
+        values, tensors, source = load_kind(Path(folder), "closed_form", "a closed-form detector")
+        return cls.assemble(ClosedFormConfig.parse(values, source), tensors, source)
 
     @classmethod
     def assemble(cls, config: ClosedFormConfig, tensors: Mapping[str, Tensor], source: str) -> ClosedFormDetector:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
 from advrad.data.framing import Framing
 from advrad.denoisers.memory_config import MemoryConfig
-from advrad.detectors.config import Calibration, RecordedFigures, RobustCalibration, TrainingRecord
+from advrad.detectors.config import Calibration, PaddedConfig, RecordedFigures, RobustCalibration, TrainingRecord
 from advrad.detectors.registration_config import RegisteredConfig
 from advrad.detectors.views import WholeConfig
 from advrad.utils.config import Config
@@ -86,7 +86,7 @@ class MemberConfig(Config):
         return lines
 
 
-class ClosedFormConfig(Config):
+class ClosedFormConfig(PaddedConfig):
     """Everything about a closed-form detector except its tensors.
 
     Attributes:
@@ -106,19 +106,11 @@ class ClosedFormConfig(Config):
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=1)]
     image_size_px: Annotated[int, Field(gt=0)] = 256
     aspect: Annotated[float, Field(gt=0)] = 1.0
-    pad: bool = False
     held_out: tuple[int, ...] = ()
     calibration: Calibration | None = None
     robust_calibration: RobustCalibration | None = None
     training: TrainingRecord = TrainingRecord()
     figures: RecordedFigures = RecordedFigures()
-
-    @model_serializer(mode="wrap")
-    def _write_padding_if_used(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = write(self)
-        if not self.pad:
-            del values["pad"]  # unknown to older versions
-        return values
 
     @property
     def framing(self) -> Framing:

@@ -37,10 +37,9 @@ from advrad.detectors.config import (
     TrainingRecord,
 )
 from advrad.detectors.model_card import render
-from advrad.detectors.model_folder import CONFIG_NAME, load_folder, save_folder, write_card
+from advrad.detectors.model_folder import load_kind, save_folder, write_card
 from advrad.detectors.saved import SavedMixin
 from advrad.detectors.white_box import WhiteBoxAdvRAD
-from advrad.errors import CheckpointError
 from advrad.utils.config import Config
 from advrad.utils.precision import Precision
 
@@ -288,10 +287,7 @@ class CombinedDetector(SavedMixin, nn.Module):
         Raises:
             CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
         """
-        values, tensors = load_folder(Path(folder))
-        source = str(Path(folder) / CONFIG_NAME)
-        if values.get("kind") != "combined":
-            raise CheckpointError(f"{source}: is not a combined detector; load it with advrad.load_detector")
+        values, tensors, source = load_kind(Path(folder), "combined", "a combined detector")
         config = CombinedConfig.parse(values, source)
         memory = ClosedFormDetector.assemble(config.memory, _with_prefix(tensors, "memory."), source)
         learned = AdvRAD.assemble(config.learned, _with_prefix(tensors, "learned."), source)

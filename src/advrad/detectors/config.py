@@ -282,7 +282,24 @@ class RecordedFigures(TestedFigures):
 CERTIFIED_FIGURES = ("certified_linf", "certified_l2")
 
 
-class DetectorConfig(Config):
+class PaddedConfig(Config):
+    """Base of configurations of detectors whose images may be padded.
+
+    Attributes:
+        pad: Whether image files keep their aspect ratio, and are padded to a square.
+    """
+
+    pad: bool = False
+
+    @model_serializer(mode="wrap")
+    def _write_padding_if_used(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = write(self)
+        if not self.pad:
+            del values["pad"]  # unknown to older versions
+        return values
+
+
+class DetectorConfig(PaddedConfig):
     """Everything about a detector except its tensors.
 
     Attributes:
@@ -310,7 +327,6 @@ class DetectorConfig(Config):
 
     denoiser: DenoiserConfig
     size_px: int = Field(gt=0)
-    pad: bool = False
     score: ScoreConfig
     locations: tuple[float, ...] = ()
     scales: tuple[float, ...] = ()
@@ -331,13 +347,6 @@ class DetectorConfig(Config):
     def image_size_px(self) -> int:
         """Side of the square to which image files are scaled, in pixels."""
         return self.size_px
-
-    @model_serializer(mode="wrap")
-    def _write_padding_if_used(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = write(self)
-        if not self.pad:
-            del values["pad"]  # unknown to older versions
-        return values
 
     @property
     def framing(self) -> Framing:

@@ -164,6 +164,27 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{weights}: cannot be read ({error}); train again or copy the folder again") from None
 
 
+def load_kind(folder: Path, kind: str, name: str) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """Read a model folder that must hold one kind of detector.
+
+    Args:
+        folder: Folder as written by :func:`save_folder`.
+        kind: Kind of the detector in ``config.json``.
+        name: Name of this kind in errors, such as ``a closed-form detector``.
+
+    Returns:
+        The configuration without its header, the tensors by name, and the name of the file for errors.
+
+    Raises:
+        CheckpointError: The model is missing, damaged, of another kind or program, or of a newer format.
+    """
+    values, tensors = load_folder(folder)
+    source = str(folder / CONFIG_NAME)
+    if values.get("kind") != kind:
+        raise CheckpointError(f"{source}: is not {name}; load it with advrad.load_detector")
+    return values, tensors, source
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read the configuration of a model folder, without its header; the weights are not read.
 

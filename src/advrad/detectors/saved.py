@@ -8,7 +8,7 @@ Three kinds exist: :class:`advrad.AdvRAD`, :class:`advrad.detectors.ClosedFormDe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from advrad.data.array_checks import check_images
 from advrad.data.arrays import image_batches
 from advrad.data.framing import Framing
 from advrad.data.records import MAX_PIXELS
+from advrad.detectors.base import AnomalyDetector, DetectorOutput
 from advrad.detectors.outputs import Prediction
 from advrad.errors import CheckpointError, ConfigError, DetectorError, NotCalibratedError
 
 if TYPE_CHECKING:
     from advrad.data.arrays import ImageInput
-    from advrad.detectors.base import AnomalyDetector
     from advrad.detectors.config import Calibration, RecordedFigures, RobustCalibration, TrainingRecord
 
 
@@ -364,3 +365,26 @@ def decide(
             reconstruction=None if recons is None else recons[row].permute(1, 2, 0).numpy(),
             path=path,
         )
+
+
+def infer_singly(
+    infer: Callable[[Tensor], DetectorOutput], images: Tensor, device: torch.device | str
+) -> DetectorOutput:
+    """Score images one at a time and without gradients, so that the size of a batch does not matter.
+
+    Args:
+        infer: Function of one image, (1, 3, h, w), that gives its score and its map.
+        images: Images, (b, 3, h, w), float in [0, 1].
+        device: Device that computes.
+
+    Returns:
+        Scores and maps on the CPU, float32.
+
+    Raises:
+        DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
+    """
+    images = check_images(images).float()
+    with torch.no_grad():
+        parts = [infer(part.to(device)) for part in torch.split(images, 1)]
+    maps = [part.anomaly_maps for part in parts if part.anomaly_maps is not None]
+    return DetectorOutput(torch.cat([part.scores for part in parts]).float().cpu(), torch.cat(maps).float().cpu())

@@ -31,10 +31,10 @@ from advrad.data.resize_norm import framed_radius
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.model_card import render
-from advrad.detectors.model_folder import CONFIG_NAME, load_folder, save_folder, write_card
-from advrad.detectors.saved import SavedMixin
+from advrad.detectors.model_folder import load_kind, save_folder, write_card
+from advrad.detectors.saved import SavedMixin, infer_singly
 from advrad.detectors.tiled_config import TiledConfig
-from advrad.errors import CheckpointError, ConfigError
+from advrad.errors import ConfigError
 
 
 class TiledDetector(SavedMixin, nn.Module):
@@ -183,11 +183,7 @@ class TiledDetector(SavedMixin, nn.Module):
         Raises:
             DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
         """
-        images = check_images(images).float()
-        with torch.no_grad():
-            parts = [self.infer(part.to(self.device)) for part in torch.split(images, 1)]
-        maps = [part.anomaly_maps for part in parts if part.anomaly_maps is not None]
-        return DetectorOutput(torch.cat([part.scores for part in parts]).float().cpu(), torch.cat(maps).float().cpu())
+        return infer_singly(self.infer, images, self.device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder: ``config.json``, the model card, and ``model.safetensors`` with the normal tiles.
@@ -211,10 +207,7 @@ class TiledDetector(SavedMixin, nn.Module):
         Raises:
             CheckpointError: The model is missing, damaged, of another kind, or of a newer format.
         """
-        values, tensors = load_folder(Path(folder))
-        source = str(Path(folder) / CONFIG_NAME)
-        if values.get("kind") != "tiled":
-            raise CheckpointError(f"{source}: is not a detector of tiles; load it with advrad.load_detector")
+        values, tensors, source = load_kind(Path(folder), "tiled", "a detector of tiles")
         config = TiledConfig.parse(values, source)
         named = {name.removeprefix("base."): value for name, value in tensors.items()}
         return cls(config, ClosedFormDetector.assemble(config.base, named, source)).eval()

@@ -11,11 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from advrad.data.framing import Framing
-from advrad.data.options import DataOptions
-from advrad.data.records import MAX_PIXELS
 from advrad.denoisers.ddpm import PRESETS as DDPM_PRESETS
 from advrad.denoisers.ddpm import DdpmConfig
 from advrad.denoisers.factory import DenoiserConfig
@@ -27,64 +23,30 @@ from advrad.training.batches import TrainConfig, View
 from advrad.training.choice import checkpoint_of, network_name
 from advrad.training.fit_plan import ClosedFormPlan
 from advrad.training.options import RunOptions, ScoreAim
+from advrad.training.plan_base import PlanBase
 from advrad.training.score_candidates import ScoreObjective
-from advrad.utils.config import Config
 from advrad.utils.files import check_folder, make_folder, write_json
 from advrad.utils.output_folders import check_output
 
 
-class RunPlan(Config):
+class RunPlan(PlanBase):
     """Everything that determines the result of a training run.
 
     Attributes:
         memory: Whether the closed form is fitted as well, and the two are combined.
-        data: Folder of the images.
-        layout: Layout of that folder.
-        category: Name of the product.
         train: Options of the training loop, with the size and the seed of the run.
         denoiser: Kind and shape of the denoiser.
         source: Folder or hub id of the checkpoint that training starts from; None for random weights.
-        false_alarm_rate: Largest share of normal images that may be called anomalous.
-        score: How the score is chosen: ``auto`` for clean images, ``robust`` for images under attack, or ``paper``.
-        optimise_for_radius: Radius for which the score is chosen by its certified results, and for which a threshold
-            under attack is set; l2, for pixel values in [0, 1] and images of the detector's size. None for neither.
-        max_pixels: Largest number of pixels of an image file.
-        value_range: Value of white in the image files; None if they tell it.
-        skip_bad: Whether unreadable images are left out.
-        leaves_out_copies: Whether images that are copies of others are left out; older versions did not.
-        names: Names of the training images, by which changed data are noticed.
         pad: Whether images keep their aspect ratio and are padded to a square, in place of stretched.
         budget_minutes: Time budget from which the number of steps was derived; None if the steps were given.
     """
 
     memory: bool = False
-    data: str
-    layout: str
-    category: str
     train: TrainConfig
     denoiser: DenoiserConfig
     source: str | None = None
-    false_alarm_rate: float = Field(0.05, gt=0, lt=1)
-    score: ScoreAim = "auto"
-    optimise_for_radius: float | None = Field(None, gt=0)
-    max_pixels: int = MAX_PIXELS
-    value_range: float | None = Field(None, gt=0)
-    skip_bad: bool = False
-    leaves_out_copies: bool = False
-    names: tuple[str, ...]
     pad: bool = False
     budget_minutes: float | None = None
-
-    @property
-    def data_options(self) -> DataOptions:
-        """How the images are found and read."""
-        return DataOptions(
-            layout=self.layout,
-            category=self.category,
-            skip_bad=self.skip_bad,
-            max_pixels=self.max_pixels,
-            value_range=self.value_range,
-        )
 
     @property
     def framing(self) -> Framing:

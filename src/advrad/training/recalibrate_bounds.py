@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,22 +58,17 @@ def recalibrate_closed_form(
         ConfigError: There are too few images for the rate.
         DataError: The normal images are not those of the fit.
     """
-    images = _read_same_images(detector, folder, data, progress)
-    held = detector.config.held_out
-    progress.stage("Calibrating")
-    scores, maxima, upper = [], [], []
-    for done, index in enumerate(held, start=1):
-        image, group = images.batch([index]), torch.tensor([index])
-        with torch.no_grad():
-            scores.append(float(detector.scores(image, exclude=group)))
-            maxima.append(_largest(detector, image, group))
-        if options.radius is not None:
-            upper.append(float(detector.score_bounds(image, options.radius, _norm(options), exclude=group).upper))
-        progress.update(done, len(held))
-    before = detector.calibration
-    _check_same(scores, maxima, before, data)
-    rate = options.false_alarm_rate or before.false_alarm_rate
-    _store(detector, calibration_from(scores, maxima, rate, before.source), options, upper)
+
+    def scores(images: ImageStack) -> Iterator[tuple[float, float]]:
+        for index in detector.config.held_out:
+            image, group = images.batch([index]), torch.tensor([index])
+            with torch.no_grad():
+                yield float(detector.scores(image, exclude=group)), _largest(detector, image, group)
+
+    def upper(image: Tensor, index: int, radius: float) -> Tensor:
+        return detector.score_bounds(image, radius, _norm(options), exclude=torch.tensor([index])).upper
+
+    _recalibrate(detector, folder, data, options, progress, scores, upper)
 
 
 def recalibrate_tiled(
@@ -96,16 +93,33 @@ def recalibrate_tiled(
         ConfigError: There are too few images for the rate.
         DataError: The normal images are not those of the fit.
     """
+
+    def upper(image: Tensor, index: int, radius: float) -> Tensor:
+        return detector.score_bounds(image, radius, _norm(options)).upper
+
+    scores = partial(scored, detector, rows=detector.config.held_out)
+    _recalibrate(detector, folder, data, options, progress, scores, upper)
+
+
+def _recalibrate(
+    detector: ClosedFormDetector | TiledDetector,
+    folder: Path,
+    data: Path,
+    options: CalibrateOptions,
+    progress: ProgressReporter,
+    scores_of: Callable[[ImageStack], Iterable[tuple[float, float]]],
+    upper_of: Callable[[Tensor, int, float], Tensor],
+) -> None:
+    """Set thresholds again from the scores, largest map values and upper bounds of the images that set them before."""
     images = _read_same_images(detector, folder, data, progress)
     held = detector.config.held_out
     progress.stage("Calibrating")
     scores, maxima, upper = [], [], []
-    for done, (row, (score, largest)) in enumerate(zip(held, scored(detector, images, held), strict=True), start=1):
+    for done, (index, (score, largest)) in enumerate(zip(held, scores_of(images), strict=True), start=1):
         scores.append(score)
         maxima.append(largest)
         if options.radius is not None:
-            bounds = detector.score_bounds(images.batch([row]), options.radius, _norm(options))
-            upper.append(float(bounds.upper))
+            upper.append(float(upper_of(images.batch([index]), index, options.radius)))
         progress.update(done, len(held))
     before = detector.calibration
     _check_same(scores, maxima, before, data)

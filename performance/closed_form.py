@@ -90,8 +90,12 @@ def measure_growth(data: Path, counts: Sequence[int], timed: int, size_px: int) 
             good = Path(folder) / "data" / "train" / "good"
             good.mkdir(parents=True)
             for index in range(count):
-                image = images[index % len(images)].permute(1, 2, 0).numpy()
-                noisy = (255 * image + draws.normal(0, 1, image.shape)).round().clip(0, 255).astype(np.uint8)
+                image = images[index % len(images)]
+                if index >= len(images):  # a mixture of two images, because copies would be left out
+                    share = draws.uniform(0.3, 0.7)
+                    image = share * image + (1 - share) * images[draws.integers(len(images))]
+                pixels = image.permute(1, 2, 0).numpy()
+                noisy = (255 * pixels + draws.normal(0, 1, pixels.shape)).round().clip(0, 255).astype(np.uint8)
                 Image.fromarray(noisy).save(good / f"{index:05}.png")
             began = time.perf_counter()
             detector = advrad.train(good.parent.parent, Path(folder) / "run", size_px=size_px)

@@ -183,13 +183,14 @@ def check_layout(images: Tensor) -> None:
             f"images: expected a tensor (b, 3, h, w), got {type(images).__name__}; predict takes arrays, images of"
             " Pillow and paths"
         )
-    given = _described(images)
+    # Sides are described in errors only: reading them as numbers would fix them in an exported graph.
     if images.ndim != 4 or images.shape[1] != 3:
+        given = _described(images)
         raise DataError(
             f"images: expected (b, 3, h, w), got {given.shape} of {given.dtype}; predict also takes other shapes"
         )
     if not images.is_floating_point():
-        given.refuse("; give float in [0, 1], such as images / 255; predict also takes uint8")
+        _described(images).refuse("; give float in [0, 1], such as images / 255; predict also takes uint8")
 
 
 def check_images(images: Tensor) -> Tensor:

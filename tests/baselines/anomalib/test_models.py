@@ -104,6 +104,7 @@ def _check_gradient(detector: CallableDetector, images: Tensor, step: float) -> 
     model = detector.call.model.double()  # type: ignore[attr-defined]
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)  # some models create tensors of the default type
+    detector = replace(detector, dtype=torch.float64)
     try:
         point = images.double().requires_grad_()
         score = detector.infer(point, generator()).scores

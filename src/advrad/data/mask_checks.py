@@ -42,7 +42,7 @@ _ENOUGH_MASKS, _ENOUGH_NORMALS = 3, 10
 #: that in grey levels; and how much of it is allowed in the mask.
 _DIFFERS, _LEAST_LEVELS, _STILL = 1.5, 2.0, 0.05
 _NAMED = 3
-_ADVICE = "pixel AUROC and AUPRO cannot be believed before they are mended"
+_ADVICE = "pixel AUROC and AUPRO are measured with these masks as they are: look at them"
 
 _WORDS = {
     "inverted": "masks that mark the border of the image or nearly all of it, perhaps the wrong way round",

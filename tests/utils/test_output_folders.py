@@ -174,3 +174,22 @@ def test_devices_may_be_written_to() -> None:
 def test_a_benchmark_that_others_have_begun_is_known(tmp_path: Path) -> None:
     write(tmp_path / "claims" / "job-a.claim")
     assert contents_of(tmp_path) == "benchmark"
+
+
+def test_two_processes_may_begin_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import advrad.utils.output_folders
+
+    folder = tmp_path / "results"
+    folder.mkdir()
+    plain = advrad.utils.output_folders.contents_of
+
+    def while_another_begins(asked: Path) -> str | None:
+        found = plain(asked)
+        write(asked / MARKER, "results\n")
+        write(asked / "rows" / "00000.json")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(advrad.utils.output_folders, "contents_of", while_another_begins)
+        check_output(folder, "results")
+    assert plain(folder) == "results"

@@ -100,12 +100,13 @@ def check_output(
     if not folder.is_dir():
         return
     fix = f"name a new or empty folder, such as {folder / contents.replace(' ', '-')}"
+    # Files first: another process marks the folder before it writes any.
+    others = [path for path in _visible(folder) if guards is None or guards(path)]
     held = contents_of(folder)
     if held is not None:
         if held != contents and held not in also:
             raise OutputError(f"{folder}: holds {_WORDS[held]}; {fix}")
         return
-    others = [path for path in _visible(folder) if guards is None or guards(path)]
     if others:
         raise OutputError(f"{folder}: holds {_listed(others)}, which advrad did not write; {fix}")
 

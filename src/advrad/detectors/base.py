@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 #: ``bpda``: the score itself, with gradients that bypass a part of the computation (backward pass differentiable
 #: approximation);
 #: ``unsaturated``: an increasing function of a score that saturates, without the saturation;
+#: ``part``: the score of one part, where the score of the detector is the largest of its parts', so that its gradient
+#: reaches one of them at a time;
 #: ``surrogate``: any other loss that leads to the score.
-SurrogateKind = Literal["component", "scale", "one_step", "bpda", "unsaturated", "surrogate"]
+SurrogateKind = Literal["component", "scale", "one_step", "bpda", "unsaturated", "part", "surrogate"]
 LossFunction = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -60,6 +62,7 @@ class DetectorOutput:
         scores: Anomaly scores, (b,); larger is more anomalous.
         anomaly_maps: Anomaly maps, (b, 1, h, w); None for a detector without maps.
         reconstructions: Reconstructions, (b, 3, h, w), about [0, 1]; None for a detector that makes none.
+        defective: Verdicts, (b,) bool, of a detector whose verdict is more than ``score > threshold``; None for others.
 
     Example:
         >>> DetectorOutput(torch.tensor([0.2, 0.9])).anomaly_maps is None
@@ -69,6 +72,7 @@ class DetectorOutput:
     scores: Tensor
     anomaly_maps: Tensor | None = None
     reconstructions: Tensor | None = None
+    defective: Tensor | None = None
 
 
 class AnomalyDetector(Protocol):

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advrad.baselines.base import BaselineDetector, freeze
-from advrad.baselines.features import concatenate_maps, flatten_positions, gaussian_blur, nearest_neighbours, upsample
+from advrad.baselines.features import gaussian_blur, upsample
+from advrad.detectors.nearest import concatenate_maps, flatten_positions, nearest_neighbours
 
 #: Number of centres that attract a feature (K in the paper), the radius of their spheres, and the scale of the loss.
 _NEAR, _RADIUS, _WEIGHT = 3, 1e-5, 1000.0

@@ -19,9 +19,6 @@ from advrad.attacks.projected_gradient import pgd
 from advrad.attacks.threat import Threat
 from advrad.errors import ConfigError
 
-#: Number of queries whose distances to the whole bank are in memory at a time.
-_CHUNK = 256
-
 
 def _radius(value: str | float) -> float:
     try:
@@ -47,47 +44,6 @@ def imagenet_network(layers: tuple[int, ...]) -> nn.Module:
 
     network: nn.Module = features(layers)
     return network
-
-
-def concatenate_maps(maps: list[Tensor]) -> Tensor:
-    """Resize feature maps to the size of the first and concatenate their channels.
-
-    Args:
-        maps: Feature maps, (b, c_l, h_l, w_l) each, the finest first.
-
-    Returns:
-        Features, (b, sum of c_l, h_0, w_0). Differentiable.
-    """
-    size = maps[0].shape[-2:]
-    larger = [F.interpolate(part, size=size, mode="bilinear", align_corners=False) for part in maps[1:]]
-    return torch.cat([maps[0], *larger], dim=1)
-
-
-def flatten_positions(maps: Tensor) -> Tensor:
-    """Reshape maps (b, c, h, w) to one feature vector per position, (b, h * w, c)."""
-    return maps.flatten(2).transpose(1, 2)
-
-
-def nearest_neighbours(queries: Tensor, bank: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Find the nearest neighbours of features in a memory bank.
-
-    The search itself runs without gradients, since its result is piecewise constant in the queries. The distances are
-    computed again with gradients.
-
-    Args:
-        queries: Query features, (q, c).
-        bank: Features of the memory bank, (n, c).
-        count: Number of neighbours; all of the bank if it is smaller.
-
-    Returns:
-        Squared Euclidean distances, ascending up to rounding, and the indices of the neighbours, (q, min(count, n))
-        each. The distances are differentiable in the queries.
-    """
-    count = min(count, len(bank))
-    with torch.no_grad():
-        found = [torch.cdist(part, bank).topk(count, largest=False) for part in torch.split(queries, _CHUNK)]
-        rows = torch.cat([part.indices for part in found])
-    return (queries[:, None] - bank[rows]).square().sum(2), rows
 
 
 def gaussian_blur(maps: Tensor, sigma_px: float) -> Tensor:

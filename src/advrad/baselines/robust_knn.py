@@ -21,10 +21,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from advrad.baselines.base import BaselineDetector, FitContext, freeze, train_network
-from advrad.baselines.features import Radius, adversarial_examples, imagenet_network, nearest_neighbours
+from advrad.baselines.features import Radius, adversarial_examples, imagenet_network
 from advrad.data.synthetic import paste_defects
 from advrad.data.transforms import resize
 from advrad.detectors.base import DetectorOutput
+from advrad.detectors.nearest import nearest_neighbours
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
 

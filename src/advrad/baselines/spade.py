@@ -13,14 +13,12 @@ from torch import Tensor, nn
 
 from advrad.baselines.base import BaselineDetector, FitContext, freeze
 from advrad.baselines.features import (
-    concatenate_maps,
-    flatten_positions,
     gaussian_blur,
     imagenet_network,
-    nearest_neighbours,
     upsample,
 )
 from advrad.detectors.base import DetectorOutput
+from advrad.detectors.nearest import concatenate_maps, flatten_positions, nearest_neighbours
 from advrad.utils.config import Config
 
 

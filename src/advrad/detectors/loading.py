@@ -80,6 +80,18 @@ def _load_combined(folder: Path, device: str) -> SavedDetector:
     return CombinedDetector.from_pretrained(folder)
 
 
+def _parse_features(values: dict[str, Any], source: str) -> SavedConfig:
+    from advrad.detectors.feature_config import FeatureConfig
+
+    return FeatureConfig.parse(values, source)
+
+
+def _load_features(folder: Path, device: str) -> SavedDetector:
+    from advrad.detectors.feature_memory import FeatureDetector
+
+    return FeatureDetector.from_pretrained(folder).to(device)
+
+
 def _load_advrad(folder: Path, device: str) -> SavedDetector:
     return AdvRAD.from_pretrained(folder, map_location=device)
 
@@ -89,6 +101,7 @@ KINDS: Mapping[str, Kind] = {
     "advrad": Kind("a learned denoiser (AdvRAD)", DetectorConfig.parse, _load_advrad, gpu=True),
     "closed_form": Kind("a closed-form detector", _parse_closed_form, _load_closed_form),
     "tiled": Kind("a closed-form detector of tiles", _parse_tiled, _load_tiled),
+    "features": Kind("a detector on features", _parse_features, _load_features, gpu=True),
     "combined": Kind("a closed-form detector and a learned denoiser", _parse_combined, _load_combined),
 }
 

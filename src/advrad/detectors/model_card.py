@@ -125,6 +125,17 @@ _WORDS = {
         proof=_PROOF,
         limit="- The proof is about small perturbations of an image. It does not say that every defect is found.\n",
     ),
+    "features": _Words(
+        name="features",
+        about="Finds defects in images of an industrial product, from normal images only. It compares features of a\n"
+        "network, trained on ImageNet, with those of the normal images; the score is the largest distance to the\n"
+        "nearest of them. Nothing is trained.\n",
+        code=_LOAD_ANY,
+        threshold="normal images that the detector was not fitted on, or each compared with the others",
+        proof="",
+        limit="- Nothing is proven: a perturbation that nobody sees can hide a defect. Robustness that is not among\n"
+        "  the figures above was not measured.\n",
+    ),
     "tiled": _Words(
         name="closed form of tiles",
         about="Finds defects in long or large images of an industrial product, from normal images only. It cuts an\n"

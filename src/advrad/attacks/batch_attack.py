@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,12 @@ from advrad.attacks.objectives import make_objective
 from advrad.attacks.plan import AttackPlan, AttackSpec
 from advrad.attacks.registry import ATTACKS
 from advrad.detectors.base import AnomalyDetector
-from advrad.detectors.probing import score_images
+from advrad.detectors.probing import judge_images, score_images
 from advrad.utils.seeding import generator_for
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+Booleans = npt.NDArray[np.bool_]
 
 #: An attack stops only this far beyond the point at which nothing more can be gained, as a share of the span of the
 #: clean scores: a result exactly at that point would be lost when the image is rounded to 8 bits.
@@ -40,6 +42,9 @@ class ImageAttackResult:
         rounded: Score of that image after rounding to 8 bits.
         distance: Distance of that image from the given one, in the norm of the threat model.
         scores: Worst score that each attack found, by name.
+        defective: Worst verdict of a detector whose verdict is more than ``score > threshold``: for a normal image
+            whether any attack made it defective, for an anomalous one whether it stayed so under all of them. None for
+            other detectors.
         gradients: Number of gradient evaluations.
         queries: Number of evaluations, with or without gradient.
         seconds: Duration.
@@ -64,6 +69,14 @@ class ImageAttackResult:
     gradients: int
     queries: int
     seconds: float
+    defective: bool | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON values."""
+        values = asdict(self)
+        if self.defective is None:
+            del values["defective"]
+        return values
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +154,29 @@ class BatchAttack:
         labels: 0 for normal, 1 for anomalous, (b,).
         names: Names of the images, b.
         clean: Scores of the images as given, (b,).
+        verdicts: Verdicts on the images as given, (b,), of a detector whose verdict is more than ``score > threshold``;
+            None for others.
 
     Attributes:
         worst: Worst images found, (b, c, h, w).
         worst_maps: Anomaly maps of these after :meth:`run`, (b, h, w); None for a detector without maps.
     """
 
-    def __init__(self, setup: AttackSetup, images: Tensor, labels: Labels, names: Sequence[str], clean: Floats) -> None:
+    def __init__(
+        self,
+        setup: AttackSetup,
+        images: Tensor,
+        labels: Labels,
+        names: Sequence[str],
+        clean: Floats,
+        verdicts: Booleans | None = None,
+    ) -> None:
         self.setup, self.images, self.labels, self.names, self.clean = setup, images, labels, names, clean
         self.signs: Floats = np.where(labels == 0, 1.0, -1.0)
         self.worst = images.clone()
         self.worst_maps: npt.NDArray[np.float32] | None = None
         self._worst_scores = clean.copy()
+        self._defective = None if verdicts is None else verdicts.copy()
         self._found_by = [""] * len(names)
         self._scores: list[dict[str, float]] = [{} for _ in names]
         self._gradients, self._queries = (np.zeros(len(names), dtype=int) for _ in range(2))
@@ -162,8 +186,7 @@ class BatchAttack:
         began = time.perf_counter()
         for attack in self.setup.attacks:
             for restart in range(attack.restarts):
-                limits = self.setup.limits
-                rows = np.flatnonzero(~limits.passed(self.labels, self._worst_scores))
+                rows = np.flatnonzero(~self._finished())
                 if not rows.size:
                     break
                 for candidates in self._candidates(attack, restart, rows):
@@ -187,9 +210,15 @@ class BatchAttack:
                 gradients=int(self._gradients[row]),
                 queries=int(self._queries[row]),
                 seconds=round(seconds, 3),
+                defective=None if self._defective is None else bool(self._defective[row]),
             )
             for row, name in enumerate(self.names)
         ]
+
+    def _finished(self) -> Booleans:
+        """Whether nothing more can be gained from each image: neither from its score nor from its verdict, (b,)."""
+        passed = self.setup.limits.passed(self.labels, self._worst_scores)
+        return passed if self._defective is None else passed & (self._defective == (self.labels == 0))
 
     def _candidates(self, attack: AttackSpec, restart: int, rows: npt.NDArray[np.intp]) -> list[Tensor]:
         """Attack some rows once. Returns their best images and, where they differ, those at which the search ended."""
@@ -225,8 +254,11 @@ class BatchAttack:
         """
         candidates = self.setup.plan.threat.project(candidates.detach(), self.images[rows])
         names = [f"{self.names[row]} after an attack ({attack.name})" for row in rows]
-        values, _ = score_images(self.setup.detector, candidates, self.setup.score_seed, names)
+        values, _, verdicts = judge_images(self.setup.detector, candidates, self.setup.score_seed, names)
         self._queries[rows] += 1
+        if self._defective is not None and verdicts is not None:
+            before = self._defective[rows]
+            self._defective[rows] = np.where(self.labels[rows] == 0, before | verdicts, before & verdicts)
         for value, candidate, row in zip(values, candidates, rows, strict=True):
             sign, own = self.signs[row], self._scores[row]
             if attack.name not in own or sign * value > sign * own[attack.name]:

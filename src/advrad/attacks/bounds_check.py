@@ -21,7 +21,8 @@ class BoundViolation:
 
     Attributes:
         name: Name of the image.
-        attack: Name of the attack; ``clean`` for the image as given.
+        attack: Name of the attack; ``clean`` for the image as given; ``verdict`` for an anomalous image that an attack
+            made good, although its lower bound is above the threshold.
         score: Score of the attacked image.
         lower: Lower bound.
         upper: Upper bound.
@@ -90,6 +91,7 @@ def check_bounds(
     """
     violations: list[BoundViolation] = []
     reached = []
+    threshold = getattr(detector, "threshold", None)
     for index, row in enumerate(rows):
         # Float rounding may leave an attacked image slightly outside of the ball; it is compared with its own ball.
         radius = max(threat.eps, row.distance)
@@ -100,6 +102,8 @@ def check_bounds(
             for attack, score in _scores(row)
             if not lower <= score <= upper
         ]
+        if row.label == 1 and row.defective is False and threshold is not None and lower > threshold:
+            violations.append(BoundViolation(row.name, "verdict", row.worst, lower, upper))
         edge = lower if row.label else upper
         reached.append((row.worst - row.clean) / (edge - row.clean) if edge != row.clean else 0.0)
     return BoundsCheck(len(rows), float(np.median(reached)), tuple(violations))

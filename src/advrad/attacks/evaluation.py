@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from advrad.attacks.batch_attack import AttackSetup, BatchAttack, Floats, GainLimits, ImageAttackResult, Labels
+from advrad.attacks.batch_attack import (
+    AttackSetup,
+    BatchAttack,
+    Booleans,
+    Floats,
+    GainLimits,
+    ImageAttackResult,
+    Labels,
+)
 from advrad.attacks.plan import AttackPlan, AttackSpec
 from advrad.attacks.selection import applicable_attacks
 from advrad.data.png import write_image
 from advrad.detectors.base import AnomalyDetector
-from advrad.detectors.probing import ProbedProperties, probe, score_images, validated_output
+from advrad.detectors.probing import ProbedProperties, judge_images, probe, validated_output
 from advrad.errors import ConfigError, DataError, OutputError
 from advrad.utils.files import atomic_path, make_folder
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -87,6 +95,8 @@ class RobustnessResult:
         properties: Measured properties of the detector.
         left_out: Names of the attacks that do not suit the detector, with the reason.
         images: Folder of the worst images as 16-bit PNG files; None if they were not saved.
+        clean_verdicts: Verdicts on the images as given, (n,), of a detector whose verdict is more than
+            ``score > threshold``; None for others.
     """
 
     plan: AttackPlan
@@ -97,6 +107,7 @@ class RobustnessResult:
     properties: ProbedProperties
     left_out: dict[str, str]
     images: Path | None
+    clean_verdicts: Booleans | None = None
 
 
 def evaluate_robustness(
@@ -157,7 +168,7 @@ def evaluate_robustness(
     attacks, left_out = _select_attacks(plan, detector, properties, images, source)
     store = ResultStore.open(folder, plan, images.names, images.digest, identity)
     score_seed = _score_seed(detector, plan)
-    clean, clean_maps = score_images(detector, images.images, score_seed, images.names)
+    clean, clean_maps, verdicts = judge_images(detector, images.images, score_seed, images.names)
     gradient_detector = gradient_detector or detector
     setup = AttackSetup(
         detector,
@@ -170,12 +181,13 @@ def evaluate_robustness(
         early_stopping=properties.deterministic and gradient_detector is detector,
     )
     share = range(process[0], len(images.names), process[1])
-    _attack_missing(setup, images, clean, share, store, folder if save_images else None, batch_size, progress)
+    save_in = folder if save_images else None
+    _attack_missing(setup, images, (clean, verdicts), share, store, save_in, batch_size, progress)
     if wait:
         wait()
     rows, worst_maps = _read(store, clean_maps is not None)
     saved = folder / "pictures" if save_images else None
-    return RobustnessResult(plan, tuple(attacks), rows, clean_maps, worst_maps, properties, left_out, saved)
+    return RobustnessResult(plan, tuple(attacks), rows, clean_maps, worst_maps, properties, left_out, saved, verdicts)
 
 
 def _select_attacks(
@@ -202,7 +214,7 @@ def _select_attacks(
 def _attack_missing(
     setup: AttackSetup,
     images: ImageSet,
-    clean: Floats,
+    clean: tuple[Floats, Booleans | None],
     share: range,
     store: ResultStore,
     worst_folder: Path | None,
@@ -228,17 +240,24 @@ def _score_seed(detector: AnomalyDetector, plan: AttackPlan) -> int:
 
 
 def _attack_batch(
-    setup: AttackSetup, images: ImageSet, clean: Floats, batch: list[int], store: ResultStore, save_in: Path | None
+    setup: AttackSetup,
+    images: ImageSet,
+    clean: tuple[Floats, Booleans | None],
+    batch: list[int],
+    store: ResultStore,
+    save_in: Path | None,
 ) -> None:
-    """Attack the images at the positions ``batch`` and store their results."""
+    """Attack the images at the positions ``batch``, with their scores and verdicts, and store their results."""
     names = [images.names[index] for index in batch]
-    attack = BatchAttack(setup, images.images[batch], images.labels[batch], names, clean[batch])
+    scores, verdicts = clean
+    judged = None if verdicts is None else verdicts[batch]
+    attack = BatchAttack(setup, images.images[batch], images.labels[batch], names, scores[batch], judged)
     for row, result in enumerate(attack.run()):
         if attack.worst_maps is not None:
             _write_map(_map_path(store, batch[row]), attack.worst_maps[row])
         if save_in is not None:
             _write_worst(save_in, result.name, attack.worst[row])
-        store.write(batch[row], asdict(result))
+        store.write(batch[row], result.to_dict())
 
 
 def _map_path(store: ResultStore, index: int) -> Path:

@@ -88,7 +88,7 @@ class AttackResult(RobustnessFigures):
             OutputError: A file cannot be written.
         """
         place = claim_folder(Path(folder), "results", also=ALL)
-        write_text(place / ROWS_NAME, "".join(json.dumps(asdict(row)) + "\n" for row in self.rows))
+        write_text(place / ROWS_NAME, "".join(json.dumps(row.to_dict()) + "\n" for row in self.rows))
         write_json(place / RESULT_NAME, self.to_dict())
 
     def __repr__(self) -> str:

@@ -152,6 +152,13 @@ def _check_gradients(
             " far less than attacks with gradients",
         )
         return
+    for name, part in properties.parts.items():
+        if not part.differentiable:
+            yield Flag(
+                "no gradient",
+                f"no gradient of '{name}' reaches the image ({part.why_not}): this part of the score is attacked by"
+                " queries only, which find far less than attacks with gradients",
+            )
     # Random offsets: where many values are equal, as in a flat or overexposed area, a maximum is not differentiable.
     draws = generator_for(seed, "jitter")
     images = (images * 253 + 2 * torch.rand(images.shape, generator=draws).to(images)) / 255
@@ -297,19 +304,21 @@ class _Run:
     attacks: tuple[AttackSpec, ...]
 
 
-def _escalation(threat: Threat, steps: int, eot: int) -> tuple[_Run, ...]:
-    """Attacks from the weakest to the strongest, and one with queries of the score."""
-    short = AttackSpec(attack="pgd", steps=steps, eot=eot)
-    long = AttackSpec(attack="pgd", steps=4 * steps, eot=eot)
+def _escalation(threat: Threat, steps: int, eot: int, parts: Sequence[str] = ()) -> tuple[_Run, ...]:
+    """Attacks from the weakest to the strongest, on the score and on its parts, and one with queries of the score."""
+    short, long = (
+        tuple(AttackSpec(attack="pgd", surrogate=name, steps=count, eot=eot) for name in ("score", *parts))
+        for count in (steps, 4 * steps)
+    )
     square = AttackSpec(attack="square", steps=2 * steps)
     largest = 1.0 if threat.norm == "linf" else np.inf
     return (
-        _Run("eps 0", Threat(norm=threat.norm, eps=0.0), (short,)),
-        _Run("eps", threat, (short,)),
-        _Run("eps, 4 x the steps", threat, (long,)),
-        _Run("4 x eps", Threat(norm=threat.norm, eps=min(4 * threat.eps, largest)), (short,)),
-        _Run("eps 64/255", Threat(norm="linf", eps=_HUGE), (long,)),
-        _Run("eps, Square too", threat, (short, square)),
+        _Run("eps 0", Threat(norm=threat.norm, eps=0.0), short),
+        _Run("eps", threat, short),
+        _Run("eps, 4 x the steps", threat, long),
+        _Run("4 x eps", Threat(norm=threat.norm, eps=min(4 * threat.eps, largest)), short),
+        _Run("eps 64/255", Threat(norm="linf", eps=_HUGE), long),
+        _Run("eps, Square too", threat, (*short, square)),
     )
 
 
@@ -345,7 +354,7 @@ def check_escalation(
     """
     flags: list[Flag] = []
     areas: dict[str, float] = {}
-    runs = _escalation(threat, steps, eot)
+    runs = _escalation(threat, steps, eot, [name for name, loss in detector.surrogates.items() if loss.kind == "part"])
     for index, run in enumerate(runs):
         plan = AttackPlan(threat=run.threat, attacks=run.attacks, seed=seed)
         result = evaluate_robustness(detector, images, plan, folder / f"ladder-{index}", identity=identity)

@@ -15,6 +15,8 @@ from advrad.errors import ConfigError
 DEFAULT_STEPS = {"square": 1000}
 #: Gradients of two noise draws that agree less than this (cosine) need averaging.
 AGREEMENT = 0.3
+#: Number of noise draws that an attack on a part averages if its gradients do.
+DRAWS = 8
 
 
 def requested_attacks(options: AttackOptions, detector: AnomalyDetector) -> tuple[AttackSpec, ...]:
@@ -55,14 +57,17 @@ def applicable_attacks(
         has_maps: Whether it gives anomaly maps.
 
     Returns:
-        The attacks that suit it, and the names of the others with the reason why they do not.
+        The attacks that suit it, and the names of the others with the reason why they do not. An attack on a part whose
+        gradients of two noise draws hardly agree averages :data:`DRAWS` draws.
     """
     kept: list[AttackSpec] = []
     left_out: dict[str, str] = {}
     for attack in plan.attacks:
         reason = None if attack.transfer else _reason_against(attack, plan, detector, properties, has_maps)
         if reason is None:
-            kept.append(attack)
+            part = properties.parts.get(attack.surrogate)
+            noisy = part is not None and part.agreement < AGREEMENT
+            kept.append(attack.model_copy(update={"eot": max(attack.eot, DRAWS)}) if noisy else attack)
         else:
             left_out[attack.name] = reason
     return kept, left_out
@@ -75,6 +80,9 @@ def _reason_against(
         return f"no gradient reaches the image: {properties.why_not}"
     if attack.surrogate not in available_objectives(detector):
         return f"the detector offers no '{attack.surrogate}'"
+    part = properties.parts.get(attack.surrogate)
+    if part is not None and not part.differentiable and attack.attack not in WITHOUT_GRADIENTS:
+        return f"no gradient of this part reaches the image: {part.why_not}"
     if not has_maps and attack.surrogate in NEED_MAPS:
         return "the detector gives no maps"
     if attack.if_noisy and properties.deterministic:
@@ -83,6 +91,6 @@ def _reason_against(
         return f"gradients of two noise draws agree to {properties.agreement:.2f}: one is enough"
     if attack.if_noisy and plan.noise == "known":
         return "the noise is known"
-    if plan.noise == "known" and attack.surrogate not in OUTPUT_LOSSES:
+    if plan.noise == "known" and attack.surrogate not in OUTPUT_LOSSES and part is None:
         return "it draws other noise than the score does"
     return None

@@ -51,6 +51,9 @@ SUITES: dict[Budget, tuple[AttackSpec, ...]] = {
 }
 #: Steps of PGD on each surrogate loss of the detector.
 _SURROGATE_STEPS: dict[Budget, int] = {"quick": 20, "standard": 50, "full": 100}
+#: Steps of PGD and of APGD on each part of a score that is the largest of its parts'. Such a score leads the attack to
+#: one part at a time, so every part is attacked as thoroughly as a detector of that part alone.
+_PART_STEPS: dict[Budget, tuple[int, int]] = {"quick": (40, 20), "standard": (100, 100), "full": (200, 100)}
 
 
 def suite_attacks(budget: str, surrogates: Mapping[str, SurrogateLoss] | None = None) -> tuple[AttackSpec, ...]:
@@ -59,8 +62,8 @@ def suite_attacks(budget: str, surrogates: Mapping[str, SurrogateLoss] | None = 
     Args:
         budget: ``quick``, ``standard`` or ``full``.
         surrogates: Surrogate losses of the detector, by name; None for none. ``full`` attacks with each of them, the
-            others with those of a kind in :data:`ALWAYS`. For a score without components, the attacks on components in
-            turn use the score.
+            others with those of a kind in :data:`ALWAYS`, and every budget with PGD and APGD on each ``part``. For a
+            score without components, the attacks on components in turn use the score.
 
     Raises:
         ConfigError: The budget is unknown.
@@ -77,5 +80,8 @@ def suite_attacks(budget: str, surrogates: Mapping[str, SurrogateLoss] | None = 
     if not any(loss.kind == "component" for loss in losses.values()):
         whole = {"surrogate": "score"}
         attacks = tuple(one.model_copy(update=whole) if one.surrogate == ALTERNATING else one for one in attacks)
-    chosen = [name for name, loss in losses.items() if known == "full" or loss.kind in ALWAYS]
+    parts = [name for name, loss in losses.items() if loss.kind == "part"]
+    steps = tuple(zip(("pgd", "apgd"), _PART_STEPS[known], strict=True))
+    attacks += tuple(AttackSpec(attack=way, surrogate=name, steps=count) for name in parts for way, count in steps)
+    chosen = [name for name, loss in losses.items() if loss.kind in ALWAYS or (known == "full" and name not in parts)]
     return attacks + tuple(AttackSpec(attack="pgd", surrogate=name, steps=_SURROGATE_STEPS[known]) for name in chosen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,23 @@ Booleans = npt.NDArray[np.bool_]
 
 #: JSON names of figures, where they differ from the names in Python.
 _JSON_NAMES = {"n_normal": "n_good", "n_anomalous": "n_defect", "gradient_precision": "arithmetic"}
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictCounts:
+    """Verdicts of a detector whose verdict is more than ``score > threshold``, before and under attack.
+
+    Attributes:
+        clean_found: Number of anomalous images that are called defective as given.
+        found: Number of those that every attack left defective.
+        clean_alarms: Number of normal images that are called defective as given.
+        alarms: Number of normal images that some attack made defective, or were so as given.
+    """
+
+    clean_found: int
+    found: int
+    clean_alarms: int
+    alarms: int
 
 
 @dataclass(frozen=True, kw_only=True, repr=False, eq=False)
@@ -58,6 +75,8 @@ class RobustnessFigures:
         deterministic: Whether the detector was found to be deterministic.
         differentiable: Whether gradients were found to reach the images.
         left_out: Names of attacks that do not suit the detector, with the reason.
+        verdicts: Counts of verdicts that are more than ``score > threshold``; None where they are not. Then ``tpr`` and
+            ``fpr`` are about the score alone.
     """
 
     norm: Norm
@@ -92,6 +111,7 @@ class RobustnessFigures:
     deterministic: bool
     differentiable: bool
     left_out: dict[str, str]
+    verdicts: VerdictCounts | None = None
 
     def figures_to_dict(self) -> dict[str, Any]:
         """The figures as JSON values."""
@@ -99,7 +119,8 @@ class RobustnessFigures:
         values = {_JSON_NAMES.get(name, name): getattr(self, name) for name in names}
         if self.robust_auroc_ci is not None:
             values["robust_auroc_ci"] = list(self.robust_auroc_ci)
-        return values
+        del values["verdicts"]
+        return values if self.verdicts is None else values | {"verdicts": asdict(self.verdicts)}
 
 
 def summarize(
@@ -158,7 +179,17 @@ def summarize(
         deterministic=result.properties.deterministic,
         differentiable=result.properties.differentiable,
         left_out=result.left_out,
+        verdicts=_verdicts(result, anomalous),
     )
+
+
+def _verdicts(result: RobustnessResult, anomalous: Booleans) -> VerdictCounts | None:
+    """Count verdicts as given and the worst ones; None where they follow from score and threshold."""
+    clean = result.clean_verdicts
+    if clean is None:
+        return None
+    worst = np.array([bool(row.defective) for row in result.rows])
+    return VerdictCounts(*(int(found[rows].sum()) for rows in (anomalous, ~anomalous) for found in (clean, worst)))
 
 
 def _cumulative(result: RobustnessResult) -> list[tuple[str, Floats]]:

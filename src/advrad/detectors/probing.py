@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from advrad.detectors.answers import to_output
-from advrad.detectors.base import AnomalyDetector, DetectorOutput
+from advrad.detectors.base import AnomalyDetector, DetectorOutput, LossFunction
 from advrad.detectors.foreign import errors_in_words
 from advrad.errors import DetectorError
 from advrad.utils.memory import is_out_of_memory
@@ -57,7 +57,8 @@ def validated_output(
     _check_finite(scores, "score", names)
     if maps is not None:
         _check_finite(maps, "map", names)
-    return DetectorOutput(scores, maps)
+    verdicts = answer.defective if isinstance(answer, DetectorOutput) else None
+    return DetectorOutput(scores, maps, defective=None if verdicts is None else verdicts.cpu())
 
 
 def _check_finite(values: Tensor, what: str, names: Sequence[str] | None) -> None:
@@ -96,6 +97,28 @@ def score_images(
     Raises:
         DetectorError: The detector's output is not valid.
     """
+    scores, maps, _ = judge_images(detector, images, seed, names)
+    return scores, maps
+
+
+def judge_images(
+    detector: AnomalyDetector, images: Tensor, seed: int, names: Sequence[str] | None = None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None, npt.NDArray[np.bool_] | None]:
+    """Score images as :func:`score_images` does, and keep the verdicts of a detector that gives its own.
+
+    Args:
+        detector: Detector.
+        images: Images, (n, c, h, w), in [0, 1].
+        seed: Seed of the noise.
+        names: Names of the images for errors, n; None for their positions.
+
+    Returns:
+        Scores, (n,); anomaly maps, (n, h, w), or None; and verdicts, (n,), or None where the verdict is
+        ``score > threshold``.
+
+    Raises:
+        DetectorError: The detector's output is not valid.
+    """
     # One image at a time on a CPU, which costs nothing: some kernels round differently for another batch size.
     at_once = 1 if images.device.type == "cpu" else _BATCH
     named = [f"image {index + 1} of {len(images)}" for index in range(len(images))] if names is None else names
@@ -110,7 +133,8 @@ def score_images(
     ]
     scores = torch.cat([output.scores for output in outputs]).double().numpy()
     maps = [output.anomaly_maps for output in outputs if output.anomaly_maps is not None]
-    return scores, torch.cat(maps)[:, 0].numpy() if maps else None
+    verdicts = [output.defective for output in outputs if output.defective is not None]
+    return scores, torch.cat(maps)[:, 0].numpy() if maps else None, torch.cat(verdicts).numpy() if verdicts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +147,8 @@ class ProbedProperties:
         why_not: Reason why no gradient does.
         agreement: Cosine between the gradients of two noise draws, the mean over images; 1 without noise, or without a
             gradient to compare.
+        parts: The same of each surrogate loss of the kind ``part``, by name: a score that is the largest of its parts'
+            may hide that one of them draws noise, or has no gradient.
 
     Example:
         >>> ProbedProperties(deterministic=True, differentiable=False, why_not="it is detached").agreement
@@ -133,6 +159,7 @@ class ProbedProperties:
     differentiable: bool
     why_not: str = ""
     agreement: float = 1.0
+    parts: Mapping[str, ProbedProperties] = field(default_factory=dict)
 
 
 def probe(detector: AnomalyDetector, images: Tensor, names: Sequence[str] | None = None) -> ProbedProperties:
@@ -151,14 +178,31 @@ def probe(detector: AnomalyDetector, images: Tensor, names: Sequence[str] | None
     first, second = (
         validated_output(detector, images, torch.Generator().manual_seed(seed), names).scores for seed in (1, 2)
     )
-    deterministic = bool(torch.equal(first, second))
+    losses = {name: loss for name, loss in detector.surrogates.items() if loss.kind == "part"}
+    parts = {name: _probed_part(loss, images) for name, loss in losses.items()}
+    deterministic = bool(torch.equal(first, second)) and all(part.deterministic for part in parts.values())
+    return replace(_probed(_score_of(detector), images, deterministic), parts=parts)
+
+
+def _probed_part(loss: LossFunction, images: Tensor) -> ProbedProperties:
+    """Measure the properties of a part of a score."""
     try:
-        one = gradient_of(detector, images, 1)
+        with torch.no_grad():
+            first, second = (loss(images, torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    except DetectorError as error:  # the score goes on without a part that fails
+        return ProbedProperties(deterministic=True, differentiable=False, why_not=str(error))
+    return _probed(loss, images, bool(torch.equal(first, second)))
+
+
+def _probed(loss: LossFunction, images: Tensor, deterministic: bool) -> ProbedProperties:
+    """Measure whether a gradient of a loss reaches the images, and whether those of two noise draws agree."""
+    try:
+        one = _gradient(loss, images, 1)
     except (RuntimeError, NotImplementedError, DetectorError) as error:
         if is_out_of_memory(error):
             raise
         return ProbedProperties(deterministic, False, str(error).strip().splitlines()[0])
-    other = one if deterministic else gradient_of(detector, images, 2)
+    other = one if deterministic else _gradient(loss, images, 2)
     one, other = (_in_units(part) for part in (one, other))
     nonzero = (one != 0).any(1) & (other != 0).any(1)
     agreement = torch.cosine_similarity(one[nonzero], other[nonzero], dim=1)
@@ -205,8 +249,17 @@ def gradient_of(detector: AnomalyDetector, images: Tensor, seed: int) -> Tensor:
     Raises:
         RuntimeError: No gradient reaches the images.
     """
+    return _gradient(_score_of(detector), images, seed)
+
+
+def _score_of(detector: AnomalyDetector) -> LossFunction:
+    return lambda images, generator: detector.infer(images, generator).scores
+
+
+def _gradient(loss: LossFunction, images: Tensor, seed: int) -> Tensor:
+    """Gradient of a loss, (b, c, h, w), with respect to images of the same shape, on the noise of a seed."""
     point = images.detach().clone().requires_grad_()
     with torch.enable_grad():
-        scores = detector.infer(point, torch.Generator().manual_seed(seed)).scores
-        (gradient,) = torch.autograd.grad(scores.sum(), point)
+        values = loss(point, torch.Generator().manual_seed(seed))
+        (gradient,) = torch.autograd.grad(values.sum(), point)
     return gradient.detach()

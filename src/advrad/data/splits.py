@@ -87,9 +87,18 @@ def normals_needed(false_alarm_rate: float) -> int:
     return math.ceil(1 / false_alarm_rate - 1e-9) - 1
 
 
-def rate_in_reach(normals: int) -> float:
-    """Lowest false-alarm rate that this many calibration images allow, rounded up to four digits."""
-    return math.ceil(1e4 / (normals + 1)) / 1e4
+def rate_in_reach(normals: int, tests: int = 1) -> float:
+    """Lowest false-alarm rate that this many calibration images allow, rounded up to four digits.
+
+    Args:
+        normals: Number of calibration images.
+        tests: Number of tests between which the rate is divided, >= 1.
+
+    Example:
+        >>> rate_in_reach(39), rate_in_reach(39, tests=2)
+        (0.025, 0.05)
+    """
+    return math.ceil(1e4 * tests / (normals + 1)) / 1e4
 
 
 MIN_NORMALS = 8

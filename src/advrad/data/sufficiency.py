@@ -60,7 +60,9 @@ def kept_for_testing(dataset: Dataset) -> int:
     return sum(record.split == "test" and record.label == 0 for record in dataset.records)
 
 
-def check_enough(count: NormalCount, false_alarm_rate: float, *, learned: bool = False, tiles: bool = False) -> None:
+def check_enough(
+    count: NormalCount, false_alarm_rate: float, *, learned: bool = False, tiles: bool = False, tests: int = 1
+) -> None:
     """Refuse a training with too few normal images, before anything else is done.
 
     Args:
@@ -68,6 +70,7 @@ def check_enough(count: NormalCount, false_alarm_rate: float, *, learned: bool =
         false_alarm_rate: Largest share of normal images that may be called anomalous, in (0, 1).
         learned: Whether a denoiser is trained, which needs more images than the closed form.
         tiles: Whether images are cut into tiles, which needs some more images, too.
+        tests: Number of tests between which the false-alarm rate is divided, >= 1; each needs its share.
 
     Raises:
         ConfigError: There are too few images for the false-alarm rate.
@@ -75,16 +78,19 @@ def check_enough(count: NormalCount, false_alarm_rate: float, *, learned: bool =
 
     Example:
         >>> check_enough(NormalCount(19), 0.05)
+        >>> check_enough(NormalCount(39), 0.05, tests=2)
     """
-    needed, total = normals_needed(false_alarm_rate), count.usable
+    normals_needed(false_alarm_rate)  # refuses a rate that is out of range
+    needed, total = normals_needed(false_alarm_rate / tests), count.usable
     if not learned:
         least = normals_for_tiles(false_alarm_rate) if tiles else max(2, needed)
         if total < least:
             reach = total - LEAST_FOR_TILES if tiles else total
-            accept = f"; or accept a rate of {rate_in_reach(reach):g} or more" if reach >= 2 else ""
-            cut = " where they are cut into tiles (those that set the threshold give no tile to the memory)"
+            accept = f"; or accept a rate of {rate_in_reach(reach, tests):g} or more" if reach > tests else ""
+            why = " where they are cut into tiles (those that set the threshold give no tile to the memory)"
+            why = why if tiles else f" for the thresholds of {tests} detectors" if tests > 1 else ""
             raise ConfigError(
-                f"needs {least} different normal images{cut if tiles else ''}, but there are {count.describe()}; add"
+                f"needs {least} different normal images{why}, but there are {count.describe()}; add"
                 f" normal images{accept}",
                 option="false_alarm_rate",
                 value=false_alarm_rate,

@@ -105,6 +105,47 @@ def fit_closed_form(
         >>> fit_closed_form(images.clamp(0, 1), [plan]).calibration.n
         20
     """
+    return fit_with_plans(
+        images,
+        plans,
+        false_alarm_rate=false_alarm_rate,
+        seed=seed,
+        radius=radius,
+        aspect=aspect,
+        image_size_px=image_size_px,
+        names=names,
+        progress=progress,
+    ).detector
+
+
+@dataclass(frozen=True, eq=False)
+class ClosedFormFit:
+    """A closed-form detector, and what fits others like it to a part of the images.
+
+    Attributes:
+        detector: The calibrated detector.
+        plans: Plans of its members.
+        normals: The images: ``normals.learn`` are part A, ``detector.config.held_out`` part B.
+    """
+
+    detector: ClosedFormDetector
+    plans: tuple[MemberPlan, ...]
+    normals: Normals
+
+
+def fit_with_plans(
+    images: ImageInput,
+    plans: Sequence[MemberPlan] | None = None,
+    *,
+    false_alarm_rate: float = 0.05,
+    seed: int = 0,
+    radius: Radius = USUAL_RADIUS,
+    aspect: float = 1.0,
+    image_size_px: int | None = None,
+    names: Sequence[str] = (),
+    progress: ProgressReporter = SILENT,
+) -> ClosedFormFit:
+    """Fit a closed-form detector, and give its plans as well; see :func:`fit_closed_form`."""
     images = _checked(images)
     groups = groups_of(images)
     different = sorted(set(groups.tolist()))
@@ -140,7 +181,7 @@ def fit_closed_form(
     detector.config = config.model_copy(update={"calibration": calibration})
     for note in _notes(members, normals, scored, parts.threshold, false_alarm_rate, names):
         progress.note(note)
-    return detector.eval()
+    return ClosedFormFit(detector.eval(), tuple(plans), normals)
 
 
 def _checked(images: ImageInput) -> Tensor:

@@ -41,12 +41,14 @@ class ClosedFormRun:
         options: Options of the run.
         data: Name of the data, stored in the plan.
         leave_out_copies: Whether images that are copies of others are left out, as in every new fit.
+        tests: Number of tests between which the false-alarm rate of the options is divided; the closed form is one.
     """
 
     dataset: Dataset
     options: RunOptions
     data: str
     leave_out_copies: bool = True
+    tests: int = 1
 
     def execute(self, progress: ProgressReporter = SILENT) -> tuple[ClosedFormPlan, ClosedFormDetector | TiledDetector]:
         """Read the images and fit the detector.
@@ -63,7 +65,7 @@ class ClosedFormRun:
         """
         framing = self.choose_framing(progress)
         images = self.read(framing, progress)
-        plan, radius = self._plan(images, framing), self.options.optimise_for_radius
+        plan, radius = self.plan_of(images, framing), self.options.optimise_for_radius
         used = USUAL_RADIUS if radius is None else Radius("l2", radius)
         if framing.tile_px is not None:
             tiled = fit_tiled(
@@ -121,7 +123,7 @@ class ClosedFormRun:
     def _chosen(self, progress: ProgressReporter) -> list[Record]:
         """The normal images that are used."""
         records = shuffle_normals(self.dataset.records, self.options.seed)
-        most = most_for_memory(self.options.false_alarm_rate)
+        most = most_for_memory(self.options.false_alarm_rate / self.tests)
         if len(records) > most:
             progress.note(f"{most} of the {len(records)} normal images are used, drawn at random; more are not needed")
         return sorted(records[:most], key=lambda record: record.path.as_posix())
@@ -130,10 +132,17 @@ class ClosedFormRun:
     def _source(self) -> NormalImages:
         options = self.options
         copies = self.leave_out_copies
-        return NormalImages(self.dataset, options.data, options.false_alarm_rate, leave_out_copies=copies)
+        return NormalImages(
+            self.dataset, options.data, options.false_alarm_rate, leave_out_copies=copies, tests=self.tests
+        )
 
-    def _plan(self, images: ImageStack, framing: Framing) -> ClosedFormPlan:
-        """The plan of the fit, with the images that are used."""
+    def plan_of(self, images: ImageStack, framing: Framing) -> ClosedFormPlan:
+        """The plan of a fit of the closed form, with the images that are used.
+
+        Args:
+            images: Images that :meth:`read` gave.
+            framing: How they became working images.
+        """
         options = self.options
         return ClosedFormPlan(
             data=self.data,
@@ -144,7 +153,7 @@ class ClosedFormRun:
             aspect=aspect_of(images.records, options.data.max_pixels) if framing.stretches else 1.0,
             shape="tiles" if framing.tile_px else "pad" if framing.pad else "stretch",
             tile_px=options.tile_px,
-            false_alarm_rate=options.false_alarm_rate,
+            false_alarm_rate=options.false_alarm_rate / self.tests,
             score=options.score,
             optimise_for_radius=options.optimise_for_radius,
             max_pixels=options.data.max_pixels,

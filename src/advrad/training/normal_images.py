@@ -27,6 +27,7 @@ class NormalImages:
         learned: Whether a denoiser is trained, which needs more images than the closed form.
         leave_out_copies: Whether images that are copies of others are left out; models that were trained before this
             was done used them.
+        tests: Number of tests between which the false-alarm rate is divided.
     """
 
     dataset: Dataset
@@ -34,6 +35,7 @@ class NormalImages:
     false_alarm_rate: float
     learned: bool = False
     leave_out_copies: bool = True
+    tests: int = 1
 
     def read(
         self, records: Sequence[Record], size_px: Framing | int, progress: ProgressReporter = SILENT
@@ -75,7 +77,7 @@ class NormalImages:
         return tuple(record.path.relative_to(self.dataset.root).as_posix() for record in images.records)
 
     def _check(self, count: NormalCount, tiles: bool) -> None:
-        check_enough(count, self.false_alarm_rate, learned=self.learned, tiles=tiles)
+        check_enough(count, self.false_alarm_rate, learned=self.learned, tiles=tiles, tests=self.tests)
 
     def _without_copies(self, images: ImageStack, progress: ProgressReporter) -> ImageStack:
         """The images without copies of others; a note names what is left out."""

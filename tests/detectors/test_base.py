@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from broken_detectors import Autoencoder, Noisy, VeryNoisy, honest, labelled_images
@@ -84,6 +87,15 @@ def test_noise_from_the_global_generator_follows_the_given_one() -> None:
     first, again, other = (noisy.infer(images, generator(seed)).scores for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("draw", [np.random.rand, random.random])
+def test_noise_of_numpy_and_python_follows_the_given_generator_too(draw: Callable[[], float]) -> None:
+    noisy, images = wrap(lambda images: mean(images) + draw()), random_images(2, 16)
+    before = np.random.get_state()[1].tolist(), random.getstate()
+    first, again, other = (noisy.infer(images, generator(seed)).scores for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before
 
 
 def test_a_callable_that_takes_a_generator_gets_it() -> None:

@@ -13,6 +13,7 @@ from advrad.detectors.answers import to_output
 from advrad.detectors.base import DetectorOutput, SurrogateLoss
 from advrad.detectors.foreign import errors_in_words
 from advrad.errors import DetectorError
+from advrad.utils.seeding import copy_generator, seeded_globals
 from advrad.utils.torch_state import set_defaults, torch_state_kept
 
 
@@ -49,7 +50,7 @@ class CallableDetector:
             DetectorError: The callable fails, or returns neither scores nor maps.
         """
         if len(images) == 1 or not self._single:
-            untouched = _copy(generator)
+            untouched = copy_generator(generator)
             try:
                 return self._infer(images, generator)
             except DetectorError:
@@ -61,14 +62,14 @@ class CallableDetector:
 
     def _scores_one(self, images: Tensor, generator: torch.Generator) -> bool:
         try:
-            self._infer(images[:1], _copy(generator))
+            self._infer(images[:1], copy_generator(generator))
         except DetectorError:
             return False
         return True
 
     def _one_by_one(self, images: Tensor, generator: torch.Generator) -> DetectorOutput:
         """The output of a callable that takes one image at a time; every image gets the same noise."""
-        outputs = [self._infer(image, _copy(generator)) for image in torch.split(images, 1)]
+        outputs = [self._infer(image, copy_generator(generator)) for image in torch.split(images, 1)]
         maps = [output.anomaly_maps for output in outputs if output.anomaly_maps is not None]
         whole = torch.cat(maps) if len(maps) == len(outputs) else None
         torch.rand((), generator=generator, device=generator.device)  # the next call gets other noise
@@ -86,16 +87,7 @@ class CallableDetector:
             return self.call(images, generator=generator)
         if self.deterministic:
             return self.call(images)
-        # Its noise comes from PyTorch's global generator: seed that from the given one, and restore it afterwards.
+        # Its noise comes from global generators: seed these from the given one, and restore them afterwards.
         seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with seeded_globals(seed):
             return self.call(images)
-
-
-def _copy(generator: torch.Generator) -> torch.Generator:
-    """A generator that draws the same noise, without any effect on the given one."""
-    copy = torch.Generator(device=generator.device)
-    copy.manual_seed(generator.initial_seed())  # sanity checks know a generator by its seed
-    copy.set_state(generator.get_state())
-    return copy

@@ -32,8 +32,9 @@ def wrap(
             whose maximum is then the score, or to a pair of both in any order, or to an object or mapping with
             ``pred_score`` and ``anomaly_map``. Larger is more anomalous. Tensors, arrays and lists of any real type
             are taken; only tensors can pass gradients to the images. If it has a parameter ``generator``, all its
-            randomness must come from it; otherwise from PyTorch's global generator. A module, also one whose method is
-            given, is put in evaluation mode. A callable that fails on several images gets one at a time. A model of
+            randomness must come from it; otherwise from the global generators of PyTorch, NumPy or Python, which are
+            seeded for each call and restored after it. A module, also one whose method is given, is put in evaluation
+            mode. A callable that fails on several images gets one at a time. A model of
             anomalib brings its own values of the other arguments; what is given here replaces them.
         size_px: Side of the square images that it takes, in pixels; None for images of any size.
         deterministic: Whether an image always gets the same score. Attacks verify it.

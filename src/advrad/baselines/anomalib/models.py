@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from pydantic import Field
 from torch import nn
 
@@ -17,6 +18,7 @@ from advrad.baselines.anomalib.backbone import LITE0, MEAN, STD, check_layers
 from advrad.detectors.callable_detector import CallableDetector
 from advrad.errors import ConfigError
 from advrad.utils.config import Config
+from advrad.utils.seeding import seeded_globals
 
 if TYPE_CHECKING:
     from anomalib.models.components.base import AnomalibModule
@@ -206,12 +208,13 @@ def fit_anomalib(context: FitContext, options: AnomalibOptions) -> CallableDetec
     recipe = MODELS[options.model]
     side = options.size_px or recipe.size_px or context.size_px
     try:
-        from advrad.baselines.anomalib.training import seeded_globals, train_model
+        from advrad.baselines.anomalib.training import train_model
     except ImportError as error:
         raise ConfigError(f"{options.model}: anomalib is not installed ({error}); install advrad[anomalib]") from error
     from advrad.detectors.anomalib import expose
 
-    with seeded_globals(context.generator("anomalib", options.model)):
+    seed = int(torch.randint(2**32, (1,), generator=context.generator("anomalib", options.model)))
+    with seeded_globals(seed):
         model = build_model(options, side)
         try:
             train_model(

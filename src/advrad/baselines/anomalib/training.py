@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from contextlib import contextmanager
 from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import tqdm  # type: ignore[import-untyped]
 from anomalib.callbacks.checkpoint import ModelCheckpoint
@@ -25,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import resize
 
-from advrad.baselines.anomalib.substitution import substituted
+from advrad.utils.substitution import substituted
 
 if TYPE_CHECKING:
     from advrad.baselines.base import FitContext
@@ -190,23 +188,3 @@ def quiet() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-
-
-@contextmanager
-def seeded_globals(generator: torch.Generator) -> Iterator[None]:
-    """Seed the global random generators while the context is open, and restore their states afterwards.
-
-    Args:
-        generator: Source of the seed.
-    """
-    seed = int(torch.randint(2**32, (1,), generator=generator))
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)

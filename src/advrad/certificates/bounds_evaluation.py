@@ -10,17 +10,22 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from advrad.certificates.evaluation import CertifiedImages
 from advrad.certificates.lipschitz import ProvenVerdict, proven_verdict, verdict_radius
+from advrad.certificates.words import proven_by_word, word_radius
 from advrad.detectors.base import SupportsScoreBounds, SupportsStickerBounds
+from advrad.detectors.verdicts import Verdict
 from advrad.errors import DetectorError
 from advrad.utils.config import Config
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.radii import Norm
+
+if TYPE_CHECKING:
+    from advrad.detectors.guarded import GuardedDetector
 
 
 class BoundsPlan(Config):
@@ -54,6 +59,7 @@ class ImageBounds(Config):
         upper: Upper bound of the score at each radius of the plan; None where there is none, because a perturbation may
             change where the product is found.
         verdicts: Proven verdict at each radius of the plan; empty without a threshold.
+        words: Word of the verdict at each radius of the plan, by a guarded detector; empty for others.
         radius: Radius for which the verdict is proven, 0 if for none; None without a threshold.
         sticker: Lower bound of the score with a sticker anywhere; None where it was not asked for, or nothing is left.
         seconds: Time spent on the image, in seconds.
@@ -65,13 +71,14 @@ class ImageBounds(Config):
     lower: tuple[float | None, ...]
     upper: tuple[float | None, ...]
     verdicts: tuple[ProvenVerdict, ...] = ()
+    words: tuple[Verdict, ...] = ()
     radius: float | None = None
     sticker: float | None = None
     seconds: float
 
     @model_serializer(mode="wrap")
     def _without_missing(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        missing = {name for name in ("radius", "sticker") if getattr(self, name) is None}
+        missing = {name for name in ("radius", "sticker", "words") if getattr(self, name) in (None, ())}
         return {name: value for name, value in write(self).items() if name not in missing}
 
     def to_dict(self) -> dict[str, Any]:
@@ -121,11 +128,13 @@ def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, plan: B
     score = 0.0
     lower: list[float] = []
     upper: list[float] = []
+    words: list[Verdict] = []
     for radius in plan.radii:
         bounds = detector.score_bounds(image[None], radius, plan.norm)
         score = float(bounds.scores)
         lower.append(float(bounds.lower))
         upper.append(float(bounds.upper))
+        words += getattr(bounds, "words", ())
         if not lower[-1] <= score <= upper[-1]:
             raise DetectorError(
                 f"{name}: the score {score:.6g} is outside its own bounds, {lower[-1]:.6g} to {upper[-1]:.6g}; this is"
@@ -134,9 +143,13 @@ def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, plan: B
     verdicts: tuple[ProvenVerdict, ...] = ()
     reached = sticker = None
     if plan.threshold is not None:
-        verdicts = tuple(proven_verdict(low, high, plan.threshold) for low, high in zip(lower, upper, strict=True))
-        known = {0.0: (score, score)} | dict(zip(plan.radii, zip(lower, upper, strict=True), strict=True))
-        reached = verdict_radius(detector, image, plan.threshold, plan.norm, known)
+        if words and plan.threshold == cast("GuardedDetector", detector).threshold:
+            verdicts = tuple(map(proven_by_word, words))
+            reached = word_radius(cast("GuardedDetector", detector), image, words[0], plan.norm)
+        else:
+            verdicts = tuple(proven_verdict(low, high, plan.threshold) for low, high in zip(lower, upper, strict=True))
+            known = {0.0: (score, score)} | dict(zip(plan.radii, zip(lower, upper, strict=True), strict=True))
+            reached = verdict_radius(detector, image, plan.threshold, plan.norm, known)
     if plan.sticker_px is not None and isinstance(detector, SupportsStickerBounds):
         sticker = _finite(float(detector.sticker_bounds(image[None], plan.sticker_px)))
     return ImageBounds(
@@ -146,6 +159,7 @@ def _bound_image(detector: SupportsScoreBounds, images: CertifiedImages, plan: B
         lower=tuple(map(_finite, lower)),
         upper=tuple(map(_finite, upper)),
         verdicts=verdicts,
+        words=tuple(words),
         radius=reached,
         sticker=sticker,
         seconds=round(time.perf_counter() - began, 3),

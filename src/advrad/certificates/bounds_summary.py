@@ -17,7 +17,9 @@ from advrad.certificates.results import (
     ProvenVerdicts,
     StickerFigures,
     VerdictShares,
+    WordCounts,
 )
+from advrad.detectors.verdicts import Verdict
 
 Floats = npt.NDArray[np.float64]
 
@@ -60,6 +62,7 @@ def summarize_bounds(rows: Sequence[ImageBounds], plan: BoundsPlan) -> Certifica
         certified_auroc_ci=intervals,
         verdicts=verdicts,
         proven=proven,
+        words=_words(rows, plan, labels),
         sticker=_sticker(rows, plan, labels, scores),
         median_radius=median_radius,
         curve=_curve(plan, labels, scores, areas, verdicts, clean),
@@ -79,6 +82,23 @@ def _counts(labels: npt.NDArray[np.int64], verdicts: Sequence[ProvenVerdict]) ->
         )
 
     return ProvenVerdicts(normal=of_class(0), anomalous=of_class(1))
+
+
+def _words(
+    rows: Sequence[ImageBounds], plan: BoundsPlan, labels: npt.NDArray[np.int64]
+) -> dict[float, WordCounts] | None:
+    """Count the words of verdicts at each radius by the class of the image; None for a detector that is not guarded."""
+    if not all(row.words for row in rows):
+        return None
+
+    def of_class(place: int, label: int) -> dict[Verdict, int]:
+        found = [row.words[place] for row, own in zip(rows, labels, strict=True) if own == label]
+        return {word: found.count(word) for word in Verdict}
+
+    return {
+        radius: WordCounts(normal=of_class(place, 0), anomalous=of_class(place, 1))
+        for place, radius in enumerate(plan.radii)
+    }
 
 
 def _shares(counts: ProvenVerdicts) -> VerdictShares:

@@ -35,7 +35,14 @@ def _of_bounds(result: CertificationResult) -> tuple[str, ...]:
         f" {result.n_normal + result.n_anomalous} images at once, the AUROC is at least the certified one. The interval"
         " is about other images of the same kind."
     ]
-    if result.threshold is not None:
+    if result.words is not None:
+        sentences.append(
+            "'defective, proven' holds for every image within the radius, whatever an attack makes of the other"
+            " halves. 'good, memory proven' is about the memory alone: no perturbation hides from it what it would see,"
+            " but an attack may make another half speak, and may hide a defect that only such a half sees"
+            " ('suspected')."
+        )
+    elif result.threshold is not None:
         sentences.append("A proven verdict holds for every image within the radius.")
     if result.sticker is not None:
         sentences.append(

@@ -10,6 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, mod
 from advrad.certificates.bounds_evaluation import ImageBounds
 from advrad.certificates.evaluation import ImageCertificate, write_certificates
 from advrad.detectors.config import RecordedFigures
+from advrad.detectors.verdicts import Verdict
 from advrad.utils.config import Config
 from advrad.utils.files import write_json
 from advrad.utils.formatting import radius_text
@@ -66,6 +67,24 @@ class ProvenVerdicts(Config):
 
     normal: ProvenCounts
     anomalous: ProvenCounts
+
+
+class WordCounts(Config):
+    """Numbers of verdicts of a guarded detector at one radius, by the class of the image and the word of the verdict.
+
+    Attributes:
+        normal: Numbers of normal images, by word; every word is there.
+        anomalous: Numbers of anomalous images, by word.
+    """
+
+    normal: dict[Verdict, int]
+    anomalous: dict[Verdict, int]
+
+    @property
+    def found(self) -> float | None:
+        """Share of anomalous images that are certainly found: under any attack within the radius; None without any."""
+        total = sum(self.anomalous.values())
+        return self.anomalous[Verdict.PROVEN_DEFECTIVE] / total if total else None
 
 
 class StickerFigures(Config):
@@ -130,6 +149,7 @@ _LEFT_OUT = {
         "certified_auroc_ci",
         "verdicts",
         "proven",
+        "words",
         "sticker",
         "median_radius",
     ),
@@ -152,6 +172,7 @@ class CertificateFigures(Config):
             not computed.
         verdicts: Certified verdicts by requested radius; None without a threshold.
         proven: Numbers of proven verdicts by requested radius; None without a threshold, and with noise.
+        words: Numbers of the words of verdicts by requested radius; None for a detector that is not guarded.
         sticker: What a sticker leaves; None if it was not asked for.
         median_radius: Median over all images of the radius for which the right verdict is certified, 0 where it is not;
             None without a threshold.
@@ -170,12 +191,13 @@ class CertificateFigures(Config):
     certified_auroc_ci: dict[float, tuple[float, float] | None] | None = None
     verdicts: dict[float, VerdictShares] | None = None
     proven: dict[float, ProvenVerdicts] | None = None
+    words: dict[float, WordCounts] | None = None
     sticker: StickerFigures | None = None
     median_radius: float | None = None
     curve: CertifiedCurve
     seconds: float
 
-    @field_serializer("certified_auroc", "certified_auroc_ci", "verdicts", "proven", mode="wrap")
+    @field_serializer("certified_auroc", "certified_auroc_ci", "verdicts", "proven", "words", mode="wrap")
     def _radii_as_text(self, values: dict[float, Any] | None, write: SerializerFunctionWrapHandler) -> Any:
         if values is None:
             return None
@@ -238,7 +260,7 @@ class CertificationResult(CertificateFigures):
             return values
         exact = {f"{radius:g}": radius for radius in values["radii"]}
         read = {name: value for name, value in values.items() if name != "radii"}
-        for name in ("certified_auroc", "certified_auroc_ci", "verdicts", "proven"):
+        for name in ("certified_auroc", "certified_auroc_ci", "verdicts", "proven", "words"):
             if isinstance(read.get(name), dict):
                 read[name] = {exact.get(radius, radius): value for radius, value in read[name].items()}
         return read

@@ -18,7 +18,7 @@ from advrad.data.images import reduction_px
 Floats = npt.NDArray[np.float64]
 
 #: Largest rounding error of a pixel value when an image is resized in float32, with a wide margin.
-_RESIZE_ROUNDING = 1e-5
+RESIZE_ROUNDING = 1e-5
 #: Factor on a norm that covers the rounding of weights, which are computed in float32.
 ROUNDING = 1 + 1e-6
 
@@ -146,6 +146,6 @@ def framed_radius(
     if (height_px, width_px) == (framing.height_px, framing.width_px):
         return radius
     if norm == "linf":
-        return radius + _RESIZE_ROUNDING
+        return radius + RESIZE_ROUNDING
     factor = read_norm(height_px, width_px, framing) if read else framed_norm(height_px, width_px, framing)
-    return factor * radius + _RESIZE_ROUNDING * math.sqrt(3 * framing.height_px * framing.width_px)
+    return factor * radius + RESIZE_ROUNDING * math.sqrt(3 * framing.height_px * framing.width_px)

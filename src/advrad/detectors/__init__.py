@@ -24,6 +24,9 @@ __all__ = [
     "CombinedDetector",
     "DetectorConfig",
     "DetectorOutput",
+    "GuardedConfig",
+    "GuardedDetector",
+    "HalfReport",
     "LoadedDetector",
     "NoiseView",
     "Prediction",
@@ -35,6 +38,7 @@ __all__ = [
     "SupportsScoreBounds",
     "SurrogateLoss",
     "TiledDetector",
+    "Verdict",
     "WhiteBoxAdvRAD",
     "conformal_threshold",
     "load_detector",
@@ -58,12 +62,15 @@ if TYPE_CHECKING:
     from advrad.detectors.combined import CombinedConfig, CombinedDetector
     from advrad.detectors.config import Calibration, DetectorConfig, RobustCalibration
     from advrad.detectors.conformal import conformal_threshold
+    from advrad.detectors.guarded import GuardedDetector
+    from advrad.detectors.guarded_config import GuardedConfig
     from advrad.detectors.loading import LoadedDetector, load_detector, load_target
     from advrad.detectors.outputs import AdvRADOutput, Prediction
     from advrad.detectors.probing import ProbedProperties, probe
     from advrad.detectors.saved import SavedDetector
     from advrad.detectors.score_config import NoiseView, ScoreConfig, paper_score
     from advrad.detectors.tiled import TiledDetector
+    from advrad.detectors.verdicts import HalfReport, Verdict
     from advrad.detectors.white_box import WhiteBoxAdvRAD
     from advrad.detectors.wrappers import wrap
 else:
@@ -81,6 +88,9 @@ else:
             "CombinedDetector": "advrad.detectors.combined",
             "DetectorConfig": "advrad.detectors.config",
             "DetectorOutput": "advrad.detectors.base",
+            "GuardedConfig": "advrad.detectors.guarded_config",
+            "GuardedDetector": "advrad.detectors.guarded",
+            "HalfReport": "advrad.detectors.verdicts",
             "LoadedDetector": "advrad.detectors.loading",
             "NoiseView": "advrad.detectors.score_config",
             "Prediction": "advrad.detectors.outputs",
@@ -92,6 +102,7 @@ else:
             "SupportsScoreBounds": "advrad.detectors.base",
             "SurrogateLoss": "advrad.detectors.base",
             "TiledDetector": "advrad.detectors.tiled",
+            "Verdict": "advrad.detectors.verdicts",
             "WhiteBoxAdvRAD": "advrad.detectors.white_box",
             "conformal_threshold": "advrad.detectors.conformal",
             "load_detector": "advrad.detectors.loading",

@@ -92,6 +92,18 @@ def _load_features(folder: Path, device: str) -> SavedDetector:
     return FeatureDetector.from_pretrained(folder).to(device)
 
 
+def _parse_guarded(values: dict[str, Any], source: str) -> SavedConfig:
+    from advrad.detectors.guarded_config import GuardedConfig
+
+    return GuardedConfig.parse(values, source)
+
+
+def _load_guarded(folder: Path, device: str) -> SavedDetector:
+    from advrad.detectors.guarded import GuardedDetector
+
+    return GuardedDetector.from_pretrained(folder)
+
+
 def _load_advrad(folder: Path, device: str) -> SavedDetector:
     return AdvRAD.from_pretrained(folder, map_location=device)
 
@@ -103,6 +115,7 @@ KINDS: Mapping[str, Kind] = {
     "tiled": Kind("a closed-form detector of tiles", _parse_tiled, _load_tiled),
     "features": Kind("a detector on features", _parse_features, _load_features, gpu=True),
     "combined": Kind("a closed-form detector and a learned denoiser", _parse_combined, _load_combined),
+    "guarded": Kind("a guarded detector", _parse_guarded, _load_guarded),
 }
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from advrad.data.framing import Framing
+from advrad.detectors.verdicts import HalfReport, Verdict
 
 Floats = npt.NDArray[np.float32]
 
@@ -43,11 +44,16 @@ class Prediction:
     Attributes:
         score: Anomaly score; larger is more anomalous.
         threshold: Calibrated threshold.
-        defective: Verdict: score > threshold.
+        defective: Verdict: score > threshold, or that of a guarded detector.
         anomaly_map: Anomaly map, (size, size), smoothed to show an anomaly as a whole.
         reconstruction: The image as the denoiser would expect it without anomalies, (size, size, 3), about [0, 1]; None
             for a detector that makes none.
         path: File of the image; None for an image that was given in memory.
+        verdict_words: Verdict of a guarded detector in words; None for other detectors.
+        halves: What each half of a guarded detector says, the memory first; empty for other detectors.
+        reason: Why a half of a guarded detector failed; None if none did.
+        half_maps: Map of each half, (size, size), 0 where it starts to glow and 1 where normal images rarely are; empty
+            for other detectors.
 
     Example:
         >>> prediction = Prediction(0.8, 0.5, True, np.zeros((8, 8), np.float32), np.zeros((8, 8, 3), np.float32))
@@ -61,10 +67,16 @@ class Prediction:
     anomaly_map: Floats
     reconstruction: Floats | None = None
     path: Path | None = None
+    verdict_words: Verdict | None = None
+    halves: tuple[HalfReport, ...] = ()
+    reason: str | None = None
+    half_maps: tuple[Floats, ...] = ()
 
     @property
     def verdict(self) -> str:
-        """The verdict, ``good`` or ``defective``."""
+        """The verdict: ``good`` or ``defective``, or the words of a guarded detector."""
+        if self.verdict_words is not None:
+            return str(self.verdict_words)
         return "defective" if self.defective else "good"
 
     def without_padding(self, framing: Framing, height_px: int, width_px: int) -> Prediction:
@@ -82,4 +94,5 @@ class Prediction:
             self,
             anomaly_map=self.anomaly_map[window],
             reconstruction=None if recon is None else recon[window],
+            half_maps=tuple(part[window] for part in self.half_maps),
         )

@@ -1,14 +1,12 @@
 """What a model folder holds, whatever its kind: the interface, and prediction with it.
 
-Three kinds exist: :class:`advrad.AdvRAD`, :class:`advrad.detectors.ClosedFormDetector`, and both combined.
-:mod:`advrad.detectors.loading` loads them. Their form for attacks and certificates is
+:data:`advrad.detectors.loading.KINDS` lists the kinds. Their form for attacks and certificates is
 :func:`advrad.detectors.wrappers.as_detector` of them.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -22,7 +20,7 @@ from advrad.data.framing import Framing
 from advrad.data.records import MAX_PIXELS
 from advrad.detectors.base import AnomalyDetector, DetectorOutput
 from advrad.detectors.outputs import Prediction
-from advrad.errors import CheckpointError, ConfigError, DetectorError, NotCalibratedError
+from advrad.errors import ConfigError, NotCalibratedError
 
 if TYPE_CHECKING:
     from advrad.data.arrays import ImageInput
@@ -318,6 +316,8 @@ def predict_images(
     value_range: float | None = None,
 ) -> Iterator[Prediction]:
     """Score images and decide; see :meth:`SavedMixin.predict`."""
+    from advrad.detectors.deciding import decide
+
     threshold = detector.calibration.threshold
     framing = (framing_of(detector) or Framing.square(detector.image_size_px)).with_white(value_range)
     for batch in image_batches(inputs, framing, batch_size, max_pixels):
@@ -325,46 +325,6 @@ def predict_images(
         paths = [image.path for image in batch.images]
         for image, found in zip(batch.images, decide(detector, threshold, batch.pixels, names, paths), strict=True):
             yield found if image.sides_px is None else found.without_padding(framing, *image.sides_px)
-
-
-def decide(
-    detector: SupportsPrediction,
-    threshold: float,
-    images: Tensor,
-    names: Sequence[str],
-    paths: Sequence[Path | None],
-) -> Iterator[Prediction]:
-    """Score one batch of working images and decide.
-
-    Args:
-        detector: Detector.
-        threshold: Threshold of the score.
-        images: Images, (b, 3, h, w), float in [0, 1].
-        names: Names of the images, b, for errors.
-        paths: Files of the images, b; None for an image in memory.
-
-    Yields:
-        One prediction per image, in order.
-
-    Raises:
-        CheckpointError: A score is not a finite number, so that no verdict can be given.
-    """
-    output = detector.predict_batch(images)
-    maps, recons = output.anomaly_maps, output.reconstructions
-    if maps is None:
-        raise DetectorError("gives no anomaly maps, which every saved detector must give")
-    for row, (name, path) in enumerate(zip(names, paths, strict=True)):
-        score = float(output.scores[row])
-        if not math.isfinite(score):
-            raise CheckpointError(f"{name}: its score is {score}; the model is damaged or diverged: train it again")
-        yield Prediction(
-            score=score,
-            threshold=threshold,
-            defective=score > threshold,
-            anomaly_map=maps[row, 0].numpy(),
-            reconstruction=None if recons is None else recons[row].permute(1, 2, 0).numpy(),
-            path=path,
-        )
 
 
 def infer_singly(

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Verdict(StrEnum):
@@ -99,3 +103,29 @@ def word_of(
     if others_speak:
         return Verdict.SUSPECTED
     return Verdict.PROVEN_GOOD if upper is not None and upper <= threshold else Verdict.GOOD
+
+
+@dataclass(frozen=True, slots=True)
+class ImageVerdict:
+    """The verdict of a guarded detector on an image.
+
+    Attributes:
+        word: The verdict.
+        score: Score of the image.
+        halves: What each half says, the memory first.
+        anomaly_map: Anomaly map, (size, size).
+        half_maps: Map of each half, (size, size), 0 where it starts to glow and 1 where normal images rarely are.
+        reason: Why a half failed; None if none did.
+
+    Example:
+        >>> import torch
+        >>> ImageVerdict(Verdict.GOOD, -1.2, (), torch.zeros(8, 8)).reason is None
+        True
+    """
+
+    word: Verdict
+    score: float
+    halves: tuple[HalfReport, ...]
+    anomaly_map: Tensor
+    half_maps: tuple[Tensor, ...] = ()
+    reason: str | None = None

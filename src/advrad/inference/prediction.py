@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,11 +21,16 @@ from advrad.data.records import MAX_PIXELS
 from advrad.data.shapes import check_shape
 from advrad.data.transforms import to_tensor
 from advrad.data.value_range import ImageLevels
+from advrad.detectors.deciding import decide
+from advrad.detectors.guarded_config import GuardedConfig
 from advrad.detectors.outputs import Prediction
-from advrad.detectors.saved import SavedDetector, decide
-from advrad.errors import DataError, ImageError
+from advrad.detectors.saved import SavedDetector
+from advrad.detectors.verdicts import HalfReport, Verdict
+from advrad.errors import ConfigError, DataError, ImageError
+from advrad.inference.half_maps import draw_half_maps, half_legend, with_legend
 from advrad.inference.heat_map_files import claim_heat_map_folder, stem_of
 from advrad.inference.heatmaps import draw_heat_map, draw_proven_area
+from advrad.utils.formatting import radius_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +41,7 @@ class PredictionRecord:
         path: Image file.
         score: Anomaly score; larger is more anomalous.
         threshold: Threshold of the score.
-        defective: Whether the score is above the threshold.
+        defective: Whether the image is called defective: by its score, or by a half of a guarded detector.
         heat_map: File of the heat map; None if none was written; ``overlay`` in JSON.
         reconstruction: File of the reconstruction; None if none was written.
         certificate: Certified or proven verdict; None if none was asked for.
@@ -44,6 +50,9 @@ class PredictionRecord:
         calibrated_threshold: Threshold of the detector, where ``threshold`` is another that was given to see what it
             changes, and promises no false-alarm rate; None where ``threshold`` is the calibrated one.
         levels: White, smallest and largest value of the file; None if they are not known.
+        word: Verdict of a guarded detector in words; None for another detector.
+        halves: What each half of a guarded detector says, the memory first.
+        reason: Why a half failed; None if none did.
 
     Example:
         >>> from pathlib import Path
@@ -62,10 +71,15 @@ class PredictionRecord:
     warning: str | None = None
     calibrated_threshold: float | None = None
     levels: ImageLevels | None = field(default=None, repr=False, compare=False)
+    word: Verdict | None = None
+    halves: tuple[HalfReport, ...] = ()
+    reason: str | None = None
 
     @property
     def verdict(self) -> str:
-        """The verdict, ``good`` or ``defective``."""
+        """The verdict, ``good`` or ``defective``; that of a guarded detector is one of :class:`Verdict`."""
+        if self.word is not None:
+            return str(self.word)
         return "defective" if self.defective else "good"
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,6 +90,10 @@ class PredictionRecord:
             "threshold": self.threshold,
             "verdict": self.verdict,
         }
+        if self.word is not None:
+            values |= {"defective": self.defective, "halves": [_half(report) for report in self.halves]}
+        if self.reason is not None:
+            values["reason"] = self.reason
         if self.calibrated_threshold is not None:
             values |= {"calibrated": False, "calibrated_threshold": self.calibrated_threshold}
         if self.heat_map is not None:
@@ -87,6 +105,25 @@ class PredictionRecord:
         if self.warning is not None:
             values["warning"] = self.warning
         return values
+
+
+def _half(report: HalfReport) -> dict[str, Any]:
+    """What a half says, as JSON values: the score is null where it failed, and bounds are there if there are any."""
+    bounds = {"lower": report.lower, "upper": report.upper}
+    return {
+        "name": report.name,
+        "score": _finite(report.score),
+        "threshold": report.threshold,
+        "p_value": report.p_value,
+        "speaks": report.speaks,
+        **({} if report.error is None else {"error": report.error}),
+        **{name: _finite(bound) for name, bound in bounds.items() if bound is not None},
+    }
+
+
+def _finite(value: float) -> float | None:
+    """The value, or None for one that JSON does not have."""
+    return value if math.isfinite(value) else None
 
 
 def predict_paths(
@@ -122,7 +159,8 @@ def predict_paths(
         NotCalibratedError: The detector has no threshold.
         OutputError: A file cannot be written, or the folder holds images or folders that advrad did not write.
         CheckpointError: A score is not a finite number.
-        ConfigError: The radius cannot be certified with the number of samples.
+        ConfigError: The radius cannot be certified with the number of samples, or a threshold is given for a guarded
+            detector, which decides by a test for each half.
 
     Example:
         >>> from advrad.inference import predict_paths
@@ -187,6 +225,13 @@ class _Output:
     def __init__(
         self, detector: SavedDetector, folder: Path | None, certifier: Certifier | None, threshold: float | None
     ) -> None:
+        if threshold is not None and isinstance(detector.config, GuardedConfig):
+            raise ConfigError(
+                "cannot be used with a guarded detector, which decides by a test for each half; to see another rate, run"
+                " `advrad calibrate RUN DATA -o NEW` with another false-alarm rate, and predict with NEW",
+                option="threshold",
+                value=threshold,
+            )
         self.detector = detector
         self.calibration = detector.calibration
         self.threshold = threshold
@@ -209,13 +254,16 @@ class _Output:
                 image.path,
                 prediction.score,
                 threshold,
-                prediction.score > threshold,
+                prediction.defective if self.threshold is None else prediction.score > threshold,
                 heat_map,
                 reconstruction,
                 certificate,
                 image.warning,
                 None if self.threshold is None else prediction.threshold,
                 image.levels,
+                prediction.verdict_words,
+                prediction.halves,
+                prediction.reason,
             )
 
     def _certify(self, image: _LoadedImage) -> PredictionCertificate | ProvenPrediction | None:
@@ -237,10 +285,18 @@ class _Output:
         heat_map = self.folder / f"{stem}-heat.png"
         framing, (height_px, width_px) = self.detector.config.framing, image.full.shape[:2]
         prediction = prediction.without_padding(framing, height_px, width_px)
-        drawn = draw_heat_map(image.full, prediction.anomaly_map, self.calibration)
+        maps, proven = prediction.half_maps, ""
+        drawn = (
+            draw_half_maps(image.full, maps)
+            if maps
+            else draw_heat_map(image.full, prediction.anomaly_map, self.calibration)
+        )
         if isinstance(certificate, ProvenPrediction) and certificate.lower_map is not None:
             lower_map = certificate.lower_map[framing.window(height_px, width_px)]
             drawn = draw_proven_area(drawn, lower_map, certificate.area_level(self.calibration))
+            proven = f"{certificate.norm} {radius_text(certificate.radius, certificate.norm)}"
+        if maps:
+            drawn = with_legend(drawn, half_legend([half.name for half in prediction.halves], proven))
         write_image(heat_map, drawn)
         if prediction.reconstruction is None:
             return heat_map, None

@@ -43,7 +43,7 @@ def test_the_overview_holds_the_means_of_all_tables(tmp_path: Path) -> None:
         missing(attacked("b", 0.5, "nut")),
     ]
     found = tables(tmp_path, cells)
-    assert found.overview.columns == ("standard", "pgd", "l2 at 0.1", "l2 at 0.5")
+    assert found.overview.columns == ("clean", "attacked: pgd", "l2 at 0.1", "l2 at 0.5")
     assert {label: [text.partition(" [")[0] for text in row] for label, row in shown(found.overview).items()} == {
         "a": ["0.800", "0.300", "0.500", "0.250"],
         "b": ["0.600", "not run", "\N{EN DASH}", "\N{EN DASH}"],
@@ -84,6 +84,39 @@ def test_a_radius_that_exact_bounds_certify_has_a_table(tmp_path: Path) -> None:
     assert shown(found.certified[0]) == {"closed": ["0.750 [0.700, 0.800]"] * 2, "plain": ["n/a"] * 2}
     assert "no attack leaves less" in found.certified[0].notes[0]
     assert "certified linf 2/255" in found.overview.columns
+
+
+def test_defects_that_no_attack_hides_have_a_table(tmp_path: Path) -> None:
+    bounds = {"certified_at_eps": 0.75, "found_at_eps": 0.5}
+    cells = [
+        clean("closed", 0.9),
+        clean("plain", 0.9),
+        attacked("closed", 0.8, figures=bounds),
+        attacked("closed", 0.8, "bolt", figures=bounds | {"found_at_eps": 0.75}),
+        attacked("plain", 0.2),
+    ]
+    found = tables(tmp_path, cells)
+    (table,) = found.verdicts
+    assert (table.name, table.short) == ("certainly-found-1", "certainly found linf 2/255")
+    assert table.title == "Share of defects certainly found within linf 2/255"
+    assert shown(table) == {"closed": ["0.500", "0.750", "0.625"], "plain": ["n/a", "\N{EN DASH}", "n/a"]}
+    assert "whatever an attack of this size does" in table.notes[0]
+    assert table.name in [one.name for one in found.all]
+
+
+def test_found_defects_and_false_alarms_have_tables_where_a_detector_decides(tmp_path: Path) -> None:
+    rates = {"image_auroc": 0.9, "tpr": 0.75, "fpr": 0.05}
+    cells = [
+        clean("decides", 0.9, figures=rates),
+        clean("also", 0.9, figures=rates | {"tpr": 0.5, "fpr": 0.0}),
+        clean("scores", 0.9),
+    ]
+    found, alarms = tables(tmp_path, cells).verdicts
+    assert shown(found) == {"decides": ["0.750"] * 2, "also": ["0.500"] * 2, "scores": ["n/a"] * 2}
+    assert shown(alarms) == {"decides": ["0.050"] * 2, "also": ["0.000"] * 2, "scores": ["n/a"] * 2}
+    assert [row.entries[0].best for row in found.rows] == [True, False, False]
+    assert not any(entry.best for row in alarms.rows for entry in row.entries), "more false alarms are not better"
+    assert tables(tmp_path / "none", [clean("scores", 0.9)]).verdicts == ()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +191,7 @@ def test_time_is_averaged_over_fits_and_cells(tmp_path: Path) -> None:
         attacked("a", 0.4, "bolt", fit_seconds=50.0, seconds=50.0, gradients=200),
     ]
     found = tables(tmp_path, cells).time
-    assert found.columns == ("fit (s)", "standard (s)", "pgd (s)", "pgd (gradients)")
+    assert found.columns == ("fit (s)", "clean (s)", "pgd (s)", "pgd (gradients)")
     assert shown(found) == {"a": ["75", "3", "40", "400"]}
 
 

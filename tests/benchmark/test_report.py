@@ -95,7 +95,7 @@ def test_the_page_and_the_tables_hold_every_figure(tmp_path: Path) -> None:
         assert "1 of 14 cells failed" in text and "1 of 14 cells were not run yet" in text
         assert "Sanity checks distrust 1 of 12 figures" in text
         assert "plain on nut (seed 0): flat: no gradient." in text
-        assert "broken on nut, standard, seed 0: ValueError: images <of> $nothing_" in text
+        assert "broken on nut, clean, seed 0: ValueError: images <of> $nothing_" in text
         assert "Processor A, 2 cores, 7.5 GiB" in text and "c0de" in text and "torch 2.14.1" in text
         assert "2026-01-02T03:04:05" in text and "advrad bench GRID" in text
     assert 'name = "by hand"' in page.text

@@ -96,7 +96,7 @@ from advrad.detectors.base import DetectorOutput, ScoreBounds
 
 
 class Darkness:
-    size_px, deterministic, differentiable, threshold, noise_seed = None, True, True, None, None
+    size_px, deterministic, differentiable, threshold, noise_seed = None, True, True, 0.445, None
     surrogates = {}
 
     def infer(self, images, generator):
@@ -121,10 +121,15 @@ def test_detectors_with_exact_bounds_are_certified_at_the_attacks_radius(home: P
     write(home, "size_px = 64\nlimit = 4\n" + text)
     assert measured(home).failed == ()
     attacks = {cell.detector: cell.figures for cell in read_bench(home / "out").done if cell.attack}
+    keys = {cell.detector: cell.key for cell in read_bench(home / "out").done if cell.attack}
     dark, other = attacks["dark"], attacks["other"]
     assert dark.certified_at_eps is not None and dark.robust_auroc is not None and dark.certified_at_eps_ci is not None
     assert dark.certified_at_eps <= dark.robust_auroc
-    assert other.certified_at_eps is None
+    assert other.certified_at_eps is None and other.found_at_eps is None
+    rows = (home / "out" / "rows" / f"{keys['dark']}.jsonl").read_text(encoding="utf-8").splitlines()
+    defects = [row["clean"] for row in map(json.loads, rows) if row["label"]]
+    assert min(defects) > 0.445 > min(defects) - 8 / 255, "choose a threshold that all exceed, but not all certainly"
+    assert dark.found_at_eps == sum(score - 8 / 255 > 0.445 for score in defects) / len(defects) > 0
     files = bench_report(home / "out", home / "report")
     assert {path.name for path in files} >= {"tables.md", "tables.tex", "results.csv"}
     for name in ("tables.md", "tables.tex", "index.html"):

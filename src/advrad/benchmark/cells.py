@@ -69,13 +69,17 @@ class Figures(_Stored):
     """The figures that a cell keeps of an evaluation, an attack or a certification; None if not measured.
 
     ``certified_at_eps`` is the AUROC that no perturbation within ``eps`` of the attack leaves less of, by exact bounds;
-    detectors without bounds have none.
+    detectors without bounds have none. ``found_at_eps`` is the share of defects that are certainly called defective,
+    whatever perturbation within ``eps`` is added to them; detectors without bounds or without threshold have none.
+    ``tpr`` and ``fpr`` are the shares of anomalous and of normal images that are called defective without attack.
     """
 
     image_auroc: Share | None = None
     image_auroc_ci: Interval | None = None
     pixel_auroc: Share | None = None
     aupro: Share | None = None
+    tpr: Share | None = None
+    fpr: Share | None = None
     clean_auroc: Share | None = None
     robust_auroc: Share | None = None
     robust_auroc_ci: Interval | None = None
@@ -84,6 +88,7 @@ class Figures(_Stored):
     robust_auroc_8bit: Share | None = None
     certified_at_eps: Share | None = None
     certified_at_eps_ci: Interval | None = None
+    found_at_eps: Share | None = None
     norm: str | None = None
     eps: float | None = None
     arithmetic: str | None = None

@@ -32,9 +32,9 @@ from advrad.data.loading import load_images, load_masks
 from advrad.detectors.base import AnomalyDetector, SupportsScoreBounds
 from advrad.detectors.direction import doubt_scores
 from advrad.detectors.loading import LoadedDetector
-from advrad.detectors.probing import score_images
+from advrad.detectors.probing import judge_images
 from advrad.errors import AdvradError, OutputError
-from advrad.inference.evaluation import compute_figures
+from advrad.inference.figures import compute_figures, share_of
 from advrad.utils.environment import versions
 from advrad.utils.files import make_folder, write_json, write_text
 from advrad.utils.progress import ProgressReporter
@@ -131,11 +131,12 @@ class JobRunner:
         masks, known = load_masks(stack.records, self.size_px)
         detector = loaded.detector
         seed = seed_of(job.seed, "score") if detector.noise_seed is None else detector.noise_seed
-        scores, maps = [], []
+        scores, maps, verdicts = [], [], []
         for index in range(len(stack)):
             name = f"{stack.records[index].defect}/{stack.records[index].path.name}"
-            score, drawn = score_images(detector, stack.batch([index]), seed, [name])
+            score, drawn, verdict = judge_images(detector, stack.batch([index]), seed, [name])
             scores.append(score)
+            verdicts += [] if verdict is None else [verdict]
             if drawn is not None and drawn.shape[1:] == masks.shape[1:]:
                 maps.append(drawn)
             self.progress.update(index + 1, len(stack))
@@ -143,7 +144,15 @@ class JobRunner:
         labels = np.array([record.label for record in stack.records], dtype=np.int64)
         defects = tuple(record.defect for record in stack.records)
         values = np.concatenate(scores)
-        figures = compute_figures(labels, values, defects, detector.threshold, pixels=pixels, seed=job.seed)
+        figures = compute_figures(
+            labels,
+            values,
+            defects,
+            detector.threshold,
+            defective=np.concatenate(verdicts) if verdicts else None,
+            pixels=pixels,
+            seed=job.seed,
+        )
         rows = (
             {"name": f"{record.defect}/{record.path.name}", "label": record.label, "score": value}
             for record, value in zip(stack.records, values.tolist(), strict=True)
@@ -184,16 +193,18 @@ class JobRunner:
 
 
 def _with_certified(figures: Figures, detector: AnomalyDetector, images: ImageSet) -> Figures:
-    """Add the AUROC that is certified at the attack's radius, on the attacked images, if the detector has bounds."""
+    """Add what exact bounds certify at the attack's radius, on the attacked images, if the detector has bounds."""
     if not isinstance(detector, SupportsScoreBounds) or figures.eps is None:
         return figures
     norm: Norm = "linf" if figures.norm == "linf" else "l2"
     bounds = [detector.score_bounds(image[None], figures.eps, norm) for image in images.images]
     lower, upper = (np.array([float(getattr(part, side)) for part in bounds]) for side in ("lower", "upper"))
+    certain = None if detector.threshold is None else lower > detector.threshold
     return figures.model_copy(
         update={
             "certified_at_eps": certified_auroc(images.labels, lower, upper),
             "certified_at_eps_ci": certified_auroc_interval(images.labels, lower, upper, seed=0),
+            "found_at_eps": share_of(certain, images.labels == 1),
         }
     )
 

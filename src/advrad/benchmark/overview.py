@@ -19,10 +19,12 @@ class Tables:
 
     Attributes:
         overview: Means over categories; its columns are those of ``standard``, ``robust`` and ``certified``.
-        standard: AUROC without attack.
+        standard: AUROC of clean images.
         robust: AUROC under each attack.
         certified: Certified AUROC at each radius of each attack, for detectors with exact bounds, and of each
             certificate.
+        verdicts: Shares of images that are called defective, without attack and certainly under every attack, for
+            detectors with a threshold.
         pixels: Pixel figures, if there are any.
         families: Detectors that differ only in their noise level.
         dilemma: Table of the families; None if there are none.
@@ -34,6 +36,7 @@ class Tables:
     standard: Table
     robust: tuple[Table, ...]
     certified: tuple[Table, ...]
+    verdicts: tuple[Table, ...]
     pixels: tuple[Table, ...]
     families: tuple[Family, ...]
     dilemma: Table | None
@@ -44,7 +47,7 @@ class Tables:
     def all(self) -> tuple[Table, ...]:
         """Every table, in reading order."""
         dilemma = () if self.dilemma is None else (self.dilemma,)
-        figures = (self.standard, *self.robust, *self.certified, *self.pixels)
+        figures = (self.standard, *self.robust, *self.certified, *self.verdicts, *self.pixels)
         return (self.overview, *dilemma, *figures, self.progress, self.time)
 
 
@@ -57,8 +60,8 @@ def make_tables(results: Results) -> Tables:
     standard = figure_table(
         results,
         "standard",
-        "standard",
-        "Standard AUROC, no attack",
+        "clean",
+        "Clean AUROC, no attack",
         _clean,
         figure_of("image_auroc", "image_auroc_ci"),
         _distrust_notes(results, _clean),
@@ -75,6 +78,7 @@ def make_tables(results: Results) -> Tables:
         standard=standard,
         robust=robust,
         certified=certified,
+        verdicts=(*_verdicts(results), *_certainly_found(results)),
         pixels=tuple(
             figure_table(
                 results,
@@ -114,7 +118,8 @@ def _robust(results: Results, name: str, attack: str) -> Table:
     if cells and cells[0].figures.norm and cells[0].figures.eps is not None:
         threat = _threat(cells[0].figures.norm, cells[0].figures.eps)
         title += "" if threat in attack else f" ({threat})"
-    return figure_table(results, name, attack, title, wanted, figure_of("robust_auroc", "robust_auroc_ci"), notes)
+    read = figure_of("robust_auroc", "robust_auroc_ci")
+    return figure_table(results, name, f"attacked: {attack}", title, wanted, read, notes)
 
 
 def _threat(norm: str, eps: float) -> str:
@@ -125,17 +130,21 @@ def _threat(norm: str, eps: float) -> str:
     return f"{norm} {eps:.4g}"
 
 
-def _certified_at_eps(results: Results) -> tuple[Table, ...]:
-    """One table per radius of the attacks at which exact bounds certified a detector."""
-    attacks: dict[tuple[str, float], str] = {}
+def _bounded_at(results: Results, name: str) -> dict[str, str]:
+    """The radii of the attacks at which exact bounds gave a figure, each with the first attack of that radius."""
+    attacks: dict[str, str] = {}
     for attack in results.order(lambda key: key.attack):
         for cell in results.done:
             found = cell.figures
-            if cell.attack == attack and found.certified_at_eps is not None and found.norm and found.eps is not None:
-                attacks.setdefault((found.norm, found.eps), attack)
+            if cell.attack == attack and getattr(found, name) is not None and found.norm and found.eps is not None:
+                attacks.setdefault(_threat(found.norm, found.eps), attack)
+    return attacks
+
+
+def _certified_at_eps(results: Results) -> tuple[Table, ...]:
+    """One table per radius of the attacks at which exact bounds certified a detector."""
     tables = []
-    for number, ((norm, eps), attack) in enumerate(attacks.items(), 1):
-        threat = _threat(norm, eps)
+    for number, (threat, attack) in enumerate(_bounded_at(results, "certified_at_eps").items(), 1):
         notes = [
             f"Proven by exact bounds, without randomness, for the images of {attack}: no attack leaves less. Other"
             " detectors have no such bounds."
@@ -152,6 +161,34 @@ def _certified_at_eps(results: Results) -> tuple[Table, ...]:
                 notes,
             )
         )
+    return tuple(tables)
+
+
+def _verdicts(results: Results) -> tuple[Table, ...]:
+    """Shares of clean images that are called defective."""
+    if all(cell.figures.tpr is None for cell in results.done):
+        return ()
+    note = "At the threshold of each detector, which normal images set; detectors without threshold have none."
+    found = figure_table(
+        results, "found", "found", "Share of defects found, no attack", _clean, figure_of("tpr"), [note]
+    )
+    title = "False alarms: share of normal images called defective, no attack"
+    alarms = figure_table(results, "false-alarms", "false alarms", title, _clean, figure_of("fpr"), [note], best=False)
+    return found, alarms
+
+
+def _certainly_found(results: Results) -> tuple[Table, ...]:
+    """One table per radius of the attacks: the share of defects that no attack of that size can hide."""
+    tables = []
+    for number, (threat, attack) in enumerate(_bounded_at(results, "found_at_eps").items(), 1):
+        note = (
+            f"Proven by exact bounds, without randomness, for the images of {attack}: whatever an attack of this size"
+            " does, at least this share of the defects is called defective. Other detectors have no such bounds."
+        )
+        title = f"Share of defects certainly found within {threat}"
+        wanted, short = partial(_of, attack, None), f"certainly found {threat}"
+        read = figure_of("found_at_eps")
+        tables.append(figure_table(results, f"certainly-found-{number}", short, title, wanted, read, [note]))
     return tuple(tables)
 
 
@@ -194,7 +231,7 @@ def _suite(cells: Iterable[Cell]) -> list[str]:
 
 
 def _fewer(results: Results, cells: Iterable[Cell]) -> list[str]:
-    """Note on figures that use fewer images than the standard figure of their category."""
+    """Note on figures that use fewer images than the clean figure of their category."""
     whole = {cell.category: cell.figures.images for cell in results.done if _clean(cell)}
     found = dict.fromkeys(
         f"{cell.category} {cell.figures.images} of {whole[cell.category]}"
@@ -223,7 +260,7 @@ def _overview(results: Results, tables: Sequence[Table]) -> Table:
         Row(detector, tuple(column.get(detector, Entry("unplanned")) for column in means))
         for detector in results.order(lambda key: key.detector)
     ]
-    title = "AUROC, mean over categories: standard, under attack, certified"
+    title = "AUROC, mean over categories: clean, under attack, certified"
     columns = tuple(table.short for table in tables)
     return Table("overview", "overview", title, "Detector", columns, mark_best(rows))
 
@@ -245,7 +282,7 @@ def _progress(results: Results) -> Table:
 def _time(results: Results) -> Table:
     """Seconds and gradient evaluations: means over finished cells."""
     tests = list(dict.fromkeys((key.attack, key.certificate) for key in results.planned))
-    labels = [attack or certificate or "standard" for attack, certificate in tests]
+    labels = [attack or certificate or "clean" for attack, certificate in tests]
     columns = ["fit (s)", *(f"{label} (s)" for label in labels), *(f"{label} (gradients)" for label in labels)]
     rows = []
     for detector in results.order(lambda key: key.detector):

@@ -49,7 +49,7 @@ def overview_plot(table: Table) -> str:
     axes.set(xlim=(-0.02, 1.02), ylim=(len(labels) - 0.5, -0.5), xlabel="Image AUROC, mean over categories")
     _legend(figure, axes)
     with _any_letters():
-        return svg_image(figure, "Standard, robust and certified AUROC of every detector; the table holds the figures")
+        return svg_image(figure, "Clean, attacked and certified AUROC of every detector; the table holds the figures")
 
 
 def _points(axes: Axes, entries: Sequence[Entry], name: str, colour: str) -> None:
@@ -62,13 +62,13 @@ def _points(axes: Axes, entries: Sequence[Entry], name: str, colour: str) -> Non
 
 
 def dilemma_plot(families: Sequence[Family], attacks: Sequence[str]) -> str:
-    """Plot standard and robust AUROC over the noise level, one panel per attack, one colour per family.
+    """Plot clean and attacked AUROC over the noise level, one panel per attack, one colour per family.
 
     A cross marks a figure that is incomplete or distrusted.
 
     Args:
         families: At least one family.
-        attacks: Labels in the order of ``Point.robust``; none for the standard AUROC alone.
+        attacks: Labels in the order of ``Point.robust``; none for the clean AUROC alone.
 
     Returns:
         HTML of the image.

@@ -140,7 +140,7 @@ def _failures(results: Results) -> list[str]:
 
 
 def _label(cell: Cell) -> str:
-    return f"{cell.detector} on {cell.category}, {cell.attack or cell.certificate or 'standard'}, seed {cell.seed}"
+    return f"{cell.detector} on {cell.category}, {cell.attack or cell.certificate or 'clean'}, seed {cell.seed}"
 
 
 def _origin(results: Results, folder: Path) -> list[tuple[str, str]]:

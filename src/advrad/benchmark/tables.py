@@ -225,6 +225,8 @@ def figure_table(
     wanted: Callable[[CellKey], bool],
     read: Reading,
     notes: Sequence[str] = (),
+    *,
+    best: bool = True,
 ) -> Table:
     """Make a table of one figure: detectors by categories, and the mean over categories.
 
@@ -236,6 +238,7 @@ def figure_table(
         wanted: Function that chooses the cells.
         read: Function that reads the figure and its interval from a cell's figures.
         notes: Notes below the table.
+        best: Whether to mark the largest values, which are the best ones unless smaller is better.
     """
     cells = [key for key in results.planned if wanted(key)]
     categories = tuple(dict.fromkeys(key.category for key in cells))
@@ -250,7 +253,8 @@ def figure_table(
             for category in categories
         ]
         rows.append(Row(detector, (*entries, mean_entry(entries))))
-    return Table(name, short, title, "Detector", (*categories, MEAN), mark_best(rows), tuple(notes))
+    shown = mark_best(rows) if best else tuple(rows)
+    return Table(name, short, title, "Detector", (*categories, MEAN), shown, tuple(notes))
 
 
 def figure_of(name: str, interval: str | None = None) -> Reading:

@@ -15,13 +15,12 @@ from advrad.errors import ConfigError
 
 #: Layers that are compared by default: at 1/8 and 1/16 of the image's side, as in PatchCore.
 USUAL_LAYERS = (2, 3)
+#: Normalisation of networks that do not say how their images are normalised: that of ImageNet.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def import_timm(extra: str = "anomalib") -> Any:
+def import_timm() -> Any:
     """Import timm.
-
-    Args:
-        extra: Extra of advrad that brings it.
 
     Raises:
         ConfigError: timm is not installed.
@@ -29,7 +28,7 @@ def import_timm(extra: str = "anomalib") -> Any:
     try:
         import timm
     except ImportError:
-        raise ConfigError(f"features of a network trained on ImageNet need timm; install advrad[{extra}]") from None
+        raise ConfigError("features of a network trained on ImageNet need timm; install advrad[anomalib]") from None
     return timm
 
 
@@ -38,7 +37,7 @@ def download_errors(network: str, instead: str) -> Iterator[None]:
     """Turn a failed download of weights into a :class:`ConfigError` that names the network and the fix.
 
     Args:
-        network: timm name of the network that is built while the context is open.
+        network: Name of the network that is built while the context is open.
         instead: Name of a network whose weights are packages.
     """
     try:
@@ -61,7 +60,7 @@ def check_name(network: str) -> None:
         ConfigError: timm does not know the name, or is not installed.
     """
     if ":" not in network and not import_timm().is_model(network):
-        raise ConfigError(f"{network!r}: timm has no such network; use one of timm.list_models()")
+        raise ConfigError(f"network {network!r}: timm has no such network; use one of timm.list_models()")
 
 
 class TimmNetwork(FeatureNetwork):
@@ -109,20 +108,56 @@ def timm_network(name: str, layers: tuple[int, ...] = USUAL_LAYERS) -> TimmNetwo
         ) from None
     check_name(name)
     with download_errors(name, LITE_NAMES[-1]), torch.random.fork_rng(devices=[]):
+        architecture, arguments = _resolved(name)
+        with torch.device("meta"):  # without weights, so that missing layers are noticed before a download
+            _create(architecture, layers, False, arguments)
         model = _create(name, layers, True, {})
-    facts = getattr(model, "pretrained_cfg", {}) or {}
+    facts = getattr(model, "pretrained_cfg", None) or {}
     config = NetworkConfig(
         kind="timm",
         name=name,
         layers=layers,
-        architecture=facts.get("architecture") or name.partition(".")[0],
-        arguments=dict(facts.get("model_args") or {}),
-        mean=tuple(facts.get("mean") or (0.485, 0.456, 0.406)),
-        std=tuple(facts.get("std") or (0.229, 0.224, 0.225)),
+        architecture=architecture,
+        arguments=arguments,
+        mean=tuple(facts.get("mean") or _MEAN),
+        std=tuple(facts.get("std") or _STD),
     )
     network = TimmNetwork(config, model)
     _check_maps(network)
     return network
+
+
+def _resolved(name: str) -> tuple[str, dict[str, Any]]:
+    """Name of a network's architecture in timm, and the arguments with which timm builds it.
+
+    Raises:
+        ConfigError: The address is none that timm knows.
+        OSError: What lies at the address cannot be had.
+    """
+    source, _, place = name.partition(":")
+    if not place:
+        return name, {}
+    readers = {"hf-hub": "load_model_config_from_hf", "local-dir": "load_model_config_from_path"}
+    if source not in readers:
+        raise ConfigError(f"is unknown; write {' or '.join(readers)} before the colon", option="network", value=name)
+    with _refusals(name):
+        _, architecture, arguments = getattr(import_timm().models._hub, readers[source])(place)
+        return str(architecture), dict(arguments or {})
+
+
+@contextmanager
+def _refusals(name: str, layers: tuple[int, ...] | None = None) -> Iterator[None]:
+    """Turn the many errors with which timm refuses a network into a :class:`ConfigError`."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        of_layers = "" if layers is None else f" with the layers {', '.join(map(str, layers))}"
+        raise ConfigError(
+            f"timm cannot build it{of_layers} ({reason}); use another network or other layers",
+            option="network",
+            value=name,
+        ) from None
 
 
 def _create(name: str, layers: tuple[int, ...], pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
@@ -132,18 +167,10 @@ def _create(name: str, layers: tuple[int, ...], pretrained: bool, arguments: dic
         ConfigError: timm has no such network, or the network no such layers.
         OSError: The weights cannot be downloaded.
     """
-    try:
+    with _refusals(name, layers):
         model: nn.Module = import_timm().create_model(
             name, pretrained=pretrained, features_only=True, out_indices=layers, **arguments
         )
-    except (RuntimeError, AssertionError, IndexError, KeyError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise ConfigError(
-            f"timm cannot build it with the layers {', '.join(map(str, layers))} ({reason}); use another network or"
-            " other layers",
-            option="network",
-            value=name,
-        ) from None
     return model
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "attack",
     "certify",
     "evaluate",
+    "guard",
     "load_detector",
     "train",
     "wrap",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from advrad.attacks.pipeline import attack
     from advrad.certificates.pipeline import certify
     from advrad.detectors.advrad import AdvRAD
+    from advrad.detectors.guard import guard
     from advrad.detectors.loading import load_detector
     from advrad.detectors.wrappers import wrap
     from advrad.inference.evaluation import evaluate
@@ -66,6 +68,7 @@ else:
             "attack": "advrad.attacks.pipeline",
             "certify": "advrad.certificates.pipeline",
             "evaluate": "advrad.inference.evaluation",
+            "guard": "advrad.detectors.guard",
             "load_detector": "advrad.detectors.loading",
             "train": "advrad.training.run",
             "wrap": "advrad.detectors.wrappers",

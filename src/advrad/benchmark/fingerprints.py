@@ -24,7 +24,7 @@ _LATER_OPTIONS: dict[type[Config], frozenset[str]] = {
     AttackOptions: frozenset({"gradients"}),
     CertifyOptions: frozenset({"norm", "sticker_px"}),
     AnomalibOptions: frozenset({"pictures"}),
-    RunOptions: frozenset({"adversarial_eps", "shape", "tile_px"}),
+    RunOptions: frozenset({"adversarial_eps", "shape", "tile_px", "features", "backbone"}),
     PurifyOptions: frozenset({"learns"}),
 }
 

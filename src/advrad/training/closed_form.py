@@ -124,13 +124,22 @@ class ClosedFormFit:
 
     Attributes:
         detector: The calibrated detector.
-        plans: Plans of its members.
+        plans: Plans of its members, one for each.
         normals: The images: ``normals.learn`` are part A, ``detector.config.held_out`` part B.
+        scores: Scores of part B, each image left out of the memory.
+        heights: Largest values of the anomaly maps of part B.
     """
 
     detector: ClosedFormDetector
     plans: tuple[MemberPlan, ...]
     normals: Normals
+    scores: tuple[float, ...]
+    heights: tuple[float, ...]
+
+    @property
+    def leaves_one_out(self) -> bool:
+        """Whether the images of part B are in the memory."""
+        return not set(self.detector.config.held_out).isdisjoint(self.normals.memory)
 
 
 def fit_with_plans(
@@ -163,10 +172,10 @@ def fit_with_plans(
     _check_centres(plans, parts)
     progress.stage("Comparing normal images")
     counter = Counter(progress, len(plans) * min(len(parts.learn), STATISTICS) + len(parts.threshold))
-    members = [member for plan in plans if (member := fit_member(plan, normals, counter.advance)) is not None]
-    if not members:  # nothing can be registered
-        members = [member for member in [fit_member(COARSE, normals)] if member is not None]
-    members = [with_strays(member, normals) for member in members]
+    fitted = [(plan, found) for plan in plans if (found := fit_member(plan, normals, counter.advance)) is not None]
+    if not fitted:  # nothing can be registered
+        fitted = [(plan, found) for plan in [COARSE] if (found := fit_member(plan, normals)) is not None]
+    members = [with_strays(member, normals) for _, member in fitted]
     size_px = images.shape[2] if image_size_px is None else image_size_px
     config = ClosedFormConfig(
         members=tuple(member.config for member in members),
@@ -177,11 +186,12 @@ def fit_with_plans(
     )
     detector = ClosedFormDetector(config, members)
     scored = _score(members, normals, parts.threshold, counter)
-    calibration = calibration_from(scored.largest(), scored.tops.amax(0).tolist(), false_alarm_rate)
+    scores, heights = scored.largest(), scored.tops.amax(0).tolist()
+    calibration = calibration_from(scores, heights, false_alarm_rate)
     detector.config = config.model_copy(update={"calibration": calibration})
     for note in _notes(members, normals, scored, parts.threshold, false_alarm_rate, names):
         progress.note(note)
-    return ClosedFormFit(detector.eval(), tuple(plans), normals)
+    return ClosedFormFit(detector.eval(), tuple(plan for plan, _ in fitted), normals, tuple(scores), tuple(heights))
 
 
 def _checked(images: ImageInput) -> Tensor:

@@ -47,6 +47,19 @@ class RunOptions(WithDataOptions):
         description="Size of the learned network, which is then used alone: lean, paper (ddpm as in the paper) or tiny"
         " (ddpm, for tests).",
     )
+    features: str | None = Field(
+        None,
+        description="Guard a detector on features with the memory: patchcore (fitted to the same images, ready in a"
+        " minute), FILE.py:NAME for a detector of your own, or a checkpoint of anomalib (.ckpt). An image is called"
+        " defective if either half says so, and what the memory says is proven. With minutes or steps, a learned"
+        " denoiser joins as a third half.",
+    )
+    backbone: str | None = Field(
+        None,
+        description="Network of the features of patchcore: lite0 or lite2 (from packages), or one of the library timm"
+        " such as wide_resnet50_2, or hf-hub:NAME.",
+        json_schema_extra={"when_none": "lite2"},
+    )
     size_px: int | None = Field(
         None,
         description="Side of the square to which images are scaled, in pixels, such as 128 or 256.",
@@ -79,7 +92,7 @@ class RunOptions(WithDataOptions):
     false_alarm_rate: float = Field(
         0.05,
         description="Largest share of normal images that may be called defective, between 0 and 1. 0.05 needs 19"
-        " different normal images and 0.01 needs 99; with a learned denoiser 42 and 202.",
+        " different normal images and 0.01 needs 99; with a learned denoiser 42 and 202, with features 39 and 199.",
     )
     score: ScoreAim = Field(
         "auto",
@@ -114,6 +127,8 @@ class TrainKeywords(TypedDict, total=False):
 
     denoiser: str | None
     preset: str
+    features: str | None
+    backbone: str | None
     size_px: int | None
     shape: ShapeAim
     tile_px: int | None

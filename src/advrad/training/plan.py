@@ -21,12 +21,15 @@ from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.errors import CheckpointError, ConfigError, OutputError
 from advrad.training.batches import TrainConfig, View
 from advrad.training.choice import checkpoint_of, network_name
-from advrad.training.fit_plan import ClosedFormPlan
+from advrad.training.fit_plan import ClosedFormPlan, GuardedPlan
 from advrad.training.options import RunOptions, ScoreAim
 from advrad.training.plan_base import PlanBase
 from advrad.training.score_candidates import ScoreObjective
 from advrad.utils.files import check_folder, make_folder, write_json
 from advrad.utils.output_folders import check_output
+
+#: Plans of fits of the closed form, by kind; others are of trainings.
+_FITS: dict[str, type[ClosedFormPlan] | type[GuardedPlan]] = {"closed_form": ClosedFormPlan, "guarded": GuardedPlan}
 
 
 class RunPlan(PlanBase):
@@ -192,7 +195,7 @@ def plan_path(folder: Path) -> Path:
     return folder / "training" / "plan.json"
 
 
-def existing_plan(folder: Path, resume: bool) -> RunPlan | ClosedFormPlan | None:
+def existing_plan(folder: Path, resume: bool) -> RunPlan | ClosedFormPlan | GuardedPlan | None:
     """Read the plan of the run in a folder. Nothing is written.
 
     Args:
@@ -216,13 +219,13 @@ def existing_plan(folder: Path, resume: bool) -> RunPlan | ClosedFormPlan | None
         return None  # the run was stopped before its first step, so it starts from the beginning
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        plan = ClosedFormPlan if isinstance(values, dict) and values.get("kind") == "closed_form" else RunPlan
+        plan = _FITS.get(values.get("kind", ""), RunPlan) if isinstance(values, dict) else RunPlan
         return plan.parse(values, str(path))
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path}: is damaged ({error}); train again in another folder") from None
 
 
-def save_plan(folder: Path, plan: RunPlan | ClosedFormPlan) -> None:
+def save_plan(folder: Path, plan: RunPlan | ClosedFormPlan | GuardedPlan) -> None:
     """Write the plan of a run to its folder, which is made if it is missing.
 
     Args:

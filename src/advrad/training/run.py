@@ -26,42 +26,42 @@ from advrad.data.splits import normals_needed, shuffle_normals
 from advrad.data.trained_images import digests_of, warn_of_same_files
 from advrad.denoisers import diffusers_checkpoint
 from advrad.denoisers.base import Denoiser
-from advrad.denoisers.ddpm import DdpmConfig, DdpmDenoiser, unet_class
+from advrad.denoisers.ddpm import DdpmDenoiser, unet_class
 from advrad.denoisers.factory import build_denoiser
 from advrad.denoisers.memory import MemoryDenoiserConfig
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.combined import CombinedDetector
 from advrad.detectors.conformal import calibration_of
+from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.detectors.tiled import TiledDetector
 from advrad.errors import ConfigError, DataError
-from advrad.training.batches import TrainConfig, find_symmetry, whole_images
-from advrad.training.budget import passes_after_training, steps_for
 from advrad.training.calibration_data import CalibrationData, read_divided
-from advrad.training.choice import checkpoint_of, choice_of, needs_diffusers
+from advrad.training.choice import Choice, checkpoint_of, choice_of, needs_diffusers, trains_denoiser
 from advrad.training.closed_form_run import ClosedFormRun, record_fit
 from advrad.training.combination import combine, fit_beside, seconds_to_combine
 from advrad.training.finalize import choose_score, set_thresholds, source_of
-from advrad.training.fit_plan import ClosedFormPlan
+from advrad.training.fit_plan import ClosedFormPlan, GuardedPlan
 from advrad.training.framing_choice import choose_framing
+from advrad.training.guarded_run import GuardedRun
+from advrad.training.learned_fit import complete_plan, fit_denoiser
 from advrad.training.memory_filling import fill_memory
 from advrad.training.normal_images import NormalImages
-from advrad.training.options import DEFAULT_MINUTES, RunOptions, TrainKeywords
+from advrad.training.options import RunOptions, TrainKeywords
 from advrad.training.plan import (
     RunPlan,
     check_score_options,
     draft_plan,
     existing_plan,
     fresh_config,
-    lean_views,
     options_of,
     plan_path,
     refuse_contradiction,
     save_plan,
 )
-from advrad.training.trainer import STATE_NAME, Trainer, check_batch_size, fit, make_accelerator
+from advrad.training.trainer import check_batch_size, make_accelerator
 from advrad.utils.progress import SILENT, CallbackReporter, ProgressReporter
 from advrad.utils.threads import threads_in_words
 
@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 #: What a run makes.
-Detector = AdvRAD | ClosedFormDetector | TiledDetector | CombinedDetector
+Detector = AdvRAD | ClosedFormDetector | TiledDetector | CombinedDetector | GuardedDetector
 
 
 def train(
@@ -107,8 +107,9 @@ def train(
     Returns:
         The calibrated detector, in evaluation mode: :class:`advrad.detectors.ClosedFormDetector` for the closed form
         alone, :class:`advrad.detectors.TiledDetector` for the closed form of tiles, :class:`advrad.AdvRAD` for a
-        learned denoiser alone and for the paper's score of the memory, or
-        :class:`advrad.detectors.CombinedDetector` for both.
+        learned denoiser alone and for the paper's score of the memory,
+        :class:`advrad.detectors.CombinedDetector` for both, or :class:`advrad.detectors.GuardedDetector` for the closed
+        form beside ``features``.
 
     Raises:
         ConfigError: An option is unknown, out of range, or does not fit the others or the data.
@@ -149,6 +150,20 @@ def _options_from(options: RunOptions | None, budget: dict[str, Any], keywords: 
     return options
 
 
+def _finished(plan: RunPlan | ClosedFormPlan | GuardedPlan | None, folder: Path) -> str | None:
+    """What a run has finished; None for a run that is not finished, or a training whose end must be repeated."""
+    if isinstance(plan, ClosedFormPlan) or (isinstance(plan, RunPlan) and plan.denoiser.kind == "memory"):
+        return "the closed form"
+    return "the model" if isinstance(plan, GuardedPlan) and (folder / CONFIG_NAME).is_file() else None
+
+
+def _choice(plan: RunPlan | ClosedFormPlan | GuardedPlan | None, options: RunOptions) -> Choice:
+    """What a run makes, by the plan of the run that is resumed, or by the options."""
+    if isinstance(plan, RunPlan):
+        return "both" if plan.memory else "learned"
+    return choice_of(options)
+
+
 def _check_learned(options: RunOptions, processes: int) -> None:
     """Refuse what a learned denoiser cannot be trained with, before any image is read."""
     if needs_diffusers(options):
@@ -180,21 +195,23 @@ class _Run:
         began = time.perf_counter()
         stored = existing_plan(self.folder, self.resume)
         if stored is not None:
-            begun = stored.options if isinstance(stored, ClosedFormPlan) else options_of(stored)
+            begun = options_of(stored) if isinstance(stored, RunPlan) else stored.options
             refuse_contradiction(self.options, begun, self.folder)
             self.options = begun
-        if isinstance(stored, ClosedFormPlan) or (stored is not None and stored.denoiser.kind == "memory"):
-            self.progress.note(f"{self.folder}: the closed form is finished; there is nothing to resume")
-            return cast(ClosedFormDetector | TiledDetector | AdvRAD, load_detector(self.folder))
-        choice = choice_of(self.options) if stored is None else "both" if stored.memory else "learned"
+        if (finished := _finished(stored, self.folder)) is not None:
+            self.progress.note(f"{self.folder}: {finished} is finished; there is nothing to resume")
+            return cast(Detector, load_detector(self.folder))
+        choice = _choice(stored, self.options)
         accelerator = make_accelerator(self.options.precision)
-        if choice in ("learned", "both"):
+        if choice in ("learned", "both") or (choice == "guarded" and trains_denoiser(self.options)):
             _check_learned(self.options, accelerator.num_processes)
         dataset = find_records(self.data, self.options.data)
         for note in (*dataset.notes, *dataset.warnings, *warn_of_same_files(dataset), threads_in_words()):
             self.progress.note(note)
         if choice == "memory":
             return self._fit_closed_form(dataset, accelerator, began)
+        if choice == "guarded" or not (stored is None or isinstance(stored, RunPlan)):
+            return self._guard(dataset, accelerator, began, stored if isinstance(stored, GuardedPlan) else None)
         source = checkpoint_of(self.options)
         pretrained = None if source is None else diffusers_checkpoint.load(source, self.options.size_px)
         plan = stored or self._draft(dataset, pretrained, choice == "both")
@@ -239,6 +256,17 @@ class _Run:
             self.progress
         )
         record_fit(detector, plan, time.perf_counter() - began)
+        if accelerator.is_main_process:
+            detector.save_pretrained(self.folder)
+            save_plan(self.folder, plan)
+        accelerator.wait_for_everyone()
+        return detector
+
+    def _guard(self, dataset: Dataset, accelerator: Accelerator, began: float, stored: GuardedPlan | None) -> Detector:
+        """Fit the closed form and a detector on features beside it, and save both."""
+        data = self._data_name or str(dataset.root)
+        run = GuardedRun(dataset, self.options, data, self.folder, accelerator, began, self.progress, stored)
+        plan, detector = run.execute()
         if accelerator.is_main_process:
             detector.save_pretrained(self.folder)
             save_plan(self.folder, plan)
@@ -296,36 +324,14 @@ class _Run:
         memory: ClosedFormDetector | None,
     ) -> RunPlan:
         """The plan with what follows from the images and from the speed of the machine."""
-        config = plan.train.model_copy(update={"symmetry": find_symmetry(images.train)})
-        minutes = None
-        if self.options.steps is None:
-            minutes = self.options.minutes or DEFAULT_MINUTES
-            self.progress.stage("Measuring speed")
-            later_s = 0.0 if memory is None else seconds_to_combine(memory, images)
-
-            def within_budget(config: TrainConfig) -> TrainConfig:
-                passes = passes_after_training(config.views, images.counts, plan.objective)
-                spent_s = time.perf_counter() - began + later_s
-                steps = steps_for(minutes, denoiser, images.train, config, accelerator, spent_s, passes)
-                return config.model_copy(update={"steps": steps})
-
-            config = within_budget(config)
-            if not isinstance(plan.denoiser, DdpmConfig):
-                views = lean_views(config.size_px, config.steps)
-                if views != config.views:  # long enough for crops, whose steps take another time
-                    config = within_budget(config.model_copy(update={"views": views}))
-        return plan.model_copy(update={"train": config, "names": names, "budget_minutes": minutes})
+        later_s = 0.0 if memory is None or self.options.steps is not None else seconds_to_combine(memory, images)
+        plan = complete_plan(plan, self.options, denoiser, images, accelerator, began, later_s, self.progress)
+        return plan.model_copy(update={"names": names})
 
     def _fit(self, plan: RunPlan, denoiser: Denoiser, images: CalibrationData, accelerator: Accelerator) -> Denoiser:
         """Train the denoiser, from the saved state if there is one."""
         work = plan_path(self.folder).parent
-        denoiser.fit_statistics(whole_images(images.train, plan.train))
-        trainer = Trainer(denoiser, plan.train, accelerator)
-        if self.resume and (work / STATE_NAME).exists():
-            trainer.load(work / STATE_NAME)
-        accelerator.wait_for_everyone()
-        self.progress.stage("Training")
-        return fit(trainer, images.train, work, self.progress if accelerator.is_main_process else SILENT)
+        return fit_denoiser(plan, denoiser, images, accelerator, work, resume=self.resume, progress=self.progress)
 
     def _finish(
         self,

@@ -226,12 +226,14 @@ def test_suites_are_named_and_fixed() -> None:
     assert suite_attacks("quick", losses(logit="surrogate")) == plain
     assert suite_attacks("standard", losses(short="one_step"))[-1].surrogate == "short"
     assert suite_attacks("standard", losses(bypass="bpda"))[-1].surrogate == "bypass"
-    assert [one.name for one in suite_attacks("quick", losses(half="part"))[len(plain) :]] == [
-        "pgd, half, 40 steps",
-        "apgd, half, 20 steps",
-    ]
+    *first, last = plain
+    halves = (
+        AttackSpec(attack="pgd", surrogate="half", steps=40),
+        AttackSpec(attack="apgd", surrogate="half", steps=20),
+    )
+    assert suite_attacks("quick", losses(half="part", logit="unsaturated")) == (*first, *halves, pgd, last)
     whole = suite_attacks("full", losses(half="part", logit="surrogate"))
-    assert [one.surrogate for one in whole[len(SUITES["full"]) :]] == ["half", "half", "logit"]
+    assert [one.surrogate for one in whole[len(SUITES["full"]) - 1 :]] == ["half", "half", "logit", "score"]
     both = losses(fine="scale", part="component")
     assert len(suite_attacks("full", both)) == len(SUITES["full"]) + 2
     assert suite_attacks("quick", both) == SUITES["quick"]

@@ -146,9 +146,14 @@ class BestSoFar:
 
 
 def value_and_gradient(objective: Objective, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Evaluate an objective (b,) and its gradient (b, c, h, w), in which NaN and infinity are replaced by 0."""
+    """Evaluate an objective (b,) and its gradient (b, c, h, w), in which NaN and infinity are replaced by 0.
+
+    Where an attack has made every image fail, nothing leads back to the images, and the gradient is 0.
+    """
     point = images.detach().requires_grad_()
     with torch.enable_grad():
         values = objective(point)
+        if not values.requires_grad:
+            return values, torch.zeros_like(images)
         (gradient,) = torch.autograd.grad(values.sum(), point)
     return values.detach(), torch.nan_to_num(gradient, 0.0, 0.0, 0.0)

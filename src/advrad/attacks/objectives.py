@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from advrad.detectors.base import AnomalyDetector, DetectorOutput, LossFunction
+from advrad.detectors.scoring import soft_maximum
 from advrad.errors import ConfigError
 
 OutputLoss = Callable[[DetectorOutput], Tensor]
@@ -25,13 +26,7 @@ def _flat_maps(output: DetectorOutput) -> Tensor:
 
 def log_sum_exp(output: DetectorOutput) -> Tensor:
     """Soft maximum of the map, (b,), at a temperature of half the map's own standard deviation."""
-    maps = _flat_maps(output)
-    if maps.shape[1] == 1:
-        return maps[:, 0]
-    # A constant without gradient: otherwise an attack could raise the loss by raising the temperature.
-    temperature = 0.5 * maps.detach().std(1, keepdim=True) + 1e-12
-    values: Tensor = (temperature * torch.logsumexp(maps / temperature, 1, keepdim=True))[:, 0]
-    return values
+    return soft_maximum(_flat_maps(output))
 
 
 def top(output: DetectorOutput) -> Tensor:

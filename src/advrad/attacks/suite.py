@@ -82,6 +82,10 @@ def suite_attacks(budget: str, surrogates: Mapping[str, SurrogateLoss] | None = 
         attacks = tuple(one.model_copy(update=whole) if one.surrogate == ALTERNATING else one for one in attacks)
     parts = [name for name, loss in losses.items() if loss.kind == "part"]
     steps = tuple(zip(("pgd", "apgd"), _PART_STEPS[known], strict=True))
-    attacks += tuple(AttackSpec(attack=way, surrogate=name, steps=count) for name in parts for way, count in steps)
+    of_parts = tuple(AttackSpec(attack=way, surrogate=name, steps=count) for name in parts for way, count in steps)
     chosen = [name for name, loss in losses.items() if loss.kind in ALWAYS or (known == "full" and name not in parts)]
-    return attacks + tuple(AttackSpec(attack="pgd", surrogate=name, steps=_SURROGATE_STEPS[known]) for name in chosen)
+    others = tuple(AttackSpec(attack="pgd", surrogate=name, steps=_SURROGATE_STEPS[known]) for name in chosen)
+    if not parts:
+        return attacks + others
+    *first, black_box = attacks  # which is compared with all others, so it comes last
+    return (*first, *of_parts, *others, black_box)

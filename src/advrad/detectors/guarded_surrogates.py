@@ -1,8 +1,8 @@
 """What an attack may follow in place of the score of a guarded detector.
 
 The score is a maximum, whose gradient reaches one half at a time, and the other halves count in it up to a ceiling. So
-the losses are the surprises of the halves alone and without the ceiling, their largest, their sum, and the losses that
-the halves themselves offer.
+the losses are the surprises of the halves alone and without the ceiling, their largest, their sum, soft maxima of the
+halves' own maps, which are limited in the whole map, and the losses that the halves themselves offer.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from advrad.detectors.guarded_config import HalfTest
 from advrad.detectors.guarded_halves import Halves
 from advrad.detectors.guarded_output import GradientGates, surprise_of
 from advrad.detectors.guarded_tests import FAILED_MEMORY
+from advrad.detectors.scoring import soft_maximum
 
 #: Kinds of losses of a half that keep their meaning.
 _KEPT_KINDS: tuple[SurrogateKind, ...] = ("bpda", "one_step", "unsaturated")
@@ -53,6 +54,7 @@ class GuardedLosses:
         losses["verdict"] = SurrogateLoss(self._largest, "part")
         losses["sum"] = SurrogateLoss(self._sum, "surrogate")
         for place, half in enumerate(self.halves.all):
+            losses[f"{half.name}: soft maximum"] = SurrogateLoss(partial(self._soft_maximum, place), "unsaturated")
             for name, loss in half.detector.surrogates.items():
                 kind = loss.kind if loss.kind in _KEPT_KINDS else "surrogate"
                 losses[f"{half.name}: {name}"] = SurrogateLoss(partial(self._inner, place, loss), kind)
@@ -62,6 +64,12 @@ class GuardedLosses:
         part = self.halves.infer(place, images, generator)
         advance(generator)
         return surprise_of(part, self.tests()[place], FAILED_MEMORY)
+
+    def _soft_maximum(self, place: int, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Soft maximum of a half's map; its score where it has no map."""
+        part = self.halves.infer(place, images, generator)
+        advance(generator)
+        return part.scores if part.maps is None else soft_maximum(part.maps.flatten(1))
 
     def _all(self, images: Tensor, generator: torch.Generator, gates: GradientGates) -> Tensor:
         """Surprises of all halves, (halves, b)."""

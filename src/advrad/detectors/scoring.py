@@ -127,6 +127,20 @@ class MapStatistics:
 CEILING = 1.2
 
 
+def soft_maximum(values: Tensor) -> Tensor:
+    """Soft maximum of each row, (b,), at a temperature of half the row's own standard deviation.
+
+    Args:
+        values: Values, (b, n); a single one is its own maximum.
+    """
+    if values.shape[1] == 1:
+        return values[:, 0]
+    # A constant without gradient: otherwise an attack could raise the loss by raising the temperature.
+    temperature = 0.5 * values.detach().std(1, keepdim=True) + 1e-12
+    found: Tensor = (temperature * torch.logsumexp(values / temperature, 1, keepdim=True))[:, 0]
+    return found
+
+
 def ceiling_of(maps: Tensor) -> float:
     """Ceiling for :func:`divide_by_image_mean`, from error maps of normal images, (n, 1, h, w)."""
     return CEILING * float(maps.mean((1, 2, 3)).max()) + EPS

@@ -21,7 +21,8 @@ from advrad.detectors.config import RecordedFigures
 from advrad.detectors.loading import load_detector, save_figures
 from advrad.detectors.wrappers import wrap
 from advrad.errors import CheckpointError, DataError, DetectorError, ImageError
-from advrad.inference.evaluation import EvaluationResult, compute_figures, evaluate, write_scores
+from advrad.inference.evaluation import EvaluationResult, evaluate, write_scores
+from advrad.inference.figures import compute_figures
 from advrad.report.content import report_content
 from advrad.report.evaluation_report import write_report
 from advrad.utils.progress import CallbackReporter

@@ -68,7 +68,7 @@ def alt(markup: str) -> str | None:
 def all_plots() -> dict[str, str]:
     steps = np.arange(100.0)
     return {
-        "roc": roc_plot(LABELS, SCORES, 3.0),
+        "roc": roc_plot(LABELS, SCORES, SCORES > 3.0),
         "histogram": histogram_plot(LABELS, SCORES, 3.0),
         "loss": loss_plot(steps, 2 / (1 + steps)),
         "certificates": certificate_plot(CertificationResult.parse(CERTIFICATES)),
@@ -103,14 +103,15 @@ def test_the_description_of_a_plot_is_escaped() -> None:
 def test_the_label_tells_what_the_curve_shows() -> None:
     scores = np.array([0.1, 0.4, 0.9, 0.2])
     labels = np.array([False, False, True, True])
-    label = alt(roc_plot(labels, scores, 0.3))
-    assert label == "ROC curve of 4 test images; at the threshold 50 % of defects found, 50 % false alarms"
+    label = alt(roc_plot(labels, scores, scores > 0.3))
+    assert label == "ROC curve of 4 test images; verdicts: 50 % of defects found, 50 % false alarms"
     label = alt(histogram_plot(labels, scores, None))
     assert label == "Histogram of the scores: median of normal images 0.25, median of anomalous images 0.55"
     label = alt(histogram_plot(labels, scores, 0.3))
     assert label is not None and label.endswith("anomalous images 0.55, threshold 0.3")
     for plot in (roc_plot, histogram_plot):
-        assert "threshold" not in svg_source(image(plot(labels, scores, None)))
+        source = svg_source(image(plot(labels, scores, None)))
+        assert "threshold" not in source and "verdicts" not in source
 
 
 @pytest.mark.parametrize(
@@ -126,8 +127,8 @@ def test_the_label_tells_what_the_curve_shows() -> None:
 )
 @pytest.mark.parametrize("threshold", [None, 0.0, -3.0, 1e9])
 def test_odd_scores(scores: np.ndarray, threshold: float | None) -> None:
-    for plot in (roc_plot, histogram_plot):
-        assert alt(plot(LABELS, scores, threshold))
+    assert alt(roc_plot(LABELS, scores, None if threshold is None else scores > threshold))
+    assert alt(histogram_plot(LABELS, scores, threshold))
 
 
 def test_certificates_are_drawn_with_the_attacks_beside_them(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from advrad.data.resize_norm import framed_radius
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import ScoreBounds, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.config import Calibration
+from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.saved import SavedDetector
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import ConfigError
@@ -91,6 +92,8 @@ class ProvenPrediction:
         lower: Lower bound of the score within ``radius``.
         upper: Upper bound of the score within ``radius``.
         lower_map: Lower bound of the anomaly map within ``radius``, (h, w); not part of the JSON values.
+        half: Half of a guarded detector whose verdict it is; None for a detector without halves.
+        map_level: Value of ``lower_map`` that normal images rarely exceed; None for that of the calibration.
 
     Example:
         >>> found = ProvenPrediction("proven defective", "linf", 2 / 255, 5 / 255, threshold=0.5, lower=0.6, upper=0.9)
@@ -106,6 +109,8 @@ class ProvenPrediction:
     lower: float
     upper: float
     lower_map: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    half: str | None = None
+    map_level: float | None = field(default=None, repr=False, compare=False)
 
     def area_level(self, calibration: Calibration) -> float:
         """Value that ``lower_map`` exceeds in a proven defect area: above the threshold, and above normal maps.
@@ -113,7 +118,7 @@ class ProvenPrediction:
         Args:
             calibration: Calibration of the detector.
         """
-        return max(self.threshold, calibration.heat_high)
+        return max(self.threshold, calibration.heat_high if self.map_level is None else self.map_level)
 
     def to_dict(self) -> dict[str, Any]:
         """The certificate as JSON values."""
@@ -126,10 +131,11 @@ class ProvenPrediction:
             # JSON has no infinity, which stands for a bound that is not known.
             "lower": self.lower if math.isfinite(self.lower) else None,
             "upper": self.upper if math.isfinite(self.upper) else None,
-        }
+        } | ({} if self.half is None else {"certified_half": self.half})
 
     def __str__(self) -> str:
-        return f"{self.verdict:16} {self.norm} radius {reach_text(self.reach, self.norm)}"
+        whose = "" if self.half is None else f"{self.half} "
+        return f"{whose}{self.verdict:16} {self.norm} radius {reach_text(self.reach, self.norm)}"
 
 
 #: Certifies the verdict on an image file, from its name and the image, (3, h, w), at its own size and as it is scored.
@@ -163,9 +169,10 @@ def prediction_certifier(detector: SavedDetector, options: PredictionCertificate
     if isinstance(target, SupportsScoreBounds):
         norm: Norm = options.norm or "linf"
         radius = _radius_of(options, norm)
+        if isinstance(target, GuardedDetector):
+            return _Proving.of_memory(target, norm, radius), _exact(options)
         threshold, warnings = bounds_threshold(target, norm, (radius,))
-        if options.model_fields_set & {"n_samples", "confidence", "seed"}:
-            warnings.append("the bounds are exact: nothing is drawn, and no confidence is needed")
+        warnings += _exact(options)
         if threshold is None:
             threshold = detector.calibration.threshold  # raises the error of a detector without a threshold
         return _Proving(target, detector.config.framing, norm, radius, threshold), warnings
@@ -179,6 +186,12 @@ def prediction_certifier(detector: SavedDetector, options: PredictionCertificate
         raise ConfigError("this detector cannot be certified; use a closed-form detector or AdvRAD", option="certify")
     plan, warnings = prediction_certificate_plan(target.reconstruction_model, options)
     return _Sampling(TwoPath(target.reconstruction_model), plan), warnings
+
+
+def _exact(options: PredictionCertificateOptions) -> list[str]:
+    """A warning about options that bounds without randomness do not need."""
+    given = options.model_fields_set & {"n_samples", "confidence", "seed"}
+    return ["the bounds are exact: nothing is drawn, and no confidence is needed"] if given else []
 
 
 def prediction_certificate_plan(
@@ -268,6 +281,8 @@ class _Proving:
         norm: Norm of the perturbations.
         radius: Radius for which the verdict is asked.
         threshold: Threshold of the score.
+        half: Half of a guarded detector that ``detector`` is; None for a detector without halves.
+        map_level: Value of the map that normal images rarely exceed; None for that of the calibration.
     """
 
     detector: SupportsScoreBounds
@@ -275,6 +290,22 @@ class _Proving:
     norm: Norm
     radius: float
     threshold: float
+    half: str | None = None
+    map_level: float | None = None
+
+    @classmethod
+    def of_memory(cls, detector: GuardedDetector, norm: Norm, radius: float) -> _Proving:
+        """Prove the verdicts of a guarded detector's memory: those of its other halves cannot be proven."""
+        test = detector.tests[0]
+        return cls(
+            detector.memory,
+            detector.config.framing,
+            norm,
+            radius,
+            test.threshold,
+            half=detector.config.names[0],
+            map_level=test.heat_high,
+        )
 
     def __call__(self, name: str, image: Tensor, scored: Tensor) -> ProvenPrediction:
         """Prove the verdict on an image file."""
@@ -286,7 +317,18 @@ class _Proving:
         known = {0.0: (float(bounds.scores), float(bounds.scores)), self.radius: (lower, upper)}
         reach = verdict_radius(scaled, scored, self.threshold, self.norm, known)
         lower_map = bounds.lower_map[0, 0].detach().float().cpu().numpy()
-        return ProvenPrediction(verdict, self.norm, self.radius, reach, self.threshold, lower, upper, lower_map)
+        return ProvenPrediction(
+            verdict,
+            self.norm,
+            self.radius,
+            reach,
+            self.threshold,
+            lower,
+            upper,
+            lower_map,
+            self.half,
+            self.map_level,
+        )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from advrad.cli.tables import show_facts, show_table, show_warnings
+from advrad.cli.tables import show_facts, show_halves, show_table, show_warnings
 from advrad.utils.formatting import number, percent, quoted
 
 if TYPE_CHECKING:
@@ -51,8 +51,11 @@ def show_model(config: SavedConfig, folder: Path) -> None:
     figures = config.figures
     show_table("Threshold and promise", card.threshold_rows(config))
     print(card.describe_threshold(config))
+    if meanings := card.verdict_rows(config):
+        show_table("What the verdicts mean", meanings)
     if card.is_evaluated(figures):
         show_table("Measured on test images", card.figure_rows(figures))
+        show_halves(figures.guarded)
         listed = [(name, str(row.n), number(row.auroc), percent(row.tpr)) for name, row in figures.per_defect.items()]
         if listed:
             show_table("By defect", listed, ("defect", "images", "AUROC", "found"))
@@ -76,4 +79,9 @@ def show_everything(facts: dict[str, Any]) -> None:
     for part, long in (("training", "tried"), ("calibration", "scores")):
         if isinstance(shown.get(part), dict):
             shown[part] = {name: value for name, value in shown[part].items() if name != long}
+    if shown.get("kind") == "guarded":
+        names = ["memory", *(part["name"] for part in shown["others"])]
+        tests = ({key: value for key, value in test.items() if key != "scores"} for test in shown["tests"])
+        shown["tests"] = dict(zip(names, tests, strict=False))
+        shown["others"] = {part["name"]: part["detector"] for part in shown["others"]}
     show_facts("Model", shown)

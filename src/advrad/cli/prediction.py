@@ -80,8 +80,13 @@ def predict(
     it prints proven defective, proven good or not proven, and the largest radius that the verdict survives; draws,
     confidence and seed are not needed.
 
+    A guarded detector says which of its halves found a defect, and whether it is proven: defective, proven; defective;
+    suspected, by halves alone that an attack can fool; good; good, memory proven. It takes no --threshold. --certify
+    adds how far the verdict of its memory is proven.
+
     In heat maps, a white line surrounds what exceeds the maps of normal images. With proven verdicts, a broken green
-    and black line surrounds the proven defect area: it does so under every change of the image within the radius.
+    and black line surrounds the proven defect area: it does so under every change of the image within the radius. Of a
+    guarded detector, the white line is the memory's, and a dotted blue line surrounds what the other halves see.
 
     Example: advrad predict run part-0001.png -o heat-maps
     """
@@ -157,7 +162,7 @@ def evaluate(
     """Measure a model on the test images of a folder.
 
     Prints the AUROC with a confidence interval, how many defects are found at the threshold, and the share of false
-    alarms; with masks of the defects also how well the anomaly map locates them.
+    alarms, for a guarded detector also by half; with masks of the defects also how well the anomaly map locates them.
 
     Example: advrad evaluate run images
     """

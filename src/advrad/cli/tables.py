@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from advrad.benchmark.estimate import Estimate
     from advrad.certificates.results import CertificationResult
     from advrad.data.inspection import InspectionResult
+    from advrad.detectors.guarded_figures import GuardedFigures
     from advrad.inference.evaluation import EvaluationResult
 
 
@@ -119,14 +120,31 @@ def show_figures(result: EvaluationResult, title: str) -> None:
         ("AUPRO", number(result.aupro)),
         ("defects found (TPR)", percent(result.tpr)),
         ("false alarms (FPR)", percent(result.fpr)),
-        ("threshold", number(result.threshold, ".6g")),
+        *([("threshold", number(result.threshold, ".6g"))] if result.guarded is None else _joint(result.guarded)),
         ("test images", f"{result.n_normal} normal, {result.n_anomalous} anomalous"),
     ]
     show_table(title, rows)
+    show_halves(result.guarded)
     listed = [(name, str(row.n), number(row.auroc), percent(row.tpr)) for name, row in result.per_defect.items()]
     if listed:
         show_table("By defect", listed, ("defect", "images", "AUROC", "found"))
     show_warnings(result.warnings)
+
+
+def _joint(figures: GuardedFigures) -> list[tuple[str, str]]:
+    """What concerns both halves of a guarded detector."""
+    from advrad.detectors.guarded_card import joint_rows
+
+    return [(name[:1].lower() + name[1:], value) for name, value in joint_rows(figures)]
+
+
+def show_halves(figures: GuardedFigures | None) -> None:
+    """Print the figures of each half of a guarded detector; nothing for another detector."""
+    if figures is None:
+        return
+    from advrad.detectors.guarded_card import HALF_HEADS, half_cells
+
+    show_table("By half, as if it decided alone", half_cells(figures), HALF_HEADS)
 
 
 def show_attack(result: AttackResult, title: str) -> None:

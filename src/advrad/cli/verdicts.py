@@ -4,17 +4,75 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from advrad.cli.terminal import put, say, warn
 from advrad.data.value_range import RangeSummary
+from advrad.detectors.verdicts import Verdict
 from advrad.errors import DataError, ImageError
 
 if TYPE_CHECKING:
     from advrad.inference.prediction import PredictionRecord
+
+
+# Width of the longest verdict of a guarded detector, and of what a half says beside it.
+_WIDEST = max(len(word) for word in Verdict)
+_P_WIDTH = 16
+
+
+@dataclass
+class _Words:
+    """Counts the verdicts of a guarded detector.
+
+    Attributes:
+        counts: Number of images by verdict.
+        alone: Names of the halves that spoke alone, by suspected image.
+        failed: Number of images on which a half failed.
+        first_reason: The first of them, and why.
+    """
+
+    counts: Counter[Verdict] = field(default_factory=Counter)
+    alone: set[tuple[str, ...]] = field(default_factory=set)
+    failed: int = 0
+    first_reason: str = ""
+
+    def add(self, prediction: PredictionRecord) -> None:
+        """Count a prediction that has a word."""
+        if prediction.word is None:
+            return
+        self.counts[prediction.word] += 1
+        if prediction.reason is not None:
+            self.failed += 1
+            self.first_reason = self.first_reason or f"{prediction.path}: {prediction.reason}"
+        if prediction.word is Verdict.SUSPECTED:
+            self.alone.add(tuple(half.name for half in prediction.halves if half.speaks))
+
+    def of_defective(self) -> str:
+        """How the images that are called defective divide; empty for a detector without words."""
+        names = " or ".join(dict.fromkeys(name for spoke in sorted(self.alone) for name in spoke))
+        parts = [
+            (self.counts[Verdict.PROVEN_DEFECTIVE], "proven"),
+            (self.counts[Verdict.DEFECTIVE], "not proven"),
+            (self.counts[Verdict.SUSPECTED], f"suspected by {names} alone"),
+        ]
+        shown = ", ".join(f"{count} {words}" for count, words in parts if count)
+        return f": {shown}" if shown else ""
+
+    def others(self) -> list[str]:
+        """What else there is to say: for which good images the memory is proven, and which half failed."""
+        good = self.counts[Verdict.GOOD] + self.counts[Verdict.PROVEN_GOOD]
+        lines = []
+        if good:
+            proven = self.counts[Verdict.PROVEN_GOOD]
+            lines.append(f"{good} {'is' if good == 1 else 'are'} good: the memory is proven for {proven}")
+        if self.failed:
+            images = "1 image" if self.failed == 1 else f"{self.failed} images"
+            lines.append(f"a half failed on {images}, called defective: {self.first_reason}")
+        return lines
 
 
 def _certified(prediction: PredictionRecord) -> str:
@@ -27,6 +85,23 @@ def _certified(prediction: PredictionRecord) -> str:
     if isinstance(proof, ProvenPrediction) and proof.threshold != prediction.threshold:
         other = f"at the threshold under attack {proof.threshold:.4g}  "
     return f"{proof!s:38}  {other}"
+
+
+def _by_halves(prediction: PredictionRecord) -> str:
+    """The verdict of a guarded detector, and which half spoke: its p-value, or why it failed."""
+    spoke = [half for half in prediction.halves if half.speaks]
+    words = prediction.verdict
+    if prediction.defective:
+        first, comma, rest = words.partition(",")
+        words = first.upper() + comma + rest
+    if prediction.reason is not None:
+        said = prediction.reason
+    elif spoke:
+        said = ", ".join(f"{half.name} p {half.p_value:.2g}" for half in spoke)
+    else:
+        least = min(prediction.halves, key=lambda half: half.p_value)
+        said = f"least: {least.name} p {least.p_value:.2g}"
+    return f"{words:{_WIDEST}}  {said:{2 * _P_WIDTH}}"
 
 
 class Verdicts:
@@ -44,6 +119,7 @@ class Verdicts:
         self.predicted = self.defective = self.skipped = self.doubtful = 0
         self.first_doubt = ""
         self.ranges = RangeSummary()
+        self.words = _Words()
 
     def take(self, results: Iterable[PredictionRecord | DataError], skip_bad: bool) -> None:
         """Print predictions as they come.
@@ -64,6 +140,8 @@ class Verdicts:
         """Print a prediction: JSON in a pipe or on request, a readable line on a terminal."""
         self.predicted += 1
         self.defective += prediction.defective
+        if prediction.word is not None:
+            self.words.add(prediction)
         if prediction.warning is not None:
             self.doubtful += 1
             self.first_doubt = self.first_doubt or f"{prediction.path}: {prediction.warning}"
@@ -73,8 +151,11 @@ class Verdicts:
         if self.as_json:
             put(json.dumps(prediction.to_dict(), allow_nan=False))
             return
-        verdict = "DEFECTIVE" if prediction.defective else "good     "
         certified = _certified(prediction)
+        if prediction.word is not None:
+            put(f"{_by_halves(prediction)}  {certified}{prediction.path}")
+            return
+        verdict = "DEFECTIVE" if prediction.defective else "good     "
         given = ""
         if prediction.calibrated_threshold is not None:
             given = f"given, no promise; calibrated {prediction.calibrated_threshold:.4g}  "
@@ -113,8 +194,11 @@ class Verdicts:
         if self.predicted:
             one = self.predicted == 1
             line = f"{self.defective} of {self.predicted} image{'' if one else 's'} {'is' if one else 'are'} defective"
+            line += self.words.of_defective()
             if threshold is not None:
                 line += f" at the given threshold {threshold:g}, which promises no false-alarm rate"
+            say(f"advrad: {line}")
+        for line in self.words.others():
             say(f"advrad: {line}")
         if self.doubtful:
             count = f"{self.doubtful} prediction{' is' if self.doubtful == 1 else 's are'} doubtful"

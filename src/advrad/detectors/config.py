@@ -10,6 +10,7 @@ from advrad.data.framing import Framing
 from advrad.data.shapes import ShapeRecord
 from advrad.data.value_range import RangeRecord
 from advrad.denoisers.factory import DenoiserConfig
+from advrad.detectors.guarded_figures import GuardedFigures
 from advrad.detectors.score_config import ScoreConfig, describe
 from advrad.utils.config import Config
 from advrad.utils.precision import Precision
@@ -250,6 +251,7 @@ class TestedFigures(_Record):
         per_defect: Figures by kind of defect.
         shortcuts: AUROC with which brightness, contrast or sharpness alone separates normal from anomalous images.
         warnings: Texts to show wherever the figures are shown.
+        guarded: Figures of the halves of a guarded detector; None for another detector.
     """
 
     image_auroc: float | None = None
@@ -264,6 +266,7 @@ class TestedFigures(_Record):
     per_defect: dict[str, DefectFigures] = Field(default_factory=dict)
     shortcuts: dict[str, float] = Field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    guarded: GuardedFigures | None = None
 
 
 class RecordedFigures(TestedFigures):

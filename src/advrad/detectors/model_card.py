@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advrad.data.splits import ALL_IN_MEMORY
+from advrad.detectors import guarded_card
 from advrad.detectors.config import TestedFigures
 from advrad.utils.formatting import number, percent, radius_text
 
 if TYPE_CHECKING:
     from advrad.detectors.config import ImageCounts, RecordedFigures
+    from advrad.detectors.guarded_config import GuardedConfig
     from advrad.detectors.saved import SavedConfig
 
 _HEAD = """\
@@ -136,6 +138,14 @@ _WORDS = {
         limit="- Nothing is proven: a perturbation that nobody sees can hide a defect. Robustness that is not among\n"
         "  the figures above was not measured.\n",
     ),
+    "guarded": _Words(
+        name="closed form guarding attackable detectors",
+        about=guarded_card.ABOUT,
+        code=_LOAD_ANY,
+        threshold="normal images that were used for nothing else",
+        proof=guarded_card.PROOF,
+        limit=guarded_card.LIMIT,
+    ),
     "tiled": _Words(
         name="closed form of tiles",
         about="Finds defects in long or large images of an industrial product, from normal images only. It cuts an\n"
@@ -180,6 +190,8 @@ def describe_threshold(config: SavedConfig) -> str:
     Args:
         config: Configuration of the detector.
     """
+    if (guarded := _guarded(config)) is not None:
+        return guarded_card.describe_tests(guarded)
     calibration = config.calibration
     if calibration is None:
         return "There is no threshold: the detector computes scores but does not decide."
@@ -209,8 +221,10 @@ def threshold_rows(config: SavedConfig) -> list[tuple[str, str]]:
     Args:
         config: Configuration of the detector.
     """
-    rows = []
-    if config.calibration is not None:
+    rows: list[tuple[str, str]] = []
+    if (guarded := _guarded(config)) is not None:
+        rows += guarded_card.half_rows(guarded)
+    elif config.calibration is not None:
         rows.append(("Threshold", f"{config.calibration.threshold:.6g}"))
         rows.append(("Promised false-alarm rate", f"at most {percent(config.calibration.false_alarm_rate)}"))
         rows.append(("Calibration images", str(config.calibration.n)))
@@ -233,10 +247,31 @@ def score_rows(config: SavedConfig) -> list[tuple[str, str]]:
     return rows
 
 
+def verdict_rows(config: SavedConfig) -> list[tuple[str, str]]:
+    """List the verdicts of a detector with halves and their meanings; empty for another, whose verdicts need no words.
+
+    Args:
+        config: Configuration of the detector.
+    """
+    guarded = _guarded(config)
+    return [] if guarded is None else guarded_card.verdict_meanings(guarded)
+
+
+def _guarded(config: SavedConfig) -> GuardedConfig | None:
+    """The configuration of a guarded detector, if it is one."""
+    from advrad.detectors.guarded_config import GuardedConfig
+
+    return config if isinstance(config, GuardedConfig) else None
+
+
 def _decision(config: SavedConfig) -> str:
-    words = "An image is called defective if its score is above the threshold. "
+    words = "An image is called defective if its score is above the threshold. " if config.calibration else ""
+    verdicts = ""
+    if meanings := verdict_rows(config):
+        words = "An image is called defective if one of the halves finds a defect. "
+        verdicts = f"\n{_table(meanings)}"
     rows = _table(threshold_rows(config) + score_rows(config))
-    return f"## How it decides\n\n{words if config.calibration else ''}{describe_threshold(config)}\n\n{rows}"
+    return f"## How it decides\n\n{words}{describe_threshold(config)}\n{verdicts}\n{rows}"
 
 
 def is_evaluated(figures: RecordedFigures) -> bool:
@@ -258,12 +293,14 @@ def figure_rows(figures: RecordedFigures) -> list[tuple[str, str]]:
     area = number(figures.image_auroc)
     if interval:
         area += f" (95 % interval {interval[0]:.4f} to {interval[1]:.4f})"
+    where = "at the threshold" if figures.guarded is None else "by either half"
     return [
         ("Image AUROC", area),
         ("Pixel AUROC", number(figures.pixel_auroc)),
         ("AUPRO (false-positive rate up to 30 %)", number(figures.aupro)),
-        ("Defects found at the threshold (TPR)", percent(figures.tpr)),
-        ("False alarms at the threshold (FPR)", percent(figures.fpr)),
+        (f"Defects found {where} (TPR)", percent(figures.tpr)),
+        (f"False alarms {where} (FPR)", percent(figures.fpr)),
+        *([] if figures.guarded is None else guarded_card.joint_rows(figures.guarded)),
         ("Test images", f"{figures.n_normal} good, {figures.n_anomalous} defective"),
     ]
 
@@ -278,6 +315,10 @@ def _figures(figures: RecordedFigures) -> str:
     words = "On test images that were not used for training or calibration."
     warnings = "".join(f"> **Warning.** {_plain(warning)}\n\n" for warning in figures.warnings)
     text = f"## Measured figures\n\n{words}\n\n{warnings}{_table(figure_rows(figures))}"
+    if figures.guarded is not None:
+        heads = " | ".join(name.capitalize() if name.islower() else name for name in guarded_card.HALF_HEADS)
+        cells = (" | ".join(map(_plain, row)) for row in guarded_card.half_cells(figures.guarded))
+        text += "\n".join(["", f"| {heads} |", "|---|---:|---:|---:|---:|", *(f"| {row} |" for row in cells)]) + "\n"
     if figures.per_defect:
         lines = ["", "| Defect | Images | AUROC | Found |", "|---|---:|---:|---:|"]
         lines += [
@@ -343,7 +384,7 @@ def about(config: SavedConfig) -> str:
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    return "| | |\n|---|---|\n" + "".join(f"| {name} | {_plain(value)} |\n" for name, value in rows)
+    return "| | |\n|---|---|\n" + "".join(f"| {_plain(name)} | {_plain(value)} |\n" for name, value in rows)
 
 
 def _plain(text: object) -> str:

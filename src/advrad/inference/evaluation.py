@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from advrad import metrics
 from advrad.data import shortcuts
 from advrad.data.labelled import LabelledImages, load_labelled
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import Calibration, DefectFigures, RecordedFigures, TestedFigures
+from advrad.detectors.guarded_config import GuardedConfig
+from advrad.detectors.guarded_figures import GuardedFigures
+from advrad.detectors.guarded_output import GuardedOutput
 from advrad.detectors.probing import score_images
 from advrad.detectors.saved import SupportsPrediction, framing_of, seen_by
 from advrad.detectors.wrappers import as_detector, takes_colour
 from advrad.errors import CheckpointError, ImageError
+from advrad.inference.figures import compute_figures
+from advrad.inference.half_scores import HalfScores
 from advrad.inference.score_warnings import score_warnings
-from advrad.inference.threshold_advice import ThresholdAdvice, advise_on_threshold
+from advrad.inference.threshold_advice import ThresholdAdvice, advise_on_halves, advise_on_threshold
 from advrad.utils.files import write_json, write_text
 from advrad.utils.output_folders import ALL, check_output_file, claim_folder
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -33,6 +38,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from advrad.data.labelled import DataSource
+
+Floats = npt.NDArray[np.float64]
 
 FIGURES_NAME, SCORES_NAME = "evaluation.json", "scores.jsonl"
 
@@ -46,8 +53,8 @@ class EvaluationResult:
         image_auroc_ci: 95 % bootstrap interval of ``image_auroc``.
         pixel_auroc: AUROC over pixels; None without anomaly maps or masks.
         aupro: Area under the per-region overlap curve, for false-positive rates up to 30 %; None as ``pixel_auroc``.
-        tpr: Share of anomalous images above the threshold; None without a threshold.
-        fpr: Share of normal images above the threshold; None without a threshold.
+        tpr: Share of anomalous images that are called defective; None without a threshold.
+        fpr: Share of normal images that are called defective; None without a threshold.
         threshold: Threshold of the score; None if the detector has none.
         n_normal: Number of normal images.
         n_anomalous: Number of anomalous images.
@@ -66,6 +73,8 @@ class EvaluationResult:
         skipped: Errors of the files that were left out.
         notes: Messages for the user.
         advice: What to do where another threshold would be far better; None for nothing. Its text is among ``notes``.
+        guarded: Figures of the halves of a guarded detector; None for another detector.
+        half_scores: Scores of the halves of a guarded detector, which decide; None where score > threshold decides.
 
     Example:
         >>> import advrad, torch
@@ -102,11 +111,23 @@ class EvaluationResult:
     skipped: tuple[ImageError, ...] = ()
     notes: tuple[str, ...] = ()
     advice: ThresholdAdvice | None = None
+    guarded: GuardedFigures | None = None
+    half_scores: HalfScores | None = None
+
+    @property
+    def defective(self) -> npt.NDArray[np.bool_] | None:
+        """Which images are called defective, (n,); None without a threshold."""
+        if self.half_scores is not None:
+            return self.half_scores.defective
+        return None if self.threshold is None else self.scores > self.threshold
 
     @property
     def figures(self) -> RecordedFigures:
         """The figures alone, as a model folder stores them."""
-        return RecordedFigures(**{name: getattr(self, name) for name in TestedFigures.model_fields})
+        values = {name: getattr(self, name) for name in TestedFigures.model_fields}
+        if self.guarded is None:
+            del values["guarded"]
+        return RecordedFigures(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as JSON values, with the notes if there are any."""
@@ -181,14 +202,22 @@ def evaluate(
     """
     target = detector if isinstance(detector, SupportsPrediction) else as_detector(detector)
     images = _load(target, data, options)
-    scores, maps, statistics = _score(target, images, seed, batch_size, progress)
+    scores, maps, statistics, halves = _score(target, images, seed, batch_size, progress)
     known, masks = images.mask_known, images.masks
     if images.windows:
         maps = None if maps is None else _filling(maps, images.windows)
         masks = None if masks is None else _filling(masks.astype(np.float32), images.windows, "nearest-exact") > 0
     pixels = None if maps is None or masks is None or known is None else (masks[known], maps[known])
-    figures = compute_figures(images.labels, scores, images.defects, target.threshold, pixels=pixels, seed=seed)
-    advice = _advice(target, images.labels, scores)
+    figures = compute_figures(
+        images.labels,
+        scores,
+        images.defects,
+        target.threshold,
+        defective=None if halves is None else halves.defective,
+        pixels=pixels,
+        seed=seed,
+    )
+    advice = _advice(target, images.labels, scores, halves)
     separations: tuple[shortcuts.Separation, ...] = ()
     if statistics:
         separations = shortcuts.separations(images.labels, shortcuts.join_statistics(statistics), seed=seed)
@@ -201,6 +230,7 @@ def evaluate(
                 *score_warnings(target, images, scores, seed),
                 *shortcuts.warn_of_shortcuts(separations),
             ),
+            "guarded": None if halves is None else halves.figures(images.labels),
         },
         category=images.category,
         names=images.names,
@@ -214,6 +244,7 @@ def evaluate(
         skipped=images.skipped,
         notes=(*images.notes, *_notes(images), *([] if advice is None else [advice.text])),
         advice=advice,
+        half_scores=halves,
     )
 
 
@@ -239,24 +270,31 @@ def _score(
     seed: int,
     batch_size: int,
     progress: ProgressReporter,
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None, list[shortcuts.Statistics]]:
-    """Scores (n,), anomaly maps (n, h, w) if there are any of the images' size, and brightness statistics."""
+) -> tuple[Floats, npt.NDArray[np.float32] | None, list[shortcuts.Statistics], HalfScores | None]:
+    """Scores (n,), maps (n, h, w) if there are any of the images' size, brightness statistics, and scores of halves."""
     count = len(images)
     scores = np.empty(count, dtype=np.float64)
     maps: npt.NDArray[np.float32] | None = np.empty((count, *images.size), dtype=np.float32)
     statistics: list[shortcuts.Statistics] = []
+    halves: list[Floats] = []
     for start in range(0, count, batch_size):
         part = slice(start, min(start + batch_size, count))
         batch = images.batch(part)
         if batch.shape[1] == 3 and min(images.size) >= 3:
             statistics.append(shortcuts.image_statistics(batch.numpy()))
-        scores[part], found = _score_batch(detector, batch, seed, images.names[part])
+        scores[part], found = _score_batch(detector, batch, seed, images.names[part], halves)
         if maps is not None and found is not None and found.shape[1:] == images.size:
             maps[part] = found
         else:
             maps = None
         progress.update(part.stop, count)
-    return scores, maps, statistics
+    return scores, maps, statistics, _halves(detector, halves)
+
+
+def _halves(detector: object, scores: list[Floats]) -> HalfScores | None:
+    """The scores of the halves of a detector, if it has halves."""
+    config = getattr(detector, "config", None)
+    return HalfScores.of(config, scores) if scores and isinstance(config, GuardedConfig) else None
 
 
 def _filling(
@@ -272,21 +310,28 @@ def _filling(
 
 
 def _score_batch(
-    detector: SupportsPrediction | AnomalyDetector, batch: Tensor, seed: int, names: Sequence[str]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float32] | None]:
+    detector: SupportsPrediction | AnomalyDetector, batch: Tensor, seed: int, names: Sequence[str], halves: list[Floats]
+) -> tuple[Floats, npt.NDArray[np.float32] | None]:
+    """Scores (b,), and maps (b, h, w) or None. Scores of halves, (b, halves), are added to ``halves``."""
     if not isinstance(detector, SupportsPrediction):
         noise_seed = detector.noise_seed
         return score_images(detector, batch, seed_of(seed, "score") if noise_seed is None else noise_seed, names)
     output = detector.predict_batch(batch)
     values = output.scores.double().numpy()
+    if isinstance(output, GuardedOutput) and output.half_scores is not None:
+        halves.append(output.half_scores.numpy())
     found = None if output.anomaly_maps is None else output.anomaly_maps[:, 0].numpy()
     if not (np.isfinite(values).all() and (found is None or np.isfinite(found).all())):
         raise CheckpointError("a score is not a finite number; the model is damaged or diverged: train it again")
     return values, found
 
 
-def _advice(detector: object, labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]) -> ThresholdAdvice | None:
+def _advice(
+    detector: object, labels: npt.NDArray[np.int64], scores: Floats, halves: HalfScores | None
+) -> ThresholdAdvice | None:
     """What to do about the threshold of a detector that was calibrated by advrad."""
+    if halves is not None:
+        return advise_on_halves(labels, halves)
     calibration = getattr(getattr(detector, "config", None), "calibration", None)
     return advise_on_threshold(labels, scores, calibration) if isinstance(calibration, Calibration) else None
 
@@ -303,71 +348,8 @@ def _notes(images: LabelledImages) -> list[str]:
     return notes
 
 
-def compute_figures(
-    labels: npt.NDArray[np.int64],
-    scores: npt.NDArray[np.float64],
-    defects: Sequence[str],
-    threshold: float | None,
-    *,
-    pixels: tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32]] | None = None,
-    seed: int = 0,
-) -> TestedFigures:
-    """Compute the figures that follow from scores and anomaly maps.
-
-    Args:
-        labels: Labels, (n,) with n >= 1: 0 for normal, 1 for anomalous.
-        scores: Scores, (n,), finite.
-        defects: Defect names, n.
-        threshold: Threshold of the score; None if there is none.
-        pixels: Masks and anomaly maps, both (m, h, w), of the images whose mask is known; None if there are none.
-        seed: Seed of the bootstrap interval.
-    """
-    anomalous = labels.astype(bool)
-    both = bool(anomalous.any() and not anomalous.all())
-    masks, maps = (None, None) if pixels is None else pixels
-    measurable = masks is not None and bool(masks.any() and not masks.all())
-    return TestedFigures(
-        image_auroc=metrics.auroc(labels, scores) if both else None,
-        image_auroc_ci=metrics.auroc_interval(labels, scores, seed=seed) if both else None,
-        pixel_auroc=metrics.pixel_auroc(masks, maps) if measurable else None,  # type: ignore[arg-type]
-        aupro=metrics.aupro(masks, maps) if measurable else None,  # type: ignore[arg-type]
-        tpr=metrics.share_above(scores[anomalous], threshold),
-        fpr=metrics.share_above(scores[~anomalous], threshold),
-        threshold=threshold,
-        n_normal=int((~anomalous).sum()),
-        n_anomalous=int(anomalous.sum()),
-        per_defect=figures_by_defect(labels, scores, defects, threshold),
-    )
-
-
-def figures_by_defect(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, defects: Sequence[str], threshold: float | None
-) -> dict[str, DefectFigures]:
-    """Compute the figures of each kind of defect.
-
-    Args:
-        labels: Labels, (n,): 0 for normal, 1 for anomalous.
-        scores: Scores, (n,), finite.
-        defects: Defect names, n.
-        threshold: Threshold of the score; None if there is none.
-
-    Returns:
-        The figures by name of the defect, in alphabetical order.
-    """
-    anomalous, values = np.asarray(labels).astype(bool), np.asarray(scores, dtype=np.float64)
-    normal = values[~anomalous]
-    names = np.array(defects, dtype=object)
-    found = {}
-    for name in sorted(set(names[anomalous])):
-        part = values[anomalous & (names == name)]
-        truth = np.repeat([0, 1], [normal.size, part.size])
-        area = metrics.auroc(truth, np.concatenate([normal, part])) if normal.size else None
-        found[str(name)] = DefectFigures(n=part.size, auroc=area, tpr=metrics.share_above(part, threshold))
-    return found
-
-
 def write_scores(path: Path, result: EvaluationResult) -> None:
-    """Write one JSON line per image: ``path, label, defect, score``.
+    """Write one JSON line per image: ``path, label, defect, score``, and for a guarded detector ``halves``.
 
     Args:
         path: Path of the file.
@@ -377,10 +359,20 @@ def write_scores(path: Path, result: EvaluationResult) -> None:
         OutputError: The file cannot be written.
     """
     places = [str(record.path) for record in result.records] or result.names
-    rows = zip(places, result.labels.tolist(), result.defects, result.scores.tolist(), strict=True)
+    halves = _half_rows(result)
+    rows = zip(places, result.labels.tolist(), result.defects, result.scores.tolist(), halves, strict=True)
     lines = [
-        json.dumps({"path": place, "label": label, "defect": defect, "score": score})
-        for place, label, defect, score in rows
+        json.dumps({"path": place, "label": label, "defect": defect, "score": score} | half)
+        for place, label, defect, score, half in rows
     ]
     check_output_file(path)
     write_text(path, "\n".join(lines) + "\n")
+
+
+def _half_rows(result: EvaluationResult) -> list[dict[str, Any]]:
+    """The scores of the halves of each image by name, null where a half failed; empty for a detector without halves."""
+    halves = result.half_scores
+    if halves is None:
+        return [{} for _ in result.names]
+    rows = ([score if math.isfinite(score) else None for score in row] for row in halves.scores.tolist())
+    return [{"halves": dict(zip(halves.names, row, strict=True))} for row in rows]

@@ -32,10 +32,10 @@ _LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _HUES = _COLOURS - (_COLOURS @ _LUMINANCE)[:, None]
 # What a colour takes from the contrast and adds to the lightness, at full strength: black and white take colour, too.
 _FADE, _LIFT = 0.30, 0.15
-# Distance of the line around the map from what it surrounds, in thicknesses of a line: a broken line has place there.
-_GAP = 2
-# Length of a dash of a broken line, in thicknesses of a line.
-_DASH = 6
+#: Distance of the line around the map from what it surrounds, in thicknesses of a line: a broken line has place there.
+GAP = 2
+#: Length of a dash of a broken line, in thicknesses of a line.
+DASH = 6
 
 
 def draw_heat_map(image: ArrayLike, anomaly_map: ArrayLike, calibration: Calibration) -> Image:
@@ -114,19 +114,43 @@ def heat_overlay(image: ArrayLike, anomaly_map: ArrayLike, low: float, high: flo
         (32, 32, 3)
     """
     base = colour_image(image)
+    values = map_on(base, anomaly_map)
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ConfigError(f"low, high: {low} and {high} are not a scale; low must be below high")
+    return outline(tinted(base, (values - low) / (high - low)), values > high, WHITE, gap=GAP)
+
+
+def map_on(image: Image, anomaly_map: ArrayLike) -> npt.NDArray[np.float64]:
+    """Resize an anomaly map to an image.
+
+    Args:
+        image: Image, (h, w, 3).
+        anomaly_map: Anomaly map, (h', w'), finite.
+
+    Returns:
+        The map, (h, w).
+
+    Raises:
+        DataError: The shape is wrong, or the map has a value that is NaN or infinite.
+    """
     values = np.asarray(anomaly_map, dtype=np.float64)
     if values.ndim != 2 or 0 in values.shape:
         raise DataError(f"anomaly_map {values.shape} is not a map; pass an array of shape (h, w)")
     if not np.isfinite(values).all():
         raise DataError("anomaly_map: a value is NaN or infinite; the model that made it has diverged")
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
-        raise ConfigError(f"low, high: {low} and {high} are not a scale; low must be below high")
-    values = _resized(values, base.shape[0], base.shape[1])
-    return outline(_tinted(base, (values - low) / (high - low)), values > high, WHITE, gap=_GAP)
+    return _resized(values, image.shape[0], image.shape[1])
 
 
-def _tinted(base: Image, reach: npt.NDArray[np.float64]) -> Image:
-    """Add the colours of a map to an image, where the map reaches the scale."""
+def tinted(base: Image, reach: npt.NDArray[np.float64]) -> Image:
+    """Add the colours of a map to an image, where the map reaches the scale.
+
+    Args:
+        base: Image, (h, w, 3), in [0, 1].
+        reach: Map, (h, w), on the scale on which 0 is the usual maximum of a normal map, and 1 its highest level.
+
+    Returns:
+        The image with the colours, (h, w, 3), in [0, 1].
+    """
     image, near = base.copy(), reach > _REACH[0]
     values = reach[near]
     hues = np.stack([np.interp(values, _REACH, _HUES[:, channel]) for channel in range(3)], axis=-1)
@@ -135,7 +159,9 @@ def _tinted(base: Image, reach: npt.NDArray[np.float64]) -> Image:
     return image
 
 
-def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN, *, broken: bool = False, gap: int = 0) -> Image:
+def outline(
+    image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN, *, broken: bool = False, gap: int = 0, dash: int = DASH
+) -> Image:
     """Draw a line around a mask: coloured, and dark outside, so that it is visible on any image.
 
     What the mask covers is left as it is.
@@ -146,6 +172,7 @@ def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN, *, broken:
         colour: Colour of the inner line, RGB in [0, 1].
         broken: Whether the inner line is twice as thick and changes between the colour and dark.
         gap: Distance between the mask and the line, in thicknesses of a line.
+        dash: Length of a dash of a broken line, in thicknesses of a line.
 
     Returns:
         A copy of the image with the line, (h, w, 3), in [0, 1].
@@ -169,7 +196,7 @@ def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN, *, broken:
     rows = (np.arange(height) + 0.5) * inside.shape[0] / height
     columns = (np.arange(width) + 0.5) * inside.shape[1] / width
     inside = inside[rows.astype(int)[:, None], columns.astype(int)].astype(bool)
-    line_px = max(1, round(max(height, width) / 256))  # equally thick when images are shown at the same size
+    line_px = line_of(height, width)
     if not inside.any():
         return base
     if gap:
@@ -181,9 +208,19 @@ def outline(image: ArrayLike, mask: ArrayLike, colour: Colour = CYAN, *, broken:
     base[line] = colour
     if broken:
         # Stripes across the image break a line in nearly every direction.
-        stripes = (2 * np.arange(height)[:, None] + np.arange(width)) // (_DASH * line_px) % 2 == 1
+        stripes = (2 * np.arange(height)[:, None] + np.arange(width)) // (dash * line_px) % 2 == 1
         base[line & stripes] = _DARK
     return base
+
+
+def line_of(height_px: int, width_px: int) -> int:
+    """Thickness of lines on an image, in pixels: equal when images are shown at the same size.
+
+    Args:
+        height_px: Height of the image.
+        width_px: Width of the image.
+    """
+    return max(1, round(max(height_px, width_px) / 256))
 
 
 def colour_image(image: ArrayLike) -> Image:

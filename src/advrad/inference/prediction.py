@@ -227,8 +227,8 @@ class _Output:
     ) -> None:
         if threshold is not None and isinstance(detector.config, GuardedConfig):
             raise ConfigError(
-                "cannot be used with a guarded detector, which decides by a test for each half; to see another rate, run"
-                " `advrad calibrate RUN DATA -o NEW` with another false-alarm rate, and predict with NEW",
+                "cannot be used with a guarded detector, which decides by a test for each half; to try another rate,"
+                " make a copy by `advrad calibrate RUN DATA -o NEW` with that rate, and predict with NEW",
                 option="threshold",
                 value=threshold,
             )

@@ -18,8 +18,9 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write predictions as a CSV file in UTF-8, completely or not at all.
 
     The first columns are ``path``, ``score``, ``threshold`` and ``verdict``. Others follow where a row has them: files
-    of heat maps, fields of certificates, ``warning``, and ``error`` for an image that was left out. What a row does not
-    have is empty.
+    of heat maps, fields of certificates, ``reason``, ``warning``, and ``error`` for an image that was left out. What a
+    half of a guarded detector says has columns of its own, such as ``memory_score`` and ``memory_p_value``. What a row
+    does not have is empty.
 
     Args:
         path: File to write; a text that is there is replaced.
@@ -36,6 +37,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         a.png,0.7,0.5,defective
     """
     check_output_file(path)
+    rows = [_flat(row) for row in rows]
     found = dict.fromkeys(name for row in rows for name in row)
     others = [name for name in found if name not in _FIRST + _LAST]
     columns = [*_FIRST, *others, *(name for name in _LAST if name in found)]
@@ -47,3 +49,14 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows({name: "" if value is None else value for name, value in row.items()} for row in rows)
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with a column for each value of each half."""
+    halves = {
+        f"{half['name']}_{name}": value
+        for half in row.get("halves", ())
+        for name, value in half.items()
+        if name != "name"
+    }
+    return {name: value for name, value in row.items() if name != "halves"} | halves

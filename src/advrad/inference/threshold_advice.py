@@ -12,6 +12,7 @@ import numpy.typing as npt
 from advrad.data.splits import normals_needed, rate_in_reach
 from advrad.detectors.config import Calibration
 from advrad.detectors.conformal import conformal_threshold
+from advrad.inference.half_scores import HalfScores
 from advrad.utils.formatting import percent
 
 Floats = npt.NDArray[np.float64]
@@ -24,6 +25,12 @@ _LEAST_NORMAL = 10
 _WORTH = 0.1
 # Largest probability with which chance alone may explain a difference.
 _CHANCE = 0.05
+
+_DIFFERENT = (
+    " The normal test images differ from those of the calibration, for example in light, camera or framing;"
+    " `advrad data inspect DATA` compares them. Where new images will be like these, add some of them to the"
+    " normal images and train again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,47 @@ def advise_on_threshold(
     return None
 
 
+def advise_on_halves(labels: npt.ArrayLike, halves: HalfScores) -> ThresholdAdvice | None:
+    """Say whether a guarded detector raises more false alarms than its tests promise, judged by test images.
+
+    Args:
+        labels: Labels, (n,): 0 for normal, 1 for anomalous.
+        halves: Scores of the halves.
+
+    Returns:
+        The advice, without a rate, because the tests of the halves are set together; None where there is nothing to
+        say, or too few normal images to say it.
+
+    Example:
+        >>> one = np.ones(2)
+        >>> halves = HalfScores(("memory", "features"), np.ones((20, 2)), np.array([2.0, 0.0]), 0.025 * one, one)
+        >>> advise_on_halves([0] * 20, halves).text.split(";")[0]
+        '20 of 20 normal test images (100 %) are false alarms'
+    """
+    normal = ~np.asarray(labels).astype(bool)
+    count = int(normal.sum())
+    if count < _LEAST_NORMAL:
+        return None
+    alarms, promised = int(halves.defective[normal].sum()), float(halves.rates.sum())
+    speaks = halves.speaks[normal].sum(0).tolist()
+    # One question for the whole and one for each half, so each is asked more strictly.
+    limit = _CHANCE / (1 + len(halves.names))
+    chances = [_chance_of_more(number, count, rate) for number, rate in zip(speaks, halves.rates.tolist(), strict=True)]
+    chance = min(_chance_of_more(alarms, count, promised), *chances)
+    if chance > limit:
+        return None
+    parts = [
+        f"{name} raises {number}, and its test promises at most {percent(rate)}"
+        for name, number, rate in zip(halves.names, speaks, halves.rates.tolist(), strict=True)
+    ]
+    return ThresholdAdvice(
+        f"{alarms} of {count} normal test images ({percent(alarms / count)}) are false alarms; the tests of the halves"
+        f" promise at most {percent(promised)} together: {'; '.join(parts)}. That is more than chance explains (exact"
+        f" binomial test, p = {chance:.2g}).{_DIFFERENT}",
+        None,
+    )
+
+
 def _chance_of_more(alarms: int, normal: int, rate: float) -> float:
     """Probability of so many false alarms, or more, at a rate: the exact binomial test."""
     from scipy.stats import binomtest
@@ -137,11 +185,7 @@ def _too_many_alarms(now: _Trade, normal: Floats, defects: Floats, calibration: 
             " of images. More normal images give a steadier threshold."
         )
     else:
-        text += (
-            " The normal test images differ from those of the calibration, for example in light, camera or framing;"
-            " `advrad data inspect DATA` compares them. Where new images will be like these, add some of them to the"
-            " normal images and train again."
-        )
+        text += _DIFFERENT
     lower = [rate for rate in reversed(RATES) if rate < promised]
     trades = _trades([rate for rate in lower if rate >= rate_in_reach(n)], normal, defects, calibration)
     kept = [rate for rate, trade in trades.items() if trade.fpr <= promised]

@@ -13,12 +13,16 @@ import numpy.typing as npt
 from advrad.data.images import read_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import to_tensor
+from advrad.detectors.guarded import GuardedDetector
+from advrad.detectors.guarded_config import GuardedConfig
 from advrad.detectors.model_card import describe_threshold
 from advrad.detectors.saved import SavedConfig, SavedDetector
 from advrad.inference.evaluation import EvaluationResult
-from advrad.inference.heatmaps import GREEN, draw_heat_map, outline
+from advrad.inference.half_maps import draw_half_maps
+from advrad.inference.heatmaps import GREEN, draw_heat_map, heat_overlay, outline
 from advrad.report.comparison import ComparedFigures, OtherDetector
 from advrad.report.evaluation_report import Candidate, GalleryItem, ReportContent, pick_gallery
+from advrad.report.halves import Halves
 from advrad.report.proofs import ImageProofs
 from advrad.report.registration import RegisteredImage, draw_registration, registered_views
 from advrad.report.stored_results import AttackSummary, CurveSummary, R, read_certificates, read_results
@@ -35,7 +39,7 @@ _REGISTERED = 3
 # Parts of a configuration that the report shows elsewhere, or that are long lists of numbers.
 _NOT_SHOWN = frozenset(
     (
-        *("calibration", "robust_calibration", "guarantee", "training", "figures"),
+        *("calibration", "robust_calibration", "guarantee", "training", "figures", "tests"),
         *("locations", "scales", "ceilings", "held_out"),
     )
 )
@@ -118,6 +122,7 @@ def report_content(
         description=description,
         registered=_registered(evaluation, detector, max_pixels, value_range),
         compared=tuple(compared) if others else (),
+        halves=Halves.of(config, evaluation) if isinstance(config, GuardedConfig) else None,
         configuration=_shown(config.model_dump(mode="json")),
         provenance=_provenance(config),
     )
@@ -164,16 +169,18 @@ class Gallery:
         # Map, reconstruction and proof come from the image as it was scored, so that the panels match.
         pixels, score = to_tensor(image), float(evaluation.scores[index])
         scored = framing.apply(pixels[None])
-        heat, recon = _drawn(self.detector, image, scored)
-        proof = self.proofs.prove(evaluation.names[index], score, pixels, scored[0])
+        drawn = _drawn(self.detector, image, scored)
+        heat, recon = drawn.heat, drawn.reconstruction
+        judged = score if drawn.memory_score is None else drawn.memory_score
+        proof = self.proofs.prove(evaluation.names[index], judged, pixels, scored[0])
         if heat is not None and proof is not None:
             heat = outline(heat, proof.area[framing.window(*image.shape[:2])], GREEN, broken=True)
         others = []
         for other in self.others:
-            other_heat, other_recon = _drawn(other.detector, image, other.detector.config.framing.apply(pixels[None]))
-            recon = other_recon if recon is None else recon
-            if other_heat is not None:
-                others.append((other.name, other_heat))
+            found = _drawn(other.detector, image, other.detector.config.framing.apply(pixels[None]))
+            recon = found.reconstruction if recon is None else recon
+            if found.heat is not None:
+                others.append((other.name, found.heat))
         return GalleryItem(
             name="/".join(record.path.parts[-2:]),
             label=int(evaluation.labels[index]),
@@ -186,18 +193,50 @@ class Gallery:
             others=tuple(others),
             proof="" if proof is None else proof.text,
             proven_share=None if proof is None else float(proof.area[framing.window(*image.shape[:2])].mean()),
+            halves=drawn.halves,
+            defective=None if evaluation.half_scores is None else bool(evaluation.half_scores.defective[index]),
+            word=drawn.word,
         )
 
 
-def _drawn(detector: SavedDetector, image: Floats, scored: Tensor) -> tuple[Floats | None, Floats | None]:
-    """The image with the detector's anomaly map, and the reconstruction, (h, w, 3) each; None where there is none."""
-    output, calibration = detector.predict_batch(scored), detector.config.calibration
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What a detector makes of an image, (h, w, 3) each; None where there is none.
+
+    Attributes:
+        heat: Image with the anomaly map.
+        reconstruction: Reconstruction.
+        halves: Names of the halves of a guarded detector, and the image with the map of each.
+        word: Verdict of a guarded detector in words.
+        memory_score: Score of its memory.
+    """
+
+    heat: Floats | None = None
+    reconstruction: Floats | None = None
+    halves: tuple[tuple[str, Floats], ...] = ()
+    word: str = ""
+    memory_score: float | None = None
+
+
+def _drawn(detector: SavedDetector, image: Floats, scored: Tensor) -> _Drawn:
+    """Draw what a detector makes of an image, from the image as it is scored, (1, 3, h', w')."""
     window = detector.config.framing.window(*image.shape[:2])
-    maps, recons = output.anomaly_maps, output.reconstructions
+    if isinstance(detector, GuardedDetector) and detector.config.tests:
+        (verdict,) = detector.verdicts(scored)
+        maps = [one[window].numpy() for one in verdict.half_maps]
+        alone = (heat_overlay(image, one, 0.0, 1.0) for one in maps)
+        return _Drawn(
+            draw_half_maps(image, maps),
+            halves=tuple(zip(detector.config.names, alone, strict=True)),
+            word=verdict.word,
+            memory_score=verdict.halves[0].score,
+        )
+    output, calibration = detector.predict_batch(scored), detector.config.calibration
+    maps_of, recons = output.anomaly_maps, output.reconstructions
     heat = None
-    if calibration is not None and maps is not None:
-        heat = draw_heat_map(image, maps[0, 0][window].numpy(), calibration)
-    return heat, None if recons is None else recons[0].clamp(0, 1).permute(1, 2, 0)[window].numpy()
+    if calibration is not None and maps_of is not None:
+        heat = draw_heat_map(image, maps_of[0, 0][window].numpy(), calibration)
+    return _Drawn(heat, None if recons is None else recons[0].clamp(0, 1).permute(1, 2, 0)[window].numpy())
 
 
 def _registered(

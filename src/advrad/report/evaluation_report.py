@@ -17,9 +17,10 @@ from advrad.certificates.results import CertificationResult
 from advrad.data.png import to_levels
 from advrad.errors import DataError
 from advrad.inference import heatmaps as overlay
-from advrad.inference.evaluation import figures_by_defect
+from advrad.inference.figures import figures_by_defect
 from advrad.report.certificate_plots import certificate_plot
 from advrad.report.comparison import ComparedFigures
+from advrad.report.halves import Halves, halves_section
 from advrad.report.plots import curve_plot, loss_plot, roc_plot
 from advrad.report.proofs import MEANING, attacked_points, image_rows, is_proof, radius_rows
 from advrad.report.registration import RegisteredImage
@@ -51,6 +52,9 @@ class GalleryItem:
         proof: What is proven of the verdict, such as ``proven up to 3/255``; empty for nothing.
         proven_share: Share of the image that is proven to be defective and outlined on ``heat``; None if the detector
             has no bounds.
+        halves: Names of the halves of a guarded detector, and the image with their anomaly maps, (h, w, 3), in [0, 1].
+        defective: Verdict of a detector that decides by more than its score; None for score > threshold.
+        word: That verdict in words; empty for none.
     """
 
     name: str
@@ -64,6 +68,9 @@ class GalleryItem:
     others: tuple[tuple[str, Array], ...] = ()
     proof: str = ""
     proven_share: float | None = None
+    halves: tuple[tuple[str, Array], ...] = ()
+    defective: bool | None = None
+    word: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,7 @@ class ReportContent:
         description: Lines that say how images are scored.
         registered: Images with the parts of the product as the detector finds them; empty if it compares whole images.
         compared: Figures of several detectors of the product, this one first; empty for no comparison.
+        halves: Scores and figures of the halves of a guarded detector, which decide; None for another detector.
         configuration: Configuration of the detector, may be nested.
         provenance: Seed, versions, times and data that the result comes from, may be nested.
 
@@ -150,6 +158,7 @@ class ReportContent:
     description: tuple[str, ...] = ()
     registered: tuple[RegisteredImage, ...] = ()
     compared: tuple[ComparedFigures, ...] = ()
+    halves: Halves | None = None
     configuration: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
@@ -220,15 +229,19 @@ def _render(content: ReportContent) -> str:
     labels = labels.astype(bool)
     both = bool(labels.any() and not labels.all())
     threshold = content.threshold
+    called = None if threshold is None else scores > threshold
+    if content.halves is not None:
+        called = content.halves.scores.defective
     return page(
         "report.html.j2",
         content=content,
         counts={"all": count, "defective": int(labels.sum()), "good": int((~labels).sum())},
-        found=None if threshold is None else int((scores[labels] > threshold).sum()),
-        alarms=None if threshold is None else int((scores[~labels] > threshold).sum()),
-        roc=roc_plot(labels, scores, threshold) if both else None,
-        histogram=histogram_plot(labels, scores, threshold) if count else None,
-        by_defect=_by_defect(labels, scores, content),
+        found=None if called is None else int(called[labels].sum()),
+        alarms=None if called is None else int(called[~labels].sum()),
+        roc=roc_plot(labels, scores, called) if both else None,
+        histogram=histogram_plot(labels, scores, None if content.halves else threshold) if count else None,
+        by_defect=_by_defect(labels, scores, content, called),
+        halves=None if content.halves is None else halves_section(content.halves, labels),
         galleries=[
             _gallery(
                 "Anomalous images with the lowest scores",
@@ -275,30 +288,31 @@ def _proof(result: CertificationResult) -> dict[str, Any]:
     }
 
 
-def _by_defect(labels: Array, scores: Array, content: ReportContent) -> list[dict[str, Any]]:
+def _by_defect(
+    labels: Array, scores: Array, content: ReportContent, called: NDArray[np.bool_] | None
+) -> list[dict[str, Any]]:
     """Make one row per defect, the lowest AUROC first, and a last row for the normal images."""
     names = np.array(content.defects, dtype=object)
-    figures = figures_by_defect(labels, scores, content.defects, content.threshold)
-    rows = [
-        _defect_row(name, scores[labels & (names == name)], found.auroc, content.threshold)
-        for name, found in figures.items()
-    ]
+    figures = figures_by_defect(labels, scores, content.defects, called)
+    rows = [_defect_row(name, scores, labels & (names == name), found.auroc, called) for name, found in figures.items()]
     rows.sort(key=lambda row: row["auroc"] or 0.0)
     if not labels.all():
-        rows.append(_defect_row("good", scores[~labels], None, content.threshold))
+        rows.append(_defect_row("good", scores, ~labels, None, called))
     return rows
 
 
-def _defect_row(name: str, scores: Array, area: float | None, threshold: float | None) -> dict[str, Any]:
-    flagged = None if threshold is None else int((scores > threshold).sum())
+def _defect_row(
+    name: str, scores: Array, chosen: NDArray[np.bool_], area: float | None, called: NDArray[np.bool_] | None
+) -> dict[str, Any]:
+    part = scores[chosen]
     return {
         "name": name,
-        "count": scores.size,
+        "count": part.size,
         "auroc": area,
-        "flagged": flagged,
-        "low": float(scores.min()),
-        "median": float(np.median(scores)),
-        "high": float(scores.max()),
+        "flagged": None if called is None else int(called[chosen].sum()),
+        "low": float(part.min()),
+        "median": float(np.median(part)),
+        "high": float(part.max()),
     }
 
 
@@ -314,16 +328,17 @@ def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
         alt = f"Anomaly map over {about}"
         if item.proven_share:
             alt += f", proven defect area outlined, {percent(item.proven_share)} of the image"
-        panels.append(("Anomaly map", item.heat, alt))
+        panels.append(("Both halves" if len(item.halves) == 2 else "Anomaly map", item.heat, alt))
     if item.mask is not None and np.asarray(item.mask).any():
         title, array, alt = panels.pop()
         panels.append((title, overlay.outline(array, item.mask), f"{alt}, true defect outlined"))
+    panels += [(f"Half: {name}", array, f"Anomaly map of the half {name} over {about}") for name, array in item.halves]
     panels += [(f"Map: {name}", array, f"Anomaly map of the {name} over {about}") for name, array in item.others]
     if item.reconstruction is not None:
         panels.append(("Reconstruction", item.reconstruction, f"Reconstruction of {about}"))
     verdict = None
     if threshold is not None:
-        called = item.score > threshold
+        called = item.score > threshold if item.defective is None else item.defective
         words = ("found", "missed") if item.label else ("false alarm", "passed")
         verdict = {"text": words[0 if called else 1], "right": called == bool(item.label)}
     return {
@@ -331,6 +346,7 @@ def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
         "defect": item.defect,
         "score": item.score,
         "verdict": verdict,
+        "word": item.word,
         "proof": item.proof,
         "panels": [{"title": title, "src": _data_uri(array), "alt": alt} for title, array, alt in panels],
     }

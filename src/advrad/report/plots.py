@@ -32,13 +32,14 @@ NORMAL_COLOUR, ANOMALOUS_COLOUR = "#1f6fb2", "#c2471c"
 _CURVE_POINTS = 400
 
 
-def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
-    """Plot the ROC curve and the point of the threshold, as an image for a page.
+def roc_plot(labels: Array, scores: Array, defective: Array | None) -> str:
+    """Plot the ROC curve and the point of the verdicts, as an image for a page.
 
     Args:
         labels: Labels, (n,), bool, True for anomalous; both classes must occur.
         scores: Scores, (n,), finite; larger is more anomalous.
-        threshold: Threshold to mark, or None.
+        defective: Verdicts, (n,), bool, whose rates are marked; None for none. The point lies on the curve where the
+            verdict is score > threshold.
 
     Returns:
         Markup of one ``img`` element.
@@ -52,19 +53,19 @@ def roc_plot(labels: Array, scores: Array, threshold: float | None) -> str:
     axes.fill_between(fpr, tpr, color=ANOMALOUS_COLOUR, alpha=0.10, linewidth=0)
     axes.plot(fpr, tpr, color=ANOMALOUS_COLOUR, linewidth=2, clip_on=False, solid_capstyle="round")
     label = f"ROC curve of {labels.size} test images"
-    if threshold is not None:
-        found, alarm = metrics.rates(labels, scores, threshold)
+    if defective is not None:
+        found, alarm = float(defective[labels].mean()), float(defective[~labels].mean())
         axes.plot([alarm], [found], "o", markersize=8, color=INK, clip_on=False, zorder=5)
         left = alarm < 0.6
         axes.annotate(
-            "threshold",
+            "verdicts",
             (alarm, found),
             xytext=(9 if left else -9, -14),
             textcoords="offset points",
             ha="left" if left else "right",
             color=INK,
         )
-        label += f"; at the threshold {percent(found)} of defects found, {percent(alarm)} false alarms"
+        label += f"; verdicts: {percent(found)} of defects found, {percent(alarm)} false alarms"
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="False alarms (FPR)", ylabel="Defects found (TPR)")
     return svg_image(figure, label)
 

@@ -111,7 +111,7 @@ class ImageProofs:
 
         Args:
             name: Name of the image.
-            score: Score of the image.
+            score: Score of the image; for a guarded detector that of its memory, whose verdict is proven.
             image: Image, (3, h, w), at its own size.
             scored: Image, (3, size, size), as it is scored.
 
@@ -123,11 +123,12 @@ class ImageProofs:
         found = self._certifier(name, image, scored)
         if not isinstance(found, ProvenPrediction) or found.lower_map is None:
             return None
-        text = "not proven"
+        whose = "" if found.half is None else f"{found.half} "
+        text = f"{whose}not proven"
         if found.reach > 0:
             verdict = "defective" if score > found.threshold else "good"
-            text = f"proven {verdict} up to {_place(found.reach, found.norm)}"
-            if found.threshold != self._calibration.threshold:
+            text = f"{whose}proven {verdict} up to {_place(found.reach, found.norm)}"
+            if found.half is None and found.threshold != self._calibration.threshold:
                 text += f", at the threshold under attack {found.threshold:.4g}"
         return ImageProof(text, found.lower_map > found.area_level(self._calibration))
 

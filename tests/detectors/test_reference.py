@@ -139,7 +139,7 @@ def test_noise_from_seeded_generators_is_known_again(mine: Path) -> None:
 )
 def test_a_score_that_cannot_be_repeated_is_refused(mine: Path, text: str) -> None:
     mine.write_text(text)
-    with pytest.raises(ConfigError, match=r"mine\.py:spread: scores the same test image .* changes as it scores, or"):
+    with pytest.raises(ConfigError, match=r"mine\.py:spread: scores the same image .* changes as it scores, or"):
         refer(f"{mine}:spread", size_px=32)
 
 

@@ -77,6 +77,7 @@ class AnomalibAdapter:
 
     def __init__(self, model: AnomalibModule) -> None:
         self.model = model
+        self.__name__ = type(model).__name__
         pre_processor = model.pre_processor
         # The transform of training and testing. The one of exported graphs resizes without antialiasing.
         self.transform: Callable[[Tensor], Tensor] | None = getattr(pre_processor, "transform", pre_processor)

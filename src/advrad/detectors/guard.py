@@ -22,6 +22,7 @@ from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_config import RADIUS, AttackableConfig, GuardedConfig, HalfTest
 from advrad.detectors.guarded_folder import config_of
 from advrad.detectors.guarded_tests import half_test, kth_largest, slots_of, surprise, usable_ceiling
+from advrad.detectors.reference import check_repeated
 from advrad.detectors.saved import seen_by
 from advrad.errors import ConfigError, DetectorError
 from advrad.utils.seeding import seed_of
@@ -204,8 +205,8 @@ def _test_on(
         maxima = np.concatenate([found[place].numpy() for found in heights])
         tests.append(half_test(table[:, place], slot, counted=counted, maxima=maxima))
     some = torch.stack(looked_at[:_MOST_LOOKED_AT])
-    for part in parts:
-        _check_direction(part, some)
+    for place, part in enumerate(parts, 1):
+        _check_direction(part, some, table[: len(some), place])
     made.set_tests(tuple(tests), rate, joint=joint)
     return some
 
@@ -236,11 +237,16 @@ def _check_unseen(part: GivenHalf, digests: Sequence[set[str]]) -> None:
         )
 
 
-def _check_direction(part: GivenHalf, images: Tensor) -> None:
+def _check_direction(part: GivenHalf, images: Tensor, scores: Floats) -> None:
     """Refuse a score that is larger for normal images than for the same with synthetic defects, or always the same.
 
+    Args:
+        part: The detector.
+        images: Normal images, as the detector gets them.
+        scores: Their scores, which must be the same again.
+
     Raises:
-        ConfigError: The score points the other way, or nowhere.
+        ConfigError: The score points the other way, or nowhere, or is another when asked again.
         DetectorError: The detector fails on an image.
     """
     if config_of(part.half) is not None:
@@ -252,6 +258,8 @@ def _check_direction(part: GivenHalf, images: Tensor) -> None:
     found = part.half.predict(framed)
     if (error := next(filter(None, found.errors), None)) is not None:
         raise DetectorError(f"{part.half.name}: fails on an image: {error}; mend it there")
+    for before, again in zip(scores, found.scores.tolist(), strict=False):
+        check_repeated(part.half.name, float(before), again)
     labels = np.repeat([0, 1], len(images)).astype(np.int64)
     doubt = doubt_scores(labels, found.scores.numpy(), from_folder=False)
     if doubt is None:

@@ -105,8 +105,8 @@ def _read_half(detector: Any, memory: ClosedFormDetector, name: str | None) -> G
         from advrad.detectors.reference import is_reference, refer
 
         if is_reference(str(detector)):
-            name = name or Path(str(detector)).stem.partition(":")[0]
             stored, detector = refer(detector, size_px=memory.image_size_px)
+            name = name or stored.name
         else:
             detector = load_detector(detector)
     kind = getattr(getattr(detector, "config", None), "kind", None)

@@ -202,6 +202,24 @@ def load_reference(config: ReferenceConfig) -> AnomalyDetector:
     return detector
 
 
+def check_repeated(name: str, first: float, again: float) -> None:
+    """Refuse a detector whose score of an image is another when asked again with the same noise.
+
+    Args:
+        name: Name of the detector, for the error.
+        first: Score of an image.
+        again: Its score later.
+
+    Raises:
+        ConfigError: They differ by more than rounding: the detector changes as it scores, or its noise has no seed.
+    """
+    if not math.isclose(first, again, rel_tol=_ROUNDING, abs_tol=1e-9):
+        raise ConfigError(
+            f"{name}: scores the same image {first:.6g} first and {again:.6g} later: it changes as it scores, or draws"
+            " noise without a seed; put modules in evaluation mode, and draw noise from a parameter `generator`"
+        )
+
+
 def _content(path: Path, fix: str) -> bytes:
     """Content of a file.
 
@@ -318,15 +336,7 @@ def _score(detector: AnomalyDetector, size_px: int) -> float:
 
 
 def _repeated_score(detector: AnomalyDetector, size_px: int, file: str) -> float:
-    """Score of the test image, which must be the same when asked again with the same noise.
-
-    Raises:
-        ConfigError: It is not: the detector changes as it scores, or draws noise that cannot be seeded.
-    """
-    first, again = _score(detector, size_px), _score(detector, size_px)
-    if not math.isclose(first, again, rel_tol=_ROUNDING, abs_tol=1e-9):
-        raise ConfigError(
-            f"{file}: scores the same test image {first:.6g} first and {again:.6g} then: it changes as it scores, or"
-            " draws noise of its own; put modules in evaluation mode, and draw noise from its parameter `generator`"
-        )
+    """Score of the test image, which must be the same when asked again with the same noise."""
+    first = _score(detector, size_px)
+    check_repeated(file, first, _score(detector, size_px))
     return first

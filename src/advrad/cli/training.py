@@ -16,6 +16,7 @@ from advrad.utils.formatting import number, quoted, radius_text
 
 if TYPE_CHECKING:
     from advrad.cli.screen import Screen
+    from advrad.detectors.guarded_config import GuardedConfig
     from advrad.detectors.saved import SavedDetector
 
 app = typer.Typer(rich_markup_mode=None)
@@ -38,7 +39,8 @@ def train(
     Keeps the patches of the normal images in a memory, which takes seconds, or minutes where parts lie at any place.
     Sets the threshold above which an image is called defective: twenty normal images are enough for a false-alarm rate
     of 5 %. With --minutes or --steps, a denoising network is trained as well, and held-out normal images with synthetic
-    defects show how the two are combined best. Images of defects are not used.
+    defects show how the two are combined best. With --features patchcore, a detector on features joins the memory: an
+    image is called defective if either says so, and what the memory says is proven. Images of defects are not used.
 
     Example: advrad train images -o run
     """
@@ -125,10 +127,14 @@ def _print_model(detector: SavedDetector, folder: Path, data: Path) -> None:
     if not is_first_process():
         return
     from advrad.detectors.base import SupportsScoreBounds
+    from advrad.detectors.guarded_config import GuardedConfig
 
     config, calibration = detector.config, detector.calibration
-    print(f"threshold  {calibration.threshold:.6g}")
-    print(f"           a normal image exceeds it with a probability of at most {calibration.false_alarm_rate:g}")
+    if isinstance(config, GuardedConfig):
+        _print_halves(config, calibration.false_alarm_rate)
+    else:
+        print(f"threshold  {calibration.threshold:.6g}")
+        print(f"           a normal image exceeds it with a probability of at most {calibration.false_alarm_rate:g}")
     if (robust := config.robust_calibration) is not None:
         score = "score" if robust.confidence is None else "smoothed score"
         print(f"certified  {robust.threshold:.6g}")
@@ -147,6 +153,15 @@ def _print_model(detector: SavedDetector, folder: Path, data: Path) -> None:
     if isinstance(detector, SupportsScoreBounds):
         norm, radius = ("linf", "2/255") if robust is None else (robust.norm, radius_text(robust.radius, robust.norm))
         print(f"           advrad certify {quoted(folder)} {quoted(data)} --norm {norm} --radius {radius}")
+
+
+def _print_halves(config: GuardedConfig, false_alarm_rate: float) -> None:
+    """Print the threshold and the false-alarm rate of each half of a guarded detector."""
+    for place, (name, test) in enumerate(zip(config.names, config.tests, strict=True)):
+        alone = " although the memory does not" if place and config.joint else ""
+        print(f"{name:<11}{test.threshold:.6g}")
+        print(f"           a normal image exceeds it{alone} with a probability of at most {test.false_alarm_rate:.3g}")
+    print(f"together   a normal image is called defective with a probability of at most {false_alarm_rate:g}")
 
 
 def _interrupted(screen: Screen, folder: Path, command: str) -> int:

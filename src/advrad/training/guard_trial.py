@@ -141,8 +141,9 @@ def refuse_direction(labels: npt.NDArray[np.int64], scores: npt.NDArray[np.float
     doubt = doubt_scores(labels, scores, from_folder=False)
     if doubt is not None:
         raise ConfigError(
-            f"{name}: of held-out normal images and the same images with synthetic defects, {doubt.words}",
+            f"held-out normal images and the same images with synthetic defects were scored: {doubt.words}",
             option="features",
+            value=name,
         )
 
 

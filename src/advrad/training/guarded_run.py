@@ -249,9 +249,10 @@ class GuardedRun:
         held = parts.images.at(list(parts.threshold))
         if found := trained_on(held.records, seen_by(deployed), held.values):
             raise ConfigError(
-                f"{target} was made from {len(found)} of the {count} normal images that set the thresholds, so its test"
-                " would promise nothing; give a detector that was trained on other images",
+                f"was made from {len(found)} of the {count} normal images that set the thresholds, so its test would"
+                " promise nothing; give a detector that was trained on other images",
                 option="features",
+                value=target,
             )
         self.progress.note(
             f"the false-alarm rate is promised only if {target} was not trained on the {count} normal images that set"

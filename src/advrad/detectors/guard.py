@@ -21,7 +21,7 @@ from advrad.detectors.guard_parts import GivenHalf, check_pair, read_halves, rea
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_config import RADIUS, AttackableConfig, GuardedConfig, HalfTest
 from advrad.detectors.guarded_folder import config_of
-from advrad.detectors.guarded_tests import half_test, kth_largest, slots_of, surprise, usable_ceiling
+from advrad.detectors.guarded_tests import divide_rate, half_test, kth_largest, surprise, usable_ceiling
 from advrad.detectors.reference import check_repeated
 from advrad.detectors.saved import seen_by
 from advrad.errors import ConfigError, DetectorError
@@ -115,40 +115,6 @@ def guard(
     return made
 
 
-def _divide(rate: float, share: float, memory: int, others: Sequence[int]) -> tuple[int, list[int]]:
-    """Slots of the memory and of the other halves, whose calibration images may be different ones.
-
-    Args:
-        rate: False-alarm rate of all together.
-        share: Share of the memory.
-        memory: Number of the memory's calibration images.
-        others: Numbers of the other halves' calibration images.
-
-    Raises:
-        ConfigError: There are too few images for the rate.
-    """
-    slots_of(memory, rate)  # refuses a rate that is out of range
-    steps = [1 / (n + 1) for n in others]
-    most = int((rate - sum(steps)) * (memory + 1) + 1e-9)  # so that every other half gets a slot
-    if most < 1:
-        lowest = np.ceil(1e4 * (1 / (memory + 1) + sum(steps))) / 1e4
-        counts = " and ".join(map(str, others if len(set(others)) > 1 else others[:1]))
-        raise ConfigError(
-            f"is too low for {memory} calibration images of the memory and {counts} of the other"
-            f" {'half' if len(others) == 1 else 'halves'}; give more normal images, or accept a rate of {lowest:g} or"
-            " more",
-            option="false_alarm_rate",
-            value=rate,
-        )
-    own = max(1, min(slots_of(memory, rate * share), most))
-    slots, left = [1] * len(others), rate - own / (memory + 1) - sum(steps) + 1e-12
-    while fitting := [place for place, step in enumerate(steps) if step <= left]:
-        place = min(fitting, key=lambda place: slots[place] * steps[place])
-        slots[place] += 1
-        left -= steps[place]
-    return own, slots
-
-
 def _memory_test(memory: ClosedFormDetector, slots: int) -> HalfTest:
     calibration = memory.calibration
     made = half_test(calibration.scores, slots)
@@ -171,7 +137,7 @@ def _test_by_own_scores(made: GuardedDetector, parts: Sequence[GivenHalf], rate:
             )
         own.append(part.calibration)
     memory = made.memory
-    k, slots = _divide(rate, share, len(memory.calibration.scores), [len(one.scores) for one in own])
+    k, slots = divide_rate(rate, share, len(memory.calibration.scores), [len(one.scores) for one in own])
     tests = [_memory_test(memory, k)]
     for one, slot in zip(own, slots, strict=True):
         glow = {"heat_low": one.heat_low, "heat_high": one.heat_high}
@@ -198,7 +164,7 @@ def _test_on(
         _check_unseen(part, digests)
     joint = not any(one & set(seen_by(made.memory)) for one in digests)
     table = np.concatenate(scores)
-    k, slots = _divide(rate, share, len(made.memory.calibration.scores), [len(table)] * len(parts))
+    k, slots = divide_rate(rate, share, len(made.memory.calibration.scores), [len(table)] * len(parts))
     tests = [_memory_test(made.memory, k)]
     counted = table[:, 0] <= tests[0].threshold if joint else None
     for place, slot in enumerate(slots, 1):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from advrad.data.framing import Framing
 from advrad.detectors.closed_form_config import ClosedFormConfig
@@ -96,11 +96,12 @@ class AttackableConfig(Config):
     name: Annotated[str, Field(min_length=1, max_length=64)]
     detector: HalfConfig | None = None
 
-    @model_validator(mode="after")
-    def _check_name(self) -> Self:
-        if self.name in (MEMORY, "verdict", "sum") or ":" in self.name:
-            raise ValueError(f"{self.name!r} cannot be the name of a half; choose a word without a colon")
-        return self
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str) -> str:
+        if name in (MEMORY, "verdict", "sum") or ":" in name:
+            raise ValueError("cannot be the name of a half; choose another word, without a colon")
+        return name
 
     def describe(self) -> list[str]:
         """Describe the half in plain lines."""

@@ -116,6 +116,47 @@ def divide_slots(n: int, false_alarm_rate: float, shares: Sequence[float]) -> tu
     return tuple(slots)
 
 
+def divide_rate(rate: float, share: float, memory: int, others: Sequence[int]) -> tuple[int, list[int]]:
+    """Divide a rate between the memory and other halves, whose calibration images may be different ones.
+
+    Args:
+        rate: False-alarm rate of all together.
+        share: Share of the memory.
+        memory: Number of the memory's calibration images.
+        others: Numbers of the other halves' calibration images.
+
+    Returns:
+        Slots of the memory, and of the others. The probabilities of a false alarm add up to the rate at most.
+
+    Raises:
+        ConfigError: There are too few images for the rate, or the rate is out of range.
+
+    Example:
+        >>> divide_rate(0.05, 0.5, memory=79, others=[39])
+        (2, [1])
+    """
+    slots_of(memory, rate)  # refuses a rate that is out of range
+    steps = [1 / (n + 1) for n in others]
+    most = int((rate - sum(steps)) * (memory + 1) + 1e-9)  # so that every other half gets a slot
+    if most < 1:
+        lowest = math.ceil(1e4 * (1 / (memory + 1) + sum(steps))) / 1e4
+        counts = " and ".join(map(str, others if len(set(others)) > 1 else others[:1]))
+        raise ConfigError(
+            f"is too low for {memory} calibration images of the memory and {counts} of the other"
+            f" {'half' if len(others) == 1 else 'halves'}; give more normal images, or accept a rate of {lowest:g} or"
+            " more",
+            option="false_alarm_rate",
+            value=rate,
+        )
+    own = max(1, min(slots_of(memory, rate * share), most))
+    slots, left = [1] * len(others), rate - own / (memory + 1) - sum(steps) + 1e-12
+    while fitting := [place for place, step in enumerate(steps) if step <= left]:
+        place = min(fitting, key=lambda place: slots[place] * steps[place])
+        slots[place] += 1
+        left -= steps[place]
+    return own, slots
+
+
 def kth_largest(scores: Sequence[float] | Floats, k: int) -> float:
     """The k-th largest score: at most k - 1 of them exceed it.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from advrad.data.layouts import find_records
 from advrad.data.splits import normals_needed, rate_in_reach
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import ImageCounts, RecordedFigures
+from advrad.detectors.conformal import conformal_threshold
 from advrad.detectors.loading import load_detector
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.detectors.saved import SavedDetector
@@ -21,6 +23,9 @@ from advrad.training.plan import RunPlan, check_score_options
 from advrad.utils.output_folders import check_output, contents_of
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.radii import radius_of
+
+if TYPE_CHECKING:
+    from advrad.detectors.feature_memory import FeatureDetector
 
 
 def calibrate(
@@ -71,8 +76,11 @@ def _recalibrate_bounds(
     """Set the thresholds of a detector with exact bounds again."""
     from advrad.detectors.closed_form import ClosedFormDetector
     from advrad.detectors.combined import CombinedDetector
+    from advrad.detectors.feature_memory import FeatureDetector
+    from advrad.detectors.guarded import GuardedDetector
     from advrad.detectors.tiled import TiledDetector
     from advrad.training.recalibrate_bounds import recalibrate_closed_form, recalibrate_held_out, recalibrate_tiled
+    from advrad.training.recalibrate_guarded import recalibrate_guarded
 
     if options.score is not None or options.optimise_for_radius is not None:
         option = "score" if options.score is not None else "optimise_for_radius"
@@ -82,7 +90,11 @@ def _recalibrate_bounds(
     if options.radius is not None and options.norm != "l2":
         radius_of(options.radius, "linf", "radius")
     alone = detector.config.training.loop.steps is None  # no denoiser was trained as well
-    if isinstance(detector, TiledDetector):
+    if isinstance(detector, GuardedDetector):
+        recalibrate_guarded(detector, folder, data, options, progress=progress)
+    elif isinstance(detector, FeatureDetector):
+        _recalibrate_features(detector, folder, options)
+    elif isinstance(detector, TiledDetector):
         recalibrate_tiled(detector, folder, data, options, progress=progress)
     elif isinstance(detector, ClosedFormDetector) and (alone or detector.config.held_out):
         recalibrate_closed_form(detector, folder, data, options, progress=progress)
@@ -93,6 +105,23 @@ def _recalibrate_bounds(
         )
     else:
         raise CheckpointError(f"{folder}: holds a detector whose threshold cannot be set again; train again")
+
+
+def _recalibrate_features(detector: FeatureDetector, folder: Path, options: CalibrateOptions) -> None:
+    """Set the threshold of a detector on features again, from the calibration scores that it keeps."""
+    if options.radius is not None:
+        raise ConfigError(
+            "needs exact bounds of the score, which features have not; guard them with a closed form ('advrad train"
+            " --features patchcore')",
+            option="radius",
+            value=options.radius,
+        )
+    before = detector.calibration
+    if not before.scores:
+        raise CheckpointError(f"{folder}: keeps no calibration scores; call its calibrate with normal images")
+    rate = options.false_alarm_rate or before.false_alarm_rate
+    changes = {"threshold": conformal_threshold(before.scores, rate), "false_alarm_rate": rate}
+    detector.update_config(calibration=before.model_copy(update=changes), figures=RecordedFigures())
 
 
 def _recalibrate_advrad(
@@ -153,7 +182,14 @@ def _check(options: CalibrateOptions, output: Path | None, new_score: bool) -> N
 def _check_rate(rate: float | None, detector: SavedDetector) -> None:
     """Refuse a rate that needs more images than set the threshold, before they are read."""
     calibration = detector.config.calibration
-    if rate is None or calibration is None or calibration.n >= normals_needed(rate):
+    if rate is None or calibration is None:
+        return
+    from advrad.detectors.guarded import GuardedDetector
+    from advrad.training.recalibrate_guarded import new_slots
+
+    if isinstance(detector, GuardedDetector):
+        new_slots(detector, rate)
+    if calibration.n >= normals_needed(rate):
         return
     raise ConfigError(
         f"needs {normals_needed(rate)} calibration images, but {calibration.n} set the threshold; train again with more"

@@ -33,7 +33,7 @@ from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.radii import Norm
 
 #: Largest relative difference between a threshold and what the same images give again, on another processor.
-_SAME = 1e-4
+SAME = 1e-4
 
 
 def recalibrate_closed_form(
@@ -63,7 +63,7 @@ def recalibrate_closed_form(
         for index in detector.config.held_out:
             image, group = images.batch([index]), torch.tensor([index])
             with torch.no_grad():
-                yield float(detector.scores(image, exclude=group)), _largest(detector, image, group)
+                yield float(detector.scores(image, exclude=group)), largest_of_map(detector, image, group)
 
     def upper(image: Tensor, index: int, radius: float) -> Tensor:
         return detector.score_bounds(image, radius, _norm(options), exclude=torch.tensor([index])).upper
@@ -111,7 +111,7 @@ def _recalibrate(
     upper_of: Callable[[Tensor, int, float], Tensor],
 ) -> None:
     """Set thresholds again from the scores, largest map values and upper bounds of the images that set them before."""
-    images = _read_same_images(detector, folder, data, progress)
+    images = read_same_images(detector, folder, data, progress)
     held = detector.config.held_out
     progress.stage("Calibrating")
     scores, maxima, upper = [], [], []
@@ -131,7 +131,7 @@ def _check_same(scores: list[float], maxima: list[float], before: Calibration, d
     """Refuse images that give another threshold than the model has."""
     again, low = conformal_threshold(scores, before.false_alarm_rate), float(np.median(maxima))
     same = all(
-        math.isclose(*pair, rel_tol=_SAME, abs_tol=1e-6) for pair in ((again, before.threshold), (low, before.heat_low))
+        math.isclose(*pair, rel_tol=SAME, abs_tol=1e-6) for pair in ((again, before.threshold), (low, before.heat_low))
     )
     if before.n != len(scores) or not same:
         raise DataError(
@@ -172,8 +172,14 @@ def recalibrate_held_out(
     _store(detector, calibration, options, upper)
 
 
-def _largest(detector: ClosedFormDetector, image: Tensor, group: Tensor) -> float:
-    """The largest value of the anomaly map of an image that is left out of the memory."""
+def largest_of_map(detector: ClosedFormDetector, image: Tensor, group: Tensor) -> float:
+    """The largest value of the anomaly map of an image that is left out of the memory.
+
+    Args:
+        detector: Detector.
+        image: Image, (1, 3, s, s).
+        group: Its number, (1,) int64.
+    """
     members = [member for member in detector.members if isinstance(member, ClosedFormMember)]
     return max(float(member.with_strays(member.scores(image, 0.0, group), image)) for member in members)
 
@@ -202,10 +208,21 @@ def _store(
     detector.update_config(**changes)
 
 
-def _read_same_images(
+def read_same_images(
     detector: ClosedFormDetector | TiledDetector, folder: Path, data: Path, progress: ProgressReporter
 ) -> ImageStack:
-    """Read the images of the fit, in their order."""
+    """Read the images of a fit, in their order.
+
+    Args:
+        detector: Detector that was fitted to them.
+        folder: Its model folder.
+        data: Folder of the images.
+        progress: Receives the progress.
+
+    Raises:
+        CheckpointError: The model does not record how it was fitted.
+        DataError: The normal images are not those of the fit.
+    """
     plan = _plan_of(detector, folder, data)
     run = ClosedFormRun(find_records(data, plan.options.data), plan.options, str(data), plan.leaves_out_copies)
     framing = replace(run.choose_framing(), trained_range=detector.config.training.value_range)

@@ -142,9 +142,9 @@ def show_halves(figures: GuardedFigures | None) -> None:
     """Print the figures of each half of a guarded detector; nothing for another detector."""
     if figures is None:
         return
-    from advrad.detectors.guarded_card import HALF_HEADS, half_cells
+    from advrad.detectors.guarded_card import HALF_HEADS, half_caption, half_cells
 
-    show_table("By half, as if it decided alone", half_cells(figures), HALF_HEADS)
+    show_table(half_caption(figures), half_cells(figures), HALF_HEADS)
 
 
 def show_attack(result: AttackResult, title: str) -> None:
@@ -162,8 +162,7 @@ def show_attack(result: AttackResult, title: str) -> None:
         ("only anomalous attacked", number(result.robust_auroc_anomalous_only)),
         ("only normal attacked", number(result.robust_auroc_normal_only)),
         ("rounded to 8 bits", number(result.robust_auroc_8bit)),
-        ("defects found (TPR)", change(result.clean_tpr, result.robust_tpr, percent)),
-        ("false alarms (FPR)", change(result.clean_fpr, result.robust_fpr, percent)),
+        *_verdict_rows(result, change),
         ("pixel AUROC", change(result.clean_pixel_auroc, result.robust_pixel_auroc)),
         ("AUPRO", change(result.clean_aupro, result.robust_aupro)),
         ("images", f"{result.n_normal} normal, {result.n_anomalous} anomalous"),
@@ -181,6 +180,21 @@ def show_attack(result: AttackResult, title: str) -> None:
     for name, reason in result.left_out.items():
         print(f"left out  {name}: {reason}")
     show_warnings(describe_flags(result.flags))
+
+
+def _verdict_rows(
+    result: AttackResult, change: Callable[[float | None, float | None, Callable[[float | None], str]], str]
+) -> list[tuple[str, str]]:
+    """What is called defective before and under attack: by any half of a guarded detector, or by the score."""
+    if (called := result.verdicts) is None:
+        return [
+            ("defects found (TPR)", change(result.clean_tpr, result.robust_tpr, percent)),
+            ("false alarms (FPR)", change(result.clean_fpr, result.robust_fpr, percent)),
+        ]
+    return [
+        ("defects called defective", f"{called.clean_found} -> {called.found} of {result.n_anomalous}, by any half"),
+        ("normal called defective", f"{called.clean_alarms} -> {called.alarms} of {result.n_normal}, by any half"),
+    ]
 
 
 def show_checks(result: ChecksResult, title: str) -> None:
@@ -269,6 +283,11 @@ def show_proofs(result: CertificationResult, title: str) -> None:
     show_table("Proven", listed, (f"{norm} radius", "AUROC", "95 % interval", "anomalous images", "normal images"))
     if result.proven:
         print("Verdicts: proven defective / proven good / not proven.")
+    for radius, words in (result.words or {}).items():
+        certain = f"{percent(words.found)} of the defects are certainly found"
+        counted = [(str(word), str(words.anomalous[word]), str(words.normal[word])) for word in words.normal]
+        heads = ("verdict", "anomalous images", "normal images")
+        show_table(f"Verdicts within {norm} {radius_text(radius, norm)}: {certain}", counted, heads)
     for sentence in result.meaning:
         print(sentence)
     show_warnings(result.warnings)

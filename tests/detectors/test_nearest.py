@@ -23,6 +23,21 @@ def test_nearest_are_those_of_a_slow_search(count: int) -> None:
     assert all(len(set(row)) == len(row) for row in rows.tolist()), "nobody is named twice"
 
 
+@pytest.mark.parametrize("size", [1, 127, 128, 129, 500])
+def test_the_nearest_one_is_found_in_banks_of_any_size(size: int) -> None:
+    bank = torch.randn(size, 7, generator=generator(6))
+    queries = torch.cat([bank + 1e-3, torch.randn(20, 7, generator=generator(7))])
+    squared, rows = nearest_neighbours(queries, bank, 1)
+    expected = torch.cdist(queries.double(), bank.double()).square()
+    assert torch.equal(rows[:, 0], expected.argmin(1))
+    torch.testing.assert_close(squared.double(), expected.amin(1, keepdim=True), rtol=1e-4, atol=1e-6)
+
+
+def test_of_equal_neighbours_the_first_is_taken() -> None:
+    bank = torch.randn(3, 4, generator=generator(8)).repeat(200, 1)
+    assert torch.equal(nearest_neighbours(bank[:3], bank, 1)[1][:, 0], torch.arange(3))
+
+
 def test_distances_keep_their_digits_far_from_the_origin() -> None:
     queries = 1000 + torch.randn(30, 4, generator=generator(1))
     squared, _ = nearest_neighbours(queries, queries + 1e-3, 1)

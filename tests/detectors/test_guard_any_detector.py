@@ -179,6 +179,12 @@ def test_the_bounds_hold_whatever_the_detector_says(memory: ClosedFormDetector) 
         assert (scores >= bounds.lower - 1e-6).all() and (scores <= bounds.upper + 1e-6).all()
 
 
+def test_another_size_than_that_of_the_memory_is_refused(file: Path, memory: ClosedFormDetector) -> None:
+    file.write_text(FILE + "from advrad import wrap\nfixed = wrap(contrast, size_px=64)\n")
+    with pytest.raises(ConfigError, match="fixed: takes images of 64 px, and the memory images of 32 px"):
+        guard(f"{file}:fixed", memory)
+
+
 def test_what_cannot_be_read_is_one_line(memory: ClosedFormDetector, tmp_path: Path) -> None:
     for name in ("missing.ckpt", "missing.py:score", "no-folder"):
         with pytest.raises(UserError) as raised:

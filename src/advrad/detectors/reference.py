@@ -105,15 +105,15 @@ def refer(target: str | Path, *, size_px: int | None = None) -> tuple[ReferenceC
     Args:
         target: ``FILE.py:NAME``, where NAME is a detector or anything that :func:`advrad.wrap` takes; or the path of
             a checkpoint of anomalib, which ends in ``.ckpt``.
-        size_px: Side of the square images that the detector will get, in pixels; None for its own size. A test image
-            of this size is scored twice.
+        size_px: Side of the square images that a detector for any size will get, in pixels; None if it is not known. A
+            test image of this size, or of the detector's own size, is scored twice.
 
     Returns:
         Description of the file, and the detector.
 
     Raises:
-        ConfigError: The file is missing or cannot be read; or the detector takes images of another size, or scores
-            the same image differently when asked again.
+        ConfigError: The file is missing or cannot be read, or the detector scores the same image differently when
+            asked again.
         DetectorError: The detector fails on the test image, or returns no finite score.
 
     Example:
@@ -135,13 +135,7 @@ def refer(target: str | Path, *, size_px: int | None = None) -> tuple[ReferenceC
     else:
         full, imports = str(path), {}
         model, version, detector = _read_checkpoint(content, str(path))
-    own_px = detector.size_px
-    if size_px is not None and own_px not in (None, size_px):
-        raise ConfigError(
-            f"{file}: takes images of {own_px} x {own_px} px, and gets {size_px} x {size_px} px; give both detectors"
-            " the same size"
-        )
-    probe_px = size_px if own_px is None else own_px
+    probe_px = size_px if detector.size_px is None else detector.size_px
     config = ReferenceConfig(
         what="python" if python else "anomalib",
         target=full,
@@ -150,7 +144,7 @@ def refer(target: str | Path, *, size_px: int | None = None) -> tuple[ReferenceC
         imports=imports,
         model=model,
         version=version,
-        image_size_px=own_px,
+        image_size_px=detector.size_px,
         probe_px=probe_px,
         probe_score=None if probe_px is None else _repeated_score(detector, probe_px, file),
     )

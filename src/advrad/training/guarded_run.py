@@ -149,7 +149,6 @@ class GuardedRun:
             )
         self.progress.note(f"images are scaled to {needed} px, which {target} takes")
         self.options = self.options.model_copy(update={"size_px": needed})
-        self._foreign = refer(target, size_px=needed)
 
     def _framing(self, run: ClosedFormRun) -> Framing:
         framing = run.choose_framing(self.progress)

@@ -191,6 +191,18 @@ def test_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert item.proof.startswith("proven defective") and has_colour(heat, GREEN)
 
 
+def test_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, script = make_mvtec(tmp_path / "data", train=10, size=32), load("features")
+    asked = ["--size", "32", "--images", "8", "--rounds", "1", "--settings", "defaults", "fixed positions"]
+    found = script.main([str(data), *asked])
+    assert last_json(capsys) == found
+    assert (found["images"], found["normal"]) == (4, 4) and found["anomalous"] >= 32
+    assert list(found["settings"]) == ["defaults", "fixed positions"]
+    for figures in found["settings"].values():
+        assert 0 <= figures["auroc"] <= 1 and figures["fit_s"] > 0 and figures["score_ms"] > 0
+        assert figures["vectors"] == 4 * 16
+
+
 def move_threshold(run: Path, threshold: float) -> None:
     """Change the threshold of a model folder, and the level above which its maps are outlined."""
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))

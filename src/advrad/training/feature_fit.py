@@ -7,6 +7,8 @@ The bank keeps a part of the feature vectors, in one of two ways:
   an image can be compared with the others: one image more in the bank could only lower its score, so a conformal
   threshold from such scores keeps its false-alarm rate (proof in docs/certificates.md).
 
+The usual settings were compared on held-out normal images with synthetic defects: performance/features.py does it.
+
 Source: Roth et al. 2022, "Towards Total Recall in Industrial Anomaly Detection" (PatchCore).
 """
 

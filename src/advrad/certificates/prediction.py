@@ -134,8 +134,10 @@ class ProvenPrediction:
         } | ({} if self.half is None else {"certified_half": self.half})
 
     def __str__(self) -> str:
-        whose = "" if self.half is None else f"{self.half} "
-        return f"{whose}{self.verdict:16} {self.norm} radius {reach_text(self.reach, self.norm)}"
+        reach = reach_text(self.reach, self.norm)
+        if self.half is not None:  # its verdict is told beside it
+            return f"{self.half} proven to {self.norm} {reach}" if self.reach else f"{self.half} not proven"
+        return f"{self.verdict:16} {self.norm} radius {reach}"
 
 
 #: Certifies the verdict on an image file, from its name and the image, (3, h, w), at its own size and as it is scored.

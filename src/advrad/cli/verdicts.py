@@ -31,12 +31,14 @@ class _Words:
     Attributes:
         counts: Number of images by verdict.
         alone: Names of the halves that spoke alone, by suspected image.
+        bounded: Whether bounds were computed, so that a verdict may be proven.
         failed: Number of images on which a half failed.
         first_reason: The first of them, and why.
     """
 
     counts: Counter[Verdict] = field(default_factory=Counter)
     alone: set[tuple[str, ...]] = field(default_factory=set)
+    bounded: bool = False
     failed: int = 0
     first_reason: str = ""
 
@@ -45,6 +47,7 @@ class _Words:
         if prediction.word is None:
             return
         self.counts[prediction.word] += 1
+        self.bounded |= any(half.lower is not None for half in prediction.halves)
         if prediction.reason is not None:
             self.failed += 1
             self.first_reason = self.first_reason or f"{prediction.path}: {prediction.reason}"
@@ -56,7 +59,7 @@ class _Words:
         names = " or ".join(dict.fromkeys(name for spoke in sorted(self.alone) for name in spoke))
         parts = [
             (self.counts[Verdict.PROVEN_DEFECTIVE], "proven"),
-            (self.counts[Verdict.DEFECTIVE], "not proven"),
+            (self.counts[Verdict.DEFECTIVE], "not proven" if self.bounded else "without proof"),
             (self.counts[Verdict.SUSPECTED], f"suspected by {names} alone"),
         ]
         shown = ", ".join(f"{count} {words}" for count, words in parts if count)
@@ -66,12 +69,12 @@ class _Words:
         """What else there is to say: for which good images the memory is proven, and which half failed."""
         good = self.counts[Verdict.GOOD] + self.counts[Verdict.PROVEN_GOOD]
         lines = []
-        if good:
+        if good and self.bounded:
             proven = self.counts[Verdict.PROVEN_GOOD]
-            lines.append(f"{good} {'is' if good == 1 else 'are'} good: the memory is proven for {proven}")
+            lines.append(f"{good} {'is' if good == 1 else 'are'} good: the memory is proven for {proven or 'none'}")
         if self.failed:
             images = "1 image" if self.failed == 1 else f"{self.failed} images"
-            lines.append(f"a half failed on {images}, called defective: {self.first_reason}")
+            lines.append(f"a half failed on {images}, called defective; {self.first_reason}")
         return lines
 
 
@@ -94,10 +97,10 @@ def _by_halves(prediction: PredictionRecord) -> str:
     if prediction.defective:
         first, comma, rest = words.partition(",")
         words = first.upper() + comma + rest
-    if prediction.reason is not None:
-        said = prediction.reason
-    elif spoke:
-        said = ", ".join(f"{half.name} p {half.p_value:.2g}" for half in spoke)
+    if spoke:
+        said = ", ".join(
+            f"{half.name} p {half.p_value:.2g}" if half.error is None else f"{half.name} failed" for half in spoke
+        )
     else:
         least = min(prediction.halves, key=lambda half: half.p_value)
         said = f"least: {least.name} p {least.p_value:.2g}"
@@ -151,10 +154,12 @@ class Verdicts:
         if self.as_json:
             put(json.dumps(prediction.to_dict(), allow_nan=False))
             return
-        certified = _certified(prediction)
         if prediction.word is not None:
-            put(f"{_by_halves(prediction)}  {certified}{prediction.path}")
+            reason = "" if prediction.reason is None else f"  ({prediction.reason})"
+            proof = "" if prediction.certificate is None else f"{prediction.certificate!s:28}  "
+            put(f"{_by_halves(prediction)}  {proof}{prediction.path}{reason}")
             return
+        certified = _certified(prediction)
         verdict = "DEFECTIVE" if prediction.defective else "good     "
         given = ""
         if prediction.calibrated_threshold is not None:

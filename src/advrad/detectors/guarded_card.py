@@ -54,19 +54,16 @@ def verdict_meanings(config: GuardedConfig) -> list[tuple[str, str]]:
         Pairs of a verdict and its meaning.
     """
     place, others = f"linf {radius_text(config.radius, 'linf')}", other_names(config)
-    rate = (
-        f" This happens to at most {percent(config.tests[0].false_alarm_rate)} of good parts," if config.tests else ""
-    )
-    attack = f"{rate} whoever changes their images within {place}." if rate else ""
+    share = ""
+    if config.tests:
+        rate = percent(config.tests[0].false_alarm_rate)
+        share = f" Of good parts at most {rate} get this verdict, even if their images are changed within this radius."
     return [
-        (
-            "defective, proven",
-            f"The memory finds a defect, and no change of the image within {place} hides it.{attack}",
-        ),
-        ("defective", "The memory finds a defect, without proof; or a half failed, and the reason is given."),
-        ("suspected", f"Only {others} finds a defect. An attack could have caused it: look at the part itself."),
-        ("good", "No half finds a defect. An attack could have hidden one."),
-        ("good, memory proven", f"No half finds a defect, and no change within {place} hides one from the memory."),
+        ("defective, proven", f"The memory sees a defect, and no change of the image within {place} hides it.{share}"),
+        ("defective", "The memory sees a defect, without proof; or a half failed, and the reason is given."),
+        ("suspected", f"Seen by {others} alone. An attack could have caused it: look at the part itself."),
+        ("good", "No half sees a defect. An attack could have hidden one."),
+        ("good, memory proven", f"No half sees a defect, and no change within {place} hid one from the memory."),
     ]
 
 
@@ -110,14 +107,15 @@ def describe_tests(config: GuardedConfig) -> str:
     """
     if not config.tests:
         return "The halves have no tests yet: the detector computes scores but does not decide."
+    alone = " alone" if config.joint else ""
     shares = ", ".join(
-        f"{name} at most {percent(test.false_alarm_rate)}"
-        for name, test in zip(config.names, config.tests, strict=True)
+        f"by {name}{alone} at most {percent(test.false_alarm_rate)}"
+        for name, test in zip(config.names[1:], config.tests[1:], strict=True)
     )
     return (
-        f"Each half has a test, set from {config.tests[0].n} normal images; a normal image like them is called"
-        f" defective by a half with a probability of {shares}, and by any of them of at most"
-        f" {percent(total_rate(config))}."
+        f"Each half has a test of its own, set from {config.tests[0].n} normal images. A normal image like them is"
+        f" called defective with a probability of at most {percent(total_rate(config))}: by the memory at most"
+        f" {percent(config.tests[0].false_alarm_rate)}, {shares}."
     )
 
 
@@ -141,6 +139,16 @@ def half_cells(figures: GuardedFigures) -> list[tuple[str, ...]]:
         (name, number(half.auroc), percent(half.tpr), percent(half.fpr), f"at most {percent(half.false_alarm_rate)}")
         for name, half in figures.halves.items()
     ]
+
+
+def half_caption(figures: GuardedFigures) -> str:
+    """Title of the table of halves.
+
+    Args:
+        figures: Figures.
+    """
+    beside = "; false alarms beside those of the memory" if figures.joint else ""
+    return f"Each half alone{beside}"
 
 
 def joint_rows(figures: GuardedFigures) -> list[tuple[str, str]]:

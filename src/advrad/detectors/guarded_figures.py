@@ -13,7 +13,8 @@ class HalfFigures(Config):
     Attributes:
         auroc: AUROC of its scores; None without images of both classes, or where it failed.
         tpr: Share of anomalous images on which it speaks; None without anomalous images.
-        fpr: Share of normal images on which it speaks; None without normal images.
+        fpr: Share of normal images on which it speaks, and in joint tests the memory does not; None without normal
+            images.
         false_alarm_rate: Largest share of normal images on which it may speak, as promised.
     """
 
@@ -32,6 +33,7 @@ class GuardedFigures(Config):
         suspected_tpr: Share of anomalous images on which attackable halves alone speak; None without anomalous images.
         suspected_fpr: Share of normal images on which attackable halves alone speak; None without normal images.
         failed: Number of images on which a half failed; they are called defective.
+        joint: Whether the promise of the other halves is about images on which the memory is silent.
 
     Example:
         >>> half = HalfFigures(auroc=0.9, tpr=0.5, fpr=0.0, false_alarm_rate=0.025)
@@ -44,3 +46,4 @@ class GuardedFigures(Config):
     suspected_tpr: float | None = None
     suspected_fpr: float | None = None
     failed: int = Field(0, ge=0)
+    joint: bool = False

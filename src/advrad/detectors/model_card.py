@@ -10,6 +10,7 @@ from advrad.data.splits import ALL_IN_MEMORY
 from advrad.detectors import guarded_card
 from advrad.detectors.config import TestedFigures
 from advrad.utils.formatting import number, percent, radius_text
+from advrad.utils.markdown import plain, table
 
 if TYPE_CHECKING:
     from advrad.detectors.config import ImageCounts, RecordedFigures
@@ -169,7 +170,7 @@ def render(config: SavedConfig) -> str:
         Markdown with a YAML header. It contains no paths of the machine on which the detector was trained.
     """
     product = config.training.category
-    title = f"AdvRAD detector for {_plain(product)}" if product else "AdvRAD detector"
+    title = f"AdvRAD detector for {plain(product)}" if product else "AdvRAD detector"
     words = _WORDS[config.kind]
     parts = [
         f"{_HEAD}\n# {title}\n",
@@ -178,7 +179,7 @@ def render(config: SavedConfig) -> str:
         _decision(config),
         words.proof,
         _figures(config.figures),
-        f"## How it was made\n\n{_table(making_rows(config))}",
+        f"## How it was made\n\n{table(making_rows(config))}",
         _LIMITS + words.limit,
     ]
     return "\n".join(part for part in parts if part)
@@ -269,8 +270,8 @@ def _decision(config: SavedConfig) -> str:
     verdicts = ""
     if meanings := verdict_rows(config):
         words = "An image is called defective if one of the halves finds a defect. "
-        verdicts = f"\n{_table(meanings)}"
-    rows = _table(threshold_rows(config) + score_rows(config))
+        verdicts = f"\n{table(meanings)}"
+    rows = table(threshold_rows(config) + score_rows(config))
     return f"## How it decides\n\n{words}{describe_threshold(config)}\n{verdicts}\n{rows}"
 
 
@@ -313,19 +314,16 @@ def _figures(figures: RecordedFigures) -> str:
             f" measures the detector\non test images and adds the figures to this page.\n{proven}"
         )
     words = "On test images that were not used for training or calibration."
-    warnings = "".join(f"> **Warning.** {_plain(warning)}\n\n" for warning in figures.warnings)
-    text = f"## Measured figures\n\n{words}\n\n{warnings}{_table(figure_rows(figures))}"
-    if figures.guarded is not None:
-        heads = " | ".join(name.capitalize() if name.islower() else name for name in guarded_card.HALF_HEADS)
-        cells = (" | ".join(map(_plain, row)) for row in guarded_card.half_cells(figures.guarded))
-        text += "\n".join(["", f"| {heads} |", "|---|---:|---:|---:|---:|", *(f"| {row} |" for row in cells)]) + "\n"
+    warnings = "".join(f"> **Warning.** {plain(warning)}\n\n" for warning in figures.warnings)
+    text = f"## Measured figures\n\n{words}\n\n{warnings}{table(figure_rows(figures))}"
+    if (guarded := figures.guarded) is not None:
+        cells = table(
+            guarded_card.half_cells(guarded), [name[:1].upper() + name[1:] for name in guarded_card.HALF_HEADS]
+        )
+        text += f"\n{guarded_card.half_caption(guarded)}:\n\n{cells}"
     if figures.per_defect:
-        lines = ["", "| Defect | Images | AUROC | Found |", "|---|---:|---:|---:|"]
-        lines += [
-            f"| {_plain(name)} | {row.n} | {number(row.auroc)} | {percent(row.tpr)} |"
-            for name, row in figures.per_defect.items()
-        ]
-        text += "\n".join(lines) + "\n"
+        rows = [(name, str(row.n), number(row.auroc), percent(row.tpr)) for name, row in figures.per_defect.items()]
+        text += "\n" + table(rows, ("Defect", "Images", "AUROC", "Found"))
     return text + proven
 
 
@@ -346,7 +344,7 @@ def _proven_figures(figures: RecordedFigures) -> str:
     """The certified AUROC at each radius, as a table; empty if none is recorded."""
     rows = proven_rows(figures)
     words = "Certified AUROC: no attack within the radius, on all test images at once, leaves less."
-    return f"\n{words}\n\n{_table(rows)}" if rows else ""
+    return f"\n{words}\n\n{table(rows)}" if rows else ""
 
 
 def making_rows(config: SavedConfig) -> list[tuple[str, str]]:
@@ -381,15 +379,3 @@ def about(config: SavedConfig) -> str:
         config: Configuration of the detector.
     """
     return " ".join(_WORDS[config.kind].about.split())
-
-
-def _table(rows: list[tuple[str, str]]) -> str:
-    return "| | |\n|---|---|\n" + "".join(f"| {_plain(name)} | {_plain(value)} |\n" for name, value in rows)
-
-
-def _plain(text: object) -> str:
-    """The text on one line, escaped for a cell of a Markdown table."""
-    line = " ".join(str(text).split())
-    for character in ("\\", "|", "<", "`", "*", "["):
-        line = line.replace(character, f"\\{character}")
-    return line

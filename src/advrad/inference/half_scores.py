@@ -30,6 +30,7 @@ class HalfScores:
         thresholds: Threshold of each half, (halves,); it speaks where its score exceeds it.
         rates: Promised share of normal images on which each half speaks, (halves,).
         slopes: Surprise for each unit of score above the threshold, (halves,).
+        joint: Whether the promise of the other halves is about images on which the memory is silent.
 
     Example:
         >>> one = np.ones(2)
@@ -43,6 +44,7 @@ class HalfScores:
     thresholds: Floats
     rates: Floats
     slopes: Floats
+    joint: bool = False
 
     @classmethod
     def of(cls, config: GuardedConfig, scores: Sequence[Floats]) -> HalfScores | None:
@@ -59,7 +61,7 @@ class HalfScores:
             return None
         columns = [(test.threshold, test.false_alarm_rate, test.slope) for test in config.tests]
         thresholds, rates, slopes = np.array(columns, dtype=np.float64).T
-        return cls(config.names, np.concatenate(scores), thresholds, rates, slopes)
+        return cls(config.names, np.concatenate(scores), thresholds, rates, slopes, config.joint)
 
     @property
     def failed(self) -> Bools:
@@ -71,6 +73,14 @@ class HalfScores:
         """Where a half speaks, (n, halves)."""
         with np.errstate(invalid="ignore"):
             return (self.scores > self.thresholds) & ~self.failed
+
+    @property
+    def counted(self) -> Bools:
+        """Where a half speaks and its promise counts it, (n, halves)."""
+        speaks = self.speaks
+        if self.joint:
+            speaks[:, 1:] &= ~speaks[:, :1]
+        return speaks
 
     @property
     def surprises(self) -> Floats:
@@ -94,7 +104,7 @@ class HalfScores:
         Args:
             labels: Labels, (n,): 0 for normal, 1 for anomalous.
         """
-        anomalous, speaks = labels.astype(bool), self.speaks
+        anomalous, speaks, counted = labels.astype(bool), self.speaks, self.counted
         both = bool(anomalous.any() and not anomalous.all())
         halves = {}
         for index, name in enumerate(self.names):
@@ -102,7 +112,7 @@ class HalfScores:
             halves[name] = HalfFigures(
                 auroc=metrics.auroc(labels, self.scores[:, index]) if measurable else None,
                 tpr=share_of(speaks[:, index], anomalous),
-                fpr=share_of(speaks[:, index], ~anomalous),
+                fpr=share_of(counted[:, index], ~anomalous),
                 false_alarm_rate=float(self.rates[index]),
             )
         return GuardedFigures(
@@ -111,4 +121,5 @@ class HalfScores:
             suspected_tpr=share_of(self.suspected, anomalous),
             suspected_fpr=share_of(self.suspected, ~anomalous),
             failed=int(self.failed.any(1).sum()),
+            joint=self.joint,
         )

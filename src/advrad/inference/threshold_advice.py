@@ -142,7 +142,7 @@ def advise_on_halves(labels: npt.ArrayLike, halves: HalfScores) -> ThresholdAdvi
     if count < _LEAST_NORMAL:
         return None
     alarms, promised = int(halves.defective[normal].sum()), float(halves.rates.sum())
-    speaks = halves.speaks[normal].sum(0).tolist()
+    speaks = halves.counted[normal].sum(0).tolist()
     # One question for the whole and one for each half, so each is asked more strictly.
     limit = _CHANCE / (1 + len(halves.names))
     chances = [_chance_of_more(number, count, rate) for number, rate in zip(speaks, halves.rates.tolist(), strict=True)]

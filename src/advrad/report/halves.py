@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from advrad.detectors.guarded_card import HALF_HEADS, describe_tests, half_cells, joint_rows, verdict_meanings
+from advrad.detectors.guarded_card import (
+    HALF_HEADS,
+    describe_tests,
+    half_caption,
+    half_cells,
+    joint_rows,
+    verdict_meanings,
+)
 from advrad.inference.half_scores import HalfScores
 from advrad.report.plots import ANOMALOUS_COLOUR, INK, MUTED, NORMAL_COLOUR, svg_image
 
@@ -69,9 +76,9 @@ def halves_section(content: Halves, labels: Bools) -> dict[str, Any]:
         labels: Labels, (n,), True for anomalous.
 
     Returns:
-        Values for the template: ``title``, ``others``, ``plots`` with the name of each attackable half, ``heads`` and
-        ``cells`` of the table of halves, ``rows``, ``meanings``, ``promise``, ``left_out`` (images that a half failed
-        on, not drawn), and ``counts`` of verdicts.
+        Values for the template: ``title``, ``others``, ``plots`` with the name of each attackable half, ``caption``,
+        ``heads`` and ``cells`` of the table of halves, ``rows``, ``meanings``, ``promise``, ``left_out`` (images that a
+        half failed on, not drawn), and ``counts`` of verdicts.
     """
     scores = content.scores
     plots = [
@@ -83,6 +90,7 @@ def halves_section(content: Halves, labels: Bools) -> dict[str, Any]:
         "title": "Two halves" if len(scores.names) == 2 else "Halves",
         "others": " or ".join(scores.names[1:]),
         "plots": plots,
+        "caption": half_caption(content.figures),
         "heads": HALF_HEADS,
         "cells": half_cells(content.figures),
         "rows": joint_rows(content.figures),

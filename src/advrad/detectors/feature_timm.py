@@ -45,8 +45,10 @@ def download_errors(network: str, instead: str) -> Iterator[None]:
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ConfigError(
-            f"network {network!r}: its weights are neither cached nor could they be downloaded ({reason}); connect to"
-            f" the internet, or use {instead}, whose weights are installed"
+            f"its weights are neither cached nor could they be downloaded ({reason}); connect to the internet, or use"
+            f" {instead}, whose weights are installed",
+            option="network",
+            value=network,
         ) from error
 
 
@@ -60,7 +62,7 @@ def check_name(network: str) -> None:
         ConfigError: timm does not know the name, or is not installed.
     """
     if ":" not in network and not import_timm().is_model(network):
-        raise ConfigError(f"network {network!r}: timm has no such network; use one of timm.list_models()")
+        raise ConfigError("timm has no such network; use one of timm.list_models()", option="network", value=network)
 
 
 class TimmNetwork(FeatureNetwork):

@@ -27,6 +27,7 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import ImageCounts, PlanRecord, TrainingRecord
 from advrad.detectors.feature_memory import FeatureDetector
+from advrad.detectors.feature_network import pretrained_network
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_config import AttackableConfig, GuardedConfig
 from advrad.detectors.guarded_tests import divide_slots, make_tests
@@ -136,6 +137,7 @@ class GuardedRun:
         """Load a foreign detector, before any image is read; it may say the size of the images."""
         target, size_px = self.options.features, self.options.size_px
         if target is None or target == PATCHCORE:
+            _check_network(self.options.backbone)
             return
         self._foreign = refer(target, size_px=size_px or SIZE_PX)
         needed = self._foreign[0].image_size_px
@@ -371,3 +373,12 @@ def _why_ceiling(ceiling: Ceiling, judged: Judged) -> str:
         f"{ceiling.value:.3g}: AUROC {ceiling.clean:.3f}, certified {ceiling.certified:.3f} (memory alone"
         f" {judged.certified:.3f}) on synthetic defects"
     )
+
+
+def _check_network(backbone: str | None) -> None:
+    """Refuse a network that cannot be had."""
+    try:
+        pretrained_network(backbone or "lite2")
+    except ConfigError as error:
+        option, value = ("features", PATCHCORE) if backbone is None else ("backbone", backbone)
+        raise ConfigError(error.message, option=option, value=value) from None

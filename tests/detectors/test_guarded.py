@@ -60,6 +60,9 @@ def test_it_is_deterministic_only_if_all_halves_are(made: GuardedDetector) -> No
     assert not guarded(steady, noisy).deterministic and guarded(steady, noisy).noise_seed == 4
     other = wrap(NoisyContrast(), noise_seed=5)
     assert guarded(noisy, other).noise_seed is None  # no single seed is that of both
+    without = guarded(wrap(NoisyContrast()))
+    assert without.noise_seed == 0  # the one that predictions use, which an attacker may know
+    assert torch.allclose(without.infer(MIXED[:1], generator(0)).scores, without.predict_batch(MIXED[:1]).scores)
 
 
 def test_the_score_is_the_largest_surprise_and_the_verdict_that_of_any_half(at_ceiling: GuardedDetector) -> None:

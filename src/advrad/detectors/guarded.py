@@ -124,8 +124,8 @@ class GuardedDetector(SavedMixin, nn.Module):
 
     @property
     def noise_seed(self) -> int | None:
-        """Seed of the noise of the halves that have one; None if there is none, or if they differ."""
-        seeds = {half.detector.noise_seed for half in self._halves.others if not half.detector.deterministic}
+        """Seed of the noise that :meth:`predict` uses; None without noise, or if the seeds of two halves differ."""
+        seeds = {half.noise_seed for half in self._halves.others} - {None}
         return seeds.pop() if len(seeds) == 1 else None
 
     @property

@@ -74,6 +74,11 @@ class Half:
         return found if isinstance(found, SupportsPrediction) else None
 
     @property
+    def noise_seed(self) -> int | None:
+        """Seed of its noise once deployed: its own, or 0 if it has none; None for a half without noise."""
+        return None if self.detector.deterministic else self.detector.noise_seed or 0
+
+    @property
     def module(self) -> nn.Module | None:
         """The detector as a module of PyTorch; None if it is none."""
         found: object = self.deployed
@@ -116,7 +121,7 @@ class Half:
         if (deployed := self.deployed) is not None:
             found = deployed.predict_batch(image)
             return DetectorOutput(found.scores, found.anomaly_maps)
-        return self.detector.infer(image, torch.Generator().manual_seed(self.detector.noise_seed or 0))
+        return self.detector.infer(image, torch.Generator().manual_seed(self.noise_seed or 0))
 
 
 class Halves:

@@ -53,6 +53,32 @@ def test_train_without_a_budget_fits_the_closed_form(
     assert "--minutes 2: the run in" in cli("train", widgets, "-o", run, "--resume", "--minutes", 2).one_error_line()
 
 
+def test_train_with_features_prints_each_half_and_why_they_are_joined_so(
+    cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_run.shrink(monkeypatch)
+    (tmp_path / "mine.py").write_text("def score(images): return images.flatten(1).std(1)\n", encoding="utf-8")
+    run, target = tmp_path / "run", f"{tmp_path / 'mine.py'}:score"
+    done = cli("train", widgets, "-o", run, "--size", 32, "--features", target)
+    assert done.status == 0, done.err
+    assert f"is promised only if {target} was not trained on the 48 normal images" in " ".join(done.err.split())
+    lines = done.out.splitlines()
+    assert lines[0].startswith("memory     ") and lines[2].startswith("features   ")
+    assert lines[1] == lines[3] == "           a normal image exceeds it with a probability of at most 0.0204"
+    assert lines[4] == "together   a normal image is called defective with a probability of at most 0.05"
+    assert lines[5].startswith("score      defective if the memory or another half says so")
+    assert any(line.strip().startswith("division equal, ") and "; ceiling " in line for line in lines)
+    assert f"next       advrad evaluate {run} {widgets}" in lines
+    assert lines[-1] == f"           advrad certify {run} {widgets} --norm linf --radius 2/255"
+    unknown = cli("train", widgets, "-o", tmp_path / "other", "--features", "padim")
+    assert unknown.status == 2
+    assert "--features padim: is unknown; choose patchcore" in unknown.one_error_line()
+    assert (
+        "--backbone lite0: is the network of a detector on features"
+        in cli("train", widgets, "-o", tmp_path / "other", "--backbone", "lite0").one_error_line()
+    )
+
+
 def test_train_with_a_budget_says_how_both_are_combined(
     cli: Cli, widgets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,9 @@ def train(
 
     It takes seconds, or minutes where parts lie at any place. Twenty normal images are enough for a false-alarm rate of
     5 %. With ``minutes`` or ``steps``, a learned denoiser is trained as well, and held-out normal images with synthetic
-    defects show how the two are combined best. It does the same as the command ``advrad train``.
+    defects show how the two are combined best. With ``features="patchcore"``, a detector on features joins the closed
+    form: an image is called defective if either says so, and what the closed form says is proven. It does the same as
+    the command ``advrad train``.
 
     Args:
         data: Folder of images, or a datamodule; images of defects are not used.

@@ -6,11 +6,11 @@ import pytest
 import torch
 from toy_feature_detectors import SIZE_PX, anomalous_images, normal_images
 
-import advrad
 from advrad.detectors.config import ImageCounts, TrainingRecord
 from advrad.detectors.feature_memory import features_of
 from advrad.detectors.nearest import flatten_positions
 from advrad.errors import ConfigError, DataError
+from advrad.metrics import auroc
 from advrad.training import feature_fit
 from advrad.training.coreset import fixed_positions
 from advrad.training.feature_fit import fit_features
@@ -126,4 +126,4 @@ def test_real_defects_are_found(shared_data) -> None:  # type: ignore[no-untyped
     ]
     detector = fit_features(read[0])
     normal, anomalous = (detector.predict_batch(part).scores for part in read[1:])
-    assert advrad.metrics.auroc([0] * 8 + [1] * 8, torch.cat([normal, anomalous]).numpy()) > 0.95
+    assert auroc([0] * 8 + [1] * 8, torch.cat([normal, anomalous]).numpy()) > 0.95

@@ -47,7 +47,12 @@ def test_more_false_alarms_than_the_tests_promise_are_named_by_half() -> None:
     loud[:8, 1] = 2.0
     found = advise_on_halves(labels, halves(loud))
     assert found is not None and found.rate is None
-    for words in ("8 of 40 normal test images (20 %)", "at most 5 % together", "features raises 8, and", "memory raises 0"):
+    for words in (
+        "8 of 40 normal test images (20 %)",
+        "at most 5 % together",
+        "features raises 8, and",
+        "memory raises 0",
+    ):
         assert words in found.text, words
     both = np.repeat([[2.0, 2.0], [0.0, 0.0]], [3, 37], axis=0)
     text = advise_on_halves(labels, halves(both, joint=True))

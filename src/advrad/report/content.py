@@ -19,7 +19,7 @@ from advrad.detectors.model_card import describe_threshold
 from advrad.detectors.saved import SavedConfig, SavedDetector
 from advrad.inference.evaluation import EvaluationResult
 from advrad.inference.half_maps import draw_half_maps
-from advrad.inference.heatmaps import GREEN, draw_heat_map, heat_overlay, outline
+from advrad.inference.heatmaps import GREEN, draw_heat_map, outline
 from advrad.report.comparison import ComparedFigures, OtherDetector
 from advrad.report.evaluation_report import Candidate, GalleryItem, ReportContent, pick_gallery
 from advrad.report.halves import Halves
@@ -224,7 +224,8 @@ def _drawn(detector: SavedDetector, image: Floats, scored: Tensor) -> _Drawn:
     if isinstance(detector, GuardedDetector) and detector.config.tests:
         (verdict,) = detector.verdicts(scored)
         maps = [one[window].numpy() for one in verdict.half_maps]
-        alone = (heat_overlay(image, one, 0.0, 1.0) for one in maps)
+        quiet = np.zeros_like(maps[0])
+        alone = [draw_half_maps(image, [quiet, one] if place else [one]) for place, one in enumerate(maps)]
         return _Drawn(
             draw_half_maps(image, maps),
             halves=tuple(zip(detector.config.names, alone, strict=True)),

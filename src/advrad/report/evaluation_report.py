@@ -47,7 +47,7 @@ class GalleryItem:
         image: Image, (h, w, 3), in [0, 1].
         heat: Image with its anomaly map, (h, w, 3), in [0, 1]; see :func:`advrad.inference.heatmaps.heat_overlay`.
         reconstruction: Reconstruction, (h, w, 3), in [0, 1].
-        mask: Ground truth, (h', w'), bool; outlined on ``heat``, or on ``image`` if there is no ``heat``.
+        mask: Ground truth, (h', w'), bool; outlined on ``heat``, or on ``image`` without ``heat`` or with ``halves``.
         others: Names of other detectors, and the image with their anomaly maps, (h, w, 3), in [0, 1].
         proof: What is proven of the verdict, such as ``proven up to 3/255``; empty for nothing.
         proven_share: Share of the image that is proven to be defective and outlined on ``heat``; None if the detector
@@ -330,8 +330,9 @@ def _shown(item: GalleryItem, threshold: float | None) -> dict[str, Any]:
             alt += f", proven defect area outlined, {percent(item.proven_share)} of the image"
         panels.append(("Both halves" if len(item.halves) == 2 else "Anomaly map", item.heat, alt))
     if item.mask is not None and np.asarray(item.mask).any():
-        title, array, alt = panels.pop()
-        panels.append((title, overlay.outline(array, item.mask), f"{alt}, true defect outlined"))
+        place = 0 if item.halves else -1  # with halves, the map has lines enough
+        title, array, alt = panels[place]
+        panels[place] = (title, overlay.outline(array, item.mask), f"{alt}, true defect outlined")
     panels += [(f"Half: {name}", array, f"Anomaly map of the half {name} over {about}") for name, array in item.halves]
     panels += [(f"Map: {name}", array, f"Anomaly map of the {name} over {about}") for name, array in item.others]
     if item.reconstruction is not None:

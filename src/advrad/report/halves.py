@@ -154,7 +154,7 @@ def surprise_figure(scores: HalfScores, place: int, labels: Bools) -> Figure:
 def _ends(values: Floats) -> tuple[float, float]:
     """Ends of an axis: all values and 0, with room for words on both sides of 0."""
     low, high = min(float(values.min(initial=0.0)), -1.0), max(float(values.max(initial=0.0)), 1.0)
-    return 1.25 * low - 0.3, 1.35 * high + 0.3
+    return 1.9 * low - 0.3, 1.9 * high + 0.3
 
 
 def _draw_regions(axes: Axes, x: tuple[float, float], y: tuple[float, float], *, single: bool) -> None:
@@ -173,7 +173,7 @@ def _draw_regions(axes: Axes, x: tuple[float, float], y: tuple[float, float], *,
     ):
         back = {"boxstyle": "square,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.75}
         axes.annotate(
-            words, place, xycoords="axes fraction", ha=across, va=along, color=INK, weight="bold", bbox=back, zorder=4
+            words, place, xycoords="axes fraction", ha=across, va=along, color=INK, weight="bold", bbox=back, zorder=2.5
         )
 
 

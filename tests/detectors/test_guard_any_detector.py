@@ -15,6 +15,7 @@ from toy_guarded import EPS, RATE, SIZE_PX, Contrast, closed_form, dents, normal
 import advrad
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.guarded import GuardedDetector
+from advrad.detectors.guarded_config import RESERVED
 from advrad.detectors.verdicts import Verdict
 from advrad.errors import CheckpointError, ConfigError, DetectorError, UserError
 
@@ -177,6 +178,19 @@ def test_the_bounds_hold_whatever_the_detector_says(memory: ClosedFormDetector) 
         moved = images + EPS * torch.randn(images.shape, generator=torch.Generator().manual_seed(seed)).sign()
         scores = made.predict_batch(moved.clamp(0, 1)).scores
         assert (scores >= bounds.lower - 1e-6).all() and (scores <= bounds.upper + 1e-6).all()
+
+
+def test_a_half_never_has_the_name_of_a_loss_of_every_detector(file: Path, memory: ClosedFormDetector) -> None:
+    from advrad.attacks.objectives import ALTERNATING, OUTPUT_LOSSES
+
+    def score(images: Tensor) -> Tensor:
+        return contrast(images)
+
+    assert {*OUTPUT_LOSSES, ALTERNATING} <= RESERVED
+    file.write_text(FILE.replace("contrast", "score"))
+    assert [list(guard(found, memory).others) for found in (f"{file}:score", score)] == [["mine"], ["detector"]]
+    with pytest.raises(ConfigError, match="name score: cannot be the name of a half"):
+        guard(score, memory, name="score")
 
 
 def test_another_size_than_that_of_the_memory_is_refused(file: Path, memory: ClosedFormDetector) -> None:

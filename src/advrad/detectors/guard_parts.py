@@ -9,7 +9,7 @@ from typing import Any
 
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.config import Calibration, TrainingRecord
-from advrad.detectors.guarded_config import MEMORY
+from advrad.detectors.guarded_config import RESERVED
 from advrad.detectors.guarded_halves import Half
 from advrad.detectors.reference import ReferenceConfig
 from advrad.detectors.saved import framing_of, seen_by
@@ -17,6 +17,8 @@ from advrad.errors import ConfigError
 
 #: Names of halves of advrad, by kind of detector.
 _NAMES = {"features": "features", "advrad": "learned", "combined": "combined", "closed_form": "closed form"}
+#: Names of classes and functions that tell nothing.
+_CALLABLES = frozenset({"function", "CallableDetector"})
 #: Name of a half that has none of its own.
 _NAMELESS = "detector"
 
@@ -106,7 +108,7 @@ def _read_half(detector: Any, memory: ClosedFormDetector, name: str | None) -> G
 
         if is_reference(str(detector)):
             stored, detector = refer(detector, size_px=memory.image_size_px)
-            name = name or stored.name
+            name = name or _first_usable(stored.name, stored.path.stem)
         else:
             detector = load_detector(detector)
     kind = getattr(getattr(detector, "config", None), "kind", None)
@@ -122,8 +124,13 @@ def _name_of(detector: Any, kind: object) -> str:
         return _NAMES[kind]
     found = getattr(detector, "call", detector)  # a wrapped callable
     name = getattr(found, "__name__", type(found).__name__)
-    known = name.isidentifier() and name not in (MEMORY, "verdict", "sum", "function", "CallableDetector")
-    return name.lower()[:64] if known else _NAMELESS
+    return _first_usable(name.lower() if name.isidentifier() and name not in _CALLABLES else "")
+
+
+def _first_usable(*names: str) -> str:
+    """The first of these that may name a half; a word that fits any detector if none may."""
+    usable = (name[:64] for name in names if name and name not in RESERVED and ":" not in name)
+    return next(usable, _NAMELESS)
 
 
 def check_pair(part: GivenHalf, memory: ClosedFormDetector) -> None:

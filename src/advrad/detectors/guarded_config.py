@@ -23,6 +23,8 @@ from advrad.utils.formatting import radius_text
 
 #: Name of the provable half.
 MEMORY = "memory"
+#: Names that mean a loss of every detector to an attack, or of every guarded one; no half may have them.
+RESERVED = frozenset({MEMORY, "verdict", "score", "maximum", "logsumexp", "top", "sum", "in turn"})
 #: Width of the bend below the ceiling, in surprise.
 BEND = 0.1
 #: Radius within which verdicts are proven, linf.
@@ -99,7 +101,7 @@ class AttackableConfig(Config):
     @field_validator("name")
     @classmethod
     def _check_name(cls, name: str) -> str:
-        if name in (MEMORY, "verdict", "sum") or ":" in name:
+        if name in RESERVED or ":" in name:
             raise ValueError("cannot be the name of a half; choose another word, without a colon")
         return name
 

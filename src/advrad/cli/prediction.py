@@ -80,9 +80,8 @@ def predict(
     it prints proven defective, proven good or not proven, and the largest radius that the verdict survives; draws,
     confidence and seed are not needed.
 
-    A guarded detector says which of its halves found a defect, and whether it is proven: defective, proven; defective;
-    suspected, by halves alone that an attack can fool; good; good, memory proven. It takes no --threshold. --certify
-    adds how far the verdict of its memory is proven.
+    A guarded detector says which half found a defect, and what is proven: "defective, proven", "defective", "suspected"
+    (by attackable halves alone), "good", "good, memory proven". --certify adds how far its memory's verdict is proven.
 
     In heat maps, a white line surrounds what exceeds the maps of normal images. With proven verdicts, a broken green
     and black line surrounds the proven defect area: it does so under every change of the image within the radius. Of a

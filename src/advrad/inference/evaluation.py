@@ -208,14 +208,9 @@ def evaluate(
         maps = None if maps is None else _filling(maps, images.windows)
         masks = None if masks is None else _filling(masks.astype(np.float32), images.windows, "nearest-exact") > 0
     pixels = None if maps is None or masks is None or known is None else (masks[known], maps[known])
+    defective = None if halves is None else halves.defective
     figures = compute_figures(
-        images.labels,
-        scores,
-        images.defects,
-        target.threshold,
-        defective=None if halves is None else halves.defective,
-        pixels=pixels,
-        seed=seed,
+        images.labels, scores, images.defects, target.threshold, defective=defective, pixels=pixels, seed=seed
     )
     advice = _advice(target, images.labels, scores, halves)
     separations: tuple[shortcuts.Separation, ...] = ()

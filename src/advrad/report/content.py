@@ -69,9 +69,8 @@ def report_content(
         DataError: The training log or a stored result is damaged.
 
     Example:
-        Not run by the tests, because it needs a trained model.
+        Needs a trained model.
 
-        >>> import advrad
         >>> detector = advrad.AdvRAD.from_pretrained("run")  # doctest: +SKIP
         >>> evaluation = advrad.evaluate(detector, "images")  # doctest: +SKIP
         >>> write_report(Path("report.html"), report_content(evaluation, detector, Path("run")))  # doctest: +SKIP

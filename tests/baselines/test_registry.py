@@ -16,6 +16,7 @@ from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.probing import validated_output
 from advrad.detectors.wrappers import wrap
 from advrad.errors import ConfigError
+from advrad.training import guard_trial, score_selection
 
 SIDE = 64
 
@@ -62,7 +63,10 @@ def fitted(name: str, seed: int = 0) -> AnomalyDetector:
     row = BASELINES[name]
     given = {"inner": lambda _: wrap(brightness, deterministic=True)} if row.wraps_detector else {}
     context = make_context(seed) if row.diffusion else FitContext(stack(24, SIDE), seed)
-    return row.fit(context, row.options.parse(QUICK[name], name), **given)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guard_trial, "MOST_JUDGED", 4)
+        patch.setattr(score_selection, "DEFECTS_PER_SELECTION", 8)
+        return row.fit(context, row.options.parse(QUICK[name], name), **given)
 
 
 @functools.cache

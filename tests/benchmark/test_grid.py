@@ -175,6 +175,13 @@ def test_a_missing_grid(tmp_path: Path) -> None:
         read_grid(tmp_path / "none.toml")
 
 
+def test_a_guarded_advrad_uses_the_trained_one(tmp_path: Path) -> None:
+    added = '[detectors.pair]\nkind = "guarded"\ninner = "ours"\n[detectors.other]\nkind = "guarded"\ninner = "plain"\n'
+    found = read_grid(write(tmp_path, GRID + added)).detectors
+    assert found["pair"].inner is found["pair"].trained is found["ours"]
+    assert found["other"].inner is found["plain"] and found["other"].trained is None
+
+
 GRIDS = sorted((Path(__file__).parents[2] / "grids").glob("*.toml"))
 
 

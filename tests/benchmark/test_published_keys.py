@@ -21,6 +21,17 @@ KEYS = {
     "smoke": "7e5dbd0a1c103813",
     "undefended": "00bc38fb5645bcbe",
 }
+#: What the grids gained since: it has keys of its own, and changes none.
+ADDED = {"closed-form", "features", "guarded"}
+ADDED_TO = {
+    "cpu": {"grid", "macaroni1"},
+    "undefended": {"advrad", "grid", "screw", "macaroni1", "magnetic_tile"},
+    "rivals": {"patchcore"},
+}
+
+
+def is_new(name: str, detector: str, kind: str, category: str) -> bool:
+    return kind in ADDED or bool({detector, category} & ADDED_TO.get(name, set()))
 
 
 @pytest.mark.parametrize("name", KEYS)
@@ -31,6 +42,7 @@ def test_the_keys_of_cells_are_those_of_the_published_results(name: str) -> None
         for category in grid.categories
         for seed in grid.seeds
         for entry in grid.detectors.values()
+        if not is_new(name, entry.label, entry.kind, category)
     ]
     keys = [task.cell.key for job in planned for task in job.tasks] + [job.model for job in planned]
     assert hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:16] == KEYS[name]

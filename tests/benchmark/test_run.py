@@ -317,6 +317,24 @@ def test_standing_and_estimates_write_nothing(home: Path) -> None:
     assert not (home / "out").exists()
 
 
+def test_estimates_know_the_size_and_the_parts_of_a_score(home: Path) -> None:
+    def left(size_px: int) -> dict[str, float]:
+        text = f'size_px = {size_px}\n[categories]\nwidget = "widget"\n[detectors.plain]\nkind = "pls"\n'
+        text += '[detectors.pair]\nkind = "guarded"\ninner = "plain"\n[detectors.bounds]\nkind = "closed-form"\n'
+        text += '[attacks.suite]\nbudget = "quick"\ndetectors = ["plain", "pair"]\n'
+        text += '[certificates.exact]\nnorm = "linf"\nradius = "2/255"\ndetectors = ["bounds"]\n'
+        jobs = jobs_of(read_grid(write(home, text)), home / "data")
+        fits = {"plain": 60.0, "pair": 100.0, "bounds": 30.0}
+        return {part.label: part.seconds - fits[part.label] for part in estimates(jobs, home / "none")}
+
+    small, large = left(128), left(256)
+    for label, seconds in large.items():
+        assert seconds == pytest.approx(4 * small[label])
+    # The pair costs both halves, and each of its parts is attacked alone, too.
+    assert large["pair"] > (0.15 + 0.05) / 0.05 * large["plain"]
+    assert large["bounds"] < large["plain"], "exact bounds take no draws"
+
+
 def test_the_commands(home: Path, cli: trained_run.Cli) -> None:
     arguments = (home / "grid.toml", "-o", home / "out", "--data", home / "data", "--only", "bright")
     plan = cli("bench", *arguments, "--dry-run")

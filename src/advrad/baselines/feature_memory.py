@@ -1,4 +1,4 @@
-"""Our own nearest-neighbour detector on features, as a system of the bench: half of what ``train --features`` makes."""
+"""Our own nearest-neighbour detector on features, as a system of the bench: half of a guarded detector."""
 
 from __future__ import annotations
 

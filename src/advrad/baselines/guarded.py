@@ -27,9 +27,11 @@ from advrad.baselines.closed_form import fit_memory, most_images
 from advrad.data.loading import ImageStack
 from advrad.data.splits import rate_in_reach
 from advrad.detectors.base import AnomalyDetector
+from advrad.errors import ConfigError
 from advrad.utils.config import Config
 
 if TYPE_CHECKING:
+    from advrad.detectors.advrad import AdvRAD
     from advrad.detectors.feature_memory import FeatureDetector
     from advrad.detectors.guarded import GuardedDetector
     from advrad.training.closed_form import ClosedFormFit
@@ -69,7 +71,7 @@ def fit_guarded(
     images = most_images(context)
     pair = _Pair(context, images, fit_memory(context, images, options.false_alarm_rate / 2), options.false_alarm_rate)
     if context.diffusion is not None:
-        return pair.beside_learned(context.diffusion().detector_config.calibration.scores, inner(context))
+        return pair.beside_learned(context.diffusion(), inner(context))
     learn, held = pair.division()
     found = inner(replace(context, normal_images=images.at(learn)))
     if pair.fit.leaves_one_out and isinstance(found, FeatureDetector):
@@ -145,11 +147,15 @@ class _Pair:
         made = advrad.guard(whole, self.fit.detector, false_alarm_rate=rate, ceiling=0.0, name=OTHER)
         return self._with_ceiling(made, scorer, held)
 
-    def beside_learned(self, scores: Sequence[float], detector: AnomalyDetector) -> GuardedDetector:
-        """Put a detector beside the closed form that has a threshold of its own, from its scores of other images."""
+    def beside_learned(self, learned: AdvRAD, detector: AnomalyDetector) -> GuardedDetector:
+        """Put AdvRAD, in its form for attacks, beside the closed form; it has a threshold from images of its own."""
         import advrad
 
-        return advrad.guard(detector, self.fit.detector, false_alarm_rate=self._rate(len(scores)), name=OTHER)
+        calibration = learned.detector_config.calibration
+        if calibration is None:
+            raise ConfigError("the AdvRAD to guard has no threshold; calibrate it")
+        rate = self._rate(len(calibration.scores))
+        return advrad.guard(detector, self.fit.detector, false_alarm_rate=rate, name=OTHER)
 
     def _rate(self, other: int) -> float:
         """Rate of the pair, or the lowest that the memory's images and ``other`` ones allow."""

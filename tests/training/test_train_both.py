@@ -130,16 +130,17 @@ def test_the_plan_remembers_that_both_were_asked_for(data: Path, tmp_path: Path)
 
 
 def test_the_closed_form_counts_in_the_budget(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import advrad.training.learned_fit as learned_fit
     import advrad.training.run as run
 
     spent: list[float] = []
-    real = run.steps_for
+    real = learned_fit.steps_for
 
     def spy(minutes: float, *arguments: object) -> int:
         spent.append(float(arguments[4]))  # type: ignore[arg-type]
         return min(2, real(minutes, *arguments))  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "steps_for", spy)
+    monkeypatch.setattr(learned_fit, "steps_for", spy)
     monkeypatch.setattr(run, "seconds_to_combine", lambda *_: 1000.0)
     train(data, tmp_path, replace(BOTH, steps=None, minutes=0.02))
     assert spent and min(spent) > 1000

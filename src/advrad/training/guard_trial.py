@@ -67,8 +67,9 @@ def split_for_trial(images: Sequence[int], seed: int, *, apart: bool) -> TrialSp
         apart: Whether the judged images must stay out of the bank. Then a third of the images is judged.
 
     Example:
-        >>> split_for_trial(range(9), 0, apart=True).judged
-        (1, 4, 7)
+        >>> split = split_for_trial(range(9), 0, apart=True)
+        >>> len(split.bank), len(split.judged)
+        (6, 3)
         >>> split_for_trial(range(9), 0, apart=False).leaves_one_out
         True
     """

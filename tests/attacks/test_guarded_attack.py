@@ -68,7 +68,7 @@ def assert_held(detector: GuardedDetector, result: AttackResult, eps: float, nor
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", EPS), ("l2", 0.1)])
-@pytest.mark.parametrize("surrogate", ["score", "memory", "half", "verdict", "sum"])
+@pytest.mark.parametrize("surrogate", ["score", "memory", "half", "verdict", "all halves"])
 def test_gradients_stay_inside_the_bounds(surrogate: str, norm: str, eps: float, detector: GuardedDetector) -> None:
     attack = "pgd" if surrogate in ("score", "memory") else "apgd"
     result = advrad.attack(detector, DATA, attack=attack, surrogate=surrogate, steps=12, eps=eps, norm=norm)

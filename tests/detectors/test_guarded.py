@@ -192,7 +192,7 @@ def test_attacks_may_follow_every_half_alone(at_ceiling: GuardedDetector) -> Non
     losses = made.surrogates
     kinds = {name: loss.kind for name, loss in losses.items()}
     assert {name for name, kind in kinds.items() if kind == "part"} == {"memory", "half", "verdict"}
-    assert kinds["sum"] == "surrogate" and any(name.startswith("memory: top") for name in losses)
+    assert kinds["all halves"] == "surrogate" and any(name.startswith("memory: top") for name in losses)
     for loss in losses.values():
         (gradient,) = torch.autograd.grad(loss(images, generator()).sum(), images)
         assert torch.isfinite(gradient).all() and bool((gradient.flatten(1).abs().amax(1) > 0).all())
@@ -200,7 +200,8 @@ def test_attacks_may_follow_every_half_alone(at_ceiling: GuardedDetector) -> Non
     assert output.half_scores is not None
     alone = [surprise(output.half_scores[:, place], made.tests[place]) for place in range(2)]
     for name, expected in (
-        ("memory", alone[0]), ("half", alone[1]), ("verdict", torch.maximum(*alone)), ("sum", alone[0] + alone[1]),
+        ("memory", alone[0]), ("half", alone[1]), ("verdict", torch.maximum(*alone)),
+        ("all halves", alone[0] + alone[1]),
     ):  # fmt: skip
         with torch.no_grad():
             assert torch.allclose(losses[name](MIXED, generator()), expected, atol=1e-4)
@@ -246,7 +247,7 @@ def test_a_half_with_infinite_derivatives_does_not_spoil_the_gradient(memory_dec
     if memory_decides:
         expected = torch.autograd.grad(made.surrogates["memory"](images, generator()).sum(), images)[0]
         assert torch.allclose(gradient, expected) and gradient.abs().sum() > 0
-    (gradient,) = torch.autograd.grad(made.surrogates["sum"](images, generator()).sum(), images)
+    (gradient,) = torch.autograd.grad(made.surrogates["all halves"](images, generator()).sum(), images)
     assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
 
 

@@ -140,8 +140,8 @@ def test_a_half_of_this_process_cannot_be_saved(tmp_path: Path) -> None:
 def test_features_and_learned_halves_can_be_attacked_together(made: GuardedDetector) -> None:
     images = IMAGES.clone().requires_grad_()
     names = {name.partition(":")[0] for name in made.surrogates}
-    assert names == {"memory", "learned", "mine", "features", "verdict", "sum"}
-    for name in ("learned", "features", "verdict", "sum"):
+    assert names == {"memory", "learned", "mine", "features", "verdict", "all halves"}
+    for name in ("learned", "features", "verdict", "all halves"):
         (gradient,) = torch.autograd.grad(made.surrogates[name](images, generator()).sum(), images)
         assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0
     bounds, output = made.score_bounds(IMAGES, 2 / 255, "linf"), made.infer(IMAGES, generator(5))

@@ -92,7 +92,7 @@ def test_the_tests_are_set_from_normal_images(made: GuardedDetector) -> None:
         lambda: fresh.infer(MIXED, generator()),
         lambda: fresh.predict_batch(MIXED),
         lambda: fresh.score_bounds(MIXED, 0.0, "linf"),
-        lambda: fresh.surrogates["sum"](MIXED, generator()),
+        lambda: fresh.surrogates["all halves"](MIXED, generator()),
         lambda: list(fresh.predict(MIXED)),
     ):
         with pytest.raises(NotCalibratedError, match="no threshold"):

@@ -24,7 +24,7 @@ from advrad.utils.formatting import radius_text
 #: Name of the provable half.
 MEMORY = "memory"
 #: Names that mean a loss of every detector to an attack, or of every guarded one; no half may have them.
-RESERVED = frozenset({MEMORY, "verdict", "score", "maximum", "logsumexp", "top", "sum", "in turn"})
+RESERVED = frozenset({MEMORY, "verdict", "score", "maximum", "logsumexp", "top", "sum", "in turn", "all halves"})
 #: Width of the bend below the ceiling, in surprise.
 BEND = 0.1
 #: Radius within which verdicts are proven, linf.

@@ -47,12 +47,12 @@ class GuardedLosses:
     tests: Callable[[], Sequence[HalfTest]]
 
     def by_name(self) -> Mapping[str, SurrogateLoss]:
-        """The losses by name: each half alone under its own, the largest as ``verdict``, the sum as ``sum``."""
+        """The losses by name: each half alone under its own, the largest as ``verdict``, the sum as ``all halves``."""
         losses: dict[str, SurrogateLoss] = {}
         for place, half in enumerate(self.halves.all):
             losses[half.name] = SurrogateLoss(partial(self._part, place), "part")
         losses["verdict"] = SurrogateLoss(self._largest, "part")
-        losses["sum"] = SurrogateLoss(self._sum, "surrogate")
+        losses["all halves"] = SurrogateLoss(self._sum, "surrogate")
         for place, half in enumerate(self.halves.all):
             losses[f"{half.name}: soft maximum"] = SurrogateLoss(partial(self._soft_maximum, place), "unsaturated")
             for name, loss in half.detector.surrogates.items():

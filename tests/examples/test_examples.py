@@ -69,8 +69,8 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     return call
 
 
-def test_there_are_six_short_scripts_and_a_notebook() -> None:
-    assert len(SCRIPTS) == 6 and NOTEBOOK.is_file()
+def test_there_are_seven_short_scripts_and_a_notebook() -> None:
+    assert len(SCRIPTS) == 7 and NOTEBOOK.is_file()
     for name in SCRIPTS:
         source = (EXAMPLES / name).read_text(encoding="utf-8")
         assert len(source.splitlines()) < 40, name
@@ -94,6 +94,15 @@ def test_train_and_look(trained: Path, product: Path) -> None:
 def test_attack_your_model(run: Callable[..., str], product: Path) -> None:
     out = run("attack_your_model.py", product, "--limit", 4)
     assert "AttackResult(" in out and "n_anomalous=2" in out
+
+
+def test_guard_your_detector(run: Callable[..., str], product: Path, tiny: None) -> None:
+    out = run("guard_your_detector.py", product, "--size", 64, "--rate", 0.1, "--limit", 2)
+    tests = list((product / "test").rglob("*.png"))
+    words = "defective, proven|defective|suspected|good, memory proven|good"
+    lines = re.findall(rf"^test/\S+\.png (?:{words})(?: memory)?(?: mine)?$", out, re.MULTILINE)
+    assert len(lines) == len(tests) and any("defective" in line for line in lines)
+    assert "AttackResult(" in out
 
 
 def test_certify(run: Callable[..., str], product: Path, trained: Path) -> None:

@@ -73,7 +73,7 @@ def anomalib_version(file: str) -> str:
         file: File that needs it, for the error.
 
     Raises:
-        ConfigError: anomalib is not installed.
+        ConfigError: The package anomalib is not installed.
     """
     try:
         import anomalib.models  # noqa: F401
@@ -96,8 +96,8 @@ def read_anomalib(content: bytes, file: str) -> AnomalibModule:
         The trained model, on the CPU.
 
     Raises:
-        ConfigError: anomalib is not installed; the content is no checkpoint of anomalib, or of another version; or its
-            model cannot be told or built.
+        ConfigError: The package anomalib is not installed; the content is no checkpoint of anomalib, or of another
+            version; or its model cannot be told or built.
     """
     version = anomalib_version(file)
     checkpoint = _open(content, file, version)

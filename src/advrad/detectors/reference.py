@@ -298,7 +298,7 @@ def _load_checkpoint(config: ReferenceConfig, content: bytes) -> AnomalyDetector
     """The detector of a checkpoint that is what it was.
 
     Raises:
-        CheckpointError: anomalib is missing, of another version, or finds another model in it.
+        CheckpointError: The package anomalib is missing, of another version, or finds another model in it.
     """
     from advrad.detectors.anomalib_checkpoint import anomalib_version, read_anomalib
 

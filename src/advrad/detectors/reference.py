@@ -120,7 +120,7 @@ def refer(target: str | Path, *, size_px: int | None = None) -> tuple[ReferenceC
         >>> _ = Path("mine.py").write_text("def score(images): return images.mean((1, 2, 3))")
         >>> config, detector = refer("mine.py:score", size_px=64)
         >>> config.name, config.file_bytes, config.probe_px
-        ('score', 52, 64)
+        ('score', 48, 64)
     """
     file = str(target)
     if not is_reference(file):

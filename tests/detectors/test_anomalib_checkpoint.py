@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import trained_run
 from anomalib_checkpoints import MODELS, Trained, changed, product, train
 from anomalib_runs import MARKS
 from toy_guarded import EPS, RATE, closed_form, dents, normals
 from toy_models import generator
 
 import advrad
+from advrad.data.png import write_image
 from advrad.detectors.anomalib_checkpoint import PACKAGED, READABLE, read_anomalib
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.reference import ReferenceConfig, load_reference, refer
@@ -238,3 +240,18 @@ def test_the_bounds_hold_under_attack(guarded: GuardedDetector) -> None:
     attacked = torch.tensor([row.worst for row in result.rows])
     assert (attacked >= bounds.lower - 1e-6).all() and (attacked <= bounds.upper + 1e-6).all()
     assert not torch.allclose(attacked, bounds.scores.to(attacked))
+
+
+def test_a_checkpoint_is_guarded_by_training(
+    trained: Callable[[str], Trained], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained_run.shrink(monkeypatch)
+    (tmp_path / "data" / "train" / "good").mkdir(parents=True)
+    for place, image in enumerate(normals(20, 7)):
+        write_image(tmp_path / "data" / "train" / "good" / f"{place}.png", image.permute(1, 2, 0).numpy())
+    options: dict[str, Any] = {"features": str(trained("Stfpm").path), "false_alarm_rate": 0.2}
+    made = advrad.train(tmp_path / "data", tmp_path / "run", **options)  # at the size of the model
+    again, images = advrad.load_detector(tmp_path / "run"), torch.cat([normals(2, 8), dents(2, 9)])
+    assert isinstance(again, GuardedDetector) and again.image_size_px == 32
+    assert [part.detector.kind for part in again.config.others if part.detector] == ["reference"]
+    assert torch.equal(again.predict_batch(images).scores, made.predict_batch(images).scores)

@@ -5,7 +5,14 @@ from __future__ import annotations
 import guarded_run
 import pytest
 
-from advrad.detectors.guarded_card import describe_tests, half_caption, half_cells, half_rows, joint_rows, verdict_meanings
+from advrad.detectors.guarded_card import (
+    describe_tests,
+    half_caption,
+    half_cells,
+    half_rows,
+    joint_rows,
+    verdict_meanings,
+)
 from advrad.detectors.guarded_config import GuardedConfig
 from advrad.detectors.guarded_figures import GuardedFigures, HalfFigures
 from advrad.detectors.model_card import render
@@ -59,7 +66,9 @@ def test_figures_of_the_halves_are_cells_and_rows() -> None:
     assert rows["Defects found by both halves"] == "50 %" and rows["Defects only suspected"] == "37.5 %"
     assert rows["A half failed on"] == "2 images, called defective"
     three = FIGURES.model_copy(update={"halves": FIGURES.halves | {"learned": FIGURES.halves["memory"]}, "failed": 0})
-    assert "Defects found by every half" in dict(joint_rows(three)) and "A half failed on" not in dict(joint_rows(three))
+    assert "Defects found by every half" in dict(joint_rows(three)) and "A half failed on" not in dict(
+        joint_rows(three)
+    )
     assert half_caption(FIGURES) != half_caption(FIGURES.model_copy(update={"joint": True}))
 
 
@@ -67,7 +76,9 @@ def test_the_card_explains_halves_verdicts_and_what_is_not_promised(config: Guar
     figures = config.figures.model_copy(update={"guarded": FIGURES, "image_auroc": 0.9, "tpr": 1.0})
     text = render(config.model_copy(update={"figures": figures}))
     for words in (
-        "| suspected | Seen by features alone.", "| Test of features | score above ", "| memory | 0.7200 | 50 % | 12.5 %",
+        "| suspected | Seen by features alone.",
+        "| Test of features | score above ",
+        "| memory | 0.7200 | 50 % | 12.5 %",
         "| Half | AUROC | Found | False alarms | Promised |", "| Defects found by either half (TPR) | 100 % |",
         "## What is proven", "every normal image may be called *suspected*",
     ):  # fmt: skip

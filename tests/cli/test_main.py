@@ -32,7 +32,7 @@ DATA = "layout category max-pixels value-range"
 OPTIONS = {
     "data inspect": f"{DATA} false-alarm-rate size seed json",
     "train": f"{DATA} skip-bad output minutes steps preset denoiser size seed batch-size learning-rate false-alarm-rate"
-    " shape tile score optimise-for-radius harden precision resume",
+    " shape tile score optimise-for-radius harden precision features backbone resume",
     "calibrate": "output false-alarm-rate norm radius score optimise-for-radius draws confidence",
     "demo": "output minutes steps size seed open",
     "predict": "output json csv threshold skip-bad certify norm radius draws confidence seed max-pixels value-range"

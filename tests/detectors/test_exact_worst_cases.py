@@ -136,7 +136,8 @@ def test_the_worst_case_by_linear_programming_is_inside(
     height: int, width: int, pooling: float, eps: float, seed: int
 ) -> None:
     detector = tiny(pooling, seed)
-    image = 0.5 + 0.15 * torch.randn(1, 3, height, width, generator=draws(seed + 1)).double()
+    noise = 0.15 * torch.randn(1, 3, height, width, generator=draws(seed + 1)).double()
+    image = (0.5 + noise).clamp(0, 1)
     exact, bounds = Exact(detector, image, eps), detector.score_bounds(image.float(), eps, "linf")
     (least, lowest), (largest, highest) = exact.least(), exact.largest()
     assert float(bounds.lower) <= least + ROUNDING and largest <= float(bounds.upper) + ROUNDING

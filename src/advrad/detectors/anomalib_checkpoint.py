@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import io
-import pickle
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -129,17 +128,15 @@ def _open(content: bytes, file: str, version: str) -> dict[str, Any]:
     try:
         with anomalib_safe_globals(extra=extra):
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # whatever PyTorch raises for a damaged file, or for one that holds code
         if "global" not in str(error).lower():
-            raise ConfigError(f"{file}: is not a checkpoint of anomalib; name a .ckpt that its Engine wrote") from None
+            raise ConfigError(
+                f"{file}: is damaged or no checkpoint of anomalib; name a .ckpt that its Engine wrote"
+            ) from None
         what = re.search(r"GLOBAL (\S+)", str(error))
         raise ConfigError(
             f"{file}: holds code besides tensors{f' ({what[1]})' if what else ''}, as checkpoints of anomalib before"
             f" 2.7 and of models with parts of one's own do; advrad does not run it: {INSTEAD}"
-        ) from None
-    except Exception:  # whatever a damaged file raises
-        raise ConfigError(
-            f"{file}: is damaged or no checkpoint of anomalib; name a .ckpt that its Engine wrote"
         ) from None
     if not isinstance(found, dict) or not isinstance(found.get("state_dict"), dict):
         raise ConfigError(f"{file}: is not a checkpoint of anomalib; name a .ckpt that its Engine wrote")

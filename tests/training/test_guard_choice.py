@@ -53,6 +53,13 @@ def test_a_sharp_other_half_gets_slots_only_where_the_memory_keeps_what_is_certa
     assert sharp.certain >= alone - KEPT or sharp.slots == (4, 1)
 
 
+def test_a_gain_within_the_error_of_few_defects_leaves_the_slots_to_the_memory() -> None:
+    few = choose_division(judged(1.5, 2.0, margin=9.0, defects=12, seed=0), 5, N)
+    many = choose_division(judged(1.2, 2.6, margin=9.0, defects=4000, seed=3), 5, N)
+    assert few[0].slots == (4, 1) and few[0].found < max(one.found for one in few[1])
+    assert many[0].slots != (4, 1) and many[0].found >= max(one.found for one in many[1]) - 0.011
+
+
 def test_equal_divisions_leave_the_slots_to_the_memory() -> None:
     winner, _ = choose_division(judged(50.0, 0.0), 5, N)
     assert winner.slots == (4, 1) and winner.found == winner.certain == 1
@@ -68,12 +75,20 @@ def test_the_ceiling_keeps_the_certified_auroc_of_a_memory_that_has_one() -> Non
     assert high.value == 0.3 and high.certified < images.certified - KEPT and high.clean > winner.clean
 
 
-def test_the_clean_auroc_alone_counts_where_little_is_certified() -> None:
+def test_the_clean_auroc_alone_counts_where_nothing_is_certified() -> None:
     images = judged(0.3, 6.0, margin=2.0)
-    assert images.certified < 0.5
+    assert images.certified <= KEPT
     winner, tried = choose_ceiling(images, (0.01, 0.04))
     assert winner.clean >= max(one.clean for one in tried) - 0.002
     assert winner.clean > 0.95
+
+
+def test_what_little_is_certified_is_kept() -> None:
+    images = judged(1.0, 6.0, margin=0.7)
+    assert KEPT < images.certified < 0.5
+    winner, tried = choose_ceiling(images, (0.02, 0.03))
+    assert winner.certified >= images.certified - KEPT
+    assert any(one.certified < images.certified - KEPT and one.clean > winner.clean for one in tried)
 
 
 def test_ties_go_to_the_lowest_ceiling() -> None:

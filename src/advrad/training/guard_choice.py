@@ -4,11 +4,11 @@ Both are chosen on held-out normal images and the same images with synthetic def
 
 **The division.** Each half may raise a false alarm on a number of the calibration images, its slots. Of all divisions
 those are left that keep what the memory alone would certainly find under attack. The one that finds most is chosen;
-ties go to the memory.
+ties, within the standard error of so few images, go to the memory.
 
 **The ceiling** of the other halves' surprise in the score. An attacker can lift every normal image to the ceiling,
-where it outranks each defect whose attacked memory score is lower. So the certified AUROC of the memory must be kept,
-unless it is small anyway. Of what is left, the best AUROC on clean images is chosen; ties go to the lowest ceiling.
+where it outranks each defect whose attacked memory score is lower. So the certified AUROC of the memory must be kept.
+Of what is left, the best AUROC on clean images is chosen; ties go to the lowest ceiling.
 Verdicts do not depend on it.
 """
 
@@ -29,11 +29,9 @@ from advrad.metrics import auroc
 
 Floats = npt.NDArray[np.float64]
 
-#: By how much the share of defects that are certainly found may lie below that of the memory alone; and the certified
-#: AUROC, where that of the memory is worth keeping.
+#: By how much the share of defects that are certainly found, and the certified AUROC, may lie below those of the memory
+#: alone.
 KEPT = 0.02
-#: Certified AUROC of the memory from which it is worth keeping.
-WORTH_KEEPING = 0.5
 #: Quantiles of the upper bounds of normal images' memory surprise that are tried as ceilings, and one above 0.
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
 HIGH_CEILING = 0.3
@@ -192,15 +190,20 @@ def choose_division(judged: Judged, total: int, n: int) -> tuple[Division, tuple
     tails, defects = _tails(judged), judged.defects
     lower, scores = judged.lower[defects], np.vstack([judged.memory, judged.others])[:, defects]
     alone = float((lower > tails[0].threshold(total / (n + 1))).mean())
-    tried = []
+    tried: dict[Division, npt.NDArray[np.bool_]] = {}
     for slots in divisions(total, len(tails)):
         thresholds = np.array([tail.threshold(k / (n + 1)) for tail, k in zip(tails, slots, strict=True)])
-        found = (scores > thresholds[:, None]).any(0)
-        tried.append(Division(slots, float(found.mean()), float((lower > thresholds[0]).mean())))
-    allowed = [one for one in tried if one.certain >= alone - KEPT] or tried[:1]
-    best = max(one.found for one in allowed)
-    winner = next(one for one in allowed if one.found >= best - _SAME_SHARE)
+        found = np.asarray((scores > thresholds[:, None]).any(0))
+        tried[Division(slots, float(found.mean()), float((lower > thresholds[0]).mean()))] = found
+    allowed = [one for one in tried if one.certain >= alone - KEPT] or list(tried)[:1]
+    best = max(allowed, key=lambda one: one.found)
+    winner = next(one for one in allowed if one.found >= best.found - _error(tried[one], tried[best]))
     return winner, tuple(tried)
+
+
+def _error(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
+    """Difference up to which two divisions find as much: the standard error of the difference on the same defects."""
+    return max(_SAME_SHARE, float(np.std(one.astype(float) - other)) / math.sqrt(len(one)))
 
 
 def choose_ceiling(judged: Judged, rates: Sequence[float]) -> tuple[Ceiling, tuple[Ceiling, ...]]:
@@ -229,12 +232,12 @@ def choose_ceiling(judged: Judged, rates: Sequence[float]) -> tuple[Ceiling, tup
         certified = certified_auroc(judged.labels, lower, np.maximum(upper, ceiling)) or 0.0
         return Ceiling(ceiling, clean, certified)
 
-    normal, keep = upper[~defects], judged.certified >= WORTH_KEEPING
+    normal, least = upper[~defects], judged.certified - KEPT
     compared = [tried(value) for value in _candidates(normal, QUANTILES, HIGH_CEILING)]
-    allowed = [one for one in compared if not keep or one.certified >= judged.certified - KEPT]
+    allowed = [one for one in compared if one.certified >= least]
     if not allowed:
         lower_ones = [tried(value) for value in _candidates(normal, _LOWER)]
-        kept = [one for one in lower_ones if one.certified >= judged.certified - KEPT]
+        kept = [one for one in lower_ones if one.certified >= least]
         allowed = kept[-1:] or lower_ones[:1] or compared[:1]
         compared = sorted({*compared, *lower_ones}, key=lambda one: one.value)
     best = max(one.clean for one in allowed)

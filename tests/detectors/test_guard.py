@@ -68,7 +68,7 @@ def made(memory: ClosedFormDetector) -> GuardedDetector:
 counts = st.integers(1, 800)
 
 
-@given(st.floats(0.005, 0.5), st.floats(0.01, 0.99), counts, st.lists(counts, min_size=1, max_size=3))
+@given(st.floats(0.005, 0.5), st.floats(0.01, 1.0), counts, st.lists(counts, min_size=1, max_size=3))
 def test_the_parts_of_the_rate_add_up_to_it_at_most(rate: float, share: float, n: int, others: list[int]) -> None:
     least = 1 / (n + 1) + sum(1 / (count + 1) for count in others)
     if least > rate + 1e-9:
@@ -115,23 +115,25 @@ def test_normal_images_raise_few_alarms_and_defects_are_found(made: GuardedDetec
 
 
 def test_the_tests_and_what_they_promise(made: GuardedDetector, memory: ClosedFormDetector) -> None:
-    assert [round(test.false_alarm_rate * 80) for test in made.tests] == [2, 2] and made.config.joint
+    assert [test.slots for test in made.tests] == [3, 1] and made.config.joint
     assert made.calibration.false_alarm_rate == 0.05 and made.threshold == 0.0
-    assert made.tests[0].threshold == memory.calibration.scores[-2] and made.tests[0].n == 79
+    assert made.tests[0].threshold == memory.calibration.scores[-3] and made.tests[0].n == 79
     assert made.tests[0].heat_high == memory.calibration.heat_high
     assert list(made.others) == ["contrast"] and made.config.radius == EPS
-    uneven = advrad.guard(contrast, memory, FOR_HALF, share=0.9, false_alarm_rate=0.1, name="mine", radius=0.0)
-    assert [round(test.false_alarm_rate * 80) for test in uneven.tests] == [7, 1]
-    assert list(uneven.others) == ["mine"] and uneven.config.radius == 0.0
+    equal = advrad.guard(contrast, memory, FOR_HALF, share=0.5, false_alarm_rate=0.1, name="mine", radius=0.0)
+    assert [test.slots for test in equal.tests] == [4, 4]
+    assert list(equal.others) == ["mine"] and equal.config.radius == 0.0
     single = advrad.guard(contrast, memory, FOR_HALF[:39])
     assert [test.n for test in single.tests] == [79, 39] and single.tests[1].false_alarm_rate == 1 / 40
 
 
-def test_several_detectors_share_the_rest_of_the_rate(memory: ClosedFormDetector) -> None:
+def test_several_detectors_share_what_the_memory_leaves(memory: ClosedFormDetector) -> None:
     both = {"contrast": contrast, "spread": wrap(lambda images: images.std((1, 2, 3)), deterministic=True)}
     made = advrad.guard(both, memory, FOR_HALF, false_alarm_rate=0.1)
     assert list(made.others) == ["contrast", "spread"]
-    assert [round(test.false_alarm_rate * 80) for test in made.tests] == [4, 2, 2]
+    assert [test.slots for test in made.tests] == [6, 1, 1]
+    shared = advrad.guard(both, memory, FOR_HALF, false_alarm_rate=0.1, share=0.5)
+    assert [test.slots for test in shared.tests] == [4, 2, 2]
 
 
 def test_the_ceiling_lies_where_attacked_normal_images_are(made: GuardedDetector, memory: ClosedFormDetector) -> None:
@@ -265,7 +267,10 @@ def test_a_memory_that_is_no_closed_form_is_refused(memory: ClosedFormDetector) 
             r"rate 0\.05: is too low for 79 .* 20",
         ),
         (lambda memory: advrad.guard(contrast, memory, []), "normals: there are none"),
-        (lambda memory: advrad.guard(contrast, memory, FOR_HALF, share=1.0), "share 1: must lie strictly between"),
+        (
+            lambda memory: advrad.guard(contrast, memory, FOR_HALF, share=1.1),
+            "share 1.1: must lie above 0, and be 1 at most",
+        ),
         (lambda memory: advrad.guard(contrast, memory, FOR_HALF, ceiling=0.05), r"ceiling 0\.05: must not lie"),
         (lambda memory: advrad.guard(contrast, memory, FOR_HALF, radius=-0.1), r"radius -0\.1: must be at least 0"),
         (lambda memory: advrad.guard(contrast, memory, FOR_HALF, false_alarm_rate=1.5), r"false_alarm_rate 1\.5: must"),

@@ -35,19 +35,31 @@ finite = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e6, max_va
 # --- Slots ---
 
 
-@given(st.integers(1, 3000), st.floats(0.001, 0.5), st.lists(st.floats(0.01, 1), min_size=1, max_size=4))
-def test_slots_never_exceed_the_rate(n: int, rate: float, shares: list[float]) -> None:
-    if slots_of(n, rate) < len(shares):
+@given(st.integers(1, 3000), st.floats(0.001, 0.5), st.lists(st.floats(0.01, 1) | st.just(0.0), min_size=1, max_size=4))
+def test_slots_never_exceed_the_rate(n: int, rate: float, beyond: list[float]) -> None:
+    if slots_of(n, rate) < len(beyond):
         with pytest.raises(ConfigError, match="calibration images for"):
-            divide_slots(n, rate, shares)
+            divide_slots(n, rate, beyond)
         return
-    slots = divide_slots(n, rate, shares)
+    slots = divide_slots(n, rate, beyond)
     assert min(slots) >= 1 and sum(slots) == slots_of(n, rate)
     assert sum(slots) / (n + 1) <= rate + 1e-9 / (n + 1)
     assert slots_of(n, rate) + 1 > rate * (n + 1)  # no slot is given away
-    wanted = [share * sum(slots) / sum(shares) for share in shares]
-    if min(wanted) >= 1:  # nobody needs more than its share
-        assert all(abs(given_ - share) < len(shares) for given_, share in zip(slots, wanted, strict=True))
+    weights = beyond if any(beyond) else [1.0] + [0.0] * (len(beyond) - 1)
+    rest = sum(slots) - len(slots)
+    for given_, weight in zip(slots, weights, strict=True):
+        assert abs(given_ - 1 - rest * weight / sum(weights)) < len(slots)
+        assert weight or given_ == 1
+
+
+@given(st.integers(1, 3000), st.floats(0.001, 0.5), st.integers(1, 4), st.integers(1, 3000))
+def test_a_division_stays_as_it_is_when_the_number_of_images_changes(n: int, rate: float, halves: int, m: int) -> None:
+    if min(slots_of(n, rate), slots_of(m, rate)) < halves:
+        return
+    first = divide_slots(n, rate, [0] * halves)
+    assert first == (slots_of(n, rate) - halves + 1, *[1] * (halves - 1))
+    again = divide_slots(m, rate, [slots - 1 for slots in first])
+    assert again == divide_slots(m, rate, [0] * halves)
 
 
 @given(st.floats(0.005, 0.5), st.integers(1, 4))
@@ -67,8 +79,6 @@ def test_two_halves_at_five_percent_need_39_images() -> None:
     for rate in (0.0, 1.0, math.nan):
         with pytest.raises(ConfigError, match="strictly between 0 and 1"):
             slots_of(100, rate)
-    with pytest.raises(ConfigError, match="share above 0"):
-        divide_slots(100, 0.05, (1.0, 0.0))
 
 
 # --- Thresholds, p-values, surprise ---

@@ -106,9 +106,10 @@ def test_the_tests_are_set_from_normal_images(made: GuardedDetector) -> None:
     output = fresh.predict_batch(held)
     assert output.defective is not None and int(output.defective.sum()) <= sum(divide_slots(N, 0.1, (1, 1))) - 1
     # Slots are divided again as they were.
-    shares = guarded(shares=(0.9, 0.1))
-    shares.calibrate([normals(199, 2)], 0.05)
-    assert [round(test.false_alarm_rate * 200) for test in shares.tests] == [8, 2]
+    first, equal = guarded(beyond=(1, 0)), guarded(beyond=(1, 1))
+    for made in (first, equal):
+        made.calibrate([normals(199, 2)], 0.05)
+    assert [[test.slots for test in made.tests] for made in (first, equal)] == [[9, 1], [5, 5]]
     with pytest.raises(ConfigError, match="needs 39 calibration images for 2 tests, there are 20"):
         fresh.calibrate([normals(20, 1)], 0.05)
     with pytest.raises(ConfigError, match="there are 0"):

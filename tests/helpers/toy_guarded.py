@@ -82,7 +82,7 @@ def closed_form(images: Tensor) -> ClosedFormDetector:
 
 
 def guarded(
-    *others: AnomalyDetector, ceiling: float = -0.5, rate: float = RATE, shares: tuple[float, ...] | None = None
+    *others: AnomalyDetector, ceiling: float = -0.5, rate: float = RATE, beyond: tuple[float, ...] | None = None
 ) -> GuardedDetector:
     """A guarded detector of these halves, :class:`Contrast` if there are none, with its tests.
 
@@ -90,12 +90,12 @@ def guarded(
         others: Attackable halves; their names are ``half``, ``half 2`` and so on.
         ceiling: Ceiling of their surprise in the score.
         rate: Rate of false alarms of all halves together.
-        shares: Shares of the halves in it; None for equal ones.
+        beyond: What each half gets of the slots beyond one, see ``divide_slots``; None for the same.
     """
     parts = others or (wrap(Contrast(), deterministic=True),)
     names = ["half" if place == 0 else f"half {place + 1}" for place in range(len(parts))]
     memory, held = closed_form(normals(16, 0)), normals(N, 1)
-    slots = divide_slots(N, rate, shares or (1.0,) * (1 + len(parts)))
+    slots = divide_slots(N, rate, beyond or (1,) * (1 + len(parts)))
     scores, maxima = [], []
     for part in (memory, *parts):
         output = part.infer(held, torch.Generator().manual_seed(0))

@@ -1,13 +1,11 @@
-"""How the slots and the ceiling of a guarded detector are chosen."""
+"""How the ceiling of a guarded detector is chosen."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from advrad.training.guard_choice import KEPT, Judged, Tail, choose_ceiling, choose_division, divisions
-
-N = 99
+from advrad.training.guard_choice import KEPT, Judged, Tail, choose_ceiling
 
 
 def judged(
@@ -31,38 +29,6 @@ def test_a_tail_extrapolates_beyond_the_images() -> None:
 
 def test_a_tail_of_equal_scores_has_a_slope() -> None:
     assert np.isfinite(Tail.of(np.ones(5)).threshold(0.01)) and Tail.of(np.zeros(5)).slope > 0
-
-
-@pytest.mark.parametrize(("total", "halves", "count"), [(2, 2, 1), (5, 2, 4), (5, 3, 6), (3, 3, 1)])
-def test_every_division_gives_each_half_a_slot_and_uses_all(total: int, halves: int, count: int) -> None:
-    found = list(divisions(total, halves))
-    assert len(found) == len(set(found)) == count
-    assert all(len(slots) == halves and sum(slots) == total and min(slots) >= 1 for slots in found)
-    assert found[0][0] == total - halves + 1
-
-
-def test_a_sharp_other_half_gets_slots_only_where_the_memory_keeps_what_is_certain() -> None:
-    # The memory sees nothing that could be proven, so the other half may have most of the slots.
-    blind, tried = choose_division(judged(0.0, 3.2, margin=9.0), 5, N)
-    assert blind.slots[1] > 1 and len(tried) == 4
-    assert blind.found == max(one.found for one in tried) or blind.found >= max(one.found for one in tried) - 0.011
-    # Here defects are certain just below the memory's threshold, and every slot counts.
-    images = judged(3.0, 3.2, margin=0.2)
-    sharp, tried = choose_division(images, 5, N)
-    alone = (images.lower[images.defects] > Tail.of(images.memory[~images.defects]).threshold(0.05)).mean()
-    assert sharp.certain >= alone - KEPT or sharp.slots == (4, 1)
-
-
-def test_a_gain_within_the_error_of_few_defects_leaves_the_slots_to_the_memory() -> None:
-    few = choose_division(judged(1.5, 2.0, margin=9.0, defects=12, seed=0), 5, N)
-    many = choose_division(judged(1.2, 2.6, margin=9.0, defects=4000, seed=3), 5, N)
-    assert few[0].slots == (4, 1) and few[0].found < max(one.found for one in few[1])
-    assert many[0].slots != (4, 1) and many[0].found >= max(one.found for one in many[1]) - 0.011
-
-
-def test_equal_divisions_leave_the_slots_to_the_memory() -> None:
-    winner, _ = choose_division(judged(50.0, 0.0), 5, N)
-    assert winner.slots == (4, 1) and winner.found == winner.certain == 1
 
 
 def test_the_ceiling_keeps_the_certified_auroc_of_a_memory_that_has_one() -> None:

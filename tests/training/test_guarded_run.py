@@ -140,7 +140,7 @@ def test_the_plan_and_the_record_say_what_was_used(run: str, count: int, request
     assert plan.threshold_names == tuple(plan.names[row] for row in held_out)
     assert record.images is not None and record.images.calibration == len(held_out) == detector.tests[0].n
     assert record.images.total == count and len(record.seen) >= count
-    assert record.reason.startswith("division ") and "; ceiling " in record.reason and "\n" not in record.reason
+    assert record.reason.startswith("ceiling ") and "memory alone" in record.reason and "\n" not in record.reason
     assert record.winner is not None and record.winner.startswith("slots ") and record.candidates == len(record.tried)
     assert record.plan is not None and record.plan.category == "widget" and record.loop.seed == 0
     # What sets a memory's threshold again finds its own plan.
@@ -184,11 +184,11 @@ def test_the_same_seed_makes_the_same_detector(few: Path, few_run: Path, tmp_pat
     assert loaded(tmp_path / "again").tests == loaded(few_run).tests
 
 
-def test_too_few_images_for_a_part_a_get_an_equal_division(tmp_path: Path) -> None:
+def test_too_few_images_for_a_part_a_still_get_a_ceiling(tmp_path: Path) -> None:
     data = make_folder(tmp_path / "data", good=16, size=SIZE_PX)
     made = train(data, tmp_path / "run", **SMALL)
     assert isinstance(made, GuardedDetector)
-    assert made.config.training.reason.startswith("division equal, as there are too few normal images")
+    assert made.config.training.reason.startswith("ceiling ") and [test.slots for test in made.tests] == [2, 1]
     assert [test.n for test in made.tests] == [len(plan_of(tmp_path / "run").names)] * 2
 
 

@@ -46,7 +46,7 @@ def guard(
     normals: ImageInput | None = None,
     *,
     false_alarm_rate: float | None = None,
-    share: float = 0.5,
+    share: float = 1.0,
     ceiling: float | None = None,
     radius: float = RADIUS,
     name: str | None = None,
@@ -67,7 +67,8 @@ def guard(
             the threshold of the detector. None to take the calibration scores that it keeps itself.
         false_alarm_rate: Largest share of normal images that may be called defective, in (0, 1); None for that of
             ``memory``.
-        share: Share of this rate that the closed form gets, in (0, 1).
+        share: Share of this rate that the closed form gets, in (0, 1]. Each detector beside it gets one normal image's
+            at least: what the closed form loses, the proofs lose.
         ceiling: Largest surprise of the detector that counts in the score; see
             :mod:`advrad.detectors.guarded_config`. None to choose one that costs the certified AUROC little.
         radius: Radius within which verdicts are proven, linf, in [0, 1] pixel units; 0 to prove nothing.
@@ -86,8 +87,8 @@ def guard(
         >>> [found.verdict for found in model.predict("part.png")]  # doctest: +SKIP
         ['defective, proven']
     """
-    if not 0 < share < 1:
-        raise ConfigError("must lie strictly between 0 and 1", option="share", value=share)
+    if not 0 < share <= 1:
+        raise ConfigError("must lie above 0, and be 1 at most", option="share", value=share)
     if ceiling is not None and usable_ceiling(ceiling) != ceiling:
         raise ConfigError("must not lie between 0 and 0.1", option="ceiling", value=ceiling)
     closed_form = read_memory(memory)

@@ -293,8 +293,8 @@ class GuardedDetector(SavedMixin, nn.Module):
     ) -> None:
         """Set the tests of all halves from normal images that were used for nothing else.
 
-        The slots are divided as those of the present tests are, or equally. The better split is used, see
-        :mod:`advrad.detectors.guarded_tests`.
+        Each half gets one slot, and the rest is divided as that of the present tests is; if they have none, the memory
+        gets it. The better split is used, see :mod:`advrad.detectors.guarded_tests`.
 
         Args:
             normals: Normal images: batches of tensors, (b, 3, h, w) each, or whatever :meth:`predict` takes.
@@ -308,8 +308,8 @@ class GuardedDetector(SavedMixin, nn.Module):
         """
         found = [self.score_halves(batch.pixels) for batch in image_batches(normals, self.framing)]
         scores = torch.cat([part[0] for part in found]).numpy() if found else torch.zeros(0, 1).numpy()
-        shares = [test.false_alarm_rate for test in self.config.tests] or [1.0] * len(self.config.names)
-        slots = divide_slots(len(scores), false_alarm_rate, shares)
+        beyond = [test.slots - 1 for test in self.config.tests] or [0] * len(self.config.names)
+        slots = divide_slots(len(scores), false_alarm_rate, beyond)
         maxima = [torch.cat([part[1][place] for part in found]).numpy() for place in range(len(slots))]
         self.set_tests(
             make_tests(list(scores.T), maxima, slots, leaves_one_out=False), false_alarm_rate, joint=True, source=source

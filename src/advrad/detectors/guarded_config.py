@@ -74,6 +74,11 @@ class HalfTest(Config):
     heat_low: float = 0.0
     heat_high: float = 1.0
 
+    @property
+    def slots(self) -> int:
+        """Number of calibration images that may exceed the threshold, the image that sets it included."""
+        return round(self.false_alarm_rate * (self.n + 1))
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.heat_high <= self.heat_low:

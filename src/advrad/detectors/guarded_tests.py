@@ -80,38 +80,40 @@ def images_needed(false_alarm_rate: float, halves: int) -> int:
     return math.ceil(halves / false_alarm_rate - 1e-9) - 1
 
 
-def divide_slots(n: int, false_alarm_rate: float, shares: Sequence[float]) -> tuple[int, ...]:
-    """Divide the slots of n calibration images between halves; each gets one at least.
+def divide_slots(n: int, false_alarm_rate: float, beyond: Sequence[float]) -> tuple[int, ...]:
+    """Divide the slots of n calibration images between halves: one to each, and the rest in proportion.
+
+    Without a reason for another division the memory gets the rest: what it loses, the proofs lose.
 
     Args:
         n: Number of calibration images.
         false_alarm_rate: Highest probability of a false alarm of all halves together, in (0, 1).
-        shares: Share of each half, > 0; only their proportions count.
+        beyond: What each half gets of the rest, that of the memory first, >= 0; only the proportions count. All 0: the
+            memory gets everything.
 
     Returns:
         Slots of each half. Their sum divided by ``n + 1`` is at most the rate.
 
     Raises:
-        ConfigError: There are too few images, or a share is not above 0.
+        ConfigError: There are too few images.
 
     Example:
-        >>> divide_slots(99, 0.05, (0.5, 0.5)), divide_slots(39, 0.05, (0.9, 0.1))
-        ((3, 2), (1, 1))
+        >>> divide_slots(99, 0.05, (1, 0)), divide_slots(99, 0.05, (1, 1)), divide_slots(39, 0.05, (1, 0))
+        ((4, 1), (3, 2), (1, 1))
     """
-    if not all(share > 0 and math.isfinite(share) for share in shares):
-        raise ConfigError("every half needs a share above 0", option="share")
-    total = slots_of(n, false_alarm_rate)
-    if total < len(shares):
+    total, halves = slots_of(n, false_alarm_rate), len(beyond)
+    if total < halves:
         raise ConfigError(
-            f"needs {images_needed(false_alarm_rate, len(shares))} calibration images for {len(shares)} tests, there"
+            f"needs {images_needed(false_alarm_rate, halves)} calibration images for {halves} tests, there"
             f" {'is' if n == 1 else 'are'} {n}; give more normal images, or accept a rate of"
-            f" {math.ceil(1e4 * len(shares) / (n + 1)) / 1e4:g} or more",
+            f" {math.ceil(1e4 * halves / (n + 1)) / 1e4:g} or more",
             option="false_alarm_rate",
             value=false_alarm_rate,
         )
-    slots = [1] * len(shares)
-    for _ in range(total - len(shares)):
-        lacking = [share * total / sum(shares) - given for share, given in zip(shares, slots, strict=True)]
+    weights = list(beyond) if any(beyond) else [1.0] + [0.0] * (halves - 1)
+    slots, rest = [1] * halves, total - halves
+    for _ in range(rest):
+        lacking = [weight * rest / sum(weights) - given for weight, given in zip(weights, slots, strict=True)]
         slots[lacking.index(max(lacking))] += 1
     return tuple(slots)
 
@@ -121,7 +123,7 @@ def divide_rate(rate: float, share: float, memory: int, others: Sequence[int]) -
 
     Args:
         rate: False-alarm rate of all together.
-        share: Share of the memory.
+        share: Share of the memory, in (0, 1]. Each other half gets one slot at least.
         memory: Number of the memory's calibration images.
         others: Numbers of the other halves' calibration images.
 
@@ -132,8 +134,8 @@ def divide_rate(rate: float, share: float, memory: int, others: Sequence[int]) -
         ConfigError: There are too few images for the rate, or the rate is out of range.
 
     Example:
-        >>> divide_rate(0.05, 0.5, memory=79, others=[39])
-        (2, [1])
+        >>> divide_rate(0.05, 1.0, memory=79, others=[79]), divide_rate(0.05, 0.5, memory=79, others=[39])
+        ((3, [1]), (2, [1]))
     """
     slots_of(memory, rate)  # refuses a rate that is out of range
     steps = [1 / (n + 1) for n in others]

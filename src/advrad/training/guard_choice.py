@@ -1,22 +1,15 @@
-"""How false alarms are divided between the halves of a guarded detector, and how much of the others its score shows.
+"""How much of the attackable halves' surprise the score of a guarded detector shows: the ceiling.
 
-Both are chosen on held-out normal images and the same images with synthetic defects.
-
-**The division.** Each half may raise a false alarm on a number of the calibration images, its slots. Of all divisions
-those are left that keep what the memory alone would certainly find under attack. The one that finds most is chosen;
-ties, within the standard error of so few images, go to the memory.
-
-**The ceiling** of the other halves' surprise in the score. An attacker can lift every normal image to the ceiling,
-where it outranks each defect whose attacked memory score is lower. So the certified AUROC of the memory must be kept.
-Of what is left, the best AUROC on clean images is chosen; ties go to the lowest ceiling.
-Verdicts do not depend on it.
+It is chosen on held-out normal images and the same images with synthetic defects. An attacker can lift every normal
+image to the ceiling, where it outranks each defect whose attacked memory score is lower. So the certified AUROC of the
+memory must be kept. Of what is left, the best AUROC on clean images is chosen; ties go to the lowest ceiling. Verdicts
+do not depend on it.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,16 +22,15 @@ from advrad.metrics import auroc
 
 Floats = npt.NDArray[np.float64]
 
-#: By how much the share of defects that are certainly found, and the certified AUROC, may lie below those of the memory
-#: alone.
+#: By how much the certified AUROC may lie below that of the memory alone.
 KEPT = 0.02
 #: Quantiles of the upper bounds of normal images' memory surprise that are tried as ceilings, and one above 0.
 QUANTILES = (0.5, 0.75, 0.9, 0.95)
 HIGH_CEILING = 0.3
 #: Lower quantiles, for products where even the median loses too much; the lowest loses nothing.
 _LOWER = (0.25, 0.1, 0.0)
-#: Differences up to which shares of found defects, and AUROCs, count as equal.
-_SAME_SHARE, _SAME_AUROC = 0.01, 0.002
+#: Difference up to which AUROCs count as equal.
+_SAME_AUROC = 0.002
 #: Share of normal images that exceed the score from which the tail is extrapolated.
 _TAIL = 0.05
 #: Least distance between the median and the tail, as a share of the larger one.
@@ -117,24 +109,6 @@ class Tail:
 
 
 @dataclass(frozen=True)
-class Division:
-    """A division of the slots, and what it finds.
-
-    Attributes:
-        slots: Slots of the halves, the memory first.
-        found: Share of the synthetic defects on which a half speaks.
-        certain: Share that the memory certainly finds under any attack within the radius.
-    """
-
-    slots: tuple[int, ...]
-    found: float
-    certain: float
-
-    def __str__(self) -> str:
-        return "slots " + ":".join(map(str, self.slots))
-
-
-@dataclass(frozen=True)
 class Ceiling:
     """A ceiling, and the score that it makes.
 
@@ -156,54 +130,6 @@ def _tails(judged: Judged) -> tuple[Tail, ...]:
     """Tails of all halves, the memory first."""
     normal = ~judged.defects
     return tuple(Tail.of(scores[normal]) for scores in (judged.memory, *judged.others))
-
-
-def divisions(total: int, halves: int) -> Iterator[tuple[int, ...]]:
-    """All divisions of slots in which every half gets one at least; first those that give most to the memory.
-
-    Args:
-        total: Number of slots, >= halves.
-        halves: Number of halves, >= 2.
-
-    Example:
-        >>> list(divisions(4, 2))
-        [(3, 1), (2, 2), (1, 3)]
-    """
-    found = []
-    for cuts in itertools.combinations(range(1, total), halves - 1):
-        edges = (0, *cuts, total)
-        found.append(tuple(end - start for start, end in itertools.pairwise(edges)))
-    yield from sorted(found, key=lambda slots: (-slots[0], max(slots[1:]) - min(slots[1:])))
-
-
-def choose_division(judged: Judged, total: int, n: int) -> tuple[Division, tuple[Division, ...]]:
-    """Choose how the slots are divided.
-
-    Args:
-        judged: Scores of held-out images that set no threshold.
-        total: Number of slots, at least one for each half.
-        n: Number of calibration images.
-
-    Returns:
-        The chosen division, and all that were compared, first those that give most to the memory.
-    """
-    tails, defects = _tails(judged), judged.defects
-    lower, scores = judged.lower[defects], np.vstack([judged.memory, judged.others])[:, defects]
-    alone = float((lower > tails[0].threshold(total / (n + 1))).mean())
-    tried: dict[Division, npt.NDArray[np.bool_]] = {}
-    for slots in divisions(total, len(tails)):
-        thresholds = np.array([tail.threshold(k / (n + 1)) for tail, k in zip(tails, slots, strict=True)])
-        found = np.asarray((scores > thresholds[:, None]).any(0))
-        tried[Division(slots, float(found.mean()), float((lower > thresholds[0]).mean()))] = found
-    allowed = [one for one in tried if one.certain >= alone - KEPT] or list(tried)[:1]
-    best = max(allowed, key=lambda one: one.found)
-    winner = next(one for one in allowed if one.found >= best.found - _error(tried[one], tried[best]))
-    return winner, tuple(tried)
-
-
-def _error(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> float:
-    """Difference up to which two divisions find as much: the standard error of the difference on the same defects."""
-    return max(_SAME_SHARE, float(np.std(one.astype(float) - other)) / math.sqrt(len(one)))
 
 
 def choose_ceiling(judged: Judged, rates: Sequence[float]) -> tuple[Ceiling, tuple[Ceiling, ...]]:

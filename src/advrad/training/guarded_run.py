@@ -43,7 +43,7 @@ from advrad.training.feature_fit import fit_features
 from advrad.training.finalize import choose_score
 from advrad.training.fit_plan import ClosedFormPlan, GuardedPlan
 from advrad.training.framing_choice import with_images
-from advrad.training.guard_choice import Ceiling, Judged, choose_ceiling, choose_division
+from advrad.training.guard_choice import Ceiling, Judged, choose_ceiling
 from advrad.training.guard_parts import GuardParts, left_out
 from advrad.training.guard_trial import judge, memory_for_trial, refuse_direction, scorer_of
 from advrad.training.learned_fit import complete_plan, fit_denoiser
@@ -196,20 +196,13 @@ class GuardedRun:
             configs.append(AttackableConfig(name=LEARNED))
         judged = self._judge(parts, others)
         n, rate = len(parts.threshold), self.options.false_alarm_rate
-        slots = divide_slots(n, rate, [1.0] * self._tests)
-        reasons = [f"{' : '.join(map(str, slots))}, as nothing else is possible"]
-        if not parts.learn:
-            reasons = ["equal, as there are too few normal images to compare divisions"]
-        elif sum(slots) > len(slots):
-            division, compared = choose_division(judged, sum(slots), n)
-            slots, reasons = division.slots, [_why_division(division.found, division.certain, len(compared))]
+        slots = divide_slots(n, rate, [0] * self._tests)
         ceiling, ceilings = choose_ceiling(judged, [k / (n + 1) for k in slots])
-        reasons.append(_why_ceiling(ceiling, judged))
         config = GuardedConfig(
             memory=parts.fit.detector.config,
             others=tuple(configs),
             ceiling=ceiling.value,
-            training=self._record(parts, slots, ceiling, ceilings, f"division {'; ceiling '.join(reasons)}"),
+            training=self._record(parts, slots, ceiling, ceilings, _why_ceiling(ceiling, judged)),
         )
         detector = GuardedDetector(config, parts.fit.detector, others).eval()
         self.progress.stage("Setting the thresholds")
@@ -359,18 +352,10 @@ class GuardedRun:
         return with_images(record, parts.framing, parts.images, self._value_range)
 
 
-def _why_division(found: float, certain: float, compared: int) -> str:
-    """Why a division was chosen, in words."""
-    return (
-        f"the best of {compared}: {found:.0%} of synthetic defects found on held-out images, {certain:.0%} certainly at"
-        " linf 2/255"
-    )
-
-
 def _why_ceiling(ceiling: Ceiling, judged: Judged) -> str:
     """Why a ceiling was chosen, in words."""
     return (
-        f"{ceiling.value:.3g}: AUROC {ceiling.clean:.3f}, certified {ceiling.certified:.3f} (memory alone"
+        f"ceiling {ceiling.value:.3g}: AUROC {ceiling.clean:.3f}, certified {ceiling.certified:.3f} (memory alone"
         f" {judged.certified:.3f}) on synthetic defects"
     )
 

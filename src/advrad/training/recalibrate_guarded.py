@@ -43,7 +43,7 @@ class PartB:
 
 
 def new_slots(detector: GuardedDetector, false_alarm_rate: float | None) -> tuple[int, ...]:
-    """Divide the slots of a rate between the halves in the proportions of the present tests.
+    """Divide the slots of a rate between the halves: what is left beyond one each, as in the present tests.
 
     Args:
         detector: Guarded detector.
@@ -52,10 +52,10 @@ def new_slots(detector: GuardedDetector, false_alarm_rate: float | None) -> tupl
     Raises:
         ConfigError: There are too few images for the rate.
     """
-    present = tuple(_slots(test) for test in detector.tests)
+    present = tuple(test.slots for test in detector.tests)
     if false_alarm_rate is None:
         return present
-    return divide_slots(detector.calibration.n, false_alarm_rate, present)
+    return divide_slots(detector.calibration.n, false_alarm_rate, [slots - 1 for slots in present])
 
 
 def recalibrate_guarded(
@@ -91,7 +91,7 @@ def recalibrate_guarded(
     leaves_one_out = not detector.config.joint
     found = _score(detector, images, leaves_one_out=leaves_one_out, progress=progress)
     again = make_tests(
-        found.scores, found.heights, [_slots(test) for test in detector.tests], leaves_one_out=leaves_one_out
+        found.scores, found.heights, [test.slots for test in detector.tests], leaves_one_out=leaves_one_out
     )
     _check_same(detector, again, data)
     tests = make_tests(found.scores, found.heights, slots, leaves_one_out=leaves_one_out)
@@ -123,10 +123,6 @@ def moved_ceiling(ceiling: float, before: HalfTest, after: HalfTest) -> float:
         return ceiling
     score = torch.tensor(before.threshold + ceiling / before.slope, dtype=torch.float64)
     return usable_ceiling(min(0.0, float(surprise(score, after))))
-
-
-def _slots(test: HalfTest) -> int:
-    return round(test.false_alarm_rate * (test.n + 1))
 
 
 def _score(detector: GuardedDetector, images: ImageStack, *, leaves_one_out: bool, progress: ProgressReporter) -> PartB:

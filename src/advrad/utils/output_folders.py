@@ -25,7 +25,13 @@ CONFIG_NAME = "config.json"
 FORMAT = "advrad"
 """Value of ``format`` in that file."""
 
-Contents = Literal["model", "results", "heat maps", "benchmark", "report", "demonstration"]
+EXPORT_NAME = "detector.json"
+"""File of an export that describes it."""
+
+EXPORT_FORMAT = "advrad export"
+"""Value of ``format`` in that file."""
+
+Contents = Literal["model", "export", "results", "heat maps", "benchmark", "report", "demonstration"]
 """What a folder of advrad holds."""
 
 ALL: tuple[Contents, ...] = get_args(Contents)
@@ -33,6 +39,7 @@ ALL: tuple[Contents, ...] = get_args(Contents)
 
 _WORDS: dict[Contents, str] = {
     "model": "a model",
+    "export": "an exported detector",
     "results": "results of an evaluation, an attack or a certification",
     "heat maps": "heat maps of predictions",
     "benchmark": "a benchmark",
@@ -41,7 +48,7 @@ _WORDS: dict[Contents, str] = {
 }
 _NOTE = "advrad wrote this folder and may add to it. Data sets leave it out as long as this file is here.\n"
 _OWN_IMAGE = re.compile(r"-[0-9a-f]{10}-(heat|reconstruction)\.png$")
-_MODEL_FILES = (CONFIG_NAME, "model.safetensors", "README.md")
+_MODEL_FILES = (CONFIG_NAME, "model.safetensors", "README.md", EXPORT_NAME, "model.xml", "model.bin", "model.onnx")
 _CLUTTER = ("thumbs.db", "desktop.ini", "icon\r")
 
 
@@ -165,7 +172,7 @@ def check_output_file(path: Path) -> None:
     ensure_writable(path)
     if is_stream(path):
         return
-    belongs = (path.name in _MODEL_FILES and contents_of(path.parent) in ("model", "demonstration")) or (
+    belongs = (path.name in _MODEL_FILES and contents_of(path.parent) in ("model", "export", "demonstration")) or (
         path.parent.name == "training" and contents_of(path.parent.parent) in ("model", "demonstration")
     )
     if belongs:
@@ -193,6 +200,8 @@ def _recognised(folder: Path) -> Contents | None:
     """What a folder without a marker holds, by its files; older versions made no markers."""
     if _json(folder / CONFIG_NAME).get("format") == FORMAT or (folder / "training" / "plan.json").is_file():
         return "demonstration" if (folder / "flange" / "product.json").is_file() else "model"
+    if _json(folder / EXPORT_NAME).get("format") == EXPORT_FORMAT:
+        return "export"
     if {"format", "cells"} <= _json(folder / "grid.json").keys():
         return "benchmark"
     if _holds_results(folder):

@@ -124,6 +124,48 @@ def read_own_size(path: Path, framing: Framing | None, max_pixels: int, value_ra
         return _as_colour(found.values, found.white)
 
 
+def read_pixels8(
+    path: Path, framing: Framing | None = None, max_pixels: int = MAX_PIXELS, value_range: float | None = None
+) -> npt.NDArray[np.uint8]:
+    """Read an image at its own size in 8 bits, as an exported detector takes it.
+
+    Args:
+        path: Image file.
+        framing: Framing of the detector; None if it has none.
+        max_pixels: Largest accepted width times height.
+        value_range: Value of white, as in :func:`read_image`.
+
+    Returns:
+        The image, (h, w, 3) uint8. Values of files of 8 bits stay as they are; others are rounded, see
+        :func:`as_8_bits`.
+
+    Raises:
+        ImageError: The image cannot be read; see :func:`read_image`.
+    """
+    with _decoded(Path(path), max_pixels, framing, value_range) as found:
+        return as_8_bits(found.values, found.white)
+
+
+def as_8_bits(values: npt.NDArray[Any], white: float) -> npt.NDArray[np.uint8]:
+    """Round decoded pixels to 8 bits; grey is repeated in three channels.
+
+    Args:
+        values: Pixels, (h, w) or (h, w, 3), from 0 to white.
+        white: The value of white.
+
+    Returns:
+        The pixels, (h, w, 3), where 255 is white.
+
+    Example:
+        >>> as_8_bits(np.array([[0, 32896, 65535]], dtype=np.uint16), 65535)[0, :, 0].tolist()
+        [0, 128, 255]
+    """
+    if values.dtype != np.uint8 or white != 255:
+        scaled = values.astype(np.float32) * np.float32(255 / white)
+        values = np.rint(scaled).clip(0, 255).astype(np.uint8)
+    return np.repeat(values[:, :, None], 3, axis=2) if values.ndim == 2 else values
+
+
 @contextmanager
 def _decoded(
     path: Path, max_pixels: int, framing: Framing | int | None, value_range: float | None = None

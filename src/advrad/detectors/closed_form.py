@@ -6,8 +6,9 @@ Nothing is trained. The score of an image is the largest score of its members, s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from advrad.data.resize_norm import framed_radius
 from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form_config import ClosedFormConfig, MemberConfig
-from advrad.detectors.closed_form_member import ClosedFormMember
+from advrad.detectors.closed_form_member import ClosedFormMember, DistanceRounding
 from advrad.detectors.model_card import render
 from advrad.detectors.model_folder import load_kind, save_folder, write_card
 from advrad.detectors.registration import RegisteredView
@@ -115,7 +116,12 @@ class ClosedFormDetector(SavedMixin, nn.Module):
         return torch.stack([member.scores(images, exclude=exclude) for member in self._members()]).amax(0)
 
     def score_bounds(
-        self, images: Tensor, radius: float, norm: Literal["linf", "l2"], exclude: Tensor | None = None
+        self,
+        images: Tensor,
+        radius: float,
+        norm: Literal["linf", "l2"],
+        exclude: Tensor | None = None,
+        rounding: Sequence[DistanceRounding] | None = None,
     ) -> ScoreBounds:
         """Bound the scores under every perturbation within a radius, see :class:`SupportsScoreBounds`.
 
@@ -124,6 +130,8 @@ class ClosedFormDetector(SavedMixin, nn.Module):
             radius: Radius, >= 0, in [0, 1] pixel units of the images as given.
             norm: Norm of the perturbation.
             exclude: As in :meth:`scores`.
+            rounding: For bounds of another computation of the same detector: what rounding may make of the distances
+                of each member. The steps from distances to the score are not covered.
 
         Returns:
             Scores and their bounds. The upper bound is infinite where a part may be found at too many poses.
@@ -136,7 +144,10 @@ class ClosedFormDetector(SavedMixin, nn.Module):
         rows = []
         for row in range(len(images)):
             left_out = None if exclude is None else exclude[row : row + 1]
-            found = [member.bounds(images[row : row + 1], radius, norm, left_out) for member in self._members()]
+            found = [
+                member.bounds(images[row : row + 1], radius, norm, left_out, rounding=widening)
+                for member, widening in zip(self._members(), rounding or repeat(None), strict=False)
+            ]
             rows.append(
                 (
                     torch.stack([part.score for part in found]).amax(),

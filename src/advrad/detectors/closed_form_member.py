@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +56,16 @@ class MemberBounds:
     lower: Tensor
     upper: Tensor
     lower_map: Tensor
+
+
+class DistanceRounding(Protocol):
+    """What another computation of the same distances, such as an export, may make of them by rounding."""
+
+    def lower(self, distances: Tensor) -> Tensor:
+        """The least that it may compute where exact distances, (b, 1, down, across), are at least these."""
+
+    def upper(self, distances: Tensor) -> Tensor:
+        """The most that it may compute where exact distances, (b, 1, down, across), are at most these."""
 
 
 class ClosedFormMember(nn.Module):
@@ -165,6 +175,7 @@ class ClosedFormMember(nn.Module):
         norm: Norm,
         exclude: Tensor | None = None,
         exact_sites: int = _EXACT_SITES,
+        rounding: DistanceRounding | None = None,
     ) -> MemberBounds:
         """Bound the score of an image under every perturbation within a radius.
 
@@ -174,6 +185,8 @@ class ClosedFormMember(nn.Module):
             norm: Norm of the perturbation.
             exclude: Group to leave out of the memory, (1,) int64; None leaves out none.
             exact_sites: Largest number of sites with exact bounds; fewer are quicker and looser.
+            rounding: Widens the bounds of the distances to those of another computation of them; for a view of the
+                whole image.
         """
         poses: tuple[list[Pose], ...] | None = ()
         reached: tuple[Tensor, ...] | None
@@ -188,7 +201,7 @@ class ClosedFormMember(nn.Module):
             height, width = image.shape[2:]
             eps, reach = (radius, 0.0) if norm == "linf" else (0.0, radius * self._l2_factor(height, width))
             parts = [
-                self._bounds_at(sheets, self._shifts(poses, part), (eps, reach), exclude, exact_sites)
+                self._bounds_at(sheets, self._shifts(poses, part), (eps, reach), exclude, exact_sites, rounding)
                 for part, sheets in enumerate(reached)
             ]
             scores, lowers, uppers, maps = zip(*parts, strict=True)
@@ -235,6 +248,7 @@ class ClosedFormMember(nn.Module):
         change: tuple[float, float],
         exclude: Tensor | None,
         exact_sites: int,
+        rounding: DistanceRounding | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Score of a part, its least and largest value over all poses, and the standardised lower bounds per pose.
 
@@ -244,6 +258,7 @@ class ClosedFormMember(nn.Module):
             change: Largest change of a cell, and largest further change of a patch in the norm of the distances.
             exclude: Group to leave out of the memory, (1,).
             exact_sites: Largest number of sites with exact bounds.
+            rounding: Widens the bounds of the distances.
         """
         eps, length = change
         found = PatchIntervals(self.memory, sheets, eps, exclude, shifts, length)
@@ -251,11 +266,14 @@ class ClosedFormMember(nn.Module):
         while left and len(sites := self._undecided(found, eps)[:left]):
             found.refine(sites)
             left -= len(sites)
-        low = self.standardise(found.lower)
+        lower, upper = found.lower, found.upper
+        if rounding is not None:
+            lower, upper = rounding.lower(lower), rounding.upper(upper)
+        low = self.standardise(lower)
         return (
             self.pooled(self.standardise(found.nearest))[0],
             self.pooled(low).amin(),
-            self.pooled(self.standardise(found.upper)).amax(),
+            self.pooled(self.standardise(upper)).amax(),
             low,
         )
 

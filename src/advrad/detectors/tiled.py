@@ -17,7 +17,7 @@ tiles' maps at a pixel bounds the map.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from advrad.data.array_checks import check_images, check_layout
 from advrad.data.resize_norm import framed_radius
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form import ClosedFormDetector
+from advrad.detectors.closed_form_member import DistanceRounding
 from advrad.detectors.model_card import render
 from advrad.detectors.model_folder import load_kind, save_folder, write_card
 from advrad.detectors.saved import SavedMixin, infer_singly
@@ -135,13 +136,20 @@ class TiledDetector(SavedMixin, nn.Module):
         result: tuple[Tensor, Tensor] = checkpoint(compute, tile, use_reentrant=False)
         return result
 
-    def score_bounds(self, images: Tensor, radius: float, norm: Literal["linf", "l2"]) -> ScoreBounds:
+    def score_bounds(
+        self,
+        images: Tensor,
+        radius: float,
+        norm: Literal["linf", "l2"],
+        rounding: Sequence[DistanceRounding] | None = None,
+    ) -> ScoreBounds:
         """Bound the scores under every perturbation within a radius, see :class:`SupportsScoreBounds`.
 
         Args:
             images: Images, (b, 3, h, w) float in [0, 1], of any size.
             radius: Radius, >= 0, in [0, 1] pixel units of the images as given.
             norm: Norm of the perturbation.
+            rounding: As in :meth:`ClosedFormDetector.score_bounds`.
 
         Returns:
             Scores and their bounds. The upper bound is infinite where that of a tile is.
@@ -149,7 +157,7 @@ class TiledDetector(SavedMixin, nn.Module):
         images = check_images(images)
         tiles = list(self.tiles(images))
         within = framed_radius(images.shape[2], images.shape[3], self.framing, radius, norm)
-        found = [self.base.score_bounds(tile, within, norm) for tile in tiles]
+        found = [self.base.score_bounds(tile, within, norm, rounding=rounding) for tile in tiles]
         return ScoreBounds(
             scores=torch.stack([part.scores for part in found]).amax(0),
             lower=torch.stack([part.lower for part in found]).amax(0),

@@ -1,0 +1,242 @@
+"""How far the score of an exported float32 graph may be from the score in exact arithmetic: a proven bound.
+
+It holds for closed forms that look at whole images. It depends on counts of terms and on sizes only, so it holds for
+any order of the sums, with and without fused multiply-add. The proof is in docs/certificates.md, "The rounding of an
+export".
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from advrad.data.framing import Framing
+from advrad.data.images import reduction_px
+from advrad.denoisers.patch_memory import PatchMemory
+from advrad.detectors.closed_form import ClosedFormDetector
+from advrad.detectors.closed_form_member import ClosedFormMember
+from advrad.detectors.exported_config import RoundingRecord
+from advrad.detectors.saved import SavedDetector
+from advrad.detectors.scoring import pooled_count
+from advrad.detectors.tiled import TiledDetector
+from advrad.detectors.views import WholeView
+
+#: Unit roundoff of float32.
+_UNIT = 2.0**-24
+#: Operations besides the sums themselves, at each stage; more than there are.
+_STEPS = 16
+#: Pixels of an image for one of the working image, along each side, that a bound for every image allows.
+LARGEST_SHRINKING = 40
+#: Added to a squared distance, for values that are flushed to zero: far above what 2^-126 and sums of it can do.
+_UNDERFLOW = 1e-30
+#: Squared size below which a graph does not divide by the size of a memory patch.
+_LEAST_SIZE = 1e-12
+
+_OF_PYTORCH = "a certificate is of the PyTorch detector only"
+
+
+def _gamma(terms: float) -> float:
+    """Largest relative error of so many operations in a row (Higham)."""
+    return terms * _UNIT / (1 - terms * _UNIT)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemberRounding:
+    """What rounding can make of the distances and of the score of one member.
+
+    Attributes:
+        shift: Largest effect on a distance of all rounding before the squared distance, >= 0.
+        unit: Relative error of a squared distance, by the size of what is compared.
+        size: Size of what is compared beyond the distance itself, by site, (1, 1, sites down, sites across) float64.
+        centre: Size of the mean distance of normal images, by site.
+        divisor: What a distance is divided by until it is a score, by site, > 0.
+        pooled: Largest error of pooling and scaling.
+    """
+
+    shift: float
+    unit: float
+    size: Tensor
+    centre: Tensor
+    divisor: Tensor
+    pooled: float
+
+    def lower(self, distances: Tensor) -> Tensor:
+        """The least that a graph may compute where exact distances are at least these.
+
+        Args:
+            distances: Distances, (b, 1, sites down, sites across), >= 0.
+
+        Returns:
+            Distances of the same shape, float32. Non-decreasing in each distance.
+        """
+        moved = (distances.double() - self.shift).clamp_min(0)
+        squares = moved.square() - self.unit * (moved + self.size).square() - _UNDERFLOW
+        found = squares.clamp_min(0).sqrt() * (1 - 2 * _UNIT)
+        return _below(found - _gamma(_STEPS) * (found + self.centre))
+
+    def upper(self, distances: Tensor) -> Tensor:
+        """The most that a graph may compute where exact distances are at most these.
+
+        Args:
+            distances: Distances, (b, 1, sites down, sites across), >= 0.
+
+        Returns:
+            Distances of the same shape, float32. Non-decreasing in each distance.
+        """
+        moved = distances.double() + self.shift
+        squares = moved.square() + self.unit * (moved + self.size).square() + _UNDERFLOW
+        found = squares.sqrt() * (1 + 2 * _UNIT)
+        return -_below(-(found + _gamma(_STEPS) * (found + self.centre)))
+
+    @property
+    def largest(self) -> float:
+        """Largest difference of the member's score from the exact one, whatever the image."""
+        # The differences are convex on both sides of the distance at which the lower end leaves 0: their ends count.
+        root = math.sqrt(self.unit)
+        leaves = self.shift + (root * self.size + math.sqrt(_UNDERFLOW)) / (1 - root)
+        worst = torch.zeros_like(self.size)
+        for at in (torch.zeros_like(leaves), leaves.clamp_max(1), torch.ones_like(leaves)):
+            worst = torch.maximum(worst, torch.maximum(at - self.lower(at), self.upper(at) - at))
+        return float((worst / self.divisor).max()) + self.pooled
+
+
+def _below(values: Tensor) -> Tensor:
+    """Values in float32 that are not above these in float64."""
+    return (values - 2 * _UNIT * values.abs() - _UNDERFLOW).float()
+
+
+def member_roundings(detector: ClosedFormDetector | TiledDetector, shrinking: float) -> tuple[MemberRounding, ...]:
+    """What rounding can make of each member of a closed form.
+
+    Args:
+        detector: Detector for which :func:`rounding_of` proves something.
+        shrinking: Pixels of an image for one of the working image, along the side where they are more; at least 1.
+    """
+    base = detector.base if isinstance(detector, TiledDetector) else detector
+    before = 2 * _along_a_side(shrinking) + _STEPS
+    if detector.framing.pad:  # the share of padding is 1 less sums of weights, which are rounded, too
+        before *= 2
+    return tuple(_of_member(member, base.image_size_px, before) for member in _members(base))
+
+
+def shrinking_of(framing: Framing, height_px: int, width_px: int) -> float:
+    """Pixels of an image for one of the working image, along the side where they are more; at least 1.
+
+    Args:
+        framing: How images become working images.
+        height_px: Height of the image.
+        width_px: Width of the image.
+
+    Example:
+        >>> shrinking_of(Framing.square(256), 512, 1024)
+        4.0
+    """
+    rows, columns = framing.scaled_size(height_px, width_px)
+    # The squares over which a large image is averaged need not divide it.
+    beside = reduction_px(height_px, width_px, framing) - 1
+    return max(1.0, (height_px + beside) / rows, (width_px + beside) / columns)
+
+
+def rounding_of(detector: SavedDetector, precision: Literal["float32", "bfloat16", "int8"]) -> RoundingRecord:
+    """Say what is proven about the rounding of an export.
+
+    Args:
+        detector: Detector that is exported.
+        precision: Arithmetic of the export.
+
+    Returns:
+        The bound for every image with at most 40 px for one of the detector's, and what holds in words.
+
+    Example:
+        Needs a trained model folder.
+
+        >>> rounding_of(load_detector("bottle"), "int8").words  # doctest: +SKIP
+        'nothing is proven about rounding in int8; a certificate is of the PyTorch detector only'
+    """
+    if precision != "float32":
+        return RoundingRecord(words=f"nothing is proven about rounding in {precision}; {_OF_PYTORCH}")
+    if (reason := _unproven(detector)) is not None:
+        return RoundingRecord(words=f"nothing is proven about the rounding of {reason}; {_OF_PYTORCH}")
+    assert isinstance(detector, ClosedFormDetector | TiledDetector)
+    bound = max(member.largest for member in member_roundings(detector, LARGEST_SHRINKING))
+    words = (
+        f"the score differs from that in exact arithmetic by at most {bound:.2g}, for every image of up to"
+        f" {LARGEST_SHRINKING} px for one of the detector's along each side; 'advrad certify' subtracts what rounding"
+        " can do to each patch, which is far less where a patch is unusual"
+    )
+    return RoundingRecord(bound=bound, words=words)
+
+
+def _unproven(detector: SavedDetector) -> str | None:
+    """What about a detector leaves its rounding without proof; None if there is a proof."""
+    if not isinstance(detector, ClosedFormDetector | TiledDetector):
+        return "this kind of detector"
+    base = detector.base if isinstance(detector, TiledDetector) else detector
+    for member in _members(base):
+        if not isinstance(member.view, WholeView):
+            return "a part that is found first: its pose may be another"
+        weights = member.config.memory.weights()
+        if member.config.memory.gain and float(weights[weights > 0].min()) / 255**2 < 2 * _LEAST_SIZE:
+            return "patches of so many cells with a gain"
+    return None
+
+
+def _members(detector: ClosedFormDetector) -> list[ClosedFormMember]:
+    return [member for member in detector.members if isinstance(member, ClosedFormMember)]
+
+
+def _along_a_side(shrinking: float) -> float:
+    """Operations between a pixel and a resized pixel along one side: the sum, that of the weights, and its squares."""
+    return 5 * max(shrinking, 1) + _STEPS
+
+
+def _of_member(member: ClosedFormMember, working_px: int, before: float) -> MemberRounding:
+    """What rounding can make of a member.
+
+    Args:
+        member: Member with a view of the whole image.
+        working_px: Side of the image that the member is given.
+        before: Operations from the pixels to this image.
+    """
+    view, config = member.view.config, member.config
+    assert isinstance(member.view, WholeView)
+    cells = before + view.cell_px**2 + 3 + _STEPS
+    if view.size_px != working_px:
+        cells += 2 * _along_a_side(working_px / view.size_px)
+    gain = config.memory.gain
+    centred, full = _sizes(member.memory)
+    spread = member.spread.double() + config.tolerance
+    count = pooled_count(spread.numel(), config.pooling)
+    furthest = float((torch.maximum(member.mean.double().abs(), torch.ones_like(spread)) / spread).max())
+    return MemberRounding(
+        # Cells; then roots, patches of the image and of the memory, which are multiplied with them.
+        shift=_gamma(cells) + (1 + gain) * _gamma(8),
+        unit=_gamma(len(config.memory.weights()) + 2 * _STEPS),
+        size=2 * (centred + gain * full),
+        centre=member.mean.double().abs(),
+        divisor=spread * config.scale,
+        # Twice: what the graph computes, and what PyTorch computes of the bounds.
+        pooled=2 * _gamma(count + _STEPS) * (furthest + abs(config.location)) / config.scale,
+    )
+
+
+def _sizes(memory: PatchMemory) -> tuple[Tensor, Tensor]:
+    """Largest norms of the memory patches of each site, about a centre and about 0, (1, 1, down, across) float64.
+
+    The centre may be any mean of memory patches. Patches have no value below 0, so about it none is longer than the
+    longest two together.
+    """
+    shape = (1, 1, *memory.config.sites)
+    if memory.chosen is not None:
+        patches = memory.read(memory.chosen).double()
+        full = patches.square().sum(2).amax(1).sqrt()
+        centred = (patches - patches.mean(1, keepdim=True)).square().sum(2).amax(1).sqrt() + 1e-5
+        return centred.view(shape), full.view(shape)
+    table = memory.table
+    beyond = (table.squares.double() + 2 * table.along.double()).amax(1)
+    full = (beyond + table.middle.double().square().sum(1)).amax().clamp_min(0).sqrt().expand(shape) + 1e-5
+    return full * math.sqrt(2), full

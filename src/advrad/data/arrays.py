@@ -50,7 +50,8 @@ class GivenImage:
     """One image that was given in Python.
 
     Attributes:
-        pixels: Image, (3, h, w), float32 in [0, 1], on the CPU.
+        pixels: Image, (3, h, w), float32 in [0, 1], on the CPU; or (h, w, 3) uint8, of
+            :func:`advrad.data.pixel_arrays.images_in_8_bits`.
         name: Name of the image for errors: its path, or its place such as ``images[3]``.
         path: Its file; None for an image in memory.
         sides_px: Height and width before it was scaled; None for a file that fills the working image.
@@ -102,7 +103,7 @@ def image_batches(
     if batch_size < 1:
         raise ConfigError("must be 1 or more", option="batch_size", value=batch_size)
     waiting: list[GivenImage] = []
-    for image in _Reader(as_framing(size_px), max_pixels).read(inputs):
+    for image in ImageReader(as_framing(size_px), max_pixels).read(inputs):
         if waiting and waiting[0].pixels.shape != image.pixels.shape:
             yield _batch(waiting)
             waiting = []
@@ -143,7 +144,7 @@ def pixels_of(images: Any, *, colour: bool = True, framing: Framing | int | None
     import torch
 
     known = None if framing is None else as_framing(framing)
-    found = list(_Reader(known, colour=colour, own_size=True).read(images))
+    found = list(ImageReader(known, colour=colour, own_size=True).read(images))
     if not found:
         raise DataError("images: there are none; give at least one")
     first = found[0].pixels.shape
@@ -157,7 +158,7 @@ def pixels_of(images: Any, *, colour: bool = True, framing: Framing | int | None
     return torch.stack([image.pixels for image in found])
 
 
-class _Reader:
+class ImageReader:
     """Reads images one by one.
 
     Args:
@@ -195,6 +196,7 @@ class _Reader:
                 raise DataError(f"{name}: is {_kind_of(item)}; {_GIVE}")
 
     def _file(self, path: Path) -> GivenImage:
+        """Read one image file."""
         if self.framing is None or self.own_size:
             raise DataError(f"images: {path} is a path; give the folder of the images in place of images and labels")
         warning = check_shape(path, self.framing.trained, self.max_pixels)
@@ -263,19 +265,19 @@ class _Reader:
                 " 255 twice, or rounded to whole numbers after it was divided?",
             )
         height_px, width_px = values.shape[:2]
-        if self.framing is not None and not keeps_size:
-            self._check_shape(height_px, width_px, name)
-            grey = values.shape[2] == 1
-            pixels = at_working_size(values[:, :, 0] if grey else values, white, self.framing)
-            return GivenImage(pixels, name, sides_px=(height_px, width_px))
+        scaled = self.framing is not None and not keeps_size
         # A square tensor was probably scaled before; its shape tells nothing.
         known = None if self.own_size else self.framing
-        if known is not None and height_px != width_px and not known.holds(height_px, width_px):
+        if scaled or (known is not None and height_px != width_px and not known.holds(height_px, width_px)):
             self._check_shape(height_px, width_px, name)
+        return GivenImage(self._pixels(values, white, scaled), name, sides_px=(height_px, width_px))
+
+    def _pixels(self, values: Array, white: float, scaled: bool) -> Tensor:
+        """The pixels of an image, (h, w, c): at the working size, or at their own."""
+        if scaled and self.framing is not None:
+            return at_working_size(values[:, :, 0] if values.shape[2] == 1 else values, white, self.framing)
         pixels = to_tensor(np.divide(values, np.float32(white), dtype=np.float32))
-        if self.colour and len(pixels) == 1:
-            pixels = pixels.expand(3, -1, -1)
-        return GivenImage(pixels, name, sides_px=(height_px, width_px))
+        return pixels.expand(3, -1, -1) if self.colour and len(pixels) == 1 else pixels
 
 
 def _items(inputs: Any) -> Iterator[tuple[str, Any]]:

@@ -16,6 +16,7 @@ from advrad.denoisers.base import Denoiser
 from advrad.denoisers.factory import build_denoiser
 from advrad.denoisers.sampling import GradientPath, Noise
 from advrad.detectors.config import DetectorConfig
+from advrad.detectors.exported_folder import is_export
 from advrad.detectors.model_folder import CONFIG_NAME, download, load_folder, save_folder, write_card
 from advrad.detectors.outputs import AdvRADOutput
 from advrad.detectors.saved import SavedMixin
@@ -280,7 +281,8 @@ class AdvRAD(
         """Load a model folder, or a model from the hub.
 
         A folder that holds a detector of another kind gives that detector, as :func:`advrad.load_detector` does: it
-        predicts, calibrates and saves under the same names. ``advrad train`` chooses the kind.
+        predicts, calibrates and saves under the same names. ``advrad train`` chooses the kind. An export gives an
+        :class:`advrad.detectors.exported.ExportedDetector`, which predicts.
 
         Args:
             pretrained_model_name_or_path: Model folder, or hub id.
@@ -312,7 +314,7 @@ class AdvRAD(
         folder = Path(model_id)
         if not folder.exists():
             folder = download(model_id, revision, cache_dir, force_download, local_files_only, token)
-        values, tensors = load_folder(folder)
+        values, tensors = ({"kind": "exported"}, {}) if is_export(folder) else load_folder(folder)
         source = str(folder / CONFIG_NAME)
         if values.pop("kind", "advrad") != "advrad":
             from advrad.detectors.loading import load_detector

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
@@ -13,6 +13,9 @@ from advrad.detectors.outputs import Prediction
 from advrad.detectors.saved import SupportsPrediction
 from advrad.detectors.verdicts import ImageVerdict
 from advrad.errors import CheckpointError, DetectorError
+
+if TYPE_CHECKING:
+    from advrad.detectors.engines import Pixels
 
 
 @runtime_checkable
@@ -30,16 +33,17 @@ class SupportsVerdicts(Protocol):
 def decide(
     detector: SupportsPrediction,
     threshold: float,
-    images: Tensor,
+    images: Tensor | Sequence[Pixels],
     names: Sequence[str],
     paths: Sequence[Path | None],
 ) -> Iterator[Prediction]:
-    """Score one batch of working images and decide.
+    """Score one batch of images and decide.
 
     Args:
         detector: Detector.
         threshold: Threshold of the score.
-        images: Images, (b, 3, h, w), float in [0, 1].
+        images: Working images, (b, 3, h, w), float in [0, 1]; for a detector that takes pixels, see
+            :func:`advrad.detectors.saved.takes_pixels`, b images of any size, (h, w, 3) uint8 each.
         names: Names of the images, b, for errors.
         paths: Files of the images, b; None for an image in memory.
 
@@ -49,11 +53,12 @@ def decide(
     Raises:
         CheckpointError: A score is not a finite number, so that no verdict can be given.
     """
+    given = cast(Tensor, images)  # the caller knows what the detector takes
     if isinstance(detector, SupportsVerdicts):
-        for verdict, path in zip(detector.verdicts(images), paths, strict=True):
+        for verdict, path in zip(detector.verdicts(given), paths, strict=True):
             yield _in_words(verdict, threshold, path)
         return
-    output = detector.predict_batch(images)
+    output = detector.predict_batch(given)
     maps, recons = output.anomaly_maps, output.reconstructions
     if maps is None:
         raise DetectorError("gives no anomaly maps, which every saved detector must give")

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from advrad.data.framing import Framing
 from advrad.detectors.config import Calibration, RecordedFigures, TrainingRecord
-from advrad.detectors.guarded_config import HalfTest
+from advrad.detectors.guarded_config import GuardedConfig, HalfTest
 from advrad.utils.config import Config
 
 #: Runtimes that compute an export, and the file that each reads.
@@ -207,3 +207,14 @@ class ExportedConfig(Config):
     def describe(self) -> list[str]:
         """Describe how images are scored, in plain lines for the screen, the model card and the report."""
         return [*self.description, f"exported for {self.engine}, {self.precision}"]
+
+
+def halves_of(config: object) -> GuardedConfig | GuardedRecord | None:
+    """What a configuration says of the halves of a guarded detector, exported or not; None for another detector.
+
+    Args:
+        config: Configuration of a detector.
+    """
+    if isinstance(config, ExportedConfig):
+        return config.guarded
+    return config if isinstance(config, GuardedConfig) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from advrad.detectors.exported_config import GuardedRecord
 from advrad.utils.formatting import number, percent, radius_text
 
 if TYPE_CHECKING:
@@ -35,24 +36,30 @@ LIMIT = (
 )
 
 
-def other_names(config: GuardedConfig) -> str:
+def other_names(config: GuardedConfig | GuardedRecord) -> str:
     """Name the attackable halves, such as ``features`` or ``features or learned``.
 
     Args:
         config: Configuration of the detector.
     """
-    return " or ".join(other.name for other in config.others)
+    return " or ".join(config.names[1:])
 
 
-def verdict_meanings(config: GuardedConfig) -> list[tuple[str, str]]:
+def verdict_meanings(config: GuardedConfig | GuardedRecord) -> list[tuple[str, str]]:
     """Explain each verdict in a sentence or two for whoever inspects parts.
 
     Args:
-        config: Configuration of the detector.
+        config: Configuration of the detector, or its halves in an export.
 
     Returns:
-        Pairs of a verdict and its meaning.
+        Pairs of a verdict and its meaning. An export proves none.
     """
+    if isinstance(config, GuardedRecord):
+        return [
+            ("defective", "The memory sees a defect. An export does not compute the bounds that would prove it."),
+            ("suspected", f"Seen by {other_names(config)} alone. An attack could have caused it: look at the part."),
+            ("good", "No half sees a defect. An attack could have hidden one."),
+        ]
     place, others = f"linf {radius_text(config.radius, 'linf')}", other_names(config)
     share = ""
     if config.tests:
@@ -67,7 +74,7 @@ def verdict_meanings(config: GuardedConfig) -> list[tuple[str, str]]:
     ]
 
 
-def half_rows(config: GuardedConfig) -> list[tuple[str, str]]:
+def half_rows(config: GuardedConfig | GuardedRecord) -> list[tuple[str, str]]:
     """List the tests of the halves and what they promise, as names and texts.
 
     Args:
@@ -75,22 +82,27 @@ def half_rows(config: GuardedConfig) -> list[tuple[str, str]]:
     """
     if not config.tests:
         return []
-    memory, place = config.tests[0], f"linf {radius_text(config.radius, 'linf')}"
+    memory = config.tests[0]
     rows = [
         (f"Test of {name}", f"score above {test.threshold:.6g}; false alarms at most {percent(test.false_alarm_rate)}")
         for name, test in zip(config.names, config.tests, strict=True)
     ]
     rows += [
         ("Promised false-alarm rate", f"at most {percent(total_rate(config))}, all halves together, without an attack"),
+        ("Calibration images", str(memory.n)),
+    ]
+    if isinstance(config, GuardedRecord):
+        return rows
+    place = f"linf {radius_text(config.radius, 'linf')}"
+    rows[-1:-1] = [
         ("Under any attack", f"defective, proven: at most {percent(memory.false_alarm_rate)} of normal images"),
         ("Radius of the proofs", place if config.radius else "none: verdicts are not proven"),
         ("Ceiling", f"{config.ceiling:.4g}: the most that {other_names(config)} can make of the score"),
-        ("Calibration images", str(memory.n)),
     ]
     return rows
 
 
-def total_rate(config: GuardedConfig) -> float:
+def total_rate(config: GuardedConfig | GuardedRecord) -> float:
     """Largest share of normal images that the halves may call defective together, without an attack.
 
     Args:
@@ -99,7 +111,7 @@ def total_rate(config: GuardedConfig) -> float:
     return sum(test.false_alarm_rate for test in config.tests)
 
 
-def describe_tests(config: GuardedConfig) -> str:
+def describe_tests(config: GuardedConfig | GuardedRecord) -> str:
     """Say how the tests were set and what they promise.
 
     Args:

@@ -1,6 +1,7 @@
-"""Load a detector from a model folder of any kind, or from a Python file of the user.
+"""Load a detector from a model folder of any kind, from an export, or from a Python file of the user.
 
-The ``kind`` in a folder's ``config.json`` says which detector it holds; :data:`KINDS` has a row for each kind.
+The ``kind`` in a folder's ``config.json`` says which detector it holds; :data:`KINDS` has a row for each kind. An
+export has a ``detector.json`` instead.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import nn
@@ -18,13 +19,20 @@ from torch import nn
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import CERTIFIED_FIGURES, DetectorConfig, RecordedFigures, TestedFigures
+from advrad.detectors.devices import usable_device
+from advrad.detectors.exported_config import EngineName, ExportedConfig
+from advrad.detectors.exported_folder import file_digest, is_export, read_export_config, write_export_config
 from advrad.detectors.model_card import render
-from advrad.detectors.model_folder import CONFIG_NAME, read_config, replace_config, write_card
+from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, read_config, replace_config, write_card
 from advrad.detectors.saved import SavedConfig, SavedDetector, SupportsPrediction
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import CheckpointError, ConfigError
 from advrad.utils.imports import is_file_name, load_name
+from advrad.utils.output_folders import EXPORT_NAME
+
+#: What may compute a detector. PyTorch computes model folders, the others exports.
+Engine = Literal["torch", EngineName]
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,12 @@ def _load_guarded(folder: Path, device: str) -> SavedDetector:
     return GuardedDetector.from_pretrained(folder)
 
 
+def _load_exported(folder: Path, device: str) -> SavedDetector:
+    from advrad.detectors.exported import ExportedDetector
+
+    return ExportedDetector.from_pretrained(folder)
+
+
 def _load_advrad(folder: Path, device: str) -> SavedDetector:
     return AdvRAD.from_pretrained(folder, map_location=device)
 
@@ -116,6 +130,7 @@ KINDS: Mapping[str, Kind] = {
     "features": Kind("a detector on features", _parse_features, _load_features, gpu=True),
     "combined": Kind("a closed-form detector and a learned denoiser", _parse_combined, _load_combined),
     "guarded": Kind("a guarded detector", _parse_guarded, _load_guarded),
+    "exported": Kind("an exported detector", ExportedConfig.parse, _load_exported),
 }
 
 
@@ -166,18 +181,19 @@ class LoadedDetector:
             )
 
 
-def load_target(name: str, device: str = "auto") -> LoadedDetector:
+def load_target(name: str, device: str = "auto", engine: Engine | None = None) -> LoadedDetector:
     """Load a detector by name.
 
     Args:
-        name: Model folder; or ``FILE.py:NAME``, where NAME in that file is an
+        name: Model folder or export; or ``FILE.py:NAME``, where NAME in that file is an
             :class:`advrad.detectors.base.AnomalyDetector`, or a function or module that :func:`advrad.wrap` takes. The
             file is run.
         device: Device of a model from a model folder; ``auto`` is the GPU if there is one and the detector can use it.
+        engine: What computes, see :func:`load_detector`.
 
     Raises:
         CheckpointError: The folder holds no model.
-        ConfigError: The file cannot be run, or does not define the name.
+        ConfigError: The file cannot be run, or does not define the name; or the engine does not suit.
 
     Example:
         >>> _ = Path("mine.py").write_text("def score(images): return images.mean((1, 2, 3))")
@@ -186,11 +202,20 @@ def load_target(name: str, device: str = "auto") -> LoadedDetector:
     """
     if not is_file_name(name):
         folder = Path(name)
-        detector = load_detector(folder, device)
-        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        config.pop("figures", None)  # a measurement does not change the detector
-        return LoadedDetector(as_detector(detector), hashlib.sha256(json.dumps(config).encode()).hexdigest(), folder)
+        detector = load_detector(folder, device, engine)
+        stored = folder / (EXPORT_NAME if is_export(folder) else CONFIG_NAME)
+        return LoadedDetector(as_detector(detector), _identity(json.loads(stored.read_text("utf-8"))), folder)
+    if engine not in (None, "torch"):
+        raise ConfigError("computes exports only; leave it out", option="engine", value=engine)
     return LoadedDetector(load_name(name, as_detector), Path(name).name, None)
+
+
+def _identity(values: dict[str, Any]) -> str:
+    """Digest of ``config.json`` or ``detector.json``, without what a measurement changes: the detector is the same."""
+    kept = {name: value for name, value in values.items() if name not in ("figures", "sha256")}
+    if isinstance(files := kept.get("files"), dict):
+        kept["files"] = {name: digest for name, digest in files.items() if name != CARD_NAME}
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
 def to_loaded(detector: Any) -> LoadedDetector:
@@ -206,28 +231,32 @@ def to_loaded(detector: Any) -> LoadedDetector:
     if isinstance(detector, LoadedDetector):
         return detector
     found = as_detector(detector)
+    if isinstance(config := getattr(found, "config", None), ExportedConfig):
+        return LoadedDetector(found, _identity(config.model_dump(mode="json")), None)
     saved = found.detector if isinstance(found, WhiteBoxAdvRAD) else found
     if not isinstance(saved, SupportsPrediction) or not isinstance(saved, nn.Module):
         return LoadedDetector(found, type(detector).__name__, None)
     # A detector of a model folder: what it computes follows from its configuration and its tensors.
-    config = cast(SavedDetector, saved).config.model_dump(mode="json")
-    config.pop("figures", None)
-    digest = hashlib.sha256(json.dumps(config).encode())
+    facts = cast(SavedDetector, saved).config.model_dump(mode="json")
+    facts.pop("figures", None)
+    digest = hashlib.sha256(json.dumps(facts).encode())
     for name, tensor in saved.state_dict().items():
         digest.update(name.encode() + tensor.cpu().flatten().view(torch.uint8).numpy().tobytes())
     return LoadedDetector(found, digest.hexdigest(), None)
 
 
-def load_detector(folder: str | Path, device: str = "auto") -> SavedDetector:
-    """Load a model folder of any kind. A name that is not a folder is not searched for on the hub.
+def load_detector(folder: str | Path, device: str = "auto", engine: Engine | None = None) -> SavedDetector:
+    """Load a model folder of any kind, or an export. A name that is not a folder is not searched for on the hub.
 
     Args:
-        folder: Model folder, as ``advrad train`` makes it.
+        folder: Model folder, as ``advrad train`` makes it, or a folder of ``advrad export``.
         device: Device of the model; ``auto`` is the GPU if PyTorch has one and the kind of detector can use it.
+        engine: What computes: ``torch`` for a model folder, ``openvino`` or ``onnxruntime`` for an export; None for
+            what the folder was made for.
 
     Raises:
-        CheckpointError: The model is missing, damaged, of an unknown kind, or of a newer format.
-        ConfigError: The device cannot be used.
+        CheckpointError: The model is missing, damaged, changed, of an unknown kind, or of a newer format.
+        ConfigError: The device or the engine cannot be used.
 
     Example:
         Needs a trained model folder.
@@ -238,11 +267,36 @@ def load_detector(folder: str | Path, device: str = "auto") -> SavedDetector:
     folder = Path(folder)
     if folder.is_file():
         raise CheckpointError(f"{folder}: is a file, not a model folder; name the folder that 'advrad train' made")
-    kind = kind_of(read_config(folder), str(folder / CONFIG_NAME))
+    exported = is_export(folder)
+    _check_engine(engine, folder, exported)
+    kind = KINDS["exported"] if exported else kind_of(read_config(folder), str(folder / CONFIG_NAME))
     name = usable_device("cpu" if device == "auto" and not kind.gpu else device)
     if name != "cpu" and not kind.gpu:
         raise ConfigError(f"cannot be used by {kind.words}, which computes on the CPU", option="device", value=device)
+    if exported and engine is not None:
+        from advrad.detectors.exported import ExportedDetector
+
+        return ExportedDetector.from_pretrained(folder, engine=cast(EngineName, engine))
     return kind.load(folder, name)
+
+
+def _check_engine(engine: str | None, folder: Path, exported: bool) -> None:
+    """Refuse an engine that does not compute what a folder holds."""
+    if engine is None:
+        return
+    names = ("torch", *get_args(EngineName))
+    if engine not in names:
+        raise ConfigError(f"is unknown; choose {', '.join(names)}", option="engine", value=engine)
+    if exported and engine == "torch":
+        raise ConfigError(
+            f"{folder} is an export and holds no PyTorch model; give the model folder that was exported",
+            option="engine",
+            value=engine,
+        )
+    if not exported and engine != "torch":
+        raise ConfigError(
+            f"{folder} is no export; make one with 'advrad export {folder} -o DIR'", option="engine", value=engine
+        )
 
 
 def load_advrad(folder: Path, device: str = "auto") -> AdvRAD:
@@ -291,6 +345,8 @@ def load_config(folder: Path) -> SavedConfig:
         CheckpointError: The configuration is missing, damaged, of an unknown kind, or of a newer format.
         ConfigError: A key of the configuration is unknown, or a value is out of range.
     """
+    if is_export(folder):
+        return read_export_config(folder)
     values, source = read_config(folder), str(folder / CONFIG_NAME)
     return kind_of(values, source).parse(values, source)
 
@@ -310,38 +366,29 @@ def save_figures(folder: Path, figures: RecordedFigures) -> SavedConfig:
         CheckpointError: The configuration cannot be read.
         OutputError: The folder cannot be written; no file is left incomplete.
     """
+    if is_export(folder):
+        return _save_export_figures(folder, figures)
     values, source = read_config(folder), str(folder / CONFIG_NAME)
-    kept, new = values.get("figures") or {}, figures.to_dict()
-    if figures.model_fields_set & TestedFigures.model_fields.keys():
-        kept = {name: value for name, value in kept.items() if name in CERTIFIED_FIGURES}
-    values["figures"] = kept | new
+    values["figures"] = _joined_figures(values.get("figures") or {}, figures)
     config = kind_of(values, source).parse(values, source)
     replace_config(folder, values)
     write_card(folder, render(config))
     return config
 
 
-def usable_device(name: str) -> str:
-    """Check that a device can be used.
+def _save_export_figures(folder: Path, figures: RecordedFigures) -> ExportedConfig:
+    """Store measured figures in an export: in its card, and in its ``detector.json`` with the card's new hash."""
+    config = read_export_config(folder)
+    joined = _joined_figures(config.figures.to_dict(), figures)
+    config = config.model_copy(update={"figures": RecordedFigures.parse(joined, str(folder / EXPORT_NAME))})
+    card = write_card(folder, render(config))
+    config = config.model_copy(update={"files": config.files | {card.name: file_digest(card)}})
+    write_export_config(folder, config)
+    return config
 
-    Args:
-        name: Name of the device, such as ``cpu`` or ``cuda:1``; ``auto`` is the GPU if PyTorch has one.
 
-    Returns:
-        Name of the device; never ``auto``.
-
-    Raises:
-        ConfigError: There is no such device.
-
-    Example:
-        >>> usable_device("cpu")
-        'cpu'
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # without CUDA, PyTorch raises an AssertionError
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"cannot be used ({reason}); choose cpu or auto", option="device", value=name) from None
-    return name
+def _joined_figures(kept: dict[str, Any], new: RecordedFigures) -> dict[str, Any]:
+    """New figures beside those that they do not replace."""
+    if new.model_fields_set & TestedFigures.model_fields.keys():
+        kept = {name: value for name, value in kept.items() if name in CERTIFIED_FIGURES}
+    return kept | new.to_dict()

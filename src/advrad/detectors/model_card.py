@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from advrad.data.splits import ALL_IN_MEMORY
-from advrad.detectors import guarded_card
+from advrad.detectors import exported_card, guarded_card
 from advrad.detectors.config import TestedFigures
+from advrad.detectors.exported_config import ExportedConfig, halves_of
 from advrad.utils.formatting import number, percent, radius_text
 from advrad.utils.markdown import plain, table
 
 if TYPE_CHECKING:
     from advrad.detectors.config import ImageCounts, RecordedFigures
-    from advrad.detectors.guarded_config import GuardedConfig
     from advrad.detectors.saved import SavedConfig
 
 _HEAD = """\
@@ -171,18 +171,23 @@ def render(config: SavedConfig) -> str:
     """
     product = config.training.category
     title = f"AdvRAD detector for {plain(product)}" if product else "AdvRAD detector"
-    words = _WORDS[config.kind]
+    words, export = _words(config), config if isinstance(config, ExportedConfig) else None
     parts = [
-        f"{_HEAD}\n# {title}\n",
+        f"{_HEAD}\n# {title}{', exported' if export else ''}\n",
         words.about,
-        _use(words.code),
+        _use(exported_card.CODE if export else words.code),
         _decision(config),
-        words.proof,
+        exported_card.sections(export) if export else words.proof,
         _figures(config.figures),
         f"## How it was made\n\n{table(making_rows(config))}",
         _LIMITS + words.limit,
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _words(config: SavedConfig) -> _Words:
+    """What a card says about the kind of a detector; of an export, about the kind that was exported."""
+    return _WORDS[config.source_kind if isinstance(config, ExportedConfig) else config.kind]
 
 
 def describe_threshold(config: SavedConfig) -> str:
@@ -191,13 +196,13 @@ def describe_threshold(config: SavedConfig) -> str:
     Args:
         config: Configuration of the detector.
     """
-    if (guarded := _guarded(config)) is not None:
+    if (guarded := halves_of(config)) is not None:
         return guarded_card.describe_tests(guarded)
     calibration = config.calibration
     if calibration is None:
         return "There is no threshold: the detector computes scores but does not decide."
     return (
-        f"Set from the scores of {calibration.n} {_WORDS[config.kind].threshold}; a normal image like"
+        f"Set from the scores of {calibration.n} {_words(config).threshold}; a normal image like"
         f" them exceeds it with a probability of at most {percent(calibration.false_alarm_rate)}."
     )
 
@@ -223,7 +228,7 @@ def threshold_rows(config: SavedConfig) -> list[tuple[str, str]]:
         config: Configuration of the detector.
     """
     rows: list[tuple[str, str]] = []
-    if (guarded := _guarded(config)) is not None:
+    if (guarded := halves_of(config)) is not None:
         rows += guarded_card.half_rows(guarded)
     elif config.calibration is not None:
         rows.append(("Threshold", f"{config.calibration.threshold:.6g}"))
@@ -254,15 +259,8 @@ def verdict_rows(config: SavedConfig) -> list[tuple[str, str]]:
     Args:
         config: Configuration of the detector.
     """
-    guarded = _guarded(config)
+    guarded = halves_of(config)
     return [] if guarded is None else guarded_card.verdict_meanings(guarded)
-
-
-def _guarded(config: SavedConfig) -> GuardedConfig | None:
-    """The configuration of a guarded detector, if it is one."""
-    from advrad.detectors.guarded_config import GuardedConfig
-
-    return config if isinstance(config, GuardedConfig) else None
 
 
 def _decision(config: SavedConfig) -> str:
@@ -356,12 +354,12 @@ def making_rows(config: SavedConfig) -> list[tuple[str, str]]:
     training, loop = config.training, config.training.loop
     framing = config.framing
     rows = [("Product", training.category)] if training.category else []
-    rows += [("Detector", _WORDS[config.kind].name), ("Input size", f"{framing.width_px} x {framing.height_px} px")]
+    rows += [("Detector", _words(config).name), ("Input size", f"{framing.width_px} x {framing.height_px} px")]
     trained = () if loop.steps == 0 else (("Steps", loop.steps), ("Batch size", loop.batch_size))
     given = (*trained, ("Seed", loop.seed))
     rows += [(name, str(value)) for name, value in given if value is not None]
     if training.images:
-        rows.append(("Normal images", _WORDS[config.kind].counts(training.images)))
+        rows.append(("Normal images", _words(config).counts(training.images)))
     if training.seconds is not None:
         rows.append(("Training time", f"{training.seconds / 60:.1f} min"))
     if training.versions:
@@ -378,4 +376,4 @@ def about(config: SavedConfig) -> str:
     Args:
         config: Configuration of the detector.
     """
-    return " ".join(_WORDS[config.kind].about.split())
+    return " ".join(_words(config).about.split())

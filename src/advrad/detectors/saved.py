@@ -68,6 +68,15 @@ def image_size_of(detector: AnomalyDetector | SupportsPrediction) -> int | None:
     return detector.image_size_px if isinstance(detector, SupportsPrediction) else detector.size_px
 
 
+def takes_pixels(detector: object) -> bool:
+    """Whether a detector takes images in 8 bits at their own size, (h, w, 3) uint8 each, as an export does.
+
+    Args:
+        detector: Detector.
+    """
+    return getattr(detector, "takes_pixels", False) is True
+
+
 def framing_of(detector: AnomalyDetector | SupportsPrediction) -> Framing | None:
     """How image files become working images of a detector; None if their size does not matter.
 

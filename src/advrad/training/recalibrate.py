@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advrad.data.layouts import find_records
 from advrad.data.splits import normals_needed, rate_in_reach
 from advrad.detectors.advrad import AdvRAD
-from advrad.detectors.config import ImageCounts, RecordedFigures
+from advrad.detectors.config import RecordedFigures
 from advrad.detectors.conformal import conformal_threshold
 from advrad.detectors.loading import load_detector
-from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.detectors.saved import SavedDetector
-from advrad.errors import CheckpointError, ConfigError, DataError, OutputError
-from advrad.training.calibration_data import CalibrationData, read_divided
+from advrad.errors import CheckpointError, ConfigError, OutputError
 from advrad.training.finalize import choose_score, set_thresholds, source_of
-from advrad.training.normal_images import NormalImages
 from advrad.training.options import CalibrateOptions
-from advrad.training.plan import RunPlan, check_score_options
+from advrad.training.plan import check_score_options
+from advrad.training.threshold_images import plan_of, read_divided_again
 from advrad.utils.output_folders import check_output, contents_of
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.radii import radius_of
@@ -99,9 +95,9 @@ def _recalibrate_bounds(
     elif isinstance(detector, ClosedFormDetector) and (alone or detector.config.held_out):
         recalibrate_closed_form(detector, folder, data, options, progress=progress)
     elif isinstance(detector, CombinedDetector | ClosedFormDetector):
-        plan, counts = _plan_of(detector, folder, data)
+        plan, counts = plan_of(detector, folder, data)
         recalibrate_held_out(
-            detector, _read_same_images(detector, plan, counts, data, progress), options, progress=progress
+            detector, read_divided_again(detector, plan, counts, data, progress), options, progress=progress
         )
     else:
         raise CheckpointError(f"{folder}: holds a detector whose threshold cannot be set again; train again")
@@ -134,8 +130,8 @@ def _recalibrate_advrad(
             option="norm",
             value=options.norm,
         )
-    plan, counts = _plan_of(detector, folder, data)
-    images = _read_same_images(detector, plan, counts, data, progress)
+    plan, counts = plan_of(detector, folder, data)
+    images = read_divided_again(detector, plan, counts, data, progress)
     new_score = options.score is not None or options.optimise_for_radius is not None
     if new_score:
         plan = plan.model_copy(
@@ -197,34 +193,3 @@ def _check_rate(rate: float | None, detector: SavedDetector) -> None:
         option="false_alarm_rate",
         value=rate,
     )
-
-
-def _plan_of(detector: SavedDetector, folder: Path, data: Path) -> tuple[RunPlan, ImageCounts]:
-    """How a detector was trained, and with how many images for each purpose."""
-    training = detector.config.training
-    if training.plan is None or training.images is None:
-        raise CheckpointError(
-            f"{folder}: does not record how it was trained, so its normal images cannot be divided in the same way;"
-            " train again"
-        )
-    values = training.plan.to_dict() | {"data": str(data.resolve()), "names": ()}
-    return RunPlan.parse(values, str(folder / CONFIG_NAME)), training.images
-
-
-def _read_same_images(
-    detector: SavedDetector, plan: RunPlan, counts: ImageCounts, data: Path, progress: ProgressReporter
-) -> CalibrationData:
-    """Read the normal images, divided as in training."""
-    dataset = find_records(data, plan.data_options)
-    source = NormalImages(
-        dataset, plan.data_options, plan.false_alarm_rate, learned=True, leave_out_copies=plan.leaves_out_copies
-    )
-    framing = replace(plan.framing, trained_range=detector.config.training.value_range)
-    images = read_divided(source, framing, plan.train.seed, progress)
-    found = images.counts
-    if found != counts:
-        raise DataError(
-            f"{data}: the normal images are not those of the training ({found.total} now, {counts.total} then); a"
-            " threshold from images that the detector was trained on would not keep its false-alarm rate"
-        )
-    return images

@@ -46,11 +46,11 @@ def kind_of(name: str) -> int:
 
 
 def loaded_by(code: str) -> set[str]:
-    """The top-level modules that are loaded after ``code`` has run in a fresh interpreter."""
+    """The modules that are loaded after ``code`` has run in a fresh interpreter."""
     script = f"{code}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return {name.partition(".")[0] for name in json.loads(done.stdout.splitlines()[-1])}
+    return set(json.loads(done.stdout.splitlines()[-1]))
 
 
 def test_exports_exactly_the_front_the_errors_and_the_version() -> None:
@@ -99,6 +99,22 @@ def test_help_loads_neither_torch_nor_numpy() -> None:
     )
     slow = {"accelerate", "diffusers", "matplotlib", "numpy", "scipy", "sklearn", "torch"}
     assert not loaded_by(code) & slow
+
+
+def test_prediction_and_evaluation_load_no_large_library_but_torch() -> None:
+    code = "\n".join(
+        [
+            "import numpy as np",
+            "from advrad import metrics",
+            "from advrad.detectors import loading",
+            "from advrad.inference import evaluation, prediction, threshold_advice",
+            "metrics.auroc([0, 1, 1], [0.1, 0.2, 0.3])",
+            "threshold_advice._chance_of_more(2, 20, 0.05)",
+        ]
+    )
+    loaded = loaded_by(code)
+    assert "torch" in loaded
+    assert not loaded & {"sklearn", "pandas", "matplotlib", "scipy.stats"}
 
 
 @pytest.mark.parametrize("package", FACES)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from advrad.data import images as images
 from advrad.data.png import to_levels, write_image
@@ -79,3 +80,26 @@ def test_write_image_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OutputError, match=r"a\.png: cannot be written: the disk is full"):
         write_image(tmp_path / "a.png", np.zeros((20, 20)))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_size_of_a_png_is_read_without_its_pixels_unless_its_rotation_stands_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation = Image.Exif()
+    rotation[0x0112] = 6
+    plain, first, last = (tmp_path / name for name in ("plain.png", "first.png", "last.png"))
+    image = Image.fromarray(np.zeros((20, 30, 3), np.uint8))
+    image.save(plain)
+    image.save(first, exif=rotation)
+    content, kind = plain.read_bytes(), b"eXIf" + rotation.tobytes()[len(b"Exif\0\0") :]
+    chunk = struct.pack(">I", len(kind) - 4) + kind + struct.pack(">I", zlib.crc32(kind))
+    last.write_bytes(content[:-12] + chunk + content[-12:])
+    sides = [(info.width_px, info.height_px) for info in map(images.examine, (plain, first, last))]
+    assert sides == [(30, 20), (20, 30), (20, 30)]
+    decoded: list[object] = []
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: decoded.append(image))
+    images.examine(plain)
+    images.examine(first)
+    assert not decoded
+    images.examine(last)
+    assert decoded

@@ -7,11 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from toy_bounds import CALIBRATION
 
 from advrad.detectors.config import Calibration
 from advrad.detectors.conformal import calibration_from, conformal_threshold
+from advrad.inference import threshold_advice
 from advrad.inference.threshold_advice import ThresholdAdvice, advise_on_threshold
+from advrad.utils.formatting import percent
 
 GRID = np.linspace(0, 1, 39)
 
@@ -116,3 +119,19 @@ def test_scores_of_the_calibration_are_recorded_and_survive_json() -> None:
     assert "scores" not in CALIBRATION.model_dump(), "folders of earlier versions stay as they are"
     as_read = torch.tensor(GRID, dtype=torch.float32).tolist()
     assert calibrated(np.array(as_read)).threshold == conformal_threshold(as_read, 0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(0, 300), st.sampled_from([0.01, 0.05, 0.3]), st.integers(2, 200))
+def test_the_chances_are_those_of_scipy(normal: int, alarms: int, rate: float, n: int) -> None:
+    alarms, above = min(alarms, normal), max(1, int(rate * n))
+    found = stats.binomtest(alarms, normal, rate, alternative="greater")
+    assert threshold_advice._chance_of_more(alarms, normal, rate) == pytest.approx(found.pvalue, rel=1e-9)
+    chance = threshold_advice._chance_of_more_at_drawn_rate(alarms, normal, above, n + 1 - above)
+    assert chance == pytest.approx(stats.betabinom.sf(alarms - 1, normal, above, n + 1 - above), abs=1e-9)
+    ends = stats.binomtest(alarms, normal).proportion_ci(0.95)
+    trade = threshold_advice._Trade(0.0, 0, 0, alarms, normal)
+    assert trade._interval() == f"; 95 % interval {percent(float(ends.low))} to {percent(float(ends.high))}"
+    gain = threshold_advice._Trade(0.0, alarms, normal, 0, normal)
+    chance = threshold_advice._chance_of_gain(gain, threshold_advice._Trade(0.0, 0, normal, 0, normal))
+    assert chance == (stats.binomtest(alarms, alarms, 0.5, alternative="greater").pvalue if alarms else 1.0)

@@ -15,7 +15,6 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import beta, binom, norm
 
 from advrad.errors import ConfigError
 
@@ -60,6 +59,8 @@ def levels(shift: float, quantile: float = 0.5) -> Levels:
         >>> round(at.low, 3), round(at.high, 3)
         (0.159, 0.841)
     """
+    from scipy.stats import norm  # takes a second to load
+
     centre = float(norm.ppf(quantile))
     return Levels(float(norm.cdf(centre - shift)), float(norm.cdf(centre + shift)))
 
@@ -80,6 +81,8 @@ def rank_below(n: int, level: float, alpha: float) -> int | None:
     Returns:
         The largest such rank, 1 (smallest sample) to n; None if n is too small for any.
     """
+    from scipy.stats import binom
+
     # The largest k with P(Bin(n, level) <= k - 1) <= alpha; ppf is the smallest j with P(Bin <= j) >= alpha.
     rank = int(binom.ppf(alpha, n, level)) + 1
     while rank >= 1 and not binom.cdf(rank - 1, n, level) <= alpha:
@@ -186,6 +189,8 @@ def binary_radius(count: int, n: int, sigma: float, alpha: float) -> float:
 
     Source: Cohen, Rosenfeld, Kolter 2019, CERTIFY, with the Clopper-Pearson bound.
     """
+    from scipy.stats import beta, norm
+
     if count == 0:
         return 0.0
     p_lower = float(beta.ppf(alpha, count, n - count + 1))

@@ -12,6 +12,7 @@ background has zeros beside the part. Else the image is read, and the doubt is t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,15 +102,35 @@ def _jpeg_end(file: BinaryIO) -> int | None:
 
 def _png_end(file: BinaryIO) -> int | None:
     """Position of the last chunk of a PNG; None if it is missing."""
-    at = 8
-    while True:
+    return next((at for kind, at in _png_chunks(file) if kind == b"IEND"), None)
+
+
+def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Name and position of each chunk of a PNG, up to IEND or to where the file is damaged."""
+    at, kind = 8, b""
+    while kind != b"IEND":
         file.seek(at)
         header = file.read(8)
-        if len(header) < 8 or not header[4:].isalpha():
-            return None
-        if header[4:] == b"IEND":
-            return at
+        kind = header[4:]
+        if len(header) < 8 or not kind.isalpha():
+            return
+        yield kind, at
         at += 12 + int.from_bytes(header[:4], "big")
+
+
+def png_ends_with_pixels(path: Path) -> bool:
+    """Whether nothing follows the pixels of a PNG, so that its metadata are known before they are decoded.
+
+    Args:
+        path: PNG file.
+
+    Returns:
+        False also where the last chunk is missing.
+    """
+    with path.open("rb") as file:
+        kinds = [kind for kind, _ in _png_chunks(file)]
+    pixels = kinds.index(b"IDAT") if b"IDAT" in kinds else len(kinds)
+    return kinds[-1:] == [b"IEND"] and set(kinds[pixels:]) == {b"IDAT", b"IEND"}
 
 
 def _webp_cut(file: BinaryIO, zeros_from: int, end: int) -> bool:

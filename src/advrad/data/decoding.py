@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from advrad.data.completeness import check_end, check_rows
+from advrad.data.completeness import check_end, check_rows, png_ends_with_pixels
 from advrad.data.opening import check_side, opened
 from advrad.data.tiff import RawPixels, TiffImage
 from advrad.data.transparency import is_transparent, shown_on_grey, values_on_grey
@@ -199,6 +199,26 @@ def rotated(image: Image.Image) -> Image.Image:
 
     image.load()
     return ImageOps.exif_transpose(image) if image.getexif().get(0x0112, 1) != 1 else image
+
+
+def orientation_of(path: Path, image: Image.Image | TiffImage) -> int:
+    """The orientation tag of an open image, from its header alone if the format allows.
+
+    Args:
+        path: Its file.
+        image: The image.
+
+    Returns:
+        The tag, 1 to 8; 1 where there is none.
+    """
+    from PIL import Image
+
+    if isinstance(image, TiffImage):
+        return image.orientation
+    # The method of PNG images decodes the pixels, because metadata may follow them.
+    known = image.format == "PNG" and png_ends_with_pixels(path)
+    tag = (Image.Image.getexif(image) if known else image.getexif()).get(0x0112, 1)
+    return int(tag) if tag in range(1, 9) else 1
 
 
 def is_deep_png(image: Image.Image) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from advrad.data.decoding import Decoded, colour, decoded, kind_of, rotated
+from advrad.data.decoding import Decoded, colour, decoded, kind_of, orientation_of, rotated
 from advrad.data.decoding import ImageInfo as ImageInfo
 from advrad.data.mask_values import marked_pixels
 from advrad.data.opening import LARGE_PIXELS as LARGE_PIXELS
@@ -23,7 +23,6 @@ from advrad.data.opening import MIN_SIDE_PX as MIN_SIDE_PX
 from advrad.data.opening import as_image_errors, check_frames, check_side, check_size, opened
 from advrad.data.pillow_limits import PILLOW_LIMITS
 from advrad.data.records import MAX_PIXELS
-from advrad.data.tiff import TiffImage
 from advrad.data.transforms import resize, to_tensor
 from advrad.data.value_range import check_values
 from advrad.errors import ImageError
@@ -142,8 +141,25 @@ def read_pixels8(
     Raises:
         ImageError: The image cannot be read; see :func:`read_image`.
     """
+    return read_and_examine8(path, framing, max_pixels, value_range)[0]
+
+
+def read_and_examine8(
+    path: Path, framing: Framing | None = None, max_pixels: int = MAX_PIXELS, value_range: float | None = None
+) -> tuple[npt.NDArray[np.uint8], ImageInfo]:
+    """Read an image as :func:`read_pixels8` does, with its size, pixel type and values.
+
+    Args:
+        path: Image file.
+        framing: Framing of the detector; None if it has none.
+        max_pixels: Largest accepted width times height.
+        value_range: Value of white, as in :func:`read_image`.
+
+    Raises:
+        ImageError: The image cannot be read; see :func:`read_image`.
+    """
     with _decoded(Path(path), max_pixels, framing, value_range) as found:
-        return as_8_bits(found.values, found.white)
+        return as_8_bits(found.values, found.white), found.info
 
 
 def as_8_bits(values: npt.NDArray[Any], white: float) -> npt.NDArray[np.uint8]:
@@ -317,8 +333,7 @@ def examine(path: Path, max_pixels: int = MAX_PIXELS) -> ImageInfo:
         check_side(path, image.width, image.height)
         kind = kind_of(image)
         width_px, height_px = image.width, image.height
-        turned = image.orientation if isinstance(image, TiffImage) else image.getexif().get(0x0112)
-        if turned in (5, 6, 7, 8):  # these swap the sides
+        if orientation_of(path, image) in (5, 6, 7, 8):  # these swap the sides
             width_px, height_px = height_px, width_px
     return ImageInfo(width_px, height_px, kind)
 

@@ -80,10 +80,13 @@ class _Trade:
         return f"{percent(self.tpr)} of the defects found ({self.found} of {self.anomalous}) and {alarms}"
 
     def _interval(self) -> str:
-        from scipy.stats import binomtest
+        """The interval of Clopper and Pearson, in words."""
+        from scipy.special import betaincinv
 
-        found = binomtest(self.alarms, self.normal).proportion_ci(0.95)
-        return f"; 95 % interval {percent(float(found.low))} to {percent(float(found.high))}"
+        alarms, others = self.alarms, self.normal - self.alarms
+        low = float(betaincinv(alarms, others + 1, 0.025)) if alarms else 0.0
+        high = float(betaincinv(alarms + 1, others, 0.975)) if others else 1.0
+        return f"; 95 % interval {percent(low)} to {percent(high)}"
 
 
 def advise_on_threshold(
@@ -163,14 +166,21 @@ def advise_on_halves(labels: npt.ArrayLike, halves: HalfScores) -> ThresholdAdvi
 
 def _chance_of_more(alarms: int, normal: int, rate: float) -> float:
     """Probability of so many false alarms, or more, at a rate: the exact binomial test."""
-    from scipy.stats import binomtest
+    from scipy.special import betainc  # scipy.stats has it too, but takes a second to load
 
-    return float(binomtest(alarms, normal, rate, alternative="greater").pvalue)
+    return float(betainc(alarms, normal - alarms + 1, rate)) if alarms else 1.0
+
+
+def _chance_of_more_at_drawn_rate(alarms: int, normal: int, above: int, below: int) -> float:
+    """The same where the rate is itself drawn from a beta distribution with these two parameters."""
+    from scipy.special import betaln, gammaln
+
+    many = np.arange(alarms, normal + 1)
+    ways = gammaln(normal + 1) - gammaln(many + 1) - gammaln(normal - many + 1)
+    return float(np.exp(ways + betaln(many + above, normal - many + below) - betaln(above, below)).sum())
 
 
 def _too_many_alarms(now: _Trade, normal: Floats, defects: Floats, calibration: Calibration) -> ThresholdAdvice:
-    from scipy.stats import betabinom
-
     promised, n = calibration.false_alarm_rate, calibration.n
     chance = _chance_of_more(now.alarms, now.normal, promised)
     text = (
@@ -179,7 +189,7 @@ def _too_many_alarms(now: _Trade, normal: Floats, defects: Floats, calibration: 
     )
     # The rate of a threshold from n images is itself a draw, whose mean is the promised rate.
     above = max(1, math.floor((n + 1) * promised + 1e-9))
-    if betabinom.sf(now.alarms - 1, now.normal, above, n + 1 - above) > _CHANCE:
+    if _chance_of_more_at_drawn_rate(now.alarms, now.normal, above, n + 1 - above) > _CHANCE:
         text += (
             f" The threshold comes from {n} images only, which can explain it: the rate holds on average over such sets"
             " of images. More normal images give a steadier threshold."
@@ -235,10 +245,7 @@ def _finds_more(other: _Trade, now: _Trade) -> bool:
 
 def _chance_of_gain(other: _Trade, now: _Trade) -> float:
     """Probability that all verdicts that differ favour one of two equal thresholds: the exact test of McNemar."""
-    from scipy.stats import binomtest
-
-    more = other.found - now.found
-    return float(binomtest(more, more, 0.5, alternative="greater").pvalue)
+    return float(0.5 ** (other.found - now.found))
 
 
 def _trades(rates: Sequence[float], normal: Floats, defects: Floats, calibration: Calibration) -> dict[float, _Trade]:

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
-from scipy.stats import norm
+from scipy.special import ndtri
 from torch import Tensor
 
 from advrad.certificates.operator_norms import map_norms
@@ -113,7 +113,7 @@ def _by_quantile(lower: Floats, upper: Floats, shift: float) -> tuple[float, flo
     """
 
     def auroc_at(quantile: float) -> float:
-        at = float(norm.ppf(quantile))
+        at = float(ndtri(quantile))
         least = lower.mean(1) + (at - shift) * lower.std(1)
         most = upper.mean(1) + (at + shift) * upper.std(1)
         return float((least[:, None] > most[None]).mean())

@@ -55,9 +55,9 @@ def _resize_matrix(like: Tensor, length: int, size_px: int) -> Tensor:
     """
     import torch
 
-    old, new = (torch.arange(n, device=like.device, dtype=like.dtype) + 0.5 for n in (length, size_px))
-    distance = length / size_px
+    old, new = (torch.arange(n, device=like.device) for n in (length, size_px))
+    # In whole numbers, which are exact in float32: the distance of the middles, times 2 * length * size.
+    distance = ((2 * old + 1) * size_px - (2 * new + 1)[:, None] * length).abs()
     maximum: Any = torch.sym_max  # the length may be a symbolic number
-    half_width = maximum(distance, 1.0)
-    weights: Tensor = (1 - (old - new[:, None] * distance).abs() / half_width).clamp_min(0)
+    weights: Tensor = (2 * maximum(length, size_px) - distance).clamp_min(0).to(like.dtype)
     return weights.div(weights.sum(1, keepdim=True))

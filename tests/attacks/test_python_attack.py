@@ -13,8 +13,9 @@ from torch import Tensor
 from toy_models import detector
 
 import advrad
+from advrad.attacks.curve import run_curve
 from advrad.attacks.options import AttackOptions
-from advrad.attacks.pipeline import prepare, run_checks, run_curve
+from advrad.attacks.pipeline import prepare, run_checks
 from advrad.attacks.results import AttackResult
 from advrad.data.options import DataOptions
 from advrad.detectors.base import AnomalyDetector, DetectorOutput, SurrogateLoss

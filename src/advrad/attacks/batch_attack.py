@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from advrad.attacks.base import AttackInput
+from advrad.attacks.exported import changed_in_8_bits
 from advrad.attacks.objectives import make_objective
 from advrad.attacks.plan import AttackPlan, AttackSpec
 from advrad.attacks.registry import ATTACKS
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.probing import judge_images, score_images
+from advrad.detectors.saved import takes_pixels
 from advrad.utils.seeding import generator_for
 
 Floats = npt.NDArray[np.float64]
@@ -250,9 +252,12 @@ class BatchAttack:
     def _keep_worse(self, attack: AttackSpec, rows: npt.NDArray[np.intp], candidates: Tensor) -> None:
         """Score candidates for some rows, (rows, c, h, w), on fresh noise, and keep those that are worse.
 
-        They are projected into the threat model first. The values that the attack itself computed are not used.
+        They are projected into the threat model first, and for an export rounded to 8 bits. The values that the attack
+        itself computed are not used.
         """
         candidates = self.setup.plan.threat.project(candidates.detach(), self.images[rows])
+        if takes_pixels(self.setup.detector):
+            candidates = changed_in_8_bits(candidates, self.images[rows])
         names = [f"{self.names[row]} after an attack ({attack.name})" for row in rows]
         values, _, verdicts = judge_images(self.setup.detector, candidates, self.setup.score_seed, names)
         self._queries[rows] += 1

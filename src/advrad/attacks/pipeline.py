@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from advrad.attacks import sanity_checks, suite
+from advrad.attacks import exported, sanity_checks, suite
 from advrad.attacks.bounds_check import check_bounds
 from advrad.attacks.evaluation import ImageSet, evaluate_robustness
 from advrad.attacks.options import AttackOptions, AttackSettings
 from advrad.attacks.plan import AttackPlan, AttackSpec
 from advrad.attacks.registry import CONFINED
-from advrad.attacks.results import AttackResult, ChecksResult, CurvePoint, CurveResult
+from advrad.attacks.results import AttackResult, ChecksResult
 from advrad.attacks.sanity_checks import Flag
 from advrad.attacks.selection import requested_attacks
 from advrad.attacks.summary import summarize
@@ -28,14 +27,13 @@ from advrad.data.options import DataOptions
 from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.loading import LoadedDetector, to_loaded
 from advrad.detectors.probing import score_images
-from advrad.detectors.saved import framing_for, seen_by
+from advrad.detectors.saved import framing_for, seen_by, takes_pixels
 from advrad.detectors.wrappers import takes_colour
 from advrad.errors import ConfigError
 from advrad.utils.environment import versions
 from advrad.utils.output_folders import check_output
 from advrad.utils.precision import Precision
 from advrad.utils.progress import SILENT, ProgressReporter
-from advrad.utils.radii import radius_of
 from advrad.utils.seeding import seed_of
 
 if TYPE_CHECKING:
@@ -100,7 +98,8 @@ def attack(
         output: Folder for the result; a run that was interrupted is resumed there. None stores the result in the model
             folder of a ``LoadedDetector``, and nowhere for other detectors.
         progress: Receives the number of images that are finished.
-        source: Detector whose gradients the attack ``transfer`` uses.
+        source: Detector whose gradients the attack ``transfer`` uses. For an export, also with ``square``: the model
+            that was exported, to be attacked as well and reported beside it.
         options: How image files are found and read.
         settings: Further settings, see :class:`advrad.attacks.options.AttackSettings`.
 
@@ -173,7 +172,8 @@ def prepare(detector: LoadedDetector, data: DataSource, options: AttackOptions) 
     found = load_labelled(data, framing, options.data, options.limit, options.seed, colour=colour, seen=seen_by(target))
     if not isinstance(target, SupportsTwoPath):  # which takes images of any size
         found.check_size(target.size_px)
-    images = ImageSet(found.images, found.labels, found.names)
+    pixels = exported.in_8_bits(found.images) if takes_pixels(target) else found.images
+    images = ImageSet(pixels, found.labels, found.names)
     return AttackJob(detector, images, found.masks, found.mask_known, found.category, found.warnings)
 
 
@@ -191,7 +191,8 @@ def run_attack(
         job: Detector and images.
         options: Options of the attack.
         folder: Folder for the result; None for one inside the model folder, named after the plan.
-        source: Detector whose gradients a transfer attack uses.
+        source: Detector whose gradients a transfer attack uses. If an attacked export was made from it, it is attacked
+            as well, with its own gradients where the attack is ``transfer``, and reported beside the export.
         progress: Receives the number of images that are finished.
 
     Returns:
@@ -205,6 +206,8 @@ def run_attack(
     state = PartialState()
     detector = job.detector.detector
     plan, gradient_detector = _plan_of(options, detector)
+    if source is not None:
+        exported.check_source(source)
     folder = folder or _result_folder(job, options, plan)
     found = evaluate_robustness(
         detector,
@@ -229,12 +232,15 @@ def run_attack(
         bounds = check_bounds(detector, job.images.images, found.rows, plan.threat)
         flags += [] if bounds.flag is None else [bounds.flag]
     of_suite = options.attack == "suite"
+    original = None
+    if source is not None and exported.is_original(detector, source):
+        original = _attack_original(job, options, folder, source, progress)
     result = AttackResult(
         **vars(summarize(found, detector.threshold, job.masks, job.mask_known)),
         attack=options.attack,
         budget=options.budget if of_suite else None,
         suite_version=suite.VERSION if of_suite else None,
-        note=meaningless or (_CONFINED_NOTE if options.attack in CONFINED else None),
+        note=meaningless or _note(options, detector),
         attacks=tuple(spec.name for spec in found.attacks),
         flags=tuple(flags),
         bounds=bounds,
@@ -242,10 +248,27 @@ def run_attack(
         folder=folder,
         versions=versions(),
         rows=found.rows,
+        original=original,
     )
     if state.is_main_process:
         result.save(folder)
     return result
+
+
+def _note(options: AttackOptions, detector: AnomalyDetector) -> str | None:
+    """Restriction of an attack that limits what its figures mean; None for none."""
+    if takes_pixels(detector):
+        return exported.NOTE
+    return _CONFINED_NOTE if options.attack in CONFINED else None
+
+
+def _attack_original(
+    job: AttackJob, options: AttackOptions, folder: Path, source: AnomalyDetector, progress: ProgressReporter
+) -> AttackResult:
+    """Attack the detector that was exported, on the same images: with its gradients if the export got its images."""
+    own = options.model_copy(update={"attack": "pgd"}) if options.attack == "transfer" else options
+    loaded = replace(job.detector, detector=source, identity=f"original of {job.detector.identity}")
+    return run_attack(replace(job, detector=loaded), own, folder / "original", progress=progress)
 
 
 def _plan_of(options: AttackOptions, detector: AnomalyDetector) -> tuple[AttackPlan, AnomalyDetector]:
@@ -254,6 +277,7 @@ def _plan_of(options: AttackOptions, detector: AnomalyDetector) -> tuple[AttackP
     Raises:
         ConfigError: An option is unknown, out of range, or does not suit the detector.
     """
+    exported.check_attack(detector, options.attack)
     gradient_detector = _with_gradient_precision(detector, options.gradients)
     plan = AttackPlan(
         threat=Threat.of(options.norm, options.eps),
@@ -310,6 +334,7 @@ def run_checks(
     """
     threat = Threat.of(options.norm, options.eps)
     detector = job.detector.detector
+    exported.check_attack(detector, "checks")
     if folder is None:
         plan = AttackPlan(threat=threat, attacks=(AttackSpec(attack="pgd"),), seed=options.seed)
         folder = _result_folder(job, options.model_copy(update={"attack": "checks"}), plan)
@@ -330,68 +355,3 @@ def run_checks(
     result = ChecksResult(flags=tuple(flags), auroc=areas, n_images=len(job.images.names))
     result.save(folder)
     return result
-
-
-Axis = Literal["eps", "steps", "eot", "restarts"]
-AXES: tuple[Axis, ...] = get_args(Axis)
-
-
-def run_curve(
-    job: AttackJob,
-    options: AttackOptions,
-    over: str,
-    values: Sequence[str],
-    folder: Path | None = None,
-    *,
-    progress: ProgressReporter = SILENT,
-) -> CurveResult:
-    """Attack with several values of one parameter.
-
-    Args:
-        job: Detector and images.
-        options: Options of the attack; the suite has no steps, eot or restarts to vary.
-        over: Parameter that is varied, from :data:`AXES`.
-        values: Values of the parameter: whole numbers, or for ``eps`` numbers or fractions such as ``2/255``.
-        folder: Folder for the results of all attacks; None for one folder each inside the model folder.
-        progress: Receives the number of attacks that are finished.
-
-    Raises:
-        ConfigError: The parameter or a value is unknown.
-    """
-    variants = check_curve(options, over, values)  # all before the first attack begins
-    points = []
-    for done, (given, (value, varied)) in enumerate(zip(values, variants, strict=True)):
-        place = None if folder is None else folder / f"{over}-{given.replace('/', '-')}"
-        points.append(CurvePoint(value=value, given=given, result=run_attack(job, varied, place)))
-        progress.update(done + 1, len(values))
-    return CurveResult(
-        over=over,
-        attack=options.attack,
-        norm=options.norm,
-        eps=options.eps,
-        noise=options.noise,
-        category=job.category,
-        points=tuple(points),
-    )
-
-
-def check_curve(options: AttackOptions, over: str, values: Sequence[str]) -> list[tuple[float, AttackOptions]]:
-    """Read the values of a curve: each as a number, and the options with it. No image is read.
-
-    Raises:
-        ConfigError: The parameter or a value is unknown.
-    """
-    if over not in AXES:
-        raise ConfigError(f"is unknown; choose {', '.join(AXES)}", option="over", value=over)
-    if over != "eps" and options.attack == "suite":
-        raise ConfigError("the suite has fixed ones; choose a single attack, such as pgd", option="over", value=over)
-    return [_variant(options, over, value) for value in values]
-
-
-def _variant(options: AttackOptions, over: str, value: str) -> tuple[float, AttackOptions]:
-    """One value of a curve as a number, and the options with it."""
-    if over == "eps":
-        return radius_of(value, options.norm, "values"), options.model_copy(update={"eps": value})
-    if not (value.isdecimal() and int(value) > 0):
-        raise ConfigError("must be a whole number above 0", option="values", value=value)
-    return int(value), options.model_copy(update={over: int(value)})

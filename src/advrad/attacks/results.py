@@ -38,6 +38,7 @@ class AttackResult(RobustnessFigures):
         folder: Folder of the result; None if it was not stored.
         versions: Versions of the software, by name.
         rows: Results of the images.
+        original: Result of the same attack on the detector that was exported; None for a detector that is no export.
 
     Example:
         >>> import advrad, torch
@@ -62,6 +63,7 @@ class AttackResult(RobustnessFigures):
     folder: Path | None
     versions: dict[str, str]
     rows: tuple[ImageAttackResult, ...]
+    original: AttackResult | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON values, without the rows."""
@@ -76,6 +78,7 @@ class AttackResult(RobustnessFigures):
             "category": self.category,
             "folder": None if self.folder is None else str(self.folder),
             "versions": self.versions,
+            **({} if self.original is None else {"original": self.original.to_dict()}),
         }
 
     def save(self, folder: str | Path) -> None:
@@ -188,7 +191,8 @@ class CurveResult:
         Needs a trained model folder.
 
         >>> from advrad.attacks.options import AttackOptions
-        >>> from advrad.attacks.pipeline import prepare, run_curve  # doctest: +SKIP
+        >>> from advrad.attacks.curve import run_curve  # doctest: +SKIP
+        >>> from advrad.attacks.pipeline import prepare  # doctest: +SKIP
         >>> options = AttackOptions(attack="pgd")
         >>> job = prepare(load_target("run"), Path("images"), options)  # doctest: +SKIP
         >>> curve = run_curve(job, options, "eps", ["1/255", "2/255"])  # doctest: +SKIP

@@ -31,6 +31,7 @@ from advrad.detectors.probing import (
     probe,
     validated_output,
 )
+from advrad.detectors.saved import takes_pixels
 from advrad.utils.compat import TorchDispatchMode
 from advrad.utils.progress import SILENT, ProgressReporter
 from advrad.utils.seeding import generator_for, seed_of
@@ -145,6 +146,8 @@ def _check_randomness(detector: AnomalyDetector, images: Tensor, properties: Pro
 def _check_gradients(
     detector: AnomalyDetector, images: Tensor, properties: ProbedProperties, seed: int, eot: int
 ) -> Iterator[Flag]:
+    if takes_pixels(detector):
+        return  # an export; that it has no gradients is the note of the result
     if not properties.differentiable:
         yield Flag(
             "no gradient",

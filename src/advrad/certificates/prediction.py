@@ -33,7 +33,7 @@ from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.base import ScoreBounds, SupportsScoreBounds, SupportsTwoPath
 from advrad.detectors.config import Calibration
 from advrad.detectors.guarded import GuardedDetector
-from advrad.detectors.saved import SavedDetector
+from advrad.detectors.saved import SavedDetector, takes_pixels
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import ConfigError
 from advrad.utils.formatting import reach_text
@@ -167,6 +167,8 @@ def prediction_certifier(detector: SavedDetector, options: PredictionCertificate
         ...     print(prediction.certificate)
         proven good      linf radius 3.5/255
     """
+    if takes_pixels(detector):
+        raise ConfigError("an export computes no bounds; certify with the model folder", option="certify")
     target = as_detector(detector)
     if isinstance(target, SupportsScoreBounds):
         norm: Norm = options.norm or "linf"

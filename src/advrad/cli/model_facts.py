@@ -24,9 +24,16 @@ def stored_facts(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: The folder holds no model, or a damaged one.
     """
+    from advrad.detectors.exported_folder import check_files, is_export, read_export_config
     from advrad.detectors.loading import load_config
     from advrad.detectors.model_folder import load_folder
 
+    if is_export(folder):
+        export = read_export_config(folder)
+        check_files(folder, export)
+        size = sum((folder / name).stat().st_size for name in export.files)
+        facts = {"folder": str(folder), "megabytes": round(size / 1e6, 3), "description": export.describe()}
+        return facts | export.model_dump(mode="json")
     tensors = load_folder(folder)[1]
     config = load_config(folder)
     weights = [tensor for name, tensor in tensors.items() if "denoiser." in name]
@@ -47,6 +54,8 @@ def show_model(config: SavedConfig, folder: Path) -> None:
         folder: Model folder.
     """
     from advrad.detectors import model_card as card
+    from advrad.detectors.exported_card import comparison_rows, export_rows
+    from advrad.detectors.exported_config import ExportedConfig
 
     figures = config.figures
     show_table("Threshold and promise", card.threshold_rows(config))
@@ -63,6 +72,10 @@ def show_model(config: SavedConfig, folder: Path) -> None:
         print(f"not evaluated yet: advrad evaluate {quoted(folder)} DATA --save")
     if proven := card.proven_rows(figures):
         show_table("Proven: no attack within the radius leaves less", proven, ("radius", "AUROC"))
+    if isinstance(config, ExportedConfig):
+        show_table("Export", export_rows(config))
+        show_table("Compared with the PyTorch detector", comparison_rows(config))
+        print(config.rounding.words)
     show_table("How it was made", [*card.making_rows(config), *card.score_rows(config)])
     print(card.about(config))
     show_warnings(figures.warnings)

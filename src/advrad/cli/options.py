@@ -29,9 +29,12 @@ Data = Annotated[
         metavar="DATA", help="Folder of images, or FILE.py:NAME for a datamodule in a Python file, which is executed."
     ),
 ]
-Model = Annotated[Path, typer.Argument(metavar="RUN", help="Model folder, written by 'advrad train'.")]
+Model = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Model folder of 'advrad train', or export of 'advrad export'.")
+]
 _ANY_DETECTOR = typer.Argument(
-    metavar="RUN", help="Model folder, or FILE.py:NAME for any other detector in a Python file, which is executed."
+    metavar="RUN",
+    help="Model folder or export, or FILE.py:NAME for any other detector in a Python file, which is executed.",
 )
 AnyDetector = Annotated[str, _ANY_DETECTOR]
 ModelOrDetector = Annotated[Path, _ANY_DETECTOR]
@@ -42,6 +45,14 @@ Results = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="torch|openvino|onnxruntime",
+        help="What computes: torch for a model folder, another for an export.  [default: what RUN was made for]",
+        show_default=False,
+    ),
 ]
 Threads = Annotated[
     int | None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advrad.certificates.options import PredictionCertificateOptions
-from advrad.cli.options import AsJson, Data, Device, Model, ModelOrDetector, Seed, add_command
+from advrad.cli.options import AsJson, Data, Device, Engine, Model, ModelOrDetector, Seed, add_command
 from advrad.cli.path_list import paths_from_stdin
 from advrad.cli.terminal import prints_aside, put_json, stdin_is_piped, warn
 from advrad.data.options import DataOptions
@@ -69,6 +69,7 @@ def predict(
     threshold: _Threshold = None,
     reading: DataOptions,
     device: Device = "auto",
+    engine: Engine = None,
 ) -> None:
     """Decide for each image whether it shows a defect.
 
@@ -82,6 +83,7 @@ def predict(
 
     A guarded detector says which half found a defect, and what is proven: "defective, proven", "defective", "suspected"
     (by attackable halves alone), "good", "good, memory proven". --certify adds how far its memory's verdict is proven.
+    An export proves nothing: it says "defective", "suspected" or "good". It takes 8 bits; files of more are rounded.
 
     In heat maps, a white line surrounds what exceeds the maps of normal images. With proven verdicts, a broken green
     and black line surrounds the proven defect area: it does so under every change of the image within the radius. Of a
@@ -107,7 +109,7 @@ def predict(
     if table is not None:
         check_output_file(table)
     piped = not images or images == [Path("-")]
-    detector = load_detector(model, device)
+    detector = load_detector(model, device, engine)
     certifier = None
     if certify:
         certifier, warnings = prediction_certifier(detector, certificate)
@@ -157,6 +159,7 @@ def evaluate(
     ] = False,
     seed: Seed = 0,
     device: Device = "auto",
+    engine: Engine = None,
 ) -> None:
     """Measure a model on the test images of a folder.
 
@@ -167,6 +170,7 @@ def evaluate(
     """
     from advrad.cli.tables import show_figures
     from advrad.data.layouts import find_records
+    from advrad.detectors.exported_folder import is_export
     from advrad.detectors.loading import load_detector, load_target, save_figures
     from advrad.inference.evaluation import write_scores
 
@@ -176,7 +180,7 @@ def evaluate(
     if scores is not None:
         check_output_file(scores)
     dataset = find_records(data, options)
-    detector = load_target(str(model), device).detector if foreign else load_detector(model, device)
+    detector = load_target(str(model), device, engine).detector if foreign else load_detector(model, device, engine)
     result = _evaluated(detector, dataset, options, seed)
     if scores is not None:
         write_scores(scores, result)
@@ -187,7 +191,7 @@ def evaluate(
         warn(result.warnings)
     else:
         show_figures(result, f"{result.category}: {model}")
-        if not foreign and result.advice is not None and result.advice.rate is not None:
+        if not foreign and not is_export(model) and result.advice is not None and result.advice.rate is not None:
             rate = f"{result.advice.rate:g}"
             new = model.with_name(f"{model.resolve().name}-{rate}")
             print(f"next  advrad calibrate {quoted(model)} {quoted(data)} -o {quoted(new)} --false-alarm-rate {rate}")
@@ -263,10 +267,11 @@ def info(
     as_json: AsJson = False,
     show_all: Annotated[bool, typer.Option("--all", help="Also show every stored value, by its name in JSON.")] = False,
 ) -> None:
-    """Show what a model folder contains.
+    """Show what a model folder or an export contains.
 
-    Prints the threshold and what it promises, the figures that were measured and saved, and how the model was made.
-    JSON holds every stored value.
+    Prints the threshold and what it promises, the figures that were measured and saved, and how the model was made; of
+    an export also its precision, where it comes from, and how far it is from the PyTorch detector. JSON holds every
+    stored value.
 
     Example: advrad info run
     """

@@ -10,10 +10,10 @@ import typer
 from advrad.attacks.options import AttackOptions
 from advrad.certificates.options import CertifyOptions
 from advrad.cli.exit_status import interruptible
-from advrad.cli.options import AnyDetector, AsJson, Data, Device, Results, add_command
+from advrad.cli.options import AnyDetector, AsJson, Data, Device, Engine, Results, add_command
 from advrad.cli.terminal import is_first_process, prints_aside, put_json, warn
 from advrad.errors import ConfigError
-from advrad.utils.output_folders import ALL, check_output
+from advrad.utils.output_folders import ALL, check_output, contents_of
 
 if TYPE_CHECKING:
     from advrad.attacks.pipeline import AttackJob
@@ -33,12 +33,16 @@ def attack(
     source: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="RUN", help="With --attack transfer: the detector whose gradients the attack uses."
+            "--from",
+            metavar="RUN",
+            help="With --attack transfer: the detector whose gradients the attack uses. For an export: the model folder"
+            " that was exported, which is attacked as well and shown beside it.",
         ),
     ] = None,
     output: Results = None,
     as_json: AsJson = False,
     device: Device = "auto",
+    engine: Engine = None,
 ) -> None:
     """Measure how well a detector withstands adversarial attacks.
 
@@ -46,9 +50,13 @@ def attack(
     Of all attacks the strongest counts, measured again with fresh noise. Prints AUROC, detections and false alarms
     before and after the attack. The same command continues an interrupted attack.
 
+    An export has no gradients. It takes --attack square, which needs scores only, and --attack transfer, which makes
+    the images on the model of --from and replays them in 8 bits.
+
     Example: advrad attack run images --budget quick --limit 8
     """
-    if (source is None) != (options.attack != "transfer"):
+    transfer, exported = options.attack == "transfer", contents_of(Path(detector)) == "export"
+    if transfer != (source is not None) and not (exported and options.attack == "square"):
         raise ConfigError("--from belongs to --attack transfer; give both or neither")
     from advrad.attacks import pipeline
     from advrad.cli.screen import Screen
@@ -56,7 +64,7 @@ def attack(
     from advrad.detectors.loading import load_target
 
     source_detector = None if source is None else load_target(source, device).detector
-    job = _prepare(detector, data, options, device, output)
+    job = _prepare(detector, data, options, device, output, engine)
     with interruptible(_CONTINUES), Screen() as screen, prints_aside():
         screen.stage("Attacking")
         result = pipeline.run_attack(job, options, output, source=source_detector, progress=screen)
@@ -128,18 +136,18 @@ def curve(
     listed = [value.strip() for value in values.split(",") if value.strip()]
     if not listed:
         raise ConfigError("holds no value; give some, such as 1/255,2/255", option="values")
-    from advrad.attacks import pipeline
+    from advrad.attacks.curve import check_curve, run_curve
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_curve
     from advrad.report.plots import draw_curve
 
-    pipeline.check_curve(options, over, listed)
+    check_curve(options, over, listed)
     if output is None:
         check_output(Path(detector) / "attacks", "results", also=ALL)
     job = _prepare(detector, data, options, device, output)
     with interruptible(_CONTINUES), Screen() as screen, prints_aside():
         screen.stage("Attacking")
-        result = pipeline.run_curve(job, options, over, listed, output, progress=screen)
+        result = run_curve(job, options, over, listed, output, progress=screen)
     if not is_first_process():
         return
     folder = output if output is not None else Path(detector) / "attacks"
@@ -203,7 +211,9 @@ def certify(
         print(plot)
 
 
-def _prepare(detector: str, data: Path, options: AttackOptions, device: str, output: Path | None) -> AttackJob:
+def _prepare(
+    detector: str, data: Path, options: AttackOptions, device: str, output: Path | None, engine: str | None = None
+) -> AttackJob:
     """Load the detector and the images, after a check of the perturbation's size and of the folder for the results."""
     from advrad.attacks import pipeline
     from advrad.attacks.threat import Threat
@@ -212,7 +222,7 @@ def _prepare(detector: str, data: Path, options: AttackOptions, device: str, out
     Threat.of(options.norm, options.eps)
     if output is not None:
         check_output(output, "results")
-    loaded = load_target(detector, device)
+    loaded = load_target(detector, device, engine)
     if output is None:
         loaded.check_folder()
     return pipeline.prepare(loaded, data, options)

@@ -177,9 +177,30 @@ def show_attack(result: AttackResult, title: str) -> None:
     show_table(title, rows)
     listed = [(name, number(area), str(result.found_by[name])) for name, area in result.robust_auroc_after.items()]
     show_table("By attack", listed, ("attack", "AUROC after it", "strongest for"))
+    _show_original(result)
     for name, reason in result.left_out.items():
         print(f"left out  {name}: {reason}")
     show_warnings(describe_flags(result.flags))
+
+
+def _show_original(result: AttackResult) -> None:
+    """Print the figures of an export beside those of the detector that was exported, if it was attacked as well."""
+    if (original := result.original) is None:
+        return
+    rows = [
+        (
+            name,
+            one.attack,
+            number(one.clean_auroc),
+            number(one.robust_auroc),
+            percent(one.robust_tpr),
+            percent(one.robust_fpr),
+        )
+        for name, one in (("export", result), ("PyTorch", original))
+    ]
+    show_table(
+        "Beside the PyTorch detector", rows, ("detector", "attack", "AUROC", "under attack", "found", "false alarms")
+    )
 
 
 def _verdict_rows(
@@ -206,7 +227,7 @@ def show_checks(result: ChecksResult, title: str) -> None:
 
 
 def show_curve(result: CurveResult, title: str) -> None:
-    """Print the result of :func:`advrad.attacks.pipeline.run_curve`."""
+    """Print the result of :func:`advrad.attacks.curve.run_curve`."""
     rows = [("clean", number(result.points[-1].result.clean_auroc), "", "")]
     for point in result.points:
         attacked = point.result

@@ -138,7 +138,7 @@ class ExportedDetector:
 
     def _check(self, found: EngineOutput) -> None:
         """Refuse a verdict of the graph that does not follow from its score and the stored threshold."""
-        if found.defective != (np.float32(found.score) > np.float32(self.calibration.threshold)):
+        if found.defective != (found.score > self.calibration.threshold):
             raise CheckpointError(
                 f"the graph says {'defective' if found.defective else 'good'} at a score of {found.score:.6g}, which"
                 f" contradicts the threshold {self.calibration.threshold:.6g} of detector.json; export again"
@@ -246,7 +246,7 @@ class ExportedGuardedDetector(ExportedDetector):
         """Refuse a verdict of the graph that does not follow from the scores of the halves."""
         if found.half_scores is None or len(found.half_scores) != len(self.halves.tests):
             raise CheckpointError("the graph does not give one score for each half of detector.json; export again")
-        limits = np.array([test.threshold for test in self.halves.tests], dtype=np.float32)
+        limits = np.array([test.threshold for test in self.halves.tests])
         failed = ~np.isfinite(found.half_scores)
         if found.defective != bool((failed | (found.half_scores > limits)).any()):
             raise CheckpointError("the graph's verdict contradicts the scores of its halves; export again")
@@ -257,7 +257,7 @@ class ExportedGuardedDetector(ExportedDetector):
         raw = torch.tensor([list(map(float, one.half_scores)) for one in found if one.half_scores is not None])
         raw = raw.reshape(len(found), len(halves.tests)).double()
         failed = ~raw.isfinite()
-        limits = torch.tensor([test.threshold for test in halves.tests], dtype=torch.float32).double()
+        limits = torch.tensor([test.threshold for test in halves.tests], dtype=torch.float64)
         reasons = [
             [f"its score is {score:g}" if bad else None for score, bad in zip(*row, strict=True)]
             for row in zip(raw.T.tolist(), failed.T.tolist(), strict=True)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 import torch
 from torch import nn
@@ -30,9 +30,6 @@ from advrad.detectors.wrappers import as_detector
 from advrad.errors import CheckpointError, ConfigError
 from advrad.utils.imports import is_file_name, load_name
 from advrad.utils.output_folders import EXPORT_NAME
-
-#: What may compute a detector. PyTorch computes model folders, the others exports.
-Engine = Literal["torch", EngineName]
 
 
 @dataclass(frozen=True)
@@ -181,7 +178,7 @@ class LoadedDetector:
             )
 
 
-def load_target(name: str, device: str = "auto", engine: Engine | None = None) -> LoadedDetector:
+def load_target(name: str, device: str = "auto", engine: str | None = None) -> LoadedDetector:
     """Load a detector by name.
 
     Args:
@@ -245,7 +242,7 @@ def to_loaded(detector: Any) -> LoadedDetector:
     return LoadedDetector(found, digest.hexdigest(), None)
 
 
-def load_detector(folder: str | Path, device: str = "auto", engine: Engine | None = None) -> SavedDetector:
+def load_detector(folder: str | Path, device: str = "auto", engine: str | None = None) -> SavedDetector:
     """Load a model folder of any kind, or an export. A name that is not a folder is not searched for on the hub.
 
     Args:

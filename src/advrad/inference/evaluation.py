@@ -7,22 +7,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from advrad.data import shortcuts
+from advrad.data.images import read_pixels8
 from advrad.data.labelled import LabelledImages, load_labelled
 from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import Calibration, DefectFigures, RecordedFigures, TestedFigures
-from advrad.detectors.guarded_config import GuardedConfig
+from advrad.detectors.exported_config import halves_of
 from advrad.detectors.guarded_figures import GuardedFigures
 from advrad.detectors.guarded_output import GuardedOutput
 from advrad.detectors.probing import score_images
-from advrad.detectors.saved import SupportsPrediction, framing_of, seen_by
+from advrad.detectors.saved import SupportsPrediction, framing_of, seen_by, takes_pixels
 from advrad.detectors.wrappers import as_detector, takes_colour
 from advrad.errors import CheckpointError, ImageError
 from advrad.inference.figures import compute_figures
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from advrad.data.labelled import DataSource
+    from advrad.detectors.engines import Pixels
 
 Floats = npt.NDArray[np.float64]
 
@@ -202,7 +204,7 @@ def evaluate(
     """
     target = detector if isinstance(detector, SupportsPrediction) else as_detector(detector)
     images = _load(target, data, options)
-    scores, maps, statistics, halves = _score(target, images, seed, batch_size, progress)
+    scores, maps, statistics, halves = _score(target, images, options, seed, batch_size, progress)
     known, masks = images.mask_known, images.masks
     if images.windows:
         maps = None if maps is None else _filling(maps, images.windows)
@@ -262,6 +264,7 @@ def _load(detector: SupportsPrediction | AnomalyDetector, data: DataSource, opti
 def _score(
     detector: SupportsPrediction | AnomalyDetector,
     images: LabelledImages,
+    options: DataOptions,
     seed: int,
     batch_size: int,
     progress: ProgressReporter,
@@ -277,7 +280,8 @@ def _score(
         batch = images.batch(part)
         if batch.shape[1] == 3 and min(images.size) >= 3:
             statistics.append(shortcuts.image_statistics(batch.numpy()))
-        scores[part], found = _score_batch(detector, batch, seed, images.names[part], halves)
+        given = _pixels(detector, images.records[part], options) or batch
+        scores[part], found = _score_batch(detector, given, seed, images.names[part], halves)
         if maps is not None and found is not None and found.shape[1:] == images.size:
             maps[part] = found
         else:
@@ -286,10 +290,18 @@ def _score(
     return scores, maps, statistics, _halves(detector, halves)
 
 
+def _pixels(detector: object, records: Sequence[Record], options: DataOptions) -> list[Pixels]:
+    """Images in 8 bits at their own size, for a detector that takes them; empty for another, and without files."""
+    if not takes_pixels(detector):
+        return []
+    framing = framing_of(detector) if isinstance(detector, SupportsPrediction) else None
+    return [read_pixels8(one.path, framing, options.max_pixels, options.value_range) for one in records]
+
+
 def _halves(detector: object, scores: list[Floats]) -> HalfScores | None:
     """The scores of the halves of a detector, if it has halves."""
-    config = getattr(detector, "config", None)
-    return HalfScores.of(config, scores) if scores and isinstance(config, GuardedConfig) else None
+    config = halves_of(getattr(detector, "config", None))
+    return HalfScores.of(config, scores) if scores and config is not None else None
 
 
 def _filling(
@@ -305,13 +317,18 @@ def _filling(
 
 
 def _score_batch(
-    detector: SupportsPrediction | AnomalyDetector, batch: Tensor, seed: int, names: Sequence[str], halves: list[Floats]
+    detector: SupportsPrediction | AnomalyDetector,
+    batch: Tensor | list[Pixels],
+    seed: int,
+    names: Sequence[str],
+    halves: list[Floats],
 ) -> tuple[Floats, npt.NDArray[np.float32] | None]:
     """Scores (b,), and maps (b, h, w) or None. Scores of halves, (b, halves), are added to ``halves``."""
+    given = cast("Tensor", batch)  # pixels, for a detector that takes them
     if not isinstance(detector, SupportsPrediction):
         noise_seed = detector.noise_seed
-        return score_images(detector, batch, seed_of(seed, "score") if noise_seed is None else noise_seed, names)
-    output = detector.predict_batch(batch)
+        return score_images(detector, given, seed_of(seed, "score") if noise_seed is None else noise_seed, names)
+    output = detector.predict_batch(given)
     values = output.scores.double().numpy()
     if isinstance(output, GuardedOutput) and output.half_scores is not None:
         halves.append(output.half_scores.numpy())

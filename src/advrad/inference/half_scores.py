@@ -14,6 +14,7 @@ from advrad.detectors.guarded_figures import GuardedFigures, HalfFigures
 from advrad.inference.figures import share_of
 
 if TYPE_CHECKING:
+    from advrad.detectors.exported_config import GuardedRecord
     from advrad.detectors.guarded_config import GuardedConfig
 
 Bools = npt.NDArray[np.bool_]
@@ -47,11 +48,11 @@ class HalfScores:
     joint: bool = False
 
     @classmethod
-    def of(cls, config: GuardedConfig, scores: Sequence[Floats]) -> HalfScores | None:
+    def of(cls, config: GuardedConfig | GuardedRecord, scores: Sequence[Floats]) -> HalfScores | None:
         """Gather the scores of a guarded detector.
 
         Args:
-            config: Configuration of the detector.
+            config: Configuration of the detector, or its halves in an export.
             scores: Scores of batches of images, (b, halves) each.
 
         Returns:

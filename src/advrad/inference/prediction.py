@@ -15,16 +15,16 @@ from torch import Tensor
 
 from advrad.certificates.prediction import Certifier, PredictionCertificate, ProvenPrediction
 from advrad.data.framing import Framing
-from advrad.data.images import LARGE_PIXELS, read_working_image
+from advrad.data.images import LARGE_PIXELS, ImageInfo, read_and_examine8, read_working_image
 from advrad.data.png import write_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.shapes import check_shape
 from advrad.data.transforms import to_tensor
 from advrad.data.value_range import ImageLevels
 from advrad.detectors.deciding import decide
-from advrad.detectors.guarded_config import GuardedConfig
+from advrad.detectors.exported_config import halves_of
 from advrad.detectors.outputs import Prediction
-from advrad.detectors.saved import SavedDetector
+from advrad.detectors.saved import SavedDetector, takes_pixels
 from advrad.detectors.verdicts import HalfReport, Verdict
 from advrad.errors import ConfigError, DataError, ImageError
 from advrad.inference.half_maps import draw_half_maps, half_legend, with_legend
@@ -170,9 +170,10 @@ def predict_paths(
     """
     output = _Output(detector, out, certifier, threshold)
     framing = detector.config.framing.with_white(value_range)
+    load = _load_pixels if takes_pixels(detector) else _load
     batch: list[_LoadedImage] = []
     for source in sources:
-        loaded = source if isinstance(source, DataError) else _load(source, framing, max_pixels, output.wanted)
+        loaded = source if isinstance(source, DataError) else load(source, framing, max_pixels, output.wanted)
         if isinstance(loaded, DataError):
             yield from output.predict(batch)
             yield loaded
@@ -188,10 +189,13 @@ def predict_paths(
 
 @dataclass(frozen=True, slots=True)
 class _LoadedImage:
-    """An image file in memory: at the working size, (3, h', w'), and at its own, (h, w, 3), if that is needed."""
+    """An image file in memory: as it is scored, and at its own size, (h, w, 3) float in [0, 1], if that is needed.
+
+    It is scored at the working size, (3, h', w') float; or at its own in 8 bits, (h, w, 3), by what takes pixels.
+    """
 
     path: Path
-    resized: Tensor
+    scored: Tensor
     full: npt.NDArray[np.float32] | None
     warning: str | None
     levels: ImageLevels | None
@@ -207,9 +211,23 @@ def _load(path: Path, framing: Framing, max_pixels: int, full: bool) -> _LoadedI
         image = read_working_image(path, framing, max_pixels, keep_full=full)
     except ImageError as error:
         return error
-    levels = image.info.levels
-    doubts = [text for text in (warning, levels and levels.doubt) if text]
-    return _LoadedImage(path, image.resized, image.full, "; ".join(doubts) or None, levels)
+    return _LoadedImage(path, image.resized, image.full, *_doubts(warning, image.info))
+
+
+def _load_pixels(path: Path, framing: Framing, max_pixels: int, full: bool) -> _LoadedImage | ImageError:
+    try:
+        warning = check_shape(path, framing.trained, max_pixels)
+        pixels, info = read_and_examine8(path, framing, max_pixels)
+    except ImageError as error:
+        return error
+    own = np.divide(pixels, np.float32(255)) if full else None
+    return _LoadedImage(path, torch.from_numpy(pixels), own, *_doubts(warning, info))
+
+
+def _doubts(warning: str | None, info: ImageInfo) -> tuple[str | None, ImageLevels | None]:
+    """What makes a prediction doubtful, and the values of the file."""
+    doubts = [text for text in (warning, info.levels and info.levels.doubt) if text]
+    return "; ".join(doubts) or None, info.levels
 
 
 class _Output:
@@ -225,7 +243,7 @@ class _Output:
     def __init__(
         self, detector: SavedDetector, folder: Path | None, certifier: Certifier | None, threshold: float | None
     ) -> None:
-        if threshold is not None and isinstance(detector.config, GuardedConfig):
+        if threshold is not None and halves_of(detector.config) is not None:
             raise ConfigError(
                 "cannot be used with a guarded detector, which decides by a test for each half; to try another rate,"
                 " make a copy by `advrad calibrate RUN DATA -o NEW` with that rate, and predict with NEW",
@@ -243,7 +261,8 @@ class _Output:
         """Predict loaded images; the batch may be empty."""
         if not batch:
             return
-        images = torch.stack([image.resized for image in batch])
+        scored = [image.scored for image in batch]
+        images = [image.numpy() for image in scored] if takes_pixels(self.detector) else torch.stack(scored)
         paths = [image.path for image in batch]
         decided = decide(self.detector, self.calibration.threshold, images, [str(path) for path in paths], paths)
         for image, prediction in zip(batch, decided, strict=True):
@@ -270,7 +289,7 @@ class _Output:
         """Certify the verdict on an image."""
         if self.certifier is None or image.full is None:
             return None
-        return self.certifier(image.path.name, to_tensor(image.full), image.resized)
+        return self.certifier(image.path.name, to_tensor(image.full), image.scored)
 
     def _draw(
         self,

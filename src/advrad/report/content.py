@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from advrad.data.images import read_image
+from advrad.data.images import read_image, read_pixels8
 from advrad.data.records import MAX_PIXELS
 from advrad.data.transforms import to_tensor
+from advrad.detectors.exported import ExportedDetector, ExportedGuardedDetector
+from advrad.detectors.exported_config import halves_of
 from advrad.detectors.guarded import GuardedDetector
-from advrad.detectors.guarded_config import GuardedConfig
 from advrad.detectors.model_card import describe_threshold
 from advrad.detectors.saved import SavedConfig, SavedDetector
 from advrad.inference.evaluation import EvaluationResult
@@ -30,6 +31,8 @@ from advrad.training.log import read_log
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from advrad.detectors.engines import Pixels
 
 Floats = npt.NDArray[np.float32]
 
@@ -121,7 +124,7 @@ def report_content(
         description=description,
         registered=_registered(evaluation, detector, max_pixels, value_range),
         compared=tuple(compared) if others else (),
-        halves=Halves.of(config, evaluation) if isinstance(config, GuardedConfig) else None,
+        halves=None if (halves := halves_of(config)) is None else Halves.of(halves, evaluation),
         configuration=_shown(config.model_dump(mode="json")),
         provenance=_provenance(config),
     )
@@ -168,7 +171,7 @@ class Gallery:
         # Map, reconstruction and proof come from the image as it was scored, so that the panels match.
         pixels, score = to_tensor(image), float(evaluation.scores[index])
         scored = framing.apply(pixels[None])
-        drawn = _drawn(self.detector, image, scored)
+        drawn = self._drawn(self.detector, image, scored, record.path)
         heat, recon = drawn.heat, drawn.reconstruction
         judged = score if drawn.memory_score is None else drawn.memory_score
         proof = self.proofs.prove(evaluation.names[index], judged, pixels, scored[0])
@@ -176,7 +179,7 @@ class Gallery:
             heat = outline(heat, proof.area[framing.window(*image.shape[:2])], GREEN, broken=True)
         others = []
         for other in self.others:
-            found = _drawn(other.detector, image, other.detector.config.framing.apply(pixels[None]))
+            found = self._drawn(other.detector, image, other.detector.config.framing.apply(pixels[None]), record.path)
             recon = found.reconstruction if recon is None else recon
             if found.heat is not None:
                 others.append((other.name, found.heat))
@@ -196,6 +199,12 @@ class Gallery:
             defective=None if evaluation.half_scores is None else bool(evaluation.half_scores.defective[index]),
             word=drawn.word,
         )
+
+    def _drawn(self, detector: SavedDetector, image: Floats, scored: Tensor, path: Path) -> _Drawn:
+        """Draw what a detector makes of an image file, read as the detector takes it."""
+        if not isinstance(detector, ExportedDetector):
+            return _drawn(detector, image, scored)
+        return _drawn_export(detector, image, read_pixels8(path, detector.framing, self.max_pixels, self.value_range))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +246,20 @@ def _drawn(detector: SavedDetector, image: Floats, scored: Tensor) -> _Drawn:
     if calibration is not None and maps_of is not None:
         heat = draw_heat_map(image, maps_of[0, 0][window].numpy(), calibration)
     return _Drawn(heat, None if recons is None else recons[0].clamp(0, 1).permute(1, 2, 0)[window].numpy())
+
+
+def _drawn_export(detector: ExportedDetector, image: Floats, pixels: Pixels) -> _Drawn:
+    """Draw what an export makes of an image, from its pixels in 8 bits, (h, w, 3)."""
+    window = detector.framing.window(*image.shape[:2])
+    if not isinstance(detector, ExportedGuardedDetector):
+        anomaly_map = detector.run([pixels])[0].anomaly_map
+        return _Drawn(draw_heat_map(image, anomaly_map[window], detector.calibration))
+    (verdict,) = detector.verdicts([pixels])
+    return _Drawn(
+        draw_heat_map(image, verdict.anomaly_map[window].numpy(), detector.calibration),
+        word=verdict.word,
+        memory_score=verdict.halves[0].score,
+    )
 
 
 def _registered(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from advrad.detectors.exported_config import GuardedRecord
     from advrad.detectors.guarded_config import GuardedConfig
     from advrad.detectors.guarded_figures import GuardedFigures
     from advrad.inference.evaluation import EvaluationResult
@@ -52,11 +53,11 @@ class Halves:
     promise: str
 
     @classmethod
-    def of(cls, config: GuardedConfig, evaluation: EvaluationResult) -> Halves | None:
+    def of(cls, config: GuardedConfig | GuardedRecord, evaluation: EvaluationResult) -> Halves | None:
         """Gather what is shown.
 
         Args:
-            config: Configuration of the detector.
+            config: Configuration of the detector, or its halves in an export.
             evaluation: Its evaluation.
 
         Returns:

@@ -57,7 +57,18 @@ def test_exports_exactly_the_front_the_errors_and_the_version() -> None:
     tree = {
         name for name, value in vars(errors).items() if isinstance(value, type) and value.__module__ == errors.__name__
     }
-    front = {"AdvRAD", "__version__", "attack", "certify", "evaluate", "guard", "load_detector", "train", "wrap"}
+    front = {
+        "AdvRAD",
+        "__version__",
+        "attack",
+        "certify",
+        "evaluate",
+        "export",
+        "guard",
+        "load_detector",
+        "train",
+        "wrap",
+    }
     assert set(advrad.__all__) == tree | front
     assert len(set(advrad.__all__)) == len(advrad.__all__)
 

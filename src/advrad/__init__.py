@@ -13,6 +13,7 @@ from advrad.errors import (
     ConfigError,
     DataError,
     DetectorError,
+    ExportError,
     ImageError,
     ImageWarning,
     NotCalibratedError,
@@ -34,6 +35,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DetectorError",
+    "ExportError",
     "ImageError",
     "ImageWarning",
     "NotCalibratedError",
@@ -44,6 +46,7 @@ __all__ = [
     "attack",
     "certify",
     "evaluate",
+    "export",
     "guard",
     "load_detector",
     "train",
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from advrad.detectors.guard import guard
     from advrad.detectors.loading import load_detector
     from advrad.detectors.wrappers import wrap
+    from advrad.exporting.run import export
     from advrad.inference.evaluation import evaluate
     from advrad.training.run import train
 else:
@@ -68,6 +72,7 @@ else:
             "attack": "advrad.attacks.pipeline",
             "certify": "advrad.certificates.pipeline",
             "evaluate": "advrad.inference.evaluation",
+            "export": "advrad.exporting.run",
             "guard": "advrad.detectors.guard",
             "load_detector": "advrad.detectors.loading",
             "train": "advrad.training.run",

@@ -11,7 +11,8 @@ The hierarchy::
     |   |-- OutputError         a file or folder that cannot be written
     |   |-- DetectorError       a detector that returns no valid scores
     |   `-- NotCalibratedError  a verdict from a detector without a threshold
-    `-- TrainingDivergedError   the training loss became NaN or infinite
+    |-- TrainingDivergedError   the training loss became NaN or infinite
+    `-- ExportError             an export that does not answer as its detector does
 
 One warning: :class:`ImageWarning`, of an image that is accepted and probably not what was meant.
 
@@ -103,6 +104,10 @@ class NotCalibratedError(UserError):
 
 class TrainingDivergedError(AdvradError):
     """The training loss became NaN or infinite, or grew without bound."""
+
+
+class ExportError(AdvradError):
+    """An export does not answer as the detector that it was made from."""
 
 
 class ImageWarning(UserWarning):

@@ -1,0 +1,139 @@
+"""The threshold of an export, computed anew from the scores of the exported graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from advrad.data.splits import normals_needed
+from advrad.detectors.config import Calibration
+from advrad.detectors.conformal import calibration_from
+from advrad.detectors.guarded import GuardedDetector
+from advrad.detectors.guarded_config import HalfTest
+from advrad.detectors.guarded_tests import divide_slots, make_tests
+from advrad.detectors.saved import SavedDetector
+from advrad.errors import ConfigError
+from advrad.exporting.comparing import Scored
+from advrad.training.recalibrate_guarded import moved_ceiling
+from advrad.utils.seeding import numpy_generator_for
+
+Floats = npt.NDArray[np.float64]
+
+#: Fewest and most images whose values set the ranges of int8.
+FEWEST_FOR_INT8, MOST_FOR_INT8 = 8, 64
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The threshold that scores of the calibration images give.
+
+    Attributes:
+        calibration: The threshold, and how it was set.
+        tests: Tests of the halves of a guarded detector; empty for another.
+        ceiling: Ceiling of a guarded detector; 0 for another.
+    """
+
+    calibration: Calibration
+    tests: tuple[HalfTest, ...] = ()
+    ceiling: float = 0.0
+
+    @property
+    def thresholds(self) -> Floats:
+        """What scores are compared with, (k,)."""
+        return np.array([test.threshold for test in self.tests] or [self.calibration.threshold])
+
+    def is_defective(self, compared: Floats) -> bool:
+        """The verdict about an image.
+
+        Args:
+            compared: Its score, or the scores of the halves, (k,).
+        """
+        return bool((compared > self.thresholds).any())
+
+    def store(self, detector: SavedDetector) -> None:
+        """Replace the threshold of a detector.
+
+        Args:
+            detector: Detector, which is changed.
+        """
+        if isinstance(detector, GuardedDetector):
+            joint, rate = detector.config.joint, self.calibration.false_alarm_rate
+            detector.set_tests(self.tests, rate, joint=joint, source=self.calibration.source)
+            detector.update_config(ceiling=self.ceiling)
+        else:
+            detector.update_config(calibration=self.calibration)  # type: ignore[attr-defined]
+
+
+def present_decision(detector: SavedDetector) -> Decision:
+    """The threshold that a detector has.
+
+    Args:
+        detector: Detector with a threshold.
+    """
+    if isinstance(detector, GuardedDetector):
+        return Decision(detector.calibration, detector.tests, detector.config.ceiling)
+    return Decision(detector.calibration)
+
+
+def new_decision(detector: SavedDetector, answers: Sequence[Scored]) -> Decision:
+    """The threshold that scores of calibration images give, with the false-alarm rate of the present one.
+
+    Args:
+        detector: Detector with a threshold.
+        answers: What is said about the images: by the detector, or by an export.
+
+    Raises:
+        ConfigError: There are too few images for the rate.
+    """
+    before, scores = detector.calibration, np.stack([answer.compared for answer in answers])
+    if not isinstance(detector, GuardedDetector):
+        maxima = [answer.largest for answer in answers]
+        return Decision(calibration_from(scores[:, 0].tolist(), maxima, before.false_alarm_rate, before.source))
+    old = detector.tests
+    slots = [test.slots for test in old]
+    if len(answers) != before.n:
+        slots = list(divide_slots(len(answers), before.false_alarm_rate, [count - 1 for count in slots]))
+    made = make_tests(list(scores.T), [()] * len(slots), slots, leaves_one_out=not detector.config.joint)
+    # The graph does not give the maps of single halves, so their range stays.
+    tests = tuple(
+        test.model_copy(update={"heat_low": was.heat_low, "heat_high": was.heat_high})
+        for test, was in zip(made, old, strict=True)
+    )
+    calibration = before.model_copy(update={"n": min(test.n for test in tests)})
+    return Decision(calibration, tests, moved_ceiling(detector.config.ceiling, old[0], tests[0]))
+
+
+def rows_for_int8(detector: SavedDetector, count: int, *, left_out: bool) -> tuple[int, ...]:
+    """Choose the calibration images whose values set the ranges of int8.
+
+    The promise of the threshold needs images from which nothing else was made, so these do not set it, unless the
+    threshold stays as it is.
+
+    Args:
+        detector: Detector with a threshold.
+        count: Number of calibration images.
+        left_out: Whether the detector holds them, so that its threshold stays.
+
+    Returns:
+        Their positions, rising.
+
+    Raises:
+        ConfigError: There are too few images.
+    """
+    rate = detector.calibration.false_alarm_rate
+    tests = len(detector.tests) if isinstance(detector, GuardedDetector) else 1
+    kept = 0 if left_out else normals_needed(rate / tests)
+    if count < kept + FEWEST_FOR_INT8:
+        others = f", and {kept} others that set the threshold at a false-alarm rate of {rate:g}" if kept else ""
+        raise ConfigError(
+            f"needs {kept + FEWEST_FOR_INT8} calibration images: {FEWEST_FOR_INT8} that set the ranges of values"
+            f"{others}; there are {count}: train on more normal images, or choose float32 or bfloat16",
+            option="precision",
+            value="int8",
+        )
+    wanted = max(FEWEST_FOR_INT8, min(MOST_FOR_INT8, count // 3, count - kept))
+    order = numpy_generator_for(0, "ranges of int8").permutation(count)
+    return tuple(sorted(int(row) for row in order[:wanted]))

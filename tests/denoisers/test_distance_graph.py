@@ -11,7 +11,6 @@ from toy_models import generator
 from advrad.denoisers.distance_graph import graph_distances
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_memory import PatchMemory
-from advrad.errors import ConfigError
 
 
 @settings(max_examples=60, deadline=None)
@@ -56,7 +55,22 @@ def test_it_computes_the_distances_of_the_search(
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
 
 
-def test_a_memory_without_positions_is_refused() -> None:
-    config = MemoryConfig(height_cells=8, width_cells=8, patch_cells=3, window_cells=None)
-    with pytest.raises(ConfigError, match="export it for PyTorch"):
-        graph_distances(config, torch.zeros(1, 3, 8, 8, dtype=torch.uint8), torch.zeros(1, 3, 8, 8))
+def test_a_memory_without_positions_is_searched_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("advrad.denoisers.distance_graph._AT_ONCE", 100)  # in several products
+    config = MemoryConfig(height_cells=9, width_cells=8, patch_cells=3, window_cells=None, stride_cells=2, gain=0.1)
+    draws = generator(3)
+    sheets = PatchMemory.quantised(torch.rand(30, 3, 3, 4, generator=draws))
+    cells = torch.rand(2, 3, 9, 8, generator=draws)
+    expected = PatchMemory(config, sheets, torch.arange(30)).nearest(cells)
+    torch.testing.assert_close(graph_distances(config, sheets, cells), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [3, 4])  # every sheet is a patch, or holds several
+def test_patches_are_compared_with_those_chosen_for_them(side: int) -> None:
+    config = MemoryConfig(height_cells=5, width_cells=6, patch_cells=3, chosen_patches=4, gain=0.1)
+    draws = generator(4)
+    sheets = PatchMemory.quantised(torch.rand(20, 3, side, side, generator=draws))
+    chosen = torch.randint(0, 20, (12, 4), generator=draws, dtype=torch.int32) * (3 * side * side)
+    cells = torch.rand(2, 3, 5, 6, generator=draws)
+    expected = PatchMemory(config, sheets, torch.arange(20), chosen).nearest(cells)
+    torch.testing.assert_close(graph_distances(config, sheets, cells, chosen), expected, rtol=1e-5, atol=1e-6)

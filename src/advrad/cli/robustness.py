@@ -17,6 +17,7 @@ from advrad.utils.output_folders import ALL, check_output, contents_of
 
 if TYPE_CHECKING:
     from advrad.attacks.pipeline import AttackJob
+    from advrad.detectors.loading import LoadedDetector
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -165,6 +166,14 @@ def certify(
     detector: AnyDetector,
     data: Data,
     options: CertifyOptions,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN",
+            help="For an export: the model folder that it was made from, whose bounds hold less the rounding.",
+        ),
+    ] = None,
     output: Results = None,
     save: Annotated[bool, typer.Option("--save", help="Show the certified AUROC in the model card of RUN.")] = False,
     as_json: AsJson = False,
@@ -174,7 +183,8 @@ def certify(
 
     Prints a lower bound on the AUROC under every possible attack, and how many verdicts are certified. A closed-form
     detector has exact bounds, which always hold. For others the bounds are about the smoothed score, the median over
-    random noise, and hold with a confidence. The same command continues an interrupted certification.
+    random noise, and hold with a confidence. The same command continues an interrupted certification. Of an export the
+    bounds are about the numbers that its graph computes, rounding included.
 
     Example: advrad certify run images --norm linf --radius 1/255,2/255
     """
@@ -189,7 +199,7 @@ def certify(
 
     if output is not None:
         check_output(output, "results")
-    loaded = load_target(detector, device)
+    loaded, options = _with_source(load_target(detector, device), options, source)
     if save and (loaded.folder is None or not wants_bounds(loaded.detector, options)):
         raise ConfigError("needs a model folder and exact bounds, which hold without a confidence", option="save")
     with prints_aside():
@@ -209,6 +219,32 @@ def certify(
     else:
         show_certificates(result, f"{result.category}: {detector}")
         print(plot)
+
+
+def _with_source(
+    loaded: LoadedDetector, options: CertifyOptions, source: str | None
+) -> tuple[LoadedDetector, CertifyOptions]:
+    """Join an export with the model folder that it was made from. Its images keep their own size."""
+    from advrad.detectors.exported import ExportedDetector
+    from advrad.detectors.loading import load_target
+    from advrad.exporting.certified import certifiable, check_proven
+
+    if not isinstance(loaded.detector, ExportedDetector):
+        if source is not None:
+            raise ConfigError("belongs to an export; this detector has its own bounds, so leave it out", option="from")
+        return loaded, options
+    if options.norm == "l2" and source is None:  # by noise, as for any detector
+        return loaded, options
+    check_proven(loaded.detector.config)
+    if source is None:
+        raise ConfigError(
+            "is needed: the bounds of an export are those of the model folder that it was made from, less the rounding;"
+            " name that folder, or choose --norm l2, which adds noise",
+            option="from",
+        )
+    if options.size_px is not None:
+        raise ConfigError("an export is certified for images of their own size; leave it out", option="size_px")
+    return certifiable(loaded, load_target(source)), options.model_copy(update={"own_size": True})
 
 
 def _prepare(

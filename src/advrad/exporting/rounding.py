@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
 from advrad.data.framing import Framing
 from advrad.data.images import reduction_px
+from advrad.denoisers.distance_groups import PatchGroups
 from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_member import ClosedFormMember
@@ -33,6 +34,8 @@ _STEPS = 16
 LARGEST_SHRINKING = 40
 #: Added to a squared distance, for values that are flushed to zero: far above what 2^-126 and sums of it can do.
 _UNDERFLOW = 1e-30
+#: Added to norms for their own rounding.
+_ROUNDED_NORM = 1e-5
 #: Squared size below which a graph does not divide by the size of a memory patch.
 _LEAST_SIZE = 1e-12
 
@@ -51,6 +54,7 @@ class MemberRounding:
     Attributes:
         shift: Largest effect on a distance of all rounding before the squared distance, >= 0.
         unit: Relative error of a squared distance, by the size of what is compared.
+        floor: Error of a squared distance whatever is compared.
         size: Size of what is compared beyond the distance itself, by site, (1, 1, sites down, sites across) float64.
         centre: Size of the mean distance of normal images, by site.
         divisor: What a distance is divided by until it is a score, by site, > 0.
@@ -59,6 +63,7 @@ class MemberRounding:
 
     shift: float
     unit: float
+    floor: float
     size: Tensor
     centre: Tensor
     divisor: Tensor
@@ -74,7 +79,7 @@ class MemberRounding:
             Distances of the same shape, float32. Non-decreasing in each distance.
         """
         moved = (distances.double() - self.shift).clamp_min(0)
-        squares = moved.square() - self.unit * (moved + self.size).square() - _UNDERFLOW
+        squares = moved.square() - self.unit * (moved + self.size).square() - self.floor
         found = squares.clamp_min(0).sqrt() * (1 - 2 * _UNIT)
         return _below(found - _gamma(_STEPS) * (found + self.centre))
 
@@ -88,7 +93,7 @@ class MemberRounding:
             Distances of the same shape, float32. Non-decreasing in each distance.
         """
         moved = distances.double() + self.shift
-        squares = moved.square() + self.unit * (moved + self.size).square() + _UNDERFLOW
+        squares = moved.square() + self.unit * (moved + self.size).square() + self.floor
         found = squares.sqrt() * (1 + 2 * _UNIT)
         return -_below(-(found + _gamma(_STEPS) * (found + self.centre)))
 
@@ -97,7 +102,7 @@ class MemberRounding:
         """Largest difference of the member's score from the exact one, whatever the image."""
         # The differences are convex on both sides of the distance at which the lower end leaves 0: their ends count.
         root = math.sqrt(self.unit)
-        leaves = self.shift + (root * self.size + math.sqrt(_UNDERFLOW)) / (1 - root)
+        leaves = self.shift + (root * self.size + math.sqrt(self.floor)) / (1 - root)
         worst = torch.zeros_like(self.size)
         for at in (torch.zeros_like(leaves), leaves.clamp_max(1), torch.ones_like(leaves)):
             worst = torch.maximum(worst, torch.maximum(at - self.lower(at), self.upper(at) - at))
@@ -191,7 +196,7 @@ def _members(detector: ClosedFormDetector) -> list[ClosedFormMember]:
 
 def _along_a_side(shrinking: float) -> float:
     """Operations between a pixel and a resized pixel along one side: the sum, that of the weights, and its squares."""
-    return 5 * max(shrinking, 1) + _STEPS
+    return 6 * max(shrinking, 1) + _STEPS
 
 
 def _of_member(member: ClosedFormMember, working_px: int, before: float) -> MemberRounding:
@@ -215,7 +220,8 @@ def _of_member(member: ClosedFormMember, working_px: int, before: float) -> Memb
     return MemberRounding(
         # Cells; then roots, patches of the image and of the memory, which are multiplied with them.
         shift=_gamma(cells) + (1 + gain) * _gamma(8),
-        unit=_gamma(len(config.memory.weights()) + 2 * _STEPS),
+        unit=(1 + gain) * _gamma(len(config.memory.weights()) + 2 * _STEPS),
+        floor=_UNDERFLOW + gain**2 * _LEAST_SIZE,
         size=2 * (centred + gain * full),
         centre=member.mean.double().abs(),
         divisor=spread * config.scale,
@@ -225,18 +231,29 @@ def _of_member(member: ClosedFormMember, working_px: int, before: float) -> Memb
 
 
 def _sizes(memory: PatchMemory) -> tuple[Tensor, Tensor]:
-    """Largest norms of the memory patches of each site, about a centre and about 0, (1, 1, down, across) float64.
+    """Largest norms of the memory patches of each site, about the graph's centre and about 0, (1, 1, down, across).
 
-    The centre may be any mean of memory patches. Patches have no value below 0, so about it none is longer than the
-    longest two together.
+    The centres are those of :mod:`advrad.denoisers.distance_graph`.
     """
-    shape = (1, 1, *memory.config.sites)
-    if memory.chosen is not None:
-        patches = memory.read(memory.chosen).double()
-        full = patches.square().sum(2).amax(1).sqrt()
-        centred = (patches - patches.mean(1, keepdim=True)).square().sum(2).amax(1).sqrt() + 1e-5
-        return centred.view(shape), full.view(shape)
-    table = memory.table
-    beyond = (table.squares.double() + 2 * table.along.double()).amax(1)
-    full = (beyond + table.middle.double().square().sum(1)).amax().clamp_min(0).sqrt().expand(shape) + 1e-5
-    return full * math.sqrt(2), full
+    config = memory.config
+    shape = (1, 1, *config.sites)
+    if memory.chosen is None and config.window_cells is None:  # the only centre is that of the table
+        table = memory.table
+        beyond = table.squares[0].double() + 2 * table.along[0].double()
+        norms = table.squares[0].double().amax(), (beyond + table.middle[0].double().square().sum()).amax()
+        centred, full = (norm.clamp_min(0).sqrt().expand(shape) for norm in norms)
+    elif memory.chosen is None and config.window_cells is not None:
+        groups = PatchGroups.of(config, config.window_cells)
+        patches = groups.memory(memory.sheets.contiguous(), config)  # (groups, d, n)
+        group = groups.pairs // groups.queries.shape[1]  # (L, o)
+        centred, full = (norms[group].amax(1).view(shape) for norms in _longest(patches))
+    else:
+        patches = memory.read(cast(Tensor, memory.chosen)).mT  # (L, d, k)
+        centred, full = (norms.view(shape) for norms in _longest(patches))
+    return centred + _ROUNDED_NORM, full + _ROUNDED_NORM
+
+
+def _longest(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest norms of patches, (s, d, n), about their mean and about 0, (s,) float64 each."""
+    centred = patches - patches.mean(2, keepdim=True)
+    return centred.square().sum(1).amax(1).double().sqrt(), patches.square().sum(1).amax(1).double().sqrt()

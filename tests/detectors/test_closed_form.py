@@ -122,3 +122,9 @@ def test_every_kind_is_loaded_under_the_name_of_the_first(detector: ClosedFormDe
 def test_images_of_a_wrong_shape_are_refused(detector: ClosedFormDetector) -> None:
     with pytest.raises(DataError, match="expected"):
         detector.infer(torch.zeros(1, 1, 16, 16))
+
+
+def test_an_image_with_too_many_pixels_for_bounds_is_refused(detector: ClosedFormDetector) -> None:
+    assert float(detector.score_bounds(torch.rand(1, 3, 640, 16), 0.01, "linf").upper) > 0
+    with pytest.raises(DataError, match="an image of 16 x 641 px is too large for bounds at 16 x 16 px"):
+        detector.score_bounds(torch.rand(1, 3, 641, 16), 0.01, "linf")

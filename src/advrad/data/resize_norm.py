@@ -14,11 +14,15 @@ import torch.nn.functional as F
 
 from advrad.data.framing import Framing, as_framing
 from advrad.data.images import reduction_px
+from advrad.errors import DataError
 
 Floats = npt.NDArray[np.float64]
 
-#: Largest rounding error of a pixel value when an image is resized in float32, with a wide margin.
-RESIZE_ROUNDING = 1e-5
+#: Pixels of an image for one of the working image, along each side, up to which rounding is bounded.
+MOST_TO_ONE = 40
+#: Upper bound of :func:`resize_rounding` for every image file whose ratio is allowed and that was averaged over squares
+#: of up to 80 px.
+RESIZE_ROUNDING = 4e-5
 #: Factor on a norm that covers the rounding of weights, which are computed in float32.
 ROUNDING = 1 + 1e-6
 
@@ -136,6 +140,9 @@ def framed_radius(
         norm: Norm of the changes.
         read: Whether the image is a file, whose pixels are averaged first if there are many.
 
+    Raises:
+        DataError: The image has too many pixels for one of the working image, see :func:`check_ratio`.
+
     Example:
         >>> framing = Framing.square(256)
         >>> framed_radius(256, 256, framing, 0.5, "l2")
@@ -145,7 +152,53 @@ def framed_radius(
     """
     if (height_px, width_px) == (framing.height_px, framing.width_px):
         return radius
+    side_px = reduction_px(height_px, width_px, framing) if read else 1
+    reduced, scaled = (height_px // side_px, width_px // side_px), framing.scaled_size(height_px, width_px)
+    check_ratio(reduced, scaled)
+    rounding = resize_rounding(reduced, scaled, side_px)
     if norm == "linf":
-        return radius + RESIZE_ROUNDING
+        return radius + rounding
     factor = read_norm(height_px, width_px, framing) if read else framed_norm(height_px, width_px, framing)
-    return factor * radius + RESIZE_ROUNDING * math.sqrt(3 * framing.height_px * framing.width_px)
+    return factor * radius + rounding * math.sqrt(3 * framing.height_px * framing.width_px)
+
+
+def resize_rounding(image_px: tuple[int, int], working_px: tuple[int, int], side_px: int = 1) -> float:
+    """Bound by how much rounding moves two images apart when they are resized in float32.
+
+    Both are resized with the same weights, so the rounding of weights does not count: only that of the sums does, once
+    for each image. A pixel is a sum over the pixels below a triangle along each side, of values in [0, 1] with weights
+    of sum 1.
+
+    Args:
+        image_px: Height and width of the image.
+        working_px: Height and width to which it is resized.
+        side_px: Side of the squares over which it was averaged before.
+
+    Returns:
+        The bound, for each pixel.
+
+    Example:
+        >>> resize_rounding((1024, 1024), (256, 256)) < 3e-6
+        True
+    """
+    sides = [2 * math.ceil(max(old / new, 1)) + 1 for old, new in zip(image_px, working_px, strict=True)]
+    relative = (sum(sides) + 2 * side_px + 4) * 2.0**-24
+    return 2 * relative / (1 - relative)
+
+
+def check_ratio(image_px: tuple[int, int], working_px: tuple[int, int]) -> None:
+    """Refuse an image whose rounding is not bounded: its pixels are sums of too many.
+
+    Args:
+        image_px: Height and width of the image.
+        working_px: Height and width to which it is resized.
+
+    Raises:
+        DataError: More than :data:`MOST_TO_ONE` pixels become one along a side.
+    """
+    if any(old > MOST_TO_ONE * new for old, new in zip(image_px, working_px, strict=True)):
+        height, width = image_px
+        raise DataError(
+            f"an image of {width} x {height} px is too large for bounds at {working_px[1]} x {working_px[0]} px: more"
+            f" than {MOST_TO_ONE} pixels become one along a side; scale it down first"
+        )

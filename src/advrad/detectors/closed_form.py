@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from advrad.data.array_checks import check_images, check_layout
-from advrad.data.resize_norm import framed_radius
+from advrad.data.resize_norm import check_ratio, framed_radius
 from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.base import DetectorOutput, ScoreBounds, SurrogateLoss
 from advrad.detectors.closed_form_config import ClosedFormConfig, MemberConfig
@@ -135,8 +135,13 @@ class ClosedFormDetector(SavedMixin, nn.Module):
 
         Returns:
             Scores and their bounds. The upper bound is infinite where a part may be found at too many poses.
+
+        Raises:
+            DataError: The images have another shape or type, values that are not finite or outside [0, 1], or too many
+                pixels for one of the working image.
         """
         images = check_images(images)
+        check_ratio((images.shape[2], images.shape[3]), self.framing.scaled_size(*images.shape[2:]))
         framed = self._framed(images)
         if self.config.pad:
             radius = framed_radius(images.shape[2], images.shape[3], self.framing, radius, norm)

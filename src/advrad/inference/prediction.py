@@ -195,7 +195,7 @@ class _LoadedImage:
     """
 
     path: Path
-    scored: Tensor
+    scored: Tensor | npt.NDArray[np.uint8]
     full: npt.NDArray[np.float32] | None
     warning: str | None
     levels: ImageLevels | None
@@ -221,7 +221,7 @@ def _load_pixels(path: Path, framing: Framing, max_pixels: int, full: bool) -> _
     except ImageError as error:
         return error
     own = np.divide(pixels, np.float32(255)) if full else None
-    return _LoadedImage(path, torch.from_numpy(pixels), own, *_doubts(warning, info))
+    return _LoadedImage(path, pixels, own, *_doubts(warning, info))
 
 
 def _doubts(warning: str | None, info: ImageInfo) -> tuple[str | None, ImageLevels | None]:
@@ -261,8 +261,9 @@ class _Output:
         """Predict loaded images; the batch may be empty."""
         if not batch:
             return
-        scored = [image.scored for image in batch]
-        images = [image.numpy() for image in scored] if takes_pixels(self.detector) else torch.stack(scored)
+        working = [image.scored for image in batch if isinstance(image.scored, Tensor)]
+        pixels = [image.scored for image in batch if not isinstance(image.scored, Tensor)]
+        images = pixels or torch.stack(working)
         paths = [image.path for image in batch]
         decided = decide(self.detector, self.calibration.threshold, images, [str(path) for path in paths], paths)
         for image, prediction in zip(batch, decided, strict=True):
@@ -287,7 +288,7 @@ class _Output:
 
     def _certify(self, image: _LoadedImage) -> PredictionCertificate | ProvenPrediction | None:
         """Certify the verdict on an image."""
-        if self.certifier is None or image.full is None:
+        if self.certifier is None or image.full is None or not isinstance(image.scored, Tensor):
             return None
         return self.certifier(image.path.name, to_tensor(image.full), image.scored)
 

@@ -84,9 +84,10 @@ class ParityRecord(Config):
 
     Attributes:
         n: Number of images.
-        score_difference: Largest relative difference of scores: ``|a - b| / max(|b|, spread of the scores)``.
+        score_difference: Largest difference of scores, in the unit that :data:`advrad.exporting.TOLERANCES` says.
         score_tolerance: Difference beyond which the export would have been refused.
-        map_difference: Largest difference of anomaly maps, as a share of the largest value of the map.
+        map_difference: Largest difference of anomaly maps, as a share of the largest value of the map, or of the range
+            of normal maps if that is larger.
         map_tolerance: Difference of maps beyond which the export would have been refused.
         flips: Number of images with another verdict.
         worst: Name of the image with the largest difference of scores.

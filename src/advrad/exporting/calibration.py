@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from advrad.data.splits import normals_needed
+from advrad.denoisers.memory import MemoryDenoiser
+from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import Calibration
 from advrad.detectors.conformal import calibration_from
+from advrad.detectors.feature_memory import FeatureDetector
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_config import HalfTest
 from advrad.detectors.guarded_tests import divide_slots, make_tests
@@ -78,24 +82,24 @@ def present_decision(detector: SavedDetector) -> Decision:
     return Decision(detector.calibration)
 
 
-def new_decision(detector: SavedDetector, answers: Sequence[Scored]) -> Decision:
+def new_decision(detector: SavedDetector, scored: Sequence[Scored]) -> Decision:
     """The threshold that scores of calibration images give, with the false-alarm rate of the present one.
 
     Args:
         detector: Detector with a threshold.
-        answers: What is said about the images: by the detector, or by an export.
+        scored: What is said about the images: by the detector, or by an export.
 
     Raises:
         ConfigError: There are too few images for the rate.
     """
-    before, scores = detector.calibration, np.stack([answer.compared for answer in answers])
+    before, scores = detector.calibration, np.stack([one.compared for one in scored])
     if not isinstance(detector, GuardedDetector):
-        maxima = [answer.largest for answer in answers]
+        maxima = [one.largest for one in scored]
         return Decision(calibration_from(scores[:, 0].tolist(), maxima, before.false_alarm_rate, before.source))
     old = detector.tests
     slots = [test.slots for test in old]
-    if len(answers) != before.n:
-        slots = list(divide_slots(len(answers), before.false_alarm_rate, [count - 1 for count in slots]))
+    if len(scored) != before.n:
+        slots = list(divide_slots(len(scored), before.false_alarm_rate, [count - 1 for count in slots]))
     made = make_tests(list(scores.T), [()] * len(slots), slots, leaves_one_out=not detector.config.joint)
     # The graph does not give the maps of single halves, so their range stays.
     tests = tuple(
@@ -104,6 +108,27 @@ def new_decision(detector: SavedDetector, answers: Sequence[Scored]) -> Decision
     )
     calibration = before.model_copy(update={"n": min(test.n for test in tests)})
     return Decision(calibration, tests, moved_ceiling(detector.config.ceiling, old[0], tests[0]))
+
+
+def spread_of_scores(detector: SavedDetector, scored: Sequence[Scored], *, left_out: bool) -> Floats:
+    """Standard deviation of normal scores: the unit in which an export may differ.
+
+    Args:
+        detector: Detector with a threshold.
+        scored: What it says about its calibration images.
+        left_out: Whether it holds them: then their scores are as good as one, and those count that set its threshold.
+
+    Returns:
+        That of the score and, for a guarded detector, of the scores of its halves, (k,).
+    """
+    numbers = np.stack([one.numbers for one in scored])
+    if not left_out:
+        return np.asarray(numbers.std(axis=0))
+    if not isinstance(detector, GuardedDetector):
+        stored = detector.calibration.scores
+        return np.array([np.std(stored)]) if stored else np.asarray(numbers.std(axis=0))
+    halves = [float(np.std(test.scores)) for test in detector.tests]
+    return np.array([max(test.slope * half for test, half in zip(detector.tests, halves, strict=True)), *halves])
 
 
 def rows_for_int8(detector: SavedDetector, count: int, *, left_out: bool) -> tuple[int, ...]:
@@ -121,8 +146,15 @@ def rows_for_int8(detector: SavedDetector, count: int, *, left_out: bool) -> tup
         Their positions, rising.
 
     Raises:
-        ConfigError: There are too few images.
+        ConfigError: There are too few images, or the detector has no trained network.
     """
+    if not _has_network(detector):
+        raise ConfigError(
+            "is for trained networks, and this detector has none: with its differences of patches in int8, scores of"
+            " normal images moved by more than they differ from each other; choose float32 or bfloat16",
+            option="precision",
+            value="int8",
+        )
     rate = detector.calibration.false_alarm_rate
     tests = len(detector.tests) if isinstance(detector, GuardedDetector) else 1
     kept = 0 if left_out else normals_needed(rate / tests)
@@ -137,3 +169,10 @@ def rows_for_int8(detector: SavedDetector, count: int, *, left_out: bool) -> tup
     wanted = max(FEWEST_FOR_INT8, min(MOST_FOR_INT8, count // 3, count - kept))
     order = numpy_generator_for(0, "ranges of int8").permutation(count)
     return tuple(sorted(int(row) for row in order[:wanted]))
+
+
+def _has_network(detector: SavedDetector) -> bool:
+    """Whether a trained network is part of a detector."""
+    parts = list(detector.modules()) if isinstance(detector, nn.Module) else []
+    learned = [part for part in parts if isinstance(part, AdvRAD) and not isinstance(part.denoiser, MemoryDenoiser)]
+    return bool(learned) or any(isinstance(part, FeatureDetector) for part in parts)

@@ -23,7 +23,7 @@ from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.detectors.saved import SavedDetector, seen_by
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError, DataError, ExportError, NotCalibratedError
-from advrad.exporting.calibration import Decision, new_decision, present_decision, rows_for_int8
+from advrad.exporting.calibration import Decision, new_decision, present_decision, rows_for_int8, spread_of_scores
 from advrad.exporting.comparing import (
     CalibrationFiles,
     Pair,
@@ -158,7 +158,7 @@ class _Export:
                 decision.store(detector)
                 self._replace_constants(onnx, graph, files.at(ranges), place)
                 engine = open_engine(place, self.source.config())
-            parity = self._check(engine, files, pairs, expected)
+            parity = self._check(engine, files, pairs, expected, left_out=left_out)
             config = self.source.config(engine.run(files.pixels(0)))
             return finish(place, config, parity.record(TOLERANCES[precision]), rescored=not left_out)
 
@@ -241,7 +241,9 @@ class _Export:
         expected = new_decision(detector, [pair.expected for pair in chosen])
         return expected, new_decision(detector, [pair.found for pair in chosen])
 
-    def _check(self, engine: Engine, files: CalibrationFiles, pairs: list[Pair], expected: Decision) -> Parity:
+    def _check(
+        self, engine: Engine, files: CalibrationFiles, pairs: list[Pair], expected: Decision, *, left_out: bool
+    ) -> Parity:
         """Compare scores, maps and verdicts of the finished graph.
 
         Raises:
@@ -266,6 +268,9 @@ class _Export:
             )
             self.progress.update(row + 1, len(pairs))
         calibration = self.source.detector.calibration
-        parity = Parity.of(images, heat=abs(calibration.heat_high - calibration.heat_low))
-        check_parity(parity, TOLERANCES[self.source.precision], self.source.precision)
+        tolerance = TOLERANCES[self.source.precision]
+        heat = abs(calibration.heat_high - calibration.heat_low)
+        spread = spread_of_scores(self.source.detector, [pair.expected for pair in pairs], left_out=left_out)
+        parity = Parity.of(images, spread, heat, of_score=tolerance.of_score)
+        check_parity(parity, tolerance, self.source.precision)
         return parity

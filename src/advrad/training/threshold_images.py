@@ -89,9 +89,9 @@ def threshold_images(
     from advrad.detectors.guarded import GuardedDetector
     from advrad.detectors.tiled import TiledDetector
 
-    guarded = isinstance(detector, GuardedDetector)
     part = detector.memory if isinstance(detector, GuardedDetector) else detector
-    if detector.config.training.plan is None:
+    recorded = detector.config.training.plan is not None
+    if isinstance(detector, GuardedDetector) and not recorded:  # made by advrad.guard, with images of its own
         return ThresholdImages(_all_normals(detector, data, progress), _most_pixels(detector), left_out=False)
     if isinstance(part, ClosedFormDetector | TiledDetector) and part.config.held_out:
         held = list(part.config.held_out)
@@ -101,8 +101,8 @@ def threshold_images(
         else:
             left_out = isinstance(part, ClosedFormDetector) and _holds(part, held)
         return ThresholdImages(images, _most_pixels(part), left_out)
-    if guarded:
-        raise CheckpointError(f"{folder}: does not record which images set its thresholds; train again")
+    if not recorded:
+        return ThresholdImages(_all_normals(detector, data, progress), _most_pixels(detector), left_out=False)
     plan, counts = plan_of(detector, folder, data)
     divided = read_divided_again(detector, plan, counts, data, progress)
     return ThresholdImages(divided.calibration, plan.max_pixels, left_out=False)

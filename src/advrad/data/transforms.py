@@ -43,6 +43,8 @@ def resize(images: Tensor, size_px: int | tuple[int, int]) -> Tensor:
     rows, columns = (size_px, size_px) if isinstance(size_px, int) else size_px
     if is_in_onnx_export():  # some runtimes, such as OpenVINO, ignore the antialiasing
         height, width = images.shape[2:]
+        if isinstance(height, int) and isinstance(width, int) and (height, width) == (rows, columns):
+            return images
         return _resize_matrix(images, height, rows) @ images @ _resize_matrix(images, width, columns).mT
     return interpolate(images, size=(rows, columns), mode="bilinear", align_corners=False, antialias=True)
 

@@ -132,6 +132,25 @@ def noise_levels(sigma: float, steps: int, sigma_last: float = 0.02, rho: float 
     return [(high + i / (steps - 1) * (low - high)) ** rho for i in range(steps)] + [0.0]
 
 
+def renewal(now: float, after: float, fresh: float = 1.0) -> tuple[float, float]:
+    """How the noise of one step becomes that of the next.
+
+    Args:
+        now: Noise level, > 0.
+        after: Next noise level, at most ``now``.
+        fresh: Share of new noise, in [0, 1].
+
+    Returns:
+        Factor of the noise that stays, and standard deviation of new noise.
+
+    Example:
+        >>> renewal(0.5, 0.3, fresh=0.0), renewal(0.5, 0.3)
+        ((0.6, 0.0), (0.36, 0.24))
+    """
+    renewed = fresh * (after**2 * (now**2 - after**2) / now**2) ** 0.5
+    return (after**2 - renewed**2) ** 0.5 / now, renewed
+
+
 def reconstruct(
     denoiser: Denoiser,
     images: Tensor,
@@ -174,8 +193,7 @@ def reconstruct(
     recon = first = denoise(z, sigma)
     with torch.set_grad_enabled(torch.is_grad_enabled() and path == "exact"):
         for now, after in itertools.pairwise(levels[:-1]):
-            renewed = fresh * (after**2 * (now**2 - after**2) / now**2) ** 0.5
-            kept = (after**2 - renewed**2) ** 0.5
-            z = recon + kept / now * (z - recon) + renewed * draw_noise(images, generator, independent)
+            kept, renewed = renewal(now, after, fresh)
+            z = recon + kept * (z - recon) + renewed * draw_noise(images, generator, independent)
             recon = denoise(z, after)
     return recon if path == "exact" else first + (recon - first).detach()

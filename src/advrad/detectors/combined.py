@@ -164,10 +164,15 @@ class CombinedDetector(SavedMixin, nn.Module):
             Scores, (b,), and maps, (b, 1, size, size). Differentiable in ``images`` where the learned score is within
             its limits; elsewhere the gradient is that of the closed form.
         """
-        return self._sum(self.memory.infer(images), self._white_box.infer(images, generator))
+        return self.joined(self.memory.infer(images), self._white_box.infer(images, generator))
 
-    def _sum(self, memory: DetectorOutput, learned: DetectorOutput) -> DetectorOutput:
-        """Add the scores and the maps of the two parts."""
+    def joined(self, memory: DetectorOutput, learned: DetectorOutput) -> DetectorOutput:
+        """Add the scores and the maps of the two parts.
+
+        Args:
+            memory: Output of the closed form for b images.
+            learned: Output of the learned detector for the same images.
+        """
         scores = memory.scores + self._contribution(learned.scores)
         if memory.anomaly_maps is None or learned.anomaly_maps is None:
             return DetectorOutput(scores, None, learned.reconstructions)
@@ -260,7 +265,7 @@ class CombinedDetector(SavedMixin, nn.Module):
             DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
         """
         learned = self.learned.predict_batch(images)
-        return self._sum(self.memory.predict_batch(images), DetectorOutput(*learned))
+        return self.joined(self.memory.predict_batch(images), DetectorOutput(*learned))
 
     # --- The model folder ---
 

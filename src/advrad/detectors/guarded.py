@@ -108,6 +108,11 @@ class GuardedDetector(SavedMixin, nn.Module):
         return {half.name: half.detector for half in self._halves.others}
 
     @property
+    def halves(self) -> tuple[Half, ...]:
+        """All halves, the memory first."""
+        return self._halves.all
+
+    @property
     def image_size_px(self) -> int:
         """Side of the square to which image files are scaled, in pixels. Tensors may have any size."""
         return self.config.image_size_px

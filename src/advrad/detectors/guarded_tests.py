@@ -317,7 +317,7 @@ def surprise(scores: Tensor, test: HalfTest) -> Tensor:
     return (scores.double() - test.threshold) * test.slope
 
 
-def limit(values: Tensor, ceiling: float) -> Tensor:
+def limit(values: Tensor, ceiling: float | Tensor) -> Tensor:
     """Limit values to a ceiling, smoothly: the same up to just below it, rising without reaching it beyond.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.onnx import is_in_onnx_export
 
 #: Number of queries whose distances to the whole bank are in memory at a time.
 _CHUNK = 256
@@ -61,9 +62,12 @@ def _nearest_rows(queries: Tensor, bank: Tensor, count: int) -> Tensor:
     middle = bank.mean(0)
     shifted = bank - middle
     norms, missing = shifted.square().sum(1), -len(bank) % _BLOCK
-    if count == 1 and missing:
+    if count == 1 and missing and not is_in_onnx_export():
         shifted, norms = F.pad(shifted, (0, 0, 0, missing)), F.pad(norms, (0, missing), value=torch.inf)
     columns, found = shifted.T, []
+    if is_in_onnx_export():  # one product: a graph needs no chunks
+        distances = norms - 2 * (queries - middle) @ columns
+        return distances.argmin(1, keepdim=True) if count == 1 else distances.topk(count, largest=False).indices
     for part in torch.split(queries - middle, _CHUNK):
         distances = torch.addmm(norms, part, columns, alpha=-2)
         found.append(_smallest(distances) if count == 1 else distances.topk(count, largest=False).indices)

@@ -18,6 +18,10 @@ from advrad.data.images import REDUCE_ABOVE_PIXELS
 
 #: Value of white of 8-bit images.
 _WHITE = 255
+#: Number of rows of the working image that are computed together.
+_TOGETHER = 16
+#: Keeps a sum of weights away from 0.
+_TINY = 1e-30
 
 
 class FramingGraph(nn.Module):
@@ -49,12 +53,14 @@ class FramingGraph(nn.Module):
         height, width = image.shape[1:3]
         side = _reduction(height, width, *_scaled_size(framing, height, width))
         rows, columns = _scaled_size(framing, _blocks(height, side), _blocks(width, side))
-        down = _matrix(height, rows, framing.height_px, side)
-        across = _matrix(width, columns, framing.width_px, side)
-        working = down @ image[0].permute(2, 0, 1).float() @ across.mT / _WHITE
+        down, across = (height, rows, framing.height_px, side), (width, columns, framing.width_px, side)
+        scaled = _scaled_down(image[0].reshape(height, width * 3), *down)
+        planes = scaled.reshape(framing.height_px, width, 3).permute(2, 0, 1)
+        new, old = torch.arange(framing.width_px), torch.arange(width)
+        working = planes @ _weights(new, old, *across).mT / _WHITE
         if framing.pad:
-            covered = down.sum(1)[:, None] * across.sum(1)
-            working = torch.where(covered > 0, working, PADDING)
+            covered = _covered(rows, framing.height_px)[:, None] & _covered(columns, framing.width_px)
+            working = torch.where(covered, working, PADDING)
         return working[None]
 
 
@@ -99,23 +105,64 @@ def _blocks(length: int, side: int) -> int:
     return (length + side - 1) // side
 
 
-def _matrix(length: int, scaled: int, total: int, side: int) -> Tensor:
-    """The matrix of one side, (total, length), from pixels of the image to pixels of the working image.
+def _scaled_down(values: Tensor, length: int, scaled: int, total: int, side: int) -> Tensor:
+    """Scale the rows of an image: the product with its matrix, a few rows of it at a time.
 
-    A row is the triangle of :func:`advrad.data.transforms.resize`, computed in whole numbers: exact until the division
-    by the sum.
+    Few pixels of the image lie below a few working pixels, so nearly all of the matrix is 0. Rows of the matrix are
+    taken together with all rows of the image that any of them needs.
 
     Args:
+        values: Rows of the image, (length, n) uint8.
         length: Length of the side of the image.
         scaled: Length to which it is scaled.
         total: Length of the working image, padding included.
         side: Side of the squares over which the image is averaged.
+
+    Returns:
+        Rows of the working image, (total, n) float32, times 255.
     """
-    places = torch.arange(length)
-    block, blocks = places // side, _blocks(length, side)
-    new = torch.arange(total)[:, None] - (total - scaled) // 2
-    apart = ((2 * block + 1) * scaled - (2 * new + 1) * blocks).abs()
-    weights = (2 * _largest(blocks, scaled) - apart).clamp_min(0)
-    weights = torch.where((new >= 0) & (new < scaled), weights, torch.zeros_like(weights)).float()
-    weights = weights / torch.minimum(length - block * side, torch.full_like(block, side))
-    return weights / weights.sum(1, keepdim=True).clamp_min(1e-30)
+    blocks = _blocks(length, side)
+    reach = (_TOGETHER - 1) * blocks // scaled + 2 * ((_largest(blocks, scaled) + scaled - 1) // scaled) + 2
+    count = _least(length, side * reach)
+    parts = -(-total // _TOGETHER)
+    new = torch.arange(parts * _TOGETHER).reshape(parts, _TOGETHER)
+    # The first block of the image below the first of the rows that are taken together.
+    twice = 2 * (new[:, :1] - (total - scaled) // 2) + 1
+    first = (twice * blocks - 2 * _largest(blocks, scaled)).clamp_min(0) // (2 * scaled) * side
+    old = torch.minimum(first, torch.full_like(first, 1) * (length - count)) + torch.arange(count)
+    weights = _weights(new, old, length, scaled, total, side)
+    rows = values.index_select(0, old.flatten()).reshape(parts, count, values.shape[1])
+    return (weights @ rows.float()).reshape(parts * _TOGETHER, values.shape[1])[:total]
+
+
+def _weights(new: Tensor, old: Tensor, length: int, scaled: int, total: int, side: int) -> Tensor:
+    """Weights of pixels of the image in pixels of the working image, along one side.
+
+    They are the triangle of :func:`advrad.data.transforms.resize`, computed in whole numbers: exact until the divisions
+    by the number of pixels of a square and by the sum.
+
+    Args:
+        new: Places in the working image, (..., n) int64.
+        old: Places in the image, (..., m) int64.
+        length: Length of the side of the image.
+        scaled: Length to which it is scaled.
+        total: Length of the working image, padding included.
+        side: Side of the squares over which the image is averaged.
+
+    Returns:
+        Weights, (..., n, m) float32: 0 in the padding; elsewhere with sum 1 over all places of the image.
+    """
+    blocks = _blocks(length, side)
+    block, place = old // side, new - (total - scaled) // 2
+    apart = ((2 * block[..., None, :] + 1) * scaled - (2 * place[..., None] + 1) * blocks).abs()
+    weights = (2 * _largest(blocks, scaled) - apart).clamp_min(0).float()
+    weights = weights / torch.minimum(length - block * side, torch.full_like(block, side))[..., None, :]
+    weights = weights / weights.sum(-1, keepdim=True).clamp_min(_TINY)
+    inside = (place >= 0) & (place < scaled)
+    return weights * inside[..., None].float()
+
+
+def _covered(scaled: int, total: int) -> Tensor:
+    """Which places of the working image show the image, (total,) bool; the others are padding."""
+    place = torch.arange(total) - (total - scaled) // 2
+    return (place >= 0) & (place < scaled)

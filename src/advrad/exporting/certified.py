@@ -72,7 +72,7 @@ def check_proven(config: ExportedConfig) -> None:
         ConfigError: Nothing is proven.
     """
     if config.rounding.bound is None:
-        raise ConfigError(f"{config.rounding.words}; certify the model folder that the export was made from")
+        raise ConfigError(f"{config.rounding.words} Certify the model folder that the export was made from")
 
 
 class CertifiedExport:

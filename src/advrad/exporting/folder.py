@@ -23,6 +23,7 @@ from advrad.detectors.exported_config import (
     ParityRecord,
     PortRecord,
     ProvenanceRecord,
+    RoundingRecord,
 )
 from advrad.detectors.exported_folder import file_digest, write_export_config
 from advrad.detectors.guarded import GuardedDetector
@@ -133,7 +134,8 @@ class Provenance:
             noise_seed=getattr(detector, "noise_seed", None),
             inputs=(PortRecord(name=INPUT, type="uint8", shape=(1, None, None, 3)),),
             outputs=() if output is None else _outputs(output),
-            rounding=rounding_of(detector, self.precision),
+            # It takes seconds for a large memory, and depends on the threshold, which is the export's own at the end.
+            rounding=RoundingRecord(words="") if output is None else rounding_of(detector, self.precision),
             provenance=ProvenanceRecord(
                 config_sha256=self.identity,
                 weights_sha256=self.weights_sha256,

@@ -21,6 +21,7 @@ from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.exported_config import RoundingRecord
+from advrad.detectors.loading import KINDS
 from advrad.detectors.saved import SavedDetector
 from advrad.detectors.scoring import pooled_count
 from advrad.detectors.tiled import TiledDetector
@@ -57,8 +58,10 @@ class MemberRounding:
         floor: Error of a squared distance whatever is compared.
         size: Size of what is compared beyond the distance itself, by site, (1, 1, sites down, sites across) float64.
         centre: Size of the mean distance of normal images, by site.
-        divisor: What a distance is divided by until it is a score, by site, > 0.
+        origin: Distance at which the score of a site is 0, by site.
+        divisor: What a distance from there is divided by until it is a score, by site, > 0.
         pooled: Largest error of pooling and scaling.
+        is_maximum: Whether the score is the largest of the sites' scores.
     """
 
     shift: float
@@ -66,8 +69,10 @@ class MemberRounding:
     floor: float
     size: Tensor
     centre: Tensor
+    origin: Tensor
     divisor: Tensor
     pooled: float
+    is_maximum: bool
 
     def lower(self, distances: Tensor) -> Tensor:
         """The least that a graph may compute where exact distances are at least these.
@@ -97,14 +102,20 @@ class MemberRounding:
         found = squares.sqrt() * (1 + 2 * _UNIT)
         return -_below(-(found + _gamma(_STEPS) * (found + self.centre)))
 
-    @property
-    def largest(self) -> float:
-        """Largest difference of the member's score from the exact one, whatever the image."""
+    def largest(self, score: float = -math.inf) -> float:
+        """Largest difference of the member's score from the exact one.
+
+        Args:
+            score: Least exact score of the images that count.
+        """
         # The differences are convex on both sides of the distance at which the lower end leaves 0: their ends count.
         root = math.sqrt(self.unit)
         leaves = self.shift + (root * self.size + math.sqrt(self.floor)) / (1 - root)
-        worst = torch.zeros_like(self.size)
-        for at in (torch.zeros_like(leaves), leaves.clamp_max(1), torch.ones_like(leaves)):
+        least = torch.zeros_like(leaves)
+        if self.is_maximum:  # only sites with at least this score decide
+            least = (self.origin + score * self.divisor).clamp(0, 1)
+        worst = torch.zeros_like(leaves)
+        for at in (least, torch.maximum(least, leaves).clamp_max(1), torch.ones_like(leaves)):
             worst = torch.maximum(worst, torch.maximum(at - self.lower(at), self.upper(at) - at))
         return float((worst / self.divisor).max()) + self.pooled
 
@@ -160,18 +171,21 @@ def rounding_of(detector: SavedDetector, precision: Literal["float32", "bfloat16
         Needs a trained model folder.
 
         >>> rounding_of(load_detector("bottle"), "int8").words  # doctest: +SKIP
-        'nothing is proven about rounding in int8; a certificate is of the PyTorch detector only'
+        'Nothing is proven about rounding in int8: a certificate is of the PyTorch detector only.'
     """
     if precision != "float32":
-        return RoundingRecord(words=f"nothing is proven about rounding in {precision}; {_OF_PYTORCH}")
+        return RoundingRecord(words=f"Nothing is proven about rounding in {precision}: {_OF_PYTORCH}.")
     if (reason := _unproven(detector)) is not None:
-        return RoundingRecord(words=f"nothing is proven about the rounding of {reason}; {_OF_PYTORCH}")
+        return RoundingRecord(words=f"Nothing is proven about the rounding of {reason}: {_OF_PYTORCH}.")
     assert isinstance(detector, ClosedFormDetector | TiledDetector)
-    bound = max(member.largest for member in member_roundings(detector, LARGEST_SHRINKING))
+    members = member_roundings(detector, LARGEST_SHRINKING)
+    bound = max(member.largest() for member in members)
+    threshold = -math.inf if detector.threshold is None else detector.threshold
+    beyond = max(member.largest(threshold) for member in members)
     words = (
-        f"the score differs from that in exact arithmetic by at most {bound:.2g}, for every image of up to"
-        f" {LARGEST_SHRINKING} px for one of the detector's along each side; 'advrad certify' subtracts what rounding"
-        " can do to each patch, which is far less where a patch is unusual"
+        f"The score of the graph differs from that in exact arithmetic by at most {beyond:.2g} from the threshold on,"
+        f" and by at most {bound:.2g} where the image is one of the memory. This is proven for images of up to"
+        f" {LARGEST_SHRINKING} px for one of the detector's along each side. 'advrad certify' takes it into account."
     )
     return RoundingRecord(bound=bound, words=words)
 
@@ -179,11 +193,11 @@ def rounding_of(detector: SavedDetector, precision: Literal["float32", "bfloat16
 def _unproven(detector: SavedDetector) -> str | None:
     """What about a detector leaves its rounding without proof; None if there is a proof."""
     if not isinstance(detector, ClosedFormDetector | TiledDetector):
-        return "this kind of detector"
+        return f"{KINDS[detector.config.kind].words}"
     base = detector.base if isinstance(detector, TiledDetector) else detector
     for member in _members(base):
         if not isinstance(member.view, WholeView):
-            return "a part that is found first: its pose may be another"
+            return "a pose, and parts are found first here"
         weights = member.config.memory.weights()
         if member.config.memory.gain and float(weights[weights > 0].min()) / 255**2 < 2 * _LEAST_SIZE:
             return "patches of so many cells with a gain"
@@ -224,9 +238,11 @@ def _of_member(member: ClosedFormMember, working_px: int, before: float) -> Memb
         floor=_UNDERFLOW + gain**2 * _LEAST_SIZE,
         size=2 * (centred + gain * full),
         centre=member.mean.double().abs(),
+        origin=member.mean.double() + config.location * spread,
         divisor=spread * config.scale,
         # Twice: what the graph computes, and what PyTorch computes of the bounds.
         pooled=2 * _gamma(count + _STEPS) * (furthest + abs(config.location)) / config.scale,
+        is_maximum=count == 1,
     )
 
 

@@ -119,7 +119,7 @@ def config_of(
             flips=0,
             worst="train/good/007.png",
         ),
-        "rounding": RoundingRecord(bound=None, words="Nothing is proven of this export."),
+        "rounding": RoundingRecord(bound=None, words="nothing is proven about a toy"),
         "provenance": ProvenanceRecord(config_sha256="0123456789abcdef" * 4, data="widgets", fitted_on="2026-11-27"),
         "versions": {"advrad": "0.1.0", "onnx": "1.23.2"},
         "training": TrainingRecord(seen=("0" * 64,)),

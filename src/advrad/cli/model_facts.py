@@ -54,7 +54,7 @@ def show_model(config: SavedConfig, folder: Path) -> None:
         folder: Model folder.
     """
     from advrad.detectors import model_card as card
-    from advrad.detectors.exported_card import comparison_rows, export_rows
+    from advrad.detectors.exported_card import comparison_rows, export_rows, proven_words
     from advrad.detectors.exported_config import ExportedConfig
 
     figures = config.figures
@@ -75,7 +75,7 @@ def show_model(config: SavedConfig, folder: Path) -> None:
     if isinstance(config, ExportedConfig):
         show_table("Export", export_rows(config))
         show_table("Compared with the PyTorch detector", comparison_rows(config))
-        print(config.rounding.words)
+        print(proven_words(config))
     show_table("How it was made", [*card.making_rows(config), *card.score_rows(config)])
     print(card.about(config))
     show_warnings(figures.warnings)

@@ -100,6 +100,8 @@ def checks(
 
     Example: advrad checks run images
     """
+    if contents_of(Path(detector)) == "export":
+        raise ConfigError(f"{detector}: is an export, which has no gradients to check; check the model folder")
     from advrad.attacks import pipeline
     from advrad.cli.screen import Screen
     from advrad.cli.tables import show_checks

@@ -179,7 +179,9 @@ def as_8_bits(values: npt.NDArray[Any], white: float) -> npt.NDArray[np.uint8]:
     if values.dtype != np.uint8 or white != 255:
         scaled = values.astype(np.float32) * np.float32(255 / white)
         values = np.rint(scaled).clip(0, 255).astype(np.uint8)
-    return np.repeat(values[:, :, None], 3, axis=2) if values.ndim == 2 else values
+    if values.ndim == 2:
+        return np.repeat(values[:, :, None], 3, axis=2)
+    return np.require(values, requirements=["C", "W"])  # PyTorch warns of arrays that cannot be written
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from advrad.data.arrays import Array, GivenImage, ImageReader
@@ -38,6 +37,7 @@ def images_in_8_bits(inputs: ImageInput, framing: Framing, max_pixels: int = MAX
         DataError: An image is not what :mod:`advrad.data.arrays` accepts.
 
     Example:
+        >>> import numpy as np
         >>> frames = np.zeros((2, 40, 60), dtype=np.uint8)
         >>> [image.pixels.shape for image in images_in_8_bits(list(frames), Framing.square(32))]
         [torch.Size([40, 60, 3]), torch.Size([40, 60, 3])]
@@ -65,5 +65,4 @@ class _PixelReader(ImageReader):
         return GivenImage(torch.from_numpy(pixels), os.fspath(path), path, (pixels.shape[0], pixels.shape[1]))
 
     def _pixels(self, values: Array, white: float, scaled: bool) -> Tensor:
-        pixels = as_8_bits(values[:, :, 0] if values.shape[2] == 1 else values, white)
-        return torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+        return torch.from_numpy(as_8_bits(values[:, :, 0] if values.shape[2] == 1 else values, white))

@@ -5,6 +5,20 @@ from __future__ import annotations
 from advrad.detectors.exported_config import ExportedConfig
 from advrad.utils.markdown import table
 
+#: What the card of an exported guarded detector says in place of that of the detector itself.
+GUARDED_ABOUT = (
+    "Finds defects in images of an industrial product, from normal images only. A memory of the patches of normal\n"
+    "images decides, and beside it sharper detectors that an attack can fool. An image is called defective if one of\n"
+    "them finds a defect, and every verdict says which did.\n"
+)
+
+#: What an export does not promise.
+LIMIT = """\
+- Images of more than 8 bits are rounded to 8 bits.
+- An attacker finds no gradients here, but can make images on the model that was exported. That attacks with queries
+  find little is no robustness: measure it on that model.
+"""
+
 #: How to use an export, in Python.
 CODE = 'import advrad\n\ndetector = advrad.load_detector("path/to/this/folder")'
 
@@ -64,6 +78,27 @@ def export_rows(config: ExportedConfig) -> list[tuple[str, str]]:
 _KEPT = "PyTorch's scores: the detector keeps its calibration images, and leaves each out to score it"
 
 
+def threshold_words(config: ExportedConfig) -> str:
+    """Say what set the threshold, in words that follow ``the scores of 39``.
+
+    Args:
+        config: What ``detector.json`` says.
+    """
+    if config.rescored:
+        return "normal images, as the exported graph computes them"
+    return "normal images, each compared with the others, as PyTorch computes them"
+
+
+def proven_words(config: ExportedConfig) -> str:
+    """Say what holds for certificates, in a sentence.
+
+    Args:
+        config: What ``detector.json`` says.
+    """
+    words = config.rounding.words
+    return f"{words[:1].upper()}{words[1:]}."
+
+
 def sections(config: ExportedConfig) -> str:
     """Sections of the card about the export.
 
@@ -73,5 +108,5 @@ def sections(config: ExportedConfig) -> str:
     return (
         f"## The export\n\n{_USE}\n{table(export_rows(config))}\n"
         f"## Compared with the PyTorch detector\n\n{table(comparison_rows(config))}\n"
-        f"## What is proven\n\n{config.rounding.words}\n"
+        f"## What is proven\n\n{proven_words(config)}\n"
     )

@@ -174,13 +174,13 @@ def render(config: SavedConfig) -> str:
     words, export = _words(config), config if isinstance(config, ExportedConfig) else None
     parts = [
         f"{_HEAD}\n# {title}{', exported' if export else ''}\n",
-        words.about,
+        _about(config),
         _use(exported_card.CODE if export else words.code),
         _decision(config),
         exported_card.sections(export) if export else words.proof,
         _figures(config.figures),
         f"## How it was made\n\n{table(making_rows(config))}",
-        _LIMITS + words.limit,
+        _LIMITS + (exported_card.LIMIT if export else words.limit),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -201,8 +201,11 @@ def describe_threshold(config: SavedConfig) -> str:
     calibration = config.calibration
     if calibration is None:
         return "There is no threshold: the detector computes scores but does not decide."
+    images = _words(config).threshold
+    if isinstance(config, ExportedConfig):
+        images = exported_card.threshold_words(config)
     return (
-        f"Set from the scores of {calibration.n} {_words(config).threshold}; a normal image like"
+        f"Set from the scores of {calibration.n} {images}; a normal image like"
         f" them exceeds it with a probability of at most {percent(calibration.false_alarm_rate)}."
     )
 
@@ -376,4 +379,10 @@ def about(config: SavedConfig) -> str:
     Args:
         config: Configuration of the detector.
     """
-    return " ".join(_words(config).about.split())
+    return " ".join(_about(config).split())
+
+
+def _about(config: SavedConfig) -> str:
+    """How the detector works, in lines."""
+    guarded_export = isinstance(config, ExportedConfig) and config.guarded is not None
+    return exported_card.GUARDED_ABOUT if guarded_export else _words(config).about

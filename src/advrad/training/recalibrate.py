@@ -9,8 +9,9 @@ from advrad.data.splits import normals_needed, rate_in_reach
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.config import RecordedFigures
 from advrad.detectors.conformal import conformal_threshold
+from advrad.detectors.exported import KEEPS_THRESHOLD
 from advrad.detectors.loading import load_detector
-from advrad.detectors.saved import SavedDetector
+from advrad.detectors.saved import SavedDetector, takes_pixels
 from advrad.errors import CheckpointError, ConfigError, OutputError
 from advrad.training.finalize import choose_score, set_thresholds, source_of
 from advrad.training.options import CalibrateOptions
@@ -57,6 +58,8 @@ def calibrate(
     new_score = options.score is not None or options.optimise_for_radius is not None
     _check(options, output, new_score)
     detector = load_detector(folder)
+    if takes_pixels(detector):
+        raise ConfigError(f"{folder}: {KEEPS_THRESHOLD}")
     _check_rate(options.false_alarm_rate, detector)
     if isinstance(detector, AdvRAD):
         detector = _recalibrate_advrad(detector, folder, data, options, progress)

@@ -46,7 +46,7 @@ def graph_distances(config: MemoryConfig, sheets: Tensor, cells: Tensor, chosen:
         if chosen is None:
             memory = _everywhere(sheets, config)[None]
             step = max(1, _AT_ONCE // memory.shape[2])
-            parts = [_squares(part.flatten(0, 1)[None], memory, config).amin(2) for part in patches.split(step)]
+            parts = [_squares(part.flatten(0, 1)[None], memory, config).amin(2) for part in torch.split(patches, step)]
             squares = torch.cat(parts, 1).view(len(patches), -1)
         else:
             squares = _squares(patches, _chosen(sheets, config, chosen), config).amin(2)

@@ -23,10 +23,12 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.onnx import is_in_onnx_export
 
 from advrad.data.resize_norm import resize_norm
 from advrad.detectors.registration_bounds import Pose
 from advrad.detectors.registration_config import RegisteredConfig
+from advrad.detectors.registration_graph import graph_beyond
 from advrad.detectors.registration_moments import across, along
 from advrad.detectors.registration_poses import PartFinder, Poses
 from advrad.detectors.registration_sheets import CellSampler
@@ -226,9 +228,12 @@ class RegisteredView(PartFinder):
         down, over = self.config.step_cells
         lattice, basis = self.lattices[part], self.basis.to(poses.turn.device)
         angles = lattice.angle(poses.turn[:, part])
-        u = along(angles, poses.column[:, part].double() * lattice.column_step) @ basis
-        v = across(angles, poses.row[:, part].double() * lattice.row_step) @ basis
+        middle = poses.column[:, part].double() * lattice.column_step, poses.row[:, part].double() * lattice.row_step
         half_width, half_height = width / 2 * lattice.column_step / over, height / 2 * lattice.row_step / down
+        if is_in_onnx_export():
+            x, y = basis[1:3].float()
+            return graph_beyond(angles, middle, (half_width, half_height), x, y)
+        u, v = along(angles, middle[0]) @ basis, across(angles, middle[1]) @ basis
         return (u.abs() > half_width + by) | (v.abs() > half_height + by)
 
     # Bounds under a perturbation

@@ -9,12 +9,14 @@ from functools import cached_property
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.onnx import is_in_onnx_export
 
 from advrad.data.resize_norm import ROUNDING, resize_norm
 from advrad.data.transforms import resize
 from advrad.denoisers.patch_table import relative_error
 from advrad.detectors.registration_bounds import Interval, Pose, reachable_poses
 from advrad.detectors.registration_config import RegisteredConfig
+from advrad.detectors.registration_graph import graph_pose
 from advrad.detectors.registration_moments import across, along, monomials, principal_axes
 from advrad.detectors.views import Norm
 from advrad.errors import ConfigError
@@ -129,13 +131,16 @@ class PartFinder(nn.Module):
 
     def poses_of(self, weights: Tensor) -> Poses:
         """Find the poses of parts from their weights, (b, parts, m * m)."""
-        moments = weights.double() @ self.basis.T
-        found = [self._pose(part, moments[:, part]) for part in range(self.parts)]
+        if is_in_onnx_export():
+            found = [self._graph_pose(part, weights[:, part]) for part in range(self.parts)]
+        else:
+            moments = weights.double() @ self.basis.T
+            found = [self._pose(part, moments[:, part]) for part in range(self.parts)]
         return Poses(*(torch.stack([getattr(pose, name) for pose in found], 1) for name in Poses.__slots__))
 
     def _pose(self, part: int, moments: Tensor) -> Poses:
         """Poses, each (b,), of a part with moments (b, 10)."""
-        settings, lattice = self.config.parts[part], self.lattices[part]
+        lattice = self.lattices[part]
         mass = moments[:, 0].clamp_min(1e-12)
         turn = lattice.nearest(principal_axes(moments)[2])
         angle = lattice.angle(turn)
@@ -146,7 +151,18 @@ class PartFinder(nn.Module):
         if lattice.flip:
             ends = lattice.ends(angle, column * lattice.column_step, row * lattice.row_step)
             flipped = (ends * moments).sum(1) < 0
-        present = moments[:, 0] >= settings.least_mass
+        return self._usual_if_missing(part, moments[:, 0], (turn, row, column, flipped))
+
+    def _graph_pose(self, part: int, weights: Tensor) -> Poses:
+        """The same from the weights of the part, (b, m * m), in a form for graphs."""
+        x, y = self.basis[1:3].float()
+        return self._usual_if_missing(part, weights.sum(1), graph_pose(self.lattices[part], weights, x, y))
+
+    def _usual_if_missing(self, part: int, mass: Tensor, pose: tuple[Tensor, Tensor, Tensor, Tensor]) -> Poses:
+        """Poses, each (b,): turn, row, column and whether it is flipped; the default where the part is missing."""
+        settings, lattice = self.config.parts[part], self.lattices[part]
+        present = mass >= settings.least_mass
+        turn, row, column, flipped = pose
         return Poses(
             turn=torch.where(present, turn, lattice.turns // 2),
             row=torch.where(present, row.long(), settings.row),

@@ -12,6 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.onnx import is_in_onnx_export
 
 from advrad.data.resize_norm import ROUNDING
 from advrad.detectors.registration_config import RegisteredConfig
@@ -62,7 +63,8 @@ class CellSampler(nn.Module):
         if inside is not None:
             inside = inside.to(square.dtype)
         cells = self._mean(square if inside is None else square * inside, grid)
-        if inside is None and float(grid.detach().abs().amax()) <= 1 - 1 / self.config.size_px:
+        branches = not is_in_onnx_export()  # a graph has none
+        if inside is None and branches and float(grid.detach().abs().amax()) <= 1 - 1 / self.config.size_px:
             return cells
         cover = self._mean(torch.ones_like(square[:1, :1]) if inside is None else inside[None, None], grid)
         middles = self._grid(angles, corner, shape, offsets.new_zeros(1)).to(square.dtype)

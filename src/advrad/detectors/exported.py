@@ -6,6 +6,7 @@ their own size; all others are rounded to 8 bits. No gradient leads back through
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -137,7 +138,9 @@ class ExportedDetector:
         return found
 
     def _check(self, found: EngineOutput) -> None:
-        """Refuse a verdict of the graph that does not follow from its score and the stored threshold."""
+        """Refuse a score that is no number, and a verdict that does not follow from it and the stored threshold."""
+        if not math.isfinite(found.score):
+            raise CheckpointError(f"the graph gives a score of {found.score}; the export is damaged: export again")
         if found.defective != (found.score > self.calibration.threshold):
             raise CheckpointError(
                 f"the graph says {'defective' if found.defective else 'good'} at a score of {found.score:.6g}, which"

@@ -22,6 +22,7 @@ from advrad.denoisers.patch_memory import PatchMemory
     channels=st.sampled_from([1, 3]),
     taper=st.sampled_from(["flat", "gaussian"]),
     gain=st.sampled_from([0.0, 0.2]),
+    rows=st.booleans(),
     seed=st.integers(0, 50),
 )
 def test_it_computes_the_distances_of_the_search(
@@ -32,6 +33,7 @@ def test_it_computes_the_distances_of_the_search(
     channels: int,
     taper: str,
     gain: float,
+    rows: bool,
     seed: int,
 ) -> None:
     config = MemoryConfig.parse(
@@ -50,9 +52,28 @@ def test_it_computes_the_distances_of_the_search(
     sheets = PatchMemory.quantised(torch.rand(3, channels, *sides, generator=draws))
     cells = torch.rand(2, channels, *sides, generator=draws)
     memory = PatchMemory(config, sheets, torch.arange(3))
+    expected = memory.nearest(cells).square()
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr("advrad.denoisers.distance_graph.suits_rows", lambda config: rows and config.taper == "flat")
+        context.setattr("advrad.denoisers.distance_rows._AT_ONCE", 4000)  # in several parts
+        found = graph_distances(config, sheets, cells).square()
     # Squares, because the root of a rounding error at 0 is large.
-    found, expected = graph_distances(config, sheets, cells).square(), memory.nearest(cells).square()
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_distances_near_0_are_as_exact_as_those_of_the_search() -> None:
+    # Products about a mean patch of a window with strong edges lose half of the digits of so small a distance.
+    config = MemoryConfig(height_cells=24, width_cells=24, patch_cells=5, window_cells=(2, 2), stride_cells=4)
+    draws = generator(1)
+    sheets = PatchMemory.quantised((torch.rand(4, 3, 24, 24, generator=draws) > 0.5).float())
+    cells = (sheets[:1].float() / 255 + 1e-4 * torch.rand(1, 3, 24, 24, generator=draws)).clamp(0, 1)
+    expected = PatchMemory(config, sheets, torch.arange(4)).nearest(cells)
+    assert float(expected.amax()) < 1e-4
+    for rows in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("advrad.denoisers.distance_graph.suits_rows", lambda config, rows=rows: rows)
+            found = graph_distances(config, sheets, cells)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
 
 
 def test_a_memory_without_positions_is_searched_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,12 +76,14 @@ class PatchGroups:
         queries: Patches of each group, (S, Q) int64; the number of patches stands for none.
         beyond: What is added to squared distances, (S, Q, P): 0, or :data:`FAR` where a patch does not reach a place.
         pairs: For each patch, its places in the flattened (S, Q), (L, o) int64; repeated where it has fewer.
+        starts: Where the places of each group start in a flattened sheet, (S, P) int64.
         places: Rows and columns of the places of the groups along each axis.
     """
 
     queries: Tensor
     beyond: Tensor
     pairs: Tensor
+    starts: Tensor
     places: tuple[list[list[int]], list[list[int]]]
 
     @classmethod
@@ -105,10 +107,16 @@ class PatchGroups:
             if patch < total:
                 listed[patch].append(place)
         most = max(map(len, listed))
+        starts = [
+            [row * config.width_cells + column for row in rows for column in columns]
+            for rows in down.places
+            for columns in over.places
+        ]
         return cls(
             queries=torch.tensor(queries),
             beyond=torch.where(reached, 0.0, FAR),
             pairs=torch.tensor([own + own[-1:] * (most - len(own)) for own in listed]),
+            starts=torch.tensor(starts),
             places=(down.places, over.places),
         )
 
@@ -119,9 +127,9 @@ class PatchGroups:
             torch.tensor([at + step for group in groups for at in group for step in range(side)]).to(sheets.device)
             for groups in self.places
         )
-        cut = sheets.permute(1, 2, 3, 0)[:, down]  # (c, rows, W, n)
+        cut = sheets.permute(1, 2, 3, 0).index_select(1, down)  # (c, rows, W, n)
         cut = cut.reshape(config.channels, len(rows), -1, side, config.width_cells * len(sheets))
-        cut = cut.permute(1, 0, 3, 2, 4).reshape(-1, config.width_cells, len(sheets))[:, over]
+        cut = cut.permute(1, 0, 3, 2, 4).reshape(-1, config.width_cells, len(sheets)).index_select(1, over)
         cut = cut.reshape(len(rows), config.channels * side, len(rows[0]), len(columns), -1, side, len(sheets))
         cut = cut.permute(0, 3, 1, 5, 2, 4, 6).reshape(len(rows) * len(columns), config.channels * side**2, -1)
         return cut.float() / 255 * config.weights().sqrt().float().to(sheets.device)[:, None]

@@ -17,7 +17,9 @@ from torch import Tensor
 from advrad.data.framing import Framing
 from advrad.data.images import reduction_px
 from advrad.denoisers.distance_groups import PatchGroups
+from advrad.denoisers.distance_rows import suits_rows
 from advrad.denoisers.patch_memory import PatchMemory
+from advrad.denoisers.patch_table import PatchTable
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.exported_config import RoundingRecord
@@ -84,8 +86,8 @@ class MemberRounding:
             Distances of the same shape, float32. Non-decreasing in each distance.
         """
         moved = (distances.double() - self.shift).clamp_min(0)
-        squares = moved.square() - self.unit * (moved + self.size).square() - self.floor
-        found = squares.clamp_min(0).sqrt() * (1 - 2 * _UNIT)
+        # Whichever memory patch is found, it is not nearer.
+        found = moved * (1 - self.unit) - math.sqrt(_UNDERFLOW)
         return _below(found - _gamma(_STEPS) * (found + self.centre))
 
     def upper(self, distances: Tensor) -> Tensor:
@@ -97,9 +99,11 @@ class MemberRounding:
         Returns:
             Distances of the same shape, float32. Non-decreasing in each distance.
         """
-        moved = distances.double() + self.shift
-        squares = moved.square() + self.unit * (moved + self.size).square() + self.floor
-        found = squares.sqrt() * (1 + 2 * _UNIT)
+        moved, unit, size = distances.double() + self.shift, self.unit, self.size
+        # The search takes a memory patch at x if x^2 - e(x) <= t^2 + e(t), where t is the nearest.
+        nearest = moved.square() + unit * (moved + size).square() + 2 * self.floor
+        root = (unit**2 * size.square() + (1 - unit) * (unit * size.square() + nearest)).sqrt()
+        found = (unit * size + root) / (1 - unit) * (1 + unit) + self.shift
         return -_below(-(found + _gamma(_STEPS) * (found + self.centre)))
 
     def largest(self, score: float = -math.inf) -> float:
@@ -108,15 +112,12 @@ class MemberRounding:
         Args:
             score: Least exact score of the images that count.
         """
-        # The differences are convex on both sides of the distance at which the lower end leaves 0: their ends count.
-        root = math.sqrt(self.unit)
-        leaves = self.shift + (root * self.size + math.sqrt(self.floor)) / (1 - root)
-        least = torch.zeros_like(leaves)
+        least = torch.zeros_like(self.size)
         if self.is_maximum:  # only sites with at least this score decide
             least = (self.origin + score * self.divisor).clamp(0, 1)
-        worst = torch.zeros_like(leaves)
-        for at in (least, torch.maximum(least, leaves).clamp_max(1), torch.ones_like(leaves)):
-            worst = torch.maximum(worst, torch.maximum(at - self.lower(at), self.upper(at) - at))
+        # One difference increases with the distance, the other is convex: the ends count.
+        ends = (least, torch.ones_like(least))
+        worst = torch.stack([torch.maximum(at - self.lower(at), self.upper(at) - at) for at in ends]).amax(0)
         return float((worst / self.divisor).max()) + self.pooled
 
 
@@ -226,15 +227,15 @@ def _of_member(member: ClosedFormMember, working_px: int, before: float) -> Memb
     cells = before + view.cell_px**2 + 3 + _STEPS
     if view.size_px != working_px:
         cells += 2 * _along_a_side(working_px / view.size_px)
-    gain = config.memory.gain
+    gain, terms = config.memory.gain, _gamma(len(config.memory.weights()) + 2 * _STEPS)
     centred, full = _sizes(member.memory)
     spread = member.spread.double() + config.tolerance
     count = pooled_count(spread.numel(), config.pooling)
     furthest = float((torch.maximum(member.mean.double().abs(), torch.ones_like(spread)) / spread).max())
     return MemberRounding(
-        # Cells; then roots, patches of the image and of the memory, which are multiplied with them.
-        shift=_gamma(cells) + (1 + gain) * _gamma(8),
-        unit=(1 + gain) * _gamma(len(config.memory.weights()) + 2 * _STEPS),
+        # Cells; then roots, patches of the image and of the memory, which are multiplied with them; and the best gain.
+        shift=_gamma(cells) + (1 + gain) * _gamma(_STEPS) + (2 * terms if gain else 0.0),
+        unit=(1 + gain) * terms,
         floor=_UNDERFLOW + gain**2 * _LEAST_SIZE,
         size=2 * (centred + gain * full),
         centre=member.mean.double().abs(),
@@ -255,9 +256,13 @@ def _sizes(memory: PatchMemory) -> tuple[Tensor, Tensor]:
     shape = (1, 1, *config.sites)
     if memory.chosen is None and config.window_cells is None:  # the only centre is that of the table
         table = memory.table
-        beyond = table.squares[0].double() + 2 * table.along[0].double()
-        norms = table.squares[0].double().amax(), (beyond + table.middle[0].double().square().sum()).amax()
-        centred, full = (norm.clamp_min(0).sqrt().expand(shape) for norm in norms)
+        norms = table.squares.double().amax(1), _norms_at(table)
+        centred, full = (norm[0].clamp_min(0).sqrt().expand(shape) for norm in norms)
+    elif memory.chosen is None and suits_rows(config):  # the centre is the mean of the memory patches at one place
+        table = memory.table
+        norms = table.squares.double().amax(1), _norms_at(table)
+        place = table.pairs.clamp_max(table.queries.numel() - 1) // table.queries.shape[1]  # (L, o)
+        centred, full = (norm.clamp_min(0).sqrt()[place].amax(1).view(shape) for norm in norms)
     elif memory.chosen is None and config.window_cells is not None:
         groups = PatchGroups.of(config, config.window_cells)
         patches = groups.memory(memory.sheets.contiguous(), config)  # (groups, d, n)
@@ -267,6 +272,11 @@ def _sizes(memory: PatchMemory) -> tuple[Tensor, Tensor]:
         patches = memory.read(cast(Tensor, memory.chosen)).mT  # (L, d, k)
         centred, full = (norms.view(shape) for norms in _longest(patches))
     return centred + _ROUNDED_NORM, full + _ROUNDED_NORM
+
+
+def _norms_at(table: PatchTable) -> Tensor:
+    """Largest squared norms of the memory patches of each site of the memory, (S,) float64."""
+    return (table.squares.double() + 2 * table.along.double()).amax(1) + table.middle.double().square().sum(1)
 
 
 def _longest(patches: Tensor) -> tuple[Tensor, Tensor]:

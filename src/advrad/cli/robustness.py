@@ -245,7 +245,9 @@ def _with_source(
             option="from",
         )
     if options.size_px is not None:
-        raise ConfigError("an export is certified for images of their own size; leave it out", option="size_px")
+        raise ConfigError(
+            "an export is certified for images of their own size; leave it out", option="size_px", value=options.size_px
+        )
     return certifiable(loaded, load_target(source)), options.model_copy(update={"own_size": True})
 
 

@@ -75,7 +75,8 @@ def predict(
 
     Prints one line per image: the verdict (good or defective), the anomaly score and the threshold; and at the end, on
     standard error, how many are defective, and which files of the folders are no images. The exit status is 0 also if
-    defects are found. An image that cannot be read ends the command with status 2, unless --skip-bad is given.
+    defects are found. An image that cannot be read ends the command with status 2, unless --skip-bad is given. An
+    export takes 8 bits: files of more are rounded.
 
     Only --certify takes --norm, --radius, --draws, --confidence and --seed. A closed-form detector proves its verdicts:
     it prints proven defective, proven good or not proven, and the largest radius that the verdict survives; draws,
@@ -83,7 +84,7 @@ def predict(
 
     A guarded detector says which half found a defect, and what is proven: "defective, proven", "defective", "suspected"
     (by attackable halves alone), "good", "good, memory proven". --certify adds how far its memory's verdict is proven.
-    An export proves nothing: it says "defective", "suspected" or "good". It takes 8 bits; files of more are rounded.
+    An export proves nothing: it says "defective", "suspected" or "good".
 
     In heat maps, a white line surrounds what exceeds the maps of normal images. With proven verdicts, a broken green
     and black line surrounds the proven defect area: it does so under every change of the image within the radius. Of a
@@ -91,10 +92,7 @@ def predict(
 
     Example: advrad predict run part-0001.png -o heat-maps
     """
-    if certificate.model_fields_set and not certify:
-        option = sorted(certificate.model_fields_set)[0]
-        raise ConfigError("can only be used with certification; add --certify", option=option)
-    _check_threshold(threshold, certify)
+    _check_options(certificate, threshold, certify)
     if not images and not stdin_is_piped():
         raise ConfigError("no image is given; name images or folders, or pipe in their paths, one per line")
     from advrad.certificates.prediction import prediction_certifier
@@ -131,8 +129,11 @@ def predict(
     verdicts.finish(passed_over, threshold)
 
 
-def _check_threshold(threshold: float | None, certify: bool) -> None:
-    """Refuse a threshold that cannot be used."""
+def _check_options(certificate: PredictionCertificateOptions, threshold: float | None, certify: bool) -> None:
+    """Refuse options of a certificate without one, and a threshold that cannot be used."""
+    if certificate.model_fields_set and not certify:
+        option = sorted(certificate.model_fields_set)[0]
+        raise ConfigError("can only be used with certification; add --certify", option=option)
     if threshold is None:
         return
     if not math.isfinite(threshold):

@@ -292,7 +292,7 @@ def _check_engine(engine: str | None, folder: Path, exported: bool) -> None:
         )
     if not exported and engine != "torch":
         raise ConfigError(
-            f"{folder} is no export; make one with 'advrad export {folder} -o DIR'", option="engine", value=engine
+            f"{folder} is no export; make one with 'advrad export RUN -o DIR'", option="engine", value=engine
         )
 
 

@@ -47,6 +47,10 @@ class OnnxGraph:
         """Names of the stored tensors."""
         return {tensor.name for tensor in self.proto.graph.initializer}
 
+    def names(self) -> set[str]:
+        """Names of the nodes and of the stored tensors."""
+        return self.constants() | {node.name for node in self.proto.graph.node}
+
     def with_constants(self, values: Arrays) -> OnnxGraph:
         """The graph with other values of stored tensors.
 

@@ -32,6 +32,7 @@ class OpenVinoGraph:
 
     def __init__(self, graph: OnnxGraph) -> None:
         self._networks = graph.networks
+        self._named = graph.names()
         self._model = _read(graph)
 
     def set_constants(self, values: Arrays) -> bool:
@@ -85,6 +86,10 @@ class OpenVinoGraph:
         Args:
             folder: Folder that exists.
         """
+        for number, node in enumerate(self._model.get_ordered_ops()):
+            # OpenVINO counts the others over the life of the process: the same graph would give other bytes.
+            if node.get_friendly_name() not in self._named and node.get_type_name() not in ("Parameter", "Result"):
+                node.set_friendly_name(f"{node.get_type_name()}.{number}")
         runtime("openvino").save_model(self._model, folder / OPENVINO_NAME, compress_to_fp16=False)
 
 

@@ -89,27 +89,68 @@ def test_optimisers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert all(math.isfinite(row["error"]) for row in result["rows"])
 
 
-def test_predict(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_predict_times_every_way_and_says_what_it_leaves_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import toy_exports
+
     script = load("predict")
+    graphs = [tmp_path / name / "model.onnx" for name in ("ours", "theirs")]
+    for graph in graphs:
+        graph.parent.mkdir()
+        toy_exports.write_onnx(graph)
+    missing = {"float32": str(graphs[0]), "int8": "failed: there is no network", "onnx": str(graphs[0])}
+    monkeypatch.setattr(script, "write_graphs", lambda *_: missing)
+    run = tmp_path / "missing-run"
+    asked = ["--run", run, "--patchcore", graphs[1], "--size", 64, "--rounds", 1, "--calls", 3, "--seconds", 0.1]
+    result = script.main([*map(str, asked), "--side", "64", "--threads", "2", "--no-compile"])
+    assert last_json(capsys) == json.loads(json.dumps(result))
+    rows = {(row["detector"], row["name"]): row for row in result["rows"]}
+    assert len(rows) == len(result["rows"]) == 6 + 2
+    left_out = {name: row["failed"] for (_, name), row in rows.items() if "failed" in row}
+    assert left_out["openvino int8"] == "there is no network"
+    assert str(run) in left_out["eager float32"], "the model folder is named"
+    for row in (rows["missing-run", "openvino float32"], rows["missing-run", "onnxruntime float32"]):
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] and row["calls"] == 3
+        assert row["images_per_s"]["1"] > 0 and row["images_per_s"]["2"] > 0 and row["memory_mb"] > 10
+        assert row["share_of_limit"] == pytest.approx(
+            row["flops_per_image"] / row["p50_ms"] * 1e3 / result["limit_flops_per_s"]["float32"]
+        )
+    assert rows["PatchCore model", "openvino float32"]["flops_per_image"] > 0
+
+
+@pytest.mark.slow
+def test_the_graphs_of_a_detector_give_its_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ways
+
     from advrad.denoisers.lean import LeanConfig
-    from advrad.training.score_candidates import SEARCH_SPACES
 
-    tiny = LeanConfig(channels=(8, 16), blocks=(1, 1))
-    whole = script.fresh_detector
-    monkeypatch.setattr(script, "fresh_detector", lambda size: whole(size, tiny))
+    script = load("predict")
+    whole, tiny = ways.fresh_detector, LeanConfig(channels=(8, 16), blocks=(1, 1))
+    for module in (script, ways):
+        monkeypatch.setattr(module, "fresh_detector", lambda size: whole(size, tiny))
+    graphs = script.write_graphs(tmp_path, "", 64)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    detector = script.fresh_detector(64)
+    [[score]] = [detector.predict_batch(torch.from_numpy(image).permute(2, 0, 1)[None] / 255).scores.tolist()]
+    for engine, name, most in (("openvino", "float32", 1e-4), ("openvino", "int8", 0.5), ("onnxruntime", "onnx", 1e-4)):
+        found = ways.LOADERS[engine](ways.Way(engine, "tiny", engine, "float32", graphs[name], 64, 1))(image)
+        first = found[0] if engine == "onnxruntime" else found["score"]
+        assert float(first[0]) == pytest.approx(score, rel=most), name
+    eager = ways.torch_way(ways.Way("eager", "tiny", "eager", "float32", "", 64, torch.get_num_threads()))
+    assert eager(image).tolist() == [score > detector.calibration.threshold]
+    assert script.flops_of(graphs["float32"], 64) > 1e6
 
-    def no_compiler(*arguments: object, **options: object) -> object:
-        raise RuntimeError("there is no compiler")
 
-    monkeypatch.setattr(script.torch, "compile", no_compiler)
-    monkeypatch.setattr(script, "precisions", lambda: ("float32", "bfloat16"))
-    result = script.main(["--size", "64", "--batches", "1", "2", "--rounds", "1", "--side", "64"])
-    out = capsys.readouterr().out
-    assert out.count("failed: there is no compiler") == 4
-    assert result["views"] == len(SEARCH_SPACES["clean"].sigmas)
-    eager = [row for row in result["rows"] if "failed" not in row]
-    assert len(eager) == 4
-    assert all(row["ms_per_image"] > 0 and row["flops_per_image"] > 0 for row in eager)
+def test_arithmetic_is_counted_by_its_products(tmp_path: Path) -> None:
+    import toy_exports
+
+    toy_exports.write_onnx(tmp_path / "model.onnx")
+    pixels = 3 * 64 * 64
+    # A division, two means that read all pixels, and a resize.
+    found = load("predict").flops_of(str(tmp_path / "model.onnx"), 64)
+    assert abs(found - (3 * pixels + 32 * 32)) <= 2  # and what is left of constants
 
 
 def test_startup(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 import toy_graphs
+import toy_guarded
 from toy_graphs import SHAPES, as_tensor, pixels
 
 from advrad.data.images import at_working_size
-from advrad.exporting.graph import graph_of
+from advrad.errors import ConfigError, NotCalibratedError
+from advrad.exporting.graph import graph_of, rounded_down
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -20,7 +27,6 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 def test_a_graph_gives_what_its_detector_predicts(kind: str) -> None:
     detector = toy_graphs.made(kind)
     graph = graph_of(detector)
-    verdicts = []
     for seed, (height, width) in enumerate(SHAPES):
         image = pixels(height, width, seed)
         working = at_working_size(image, 255.0, detector.config.framing)
@@ -36,5 +42,113 @@ def test_a_graph_gives_what_its_detector_predicts(kind: str) -> None:
             assert bool(defective) == bool(expected.defective)
         else:
             assert bool(defective) == (float(expected.scores) > detector.calibration.threshold)
-        verdicts.append(bool(defective))
-    assert kind.startswith("learned_") or len(set(verdicts)) > 0
+
+
+def test_noise_is_stored_and_the_same_for_every_image_and_every_graph() -> None:
+    detector = toy_graphs.learned()
+    first, again = graph_of(detector), graph_of(detector)
+    noise = {name: value for name, value in first.named_buffers() if name.startswith("scores.noise_")}
+    assert {value.shape for value in noise.values()} == {(1, 4, 3, 16, 16), (1, 2, 3, 32, 32)}
+    assert all(torch.equal(value, again.get_buffer(name)) for name, value in noise.items())
+    detector.update_config(noise_seed=detector.detector_config.noise_seed + 1)
+    other = graph_of(detector)
+    assert not any(torch.equal(value, other.get_buffer(name)) for name, value in noise.items())
+    with torch.no_grad():
+        image = as_tensor(pixels(32, 32))
+        assert torch.equal(first(image)[0], again(image)[0])
+        assert not torch.equal(first(image)[0], other(image)[0])
+
+
+def test_thresholds_decide_as_in_double_precision() -> None:
+    values = [0.1, 0.3, 2 / 3, -0.1, 4.656894683837891, 0.0]
+    rounded = rounded_down(values)
+    for value, found in zip(values, rounded, strict=True):
+        above = torch.nextafter(found, torch.tensor(torch.inf))
+        assert float(found) <= value < float(above)
+
+
+def test_a_score_that_is_no_number_is_defective() -> None:
+    graph = graph_of(toy_graphs.closed_form())
+    graph.get_buffer("threshold").fill_(1e9)
+    image = as_tensor(pixels(32, 32))
+    with torch.no_grad():
+        assert not bool(graph(image)[2])
+        for buffer in graph.buffers():
+            if buffer.is_floating_point() and buffer.ndim == 4:
+                buffer.fill_(torch.nan)  # mean and spread of the sites
+        assert bool(graph(image)[2])
+
+
+@pytest.mark.parametrize("speaking", [0, 1, 2])
+def test_either_half_speaks(speaking: int) -> None:
+    detector = toy_graphs.guarded()
+    graph = graph_of(detector)
+    with torch.no_grad():
+        scores = graph(as_tensor(pixels(32, 32)))[3][0]
+        for place in range(3):
+            graph.get_buffer("threshold")[place] = scores[place] + (-0.01 if place == speaking else 0.01)
+        score, _, defective, _ = graph(as_tensor(pixels(32, 32)))
+    assert bool(defective) and float(score) > 0
+    assert speaking == 0 or float(score) < detector.config.ceiling
+
+
+def test_what_cannot_be_exported_is_named() -> None:
+    with pytest.raises(ConfigError, match="half 'half' is a detector of a Python file"):
+        graph_of(toy_guarded.guarded())
+    detector = toy_graphs.learned(calibrated=False)
+    with pytest.raises(NotCalibratedError):
+        graph_of(detector)
+    with pytest.raises(ConfigError, match="of the type NotADetector cannot be exported"):
+        graph_of(NotADetector())  # type: ignore[arg-type]
+
+
+class NotADetector(str):
+    """Has what a detector has, and is none."""
+
+    calibration = toy_graphs._threshold(0.0)
+    config = toy_graphs.closed_form().config
+
+
+Outputs = list[npt.NDArray[np.float32]]
+
+
+def runtimes(kind: str, folder: Path) -> dict[str, Callable[[npt.NDArray[np.uint8]], Outputs]]:
+    """Functions that run the graph of a detector in each runtime."""
+    import onnxruntime
+    import openvino
+
+    from advrad.exporting.onnx_file import to_onnx
+
+    graph = graph_of(toy_graphs.made(kind))
+    exported = to_onnx(graph)
+    assert set(graph.calibrated) <= exported.constants()
+    path = folder / "model.onnx"
+    exported.write(path)
+    session = onnxruntime.InferenceSession(path)
+    compiled = openvino.Core().compile_model(
+        openvino.convert_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    )
+    return {
+        "onnxruntime": lambda image: session.run(None, {"image": image}),
+        "openvino": lambda image: list(compiled(image).values()),
+    }
+
+
+# The guarded detector holds a closed form, a detector on features, and a learned denoiser.
+@pytest.mark.parametrize(
+    "kind", [name if name == "guarded" else pytest.param(name, marks=pytest.mark.slow) for name in toy_graphs.KINDS]
+)
+def test_runtimes_give_what_the_detector_predicts(kind: str, tmp_path: Path) -> None:
+    detector = toy_graphs.made(kind)
+    for name, run in runtimes(kind, tmp_path).items():
+        for seed, (height, width) in enumerate(SHAPES):
+            image = pixels(height, width, seed)
+            expected = detector.predict_batch(at_working_size(image, 255.0, detector.config.framing)[None])
+            assert expected.anomaly_maps is not None
+            score, anomaly_map, defective, *halves = map(torch.as_tensor, run(image[None]))
+            assert relative(score, expected.scores) < 1e-5, name
+            assert relative(anomaly_map, expected.anomaly_maps[:, 0]) < 2e-5, name
+            spoken = expected.defective if halves else expected.scores > detector.calibration.threshold
+            assert spoken is not None and bool(defective) == bool(spoken), name
+            if halves:
+                assert relative(halves[0], expected.half_scores) < 1e-5, name

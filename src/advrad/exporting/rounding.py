@@ -176,9 +176,9 @@ def rounding_of(detector: SavedDetector, precision: Literal["float32", "bfloat16
     """
     if precision != "float32":
         return RoundingRecord(words=f"Nothing is proven about rounding in {precision}: {_OF_PYTORCH}.")
-    if (reason := _unproven(detector)) is not None:
+    reason = _unproven(detector)
+    if reason is not None or not isinstance(detector, ClosedFormDetector | TiledDetector):
         return RoundingRecord(words=f"Nothing is proven about the rounding of {reason}: {_OF_PYTORCH}.")
-    assert isinstance(detector, ClosedFormDetector | TiledDetector)
     members = member_roundings(detector, LARGEST_SHRINKING)
     bound = max(member.largest() for member in members)
     threshold = -math.inf if detector.threshold is None else detector.threshold
@@ -222,8 +222,7 @@ def _of_member(member: ClosedFormMember, working_px: int, before: float) -> Memb
         working_px: Side of the image that the member is given.
         before: Operations from the pixels to this image.
     """
-    view, config = member.view.config, member.config
-    assert isinstance(member.view, WholeView)
+    view, config = cast(WholeView, member.view).config, member.config
     cells = before + view.cell_px**2 + 3 + _STEPS
     if view.size_px != working_px:
         cells += 2 * _along_a_side(working_px / view.size_px)

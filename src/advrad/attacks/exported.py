@@ -67,6 +67,7 @@ def in_8_bits(images: Tensor) -> Tensor:
         images: Images, (b, 3, h, w), float in [0, 1].
 
     Example:
+        >>> import torch
         >>> in_8_bits(torch.tensor([0.5])).mul(255).round(decimals=3).item()
         128.0
     """
@@ -81,6 +82,7 @@ def changed_in_8_bits(candidates: Tensor, images: Tensor) -> Tensor:
         images: Images as given, (b, 3, h, w), of 8 bits.
 
     Example:
+        >>> import torch
         >>> given = torch.tensor([100 / 255])
         >>> (changed_in_8_bits(given + torch.tensor([1.9 / 255, -2 / 255]), given) * 255).round().tolist()
         [101.0, 98.0]

@@ -253,3 +253,15 @@ def move_threshold(run: Path, threshold: float) -> None:
 
 def has_colour(image: npt.NDArray[np.float32], colour: tuple[float, float, float]) -> bool:
     return bool((np.abs(image - np.float32(colour)).max(-1) < 1e-6).any())
+
+
+def test_exports_beside_their_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import exportable_runs
+
+    data = exportable_runs.product(tmp_path)
+    run = exportable_runs.closed_form(data, tmp_path / "run")
+    result = load("export").main([str(run), str(data), "--kinds", "onnx-float32,openvino-int8"])
+    assert last_json(capsys) == result
+    assert result["images"] == 8 and result["torch"]["auroc"] == 1.0
+    assert result["onnx-float32"]["flips"] == 0 and result["onnx-float32"]["score_difference"] < 1e-3
+    assert "has none" in result["openvino-int8"]["refused"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import json
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -263,6 +265,17 @@ def test_a_missing_runtime_names_the_extra(export: Path, name: str, monkeypatch:
     monkeypatch.setattr(engines, "import_module", missing)
     with pytest.raises(ConfigError, match=rf"^an export needs {name}: pip install 'advrad\[export\]'$"):
         advrad.load_detector(export, engine=name)
+
+
+def test_openvino_reports_to_nobody_that_it_is_used(openvino_export: Path) -> None:
+    code = (
+        "import sys, numpy, advrad\n"
+        f"list(advrad.load_detector({str(openvino_export)!r}).predict(numpy.zeros((40, 40, 3), 'uint8')))\n"
+        "assert 'openvino' in sys.modules\n"
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_bfloat16_without_the_processor_is_one_line(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:

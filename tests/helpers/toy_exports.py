@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from advrad.detectors.config import Calibration, RecordedFigures, TrainingRecord
+from advrad.detectors.engines import runtime
 from advrad.detectors.exported_config import (
     ExportedConfig,
     FramingRecord,
@@ -134,9 +135,8 @@ def write(folder: Path, *, guarded: bool = False, openvino: bool = False, **chan
     graph = place / "model.onnx"
     write_onnx(graph, guarded=guarded)
     if openvino:
-        import openvino as runtime
-
-        runtime.save_model(runtime.Core().read_model(graph), place / "model.xml", compress_to_fp16=False)
+        openvino_ = runtime("openvino")
+        openvino_.save_model(openvino_.Core().read_model(graph), place / "model.xml", compress_to_fp16=False)
         graph.unlink()
     config = config_of(guarded=guarded, engine="openvino" if openvino else "onnxruntime", **changes)
     (place / "README.md").write_text(render(config), encoding="utf-8")

@@ -6,6 +6,9 @@ arithmetic is pinned to what ``detector.json`` says, so that no runtime lowers i
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -89,7 +92,7 @@ def open_engine(
 
 
 def runtime(name: str) -> Any:
-    """Import a runtime.
+    """Import a runtime, which sends nothing over the network.
 
     Args:
         name: Name of its package, such as ``openvino``.
@@ -98,10 +101,29 @@ def runtime(name: str) -> Any:
         ConfigError: It is not installed.
     """
     try:
-        return import_module(name)
+        with _without_reports():
+            return import_module(name)
     except ImportError as error:
         reason = "" if isinstance(error, ModuleNotFoundError) and error.name == name else f" ({_first_line(error)})"
         raise ConfigError(f"an export needs {name}{reason}: pip install 'advrad[export]'") from None
+
+
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Hide the package with which OpenVINO and NNCF report over the network that they are used.
+
+    They do so on import, from a process of their own, and write files in the user's folder. Without the package they do
+    not; it is optional.
+    """
+    name = "openvino_telemetry"
+    if name in sys.modules:  # the user's program has it already
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def check_precision(precision: ExportPrecision, engine: EngineName) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -79,3 +82,20 @@ def test_the_same_seed_gives_the_same_centres(kinds: Tensor) -> None:
     first, again = (centres_by_site(sheets, config, 5, generator(1))[0] for _ in range(2))
     assert torch.equal(first, again)
     assert not torch.equal(first, centres_by_site(sheets, config, 5, generator(2))[0])
+
+
+def test_memory_does_not_grow_with_the_number_of_patches() -> None:
+    """Twenty parts of 16 MB are compared; a part that is not freed would show."""
+    code = """
+import resource, torch
+from advrad.training.closed_form_centres import _moved
+torch.set_num_threads(1)
+draws = torch.Generator().manual_seed(0)
+values, centres = torch.rand(1, 20_000, 8, generator=draws), torch.rand(1, 4_000, 8, generator=draws)
+_moved(values[:, :2_000], centres, 1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+_moved(values, centres, 1)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(found.stdout) < 100

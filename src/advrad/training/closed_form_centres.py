@@ -95,8 +95,11 @@ def _moved(values: Tensor, centres: Tensor, rounds: int) -> Tensor:
     step = max(1, _AT_ONCE // (len(centres) * centres.shape[1]))
     for _ in range(rounds):
         squares = centres.square().sum(2)[:, None]
-        parts = [torch.baddbmm(squares, part, centres.mT, alpha=-2).argmin(2) for part in torch.split(values, step, 1)]
-        nearest = torch.cat(parts, 1)  # (s, m)
+        # Written in place: results in a list, between the freed distances, would keep the allocator from using these
+        # again, and 12,000 centres took 20 GB.
+        nearest = torch.empty(values.shape[:2], dtype=torch.long)  # (s, m)
+        for part, found in zip(torch.split(values, step, 1), torch.split(nearest, step, 1), strict=True):
+            found.copy_(torch.baddbmm(squares, part, centres.mT, alpha=-2).argmin(2))
         sums = torch.zeros_like(centres).scatter_add_(1, nearest[..., None].expand_as(values), values)
         members = torch.zeros_like(squares[:, 0]).scatter_add_(1, nearest, torch.ones_like(values[..., 0]))
         centres = torch.where(members[..., None] > 0, sums / members.clamp_min(1)[..., None], centres)

@@ -75,8 +75,7 @@ def predict(
 
     Prints one line per image: the verdict (good or defective), the anomaly score and the threshold; and at the end, on
     standard error, how many are defective, and which files of the folders are no images. The exit status is 0 also if
-    defects are found. An image that cannot be read ends the command with status 2, unless --skip-bad is given. An
-    export takes 8 bits: files of more are rounded.
+    defects are found. An image that cannot be read ends the command with status 2, unless --skip-bad is given.
 
     Only --certify takes --norm, --radius, --draws, --confidence and --seed. A closed-form detector proves its verdicts:
     it prints proven defective, proven good or not proven, and the largest radius that the verdict survives; draws,
@@ -84,7 +83,7 @@ def predict(
 
     A guarded detector says which half found a defect, and what is proven: "defective, proven", "defective", "suspected"
     (by attackable halves alone), "good", "good, memory proven". --certify adds how far its memory's verdict is proven.
-    An export proves nothing: it says "defective", "suspected" or "good".
+    An export proves nothing: it says "defective", "suspected" or "good". It rounds files of more than 8 bits to 8.
 
     In heat maps, a white line surrounds what exceeds the maps of normal images. With proven verdicts, a broken green
     and black line surrounds the proven defect area: it does so under every change of the image within the radius. Of a
@@ -123,6 +122,7 @@ def predict(
         certifier=certifier,
         threshold=threshold,
         value_range=reading.value_range,
+        read_ahead=not piped,
     )
     verdicts = Verdicts(as_json, table)
     verdicts.take(results, skip_bad)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,24 @@ def test_predictions_come_in_order_and_errors_between(detector: AdvRAD, files: l
             "verdict": record.verdict,
         }
         assert record.verdict == ("defective" if record.score > record.threshold else "good")
+
+
+def test_reading_ahead_changes_when_files_are_read_but_not_what_is_said(detector: AdvRAD, files: list[Path]) -> None:
+    wanted = [files[0], files[1], DataError("passed on"), files[2], files[0]]
+    found: dict[bool, list[object]] = {}
+    for ahead in (False, True):
+        asked: list[object] = []
+        answers = predict_paths(detector, (asked.append(path) or path for path in wanted), read_ahead=ahead)
+        first = next(answers)
+        assert asked == wanted[: 2 if ahead else 1], "without it, a path is answered before the next is asked for"
+        found[ahead] = [first, *answers]
+        assert asked == wanted
+    plain, read_ahead = ([str(answer) for answer in found[ahead]] for ahead in (False, True))
+    assert plain == read_ahead and len(plain) == 5
+    interrupted = predict_paths(detector, wanted, read_ahead=True)
+    next(interrupted)
+    interrupted.close()
+    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name], "no thread is left"
 
 
 def test_each_file_is_read_scored_and_drawn_once(

@@ -208,24 +208,28 @@ def load_masks(
     return masks, known
 
 
-def map_ahead(function: Callable[[_In], _Out], items: Iterable[_In]) -> Generator[_Out, None, None]:
+def map_ahead(
+    function: Callable[[_In], _Out], items: Iterable[_In], threads: int | None = None
+) -> Generator[_Out, None, None]:
     """Map a function over items in threads, in order, a little ahead of the caller.
 
     Args:
         function: Function of one item.
         items: Items.
+        threads: Number of threads, >= 1; None for as many as compute. One thread is one item ahead.
 
     Yields:
         Results, in the order of the items; only a few are computed in advance, so that they do not fill the memory. As
         many threads read as compute, see :mod:`advrad.utils.threads`.
     """
     waiting: deque[Future[_Out]] = deque()
-    workers = thread_count()
+    workers = thread_count() if threads is None else threads
+    most = 1 if threads == 1 else 2 * workers
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * workers:
+                if len(waiting) > most:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from advrad.certificates.prediction import Certifier, PredictionCertificate, ProvenPrediction
 from advrad.data.framing import Framing
 from advrad.data.images import LARGE_PIXELS, ImageInfo, read_and_examine8, read_working_image
+from advrad.data.loading import map_ahead
 from advrad.data.png import write_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.shapes import check_shape
@@ -136,6 +138,7 @@ def predict_paths(
     certifier: Certifier | None = None,
     threshold: float | None = None,
     value_range: float | None = None,
+    read_ahead: bool = False,
 ) -> Iterator[PredictionRecord | DataError]:
     """Predict image files in order. Each file is read once and scored once.
 
@@ -151,6 +154,8 @@ def predict_paths(
             the calibrated one. Certificates are about the calibrated one.
         value_range: Value of white in the image files, > 0; None if the files or the training tell it. Without it,
             images of another range than those of the training are refused.
+        read_ahead: Whether to read the next image in a thread while one is scored. Without it, each image is answered
+            before the next source is asked for, as paths need that are piped in one by one.
 
     Yields:
         A prediction for each image, or the error of a file that cannot be read.
@@ -171,20 +176,31 @@ def predict_paths(
     output = _Output(detector, out, certifier, threshold)
     framing = detector.config.framing.with_white(value_range)
     load = _load_pixels if takes_pixels(detector) else _load
+
+    def read(source: Path | DataError) -> _LoadedImage | DataError:
+        return source if isinstance(source, DataError) else load(source, framing, max_pixels, output.wanted)
+
     batch: list[_LoadedImage] = []
-    for source in sources:
-        loaded = source if isinstance(source, DataError) else load(source, framing, max_pixels, output.wanted)
-        if isinstance(loaded, DataError):
-            yield from output.predict(batch)
-            yield loaded
-            batch = []
-            continue
-        batch.append(loaded)
-        # Images at their own size are held until they are drawn, so large ones are not collected.
-        if len(batch) == batch_size or sum(image.held_pixels for image in batch) > LARGE_PIXELS:
-            yield from output.predict(batch)
-            batch = []
+    with closing(map_ahead(read, sources, 1) if read_ahead else _each(read, sources)) as images:
+        for loaded in images:
+            if isinstance(loaded, DataError):
+                yield from output.predict(batch)
+                yield loaded
+                batch = []
+                continue
+            batch.append(loaded)
+            # Images at their own size are held until they are drawn, so large ones are not collected.
+            if len(batch) == batch_size or sum(image.held_pixels for image in batch) > LARGE_PIXELS:
+                yield from output.predict(batch)
+                batch = []
     yield from output.predict(batch)
+
+
+def _each(
+    read: Callable[[Path | DataError], _LoadedImage | DataError], sources: Iterable[Path | DataError]
+) -> Generator[_LoadedImage | DataError, None, None]:
+    for source in sources:
+        yield read(source)
 
 
 @dataclass(frozen=True, slots=True)

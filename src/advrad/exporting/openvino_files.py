@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -72,7 +71,7 @@ class OpenVinoGraph:
         if len(others) == len(self._model.get_ops()):
             raise ConfigError("the graph has no trained network to quantise; choose float32 or bfloat16")
         with _silent():
-            nncf = _nncf()
+            nncf = runtime("nncf")
             self._model = nncf.quantize(
                 self._model,
                 nncf.Dataset([image[None] for image in images]),
@@ -104,16 +103,6 @@ def _read(graph: OnnxGraph) -> Any:
 
 def _is_constant(node: Any) -> bool:
     return bool(node.get_type_name() == "Constant")
-
-
-def _nncf() -> Any:
-    """The package NNCF, which sends nothing over the network.
-
-    Raises:
-        ConfigError: It is not installed.
-    """
-    os.environ.setdefault("NNCF_CI", "1")  # with it, NNCF reports to nobody that it was used
-    return runtime("nncf")
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from advrad.data.framing import Framing
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.detectors.closed_form import ClosedFormDetector
+from advrad.detectors.engines import runtime as import_runtime
 from advrad.detectors.views import WholeConfig, WholeView
 from advrad.exporting.framing_graph import FramingGraph
 from advrad.exporting.rounding import MemberRounding, member_roundings, rounding_of, shrinking_of
@@ -208,17 +209,14 @@ def test_both_runtimes_are_within_the_bound(exported: tuple[list[Case], Path], r
     cases, path = exported
     assert len(cases) >= 3
     if runtime == "openvino":
-        import openvino
-
+        openvino = import_runtime("openvino")
         hints = {"INFERENCE_PRECISION_HINT": openvino.Type.f32, "EXECUTION_MODE_HINT": "ACCURACY"}
         compiled = openvino.Core().compile_model(path, "CPU", hints)
 
         def scores(pixels: Pixels) -> list[float]:
             return [float(score) for score in compiled([pixels[None]])[0]]
     else:
-        import onnxruntime
-
-        session = onnxruntime.InferenceSession(str(path))
+        session = import_runtime("onnxruntime").InferenceSession(str(path))
 
         def scores(pixels: Pixels) -> list[float]:
             return [float(score) for score in session.run(None, {session.get_inputs()[0].name: pixels[None]})[0]]

@@ -20,9 +20,11 @@ import json
 import math
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -36,9 +38,14 @@ WAYS = Path(__file__).with_name("ways.py")
 
 
 class Worker:
-    """The process of a way."""
+    """The process of a way.
 
-    def __init__(self, way: Way) -> None:
+    Args:
+        way: The way.
+        patience: Seconds after which a way that is not ready is left out.
+    """
+
+    def __init__(self, way: Way, patience: float) -> None:
         self.way, self.failed, self.first_s = way, "", math.nan
         if way.path.startswith(_FAILED):
             self.failed = way.path.removeprefix(_FAILED)
@@ -53,9 +60,14 @@ class Worker:
             text=True,
             env=environment,
         )
+        timer = threading.Timer(patience, self.process.kill)
+        timer.start()
         found = self._reply()
+        timer.cancel()
         if found is not None:
             self.first_s = found["first_s"]
+        elif self.process.poll() == -signal.SIGKILL:
+            self.failed = f"was not ready within {patience:g} s"
 
     def ask(self, **order: Any) -> Any:
         """Send an order and return the reply; None once the way has failed."""
@@ -197,7 +209,7 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def measure(ways: Sequence[Way], rounds: int, calls: int, seconds: float) -> list[dict[str, Any]]:
+def measure(ways: Sequence[Way], rounds: int, calls: int, seconds: float, patience: float) -> list[dict[str, Any]]:
     """Time every way in turn, then its images per second with one and two images at once, and its memory.
 
     Args:
@@ -205,11 +217,12 @@ def measure(ways: Sequence[Way], rounds: int, calls: int, seconds: float) -> lis
         rounds: Number of turns.
         calls: Images in each turn of a way.
         seconds: Most seconds of a turn, and seconds for which images are counted.
+        patience: Seconds after which a way that is not ready is left out.
 
     Returns:
         A row for each way, in their order, with ``failed`` in place of the figures where it cannot run.
     """
-    workers = [Worker(way) for way in ways]
+    workers = [Worker(way, patience) for way in ways]
     times: list[list[float]] = [[] for _ in ways]
     for _ in range(rounds):
         for worker, found in zip(workers, times, strict=True):
@@ -229,7 +242,7 @@ def measure(ways: Sequence[Way], rounds: int, calls: int, seconds: float) -> lis
     for row, way in zip(rows, ways, strict=True):
         if "failed" in row or way.engine == "compiled" or way.threads < 2:
             continue  # compiling again takes minutes
-        second = Worker(replace(way, streams=2))
+        second = Worker(replace(way, streams=2), patience)
         row["images_per_s"]["2"] = second.ask(streams=2, seconds=seconds)
         second.close()
     return rows
@@ -266,6 +279,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=8, help="turns of each way")
     parser.add_argument("--calls", type=int, default=25, help="images in a turn")
     parser.add_argument("--seconds", type=float, default=1.0, help="most seconds of a turn")
+    parser.add_argument("--patience", type=float, default=90.0, help="seconds to wait for a way to be ready")
     parser.add_argument("--side", type=int, default=4096, help="side of the matrices that give the peak speed")
     parser.add_argument("--no-compile", action="store_true", help="do not measure torch.compile")
     given = parser.parse_args(arguments)
@@ -285,7 +299,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             ]
         work = {way.path: flops_of(way.path, given.size) for way in ways if way.name == "openvino float32"}
         of_detector = {way.detector: work[way.path] for way in ways if way.path in work}
-        rows = measure(ways, given.rounds, given.calls, given.seconds)
+        rows = measure(ways, given.rounds, given.calls, given.seconds, given.patience)
     for row in rows:
         if "failed" not in row:
             row["flops_per_image"] = of_detector[row["detector"]]

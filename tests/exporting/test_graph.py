@@ -11,11 +11,12 @@ import pytest
 import torch
 import toy_graphs
 import toy_guarded
-from toy_graphs import SHAPES, as_tensor, pixels
+from toy_graphs import SHAPES, Pixels, as_tensor, pixels
 
 from advrad.data.images import at_working_size
 from advrad.errors import ConfigError, NotCalibratedError
 from advrad.exporting.graph import graph_of, rounded_down
+from advrad.exporting.onnx_file import OnnxGraph, to_onnx
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -112,40 +113,82 @@ class NotADetector(str):
 Outputs = list[npt.NDArray[np.float32]]
 
 
-def runtimes(kind: str, folder: Path) -> dict[str, Callable[[npt.NDArray[np.uint8]], Outputs]]:
-    """Functions that run the graph of a detector in each runtime."""
-    import onnxruntime
-    import openvino
-
-    from advrad.exporting.onnx_file import to_onnx
-
+def in_onnx(kind: str) -> OnnxGraph:
+    """The graph of a detector in the form of ONNX; what a calibration sets is stored under its name."""
     graph = graph_of(toy_graphs.made(kind))
     exported = to_onnx(graph)
     assert set(graph.calibrated) <= exported.constants()
+    return exported
+
+
+@pytest.fixture(scope="module")
+def guarded_in_onnx() -> OnnxGraph:
+    return in_onnx("guarded")
+
+
+def in_onnxruntime(graph: OnnxGraph, image: Pixels) -> Outputs:
+    import onnxruntime
+
+    outputs: Outputs = onnxruntime.InferenceSession(graph.serialized()).run(None, {"image": image[None]})
+    return outputs
+
+
+def runtimes(graph: OnnxGraph, folder: Path) -> dict[str, Callable[[Pixels], Outputs]]:
+    """Functions that run a graph in each runtime."""
+    import onnxruntime
+    import openvino
+
     path = folder / "model.onnx"
-    exported.write(path)
+    graph.write(path)
     session = onnxruntime.InferenceSession(path)
     compiled = openvino.Core().compile_model(
         openvino.convert_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     )
     return {
-        "onnxruntime": lambda image: session.run(None, {"image": image}),
-        "openvino": lambda image: list(compiled(image).values()),
+        "onnxruntime": lambda image: session.run(None, {"image": image[None]}),
+        "openvino": lambda image: list(compiled(image[None]).values()),
     }
 
 
-# The guarded detector holds a closed form, a detector on features, and a learned denoiser.
+@pytest.mark.slow
+def test_what_a_calibration_sets_is_replaced_by_name(guarded_in_onnx: OnnxGraph) -> None:
+    detector = toy_graphs.guarded()
+    tests = tuple(
+        test.model_copy(
+            update={
+                "threshold": test.threshold * (1.1 + place),
+                "slope": test.slope * 0.5,
+                "heat_low": test.heat_low - 0.3,
+                "heat_high": test.heat_high + 0.2,
+            }
+        )
+        for place, test in enumerate(detector.tests)
+    )
+    detector.update_config(tests=tests, ceiling=0.3)
+    graph, image = graph_of(detector), pixels(32, 32)
+    values = {name: graph.get_buffer(name).numpy() for name in graph.calibrated}
+    found = in_onnxruntime(guarded_in_onnx.with_constants(values), image)
+    before = in_onnxruntime(guarded_in_onnx, image)
+    with torch.no_grad():
+        expected = graph(as_tensor(image))
+    for place in (0, 1, 3):
+        assert relative(torch.as_tensor(found[place]), expected[place]) < 1e-5
+    assert bool(found[2]) == bool(expected[2])
+    assert abs(before[0] - found[0]) > 0.01 and abs(before[1] - found[1]).max() > 0.01
+
+
 @pytest.mark.parametrize(
-    "kind", [name if name == "guarded" else pytest.param(name, marks=pytest.mark.slow) for name in toy_graphs.KINDS]
+    "kind", [name if name == "closed_form" else pytest.param(name, marks=pytest.mark.slow) for name in toy_graphs.KINDS]
 )
-def test_runtimes_give_what_the_detector_predicts(kind: str, tmp_path: Path) -> None:
+def test_runtimes_give_what_the_detector_predicts(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     detector = toy_graphs.made(kind)
-    for name, run in runtimes(kind, tmp_path).items():
+    exported = request.getfixturevalue("guarded_in_onnx") if kind == "guarded" else in_onnx(kind)
+    for name, run in runtimes(exported, tmp_path).items():
         for seed, (height, width) in enumerate(SHAPES):
             image = pixels(height, width, seed)
             expected = detector.predict_batch(at_working_size(image, 255.0, detector.config.framing)[None])
             assert expected.anomaly_maps is not None
-            score, anomaly_map, defective, *halves = map(torch.as_tensor, run(image[None]))
+            score, anomaly_map, defective, *halves = map(torch.as_tensor, run(image))
             assert relative(score, expected.scores) < 1e-5, name
             assert relative(anomaly_map, expected.anomaly_maps[:, 0]) < 2e-5, name
             spoken = expected.defective if halves else expected.scores > detector.calibration.threshold

@@ -329,9 +329,10 @@ def limit(values: Tensor, ceiling: float | Tensor) -> Tensor:
         >>> [round(value, 4) for value in limit(torch.tensor([-5.0, 0.9, 1.0, 3.0]).double(), 1.0).tolist()]
         [-5.0, 0.9, 0.95, 0.9955]
     """
-    above = values > ceiling - BEND
+    excess = values - ceiling
+    above = excess > -BEND
     # Below the join the other branch is not used, and must not divide by 0: its gradient would be NaN.
-    reach = torch.where(above, values - ceiling + 2 * BEND, torch.ones_like(values))
+    reach = torch.where(above, excess + 2 * BEND, torch.ones_like(values))
     return torch.where(above, ceiling - BEND**2 / reach, values)
 
 

@@ -54,7 +54,7 @@ class DetectorGraph(nn.Module):
         self.register_buffer("threshold", rounded_down(threshold))
         guarded = isinstance(scores, GuardedGraph)
         self.output_names = ("score", "anomaly_map", "defective", *(("half_scores",) if guarded else ()))
-        names = ("slope", "heat_low", "heat_high", "ceiling") if guarded else ()
+        names = ("slope", "heat_low", "heat_range", "ceiling") if guarded else ()
         self.calibrated = ("threshold", *(f"scores.{name}" for name in names))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:

@@ -24,22 +24,27 @@ class GuardedGraph(nn.Module):
 
     Attributes:
         slope: By how much the surprises of the halves rise with their scores, (halves,).
-        heat_low: Values of their maps at which heat maps start to glow, (halves,).
-        heat_high: Values of their maps that normal images rarely exceed, (halves,).
+        heat_low: Values of their maps at which heat maps start to glow, (halves, 1, 1).
+        heat_range: From there to the values that normal images rarely exceed, (halves, 1, 1).
         ceiling: Largest surprise of the other halves that counts in the score, ().
     """
 
     slope: Tensor
     heat_low: Tensor
-    heat_high: Tensor
+    heat_range: Tensor
     ceiling: Tensor
 
     def __init__(self, halves: Sequence[ScoreGraph], tests: Sequence[HalfTest], ceiling: float, size_px: int) -> None:
         super().__init__()
         self.halves = nn.ModuleList(halves)
         self.size_px = size_px
-        for name in ("slope", "heat_low", "heat_high"):
-            self.register_buffer(name, torch.tensor([getattr(test, name) for test in tests]))
+        # In the shapes in which they are used, so that no runtime folds them into others: a calibration replaces them.
+        low, high = (
+            torch.tensor([getattr(test, name) for test in tests]).double() for name in ("heat_low", "heat_high")
+        )
+        self.register_buffer("slope", torch.tensor([test.slope for test in tests]))
+        self.register_buffer("heat_low", low.float()[:, None, None])
+        self.register_buffer("heat_range", (high - low).float()[:, None, None])
         self.register_buffer("ceiling", torch.tensor(ceiling))
 
     def forward(self, working: Tensor, threshold: Tensor) -> tuple[Scored, Tensor]:
@@ -57,9 +62,7 @@ class GuardedGraph(nn.Module):
         # The difference of two float32 numbers is above 0 exactly where one exceeds the other.
         surprises = (scores - threshold) * self.slope
         score = torch.maximum(surprises[:, 0], limit(surprises[:, 1:], self.ceiling).amax(1))
-        maps = []
-        for place, part in enumerate(parts):
-            low, high = self.heat_low[place], self.heat_high[place]
-            units = resized((part.maps - low) / (high - low), self.size_px)
-            maps.append(limit(units, 1.0) if place else units)
-        return Scored(score, torch.stack(maps).amax(0)), scores
+        maps = torch.cat([resized(part.maps, self.size_px) for part in parts], 1)
+        units = (maps - self.heat_low) / self.heat_range
+        whole = torch.maximum(units[:, :1], limit(units[:, 1:], 1.0).amax(1, keepdim=True))
+        return Scored(score, whole), scores

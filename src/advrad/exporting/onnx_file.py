@@ -100,7 +100,7 @@ def to_onnx(graph: DetectorGraph) -> OnnxGraph:
     sides = {
         place: torch.export.Dim(name, min=MIN_SIDE_PX, max=longest) for place, name in ((1, "height"), (2, "width"))
     }
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _distinct(graph) as values:
         program = torch.onnx.export(
             graph,
             (image,),
@@ -112,7 +112,25 @@ def to_onnx(graph: DetectorGraph) -> OnnxGraph:
         )
     if program is None:  # PyTorch gives none where it writes a file by itself
         raise RuntimeError("PyTorch gave no ONNX graph")
-    return _cleaned(program.model_proto)
+    return _cleaned(program.model_proto).with_constants(values)
+
+
+@contextmanager
+def _distinct(graph: DetectorGraph) -> Iterator[Arrays]:
+    """Give what a calibration sets values that no other tensor has, and give their own values back at the end.
+
+    PyTorch stores equal tensors once. Replacing a threshold would replace another number that happens to equal it.
+    """
+    buffers = {name: graph.get_buffer(name) for name in graph.calibrated}
+    values = {name: buffer.numpy().copy() for name, buffer in buffers.items()}
+    try:
+        for place, buffer in enumerate(buffers.values()):
+            steps = torch.arange(buffer.numel()).reshape(buffer.shape)
+            buffer.copy_(0.7390851 + 0.0618034 * place + 0.0027182 * steps)
+        yield values
+    finally:
+        for name, buffer in buffers.items():
+            buffer.copy_(torch.from_numpy(values[name]))
 
 
 @contextmanager

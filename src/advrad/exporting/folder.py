@@ -72,8 +72,9 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     place = Path(os.path.abspath(folder))
     make_folder(place.parent)
-    temporary = make_folder(place.with_name(f".{secrets.token_hex(6)}{PART}"))
+    temporary = place.with_name(f".{secrets.token_hex(6)}{PART}")
     try:
+        temporary.mkdir()
         yield temporary
         _rename(temporary, place)
     except OSError as error:
@@ -115,7 +116,8 @@ class Provenance:
         """What ``detector.json`` says before the comparison.
 
         Args:
-            output: What the graph gives for any image, for the shapes of its outputs; None if it has not run yet.
+            output: What the finished graph gives for any image, for the shapes of its outputs; None before. What is
+                proven about rounding, which depends on the threshold, is said with it.
         """
         detector, source = self.detector, self.detector.config
         exported_as = {name: version(name) for name in _PACKAGES[self.engine]}

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from advrad.detectors.engines import OPENVINO_NAME, runtime
 from advrad.errors import ConfigError
-from advrad.exporting.onnx_file import Arrays, OnnxGraph
+from advrad.exporting.onnx_file import OnnxGraph
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -33,26 +33,6 @@ class OpenVinoGraph:
         self._networks = graph.networks
         self._named = graph.names()
         self._model = _read(graph)
-
-    def set_constants(self, values: Arrays) -> bool:
-        """Replace the values of stored tensors.
-
-        Args:
-            values: New values by name, of the same shape and type.
-
-        Returns:
-            Whether all of them were found; if not, nothing is changed.
-        """
-        openvino = runtime("openvino")
-        nodes = {node.get_friendly_name(): node for node in self._model.get_ops() if _is_constant(node)}
-        if not values.keys() <= nodes.keys():
-            return False
-        for name, value in values.items():
-            new = openvino.op.Constant(np.ascontiguousarray(value))
-            new.set_friendly_name(name)
-            for target in nodes[name].output(0).get_target_inputs():
-                target.replace_source_output(new.output(0))
-        return True
 
     def quantise(self, images: Sequence[Pixels]) -> None:
         """Compute the trained networks of the graph in int8, with the ranges of values that images give.
@@ -99,10 +79,6 @@ def _read(graph: OnnxGraph) -> Any:
         path = Path(folder, "model.onnx")
         graph.write(path)
         return core.read_model(path)
-
-
-def _is_constant(node: Any) -> bool:
-    return bool(node.get_type_name() == "Constant")
 
 
 @contextmanager

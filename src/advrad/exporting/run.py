@@ -143,24 +143,28 @@ class _Export:
         Raises:
             ExportError: The export does not answer as the detector does.
         """
+        with new_folder(folder) as place:
+            return self._write_into(place)
+
+    def _write_into(self, place: Path) -> ExportedConfig:
+        """Fill the folder under its temporary name."""
         detector, precision = self.source.detector, self.source.precision
         files, left_out = self._read()
         ranges = rows_for_int8(detector, len(files), left_out=left_out) if precision == "int8" else ()
         others = [row for row in range(len(files)) if left_out or row not in ranges]  # these set the threshold
         self.progress.stage("Making the graph")
         onnx = to_onnx(graph_of(detector))
-        with new_folder(folder) as place:
-            graph = self._written(onnx, files.at(ranges), place)
+        self._write_graph(onnx, files.at(ranges), place)
+        engine = open_engine(place, self.source.config())
+        pairs = self._compare(engine, files)
+        expected, decision = self._decide(pairs, others, left_out=left_out)
+        if not left_out:
+            decision.store(detector)
+            self._write_graph(self._with_new_threshold(onnx), files.at(ranges), place)
             engine = open_engine(place, self.source.config())
-            pairs = self._compare(engine, files)
-            expected, decision = self._decide(pairs, others, left_out=left_out)
-            if not left_out:
-                decision.store(detector)
-                self._replace_constants(onnx, graph, files.at(ranges), place)
-                engine = open_engine(place, self.source.config())
-            parity = self._check(engine, files, pairs, expected, left_out=left_out)
-            config = self.source.config(engine.run(files.pixels(0)))
-            return finish(place, config, parity.record(TOLERANCES[precision]), rescored=not left_out)
+        parity = self._check(engine, files, pairs, expected, left_out=left_out)
+        config = self.source.config(engine.run(files.pixels(0)))
+        return finish(place, config, parity.record(TOLERANCES[precision]), rescored=not left_out)
 
     def _read(self) -> tuple[CalibrationFiles, bool]:
         """The files of the images that set the threshold, and whether the detector holds them.
@@ -179,31 +183,28 @@ class _Export:
         )
         return CalibrationFiles(paths, names, detector.config.framing, found.max_pixels), found.left_out
 
-    def _written(self, onnx: OnnxGraph, ranges: CalibrationFiles, place: Path) -> OpenVinoGraph | None:
-        """Write the graph; returns it in the form of OpenVINO if it is written in that."""
+    def _write_graph(self, onnx: OnnxGraph, ranges: CalibrationFiles, place: Path) -> None:
+        """Write the graph in the form of its runtime, in int8 if there are images for its ranges."""
         if self.source.engine == "onnxruntime":
             onnx.write(place / ONNX_NAME)
-            return None
+            return
         graph = OpenVinoGraph(onnx)
         if ranges.paths:
             self.progress.stage("Finding the ranges of values")
             graph.quantise([ranges.pixels(row) for row in range(len(ranges))])
         graph.write(place)
-        return graph
 
-    def _replace_constants(
-        self, onnx: OnnxGraph, graph: OpenVinoGraph | None, ranges: CalibrationFiles, place: Path
-    ) -> None:
-        """Write the graph again with the new threshold."""
+    def _with_new_threshold(self, onnx: OnnxGraph) -> OnnxGraph:
+        """The graph with what the new threshold of the detector changes.
+
+        OpenVINO merges equal constants, so its form is made anew from this one.
+        """
         new = graph_of(self.source.detector)
         buffers = dict(new.named_buffers())
         values = {name: buffers[name].numpy() for name in new.calibrated}
-        if not values.keys() <= onnx.constants():
-            raise RuntimeError(f"the graph does not hold {', '.join(sorted(values.keys() - onnx.constants()))}")
-        if graph is not None and graph.set_constants(values):
-            graph.write(place)
-            return
-        self._written(onnx.with_constants(values), ranges, place)
+        if missing := values.keys() - onnx.constants():
+            raise RuntimeError(f"the graph does not hold {', '.join(sorted(missing))}")
+        return onnx.with_constants(values)
 
     def _compare(self, engine: Engine, files: CalibrationFiles) -> list[Pair]:
         """What detector and export say about the calibration images."""

@@ -36,17 +36,18 @@ OPTIONS = {
     "calibrate": "output false-alarm-rate norm radius score optimise-for-radius draws confidence",
     "demo": "output minutes steps size seed open",
     "predict": "output json csv threshold skip-bad certify norm radius draws confidence seed max-pixels value-range"
-    " device",
-    "evaluate": f"{DATA} skip-bad json scores save seed device",
+    " engine device",
+    "evaluate": f"{DATA} skip-bad json scores save seed engine device",
     "report": f"{DATA} skip-bad output seed device",
     "info": "json all",
     "attack": f"{DATA} attack norm eps budget steps restarts eot surrogate noise gradients limit from save-pictures"
-    " output json size seed device",
+    " output json size seed engine device",
     "checks": f"{DATA} norm eps steps eot limit output json size seed device",
     "curve": f"{DATA} over values attack norm eps budget steps restarts eot surrogate noise gradients limit output json"
     " size seed device",
     "certify": f"{DATA} norm radius sticker draws confidence method sigma limit size own-size output save json seed"
-    " device",
+    " from device",
+    "export": "output to precision data",
     "bench": "output data only dry-run",
 }
 COMMANDS = tuple(OPTIONS)

@@ -23,6 +23,7 @@ LENGTHS, SIZES = st.integers(1, 5000), st.integers(1, 512)
 @example(length=257, size=256)
 @example(length=256, size=257)
 @example(length=4096, size=256)
+@example(length=2049, size=2)
 @example(length=3, size=512)
 def test_weights_are_not_negative_and_sum_to_1(length: int, size: int) -> None:
     matrix = resize_matrix(length, size)

@@ -9,6 +9,7 @@ from toy_guarded import EPS, SIZE_PX, Contrast, N, dents, guarded, haze, normals
 from toy_models import generator
 
 from advrad.data.framing import Framing
+from advrad.data.resize_norm import RESIZE_ROUNDING
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_tests import divide_slots
 from advrad.detectors.saved import seen_by
@@ -64,7 +65,7 @@ def test_without_a_radius_nothing_is_proven_and_no_bounds_are_computed(
 
 def test_proofs_of_files_cover_the_rounding_of_scaling(made: GuardedDetector) -> None:
     [verdict] = made.verdicts(MIXED[:1])
-    exact, wider = (made.memory.score_bounds(MIXED[:1], radius, "linf") for radius in (EPS, EPS + 1e-5))
+    exact, wider = (made.memory.score_bounds(MIXED[:1], radius, "linf") for radius in (EPS, EPS + RESIZE_ROUNDING))
     assert verdict.halves[0].upper == float(wider.upper) > float(exact.upper)
 
 

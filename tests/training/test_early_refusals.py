@@ -22,7 +22,7 @@ def no_images(widget_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object, **options: object) -> None:
         raise AssertionError("images are looked for")
 
-    for module in ("training.run", "training.recalibrate", "data.labelled"):
+    for module in ("training.run", "training.threshold_images", "data.labelled"):
         monkeypatch.setattr(f"advrad.{module}.find_records", refuse)
 
 

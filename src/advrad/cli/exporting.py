@@ -35,7 +35,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a model as a graph that runs without PyTorch, and check that it gives the same verdicts.
+    """Write a model as a graph that runs without PyTorch.
 
     The graph takes an image of any size and gives score, anomaly map and verdict. It is run in its own runtime on the
     normal images that set the threshold, and compared with RUN: an export that differs by more than rounding does is

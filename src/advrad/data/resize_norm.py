@@ -40,9 +40,12 @@ def resize_matrix(length_px: int, size_px: int) -> Floats:
     """
     parts = []
     for start in range(0, length_px, 1024):  # a square identity matrix of a large image would not fit in memory
-        columns = (torch.arange(length_px)[:, None] == torch.arange(start, min(start + 1024, length_px))).float()
+        stop = min(start + 1024, length_px)
+        # Two columns at least: PyTorch 2.13 resizes an image of one column with wrong weights.
+        columns = (torch.arange(length_px)[:, None] == torch.arange(start, max(stop, start + 2))).float()
         shape = (size_px, columns.shape[1])
-        parts.append(F.interpolate(columns[None, None], size=shape, mode="bilinear", antialias=True)[0, 0])
+        found = F.interpolate(columns[None, None], size=shape, mode="bilinear", antialias=True)[0, 0]
+        parts.append(found[:, : stop - start])
     return torch.cat(parts, 1).double().numpy()
 
 

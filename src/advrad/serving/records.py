@@ -1,0 +1,152 @@
+"""What the parts of the service hand to each other: a request, its judgement, and what the history keeps of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class ReviewLabel(StrEnum):
+    """What a person says about an inspected image.
+
+    Example:
+        >>> str(ReviewLabel.UNSURE)
+        'unsure'
+    """
+
+    GOOD = "good"
+    DEFECTIVE = "defective"
+    UNSURE = "unsure"
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionRequest:
+    """One image to inspect.
+
+    Attributes:
+        product: Name of the product.
+        picture: Content of the image file.
+        file_name: Name that the sender gave the file, shown to people and never used as a path; empty if none.
+        part_id: Identity of the part; None if the sender gave none.
+        station: Place of the inspection; None if the sender gave none.
+        certify: Whether to compute how far the verdict is proven.
+        artefacts: Images to draw: ``map``, ``overlay`` and ``reconstruction``.
+    """
+
+    product: str
+    picture: bytes = field(repr=False)
+    file_name: str = ""
+    part_id: str | None = None
+    station: str | None = None
+    certify: bool = False
+    artefacts: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """What a person said about an inspection.
+
+    Attributes:
+        label: Good, defective or unsure.
+        note: Free text; may be empty.
+        by: Name of the person's key.
+        at: Time, in UTC.
+    """
+
+    label: ReviewLabel
+    note: str
+    by: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """One inspected image, as the history keeps it.
+
+    Attributes:
+        id: Identity; later inspections sort after earlier ones, also where the clock was set back.
+        product: Name of the product.
+        at: Time of the request, in UTC.
+        picture: SHA-256 of the image file, in hexadecimal.
+        file_name: Name that the sender gave the file.
+        part_id: Identity of the part; None if none was given.
+        station: Place of the inspection; None if none was given.
+        height_px: Height of the image.
+        width_px: Width of the image.
+        score: Anomaly score; None where a half of a guarded detector failed and there is none.
+        threshold: Threshold that decided.
+        defective: Whether the image is called defective.
+        verdict: Verdict in words, see :class:`advrad.detectors.verdicts.Verdict`; ``good`` or ``defective`` without
+            halves.
+        calibration: Version of the threshold: 0 is that of the model folder.
+        model: Identity of the model, see :func:`advrad.detectors.loading.load_target`.
+        brightness: Mean of the image, in [0, 1].
+        sharpness: Standard deviation of the image's Laplacian, for values in [0, 1].
+        details: Further facts as JSON values: halves, reason, warning, certificate.
+        review: What a person said; None if nobody did.
+    """
+
+    id: str
+    product: str
+    at: datetime
+    picture: str
+    file_name: str
+    part_id: str | None
+    station: str | None
+    height_px: int
+    width_px: int
+    score: float | None
+    threshold: float
+    defective: bool
+    verdict: str
+    calibration: int
+    model: str
+    brightness: float
+    sharpness: float
+    details: dict[str, Any] = field(default_factory=dict)
+    review: Review | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionAnswer:
+    """A stored inspection with the images that were asked for.
+
+    Attributes:
+        inspection: The inspection; it is in the history.
+        artefacts: PNG files by name: ``map``, ``overlay``, ``reconstruction``. One that the detector does not make is
+            missing.
+    """
+
+    inspection: Inspection
+    artefacts: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ThresholdVersion:
+    """A threshold of a product.
+
+    Attributes:
+        product: Name of the product.
+        version: Number; 0 is the threshold of the model folder.
+        threshold: Threshold of the score.
+        false_alarm_rate: False-alarm rate that it keeps.
+        n: Number of normal images that set it.
+        model: Identity of the model whose scores set it.
+        made_by: Name of the key of the person; empty for version 0.
+        made_at: Time, in UTC.
+        active: Whether it decides now.
+        source: Where the scores come from, as JSON values.
+    """
+
+    product: str
+    version: int
+    threshold: float
+    false_alarm_rate: float
+    n: int
+    model: str
+    made_by: str
+    made_at: datetime
+    active: bool
+    source: dict[str, Any] = field(default_factory=dict)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
+
+
+def utc_text(at: datetime) -> str:
+    """A time as text in JSON: ISO 8601, in UTC.
+
+    Args:
+        at: Time with a time zone.
+
+    Example:
+        >>> utc_text(datetime(2026, 11, 27, 8, 30, tzinfo=UTC))
+        '2026-11-27T08:30:00+00:00'
+    """
+    return at.astimezone(UTC).isoformat()
 
 
 class ReviewLabel(StrEnum):
@@ -33,6 +46,8 @@ class InspectionRequest:
         station: Place of the inspection; None if the sender gave none.
         certify: Whether to compute how far the verdict is proven.
         artefacts: Images to draw: ``map``, ``overlay`` and ``reconstruction``.
+        source: Key of where the image comes from, for a watched folder; the history holds each key once. None for an
+            image that counts each time it is sent.
     """
 
     product: str
@@ -42,6 +57,7 @@ class InspectionRequest:
     station: str | None = None
     certify: bool = False
     artefacts: frozenset[str] = frozenset()
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +75,10 @@ class Review:
     note: str
     by: str
     at: datetime
+
+    def to_dict(self) -> dict[str, Any]:
+        """The review as JSON values."""
+        return {"label": str(self.label), "note": self.note, "by": self.by, "at": utc_text(self.at)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +106,7 @@ class Inspection:
         sharpness: Standard deviation of the image's Laplacian, for values in [0, 1].
         details: Further facts as JSON values: halves, reason, warning, certificate.
         review: What a person said; None if nobody did.
+        source: Key of where the image comes from; see :class:`InspectionRequest`.
     """
 
     id: str
@@ -107,6 +128,14 @@ class Inspection:
     sharpness: float
     details: dict[str, Any] = field(default_factory=dict)
     review: Review | None = None
+    source: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The inspection as JSON values, as the HTTP interface and the sinks tell it; without ``source``."""
+        names = [one.name for one in fields(self) if one.name != "source"]
+        values = {name: getattr(self, name) for name in names}
+        review = None if self.review is None else self.review.to_dict()
+        return values | {"at": utc_text(self.at), "review": review}
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +146,32 @@ class InspectionAnswer:
         inspection: The inspection; it is in the history.
         artefacts: PNG files by name: ``map``, ``overlay``, ``reconstruction``. One that the detector does not make is
             missing.
+        known: Whether the history held the image's source already; then this is the older inspection, and nothing was
+            stored.
     """
 
     inspection: Inspection
     artefacts: dict[str, bytes] = field(default_factory=dict, repr=False)
+    known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """An inspection that a sink has not received yet.
+
+    Attributes:
+        id: Identity of the row; later rows sort after earlier ones.
+        sink: Name of the sink.
+        inspection: What to deliver.
+        attempts: Number of failed attempts.
+        error: Why the last attempt failed; None before the first.
+    """
+
+    id: int
+    sink: str
+    inspection: Inspection
+    attempts: int = 0
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

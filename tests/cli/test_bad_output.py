@@ -97,12 +97,12 @@ def test_a_full_standard_output(widget_run: Path) -> None:
 def test_too_little_memory_gives_a_clear_error(
     cli: Cli, widget_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import advrad.inference.prediction
+    import advrad.inference.judging
 
     def refuse(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(advrad.inference.prediction, "draw_heat_map", refuse)
+    monkeypatch.setattr(advrad.inference.judging, "draw_heat_map", refuse)
     done = cli("predict", widget_run, trained_run.image(tmp_path / "part.png", 1), "-o", tmp_path / "out")
     assert done.status == 1
     assert "not enough memory" in done.one_error_line()

@@ -20,7 +20,7 @@ from advrad.data.png import write_image
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.loading import load_detector
 from advrad.errors import DataError, ImageError
-from advrad.inference import prediction
+from advrad.inference import judging, prediction
 from advrad.inference.heatmaps import GREEN, draw_heat_map, outline
 from advrad.inference.prediction import PredictionRecord, predict_paths
 
@@ -60,7 +60,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     monkeypatch.setattr(decoding, "decode", counted_decode)
     monkeypatch.setattr(AdvRAD, "predict_batch", counted_score)
-    monkeypatch.setattr(prediction, "draw_heat_map", counted_draw)
+    monkeypatch.setattr(judging, "draw_heat_map", counted_draw)
     return found
 
 

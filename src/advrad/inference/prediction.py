@@ -7,32 +7,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
+from typing import Any, Self
 
 from advrad.certificates.prediction import Certifier, PredictionCertificate, ProvenPrediction
-from advrad.data.framing import Framing
-from advrad.data.images import LARGE_PIXELS, ImageInfo, read_and_examine8, read_working_image
+from advrad.data.images import LARGE_PIXELS
 from advrad.data.loading import map_ahead
 from advrad.data.png import write_image
 from advrad.data.records import MAX_PIXELS
-from advrad.data.shapes import check_shape
-from advrad.data.transforms import to_tensor
 from advrad.data.value_range import ImageLevels
-from advrad.detectors.deciding import decide
-from advrad.detectors.exported_config import halves_of
-from advrad.detectors.outputs import Prediction
-from advrad.detectors.saved import SavedDetector, takes_pixels
+from advrad.detectors.saved import SavedDetector
 from advrad.detectors.verdicts import HalfReport, Verdict
-from advrad.errors import ConfigError, DataError, ImageError
-from advrad.inference.half_maps import draw_half_maps, half_legend, with_legend
+from advrad.errors import DataError, ImageError
 from advrad.inference.heat_map_files import claim_heat_map_folder, stem_of
-from advrad.inference.heatmaps import draw_heat_map, draw_proven_area
-from advrad.utils.formatting import radius_text
+from advrad.inference.judging import ImageJudge, Judged, LoadedImage, certified
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +63,32 @@ class PredictionRecord:
     word: Verdict | None = None
     halves: tuple[HalfReport, ...] = ()
     reason: str | None = None
+
+    @classmethod
+    def of(cls, judged: Judged, heat_map: Path | None = None, reconstruction: Path | None = None) -> Self:
+        """The prediction for an image file that was judged.
+
+        Args:
+            judged: What the detector says about it.
+            heat_map: File of the heat map; None if none was written.
+            reconstruction: File of the reconstruction; None if none was written.
+        """
+        image, found = judged.image, judged.prediction
+        return cls(
+            image.path,
+            found.score,
+            found.threshold,
+            found.defective,
+            heat_map,
+            reconstruction,
+            judged.certificate,
+            image.warning,
+            judged.calibrated_threshold,
+            image.levels,
+            found.verdict_words,
+            found.halves,
+            found.reason,
+        )
 
     @property
     def verdict(self) -> str:
@@ -173,169 +186,54 @@ def predict_paths(
         ...     print(prediction.verdict)
         good
     """
-    output = _Output(detector, out, certifier, threshold)
-    framing = detector.config.framing.with_white(value_range)
-    load = _load_pixels if takes_pixels(detector) else _load
+    judge = ImageJudge(detector, max_pixels=max_pixels, value_range=value_range)
+    judge.check_threshold(threshold)
+    folder = None if out is None else claim_heat_map_folder(out)
+    keep_full = folder is not None or certifier is not None
 
-    def read(source: Path | DataError) -> _LoadedImage | DataError:
-        return source if isinstance(source, DataError) else load(source, framing, max_pixels, output.wanted)
+    def read(source: Path | DataError) -> LoadedImage | DataError:
+        try:
+            return source if isinstance(source, DataError) else judge.read(source, keep_full=keep_full)
+        except ImageError as error:
+            return error
 
-    batch: list[_LoadedImage] = []
+    def predict(batch: Sequence[LoadedImage]) -> Iterator[PredictionRecord]:
+        for judged in judge.decide(batch, threshold):
+            answer = certified(judged, certifier)
+            yield PredictionRecord.of(answer, *_drawn(judge, answer, folder))
+
+    batch: list[LoadedImage] = []
     with closing(map_ahead(read, sources, 1) if read_ahead else _each(read, sources)) as images:
         for loaded in images:
             if isinstance(loaded, DataError):
-                yield from output.predict(batch)
+                yield from predict(batch)
                 yield loaded
                 batch = []
                 continue
             batch.append(loaded)
             # Images at their own size are held until they are drawn, so large ones are not collected.
             if len(batch) == batch_size or sum(image.held_pixels for image in batch) > LARGE_PIXELS:
-                yield from output.predict(batch)
+                yield from predict(batch)
                 batch = []
-    yield from output.predict(batch)
+    yield from predict(batch)
 
 
 def _each(
-    read: Callable[[Path | DataError], _LoadedImage | DataError], sources: Iterable[Path | DataError]
-) -> Generator[_LoadedImage | DataError, None, None]:
+    read: Callable[[Path | DataError], LoadedImage | DataError], sources: Iterable[Path | DataError]
+) -> Generator[LoadedImage | DataError, None, None]:
     for source in sources:
         yield read(source)
 
 
-@dataclass(frozen=True, slots=True)
-class _LoadedImage:
-    """An image file in memory: as it is scored, and at its own size, (h, w, 3) float in [0, 1], if that is needed.
-
-    It is scored at the working size, (3, h', w') float; or at its own in 8 bits, (h, w, 3), by what takes pixels.
-    """
-
-    path: Path
-    scored: Tensor | npt.NDArray[np.uint8]
-    full: npt.NDArray[np.float32] | None
-    warning: str | None
-    levels: ImageLevels | None
-
-    @property
-    def held_pixels(self) -> int:
-        return 0 if self.full is None else self.full.shape[0] * self.full.shape[1]
-
-
-def _load(path: Path, framing: Framing, max_pixels: int, full: bool) -> _LoadedImage | ImageError:
-    try:
-        warning = check_shape(path, framing.trained, max_pixels)
-        image = read_working_image(path, framing, max_pixels, keep_full=full)
-    except ImageError as error:
-        return error
-    return _LoadedImage(path, image.resized, image.full, *_doubts(warning, image.info))
-
-
-def _load_pixels(path: Path, framing: Framing, max_pixels: int, full: bool) -> _LoadedImage | ImageError:
-    try:
-        warning = check_shape(path, framing.trained, max_pixels)
-        pixels, info = read_and_examine8(path, framing, max_pixels)
-    except ImageError as error:
-        return error
-    own = np.divide(pixels, np.float32(255)) if full else None
-    return _LoadedImage(path, pixels, own, *_doubts(warning, info))
-
-
-def _doubts(warning: str | None, info: ImageInfo) -> tuple[str | None, ImageLevels | None]:
-    """What makes a prediction doubtful, and the values of the file."""
-    doubts = [text for text in (warning, info.levels and info.levels.doubt) if text]
-    return "; ".join(doubts) or None, info.levels
-
-
-class _Output:
-    """Scores images, certifies them, and writes their heat maps.
-
-    Args:
-        detector: Calibrated detector.
-        folder: Folder for heat maps and reconstructions, or None.
-        certifier: Function that certifies an image, or None.
-        threshold: Threshold in place of the calibrated one, or None.
-    """
-
-    def __init__(
-        self, detector: SavedDetector, folder: Path | None, certifier: Certifier | None, threshold: float | None
-    ) -> None:
-        if threshold is not None and halves_of(detector.config) is not None:
-            raise ConfigError(
-                "cannot be used with a guarded detector, which decides by a test for each half; to try another rate,"
-                " make a copy by `advrad calibrate RUN DATA -o NEW` with that rate, and predict with NEW",
-                option="threshold",
-                value=threshold,
-            )
-        self.detector = detector
-        self.calibration = detector.calibration
-        self.threshold = threshold
-        self.folder = None if folder is None else claim_heat_map_folder(folder)
-        self.certifier = certifier
-        self.wanted = folder is not None or certifier is not None
-
-    def predict(self, batch: Sequence[_LoadedImage]) -> Iterator[PredictionRecord]:
-        """Predict loaded images; the batch may be empty."""
-        if not batch:
-            return
-        working = [image.scored for image in batch if isinstance(image.scored, Tensor)]
-        pixels = [image.scored for image in batch if not isinstance(image.scored, Tensor)]
-        images = pixels or torch.stack(working)
-        paths = [image.path for image in batch]
-        decided = decide(self.detector, self.calibration.threshold, images, [str(path) for path in paths], paths)
-        for image, prediction in zip(batch, decided, strict=True):
-            certificate = self._certify(image)
-            heat_map, reconstruction = self._draw(image, prediction, certificate)
-            threshold = prediction.threshold if self.threshold is None else self.threshold
-            yield PredictionRecord(
-                image.path,
-                prediction.score,
-                threshold,
-                prediction.defective if self.threshold is None else prediction.score > threshold,
-                heat_map,
-                reconstruction,
-                certificate,
-                image.warning,
-                None if self.threshold is None else prediction.threshold,
-                image.levels,
-                prediction.verdict_words,
-                prediction.halves,
-                prediction.reason,
-            )
-
-    def _certify(self, image: _LoadedImage) -> PredictionCertificate | ProvenPrediction | None:
-        """Certify the verdict on an image."""
-        if self.certifier is None or image.full is None or not isinstance(image.scored, Tensor):
-            return None
-        return self.certifier(image.path.name, to_tensor(image.full), image.scored)
-
-    def _draw(
-        self,
-        image: _LoadedImage,
-        prediction: Prediction,
-        certificate: PredictionCertificate | ProvenPrediction | None,
-    ) -> tuple[Path | None, Path | None]:
-        """Write heat map, with the proven defect area if there is one, and reconstruction, and return their paths."""
-        if self.folder is None or image.full is None:
-            return None, None
-        stem = stem_of(image.path)
-        heat_map = self.folder / f"{stem}-heat.png"
-        framing, (height_px, width_px) = self.detector.config.framing, image.full.shape[:2]
-        prediction = prediction.without_padding(framing, height_px, width_px)
-        maps, proven = prediction.half_maps, ""
-        drawn = (
-            draw_half_maps(image.full, maps)
-            if maps
-            else draw_heat_map(image.full, prediction.anomaly_map, self.calibration)
-        )
-        if isinstance(certificate, ProvenPrediction) and certificate.lower_map is not None:
-            lower_map = certificate.lower_map[framing.window(height_px, width_px)]
-            drawn = draw_proven_area(drawn, lower_map, certificate.area_level(self.calibration))
-            proven = f"{certificate.norm} {radius_text(certificate.radius, certificate.norm)}"
-        if maps:
-            drawn = with_legend(drawn, half_legend([half.name for half in prediction.halves], proven))
-        write_image(heat_map, drawn)
-        if prediction.reconstruction is None:
-            return heat_map, None
-        reconstruction = self.folder / f"{stem}-reconstruction.png"
-        write_image(reconstruction, prediction.reconstruction)
-        return heat_map, reconstruction
+def _drawn(judge: ImageJudge, judged: Judged, folder: Path | None) -> tuple[Path | None, Path | None]:
+    """Write heat map and reconstruction, if there is a folder, and return their paths."""
+    if folder is None:
+        return None, None
+    drawn, stem = judge.draw(judged), stem_of(judged.image.path)
+    heat_map = folder / f"{stem}-heat.png"
+    write_image(heat_map, drawn.heat_map)
+    if drawn.reconstruction is None:
+        return heat_map, None
+    reconstruction = folder / f"{stem}-reconstruction.png"
+    write_image(reconstruction, drawn.reconstruction)
+    return heat_map, reconstruction

@@ -82,3 +82,12 @@ def test_nothing_is_printed_about_odd_files(tmp_path: Path, capfd: pytest.Captur
         except ImageError as error:
             assert "\n" not in str(error)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("format", ["ICO", "EPS", "ICNS"])
+def test_formats_whose_header_bounds_nothing_are_no_images(tmp_path: Path, format: str) -> None:
+    """An icon holds an image of any size behind a header that says another; EPS runs a program."""
+    path = tmp_path / "a.png"
+    Image.fromarray(SMOOTH).resize((64, 64)).save(path, format)
+    with pytest.raises(ImageError, match="not an image"):
+        reading.read_image(path)

@@ -366,13 +366,28 @@ def reduction_px(height_px: int, width_px: int, at_least_px: Framing | int) -> i
 
 
 def _reduced(values: npt.NDArray[Any], at_least_px: Framing | int) -> npt.NDArray[Any]:
-    """Pixels of a large image, averaged over squares; the shorter side stays at least twice ``at_least_px``.
+    """Pixels of a large image, averaged over squares; the shorter side stays at least twice ``at_least_px``."""
+    return averaged(values, reduction_px(*values.shape[:2], at_least_px))
+
+
+def averaged(values: npt.NDArray[Any], side_px: int) -> npt.NDArray[Any]:
+    """Average pixels over squares.
 
     Works strip by strip, so that the float copy is never larger than one strip. Squares at the right and lower edge may
     be smaller.
+
+    Args:
+        values: Pixels, (h, w) or (h, w, c), of any type.
+        side_px: Side of the squares, >= 1.
+
+    Returns:
+        The means, float32; for squares of one pixel the pixels as they are.
+
+    Example:
+        >>> averaged(np.array([[1, 3, 5], [1, 3, 7]]), 2).tolist()
+        [[2.0, 6.0]]
     """
     height, width = values.shape[:2]
-    side_px = reduction_px(height, width, at_least_px)
     if side_px == 1:
         return values
     starts = np.arange(0, width, side_px)

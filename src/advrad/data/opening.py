@@ -29,6 +29,9 @@ LARGE_PIXELS = 32_000_000
 
 _ONE_AT_A_TIME = ForkSafeLock()
 _ONE_IMAGE_FORMATS = ("MPO", "PSD")
+# The formats of IMAGE_SUFFIXES. Some others run another program (EPS), or hold an image whose size their header does
+# not say (ICO, ICNS, FITS), so that no limit holds.
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM", "TGA", "PCX", "PSD")
 _HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -57,7 +60,7 @@ def opened(path: Path, max_pixels: int) -> Iterator[Image.Image | TiffImage]:
                     return
         elif start[4:8] == b"ftyp" and start[8:12] in _HEIC:
             _register_heic(path)
-        with Image.open(path) as image:
+        with Image.open(path, formats=_readable()) as image:
             check_size(path, image.width, image.height, max_pixels)
             check_frames(path, image)
             with _ONE_AT_A_TIME if image.width * image.height > LARGE_PIXELS else nullcontext():
@@ -147,6 +150,14 @@ def _check_file(path: Path) -> None:
         raise ImageError(path, "is not a regular file")
     if path.stat().st_size == 0:
         raise ImageError(path, "is empty (0 bytes)")
+
+
+def _readable() -> list[str]:
+    """Names of the formats that are read and that this Pillow knows."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
 
 
 def _start(path: Path, length: int) -> bytes:

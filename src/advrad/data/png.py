@@ -33,20 +33,38 @@ def write_image(path: Path, array: npt.NDArray[Any], bits: int = 8) -> None:
         >>> from advrad.data import write_image
         >>> write_image("grey.png", np.full((32, 32), 0.5), bits=16)  # doctest: +SKIP
     """
-    import imagecodecs
-
     path = Path(path)
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: must end in .png")
+    content = png_of(array, bits)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def png_of(array: npt.NDArray[Any], bits: int = 8) -> bytes:
+    """The content of a PNG file.
+
+    Args:
+        array: Image, (h, w) grey or (h, w, 3) colour, float or bool; values are clipped to [0, 1].
+        bits: Bits per value, 8 or 16.
+
+    Raises:
+        ValueError: The array is not an image.
+
+    Example:
+        >>> png_of(np.zeros((2, 2)))[1:4]
+        b'PNG'
+    """
+    import imagecodecs
+
     if not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or array.size == 0:
         raise ValueError(f"expected (h, w) or (h, w, 3), got {array.shape}")
     if bits not in (8, 16):
         raise ValueError("bits must be 8 or 16")
     whole = to_levels(array, bits)
     form = imagecodecs.PNG
-    content = imagecodecs.png_encode(np.ascontiguousarray(whole), strategy=form.STRATEGY.RLE, filter=form.FILTER.ALL)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+    levels = np.ascontiguousarray(whole)
+    return bytes(imagecodecs.png_encode(levels, strategy=form.STRATEGY.RLE, filter=form.FILTER.ALL))
 
 
 def to_levels(array: npt.NDArray[Any], bits: int = 8) -> npt.NDArray[np.uint8 | np.uint16]:

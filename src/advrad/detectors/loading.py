@@ -200,11 +200,29 @@ def load_target(name: str, device: str = "auto", engine: str | None = None) -> L
     if not is_file_name(name):
         folder = Path(name)
         detector = load_detector(folder, device, engine)
-        stored = folder / (EXPORT_NAME if is_export(folder) else CONFIG_NAME)
-        return LoadedDetector(as_detector(detector), _identity(json.loads(stored.read_text("utf-8"))), folder)
+        return LoadedDetector(as_detector(detector), identity_of(folder), folder)
     if engine not in (None, "torch"):
         raise ConfigError("computes exports only; leave it out", option="engine", value=engine)
     return LoadedDetector(load_name(name, as_detector), Path(name).name, None)
+
+
+def identity_of(folder: Path) -> str:
+    """What identifies the detector of a model folder or an export: it is the same as long as its answers are.
+
+    Args:
+        folder: Folder.
+
+    Raises:
+        CheckpointError: The folder holds no model, or its description cannot be read.
+    """
+    path = folder / (EXPORT_NAME if is_export(folder) else CONFIG_NAME)
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read ({error}); copy the folder again") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: is not a model of advrad; name a folder that 'advrad train' made")
+    return _identity(values)
 
 
 def _identity(values: dict[str, Any]) -> str:

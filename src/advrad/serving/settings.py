@@ -77,16 +77,6 @@ class ServeSettings(Config):
         """Most bytes of requests in memory at once: never below the largest body, or no such body could be taken."""
         return max(int(self.queue_mb * 1e6), self.max_body)
 
-    @property
-    def pictures(self) -> Path:
-        """Folder of the images."""
-        return self.data / "pictures"
-
-    @property
-    def database(self) -> str:
-        """Address of the database, with the default filled in."""
-        return self.db or f"sqlite:///{(self.data / 'history.sqlite').absolute()}"
-
 
 def named_runs(runs: list[str]) -> dict[str, Path]:
     """Give each model a product name: ``NAME=RUN``, or the name of the folder.

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from advrad.data.framing import Framing
+from advrad.data.picture_statistics import PictureReference
 from advrad.data.shapes import ShapeRecord
 from advrad.data.value_range import RangeRecord
 from advrad.denoisers.factory import DenoiserConfig
@@ -28,6 +29,8 @@ class Calibration(Config):
         source: Origin of the images: data folder, category and seed of the split.
         scores: Scores of the calibration images, rising; they say where another rate would put the threshold. Empty if
             they are not recorded, as in folders of earlier versions.
+        picture_statistics: Brightness and sharpness of normal images; None if they are not recorded, as in folders of
+            earlier versions.
 
     Example:
         >>> Calibration(threshold=1.5, false_alarm_rate=0.05, n=19, heat_low=0.5, heat_high=1.2).threshold
@@ -41,12 +44,15 @@ class Calibration(Config):
     heat_high: float
     source: dict[str, Any] = Field(default_factory=dict)
     scores: tuple[float, ...] = ()
+    picture_statistics: PictureReference | None = None
 
     @model_serializer(mode="wrap")
     def _write_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = write(self)
         if not self.scores:
             del values["scores"]
+        if self.picture_statistics is None:
+            del values["picture_statistics"]
         return values
 
 

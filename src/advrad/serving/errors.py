@@ -89,6 +89,18 @@ class UnknownInspection(ServingError):
     code = "unknown_inspection"
 
 
+class UnknownThreshold(ServingError):
+    """A product has no threshold of this version for its model."""
+
+    code = "unknown_threshold"
+
+
+class ReviewChanged(ServingError):
+    """Somebody else has reviewed an inspection since it was shown."""
+
+    code = "review_changed"
+
+
 class ArtefactUnavailable(ServingError):
     """An image of an inspection cannot be drawn: its picture was deleted, or the model was replaced since."""
 

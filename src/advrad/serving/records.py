@@ -46,8 +46,8 @@ class InspectionRequest:
         station: Place of the inspection; None if the sender gave none.
         certify: Whether to compute how far the verdict is proven.
         artefacts: Images to draw: ``map``, ``overlay`` and ``reconstruction``.
-        source: Key of where the image comes from, for a watched folder; the history holds each key once. None for an
-            image that counts each time it is sent.
+        source: Key of where the image comes from, for a watched folder, see :func:`advrad.serving.store.source_key`;
+            the history holds each key once. None for an image that counts each time it is sent.
     """
 
     product: str
@@ -69,12 +69,15 @@ class Review:
         note: Free text; may be empty.
         by: Name of the person's key.
         at: Time, in UTC.
+        chosen: How the image came to be reviewed: ``picked`` by a person or because it is close to the threshold, or
+            ``random``. Only a random choice stands for all images.
     """
 
     label: ReviewLabel
     note: str
     by: str
     at: datetime
+    chosen: str = "picked"
 
     def to_dict(self) -> dict[str, Any]:
         """The review as JSON values."""

@@ -144,12 +144,16 @@ class ProvenPrediction:
 Certifier = Callable[[str, Tensor, Tensor], PredictionCertificate | ProvenPrediction]
 
 
-def prediction_certifier(detector: SavedDetector, options: PredictionCertificateOptions) -> tuple[Certifier, list[str]]:
+def prediction_certifier(
+    detector: SavedDetector, options: PredictionCertificateOptions, threshold: float | None = None
+) -> tuple[Certifier, list[str]]:
     """Prepare the certificates of single predictions.
 
     Args:
         detector: Calibrated detector.
         options: Options of the certificates.
+        threshold: Threshold of the verdicts in place of the calibrated one, for a detector without halves that bounds
+            its scores; None for the calibrated one.
 
     Returns:
         The function that certifies an image, and warnings for the user.
@@ -174,12 +178,16 @@ def prediction_certifier(detector: SavedDetector, options: PredictionCertificate
         norm: Norm = options.norm or "linf"
         radius = _radius_of(options, norm)
         if isinstance(target, GuardedDetector):
+            _refuse_threshold(threshold)
             return _Proving.of_memory(target, norm, radius), _exact(options)
+        if threshold is not None:
+            return _Proving(target, detector.config.framing, norm, radius, threshold), _exact(options)
         threshold, warnings = bounds_threshold(target, norm, (radius,))
         warnings += _exact(options)
         if threshold is None:
             threshold = detector.calibration.threshold  # raises the error of a detector without a threshold
         return _Proving(target, detector.config.framing, norm, radius, threshold), warnings
+    _refuse_threshold(threshold)
     if options.norm == "linf":
         raise ConfigError(
             "needs exact bounds of the score, which a closed-form detector has; this detector has none, so choose l2",
@@ -190,6 +198,16 @@ def prediction_certifier(detector: SavedDetector, options: PredictionCertificate
         raise ConfigError("this detector cannot be certified; use a closed-form detector or AdvRAD", option="certify")
     plan, warnings = prediction_certificate_plan(target.reconstruction_model, options)
     return _Sampling(TwoPath(target.reconstruction_model), plan), warnings
+
+
+def _refuse_threshold(threshold: float | None) -> None:
+    """Refuse a threshold where the certificates are about another score, or about several."""
+    if threshold is not None:
+        raise ConfigError(
+            "cannot replace the calibrated one in certificates of this detector; leave it out, or calibrate",
+            option="threshold",
+            value=threshold,
+        )
 
 
 def _exact(options: PredictionCertificateOptions) -> list[str]:

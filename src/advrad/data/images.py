@@ -367,14 +367,14 @@ def reduction_px(height_px: int, width_px: int, at_least_px: Framing | int) -> i
 
 def _reduced(values: npt.NDArray[Any], at_least_px: Framing | int) -> npt.NDArray[Any]:
     """Pixels of a large image, averaged over squares; the shorter side stays at least twice ``at_least_px``."""
-    return averaged(values, reduction_px(*values.shape[:2], at_least_px))
+    height, width = values.shape[:2]
+    return averaged(values, reduction_px(height, width, at_least_px))
 
 
 def averaged(values: npt.NDArray[Any], side_px: int) -> npt.NDArray[Any]:
-    """Average pixels over squares.
+    """Average pixels over squares, strip by strip, so that the float copy is never larger than one strip.
 
-    Works strip by strip, so that the float copy is never larger than one strip. Squares at the right and lower edge may
-    be smaller.
+    Squares at the right and lower edge may be smaller.
 
     Args:
         values: Pixels, (h, w) or (h, w, c), of any type.
@@ -387,9 +387,9 @@ def averaged(values: npt.NDArray[Any], side_px: int) -> npt.NDArray[Any]:
         >>> averaged(np.array([[1, 3, 5], [1, 3, 7]]), 2).tolist()
         [[2.0, 6.0]]
     """
-    height, width = values.shape[:2]
     if side_px == 1:
         return values
+    height, width = values.shape[:2]
     starts = np.arange(0, width, side_px)
     counts = np.diff(starts, append=width).astype(np.float32)
     counts = counts.reshape(-1, *[1] * (values.ndim - 2))

@@ -174,8 +174,10 @@ class OpenVinoEngine:
             "INFERENCE_NUM_THREADS": max(threads, streams),
             "ENABLE_CPU_PINNING": False,  # two programs would pin their threads to the same processors
         }
+        core = openvino.Core()
+        core.set_property({"ENABLE_MMAP": False})  # another file written over this one would change the loaded graph
         try:
-            self._model = openvino.Core().compile_model(path, "CPU", settings)
+            self._model = core.compile_model(path, "CPU", settings)
         except RuntimeError as error:
             raise CheckpointError(f"{path}: OpenVINO cannot load it ({_first_line(error)}); export again") from None
         self._path = path

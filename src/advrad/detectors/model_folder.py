@@ -150,16 +150,18 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         CheckpointError: The model is missing, damaged, of another program, or of a newer format.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     header, config = _read_config(folder)
     weights = folder / WEIGHTS_NAME
     try:
-        if _digest(weights) != header.get("weights_sha256"):
+        # Read once: a mapped file would change the loaded tensors when another one is written over it.
+        content = weights.read_bytes()
+        if hashlib.sha256(content).hexdigest() != header.get("weights_sha256"):
             raise CheckpointError(
                 f"{weights}: is not what {CONFIG_NAME} describes (cut short or replaced); copy it again"
             )
-        return config, load_file(weights)
+        return config, load(content)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{weights}: cannot be read ({error}); train again or copy the folder again") from None
 

@@ -50,10 +50,18 @@ def draw_heat_map(image: ArrayLike, anomaly_map: ArrayLike, calibration: Calibra
     Returns:
         The image with its heat map, (h, w, 3), in [0, 1].
     """
+    return heat_overlay(image, anomaly_map, *heat_scale(calibration))
+
+
+def heat_scale(calibration: Calibration) -> tuple[float, float]:
+    """Usual maximum of a normal image's map, and the level that normal maps hardly exceed; the first is the smaller.
+
+    Args:
+        calibration: Calibration of the detector.
+    """
     high = calibration.heat_high
     # With a false-alarm rate above one half the threshold is below the median.
-    low = min(calibration.heat_low, high - 1e-6 * max(1.0, abs(high)))
-    return heat_overlay(image, anomaly_map, low, high)
+    return min(calibration.heat_low, high - 1e-6 * max(1.0, abs(high))), high
 
 
 def draw_proven_area(image: ArrayLike, lower_map: ArrayLike, level: float) -> Image:

@@ -1,0 +1,181 @@
+// Product: has something changed, what if the threshold were another, which version decides, how well was it tested.
+
+import { ask, insist, query, Refused } from "./api.js";
+import { confirmed } from "./confirm.js";
+import { repeat, untilBack, untilSignedIn } from "./connection.js";
+import { byId, facts, h, show } from "./dom.js";
+import { driftChart } from "./drift.js";
+import { evaluationParts, figure, modelRows } from "./figures.js";
+import { complain } from "./frame.js";
+import { histogram } from "./histogram.js";
+import { count, number, percent, time } from "./words.js";
+
+const REFRESH_MS = 3000;
+const WAIT_MS = 200;
+const base = `/v1/products/${encodeURIComponent(facts.product)}`;
+
+let product = null;
+let trial = null;
+let asked = null;
+
+function say(text) {
+  byId("says").textContent = text;
+}
+
+function activeVersion() {
+  return product.thresholds.find((version) => version.active) ?? null;
+}
+
+function drawPlot() {
+  show(byId("plot"), histogram({ scores: product.calibration.scores ?? [], threshold: product.threshold, trial }));
+}
+
+function words(version) {
+  return version.version === 0 ? "0, of the model folder" : String(version.version);
+}
+
+function versionRow(version) {
+  const act = h("button", { type: "button", class: "small", onclick: () => activate(version) }, "Activate");
+  const state = version.active ? h("strong", {}, "✓ decides now") : facts.may.admin ? act : "stored";
+  const made = version.version === 0 ? "with the model" : h("span", {}, time(version.made_at), ` by ${version.made_by}`);
+  return h(
+    "tr",
+    {},
+    h("th", { scope: "row" }, words(version)),
+    h("td", {}, number(version.threshold)),
+    h("td", {}, percent(version.false_alarm_rate)),
+    h("td", {}, count(version.n, "picture")),
+    h("td", {}, made),
+    h("td", {}, state),
+  );
+}
+
+async function activate(version) {
+  const before = activeVersion();
+  const text =
+    `Now decides: version ${words(before)}, threshold ${number(before.threshold)}.\n` +
+    `Then decides: version ${words(version)}, threshold ${number(version.threshold)}.\n` +
+    "It holds for every picture from then on. The old version stays and can be activated again.";
+  if (!(await confirmed(`Activate version ${version.version}?`, text, `Activate version ${version.version}`))) return;
+  try {
+    await insist(`${base}/calibrations/${version.version}/activate`, { method: "POST" });
+    say(`Version ${version.version} decides now, in place of version ${before.version}.`);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    say(error.text);
+  }
+  await refresh();
+}
+
+async function make(event) {
+  event.preventDefault();
+  try {
+    const body = { false_alarm_rate: Number(byId("rate").value) / 100 };
+    const made = await insist(`${base}/calibrations`, { method: "POST", body });
+    say(
+      `Version ${made.version} is made: threshold ${number(made.threshold)} from ${count(made.n, "picture")}. ` +
+        "It decides nothing until it is activated.",
+    );
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    say(error.text);
+  }
+  await refresh();
+}
+
+function interval(share) {
+  return `between ${percent(share.low)} and ${percent(share.high)} with ${percent(share.confidence)} confidence, from ${count(share.n, "picture")}`;
+}
+
+async function askWhatIf() {
+  const threshold = trial;
+  const place = byId("what-if");
+  try {
+    const answer = await ask(query(`${base}/what-if`, { threshold }));
+    if (threshold !== trial) return;
+    const { false_alarms: alarms, misses } = answer;
+    const shares = [
+      alarms && figure(`about ${percent(alarms.expected)}`, `of normal pictures called defective, ${interval(alarms)}`),
+      misses
+        ? figure(`about ${percent(misses.expected)}`, `of defects missed, ${interval(misses)}`)
+        : figure("not known", "misses: no picture was reviewed as defective yet"),
+    ];
+    place.replaceChildren(...shares.filter(Boolean));
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    place.replaceChildren(h("p", {}, error.text));
+  }
+}
+
+function tryOut() {
+  trial = Number(byId("threshold").value);
+  byId("tried").textContent = number(trial);
+  drawPlot();
+  clearTimeout(asked);
+  asked = setTimeout(askWhatIf, WAIT_MS);
+}
+
+/** The slider spans the scores of the calibration and what lies a little beyond, on both sides of the threshold. */
+function prepareTrial() {
+  const scores = product.calibration.scores ?? [];
+  const known = [...scores, ...product.thresholds.map((version) => version.threshold)];
+  const [low, high] = [Math.min(...known), Math.max(...known)];
+  const margin = (high - low || Math.abs(high) || 1) * 0.3;
+  const slider = byId("threshold");
+  slider.min = low;
+  slider.max = high + margin;
+  slider.value = product.threshold;
+  slider.addEventListener("input", tryOut);
+  byId("trial").hidden = product.guarded;
+  byId("tried").textContent = number(product.threshold);
+  const rate = document.getElementById("rate");
+  if (rate) rate.value = Number((100 * product.calibration.false_alarm_rate).toPrecision(3));
+  document.getElementById("make")?.addEventListener("submit", make);
+}
+
+function draw(found) {
+  const first = product === null;
+  if (!first && found.model !== product.model) say("The model was replaced; everything below is that of the new one.");
+  product = found;
+  drawPlot();
+  show(byId("figures"), ...evaluationParts(product.evaluation));
+  show(byId("model"), ...modelRows(product));
+  const rows = product.thresholds.map(versionRow);
+  const known = JSON.stringify(product.thresholds);
+  const place = byId("versions");
+  if (place.dataset.known !== known) place.replaceChildren(...rows);
+  place.dataset.known = known;
+  if (first) prepareTrial();
+}
+
+function drawDrift(status) {
+  const { alarm, reference } = status;
+  const buttons = [];
+  const button = (text, path) =>
+    h("button", { type: "button", onclick: () => insist(`${base}/drift/${path}`, { method: "POST" }).then(refresh) }, text);
+  if (alarm && facts.may.review) buttons.push(button("I have looked into it", "acknowledge"));
+  if (!reference?.from && facts.may.review) buttons.push(button("Learn what is normal from the next good pictures", "reference"));
+  const place = byId("drift");
+  const known = JSON.stringify(status);
+  if (place.dataset.known === known) return;
+  place.dataset.known = known;
+  place.replaceChildren(
+    h("p", { class: alarm ? "warning" : "calm" }, alarm ? alarm.text : "No sign of a change."),
+    driftChart(status) ?? "",
+    h("p", { class: "note" }, `A change is said in error with a probability of at most ${percent(status.alpha)}, however long it runs.`),
+    h("div", { class: "buttons" }, ...buttons),
+  );
+}
+
+async function refresh() {
+  try {
+    draw(await ask(base));
+    drawDrift(await ask(`${base}/drift`));
+  } catch (error) {
+    if (error instanceof TypeError) await untilBack();
+    else if (error instanceof Refused && error.status === 401) await untilSignedIn();
+    else complain(error);
+  }
+}
+
+repeat(refresh, REFRESH_MS);

@@ -79,7 +79,7 @@ def receiver(folder: Path) -> Iterator[tuple[Path, list[str]]]:
     description = folder / "sinks.toml"
     address = f"http://127.0.0.1:{server.server_address[1]}/"
     description.write_text(
-        f'[[sinks]]\nname = "soak"\nkind = "webhook"\nurl = "{address}"\nsecret_file = "secret"\nbatch = 100\n',
+        f'[[sink]]\nname = "soak"\nkind = "webhook"\nurl = "{address}"\nsecret_file = "secret"\nbatch = 100\n',
         encoding="utf-8",
     )
     try:

@@ -11,6 +11,7 @@ import pytest
 #: Debian's package of each program.
 PACKAGES = {
     "chromium": "chromium",
+    "curl": "curl",
     "initdb": "postgresql",
     "mosquitto": "mosquitto",
     "node": "nodejs",

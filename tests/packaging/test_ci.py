@@ -32,14 +32,14 @@ def test_missing_programs_are_installed_before_the_tests(tmp_path: Path) -> None
     done, asked = run(tmp_path, "exit 0")
     assert done.returncode == 0, done.stderr
     assert asked.startswith("update") and "install -y" in asked
-    assert {"chromium", "nodejs", "npm", "systemd"} <= set(asked.split())
+    assert {"chromium", "curl", "nodejs", "npm", "systemd"} <= set(asked.split())
     assert done.stdout.splitlines()[-1] == "make test, CI=true"
 
 
 @pytest.mark.parametrize("apt_get", ["exit 100", 'if [ "$1" = install ]; then exit 100; fi'])
 def test_a_failed_installation_is_said_and_the_tests_run(tmp_path: Path, apt_get: str) -> None:
     done, _ = run(tmp_path, apt_get)
-    assert "cannot install chromium nodejs npm systemd" in done.stderr
+    assert "cannot install chromium curl nodejs npm systemd" in done.stderr
     assert done.stdout.splitlines()[-1] == "make test, CI=true"
 
 

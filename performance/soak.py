@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--most", type=int, default=64, help="images that are used at most")
     parser.add_argument("--db", help="address of the database; a SQLite file by default")
     given = parser.parse_args(arguments)
-    given.serve = ["--deadline", str(given.deadline)]
+    given.serve = ["--deadline-s", str(given.deadline)]
     with tempfile.TemporaryDirectory() as folder:
         result = measured(given, Path(folder))
     for name, value in result.items():

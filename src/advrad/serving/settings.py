@@ -36,7 +36,12 @@ class ServeSettings(Config):
     sinks: Path | None = Field(None, description="TOML file that names where verdicts are sent.")
     tls_certificate: Path | None = Field(None, description="Certificate chain (PEM), to speak HTTPS.")
     tls_key: Path | None = Field(None, description="Private key of the certificate (PEM).")
-    hosts: tuple[str, ...] = Field((), description="Names under which browsers may open the service; empty for any.")
+    hosts: tuple[str, ...] | None = Field(
+        None,
+        description="Names under which browsers may open the service, separated by commas.",
+        json_schema_extra={"when_none": "this machine's own without keys, any with keys"},
+    )
+    device: str = Field("auto", description="Device that computes: auto (a GPU if there is one), cpu, cuda or cuda:N.")
 
     max_body_mb: float = Field(50, gt=0, le=2000, description="Largest body of a request, in MB.")
     max_pixels: int = Field(40_000_000, ge=1, description="Refuse images with more pixels (width times height).")

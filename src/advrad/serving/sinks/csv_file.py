@@ -125,8 +125,9 @@ class CsvFile:
 def _check_columns(file: int, path: Path) -> None:
     """Refuse a file that is another table."""
     start = os.pread(file, 4096, 0).decode("utf-8", "replace")
-    first = next(csv.reader(io.StringIO(start)), [])
-    if start and tuple(first) != COLUMNS:
+    if csv_header().startswith(start):  # empty, or a header whose writing was interrupted
+        return
+    if tuple(next(csv.reader(io.StringIO(start)), ())) != COLUMNS:
         raise Unavailable(f"{path}: holds other columns than this table; name a new file, or move this one away")
 
 

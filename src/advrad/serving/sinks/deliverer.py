@@ -40,16 +40,16 @@ _PATIENCE = 3
 class Outbox(Protocol):
     """What the deliverer needs of the store. All methods may be called from several threads."""
 
-    def due(self, sink: str, now: datetime, limit: int) -> Sequence[OutboxRow]:
+    def due(self, sink: str, now: datetime, limit: int, /) -> Sequence[OutboxRow]:
         """Rows of a sink whose time has come, the oldest first."""
 
-    def delivered(self, ids: Sequence[int]) -> None:
+    def delivered(self, ids: Sequence[int], /) -> None:
         """Forget rows that were delivered."""
 
-    def failed(self, id: int, error: str, retry_at: datetime) -> None:
+    def failed(self, row_id: int, error: str, retry_at: datetime, /) -> None:
         """Note that a row was not delivered, and when to try again."""
 
-    def pending(self, sink: str) -> int:
+    def pending(self, sink: str, /) -> int:
         """Number of rows of a sink."""
 
     def waiting(self) -> dict[str, int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from fastapi.concurrency import run_in_threadpool
-
 from advrad.errors import AdvradError
 from advrad.serving.api.parts import Parts
 from advrad.serving.records import InspectionAnswer, InspectionRequest
@@ -29,9 +27,7 @@ async def inspect_all(parts: Parts, requests: Sequence[InspectionRequest]) -> li
 
 async def _inspect(parts: Parts, request: InspectionRequest) -> InspectionAnswer | AdvradError:
     try:
-        # Taking an image writes its file, which may wait for the disk.
-        taken = await run_in_threadpool(parts.service.submit, request)
-        answer: InspectionAnswer = await asyncio.wrap_future(taken)
+        answer = await asyncio.wrap_future(parts.service.submit(request))
     except AdvradError as error:
         return error
     parts.metrics.inspected([answer.inspection])

@@ -56,12 +56,11 @@ export function card(inspection) {
   return h(
     "div",
     { class: "card-grid" },
+    h("div", { class: "card-words" }, verdictBanner(inspection), sentences(inspection)),
     layers(inspection),
     h(
       "div",
-      { class: "card-words" },
-      verdictBanner(inspection),
-      sentences(inspection),
+      { class: "card-more" },
       h("p", { class: "note" }, title(inspection), " · ", time(inspection.at)),
       reviewTag(inspection.review),
       plot,

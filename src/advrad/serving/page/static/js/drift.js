@@ -1,56 +1,59 @@
-// The evidence for a change over the last inspections, as SVG with a text alternative.
+// Recent inspections beside what was usual in the calibration, as SVG with a text alternative.
 
 import { h, s } from "./dom.js";
-import { number } from "./words.js";
+import { count, number, percent, shortTime } from "./words.js";
 
-const WIDTH = window.matchMedia("(max-width: 620px)").matches ? 330 : 640;
-const HEIGHT = 170;
-const TOP = 14;
-const BASE = 138;
-const LEFT = 4;
+const WIDTH = 330;
+const HEIGHT = 120;
+const TOP = 8;
+const BASE = 100;
+const NAMES = { score: "Score", brightness: "Brightness", sharpness: "Sharpness" };
+const SIDES = { higher: "higher", lower: "lower" };
 
-const NAMES = { score: "score", brightness: "brightness", sharpness: "sharpness" };
-
-function log(evidence) {
-  return Math.log10(Math.max(evidence, 1e-3));
-}
-
-/** One curve for each watched value; a name at its end, and dashes of its own, so that colour is not needed. */
-export function driftChart({ watched, limit }) {
-  const curves = Object.entries(watched).filter(([, value]) => value.history.length > 1);
-  if (curves.length === 0) return null;
-  const all = curves.flatMap(([, value]) => value.history.map(([at]) => at));
-  const [first, last] = [Math.min(...all), Math.max(...all)];
-  const heights = curves.flatMap(([, value]) => value.history.map(([, evidence]) => log(evidence)));
-  const high = Math.max(log(limit) * 1.15, ...heights);
-  const low = Math.min(-1, ...heights);
-  const x = (at) => LEFT + ((at - first) / (last - first || 1)) * (WIDTH - LEFT - 90);
-  const y = (evidence) => BASE - ((log(evidence) - low) / (high - low)) * (BASE - TOP);
-  const ends = [];
-  const drawn = curves.map(([name, value], index) => {
-    const path = value.history.map(([at, evidence], at_) => `${at_ ? "L" : "M"}${x(at).toFixed(1)} ${y(evidence).toFixed(1)}`);
-    // Names do not lie on each other: each keeps a line's distance from those before it.
-    let level = y(value.history.at(-1)[1]) + 4;
-    while (ends.some((other) => Math.abs(other - level) < 15)) level -= 15;
-    ends.push(level);
-    return s(
-      "g",
-      { class: `curve-${index}` },
-      s("path", { class: "curve", d: path.join("") }),
-      s("text", { x: WIDTH - 84, y: level }, NAMES[name] ?? name),
-    );
-  });
+function dots(name, recent, quantiles) {
+  const values = recent.map((inspection) => inspection[name]).filter((value) => value !== null);
+  if (values.length === 0) return null;
+  const usual = Object.values(quantiles ?? {});
+  const [low, high] = [Math.min(...values, ...usual), Math.max(...values, ...usual)];
+  const y = (value) => BASE - ((value - low) / (high - low || 1)) * (BASE - TOP);
+  const x = (index) => 4 + (index / Math.max(values.length - 1, 1)) * (WIDTH - 8);
+  const band = (from, to, kind) =>
+    quantiles?.[from] === undefined
+      ? null
+      : s("rect", { class: kind, x: 0, width: WIDTH, y: y(quantiles[to]), height: Math.max(y(quantiles[from]) - y(quantiles[to]), 1) });
   const svg = s(
     "svg",
     { class: "drift", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" },
-    s("line", { class: "axis", x1: 0, x2: WIDTH, y1: BASE, y2: BASE }),
-    s("line", { class: "threshold", x1: 0, x2: WIDTH - 90, y1: y(limit), y2: y(limit) }),
-    s("text", { class: "strong", x: 2, y: y(limit) - 5 }, "alarm above this line"),
-    ...drawn,
-    s("text", { class: "small", x: 0, y: HEIGHT - 12 }, `inspection ${number(first)}`),
-    s("text", { class: "small", x: WIDTH - 90, y: HEIGHT - 12, "text-anchor": "end" }, `${number(last)}`),
+    band("0.01", "0.99", "band"),
+    band("0.25", "0.75", "band inner"),
+    ...values.map((value, index) => s("circle", { class: "dot", cx: x(index).toFixed(1), cy: y(value).toFixed(1), r: 2 })),
+    s("text", { class: "small", x: 0, y: HEIGHT - 4 }, "earlier"),
+    s("text", { class: "small", x: WIDTH, y: HEIGHT - 4, "text-anchor": "end" }, "now"),
   );
-  const words = curves.map(([name, value]) => `${NAMES[name] ?? name} ${number(value.history.at(-1)[1])}`);
-  svg.setAttribute("aria-label", `Evidence for a change, alarm at ${number(limit)}. Now: ${words.join(", ")}.`);
+  const of = quantiles ? `Usual from ${number(quantiles["0.01"])} to ${number(quantiles["0.99"])}.` : "";
+  const range = `from ${number(Math.min(...values))} to ${number(Math.max(...values))}, the last ${number(values.at(-1))}`;
+  svg.setAttribute("aria-label", `${NAMES[name]} of the last ${count(values.length, "inspection")} ${range}. ${of}`);
   return h("figure", { class: "plot" }, svg);
+}
+
+function evidence(status) {
+  if (!status.watched) return h("p", { class: "note" }, status.words);
+  const [side, share] = Object.entries(status.evidence).sort(([, one], [, other]) => other - one)[0];
+  const words = `evidence that it is ${SIDES[side]}: ${percent(share, 0)} of an alarm`;
+  return h("p", { class: "note" }, h("meter", { min: 0, max: 1, value: share, "aria-label": words }), ` ${words}`);
+}
+
+/** One small chart for each watched value: the last inspections over the bands of the calibration. */
+export function driftCharts(status, recent) {
+  const parts = Object.entries(status.statistics).map(([name, one]) =>
+    h("div", { class: "watched" }, h("h3", {}, NAMES[name] ?? name), dots(name, recent, one.quantiles), evidence(one)),
+  );
+  return h("div", { class: "charts" }, ...parts);
+}
+
+/** The alarms that people have looked into. */
+export function pastAlarms(past) {
+  if (past.length === 0) return null;
+  const rows = past.map((alarm) => h("li", {}, alarm.words, " Looked into ", shortTime(alarm.acknowledged_at), "."));
+  return h("details", {}, h("summary", {}, count(past.length, "earlier alarm")), h("ul", { class: "links" }, ...rows));
 }

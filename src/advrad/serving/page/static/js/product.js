@@ -4,7 +4,7 @@ import { ask, insist, query, Refused } from "./api.js";
 import { confirmed } from "./confirm.js";
 import { repeat, untilBack, untilSignedIn } from "./connection.js";
 import { byId, facts, h, show } from "./dom.js";
-import { driftChart } from "./drift.js";
+import { driftCharts, pastAlarms } from "./drift.js";
 import { evaluationParts, figure, modelRows } from "./figures.js";
 import { complain } from "./frame.js";
 import { histogram } from "./histogram.js";
@@ -12,6 +12,7 @@ import { count, number, percent, time } from "./words.js";
 
 const REFRESH_MS = 3000;
 const WAIT_MS = 200;
+const RECENT = 200;
 const base = `/v1/products/${encodeURIComponent(facts.product)}`;
 
 let product = null;
@@ -87,12 +88,11 @@ function interval(share) {
   return `between ${percent(share.low)} and ${percent(share.high)} with ${percent(share.confidence)} confidence, from ${count(share.n, "picture")}`;
 }
 
-async function askWhatIf() {
-  const threshold = trial;
+async function askWhatIf(threshold) {
   const place = byId("what-if");
   try {
     const answer = await ask(query(`${base}/what-if`, { threshold }));
-    if (threshold !== trial) return;
+    if (trial !== null && threshold !== trial) return;
     const { false_alarms: alarms, misses } = answer;
     const shares = [
       alarms && figure(`about ${percent(alarms.expected)}`, `of normal pictures called defective, ${interval(alarms)}`),
@@ -112,7 +112,7 @@ function tryOut() {
   byId("tried").textContent = number(trial);
   drawPlot();
   clearTimeout(asked);
-  asked = setTimeout(askWhatIf, WAIT_MS);
+  asked = setTimeout(askWhatIf, WAIT_MS, trial);
 }
 
 /** The slider spans the scores of the calibration and what lies a little beyond, on both sides of the threshold. */
@@ -128,6 +128,7 @@ function prepareTrial() {
   slider.addEventListener("input", tryOut);
   byId("trial").hidden = product.guarded;
   byId("tried").textContent = number(product.threshold);
+  if (!product.guarded) askWhatIf(product.threshold);
   const rate = document.getElementById("rate");
   if (rate) rate.value = Number((100 * product.calibration.false_alarm_rate).toPrecision(3));
   document.getElementById("make")?.addEventListener("submit", make);
@@ -148,29 +149,44 @@ function draw(found) {
   if (first) prepareTrial();
 }
 
-function drawDrift(status) {
-  const { alarm, reference } = status;
-  const buttons = [];
-  const button = (text, path) =>
-    h("button", { type: "button", onclick: () => insist(`${base}/drift/${path}`, { method: "POST" }).then(refresh) }, text);
-  if (alarm && facts.may.review) buttons.push(button("I have looked into it", "acknowledge"));
-  if (!reference?.from && facts.may.review) buttons.push(button("Learn what is normal from the next good pictures", "reference"));
+function driftButton(text, path) {
+  const press = () => insist(`${base}/drift/${path}`, { method: "POST" }).then(refresh);
+  return h("button", { type: "button", onclick: press }, text);
+}
+
+function drawDrift(status, recent) {
   const place = byId("drift");
-  const known = JSON.stringify(status);
+  const known = JSON.stringify([status, recent.at(-1)?.id]);
   if (place.dataset.known === known) return;
   place.dataset.known = known;
+  const learns = Object.values(status.statistics).some((one) => one.reference === "none" && one.learning === 0);
+  const buttons = facts.may.review
+    ? [
+        status.alarm && driftButton("I have looked into it", "acknowledge"),
+        learns && driftButton("Learn what is normal from the next good pictures", "reference"),
+      ]
+    : [];
+  const alarms = status.alarms.map((alarm) => h("p", { class: "warning" }, alarm.words));
   place.replaceChildren(
-    h("p", { class: alarm ? "warning" : "calm" }, alarm ? alarm.text : "No sign of a change."),
-    driftChart(status) ?? "",
-    h("p", { class: "note" }, `A change is said in error with a probability of at most ${percent(status.alpha)}, however long it runs.`),
-    h("div", { class: "buttons" }, ...buttons),
+    ...(alarms.length ? alarms : [h("p", {}, status.words)]),
+    driftCharts(status, recent),
+    h(
+      "p",
+      { class: "note" },
+      "Each dot is an inspection. The bands hold 98 and 50 of 100 calibration pictures. An alarm is false with a " +
+        `probability of at most ${percent(status.false_alarm_rate)}, however long the service runs.`,
+    ),
+    h("div", { class: "buttons" }, ...buttons.filter(Boolean)),
+    pastAlarms(status.past) ?? "",
   );
 }
 
 async function refresh() {
   try {
     draw(await ask(base));
-    drawDrift(await ask(`${base}/drift`));
+    const found = await ask(query("/v1/inspections", { product: facts.product, limit: RECENT }));
+    const recent = found.inspections.filter((inspection) => inspection.model === product.model).reverse();
+    drawDrift(await ask(`${base}/drift`), recent);
   } catch (error) {
     if (error instanceof TypeError) await untilBack();
     else if (error instanceof Refused && error.status === 401) await untilSignedIn();

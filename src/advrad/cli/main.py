@@ -3,8 +3,8 @@
 Results go to standard output, everything else to standard error. The exit status is 0 when a command finished (also if
 it found defects), 1 when it failed, 2 for bad input and 130 when it was interrupted. Each failure is one line.
 
-Each command is one function in the module of its topic (``data``, ``training``, ``exporting``, ``prediction``,
-``robustness`` or ``bench``). The function imports what it needs when it runs, so that help appears at once.
+Each command is one function in the module of its topic, such as ``data``, ``training`` or ``serving``. The function
+imports what it needs when it runs, so that help appears at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from advrad.cli import bench, data, exporting, prediction, robustness, training
+from advrad.cli import audit_log, bench, data, exporting, prediction, robustness, serving, training
 from advrad.cli.exit_status import BAD_INPUT, status_of, terminated
 from advrad.cli.terminal import open_closed_streams, say
 
@@ -29,7 +29,8 @@ app = typer.Typer(
     epilog="Start with 'advrad demo', which needs no images of your own.",
 )
 app.add_typer(data.app, name="data")
-for part in (training, exporting, prediction, robustness, bench):
+app.add_typer(audit_log.app, name="audit-log")
+for part in (training, exporting, prediction, robustness, bench, serving):
     app.add_typer(part.app)
 
 

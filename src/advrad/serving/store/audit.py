@@ -12,7 +12,7 @@ from advrad.errors import ConfigError
 from advrad.serving.store.chain import START, AuditReport, AuditRow, canonical_json, check_chain, row_hash
 from advrad.serving.store.database import Database
 from advrad.serving.store.tables import audit, audit_end
-from advrad.serving.store.texts import NAME_CHARACTERS, SUBJECT_CHARACTERS, check_text
+from advrad.serving.store.texts import NAME_CHARACTERS, SUBJECT_CHARACTERS, check_digest, check_text
 
 _PAGE = 1000
 
@@ -73,8 +73,11 @@ class AuditLog:
             What was found.
 
         Raises:
+            ConfigError: ``head`` is no hash.
             StoreUnavailable: The database cannot be used now.
         """
+        if head is not None:
+            check_digest(head, "head")
         with self._database.reading() as connection:
             end = connection.execute(select(audit_end.c.n, audit_end.c.hash)).one_or_none()
             return check_chain(_pages(connection), None if end is None else (end.n, end.hash), head)

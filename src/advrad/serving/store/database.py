@@ -207,7 +207,7 @@ def _postgresql_engine(url: URL) -> Engine:
     try:
         import psycopg  # noqa: F401
     except ImportError:
-        raise ConfigError("needs the driver of PostgreSQL; run pip install 'psycopg[binary]'", option="db") from None
+        raise ConfigError("PostgreSQL needs its driver: pip install 'advrad[serve]'", option="db") from None
     given = url.query.get("options", "")
     options = " ".join([given] if isinstance(given, str) else given)
     milliseconds = int(1000 * BUSY_S)

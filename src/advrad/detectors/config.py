@@ -50,9 +50,9 @@ class Calibration(Config):
     def _write_given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = write(self)
         if not self.scores:
-            del values["scores"]
+            values.pop("scores", None)
         if self.picture_statistics is None:
-            del values["picture_statistics"]
+            values.pop("picture_statistics", None)
         return values
 
 

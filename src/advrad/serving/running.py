@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -128,7 +129,8 @@ def serve(settings: ServeSettings, runs: Mapping[str, Path], listening: Callable
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{settings.tls_certificate}: cannot be used: {reason}; name PEM files") from None
-    with _listener(settings) as listener:
+    # A signal that asks to stop is raised again by uvicorn after the stop, which is then as it should be.
+    with _listener(settings) as listener, suppress(KeyboardInterrupt):
         Server(config, app, listening).run(sockets=[listener])
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from advrad.errors import AdvradError
 from advrad.serving.access import Principal, Role
 from advrad.serving.api.boundary import require
-from advrad.serving.api.failures import detail_of
+from advrad.serving.api.failures import Refusal, detail_of
 from advrad.serving.api.fields import Cursor, InspectionId, Limit, Moment, ProductName, Text
 from advrad.serving.api.inspecting import first_error, inspect_all
 from advrad.serving.api.parts import Parts, parts_of
@@ -183,6 +183,8 @@ async def artefact(
 ) -> Response:
     """An image drawn anew from the picture: where the score comes from, or what the model expected to see."""
     drawn = await run_in_threadpool(parts.service.redraw, id, frozenset({artefact}))
+    if artefact not in drawn:
+        raise Refusal(404, "no_artefact", f"the detector makes no {artefact}", "look at the map or the overlay")
     return Response(drawn[artefact], media_type="image/png", headers={"Cache-Control": "private, max-age=3600"})
 
 

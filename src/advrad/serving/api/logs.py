@@ -46,6 +46,6 @@ def set_up_logs(stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.INFO)
-    # Clients of HTTP log whole addresses, in which a webhook may carry its secret.
-    for name in ("httpx", "httpcore"):
+    # Clients of HTTP log whole addresses, in which a webhook may carry its secret; migrations are of no interest.
+    for name in ("httpx", "httpx2", "httpcore", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

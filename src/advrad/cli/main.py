@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from advrad.cli import audit_log, bench, data, exporting, prediction, robustness, serving, training
+from advrad.cli import audit_log, bench, data, exporting, prediction, robustness, serving, training, watching
 from advrad.cli.exit_status import BAD_INPUT, status_of, terminated
 from advrad.cli.terminal import open_closed_streams, say
 
@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(audit_log.app, name="audit-log")
-for part in (training, exporting, prediction, robustness, bench, serving):
+for part in (training, exporting, prediction, robustness, bench, serving, watching):
     app.add_typer(part.app)
 
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from advrad.serving.sinks.reading import load_sinks as load_sinks
     from advrad.serving.sinks.signature import verify_signature as verify_signature
 
+__all__ = ["Deliverer", "Sink", "SinkStatus", "load_sinks", "verify_signature"]
+
 __getattr__, __dir__ = attach(
     __name__,
     {

@@ -11,6 +11,8 @@ import hashlib
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +32,8 @@ from advrad.utils.seeding import generator_for
 CHECKPOINT = ".ckpt"
 #: Share by which the score of the test image may differ from the stored one: rounding of another processor.
 _ROUNDING = 1e-3
+
+_RUNS_FILES = ContextVar("runs_files", default=True)
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -151,6 +155,22 @@ def refer(target: str | Path, *, size_px: int | None = None) -> tuple[ReferenceC
     return config, detector
 
 
+@contextmanager
+def no_file_is_run() -> Iterator[None]:
+    """Refuse detectors in Python files while the block runs, so that loading a model folder runs nobody's code.
+
+    Example:
+        >>> from advrad import load_detector
+        >>> with no_file_is_run():  # doctest: +SKIP
+        ...     detector = load_detector("run")
+    """
+    before = _RUNS_FILES.set(False)
+    try:
+        yield
+    finally:
+        _RUNS_FILES.reset(before)
+
+
 def load_reference(config: ReferenceConfig) -> AnomalyDetector:
     """Load a detector from its own file, if that is still what it was.
 
@@ -164,7 +184,7 @@ def load_reference(config: ReferenceConfig) -> AnomalyDetector:
     Raises:
         CheckpointError: The file is missing or changed; anomalib is missing or of another version; or the test image
             gets another score.
-        ConfigError: The file cannot be run.
+        ConfigError: The file cannot be run, or must not be, see :func:`no_file_is_run`.
         DetectorError: The detector fails on the test image.
 
     Example:
@@ -174,6 +194,11 @@ def load_reference(config: ReferenceConfig) -> AnomalyDetector:
         tensor([1.])
     """
     path = config.path
+    if config.what == "python" and not _RUNS_FILES.get():
+        raise ConfigError(
+            f"{path}: is a part of the model and would be run, which is refused here; make the model with a half that"
+            " its folder holds"
+        )
     try:
         content = _content(path, "")
     except ConfigError:

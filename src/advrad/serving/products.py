@@ -19,7 +19,8 @@ from advrad.certificates.prediction import Certifier, prediction_certifier
 from advrad.data.records import MAX_PIXELS
 from advrad.detectors.config import Calibration
 from advrad.detectors.exported_config import ExportedConfig, halves_of
-from advrad.detectors.loading import identity_of, load_detector
+from advrad.detectors.loading import identity_of, load_config, load_detector
+from advrad.detectors.reference import no_file_is_run
 from advrad.detectors.saved import takes_pixels
 from advrad.errors import AdvradError, CheckpointError, ConfigError, NotCalibratedError
 from advrad.inference.judging import ImageJudge, LoadedImage
@@ -49,7 +50,7 @@ class Product:
 
     @classmethod
     def load(cls, name: str, folder: Path, *, max_pixels: int = MAX_PIXELS, device: str = "auto") -> Product:
-        """Load a product wholly: its files are checked, and it judges a test image.
+        """Load a product wholly: its files are checked, and it judges a test image. No file of Python is run.
 
         Args:
             name: Name of the product: letters, digits, points, hyphens and underscores.
@@ -58,7 +59,8 @@ class Product:
             device: Device of a model, see :func:`advrad.detectors.loading.load_detector`.
 
         Raises:
-            ConfigError: The name, the device, or the configuration cannot be used.
+            ConfigError: The name, the device, or the configuration cannot be used, or a part of the model is a Python
+                file.
             CheckpointError: The model is missing or damaged, was being replaced, or gives no score.
             NotCalibratedError: The model has no threshold.
         """
@@ -66,8 +68,10 @@ class Product:
             raise ConfigError(
                 f"{name!r} cannot be the name of a product; take letters, digits, points, hyphens and underscores"
             )
+        load_config(folder)  # says best what is wrong
         model = identity_of(folder)
-        detector = load_detector(folder, device)
+        with no_file_is_run():
+            detector = load_detector(folder, device)
         if identity_of(folder) != model:
             raise CheckpointError(f"{folder}: was replaced while it was loaded; wait until it is copied whole")
         try:

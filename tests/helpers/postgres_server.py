@@ -37,11 +37,18 @@ class PostgresServer:
         return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def make_database(self, options: str = "") -> str:
-        """Make an empty database, and return its URL."""
+        """Make an empty database, and return its URL; :meth:`make_schema` is much quicker."""
         self._made += 1
         name = f"line_{self._made}"
         self.execute(f"CREATE DATABASE {name} {options}")
         return self.url(name)
+
+    def make_schema(self) -> str:
+        """Make an empty schema in one database, and return a URL whose tables are there."""
+        self._made += 1
+        name = f"line_{self._made}"
+        self.execute(f"CREATE SCHEMA {name}")
+        return self.url() + f"?options=-csearch_path%3D{name}"
 
     def execute(self, statement: str, url: str | None = None) -> list[tuple[Any, ...]]:
         """Run a statement as the owner of the server, and return its rows."""

@@ -22,7 +22,7 @@ def postgres() -> Iterator[PostgresServer]:
 def db(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """URL of a new database of either kind."""
     if request.param == "postgresql":
-        return request.getfixturevalue("postgres").make_database()
+        return request.getfixturevalue("postgres").make_schema()
     return f"sqlite:///{tmp_path / 'history.sqlite'}"
 
 

@@ -9,7 +9,7 @@ A model folder is served on this machine's loopback address, and images of a fol
 2. Clients that send one image after the other measure what the service can take.
 3. Under load, 16 clients send at twice that rate (or at --rate). Nothing but 201 and 503 may come back, the 99th
    percentile of the time to an accepted answer must stay below the deadline, memory must stay within 10 % after the
-   first quarter, and the accepted rate must reach 0.8 of the engine's.
+   first quarter, and the accepted rate must reach 0.8 of the engine's. Clients and service share the processors.
 4. The service is killed (SIGKILL) under load and started again. Every inspection whose answer arrived must be in the
    history, and must reach a webhook.
 
@@ -36,12 +36,16 @@ import httpx
 from soak_client import Pictures, Traffic, send
 from soak_service import Service, bare_rate
 
+from advrad.utils.threads import usable_processors
+
 PRODUCT = "product"
 PATH = f"/v1/products/{PRODUCT}/inspections"
 LEAST_OF_ENGINE = 0.8
 MOST_GROWTH = 0.10
 #: Seconds for the webhook to get what was stored when the service died.
 DELIVERY_S = 60.0
+#: Seconds within which the first image under load must be answered.
+FIRST_ANSWER_S = 30.0
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -103,10 +107,15 @@ def measured(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     if not files:
         raise SystemExit(f"{given.images}: no PNG file in it; give a folder of PNG images")
     pictures = Pictures([path.read_bytes() for path in files])
-    result: dict[str, Any] = {"benchmark": "soak", "run": given.run.name, "clients": given.clients}
-    before = bare_rate(given.run, files, given.engine_seconds)
+    result: dict[str, Any] = {
+        "benchmark": "soak",
+        "run": given.run.name,
+        "clients": given.clients,
+        "threads": given.threads,
+    }
+    before = bare_rate(given.run, files, given.threads, given.engine_seconds)
     result |= under_load(given, folder, pictures)
-    after = bare_rate(given.run, files, given.engine_seconds)
+    after = bare_rate(given.run, files, given.threads, given.engine_seconds)
     result["engine_per_s"] = statistics.mean((before, after))
     result["engine_before_after"] = [before, after]
     result["of_engine"] = result["accepted_per_s"] / result["engine_per_s"]
@@ -166,18 +175,11 @@ def killed(given: argparse.Namespace, folder: Path, pictures: Pictures, rate: fl
     with receiver(folder) as (sinks, received):
         options = [*given.serve, "--sinks", str(sinks)]
         with Service(given.run, PRODUCT, data, given.db, options) as service:
-            timer = threading.Timer(given.kill_after, service.process.send_signal, [signal.SIGKILL])
-            timer.start()
-            send(
-                service.port,
-                PATH,
-                pictures,
-                clients=given.clients,
-                rate=rate,
-                seconds=given.kill_after,
-                traffic=traffic,
-            )
-            timer.join()
+            killer = threading.Thread(target=kill, args=(service, traffic, given.kill_after))
+            killer.start()
+            seconds = given.kill_after + FIRST_ANSWER_S
+            send(service.port, PATH, pictures, clients=given.clients, rate=rate, seconds=seconds, traffic=traffic)
+            killer.join()
             service.process.wait()
         at_death = len(set(received))
         with Service(given.run, PRODUCT, data, given.db, options) as service:
@@ -195,6 +197,22 @@ def killed(given: argparse.Namespace, folder: Path, pictures: Pictures, rate: fl
         "not_delivered": len(set(traffic.accepted) - set(received)),
         "delivered_twice": len(received) - len(set(received)),
     }
+
+
+def kill(service: Service, traffic: Traffic, seconds: float) -> None:
+    """Kill the service after some time of load, but not before it has answered.
+
+    Args:
+        service: The service.
+        traffic: What was sent to it; nothing more is sent from then on.
+        seconds: Time of load.
+    """
+    time.sleep(seconds)
+    end = time.monotonic() + FIRST_ANSWER_S
+    while not traffic.accepted and time.monotonic() < end:
+        time.sleep(0.02)
+    service.process.send_signal(signal.SIGKILL)
+    traffic.over.set()
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
@@ -236,6 +254,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seconds", type=float, default=120, help="duration of the load")
     parser.add_argument("--rate", type=float, help="requests for each second; twice what the service takes by default")
     parser.add_argument("--clients", type=int, default=16, help="clients that send at once")
+    parser.add_argument("--threads", type=int, default=usable_processors(), help="threads that compute")
     parser.add_argument("--kill-after", type=float, default=10, help="seconds of load before the kill")
     parser.add_argument("--engine-seconds", type=float, default=10, help="duration of each measurement without load")
     parser.add_argument("--deadline", type=float, default=10, help="deadline of the service, in seconds")
@@ -243,7 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--most", type=int, default=64, help="images that are used at most")
     parser.add_argument("--db", help="address of the database; a SQLite file by default")
     given = parser.parse_args(arguments)
-    given.serve = ["--deadline-s", str(given.deadline)]
+    given.serve = ["--deadline-s", str(given.deadline), "--threads", str(given.threads)]
     with tempfile.TemporaryDirectory() as folder:
         result = measured(given, Path(folder))
     for name, value in result.items():

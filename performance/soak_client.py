@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import struct
+import threading
 import time
 import zlib
 from collections import Counter, deque
@@ -33,6 +34,7 @@ class Traffic:
         began: Time of the first request, by `time.perf_counter`.
         ended: Time of the last accepted answer.
         complaints: Bodies of answers that should not be, at most ten.
+        over: Set to send no more, whatever time is left.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -42,6 +44,7 @@ class Traffic:
     began: float = 0.0
     ended: float = 0.0
     complaints: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
 
     @property
     def rate(self) -> float:
@@ -97,7 +100,7 @@ class Client:
         start = time.perf_counter()
         for number in count():
             due = start + number / rate
-            if due - start >= seconds:
+            if due - start >= seconds or self.traffic.over.is_set():
                 break
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
             if len(self._under_way) >= UNDER_WAY:
@@ -115,7 +118,7 @@ class Client:
             seconds: Time after which nothing more is sent.
         """
         end = time.perf_counter() + seconds
-        while time.perf_counter() < end:
+        while time.perf_counter() < end and not self.traffic.over.is_set():
             await self.send()
         await self.finish()
 

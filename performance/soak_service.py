@@ -21,7 +21,9 @@ _ADVRAD = "import sys; from advrad.cli import main; sys.exit(main())"
 _ENGINE = """
 import json, sys, time
 import advrad
-run, seconds, *paths = json.loads(sys.argv[1])
+from advrad.utils.threads import use_threads
+run, threads, seconds, *paths = json.loads(sys.argv[1])
+use_threads(threads)
 detector = advrad.load_detector(run)
 list(detector.predict(paths[:8]))
 judged, start = 0, time.perf_counter()
@@ -31,18 +33,19 @@ print(judged / (time.perf_counter() - start))
 """
 
 
-def bare_rate(run: Path, files: Sequence[Path], seconds: float) -> float:
+def bare_rate(run: Path, files: Sequence[Path], threads: int, seconds: float) -> float:
     """Images for each second that a model judges in a process of its own, files read.
 
     Args:
         run: Model folder or export.
         files: Image files, judged again and again.
+        threads: Threads that compute.
         seconds: Time to judge.
 
     Raises:
         subprocess.CalledProcessError: The process failed.
     """
-    given = json.dumps([str(run), seconds, *map(str, files)])
+    given = json.dumps([str(run), threads, seconds, *map(str, files)])
     command = [sys.executable, "-c", _ENGINE, given]
     return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
 

@@ -17,12 +17,12 @@ from advrad import errors
 HEAVY = {
     "accelerate",
     "diffusers",
+    "fastapi",
     "huggingface_hub",
     "jinja2",
     "matplotlib",
     "numpy",
     "PIL",
-    "fastapi",
     "pydantic",
     "rich",
     "safetensors",

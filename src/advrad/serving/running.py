@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from advrad.errors import ConfigError, OutputError
 from advrad.serving.api.boundary import LOOPBACK
 from advrad.serving.api.logs import set_up_logs
-from advrad.serving.app import create_app
+from advrad.serving.app import check_settings, create_app
 from advrad.serving.settings import ServeSettings
 
 _HEADER_BYTES = 32_000
@@ -103,7 +103,12 @@ def serve(settings: ServeSettings, runs: Mapping[str, Path], listening: Callable
         StoreUnavailable: The database cannot be reached.
     """
     set_up_logs()
-    app = create_app(settings, runs)
+    check_settings(settings)
+    with _bound(settings) as listener:
+        _serve(settings, create_app(settings, runs), listener, listening)
+
+
+def _serve(settings: ServeSettings, app: FastAPI, listener: socket.socket, listening: Callable[[str], None]) -> None:
     if settings.keys is not None and settings.host not in LOOPBACK and settings.tls_certificate is None:
         structlog.get_logger("advrad.serving").warning(
             "keys and images travel unencrypted: put a proxy with HTTPS before the service, or give it a certificate"
@@ -119,6 +124,7 @@ def serve(settings: ServeSettings, runs: Mapping[str, Path], listening: Callable
         access_log=False,
         server_header=False,
         limit_concurrency=settings.connections,
+        backlog=settings.connections,
         h11_max_incomplete_event_size=_HEADER_BYTES,
         timeout_graceful_shutdown=int(settings.stop_s) + 1,
         ssl_certfile=settings.tls_certificate,
@@ -130,17 +136,23 @@ def serve(settings: ServeSettings, runs: Mapping[str, Path], listening: Callable
         reason = " ".join(str(error).split())
         raise ConfigError(f"{settings.tls_certificate}: cannot be used: {reason}; name PEM files") from None
     # A signal that asks to stop is raised again by uvicorn after the stop, which is then as it should be.
-    with _listener(settings) as listener, suppress(KeyboardInterrupt):
+    with suppress(KeyboardInterrupt):
         Server(config, app, listening).run(sockets=[listener])
 
 
-def _listener(settings: ServeSettings) -> socket.socket:
-    """A socket that listens, so that a port that is taken is told before anything starts."""
+def _bound(settings: ServeSettings) -> socket.socket:
+    """A socket with its address, so that a port that is taken is told before anything starts."""
     host, port = settings.host, settings.port
+    bound: socket.socket | None = None
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=settings.connections)
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(place)
+        return bound
     except OSError as error:
+        if bound is not None:
+            bound.close()
         if error.errno == errno.EADDRINUSE:
             raise OutputError(f"port {port} of {host} is in use; stop what uses it, or take another port") from None
         reason = error.strerror or "unknown address"

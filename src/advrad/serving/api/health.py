@@ -63,7 +63,8 @@ def metrics(who: Annotated[Principal, Depends(require(Role.INSPECT))], parts: Se
     """Figures for Prometheus."""
     alarms = {name: bool(parts.monitor.status(name).get("alarm")) for name in parts.products.names()}
     try:
-        pending = {sink: parts.store.outbox.pending(sink) for sink in parts.sinks}
+        waiting = parts.store.outbox.waiting()
+        pending: dict[str, int] | None = {sink: waiting.get(sink, 0) for sink in parts.sinks}
     except StoreUnavailable:
-        return Response(parts.metrics.text(parts.service.waiting, alarms, None), media_type=CONTENT_TYPE)
+        pending = None
     return Response(parts.metrics.text(parts.service.waiting, alarms, pending), media_type=CONTENT_TYPE)

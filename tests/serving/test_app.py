@@ -57,7 +57,7 @@ def test_every_answer_has_the_security_headers(client: TestClient, picture: byte
         assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'")
         assert "unsafe" not in policy and "http" not in policy and "frame-ancestors 'none'" in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
-        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["referrer-policy"] == "same-origin"
         assert "camera=(self)" in answer.headers["permissions-policy"]
         assert answer.headers["cache-control"]
 

@@ -3,6 +3,7 @@
 import { pause, untilBack, untilSignedIn } from "./connection.js";
 
 const BUSY_MS = 1000;
+const MOST_LATE = 3;
 
 /** An answer that says no: what is wrong, and the fix. */
 export class Refused extends Error {
@@ -52,11 +53,12 @@ export async function sendPicture(product, file, fields, waits = () => {}) {
 }
 
 async function patiently(work, waits = () => {}) {
-  for (;;) {
+  for (let late = 0; ; ) {
     try {
       return await work();
     } catch (error) {
-      if (error instanceof Refused && error.status === 503) {
+      // 503: too many wait. 504: it was not done in time and nothing was stored, which may be the picture's own fault.
+      if (error instanceof Refused && (error.status === 503 || (error.status === 504 && ++late < MOST_LATE))) {
         waits("busy");
         await pause(BUSY_MS);
       } else if (error instanceof TypeError) {

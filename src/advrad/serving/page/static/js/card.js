@@ -8,14 +8,24 @@ import { kindOf, proofSentence, reviewTag, scoreSentence, shape, time, verdictWo
 
 const products = new Map();
 
-/** A product by name; asked for once. */
-export function productOf(name) {
-  if (!products.has(name)) {
-    const asked = ask(`/v1/products/${encodeURIComponent(name)}`);
-    asked.catch(() => products.delete(name));
-    products.set(name, asked);
-  }
+function productNamed(name) {
+  if (!products.has(name)) products.set(name, ask(`/v1/products/${encodeURIComponent(name)}`));
   return products.get(name);
+}
+
+/** The product of an inspection, asked for again where its model was replaced; null if it cannot be had. */
+async function productOf(inspection) {
+  const { product: name, model } = inspection;
+  try {
+    const known = await productNamed(name);
+    if (known.model === model) return known;
+    products.delete(name);
+    return await productNamed(name);
+  } catch {
+    // The verdict stands without it; the next inspection asks again.
+    products.delete(name);
+    return null;
+  }
 }
 
 const MEANING = {
@@ -51,26 +61,23 @@ export function sentences(inspection) {
 
 /** An inspection in full: for Inspect, Review and the detail view. */
 export function card(inspection) {
-  const plot = h("div", { class: "score-plot" });
-  if (inspection.score !== null) drawHistogram(plot, inspection);
-  return h(
+  const more = h(
     "div",
-    { class: "card-grid" },
-    h("div", { class: "card-words" }, verdictBanner(inspection), sentences(inspection)),
-    layers(inspection),
-    h(
-      "div",
-      { class: "card-more" },
-      h("p", { class: "note" }, title(inspection), " · ", time(inspection.at)),
-      reviewTag(inspection.review),
-      plot,
-    ),
+    { class: "card-more" },
+    h("p", { class: "note" }, title(inspection), " · ", time(inspection.at)),
+    reviewTag(inspection.review),
   );
+  const images = h("div", { class: "layers" });
+  const words = h("div", { class: "card-words" }, verdictBanner(inspection), sentences(inspection));
+  fill(inspection, images, more);
+  return h("div", { class: "card-grid" }, words, images, more);
 }
 
-async function drawHistogram(place, inspection) {
-  const product = await productOf(inspection.product).catch(() => null);
-  if (product === null || product.model !== inspection.model) return;
+/** Add what needs the facts of the product: which images there are, and the scores of the calibration. */
+async function fill(inspection, images, more) {
+  const product = await productOf(inspection);
+  images.replaceWith(layers(inspection, product?.provenance?.artefacts ?? null));
+  if (inspection.score === null || product?.model !== inspection.model) return;
   const { threshold, score } = inspection;
-  place.replaceChildren(histogram({ scores: product.calibration?.scores ?? [], threshold, score }));
+  more.append(histogram({ scores: product.calibration.scores ?? [], threshold, score }));
 }

@@ -10,12 +10,21 @@ const BASE = 100;
 const NAMES = { score: "Score", brightness: "Brightness", sharpness: "Sharpness" };
 const SIDES = { higher: "higher", lower: "lower" };
 
+/** Least and largest value that are drawn: some defects score so high that the usual would be a line. */
+function range(values, quantiles) {
+  const [from, to] = [quantiles["0.01"], quantiles["0.99"]];
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  if (from === undefined) return [low, high];
+  const wide = to - from || Math.abs(to) || 1;
+  return [Math.max(Math.min(low, from), from - wide), Math.min(Math.max(high, to), to + wide)];
+}
+
 function dots(name, recent, quantiles) {
   const values = recent.map((inspection) => inspection[name]).filter((value) => value !== null);
   if (values.length === 0) return null;
-  const usual = Object.values(quantiles ?? {});
-  const [low, high] = [Math.min(...values, ...usual), Math.max(...values, ...usual)];
-  const y = (value) => BASE - ((value - low) / (high - low || 1)) * (BASE - TOP);
+  const [low, high] = range(values, quantiles ?? {});
+  // What lies beyond is drawn at the edge.
+  const y = (value) => BASE - ((Math.min(Math.max(value, low), high) - low) / (high - low || 1)) * (BASE - TOP);
   const x = (index) => 4 + (index / Math.max(values.length - 1, 1)) * (WIDTH - 8);
   const band = (from, to, kind) =>
     quantiles?.[from] === undefined
@@ -30,9 +39,9 @@ function dots(name, recent, quantiles) {
     s("text", { class: "small", x: 0, y: HEIGHT - 4 }, "earlier"),
     s("text", { class: "small", x: WIDTH, y: HEIGHT - 4, "text-anchor": "end" }, "now"),
   );
-  const of = quantiles ? `Usual from ${number(quantiles["0.01"])} to ${number(quantiles["0.99"])}.` : "";
-  const range = `from ${number(Math.min(...values))} to ${number(Math.max(...values))}, the last ${number(values.at(-1))}`;
-  svg.setAttribute("aria-label", `${NAMES[name]} of the last ${count(values.length, "inspection")} ${range}. ${of}`);
+  const of = quantiles?.["0.01"] !== undefined ? `Usual from ${number(quantiles["0.01"])} to ${number(quantiles["0.99"])}.` : "";
+  const span = `from ${number(Math.min(...values))} to ${number(Math.max(...values))}, the last ${number(values.at(-1))}`;
+  svg.setAttribute("aria-label", `${NAMES[name]} of the last ${count(values.length, "inspection")} ${span}. ${of}`);
   return h("figure", { class: "plot" }, svg);
 }
 

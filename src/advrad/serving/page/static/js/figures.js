@@ -43,21 +43,24 @@ function kindsTable(kinds) {
 }
 
 function words(value) {
-  if (value !== null && typeof value === "object") {
-    return Object.entries(value)
-      .map(([name, inner]) => `${name} ${typeof inner === "object" ? JSON.stringify(inner) : inner}`)
-      .join(", ");
-  }
-  return String(value);
+  if (value === true) return "yes";
+  if (value === false) return "no";
+  if (Array.isArray(value)) return value.map(words).join("; ");
+  if (value === null || typeof value !== "object") return String(value);
+  return Object.entries(value)
+    .map(([name, inner]) => `${name.replaceAll("_", " ")} ${words(inner)}`)
+    .join(", ");
 }
+
+const ELSEWHERE = ["model", "calibration"];
 
 /** Rows of a list of facts: where the model comes from. */
 export function modelRows(product) {
   const rows = [["Identity", h("code", {}, product.model)]];
   for (const [name, value] of Object.entries(product.provenance ?? {})) {
-    if (value === null || value === "") continue;
+    if (value === null || value === "" || ELSEWHERE.includes(name)) continue;
     const label = name.charAt(0).toUpperCase() + name.slice(1).replaceAll("_", " ");
-    rows.push([label, name.endsWith("_at") ? time(value) : words(value)]);
+    rows.push([label, name.endsWith("_at") ? time(value) : name === "kind" ? value.replaceAll("_", " ") : words(value)]);
   }
   return rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
 }

@@ -23,10 +23,12 @@ function words(position, labels) {
 /**
  * The images of an inspection under one slider.
  *
+ * @param made Names of the images that the detector makes; null if that is not known.
+ *
  * The slider keeps its place from one inspection to the next. An image that cannot be shown leaves the slider, and the
  * reason is written below.
  */
-export function layers(inspection) {
+export function layers(inspection, made = null) {
   const frame = h("div", { class: "frame" });
   const slider = h("input", { type: "range", min: 0, step: 5, "aria-label": "Picture, anomaly map, reconstruction" });
   const ticks = h("div", { class: "ticks" });
@@ -82,7 +84,7 @@ export function layers(inspection) {
     reasons.append(h("p", {}, `${layer.label}: ${why}`));
   }
 
-  present = LAYERS.map((layer) => {
+  present = LAYERS.filter((layer) => layer.name === "picture" || !made || made.includes(layer.name)).map((layer) => {
     const image = h("img", { alt: `${layer.label} of ${title(inspection)}`, decoding: "async" });
     const entry = { ...layer, image };
     image.addEventListener("error", () => leave(entry));

@@ -136,6 +136,8 @@ function prepareTrial() {
 
 function draw(found) {
   const first = product === null;
+  byId("problem").hidden = !found.problem;
+  byId("problem").textContent = `The folder of the model was replaced, and what it holds now cannot be used, so the model before it inspects on. ${found.problem}`;
   if (!first && found.model !== product.model) say("The model was replaced; everything below is that of the new one.");
   product = found;
   drawPlot();

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from toy_outbox import inspection
+from webhook_receiver import Receiver, receiving
 
 from advrad.serving.sinks import verify_signature
 from advrad.serving.sinks.base import DeliveryError, Rejected, Unavailable
@@ -22,51 +21,10 @@ from advrad.serving.sinks.webhook import Webhook, WebhookConfig, retry_after
 SECRET = b"a long random secret"
 
 
-@dataclass
-class Receiver:
-    """What arrived, and what is answered: the status, headers, and a body."""
-
-    status: int = 204
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    #: Writes the answer itself, in place of the above.
-    act: Callable[[BaseHTTPRequestHandler], None] | None = None
-    arrived: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-    url: str = ""
-
-
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    state = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            state.arrived.append((self.path, dict(self.headers.items()), body))
-            if state.act is not None:
-                state.act(self)
-                return
-            self.send_response(state.status)
-            for name, value in state.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(state.body)))
-            self.end_headers()
-            self.wfile.write(state.body)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    state.url = f"http://127.0.0.1:{server.server_port}/advrad?line=3"
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with receiving() as started:
+        yield started
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ def watch(
             reporter,
         )
         deliverer.start()
-        stack.callback(deliverer.stop)
+        stack.callback(deliverer.stop, settings.stop_s)
         service.start()
         stack.callback(service.stop, settings.stop_s)
         table.start()

@@ -211,7 +211,7 @@ class Watcher:
         path = self._folder / arrival.name
         if arrival.stamp.size > self._options.max_file_bytes:
             size, most = arrival.stamp.size / 1e6, self._options.max_file_mb
-            reason = f"has {size:.0f} MB, more than the limit of {most:g} MB (max_file_mb); raise the limit"
+            reason = f"has {size:.3g} MB, more than the limit of {most:g} MB (max_file_mb); raise the limit"
             self._not_whole(arrival, path, None, reason)
             return
         try:

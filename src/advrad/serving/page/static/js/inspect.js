@@ -131,7 +131,9 @@ function add(files) {
     drawRow(item);
   }
   while (byId("list").children.length > MOST_ROWS) byId("list").lastElementChild.remove();
-  if (files.length === 0) byId("latest").textContent = "There is no file in what was chosen.";
+  // A part has one identity: the next picture is of another one.
+  if (files.length > 0) byId("part").value = "";
+  else byId("latest").textContent = "There is no file in what was chosen.";
   drawSummary();
   for (let started = running; started < AT_ONCE; started += 1) next();
 }

@@ -96,6 +96,10 @@ class Bag:
     def _holds(self, place: int, cell: int) -> bool:
         return place < len(self._cells) and int(self._cells[place]) == cell
 
+    def cells(self) -> npt.NDArray[np.int64]:
+        """The cell of each value, rising."""
+        return np.repeat(self._cells, self._counts)
+
     def values(self) -> list[float]:
         """For each value one of its cell, rising."""
         least = [_least_of(int(cell)) for cell in self._cells]

@@ -213,6 +213,7 @@ def _postgresql_engine(url: URL) -> Engine:
     milliseconds = int(1000 * BUSY_S)
     arguments = {
         "connect_timeout": int(BUSY_S),
+        "client_encoding": "utf8",
         # A server that vanished without a word is noticed after this time, not after many minutes.
         "tcp_user_timeout": 2 * milliseconds,
         "keepalives_idle": 30,
@@ -230,12 +231,15 @@ def _check_file(path: Path) -> None:
     """
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; name a file for the database")
-    check_folder(path.parent)
-    make_folder(path.parent)
+    if not path.parent.is_dir():
+        check_folder(path.parent)
+        make_folder(path.parent)
+    # The folder too: SQLite writes files beside the database.
+    for place in (path, path.parent):
+        if place.exists() and not os.access(place, os.R_OK | os.W_OK):
+            raise OutputError(f"{place}: may not be read and written; change its permissions")
     if not path.exists():
         return
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise OutputError(f"{path}: may not be read and written; change its permissions")
     with path.open("rb") as file:
         start = file.read(len(_SQLITE_START))
     if start and start != _SQLITE_START:

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
 
 from advrad.errors import ConfigError
 from advrad.serving.errors import ReviewChanged
@@ -147,6 +147,39 @@ class Reviews:
                 )
                 found += [inspection_of(row) for row in connection.execute(query)] if len(found) < limit else []
         return found
+
+    def drawn(self, product: str, model: str) -> list[Inspection]:
+        """Read the reviewed part of the random order: all inspections before the first one that nobody has reviewed.
+
+        Each inspection is in it or not whatever it shows, so these are a random sample of all inspections of the model
+        whose images are still kept. It does not matter in which queue they were reviewed. Inspections before the newest
+        one whose image was deleted are left out: of those, the reviewed ones alone remain.
+
+        Args:
+            product: Name of the product.
+            model: Identity of the model.
+
+        Returns:
+            Reviewed inspections, in the random order.
+
+        Raises:
+            StoreUnavailable: The database cannot be used now.
+        """
+        table = inspections.c
+        gone = select(func.max(table.id)).where(
+            table.product == product, table.model == model, table.picture_deleted.is_(True)
+        )
+        with self._database.reading() as connection:
+            mine = [table.product == product, table.model == model]
+            if (newest := connection.execute(gone).scalar_one()) is not None:
+                mine.append(table.id > newest)
+            ordered = select(table.lot, table.id).where(*mine, table.review_label.is_(None))
+            first = connection.execute(ordered.order_by(table.lot, table.id).limit(1)).one_or_none()
+            if first is not None:
+                same = and_(table.lot == first.lot, table.id < first.id)
+                mine.append(or_(table.lot < first.lot, same))
+            query = select(inspections).where(*mine).order_by(table.lot, table.id)
+            return [inspection_of(row) for row in connection.execute(query)]
 
     def scores(self, product: str, model: str, label: ReviewLabel, chosen: str | None = None) -> dict[str, float]:
         """Read the scores of reviewed images. An image that was inspected several times counts once, with its newest.

@@ -12,11 +12,15 @@ import torch
 import toy_graphs
 import toy_guarded
 from toy_graphs import SHAPES, Pixels, as_tensor, pixels
+from turned_parts import SIZE, four_bars
 
 from advrad.data.images import at_working_size
+from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.errors import ConfigError, NotCalibratedError
 from advrad.exporting.graph import graph_of, rounded_down
 from advrad.exporting.onnx_file import OnnxGraph, to_onnx
+from advrad.training.closed_form import fit_closed_form
+from advrad.training.closed_form_plan import MemberPlan
 
 
 def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -195,3 +199,24 @@ def test_runtimes_give_what_the_detector_predicts(kind: str, tmp_path: Path, req
             assert spoken is not None and bool(defective) == bool(spoken), name
             if halves:
                 assert relative(halves[0], expected.half_scores) < 1e-5, name
+
+
+@pytest.mark.slow
+def test_runtimes_place_parts_and_see_strays_as_the_detector_does(tmp_path: Path) -> None:
+    plan = MemberPlan(name="small", view="registered", size_px=SIZE, cell_px=4 / 3, patch_cells=5, window_cells=(1, 1))
+    detector = fit_closed_form(four_bars(48).float(), [plan])
+    detector.update_config(calibration=toy_graphs._threshold(1.0))
+    (member,) = detector.members
+    assert isinstance(member, ClosedFormMember) and member.strays is not None
+    clean = (four_bars(2, seed=5) * 255).round().to(torch.uint8)
+    crumb = clean.clone()
+    crumb[:, :, 27:33, 28:34] = 255
+    for name, run in runtimes(to_onnx(graph_of(detector)), tmp_path).items():
+        for image in torch.cat([clean, crumb]).permute(0, 2, 3, 1).numpy():
+            expected = detector.predict_batch(at_working_size(image, 255.0, detector.config.framing)[None])
+            assert expected.anomaly_maps is not None
+            score, anomaly_map, defective = map(torch.as_tensor, run(np.ascontiguousarray(image)))
+            # In spreads of the scores of normal images.
+            assert float((score - expected.scores).abs()) < 1e-4, name
+            assert float((anomaly_map - expected.anomaly_maps[:, 0]).abs().max()) < 1e-3, name
+            assert bool(defective) == bool(expected.scores > 1.0), name

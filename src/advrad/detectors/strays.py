@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from advrad.detectors.closed_form_config import StrayConfig
@@ -86,4 +85,6 @@ class Strays:
     def _maps(self, shares: Tensor, weights: Tensor) -> Tensor:
         """Maps, (b, 1, size, size), of shares, (b,), and weights, (b, m, m). Non-decreasing in both."""
         values = self._scores(shares[:, None, None] * weights).masked_fill(weights <= 0, -torch.inf)
-        return F.interpolate(values[:, None], scale_factor=float(self.view.config.mask_px), mode="nearest")
+        # ONNX Runtime has no nearest-neighbour resize in double precision.
+        side_px = self.view.config.mask_px
+        return values[:, None].repeat_interleave(side_px, 2).repeat_interleave(side_px, 3)

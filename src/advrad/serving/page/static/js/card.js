@@ -4,7 +4,8 @@ import { ask } from "./api.js";
 import { h } from "./dom.js";
 import { histogram } from "./histogram.js";
 import { layers, title } from "./layers.js";
-import { kindOf, proofSentence, reviewTag, scoreSentence, shape, time, verdictWord } from "./words.js";
+import { halvesSentence, proofSentence } from "./proofs.js";
+import { kindOf, reviewTag, scoreSentence, shape, time, verdictWord } from "./words.js";
 
 const products = new Map();
 
@@ -49,18 +50,20 @@ export function verdictBanner(inspection) {
 export function sentences(inspection) {
   const { warning, reason } = inspection.details ?? {};
   const proof = proofSentence(inspection);
+  const halves = halvesSentence(inspection);
   return h(
     "div",
     { class: "sentences" },
     h("p", {}, scoreSentence(inspection)),
     proof && h("p", { class: "proof" }, proof),
+    halves && h("p", { class: "note" }, halves),
     reason && h("p", {}, reason),
     warning && h("p", { class: "warning" }, warning),
   );
 }
 
-/** An inspection in full: for Inspect, Review and the detail view. */
-export function card(inspection) {
+/** An inspection in full, with a remark if there is one: for Inspect, Review and the detail view. */
+export function card(inspection, remark = null) {
   const more = h(
     "div",
     { class: "card-more" },
@@ -68,7 +71,7 @@ export function card(inspection) {
     reviewTag(inspection.review),
   );
   const images = h("div", { class: "layers" });
-  const words = h("div", { class: "card-words" }, verdictBanner(inspection), sentences(inspection));
+  const words = h("div", { class: "card-words" }, verdictBanner(inspection), sentences(inspection), remark && h("p", { class: "note" }, remark));
   fill(inspection, images, more);
   return h("div", { class: "card-grid" }, words, images, more);
 }

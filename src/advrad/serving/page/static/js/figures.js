@@ -42,6 +42,43 @@ function kindsTable(kinds) {
   );
 }
 
+function share(found) {
+  if (!found) return "not known";
+  const { count: some, n, expected, low, high } = found;
+  return h(
+    "span",
+    {},
+    h("strong", {}, percent(expected)),
+    ` (${some} of ${n})`,
+    h("br"),
+    h("span", { class: "note" }, `between ${percent(low)} and ${percent(high)}`),
+  );
+}
+
+/** What a threshold would do: false alarms and misses, by each kind of picture that is known. */
+export function whatIfParts(answer) {
+  const { false_alarms: calibration, drawn, reviewed, notes } = answer;
+  const found = [
+    ["Pictures of the calibration", { false_alarms: calibration, misses: null }],
+    ["Reviewed, drawn at random", drawn],
+    ["Reviewed, all", reviewed],
+  ].filter(([, shares], index) => index === 0 || shares.false_alarms || shares.misses);
+  const rows = found.map(([name, shares], index) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, name),
+      h("td", {}, share(shares.false_alarms)),
+      h("td", {}, index === 0 ? "–" : share(shares.misses)),
+    ),
+  );
+  const heads = ["By", "False alarms", "Missed defects"].map((text) => h("th", { scope: "col" }, text));
+  const confidence = (calibration ?? drawn.false_alarms ?? reviewed.false_alarms)?.confidence ?? 0.95;
+  const table = h("table", {}, h("thead", {}, h("tr", {}, ...heads)), h("tbody", {}, ...rows));
+  const explained = `Each interval holds the true share with ${percent(confidence)} confidence.`;
+  return [table, h("details", {}, h("summary", {}, explained), ...notes.map((note) => h("p", { class: "note" }, note)))];
+}
+
 function words(value) {
   if (value === true) return "yes";
   if (value === false) return "no";

@@ -54,7 +54,7 @@ function choose(item) {
   chosen = item;
   if (before) drawRow(before);
   drawRow(item);
-  byId("result").replaceChildren(card(item.inspection));
+  byId("result").replaceChildren(card(item.inspection, item.unproven ?? null));
 }
 
 function say(item) {
@@ -92,6 +92,13 @@ async function work(item) {
     item.state = "done";
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
+    if (error.code === "certificate_unavailable" && item.fields.certify) {
+      // The verdict does not need the proof.
+      item.unproven = `No proof: ${error.text}.`;
+      item.fields = { ...item.fields, certify: "" };
+      await work(item);
+      return;
+    }
     item.state = "failed";
     item.reason = error.text;
   }

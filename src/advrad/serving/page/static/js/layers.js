@@ -2,7 +2,7 @@
 
 import { imagePath } from "./api.js";
 import { h } from "./dom.js";
-import { anyChange } from "./words.js";
+import { everyChange } from "./proofs.js";
 
 const LAYERS = [
   { name: "picture", label: "Picture" },
@@ -104,7 +104,7 @@ function legendWords(inspection) {
   const words = ["Anomaly map: a white line surrounds what normal pictures hardly show."];
   if (certificate?.certified === "proven defective") {
     words.push(
-      `A broken green and black line surrounds the proven area: it stays a defect under ${anyChange(certificate.norm, certificate.radius)}.`,
+      `A broken green and black line surrounds the proven area: it stays a defect under ${everyChange(certificate.norm, certificate.radius)}.`,
     );
   }
   if (halves) words.push("A dotted blue line surrounds what the parts without a proof see.");

@@ -5,7 +5,7 @@ import { confirmed } from "./confirm.js";
 import { repeat, untilBack, untilSignedIn } from "./connection.js";
 import { byId, facts, h, show } from "./dom.js";
 import { driftCharts, pastAlarms } from "./drift.js";
-import { evaluationParts, figure, modelRows } from "./figures.js";
+import { evaluationParts, modelRows, whatIfParts } from "./figures.js";
 import { complain } from "./frame.js";
 import { histogram } from "./histogram.js";
 import { count, number, percent, time } from "./words.js";
@@ -44,7 +44,7 @@ function versionRow(version) {
     {},
     h("th", { scope: "row" }, words(version)),
     h("td", {}, number(version.threshold)),
-    h("td", {}, percent(version.false_alarm_rate)),
+    h("td", {}, version.source.promise === false ? "not promised" : percent(version.false_alarm_rate)),
     h("td", {}, count(version.n, "picture")),
     h("td", {}, made),
     h("td", {}, state),
@@ -71,11 +71,11 @@ async function activate(version) {
 async function make(event) {
   event.preventDefault();
   try {
-    const body = { false_alarm_rate: Number(byId("rate").value) / 100 };
+    const body = { false_alarm_rate: Number(byId("rate").value) / 100, images: byId("images").value };
     const made = await insist(`${base}/calibrations`, { method: "POST", body });
     say(
       `Version ${made.version} is made: threshold ${number(made.threshold)} from ${count(made.n, "picture")}. ` +
-        "It decides nothing until it is activated.",
+        `${made.source.words} It decides nothing until it is activated.`,
     );
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
@@ -84,23 +84,11 @@ async function make(event) {
   await refresh();
 }
 
-function interval(share) {
-  return `between ${percent(share.low)} and ${percent(share.high)} with ${percent(share.confidence)} confidence, from ${count(share.n, "picture")}`;
-}
-
 async function askWhatIf(threshold) {
   const place = byId("what-if");
   try {
     const answer = await ask(query(`${base}/what-if`, { threshold }));
-    if (trial !== null && threshold !== trial) return;
-    const { false_alarms: alarms, misses } = answer;
-    const shares = [
-      alarms && figure(`about ${percent(alarms.expected)}`, `of normal pictures called defective, ${interval(alarms)}`),
-      misses
-        ? figure(`about ${percent(misses.expected)}`, `of defects missed, ${interval(misses)}`)
-        : figure("not known", "misses: no picture was reviewed as defective yet"),
-    ];
-    place.replaceChildren(...shares.filter(Boolean));
+    if (trial === null || threshold === trial) place.replaceChildren(...whatIfParts(answer));
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
     place.replaceChildren(h("p", {}, error.text));

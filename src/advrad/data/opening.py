@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from advrad.data.completeness import check_end
+from advrad.data.pieces import check_pieces
 from advrad.data.pillow_limits import PILLOW_LIMITS
 from advrad.data.signatures import RAW_SUFFIXES
 from advrad.data.tiff import RAW_REASON, STARTS, TiffImage, open_tiff
@@ -47,13 +48,15 @@ def opened(path: Path, max_pixels: int) -> Iterator[Image.Image | TiffImage]:
 
     with PILLOW_LIMITS.off(), as_image_errors(path):
         _check_file(path)
-        zeros_from = check_end(path)
         start = _start(path, 16)
+        check_pieces(path, start)
+        zeros_from = check_end(path)
         if start.startswith(STARTS):
             if path.suffix.lower() in RAW_SUFFIXES or start[8:10] == b"CR":
                 raise ImageError(path, RAW_REASON)
             with open_tiff(path, zeros_from) as tiff:
                 check_size(path, tiff.width, tiff.height, max_pixels)
+                tiff.check_parts(max_pixels)
                 if not tiff.only_pillow:
                     with _ONE_AT_A_TIME if tiff.width * tiff.height > LARGE_PIXELS else nullcontext():
                         yield tiff

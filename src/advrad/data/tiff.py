@@ -14,6 +14,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad.data.completeness import check_rows, check_segments
+from advrad.data.pieces import MOST_PAGES, check_piece_count
 from advrad.errors import ImageError
 
 if TYPE_CHECKING:
@@ -128,6 +130,23 @@ class TiffImage:
     def _has_own_white(self) -> bool:
         """Whether the largest value that fits is white."""
         return self.page.sampleformat in (1, 4) and self._bits <= 16
+
+    def check_parts(self, max_pixels: int) -> None:
+        """Refuse an image whose tiles, channels or strips take far more memory or time than its pixels do.
+
+        Args:
+            max_pixels: Largest accepted width times height, of the image and of a tile, for up to four channels.
+
+        Raises:
+            ImageError: They do.
+        """
+        page = self.page
+        channels = int(page.samplesperpixel)
+        tile = int(page.tilewidth) * int(page.tilelength) if page.is_tiled else 0
+        if max(tile, self.width * self.height) * max(1, channels / 4) > max_pixels:
+            parts = f"tiles of {page.tilewidth} x {page.tilelength} px and " if tile else ""
+            raise ImageError(self.path, f"has {parts}{channels} channels, more than the limit allows; save it again")
+        check_piece_count(self.path, len(page.dataoffsets))
 
     def _kind(self) -> str:
         alpha = " with transparency" if self.channels.alpha is not None else ""
@@ -266,7 +285,10 @@ def _one_page(path: Path, file: TiffFile) -> TiffPage:
     """The page of the image; pages that hold a smaller copy or a mask of it do not count."""
     import tifffile
 
-    pages: list[Any] = [page for page in file.pages if isinstance(page, tifffile.TiffPage)]
+    first = list(islice(file.pages, MOST_PAGES + 1))
+    if len(first) > MOST_PAGES:
+        raise ImageError(path, f"holds more than {MOST_PAGES} frames; save each as a separate image")
+    pages: list[Any] = [page for page in first if isinstance(page, tifffile.TiffPage)]
     if not pages:
         raise ImageError(path, "is damaged: it holds no page")
     if any(_is_raw(page) for page in pages):
@@ -288,7 +310,7 @@ def _hidden_frames(file: TiffFile, page: Any) -> int:
 
 
 def _is_raw(page: Any) -> bool:
-    parts = [page, *(page.pages or ())]
+    parts = [page, *islice(page.pages or (), MOST_PAGES)]
     return any(part.photometric in _RAW or any(tag in part.tags for tag in _RAW_TAGS) for part in parts)
 
 

@@ -176,6 +176,7 @@ def test_demo_keeps_what_is_finished(cli: Cli, tmp_path: Path, monkeypatch: pyte
         assert str(model) in done.out
     assert "proven  no attack within linf 2/255 leaves an AUROC below" in done.out
     assert str(run / "report.html") in done.out
+    assert done.out.splitlines()[-1] == f"look    advrad serve {run}"
     before = weights(run) + weights(run / "learned")
     monkeypatch.setattr(advrad.demo.run, "train", None)
     assert cli("demo", "-o", run, "--steps", 1, "--size", 64).status == 0

@@ -117,6 +117,7 @@ def demo(
     print(f"report  {done.report}")
     print(f"models  {done.run}, {done.learned_run}")
     print(f"next    advrad predict {quoted(done.run)} {quoted(done.data / 'test')} -o heat-maps")
+    print(f"look    advrad serve {quoted(done.run)}")
     if show:
         open_page(done.report)
     return 0

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -66,6 +67,26 @@ def test_watch_inspects_what_is_there_and_ends(cli: Cli, folder: Path, closed_fo
     assert again.err == "advrad: 0 inspected, 0 defective; 4 known before\n"
 
 
+def test_what_a_sink_did_not_take_is_kept_for_the_next_start(
+    cli: Cli, folder: Path, closed_form_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET", "one")
+    sinks = tmp_path / "sinks.toml"
+    text = '[[sink]]\nkind = "webhook"\nname = "mes"\nurl = "{}"\nsecret_env = "SECRET"\nonly_defective = true\n'
+    sinks.write_text(text.format("http://127.0.0.1:9/"), encoding="utf-8")
+    given = ("watch", folder, "--model", closed_form_run, "-o", tmp_path / "out", *QUICK, "--once", "--sinks", sinks)
+    done = cli(*given)
+    assert done.status == 0
+    defective = [row["id"] for row in map(json.loads, done.out.splitlines()) if row["defective"]]
+    assert "advrad: sink mes: ConnectError: " in done.err
+    assert re.search(r"advrad: sink mes: [1-3] not delivered yet, and kept for the next start\n", done.err)
+    with receiving() as receiver:
+        sinks.write_text(text.format(receiver.url), encoding="utf-8")
+        again = cli(*given)
+        assert (again.status, again.out) == (0, "")
+        assert [one["id"] for one in receiver.inspections()] == defective
+
+
 def test_watch_prints_text_on_a_terminal(
     cli: Cli, folder: Path, closed_form_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,7 +145,7 @@ def test_a_signal_ends_it_in_order(folder: Path, closed_form_run: Path, tmp_path
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
-    assert err.splitlines()[0] == "advrad: finishing what was taken"
+    assert err.splitlines()[:2] == [f"advrad: watching {folder}", "advrad: finishing what was taken"]
     assert err.splitlines()[-1].startswith("advrad: 3 inspected, ")
     with Store.open(None, tmp_path / "out") as store:
         assert {one.id for one in store.inspections.find()} == {json.loads(line)["id"] for line in lines}
@@ -232,6 +253,7 @@ def test_a_database_that_is_locked_is_waited_for(closed_form_run: Path, folder: 
         lock.execute("BEGIN EXCLUSIVE")
         trained_run.image(folder / "late.png", 5)
         try:
+            assert process.stderr.readline() == f"advrad: watching {folder}\n"
             noted = process.stderr.readline()
             assert "it is tried again" in noted, noted
         finally:
@@ -241,3 +263,39 @@ def test_a_database_that_is_locked_is_waited_for(closed_form_run: Path, folder: 
         process.terminate()
         _, err = process.communicate(timeout=60)
     assert (process.returncode, "advrad: 4 inspected" in err) == (0, True), err
+
+
+@pytest.mark.slow
+def test_a_database_that_is_gone_and_back_loses_nothing(closed_form_run: Path, tmp_path: Path) -> None:
+    """PostgreSQL is stopped in the middle, and started again, while files land."""
+    from postgres_server import postgres_server
+
+    folder, out = tmp_path / "in", tmp_path / "out"
+    names = [f"{number:02d}.png" for number in range(30)]
+    sinks = tmp_path / "sinks.toml"
+    sinks.write_text('[[sink]]\nkind = "csv"\nname = "log"\nfile = "log.csv"\n', encoding="utf-8")
+    with postgres_server() as server:
+        url = server.make_database()
+        for number, name in enumerate(names[:10]):
+            trained_run.image(folder / name, number)
+        arguments = (folder, "--model", f"widget={closed_form_run}", "-o", out, "--db", url, "--sinks", sinks, *QUICK)
+        with started(arguments) as process:
+            assert process.stdout is not None and process.stderr is not None
+            printed = [process.stdout.readline() for _ in range(5)]
+            server.stop("immediate")
+            for number, name in enumerate(names[10:], 10):
+                trained_run.image(folder / name, number)
+            while "it is tried again" not in (line := process.stderr.readline()):
+                assert line
+            time.sleep(1)
+            server.start()
+            printed += [process.stdout.readline() for _ in range(len(names) - len(printed))]
+            process.terminate()
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        with Store.open(url, out) as store:
+            history = store.inspections.find(limit=1000)
+            assert Counter(one.file_name for one in history) == dict.fromkeys(names, 1)
+            assert store.outbox.waiting() == {}
+        with (tmp_path / "log.csv").open(encoding="utf-8", newline="") as file:
+            assert Counter(row["id"] for row in csv.DictReader(file)) == {one.id: 1 for one in history}

@@ -119,6 +119,7 @@ class _Printer:
         parts += [f"{summary.moved} moved"] * bool(summary.moved)
         parts += [f"{summary.known} known before"] * bool(summary.known)
         parts += [f"{summary.unfinished} waiting"] * bool(summary.unfinished)
+        parts += [f"{summary.others} no images"] * bool(summary.others)
         say(f"advrad: {'; '.join(parts)}")
 
 

@@ -229,10 +229,17 @@ def test_rows_of_a_sink_that_is_no_longer_configured_are_told(
     assert said == ["2 deliveries wait for the sink 'old', which is not configured any more"]
 
 
-def test_a_fault_of_a_sink_is_told_and_tried_again(outbox: ToyOutbox, start: object, said: list[str]) -> None:
-    answers: list[Exception | None] = [ZeroDivisionError("division by zero"), None]
-    sink = ToySink(answer=lambda _: answers.pop(0) if answers else None)
-    outbox.add("toy", inspection(1))
+def test_a_fault_of_a_sink_with_one_inspection_holds_up_no_other(
+    outbox: ToyOutbox, start: object, said: list[str]
+) -> None:
+    def fail(inspections: Sequence[Inspection]) -> None:
+        for one in inspections:
+            if one.id == "i00001":
+                raise ZeroDivisionError("division by zero")
+
+    sink = ToySink(answer=fail)
+    outbox.add("toy", inspection(1), inspection(2), inspection(3))
     start(sink)  # type: ignore[operator]
-    until(lambda: not outbox.rows)
+    until(lambda: len(outbox.rows) == 1)
+    assert sink.taken == ["i00002", "i00003"]
     assert said[0] == "sink toy: ZeroDivisionError: division by zero; it is tried again"

@@ -87,3 +87,14 @@ def test_files_that_are_gone_are_forgotten() -> None:
     one.changed(taken)
     one.update({"a": stamp(1)}, 1)
     assert drained(one, 1) == ["a"]
+
+
+def test_a_file_that_never_rests_is_named() -> None:
+    arrivals = Arrivals(settle_s=2)
+    for now_s in range(12):
+        arrivals.update({"latest": stamp(now_s), "quiet": stamp(1)}, now_s)
+        assert drained(arrivals, now_s) == (["quiet"] if now_s == 2 else [])
+        assert arrivals.restless(10, now_s) == (["latest"] if now_s > 10 else [])
+    assert drained(arrivals, 13) == ["latest"]
+    arrivals.update({"latest": stamp(99)}, 30)
+    assert arrivals.restless(10, 30) == []

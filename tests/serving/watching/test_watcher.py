@@ -427,5 +427,17 @@ def test_hidden_files_and_others_are_passed_over(place: Place) -> None:
     place.put("notes.txt", b"whole")
     trained_run.image(place.folder / "real.png", 1)
     place.inspector.act = lambda request: ImageError(Path("x"), "no")
-    assert place.once(give_up_s=0) == WatchSummary(set_aside=1)
+    assert place.once(give_up_s=0) == WatchSummary(set_aside=1, others=2)
     assert set(place.inspector.asked) == {"real.png"}
+
+
+def test_a_file_that_changes_all_the_time_is_told(place: Place) -> None:
+    with place.watched(settle_s=0.3, give_up_s=0.6):
+        for number in range(200):
+            place.put("latest.png", b"whole %d" % number)
+            threading.Event().wait(0.02)
+            if place.told.notes:
+                break
+        until(lambda: bool(place.told.lines))  # and inspected once it rests
+    fix = "it must stay as it is for 0.3 s (settle_s)"
+    assert place.told.notes == [f"{place.folder}/latest.png: changes all the time and is not inspected; {fix}"]

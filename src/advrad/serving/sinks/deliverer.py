@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from advrad.errors import AdvradError
-from advrad.serving.records import OutboxRow
+from advrad.serving.records import Inspection, OutboxRow
 from advrad.serving.sinks.base import DeliveryError, Rejected, Sink
 from advrad.utils.seeding import seed_of
 
@@ -213,7 +213,7 @@ class _Worker:
             rows = self._outbox.due(self.sink.name, datetime.now(UTC), 1 if self._alone else self._limit)
             wanted = [row for row in rows if self.sink.wants(row.inspection)]
             if wanted:
-                self.sink.send([row.inspection for row in wanted])
+                self._send([row.inspection for row in wanted])
             self._sent = [row.id for row in rows]
             self._count(len(wanted), len(rows) - len(wanted))
             self._acknowledge()
@@ -221,9 +221,17 @@ class _Worker:
             return self._was_refused(error, [row for row in rows if self.sink.wants(row.inspection)])
         except DeliveryError as error:
             return self._was_unavailable(error, rows)
-        except Exception as error:  # the store does not answer, or the sink has a fault: tell it, and go on
+        except Exception as error:  # the store does not answer: tell it, and go on
             return self._was_unavailable(error, ())
         return 0.0 if rows else POLL_S
+
+    def _send(self, inspections: Sequence[Inspection]) -> None:
+        try:
+            self.sink.send(inspections)
+        except DeliveryError:
+            raise
+        except Exception as error:  # a fault of the sink may be about these inspections: the others go on
+            raise Rejected(_words(error)) from error
 
     def _acknowledge(self) -> None:
         if self._sent:

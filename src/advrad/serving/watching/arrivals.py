@@ -21,6 +21,7 @@ class Arrival:
         name: Path relative to the folder.
         stamp: Its stamp.
         since_s: Time at which the stamp was first seen.
+        restless_s: Time at which it was first seen since it was last at rest.
         tries: Number of times that it was looked at with this stamp.
         sent: Whether it was handed over to be inspected, so that the history may hold it already.
         state: ``waiting`` for its time, ``busy`` while it is looked at, ``done``.
@@ -29,6 +30,7 @@ class Arrival:
     name: str
     stamp: Stamp
     since_s: float
+    restless_s: float
     tries: int = 0
     sent: bool = False
     state: Literal["waiting", "busy", "done"] = "waiting"
@@ -60,9 +62,12 @@ class Arrivals:
         for name, stamp in found.items():
             known = self._files.get(name)
             if known is None or (known.stamp != stamp and known.state != "busy"):
+                restless_s = now_s
                 if known is not None:
+                    if known.state == "waiting" and not known.tries:
+                        restless_s = known.restless_s
                     known.state = "done"  # what is queued of it counts no more
-                self._files[name] = arrival = Arrival(name, stamp, now_s)
+                self._files[name] = arrival = Arrival(name, stamp, now_s, restless_s)
                 self._put(arrival, now_s + self._settle_s)
 
     def next(self, now_s: float) -> Arrival | None:
@@ -110,6 +115,19 @@ class Arrivals:
             arrival: The file.
         """
         arrival.state = "done"
+
+    def restless(self, for_s: float, now_s: float) -> list[str]:
+        """Names of files that have changed all the time, so that they were never looked at.
+
+        Args:
+            for_s: Seconds for which they have.
+            now_s: Time.
+        """
+        return [
+            one.name
+            for one in self._files.values()
+            if one.since_s == now_s and one.state == "waiting" and now_s - one.restless_s > for_s
+        ]
 
     @property
     def unfinished(self) -> int:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from advrad.errors import AdvradError, ConfigError
 from advrad.serving.drift import DriftMonitor
+from advrad.serving.errors import StoreUnavailable
 from advrad.serving.inspecting import InspectionService
 from advrad.serving.products import Product, ProductTable
 from advrad.serving.settings import ServeSettings
 from advrad.serving.sinks import Deliverer, load_sinks
 from advrad.serving.store import Store
+from advrad.serving.watching.files import shown
 from advrad.serving.watching.options import WatchOptions
 from advrad.serving.watching.watcher import WINDOW_BYTES, Watcher, WatchReporter, WatchSummary
 
@@ -78,6 +81,7 @@ def watch(
             options,
             reporter,
         )
+        stack.callback(_tell_pending, store, deliverer.names, reporter)
         deliverer.start()
         stack.callback(deliverer.stop, settings.stop_s)
         service.start()
@@ -85,7 +89,21 @@ def watch(
         table.start()
         stack.callback(table.stop)
         stack.enter_context(_Retention(store, settings, reporter))
+        if not options.once:
+            reporter.note(f"watching {shown(folder)}")
         return watcher.run(stop)
+
+
+def _tell_pending(store: Store, sinks: Sequence[str], reporter: WatchReporter) -> None:
+    """Tell what waits for the next start."""
+    try:
+        waiting = store.outbox.waiting()
+    except StoreUnavailable as error:
+        reporter.note(f"what is still to be delivered is not known: {error}")
+        return
+    for name in sinks:
+        if count := waiting.get(name):
+            reporter.note(f"sink {name}: {count} not delivered yet, and kept for the next start")
 
 
 def _check_folders(folder: Path, out: Path, options: WatchOptions) -> None:

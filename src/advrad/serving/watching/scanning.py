@@ -65,6 +65,11 @@ class Scanner:
         #: Files that were looked into and are no images.
         self._others: dict[str, Stamp] = {}
 
+    @property
+    def others(self) -> int:
+        """Number of files that were no images in the last look; with patterns, they are not counted."""
+        return len(self._others)
+
     def look(self) -> dict[str, Stamp]:
         """List the files that are there now.
 

@@ -2,7 +2,8 @@
 
 The history decides what is new, in the transaction that stores an inspection: its key is made of the product, the path
 and the content. So a restart, a crash, a second watcher or a clock that is set back change nothing. What this module
-remembers in memory only spares it to read files twice.
+remembers in memory only spares it to read files twice. An inspection that a person deletes frees its file: where it is
+still in the folder, it is inspected again at the next start.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class WatchSummary:
         set_aside: Files that were set aside.
         moved: Files that were moved.
         unfinished: Files that wait.
+        others: Files in the folder that are no images.
     """
 
     inspected: int = 0
@@ -59,6 +61,7 @@ class WatchSummary:
     set_aside: int = 0
     moved: int = 0
     unfinished: int = 0
+    others: int = 0
 
 
 class WatchReporter(Protocol):
@@ -137,7 +140,8 @@ class Watcher:
     @property
     def summary(self) -> WatchSummary:
         """What was done so far."""
-        return WatchSummary(**self._counts | {"unfinished": self._arrivals.unfinished})
+        now = {"unfinished": self._arrivals.unfinished, "others": self._scanner.others}
+        return WatchSummary(**self._counts | now)
 
     def run(self, stop: threading.Event) -> WatchSummary:
         """Watch until told to stop; what was handed over by then is finished.
@@ -182,6 +186,9 @@ class Watcher:
             self._tell(f"{shown(self._folder / name)}: cannot be listed ({reason}); its files are not inspected")
         now_s = time.monotonic()
         self._arrivals.update(found, now_s)
+        for name in self._arrivals.restless(max(self._options.give_up_s, 2 * self._options.settle_s), now_s):
+            least = f"it must stay as it is for {self._options.settle_s:g} s (settle_s)"
+            self._tell(f"{shown(self._folder / name)}: changes all the time and is not inspected; {least}")
         # A large folder on a slow share is not listed all the time.
         self._next_look_s = now_s + max(self._options.poll_s, 5 * (now_s - begun_s))
 

@@ -13,7 +13,8 @@ import toy_export_product
 import toy_exports
 from toy_service import WAIT_S, picture
 
-from advrad.detectors.loading import identity_of, load_detector
+from advrad.detectors.identity import identity_of
+from advrad.detectors.loading import load_detector
 from advrad.errors import CheckpointError, ConfigError, NotCalibratedError, UserError
 from advrad.serving.errors import CertificateUnavailable, UnknownProduct
 from advrad.serving.judging import decide_all, read_picture

@@ -22,8 +22,9 @@ from advrad.detectors.config import CERTIFIED_FIGURES, DetectorConfig, RecordedF
 from advrad.detectors.devices import usable_device
 from advrad.detectors.exported_config import EngineName, ExportedConfig
 from advrad.detectors.exported_folder import file_digest, is_export, read_export_config, write_export_config
+from advrad.detectors.identity import identity_of, identity_of_values
 from advrad.detectors.model_card import render
-from advrad.detectors.model_folder import CARD_NAME, CONFIG_NAME, read_config, replace_config, write_card
+from advrad.detectors.model_folder import CONFIG_NAME, read_config, replace_config, write_card
 from advrad.detectors.saved import SavedConfig, SavedDetector, SupportsPrediction
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import as_detector
@@ -206,33 +207,6 @@ def load_target(name: str, device: str = "auto", engine: str | None = None) -> L
     return LoadedDetector(load_name(name, as_detector), Path(name).name, None)
 
 
-def identity_of(folder: Path) -> str:
-    """What identifies the detector of a model folder or an export: it is the same as long as its answers are.
-
-    Args:
-        folder: Folder.
-
-    Raises:
-        CheckpointError: The folder holds no model, or its description cannot be read.
-    """
-    path = folder / (EXPORT_NAME if is_export(folder) else CONFIG_NAME)
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error}); copy the folder again") from None
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: is not a model of advrad; name a folder that 'advrad train' made")
-    return _identity(values)
-
-
-def _identity(values: dict[str, Any]) -> str:
-    """Digest of ``config.json`` or ``detector.json``, without what a measurement changes: the detector is the same."""
-    kept = {name: value for name, value in values.items() if name not in ("figures", "sha256")}
-    if isinstance(files := kept.get("files"), dict):
-        kept["files"] = {name: digest for name, digest in files.items() if name != CARD_NAME}
-    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
-
-
 def to_loaded(detector: Any) -> LoadedDetector:
     """Make a :class:`LoadedDetector` of any detector in memory.
 
@@ -247,7 +221,7 @@ def to_loaded(detector: Any) -> LoadedDetector:
         return detector
     found = as_detector(detector)
     if isinstance(config := getattr(found, "config", None), ExportedConfig):
-        return LoadedDetector(found, _identity(config.model_dump(mode="json")), None)
+        return LoadedDetector(found, identity_of_values(config.model_dump(mode="json")), None)
     saved = found.detector if isinstance(found, WhiteBoxAdvRAD) else found
     if not isinstance(saved, SupportsPrediction) or not isinstance(saved, nn.Module):
         return LoadedDetector(found, type(detector).__name__, None)

@@ -19,7 +19,8 @@ from advrad.certificates.prediction import Certifier, prediction_certifier
 from advrad.data.records import MAX_PIXELS
 from advrad.detectors.config import Calibration
 from advrad.detectors.exported_config import ExportedConfig, halves_of
-from advrad.detectors.loading import identity_of, load_config, load_detector
+from advrad.detectors.identity import identity_of
+from advrad.detectors.loading import load_config, load_detector
 from advrad.detectors.reference import no_file_is_run
 from advrad.detectors.saved import takes_pixels
 from advrad.errors import AdvradError, CheckpointError, ConfigError, NotCalibratedError

@@ -11,6 +11,7 @@ from pathlib import Path
 import structlog
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 
 from advrad import __version__
 from advrad.errors import AdvradError, ConfigError
@@ -118,6 +119,7 @@ def build_app(parts: Parts, deliverer: Deliverer) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
+        generate_unique_id_function=_operation_name,
         redirect_slashes=False,
     )
     app.state.parts = parts
@@ -130,6 +132,11 @@ def build_app(parts: Parts, deliverer: Deliverer) -> FastAPI:
     app.add_middleware(Boundary, access=parts.access, hosts=_hosts(settings))
     app.add_middleware(Envelope, metrics=parts.metrics)
     return app
+
+
+def _operation_name(route: APIRoute) -> str:
+    """Name of an operation in the OpenAPI description, such as inspections_get."""
+    return f"{route.tags[0] if route.tags else 'page'}_{route.name}".replace(" ", "_")
 
 
 def _hosts(settings: ServeSettings) -> frozenset[str]:

@@ -10,7 +10,7 @@ from advrad.serving.access import Principal, Role
 from advrad.serving.api.boundary import require
 from advrad.serving.api.fields import ProductName
 from advrad.serving.api.parts import Parts, parts_of
-from advrad.serving.api.schemas import DriftOut, failures
+from advrad.serving.api.schemas import DriftOut, ReferenceIn, failures
 
 router = APIRouter(prefix="/v1/products/{product}/drift", tags=["drift"])
 Reader = Annotated[Principal, Depends(require(Role.INSPECT))]
@@ -36,9 +36,10 @@ def acknowledge(product: ProductName, who: Reviewer, parts: Service) -> Any:
 
 
 @router.post("/reference", response_model=DriftOut, responses=failures(404))
-def learn_reference(product: ProductName, who: Reviewer, parts: Service) -> Any:
-    """Take the next good inspections as the reference, for a model folder that holds none."""
+def learn_reference(product: ProductName, who: Reviewer, parts: Service, wanted: ReferenceIn | None = None) -> Any:
+    """Begin anew, and compare with the next images instead of those of the calibration."""
     parts.products.get(product)
-    parts.monitor.learn_reference(product)
-    parts.store.audit.append("learn reference", product, who.name, {})
+    statistics = (wanted or ReferenceIn()).statistics
+    parts.monitor.learn_reference(product, statistics)
+    parts.store.audit.append("learn reference", product, who.name, {"statistics": list(statistics)})
     return parts.monitor.status(product)

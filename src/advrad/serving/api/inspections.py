@@ -46,6 +46,17 @@ _TABLE: dict[int | str, dict[str, Any]] = {
 }
 
 
+#: What can be asked about the first inspection of an answer.
+_LINKS: dict[int | str, dict[str, Any]] = {
+    201: {
+        "links": {
+            name: {"operationId": name, "parameters": {"id": "$response.body#/inspections/0/id"}}
+            for name in ("inspections_get", "inspections_picture", "reviews_put", "reviews_undo", "inspections_delete")
+        }
+    }
+}
+
+
 class Filter(BaseModel):
     """Which inspections: all that fit every value that is given."""
 
@@ -85,7 +96,7 @@ class Page(Filter):
     "/products/{product}/inspections",
     status_code=201,
     response_model=FreshInspections,
-    responses=failures(404, 415, 504),
+    responses=failures(404, 415, 504) | _LINKS,
     openapi_extra={"requestBody": BODY},
 )
 async def inspect(

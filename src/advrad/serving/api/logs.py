@@ -49,3 +49,6 @@ def set_up_logs(stream: TextIO | None = None) -> None:
     # Clients of HTTP log whole addresses, in which a webhook may carry its secret; migrations are of no interest.
     for name in ("httpx", "httpx2", "httpcore", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A damaged image or form would fill the log; its sender is told.
+    for name in ("tifffile", "PIL", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

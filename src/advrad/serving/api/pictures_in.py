@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -121,6 +122,9 @@ async def read_pictures(request: Request, facts: Facts, most: int) -> Sent:
 
 
 async def _read_form(request: Request, facts: Facts, most: int) -> Sent:
+    _, options = parse_options_header(request.headers["content-type"])
+    if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"us-ascii"):
+        raise Refusal(422, "bad_form", "the form is not in UTF-8", "leave the charset of the form out")
     try:
         async with request.form(max_files=most, max_fields=16, max_part_size=_FIELD_BYTES) as form:
             uploads = [value for value in form.getlist("files") if isinstance(value, UploadFile)]

@@ -219,8 +219,37 @@ class ProductOut(BaseModel):
     problem: str | None
 
 
+class ReferenceIn(BaseModel):
+    """What is to be learned anew."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"statistics": ["brightness"]}]})
+
+    statistics: list[Literal["score", "brightness", "sharpness"]] = Field(
+        default=["score", "brightness", "sharpness"], min_length=1, max_length=3, description="What is compared."
+    )
+
+
 class DriftOut(BaseModel):
     """What the drift monitor sees."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ThresholdIn(BaseModel):
+    """Wish for a new threshold."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"false_alarm_rate": 0.05}]})
+
+    false_alarm_rate: float = Field(
+        ge=1e-6, lt=1, description="Largest share of good images that may be called defective."
+    )
+    images: Literal["drawn", "all"] = Field(
+        default="drawn", description="Reviewed images to take: those drawn at random, which keep the promise, or all."
+    )
+
+
+class WhatIf(BaseModel):
+    """What a threshold would do."""
 
     model_config = ConfigDict(extra="allow")
 

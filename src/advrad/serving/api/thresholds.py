@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Query
 
 from advrad.serving.access import Principal, Role
 from advrad.serving.api.boundary import require
 from advrad.serving.api.failures import Refusal
 from advrad.serving.api.fields import ProductName
 from advrad.serving.api.parts import Parts, parts_of
-from advrad.serving.api.schemas import ThresholdList, ThresholdOut, failures
+from advrad.serving.api.schemas import ThresholdIn, ThresholdList, ThresholdOut, WhatIf, failures
 from advrad.serving.api.versions import versions_of
+from advrad.serving.thresholds import new_threshold, what_if
 
 router = APIRouter(prefix="/v1/products/{product}", tags=["thresholds"])
 Reader = Annotated[Principal, Depends(require(Role.INSPECT))]
@@ -27,6 +28,27 @@ def versions(product: ProductName, who: Reader, parts: Service) -> ThresholdList
     """All versions of the threshold for the model that inspects now."""
     found = versions_of(parts.store, parts.products.get(product))
     return ThresholdList(calibrations=[ThresholdOut.of(version) for version in found])
+
+
+@router.post("/calibrations", status_code=201, response_model=ThresholdOut, responses=failures(404))
+def make(product: ProductName, wanted: ThresholdIn, who: Reviewer, parts: Service) -> ThresholdOut:
+    """Make a new version from images that were reviewed as good. It decides nothing until somebody activates it."""
+    found = parts.products.get(product)
+    made = new_threshold(
+        parts.store, found, false_alarm_rate=wanted.false_alarm_rate, by=who.name, images=wanted.images
+    )
+    return ThresholdOut.of(made)
+
+
+@router.get("/what-if", response_model=WhatIf, responses=failures(404))
+def what(
+    product: ProductName,
+    threshold: Annotated[float, Query(allow_inf_nan=False, description="Threshold to try.")],
+    who: Reader,
+    parts: Service,
+) -> Any:
+    """What another threshold would do: expected false alarms, and misses among reviewed images, with intervals."""
+    return what_if(parts.store, parts.products.get(product), threshold)
 
 
 @router.post("/calibrations/{version}/activate", response_model=ThresholdOut, responses=failures(404, 409))

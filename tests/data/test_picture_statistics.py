@@ -58,7 +58,7 @@ def test_values_that_are_not_finite_are_refused() -> None:
 
 
 def test_a_reference_is_sorted_and_whole() -> None:
-    reference = PictureReference.of(torch.stack([torch.full((3, 4, 4), value) for value in (0.75, 0.25, 0.5)]))
+    reference = PictureReference.of(picture_statistics(torch.full((3, 4, 4), value)) for value in (0.75, 0.25, 0.5))
     assert reference.brightness == (0.25, 0.5, 0.75)
     assert reference.sharpness == (0.0, 0.0, 0.0)
     with pytest.raises(ConfigError, match="same images"):

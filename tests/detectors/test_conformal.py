@@ -7,10 +7,15 @@ import re
 
 import numpy as np
 import pytest
+import torch
+import toy_feature_detectors
+import toy_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.splits import normals_needed
+from advrad.data.transforms import resize
 from advrad.detectors.conformal import calibration_from, conformal_threshold
 from advrad.errors import ConfigError
 
@@ -115,3 +120,14 @@ def test_heat_maps_glow_from_the_median_to_what_normal_maps_exceed_rarely() -> N
     assert (found.threshold, found.n, found.false_alarm_rate) == (4.0, 4, 0.2)
     assert found.heat_low == 25.0 and found.heat_high == pytest.approx(40.0) and found.heat_high > 40.0
     assert found.source == {"data": "made up"} and calibration_from(scores, maxima, 0.2).source == {}
+
+
+def test_a_calibration_keeps_brightness_and_sharpness_at_the_working_size() -> None:
+    """Images of another size are scaled first, as the detector scales them: else they would not compare."""
+    detector = toy_feature_detectors.quick_detector()
+    images = torch.rand(19, 3, 48, 64, generator=toy_models.generator(3))
+    detector.calibrate(images, 0.05)
+    side = detector.image_size_px
+    expected = PictureReference.of(picture_statistics(image) for image in resize(images, (side, side)))
+    assert detector.calibration.picture_statistics == expected
+    assert calibration_from([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 0.25).picture_statistics is None

@@ -17,6 +17,7 @@ from toy_models import detector as learned_detector
 
 import advrad
 from advrad.data.copies import pixel_digest
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.config import Calibration, TrainingRecord
 from advrad.detectors.guarded import GuardedDetector
@@ -120,6 +121,8 @@ def test_the_tests_and_what_they_promise(made: GuardedDetector, memory: ClosedFo
     assert made.tests[0].threshold == memory.calibration.scores[-3] and made.tests[0].n == 79
     assert made.tests[0].heat_high == memory.calibration.heat_high
     assert list(made.others) == ["contrast"] and made.config.radius == EPS
+    expected = PictureReference.of(picture_statistics(image) for image in FOR_HALF)
+    assert made.calibration.picture_statistics == expected, "of the images that set the test of the half"
     equal = advrad.guard(contrast, memory, FOR_HALF, share=0.5, false_alarm_rate=0.1, name="mine", radius=0.0)
     assert [test.slots for test in equal.tests] == [4, 4]
     assert list(equal.others) == ["mine"] and equal.config.radius == 0.0

@@ -107,7 +107,10 @@ def test_a_detector_that_holds_its_calibration_images_keeps_its_threshold(
 ) -> None:
     config = export(left_out_run, tmp_path / "out", to="onnx")
     assert not config.rescored
-    assert config.calibration == advrad.load_detector(left_out_run).calibration
+    before = advrad.load_detector(left_out_run).calibration
+    filled = config.calibration.picture_statistics
+    assert before.picture_statistics is None and filled is not None and len(filled.brightness) == before.n
+    assert config.calibration == before.model_copy(update={"picture_statistics": filled})
     assert set(config.files) == {"README.md", "model.onnx"} and config.engine == "onnxruntime"
     assert "leaves each out" in (tmp_path / "out" / "README.md").read_text()
     paths = images_of(product, "test")

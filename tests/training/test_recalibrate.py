@@ -15,6 +15,7 @@ from advrad.certificates.threshold import upper_bounds
 from advrad.certificates.two_path import TwoPath
 from advrad.data.layouts import find_records
 from advrad.data.loading import load_images
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.splits import split_normals
 from advrad.detectors.conformal import conformal_threshold
 from advrad.detectors.loading import load_detector
@@ -45,6 +46,8 @@ def test_another_rate_is_the_quantile_of_the_same_images(model: Path, widgets: P
     scores = detector.predict_batch(held.batch(slice(None)))[0].tolist()
     assert detector.calibration.threshold == conformal_threshold(scores, 0.3)
     assert detector.calibration.n == len(scores) == 19
+    expected = PictureReference.of(picture_statistics(image) for image in held.batch(slice(None)))
+    assert detector.calibration.picture_statistics == expected
     assert load_detector(model).calibration == detector.calibration, "and it is saved"
 
 

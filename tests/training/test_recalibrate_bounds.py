@@ -59,6 +59,8 @@ def test_without_options_the_threshold_is_that_of_the_fit(model: Path, data: Pat
     for name in ("threshold", "heat_low", "heat_high"):
         assert getattr(after.calibration, name) == pytest.approx(getattr(before, name), rel=1e-5)
     assert (after.calibration.n, after.calibration.source) == (before.n, before.source)
+    assert after.calibration.picture_statistics == before.picture_statistics is not None
+    assert len(before.picture_statistics.brightness) == before.n
     assert after.config.robust_calibration is None
 
 

@@ -13,6 +13,7 @@ import trained_run
 from toy_datasets import make_mvtec, write_good
 
 import advrad
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.detectors.feature_memory import FeatureDetector
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_config import HalfTest
@@ -74,8 +75,11 @@ def slots(detector: GuardedDetector) -> list[int]:
 
 def test_without_options_the_tests_are_those_of_the_fit(model: tuple[Path, Path]) -> None:
     before = guarded(model[0])
+    images = read_same_images(before.memory, *model, SILENT)
+    expected = PictureReference.of(picture_statistics(images.batch([row])[0]) for row in before.memory.config.held_out)
     calibrate(*model, CalibrateOptions())
     after = guarded(model[0])
+    assert before.calibration.picture_statistics == after.calibration.picture_statistics == expected
     assert (after.config.joint, slots(after)) == (before.config.joint, slots(before))
     assert after.config.ceiling == pytest.approx(before.config.ceiling, rel=1e-3)
     for one, other in zip(after.tests, before.tests, strict=True):

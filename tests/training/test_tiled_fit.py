@@ -12,6 +12,7 @@ from PIL import Image
 
 from advrad.data.framing import Framing
 from advrad.data.loading import ImageStack
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.records import Record
 from advrad.data.splits import normals_for_tiles
 from advrad.detectors.loading import load_detector
@@ -40,6 +41,8 @@ def test_images_of_the_threshold_give_nothing_to_the_memory() -> None:
     first = fit_tiled(images, FRAMING, [PLAN], seed=3)
     held = first.config.held_out
     assert len(held) == 19 == first.calibration.n and first.config.training.images is not None
+    expected = PictureReference.of(picture_statistics(images.batch([row])[0]) for row in held)
+    assert first.calibration.picture_statistics == expected
     assert first.config.training.images.train == 11
     # Whatever those images show, memory and statistics stay the same, and the threshold follows their scores.
     values = np.array(images.values)

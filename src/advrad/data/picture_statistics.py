@@ -79,9 +79,8 @@ class PictureReference(Config):
         sharpness: Sharpness of each image, rising.
 
     Example:
-        >>> import torch
-        >>> PictureReference.of(torch.full((2, 3, 8, 8), 0.25)).brightness
-        (0.25, 0.25)
+        >>> PictureReference.of([PictureStatistics(0.5, 0.01), PictureStatistics(0.4, 0.03)])
+        PictureReference(brightness=(0.4, 0.5), sharpness=(0.01, 0.03))
     """
 
     brightness: tuple[float, ...] = Field(min_length=1)
@@ -94,14 +93,14 @@ class PictureReference(Config):
         return self
 
     @classmethod
-    def of(cls, images: Iterable[Tensor]) -> Self:
-        """Compute the statistics of images.
+    def of(cls, found: Iterable[PictureStatistics]) -> Self:
+        """Collect the statistics of images.
 
         Args:
-            images: Working images, n >= 1, (3, h, w) each, uint8 or float in [0, 1].
+            found: Statistics of one image each, one or more.
         """
-        found = [picture_statistics(image) for image in images]
+        each = list(found)
         return cls(
-            brightness=tuple(sorted(one.brightness for one in found)),
-            sharpness=tuple(sorted(one.sharpness for one in found)),
+            brightness=tuple(sorted(one.brightness for one in each)),
+            sharpness=tuple(sorted(one.sharpness for one in each)),
         )

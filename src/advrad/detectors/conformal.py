@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from advrad.data.arrays import image_batches
+from advrad.data.framing import as_framing
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.splits import normals_needed, rate_in_reach
 from advrad.detectors.config import Calibration
 from advrad.detectors.saved import framing_of
@@ -86,12 +88,15 @@ def calibration_of(
     normals_needed(false_alarm_rate)  # refuses a rate that is out of range before anything is scored
     scores: list[float] = []
     maxima: list[float] = []
-    for batch in image_batches(normals, framing_of(detector) or detector.image_size_px):
+    framing, pictures = as_framing(framing_of(detector) or detector.image_size_px), []
+    for batch in image_batches(normals, framing):
+        pictures += [picture_statistics(image) for image in framing.apply(batch.pixels)]
         output = detector.predict_batch(batch.pixels)
         scores += output.scores.tolist()
         if output.anomaly_maps is not None:
             maxima += output.anomaly_maps.amax((1, 2, 3)).tolist()
-    return calibration_from(scores, maxima, false_alarm_rate, source)
+    known = PictureReference.of(pictures) if pictures else None
+    return calibration_from(scores, maxima, false_alarm_rate, source, known)
 
 
 def calibration_from(
@@ -99,6 +104,7 @@ def calibration_from(
     maxima: Sequence[float],
     false_alarm_rate: float,
     source: dict[str, Any] | None = None,
+    pictures: PictureReference | None = None,
 ) -> Calibration:
     """Compute a threshold from scores of normal images, and the values between which heat maps glow.
 
@@ -107,6 +113,7 @@ def calibration_from(
         maxima: Largest value of each image's anomaly map.
         false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
         source: Description of the images, stored with the threshold.
+        pictures: Brightness and sharpness of the images; None if they are not known.
 
     Raises:
         ConfigError: There are too few images for the rate.
@@ -123,4 +130,5 @@ def calibration_from(
         heat_high=conformal_threshold(maxima, false_alarm_rate) + 1e-6,
         source=source or {},
         scores=tuple(sorted(float(score) for score in scores)),
+        picture_statistics=pictures,
     )

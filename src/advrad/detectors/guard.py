@@ -14,6 +14,7 @@ from torch import Tensor
 from advrad.data.arrays import ImageBatch, image_batches
 from advrad.data.cache import digest
 from advrad.data.copies import pixel_digest
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.synthetic import DEFECTS, paste_defects
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.direction import doubt_scores
@@ -143,7 +144,8 @@ def _test_by_own_scores(made: GuardedDetector, parts: Sequence[GivenHalf], rate:
     for one, slot in zip(own, slots, strict=True):
         glow = {"heat_low": one.heat_low, "heat_high": one.heat_high}
         tests.append(half_test(one.scores, slot).model_copy(update=glow))
-    made.set_tests(tuple(tests), rate, joint=False, source=memory.calibration.source)
+    source, pictures = memory.calibration.source, memory.calibration.picture_statistics
+    made.set_tests(tuple(tests), rate, joint=False, source=source, pictures=pictures)
 
 
 def _test_on(
@@ -152,7 +154,9 @@ def _test_on(
     """Set the tests from normal images, and return some of them to look at."""
     scores, heights, digests = [], [], []
     looked_at: list[Tensor] = []
+    pictures = []
     for batch in image_batches(normals, made.framing):
+        pictures += [picture_statistics(image) for image in made.framing.apply(batch.pixels)]
         found = made.score_halves(batch.pixels)
         scores.append(found[0].numpy())
         heights.append(found[1])
@@ -174,7 +178,7 @@ def _test_on(
     some = torch.stack(looked_at[:_MOST_LOOKED_AT])
     for place, part in enumerate(parts, 1):
         _check_direction(part, some, table[: len(some), place])
-    made.set_tests(tuple(tests), rate, joint=joint)
+    made.set_tests(tuple(tests), rate, joint=joint, pictures=PictureReference.of(pictures))
     return some
 
 

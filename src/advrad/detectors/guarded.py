@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from advrad.data.arrays import image_batches
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.resize_norm import RESIZE_ROUNDING
 from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SurrogateLoss
 from advrad.detectors.closed_form import ClosedFormDetector
@@ -311,14 +312,16 @@ class GuardedDetector(SavedMixin, nn.Module):
             DataError: An image has another shape or type, or values that are not finite or outside [0, 1].
             DetectorError: A half fails on an image.
         """
-        found = [self.score_halves(batch.pixels) for batch in image_batches(normals, self.framing)]
+        found, pictures = [], []
+        for batch in image_batches(normals, self.framing):
+            found.append(self.score_halves(batch.pixels))
+            pictures += [picture_statistics(image) for image in self.framing.apply(batch.pixels)]
         scores = torch.cat([part[0] for part in found]).numpy() if found else torch.zeros(0, 1).numpy()
         beyond = [test.slots - 1 for test in self.config.tests] or [0] * len(self.config.names)
         slots = divide_slots(len(scores), false_alarm_rate, beyond)
         maxima = [torch.cat([part[1][place] for part in found]).numpy() for place in range(len(slots))]
-        self.set_tests(
-            make_tests(list(scores.T), maxima, slots, leaves_one_out=False), false_alarm_rate, joint=True, source=source
-        )
+        tests = make_tests(list(scores.T), maxima, slots, leaves_one_out=False)
+        self.set_tests(tests, false_alarm_rate, joint=True, source=source, pictures=PictureReference.of(pictures))
 
     def set_tests(
         self,
@@ -327,6 +330,7 @@ class GuardedDetector(SavedMixin, nn.Module):
         *,
         joint: bool,
         source: dict[str, Any] | None = None,
+        pictures: PictureReference | None = None,
     ) -> None:
         """Replace the tests, and say what they promise together.
 
@@ -336,6 +340,7 @@ class GuardedDetector(SavedMixin, nn.Module):
                 rates of the tests.
             joint: Whether the better split was used.
             source: Description of the images, stored with the threshold.
+            pictures: Brightness and sharpness of the images; None if they are not known.
         """
         calibration = Calibration(
             threshold=0.0,
@@ -344,6 +349,7 @@ class GuardedDetector(SavedMixin, nn.Module):
             heat_low=0.0,
             heat_high=1.0,
             source=source or {},
+            picture_statistics=pictures,
         )
         self.update_config(tests=tests, joint=joint, calibration=calibration)
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.splits import normals_needed
 from advrad.denoisers.memory import MemoryDenoiser
 from advrad.detectors.advrad import AdvRAD
@@ -20,7 +21,7 @@ from advrad.detectors.guarded_config import HalfTest
 from advrad.detectors.guarded_tests import divide_slots, make_tests
 from advrad.detectors.saved import SavedDetector
 from advrad.errors import ConfigError
-from advrad.exporting.comparing import Scored
+from advrad.exporting.comparing import CalibrationFiles, Scored
 from advrad.training.recalibrate_guarded import moved_ceiling
 from advrad.utils.seeding import numpy_generator_for
 
@@ -65,7 +66,8 @@ class Decision:
         """
         if isinstance(detector, GuardedDetector):
             joint, rate = detector.config.joint, self.calibration.false_alarm_rate
-            detector.set_tests(self.tests, rate, joint=joint, source=self.calibration.source)
+            before = self.calibration
+            detector.set_tests(self.tests, rate, joint=joint, source=before.source, pictures=before.picture_statistics)
             detector.update_config(ceiling=self.ceiling)
         else:
             detector.update_config(calibration=self.calibration)  # type: ignore[attr-defined]
@@ -95,7 +97,8 @@ def new_decision(detector: SavedDetector, scored: Sequence[Scored]) -> Decision:
     before, scores = detector.calibration, np.stack([one.compared for one in scored])
     if not isinstance(detector, GuardedDetector):
         maxima = [one.largest for one in scored]
-        return Decision(calibration_from(scores[:, 0].tolist(), maxima, before.false_alarm_rate, before.source))
+        numbers, rate = scores[:, 0].tolist(), before.false_alarm_rate
+        return Decision(calibration_from(numbers, maxima, rate, before.source, before.picture_statistics))
     old = detector.tests
     slots = [test.slots for test in old]
     if len(scored) != before.n:
@@ -108,6 +111,24 @@ def new_decision(detector: SavedDetector, scored: Sequence[Scored]) -> Decision:
     )
     calibration = before.model_copy(update={"n": min(test.n for test in tests)})
     return Decision(calibration, tests, moved_ceiling(detector.config.ceiling, old[0], tests[0]))
+
+
+def keep_picture_statistics(detector: SavedDetector, files: CalibrationFiles) -> None:
+    """Give the calibration of a detector brightness and sharpness of its images, if an earlier version made it without.
+
+    Args:
+        detector: Detector with a threshold, which is changed.
+        files: Its calibration images.
+
+    Raises:
+        ImageError: A file cannot be read.
+    """
+    before = detector.calibration
+    if before.picture_statistics is not None:
+        return
+    pictures = PictureReference.of(picture_statistics(files.working(row)[0]) for row in range(len(files)))
+    kept = before.model_copy(update={"picture_statistics": pictures})
+    detector.update_config(calibration=kept)  # type: ignore[attr-defined]
 
 
 def spread_of_scores(detector: SavedDetector, scored: Sequence[Scored], *, left_out: bool) -> Floats:

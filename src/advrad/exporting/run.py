@@ -23,7 +23,14 @@ from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.detectors.saved import SavedDetector, seen_by
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.errors import ConfigError, DataError, ExportError, NotCalibratedError
-from advrad.exporting.calibration import Decision, new_decision, present_decision, rows_for_int8, spread_of_scores
+from advrad.exporting.calibration import (
+    Decision,
+    keep_picture_statistics,
+    new_decision,
+    present_decision,
+    rows_for_int8,
+    spread_of_scores,
+)
 from advrad.exporting.comparing import (
     CalibrationFiles,
     Pair,
@@ -157,6 +164,7 @@ class _Export:
         self._write_graph(onnx, files.at(ranges), place)
         engine = open_engine(place, self.source.config())
         pairs = self._compare(engine, files)
+        keep_picture_statistics(detector, files)
         expected, decision = self._decide(pairs, others, left_out=left_out)
         if not left_out:
             decision.store(detector)

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from advrad.data.array_checks import check_images
 from advrad.data.arrays import pixels_of
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.splits import ALL_IN_MEMORY, LEAST_IN_PART_A, rate_in_reach, split_for_memory
 from advrad.data.sufficiency import NormalCount, check_enough
 from advrad.detectors.closed_form import ClosedFormDetector
@@ -187,7 +188,8 @@ def fit_with_plans(
     detector = ClosedFormDetector(config, members)
     scored = _score(members, normals, parts.threshold, counter)
     scores, heights = scored.largest(), scored.tops.amax(0).tolist()
-    calibration = calibration_from(scores, heights, false_alarm_rate)
+    pictures = PictureReference.of(picture_statistics(images[row]) for row in parts.threshold)
+    calibration = calibration_from(scores, heights, false_alarm_rate, pictures=pictures)
     detector.config = config.model_copy(update={"calibration": calibration})
     for note in _notes(members, normals, scored, parts.threshold, false_alarm_rate, names):
         progress.note(note)

@@ -21,6 +21,7 @@ import torch
 
 from advrad.data.framing import Framing
 from advrad.data.layouts import Dataset
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.trained_images import trained_on
 from advrad.denoisers.factory import build_denoiser
 from advrad.detectors.advrad import AdvRAD
@@ -209,7 +210,8 @@ class GuardedRun:
         scores, heights = self._scores(parts, detector)
         tests = make_tests(scores, heights, slots, leaves_one_out=parts.fit.leaves_one_out)
         source = {"data": Path(self.data).name, "category": self.dataset.category, "split_seed": self.options.seed}
-        detector.set_tests(tests, rate, joint=not parts.fit.leaves_one_out, source=source)
+        pictures = PictureReference.of(picture_statistics(parts.batch([row])[0]) for row in parts.threshold)
+        detector.set_tests(tests, rate, joint=not parts.fit.leaves_one_out, source=source, pictures=pictures)
         return detector
 
     def _features(self, parts: GuardParts) -> Any:

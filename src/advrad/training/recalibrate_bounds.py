@@ -16,6 +16,7 @@ from torch import Tensor
 from advrad.certificates.threshold import robust_threshold_of_bounds
 from advrad.data.layouts import find_records
 from advrad.data.loading import ImageStack
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.combined import CombinedDetector
@@ -124,7 +125,9 @@ def _recalibrate(
     before = detector.calibration
     _check_same(scores, maxima, before, data)
     rate = options.false_alarm_rate or before.false_alarm_rate
-    _store(detector, calibration_from(scores, maxima, rate, before.source), options, upper)
+    pictures = PictureReference.of(picture_statistics(images.batch([index])[0]) for index in held)
+    calibration = calibration_from(scores, maxima, rate, before.source, pictures)
+    _store(detector, calibration, options, upper)
 
 
 def _check_same(scores: list[float], maxima: list[float], before: Calibration, data: Path) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from advrad.certificates.threshold import robust_threshold_of_bounds
 from advrad.data.loading import ImageStack
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.detectors.config import RecordedFigures
 from advrad.detectors.feature_memory import FeatureDetector
 from advrad.detectors.guarded import GuardedDetector
@@ -97,7 +98,10 @@ def recalibrate_guarded(
     tests = make_tests(found.scores, found.heights, slots, leaves_one_out=leaves_one_out)
     ceiling = moved_ceiling(detector.config.ceiling, detector.tests[0], tests[0])
     rate = options.false_alarm_rate or before.false_alarm_rate
-    detector.set_tests(tests, rate, joint=detector.config.joint, source=before.source)
+    pictures = PictureReference.of(
+        picture_statistics(images.batch([index])[0]) for index in detector.memory.config.held_out
+    )
+    detector.set_tests(tests, rate, joint=detector.config.joint, source=before.source, pictures=pictures)
     detector.update_config(ceiling=ceiling, robust_calibration=None, figures=RecordedFigures())
     if options.radius is not None:
         _set_robust(detector, images, options, progress)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from advrad.data.framing import Framing
 from advrad.data.loading import ImageStack
+from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.splits import LEAST_FOR_TILES, MOST_IMAGES, normals_needed, rate_in_reach
 from advrad.data.sufficiency import NormalCount, check_enough
 from advrad.detectors.config import ImageCounts
@@ -100,7 +101,8 @@ def fit_tiled(
         scores.append(score)
         maxima.append(largest)
         progress.update(done, held)
-    detector.update_config(calibration=calibration_from(scores, maxima, false_alarm_rate))
+    pictures = PictureReference.of(picture_statistics(images.batch([row])[0]) for row in threshold)
+    detector.update_config(calibration=calibration_from(scores, maxima, false_alarm_rate, pictures=pictures))
     return detector
 
 

@@ -158,6 +158,6 @@ def test_every_option_of_the_service_is_described(cli: Cli) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for document in (SERVICE, ROOT / "SECURITY.md"):
+    for document in (SERVICE, ROOT / "SECURITY.md", ROOT / "docs" / "drift.md"):
         links = re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8"))
         assert [link for link in links if "://" not in link and not (document.parent / link).exists()] == []

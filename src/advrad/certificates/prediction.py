@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -145,7 +145,11 @@ Certifier = Callable[[str, Tensor, Tensor], PredictionCertificate | ProvenPredic
 
 
 def prediction_certifier(
-    detector: SavedDetector, options: PredictionCertificateOptions, threshold: float | None = None
+    detector: SavedDetector,
+    options: PredictionCertificateOptions,
+    threshold: float | None = None,
+    *,
+    search_reach: bool = True,
 ) -> tuple[Certifier, list[str]]:
     """Prepare the certificates of single predictions.
 
@@ -154,6 +158,8 @@ def prediction_certifier(
         options: Options of the certificates.
         threshold: Threshold of the verdicts in place of the calibrated one, for a detector without halves that bounds
             its scores; None for the calibrated one.
+        search_reach: Whether to search for the largest radius for which a verdict is proven. Without the search, the
+            reach is the radius that was asked for, where the verdict is proven for it.
 
     Returns:
         The function that certifies an image, and warnings for the user.
@@ -179,14 +185,16 @@ def prediction_certifier(
         radius = _radius_of(options, norm)
         if isinstance(target, GuardedDetector):
             _refuse_threshold(threshold)
-            return _Proving.of_memory(target, norm, radius), _exact(options)
+            return replace(_Proving.of_memory(target, norm, radius), search_reach=search_reach), _exact(options)
         if threshold is not None:
-            return _Proving(target, detector.config.framing, norm, radius, threshold), _exact(options)
+            proving = _Proving(target, detector.config.framing, norm, radius, threshold, search_reach=search_reach)
+            return proving, _exact(options)
         threshold, warnings = bounds_threshold(target, norm, (radius,))
         warnings += _exact(options)
         if threshold is None:
             threshold = detector.calibration.threshold  # raises the error of a detector without a threshold
-        return _Proving(target, detector.config.framing, norm, radius, threshold), warnings
+        proving = _Proving(target, detector.config.framing, norm, radius, threshold, search_reach=search_reach)
+        return proving, warnings
     _refuse_threshold(threshold)
     if options.norm == "linf":
         raise ConfigError(
@@ -305,6 +313,7 @@ class _Proving:
         threshold: Threshold of the score.
         half: Half of a guarded detector that ``detector`` is; None for a detector without halves.
         map_level: Value of the map that normal images rarely exceed; None for that of the calibration.
+        search_reach: Whether to search for the largest radius for which the verdict is proven.
     """
 
     detector: SupportsScoreBounds
@@ -314,6 +323,7 @@ class _Proving:
     threshold: float
     half: str | None = None
     map_level: float | None = None
+    search_reach: bool = True
 
     @classmethod
     def of_memory(cls, detector: GuardedDetector, norm: Norm, radius: float) -> _Proving:
@@ -337,7 +347,10 @@ class _Proving:
         lower, upper = float(bounds.lower), float(bounds.upper)
         verdict = proven_verdict(lower, upper, self.threshold)
         known = {0.0: (float(bounds.scores), float(bounds.scores)), self.radius: (lower, upper)}
-        reach = verdict_radius(scaled, scored, self.threshold, self.norm, known)
+        if self.search_reach:
+            reach = verdict_radius(scaled, scored, self.threshold, self.norm, known)
+        else:
+            reach = 0.0 if verdict == "not proven" else self.radius
         lower_map = bounds.lower_map[0, 0].detach().float().cpu().numpy()
         return ProvenPrediction(
             verdict,

@@ -185,6 +185,10 @@ class InspectionService:
                 [judged] = decide_all(judge, [image], None if product.guarded else found.threshold)
             if isinstance(judged, ModelFailed):
                 raise judged
+            if "overlay" in names and _has_proven_area(found):
+                threshold = None if judged.calibrated_threshold is None else found.threshold
+                with _in_turn(self._computing, seconds):
+                    judged = certified(judged, product.certifier(threshold, search_reach=False), found.file_name)
             return draw_artefacts(judge, judged, names)
 
     # --- Threads ---
@@ -330,6 +334,11 @@ def _in_turn(lock: threading.Lock, timeout_s: float) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _has_proven_area(found: Inspection) -> bool:
+    """Whether a certificate proved an area of the image to be defective, which belongs into an overlay."""
+    return bool(found.details.get("certificate", {}).get("certified") == "proven defective")
 
 
 def check_artefacts(names: Collection[str]) -> None:

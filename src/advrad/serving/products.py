@@ -21,6 +21,7 @@ from advrad.detectors.config import Calibration
 from advrad.detectors.exported_config import ExportedConfig, halves_of
 from advrad.detectors.identity import identity_of
 from advrad.detectors.loading import load_config, load_detector
+from advrad.detectors.outputs import Prediction
 from advrad.detectors.reference import no_file_is_run
 from advrad.detectors.saved import takes_pixels
 from advrad.errors import AdvradError, CheckpointError, ConfigError, NotCalibratedError
@@ -41,6 +42,7 @@ class Product:
         model: Identity of the model; its answers change with it.
         judge: Detector, with what it needs to read images.
         loaded_at: Time at which it was loaded, in UTC.
+        reconstructs: Whether the detector makes reconstructions.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Product:
     model: str
     judge: ImageJudge
     loaded_at: datetime
+    reconstructs: bool = False
 
     @classmethod
     def load(cls, name: str, folder: Path, *, max_pixels: int = MAX_PIXELS, device: str = "auto") -> Product:
@@ -79,8 +82,8 @@ class Product:
             judge = ImageJudge(detector, max_pixels=max_pixels)
         except NotCalibratedError as error:
             raise NotCalibratedError(f"{folder}: {error}") from None
-        _try_out(judge, folder)
-        return cls(name, folder, model, judge, datetime.now(UTC))
+        prediction = _try_out(judge, folder)
+        return cls(name, folder, model, judge, datetime.now(UTC), prediction.reconstruction is not None)
 
     @property
     def calibration(self) -> Calibration:
@@ -97,17 +100,19 @@ class Product:
         """Whether it is an export, which proves nothing."""
         return takes_pixels(self.judge.detector)
 
-    def certifier(self, threshold: float | None = None) -> Certifier:
+    def certifier(self, threshold: float | None = None, *, search_reach: bool = True) -> Certifier:
         """Function that certifies verdicts of this product.
 
         Args:
             threshold: Threshold that decides in place of that of the model folder; None for that one.
+            search_reach: Whether to search for the largest radius for which a verdict is proven.
 
         Raises:
             CertificateUnavailable: There are no certificates of this detector, or not with this threshold.
         """
         try:
-            return prediction_certifier(self.judge.detector, PredictionCertificateOptions(), threshold)[0]
+            options = PredictionCertificateOptions()
+            return prediction_certifier(self.judge.detector, options, threshold, search_reach=search_reach)[0]
         except ConfigError as error:
             fix = "leave certify out" if threshold is None else "activate the threshold of the model folder"
             raise CertificateUnavailable(f"{self.name}: {error.message}", fix) from None
@@ -121,6 +126,7 @@ class Product:
             "exported": self.exported,
             "guarded": self.guarded,
             "certifies": self._certifies(),
+            "artefacts": ["map", "overlay", *(["reconstruction"] if self.reconstructs else [])],
             "image_size_px": config.image_size_px,
             "description": config.describe(),
             "loaded_at": self.loaded_at.isoformat(),
@@ -148,7 +154,7 @@ class Product:
         return True
 
 
-def _try_out(judge: ImageJudge, folder: Path) -> None:
+def _try_out(judge: ImageJudge, folder: Path) -> Prediction:
     """Judge a test image: what fails on it would fail on every image. It also warms the model up."""
     shapes = judge.framing.trained
     width, height = (judge.framing.width_px, judge.framing.height_px) if shapes is None else shapes.median_px
@@ -156,10 +162,11 @@ def _try_out(judge: ImageJudge, folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(64, 192, (height_px, width_px, 3), dtype=np.uint8)
     scored = pixels if takes_pixels(judge.detector) else judge.framing.apply(_as_batch(pixels))[0]
     try:
-        list(judge.decide([LoadedImage(Path("test image"), scored, None, height_px, width_px)]))
+        [judged] = judge.decide([LoadedImage(Path("test image"), scored, None, height_px, width_px)])
     except (AdvradError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{folder}: gives no score for a test image ({reason}); train or export again") from None
+    return judged.prediction
 
 
 def _as_batch(pixels: np.ndarray[Any, Any]) -> torch.Tensor:

@@ -1,6 +1,6 @@
 // Picture, anomaly map and reconstruction of one inspection, blended by one slider.
 
-import { imagePath } from "./api.js";
+import { imagePath, query } from "./api.js";
 import { h } from "./dom.js";
 import { everyChange } from "./proofs.js";
 
@@ -10,6 +10,7 @@ const LAYERS = [
   { name: "reconstruction", label: "Reconstruction" },
 ];
 const STEP = 100;
+const SIDE_PX = 2048;
 
 let shown = 0;
 
@@ -88,7 +89,7 @@ export function layers(inspection, made = null) {
     const image = h("img", { alt: `${layer.label} of ${title(inspection)}`, decoding: "async" });
     const entry = { ...layer, image };
     image.addEventListener("error", () => leave(entry));
-    image.src = imagePath(inspection, layer.name);
+    image.src = source(inspection, layer.name);
     return entry;
   });
   frame.append(...present.map((layer) => layer.image));
@@ -111,9 +112,19 @@ function legendWords(inspection) {
   return words.join(" ");
 }
 
+/** Where an image is. The picture comes in a form that every browser shows, such as for TIFF. */
+function source(inspection, name) {
+  return name === "picture" ? query(imagePath(inspection, name), { side: SIDE_PX }) : imagePath(inspection, name);
+}
+
+/** Fetch the picture of an inspection that will be shown soon. */
+export function preload(inspection) {
+  new Image().src = source(inspection, "picture");
+}
+
 async function reason(inspection, name) {
   try {
-    const response = await fetch(imagePath(inspection, name), { cache: "no-store" });
+    const response = await fetch(source(inspection, name), { cache: "no-store" });
     if (response.ok) return "the browser cannot show this format.";
     const { error } = await response.json();
     return [error.message, error.fix].filter(Boolean).join("; ");

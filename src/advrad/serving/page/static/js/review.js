@@ -1,12 +1,12 @@
 // Review by keyboard: one key says what a picture is, and the next one is there at once.
 
-import { ask, imagePath, query, Refused } from "./api.js";
+import { ask, query, Refused } from "./api.js";
 import { card } from "./card.js";
 import { repeat, untilBack, untilSignedIn } from "./connection.js";
 import { byId, facts, h, remember, remembered } from "./dom.js";
 import { complain } from "./frame.js";
 import { useKeys } from "./keys.js";
-import { title } from "./layers.js";
+import { preload, title } from "./layers.js";
 import { putReview, takeBack } from "./reviewing.js";
 import { count, REVIEWS } from "./words.js";
 
@@ -45,7 +45,7 @@ function turnTo(inspection) {
   byId("note").value = current?.review?.note ?? "";
   drawCurrent();
   // The picture after this one is fetched now, so that it is there when its turn comes.
-  if (queue[0]) new Image().src = imagePath(queue[0], "picture");
+  if (queue[0]) preload(queue[0]);
 }
 
 async function judge(label) {

@@ -129,5 +129,5 @@ def counts(client: TestClient) -> dict[str, float]:
 
 @pytest.mark.slow
 def test_many_requests_are_answered_as_described(described: BaseSchema) -> None:
-    ask_everything(described, 200)
+    ask_everything(described, 100)
     run_in_rows(described, 300)

@@ -54,6 +54,20 @@ def test_the_picture_comes_back_as_it_was_sent(client: TestClient, picture: byte
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP"])
+def test_any_picture_can_be_had_small(client: TestClient, kind: str) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (128, 64), "white").save(file, kind)
+    found = inspect(client, file.getvalue())
+    for side, size in ((32, (32, 16)), (4096, (128, 64))):
+        answer = client.get(f"/v1/inspections/{found['id']}/picture", params={"side": side})
+        assert answer.headers["content-type"] == "image/png"
+        assert Image.open(io.BytesIO(answer.content)).size == size
+    whole = client.get(f"/v1/inspections/{found['id']}/picture")
+    assert whole.content == file.getvalue()
+    assert ("attachment" in whole.headers.get("content-disposition", "")) == (kind == "TIFF")
+
+
 def test_artefacts_are_drawn_at_once_and_later(client: TestClient, picture: bytes) -> None:
     found = inspect(client, picture, artefacts="map,overlay")
     assert set(found["artefacts"]) == {"map", "overlay"}

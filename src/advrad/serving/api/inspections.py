@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -12,6 +14,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from advrad.data.images import read_pixels8
 from advrad.errors import AdvradError
 from advrad.serving.access import Principal, Role
 from advrad.serving.api.boundary import require
@@ -178,11 +181,22 @@ _IMAGE: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/inspections/{id}/picture", response_class=Response, responses=failures(404, 410) | _IMAGE)
-def picture(id: InspectionId, who: Reader, parts: Service) -> Response:
-    """The image file as it was sent; one that no browser shows is a file to download."""
-    content = parts.store.pictures.read(parts.store.inspections.get(id).picture)
-    kind = _shown_as(content)
+def picture(
+    id: InspectionId,
+    who: Reader,
+    parts: Service,
+    side: Annotated[
+        int | None, Query(ge=16, le=4096, description="Longest side in pixels of a PNG file to make of it.")
+    ] = None,
+) -> Response:
+    """The image file as it was sent, a file to download where no browser shows it; or, with side, a smaller PNG."""
+    digest = parts.store.inspections.get(id).picture
+    content = parts.store.pictures.read(digest)
     headers = {"Cache-Control": "private, max-age=3600"}
+    if side is not None:
+        small = reduced(parts.store.pictures.path(digest), side, parts.settings.max_pixels)
+        return Response(small, media_type="image/png", headers=headers)
+    kind = _shown_as(content)
     if kind is None:
         headers["Content-Disposition"] = 'attachment; filename="picture.bin"'
     return Response(content, media_type=kind or "application/octet-stream", headers=headers)
@@ -206,6 +220,26 @@ _SHOWN = {
     b"GIF89a": "image/gif",
     b"BM": "image/bmp",
 }
+
+
+def reduced(path: Path, side_px: int, max_pixels: int) -> bytes:
+    """Make a small PNG of an image file of any format that can be inspected.
+
+    Args:
+        path: The file.
+        side_px: Longest side in pixels, of what is never made larger.
+        max_pixels: Largest accepted image, width times height.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(read_pixels8(path, max_pixels=max_pixels))
+    image.thumbnail((side_px, side_px))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
 
 
 def _shown_as(content: bytes) -> str | None:

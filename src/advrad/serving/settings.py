@@ -19,7 +19,7 @@ class ServeSettings(Config):
 
     Example:
         >>> ServeSettings(port=9000).deadline_s
-        10.0
+        10
     """
 
     db: str | None = Field(

@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 import toy_export_product
 from PIL import Image
-from toy_bounds import Brightest, Unbounded
+from toy_bounds import Brightest, ToyConfig, Unbounded
 from toy_service import picture
 
-from advrad.data.images import read_image
+from advrad.data.framing import Framing
+from advrad.data.images import read_image, read_resized
+from advrad.data.picture_statistics import picture_statistics
 from advrad.data.png import write_image
+from advrad.detectors.exported_config import FramingRecord
 from advrad.detectors.loading import load_detector
 from advrad.errors import ImageError
 from advrad.inference.judging import ImageJudge, LoadedImage
@@ -37,6 +40,16 @@ from advrad.serving.judging import (
     spooled,
     statistics_of,
 )
+
+
+class PaddedToy(ToyConfig):
+    """The toy for images that keep their aspect ratio."""
+
+    pad: bool = False
+
+    @property
+    def framing(self) -> Framing:
+        return Framing.square(self.image_size_px, pad=self.pad)
 
 
 @pytest.fixture
@@ -195,13 +208,19 @@ def test_facts_are_those_of_predict(kind: str, tmp_path: Path) -> None:
         assert judged.prediction.score == said.score  # type: ignore[union-attr]
 
 
-def test_statistics_are_those_of_the_image_that_a_model_folder_would_see(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pad", [False, True])
+def test_statistics_are_those_of_the_working_image_as_in_the_calibration(tmp_path: Path, pad: bool) -> None:
     """An export takes images at their own size; what is compared with the calibration has the working size."""
-    folder, export = ImageJudge(Brightest()), toy_export_product.load(tmp_path).judge
-    content = picture(200, size=64)
-    by_folder, by_export = (statistics_of(judge, read_picture(judge, content)) for judge in (folder, export))
-    assert by_export.brightness == pytest.approx(by_folder.brightness, abs=1e-5)
-    assert by_export.sharpness == pytest.approx(by_folder.sharpness, abs=1e-5)
+    record = FramingRecord(height_px=32, width_px=32, pad=pad)
+    export = toy_export_product.load(tmp_path, framing_record=record).judge
+    folder = ImageJudge(Brightest(PaddedToy(pad=pad)))
+    values = np.random.default_rng(3).integers(0, 200, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(values).save(tmp_path / "part.png")
+    wanted = picture_statistics(read_resized(tmp_path / "part.png", Framing.square(32, pad=pad)))
+    for judge in (folder, export):
+        found = statistics_of(judge, read_picture(judge, (tmp_path / "part.png").read_bytes()))
+        assert found.brightness == pytest.approx(wanted.brightness, abs=1e-6)
+        assert found.sharpness == pytest.approx(wanted.sharpness, abs=1e-6)
 
 
 # --- Drawing ---

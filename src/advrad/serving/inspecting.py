@@ -117,8 +117,7 @@ class InspectionService:
         end = math.inf if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(None if end == math.inf else max(0.0, end - time.monotonic()))
-        if any(thread.is_alive() for thread in self._threads):
-            self._queue.fail_waiting(Stopping("the service stops", "send the image again when it is back"))
+        self._queue.fail_waiting(Stopping("the service stops", "send the image again when it is back"))
         self._threads = [thread for thread in self._threads if thread.is_alive()]
 
     def submit(self, request: InspectionRequest, *, patient: bool = False) -> Future[InspectionAnswer]:
@@ -180,13 +179,13 @@ class InspectionService:
         judge, seconds = product.judge, self._settings.deadline_s
         with _in_turn(self._drawing, seconds):
             picture = self._store.pictures.read(found.picture)
-            image = read_picture(judge, picture, found.file_name, keep_full=True)
+            image = read_picture(judge, picture, found.file_name, keep_full="overlay" in names)
             with _in_turn(self._computing, seconds):
-                [judged] = decide_all(judge, [image], None if product.guarded else found.threshold)
+                [judged] = decide_all(judge, [image], None if found.calibration == 0 else found.threshold)
             if isinstance(judged, ModelFailed):
                 raise judged
             if "overlay" in names and _has_proven_area(found):
-                threshold = None if judged.calibrated_threshold is None else found.threshold
+                threshold = None if product.guarded else found.details["certificate"]["certified_threshold"]
                 with _in_turn(self._computing, seconds):
                     judged = certified(judged, product.certifier(threshold, search_reach=False), found.file_name)
             return draw_artefacts(judge, judged, names)
@@ -234,7 +233,7 @@ class InspectionService:
             if not job.is_open:
                 continue
             request = job.request
-            keep_full = request.certify or not request.artefacts.isdisjoint(("overlay",))
+            keep_full = request.certify or "overlay" in request.artefacts
             try:
                 image = read_picture(product.judge, request.picture, request.file_name, keep_full=keep_full)
             except (AdvradError, RuntimeError, MemoryError) as error:

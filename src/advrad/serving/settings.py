@@ -49,7 +49,9 @@ class ServeSettings(Config):
     queue: int = Field(64, ge=1, description="Most images that wait; further ones are refused for a moment.")
     queue_mb: float = Field(256, gt=0, description="Most bytes of requests in memory at once, in MB.")
     batch: int = Field(8, ge=1, le=256, description="Most images that are judged together.")
-    workers: int = Field(1, ge=1, le=64, description="Threads that judge images.")
+    workers: int = Field(
+        2, ge=1, le=64, description="Threads that judge images: one reads and stores while another computes."
+    )
     deadline_s: float = Field(10, gt=0, le=600, description="Seconds within which a request is answered.")
     body_s: float = Field(20, gt=0, le=600, description="Seconds within which the body of a request must arrive.")
     stop_s: float = Field(30, gt=0, le=600, description="Seconds that a stop waits for what was taken.")

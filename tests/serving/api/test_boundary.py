@@ -112,6 +112,11 @@ def test_a_session_needs_the_browser_to_say_where_a_change_comes_from(access: tu
     assert ask(app, method="PUT", cookie=cookie, origin="https://evil.example")[0] == 403
 
 
+def test_headers_are_bounded(local: Boundary) -> None:
+    assert ask(local, x_large="x" * 31_000)[0] == 200
+    assert ask(local, x_large="x" * 33_000)[0] == 431
+
+
 def test_too_long_an_address_is_refused(local: Boundary) -> None:
     assert ask(local, "/" + "x" * 3000)[0] == 414
     assert ask(local, path_query=b"x" * 9000)[0] == 414

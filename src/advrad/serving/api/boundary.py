@@ -26,6 +26,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _OPEN = frozenset({SIGN_IN, "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"})
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_PATH = 2048
+_HEADER_BYTES = 32_000
 
 
 class Boundary:
@@ -70,6 +71,8 @@ class Boundary:
     def _check_address(self, request: HTTPConnection) -> None:
         if len(request.scope["path"]) > _LONGEST_PATH or len(request.scope["query_string"]) > 4 * _LONGEST_PATH:
             raise Refusal(414, "address_too_long", "the address is too long", "shorten the names or the search")
+        if sum(len(name) + len(value) for name, value in request.scope["headers"]) > _HEADER_BYTES:
+            raise Refusal(431, "headers_too_large", "the headers are too large", "send fewer cookies and headers")
         if self.hosts and _host(request.headers.get("host", "")) not in self.hosts:
             raise Refusal(
                 403,

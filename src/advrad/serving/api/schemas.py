@@ -53,12 +53,13 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
         410: "The picture was deleted, or the model was replaced since.",
         413: "The body is too large.",
         414: "The address is too long.",
+        431: "The headers are too large.",
         415: "The content type is not one that is taken here.",
         422: "A value is wrong, or the image cannot be read.",
         503: "Busy, stopping, or the history cannot be reached; ask again after Retry-After seconds.",
         504: "Not inspected in time; it is not in the history.",
     }
-    found = sorted({400, 401, 403, 408, 413, 414, 422, 503, *statuses})
+    found = sorted({400, 401, 403, 408, 413, 414, 422, 431, 503, *statuses})
     return {status: {"model": ErrorAnswer, "description": words[status]} for status in found}
 
 

@@ -1,0 +1,170 @@
+"""The server itself, over a real socket: what is slow, too large, or broken off."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import closed_form_run
+import pytest
+
+from advrad.errors import OutputError
+from advrad.serving import running
+from advrad.serving.settings import ServeSettings
+
+POST = b"POST /v1/products/widget/inspections HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+
+
+@pytest.fixture(scope="module")
+def served_run(widgets: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return closed_form_run.write(widgets, tmp_path_factory.mktemp("served") / "widget")
+
+
+@contextmanager
+def serving(run: Path, data: Path, **settings: Any) -> Iterator[int]:
+    """A server in a thread; yields its port."""
+    place: list[str] = []
+    servers: list[running.Server] = []
+    known = threading.Event()
+
+    def listening(address: str) -> None:
+        place.append(address)
+        known.set()
+
+    real = running.Server.__init__
+
+    def remembered(self: running.Server, *arguments: Any) -> None:
+        real(self, *arguments)
+        servers.append(self)
+
+    wanted = ServeSettings(data=data, port=0, **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running.Server, "__init__", remembered)
+        patch.setattr(running, "set_up_logs", lambda: None)
+        patch.setattr(running, "_HEADERS_S", 3.0)
+        thread = threading.Thread(target=running.serve, args=(wanted, {"widget": run}, listening))
+        thread.start()
+        try:
+            assert known.wait(60)
+            yield int(place[0].rpartition(":")[2])
+        finally:
+            servers[0].should_exit = True
+            thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def port(served_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    with serving(served_run, tmp_path_factory.mktemp("running"), body_s=1, max_body_mb=1, connections=20) as found:
+        yield found
+
+
+def talk(port: int, *pieces: bytes, pause_s: float = 0.0, timeout_s: float = 10.0) -> tuple[bytes, float]:
+    """Send pieces, and read until the server closes the connection; returns what came and after how many seconds."""
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+        try:
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(pause_s)
+        except OSError as error:  # closed while we were sending
+            assert error.errno in (errno.EPIPE, errno.ECONNRESET)
+        return b"".join(_rest(connection)), time.monotonic() - began
+
+
+def _rest(connection: socket.socket) -> Iterator[bytes]:
+    try:
+        while piece := connection.recv(65536):
+            yield piece
+    except ConnectionResetError:
+        return
+
+
+def test_headers_that_never_end_are_not_waited_for(port: int) -> None:
+    got, seconds = talk(port, b"GET /healthz HTTP/1.1\r\nHost: local")
+    assert got == b"" and seconds < 8
+
+
+def test_headers_that_trickle_in_are_not_waited_for(port: int) -> None:
+    got, seconds = talk(port, *[b"GET /healthz HTTP/1.1\r\n", *[b"X-A: b\r\n"] * 100], pause_s=0.05)
+    assert b"200" not in got and seconds < 8
+
+
+def test_a_connection_that_says_nothing_is_closed(port: int) -> None:
+    got, seconds = talk(port)
+    assert got == b"" and seconds < 8
+
+
+def test_a_slow_body_is_ended(port: int) -> None:
+    got, seconds = talk(port, POST + b"Content-Length: 100000\r\n\r\n", *[b"x"] * 40, pause_s=0.1)
+    assert got.startswith(b"HTTP/1.1 408") and b"body_too_slow" in got and seconds < 8
+
+
+def test_a_body_that_is_announced_too_large_is_refused_at_once(port: int) -> None:
+    got, seconds = talk(port, POST + b"Content-Length: 99999999999\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 413") and b"connection: close" in got.lower() and seconds < 5
+
+
+def test_a_body_without_an_end_is_refused_where_it_is_too_large(port: int) -> None:
+    chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+    got, _ = talk(port, POST + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 40)
+    assert got == b"" or got.startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        POST + b"Content-Length: -5\r\n\r\n",
+        POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nxxxxx",
+        POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+    ids=["tls", "short", "version", "hosts", "negative", "lengths", "smuggling", "headers", "address"],
+)
+def test_what_is_no_request_is_refused(port: int, request_: bytes) -> None:
+    got, seconds = talk(port, request_)
+    assert got == b"" or got.startswith(b"HTTP/1.1 4")
+    assert seconds < 8
+
+
+def test_a_client_that_goes_away_does_no_harm(port: int) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            connection.sendall(POST + b"Content-Length: 1000\r\n\r\nxxx")
+    got, _ = talk(port, b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 200")
+
+
+def test_too_many_connections_are_told_to_come_again(port: int) -> None:
+    held = [socket.create_connection(("127.0.0.1", port)) for _ in range(25)]
+    try:
+        got, _ = talk(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert got.startswith(b"HTTP/1.1 503")
+    finally:
+        for connection in held:
+            connection.close()
+    time.sleep(0.2)
+    got, _ = talk(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 200")
+
+
+def test_a_port_in_use_and_an_unknown_host_are_told(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = ServeSettings(data=tmp_path, port=taken.getsockname()[1])
+        with pytest.raises(OutputError, match="is in use"):
+            running.serve(settings, {"widget": tmp_path}, print)
+    settings = ServeSettings(data=tmp_path, host="no-such-host.invalid", keys=tmp_path / "keys", port=0)
+    with pytest.raises(OutputError, match="cannot be listened on"):
+        running.serve(settings, {"widget": tmp_path}, print)
+    assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from served_page import Served, until, wait_for
 
 
@@ -120,3 +120,40 @@ def test_a_dropped_picture(service: Served, tabs, good: list[Path]) -> None:
     )
     wait_for(["1 picture inspected"], page, "#summary")
     assert rows(page) == {"dropped.png": "Good"}
+
+
+@pytest.mark.slow
+def test_a_verdict_does_not_need_the_proof(service: Served, tabs, good: list[Path]) -> None:
+    page = tabs(service.url)
+    refused = []
+
+    def refuse_proofs(route: Route) -> None:
+        if b'name="certify"' not in (route.request.post_data_buffer or b""):
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        error = {
+            "code": "certificate_unavailable",
+            "message": "no bounds with this threshold",
+            "fix": "leave certify out",
+        }
+        route.fulfill(status=422, json={"error": error})
+
+    page.route("**/inspections", refuse_proofs)
+    choose(page, good[0])
+    wait_for(["Good", "No proof: no bounds with this threshold; leave certify out."], page, "#result")
+    assert len(refused) == 1
+
+
+@pytest.mark.slow
+def test_no_proof_is_offered_where_there_is_none(service: Served, tabs, good: list[Path]) -> None:
+    page = tabs(service.url)
+    product = service.call("GET", "/v1/products/widget")
+    product["provenance"]["certifies"] = False
+    page.route("**/v1/products/widget", lambda route: route.fulfill(json=product))
+    page.reload()
+    box = page.get_by_label("This detector proves nothing")
+    expect(box).to_be_disabled()
+    choose(page, good[0])
+    wait_for(["Good"], page, "#result .word")
+    assert service.call("GET", "/v1/inspections")["inspections"][0]["details"] == {}

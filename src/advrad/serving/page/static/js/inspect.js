@@ -1,6 +1,6 @@
 // Inspect: pictures go to the service one by one, each with its place in the list, and the newest answer is shown.
 
-import { Refused, sendPicture } from "./api.js";
+import { insist, Refused, sendPicture } from "./api.js";
 import { useCamera } from "./camera.js";
 import { card } from "./card.js";
 import { byId, facts, h, remember, remembered } from "./dom.js";
@@ -195,4 +195,14 @@ function connect() {
   });
 }
 
+/** Where the detector proves nothing, such as an export, no proof is offered. */
+async function offerProofs() {
+  const product = await insist(`/v1/products/${encodeURIComponent(facts.product)}`);
+  if (product.provenance.certifies) return;
+  byId("certify").checked = false;
+  byId("certify").disabled = true;
+  byId("certify-label").textContent = "This detector proves nothing";
+}
+
 connect();
+offerProofs();

@@ -156,7 +156,7 @@ def test_guarded_detectors_are_refused_with_the_command_that_works(store: Store)
             ask()
 
 
-@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
+@pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, 5e-324, float("nan")])
 def test_rates_out_of_range_are_refused(store: Store, rate: float) -> None:
     with pytest.raises(ConfigError, match="strictly between 0 and 1"):
         new_threshold(store, Product(), false_alarm_rate=rate, by="eve")

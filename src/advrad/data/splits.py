@@ -81,7 +81,7 @@ def normals_needed(false_alarm_rate: float) -> int:
         >>> normals_needed(0.05)
         19
     """
-    if not 0 < false_alarm_rate < 1:
+    if not 0 < false_alarm_rate < 1 or math.isinf(1 / false_alarm_rate):
         raise ConfigError("must lie strictly between 0 and 1", option="false_alarm_rate", value=false_alarm_rate)
     # The small number corrects the rounding of, for example, 1 / 0.05.
     return math.ceil(1 / false_alarm_rate - 1e-9) - 1

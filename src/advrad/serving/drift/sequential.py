@@ -142,9 +142,10 @@ class ShiftTest:
         self._among_all.advance(bets_for(self.share, slack).log_factors([-score, score]), beyond, at)
         self._against_reference.advance(self._reference_bets.log_factors(value), beyond, at)
         found = []
-        for place, direction in enumerate(Direction):
-            for look in (self._among_all, self._against_reference):
-                if direction not in self.sounded and look.wealth()[place] >= self.limit:
+        for look in (self._among_all, self._against_reference):
+            reached = look.wealth() >= self.limit
+            for place, direction in enumerate(Direction):
+                if reached[place] and direction not in self.sounded:
                     won = look.winning(place)
                     self.sounded[direction] = Change(direction, won.since, at, won.count, won.strength)
                     found.append(self.sounded[direction])

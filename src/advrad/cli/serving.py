@@ -35,7 +35,9 @@ def serve(
     ],
     settings: ServeSettings,
 ) -> None:
-    """Inspect images over HTTP, keep their history, and show a page at which people look and review.
+    """Inspect images over HTTP, and show a page to people.
+
+    Keeps the history of what was inspected; on the page people look at it, review it, and set thresholds.
 
     Open the printed address in a browser on this machine. Programs send images to /v1/products/NAME/inspections;
     /openapi.json describes everything. The log is JSON lines on standard error.

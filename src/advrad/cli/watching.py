@@ -49,7 +49,7 @@ def watch(
     options: WatchOptions,
     settings: ServeSettings,
 ) -> None:
-    """Inspect each image that lands in a folder, once, and keep the history.
+    """Inspect each image that lands in a folder, once.
 
     Prints one line per image, as 'advrad predict' does; the verdict is in the history before it is printed. Sinks,
     history and drift alarm are those of 'advrad serve', which shows the history with --data OUT.
@@ -138,7 +138,6 @@ def _stopping() -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        say("advrad: finishing what was taken")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -28,7 +28,7 @@ WORKDIR /data
 # The history and the images. The rest may be read-only, with a tmpfs at /tmp.
 VOLUME /data
 EXPOSE 8000
-# Ready means: the history can be written and every model is loaded.
+# Ready means: the history answers, the keys can be read, and it is not stopping.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
 # SIGTERM finishes what was taken.

@@ -158,15 +158,6 @@ def test_what_was_taken_is_finished_before_the_stop(served_run: Path, tmp_path: 
         assert len(httpx.get(f"{address}/v1/inspections?limit=500").json()["inspections"]) == 96
 
 
-def test_a_port_in_use_is_one_line(served_run: Path, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        command = [sys.executable, "-c", trained_run.MAIN, "serve", str(served_run), "--data", str(tmp_path)]
-        done = subprocess.run([*command, "--port", port], capture_output=True, text=True, env=ENVIRONMENT, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1].startswith(f"advrad: error: port {port} of 127.0.0.1 is in use")
-
-
 def _wait(until: Callable[[], bool]) -> None:
     for _ in range(200):
         if until():

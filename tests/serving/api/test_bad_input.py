@@ -138,6 +138,7 @@ def test_mutated_pictures(client: TestClient, content: bytes) -> None:
     check_mutated_pictures(client, content)
 
 
+@pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning")  # Starlette, of a form that is cut off
 @QUICK
 @given(KINDS, mutated(FORM))
 def test_mutated_bodies(client: TestClient, kind: str, body: bytes) -> None:
@@ -157,6 +158,7 @@ def test_mutated_reviews(client: TestClient, body: bytes, kind: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Unclosed file <tempfile:ResourceWarning")  # Starlette, of a form that is cut off
 def test_many_mutated_inputs_leave_the_memory_as_it_was(client: TestClient) -> None:
     many = settings(QUICK, max_examples=500)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000

@@ -25,6 +25,7 @@ CHECKS = [
     openapi_checks.use_after_free,
 ]
 HOST = {"host": "localhost"}
+SLOWEST_S = 60
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def ask(operation: Any, mode: GenerationMode, examples: int) -> bool:
     def once(case: schemathesis.Case) -> None:
         nonlocal asked
         asked = True
-        case.call_and_validate(headers=HOST, checks=CHECKS)
+        case.call_and_validate(headers=HOST, checks=CHECKS, timeout=SLOWEST_S)
 
     # An operation that takes no values can be given no wrong ones.
     with suppress(Unsatisfiable):
@@ -95,7 +96,7 @@ def run_in_rows(described: BaseSchema, examples: int) -> None:
 
     class Rows(described.as_state_machine()):  # type: ignore[misc]
         def get_call_kwargs(self, case: schemathesis.Case) -> dict[str, Any]:
-            return {"headers": HOST}
+            return {"headers": HOST, "timeout": SLOWEST_S}
 
         def validate_response(self, response: Any, case: schemathesis.Case, **more: Any) -> None:
             case.validate_response(response, checks=CHECKS)

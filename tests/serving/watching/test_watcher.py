@@ -73,6 +73,7 @@ class Told:
     aside: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     summaries: list[WatchSummary] = field(default_factory=list)
+    finished: bool = False
 
     def inspected(self, path: Path, one: Inspection) -> None:
         self.lines.append((path.name, one.defective))
@@ -81,7 +82,10 @@ class Told:
         self.aside.append((path.name, reason))
 
     def note(self, text: str) -> None:
-        self.notes.append(text)
+        if text == "finishing what was taken":
+            self.finished = True
+        else:
+            self.notes.append(text)
 
     def progress(self, summary: WatchSummary) -> None:
         self.summaries.append(summary)
@@ -375,6 +379,7 @@ def test_what_was_taken_is_finished_at_the_end(place: Place) -> None:
         place.inspector.answer(*one)
     thread.join(10)
     assert ended == [WatchSummary(inspected=16, unfinished=14)]
+    assert place.told.finished
     assert place.once() == WatchSummary(inspected=14, known=16)
 
 

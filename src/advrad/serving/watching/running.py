@@ -66,8 +66,10 @@ def watch(
         def loaded(one: Product) -> None:
             if options.certify:
                 one.certifier()
-            for alarm in monitor.watch(one.name, one.model, one.calibration):
-                reporter.note(f"drift: {alarm.words}")
+            monitor.watch(one.name, one.model, one.calibration)
+            status = monitor.status(one.name)
+            if status["alarm"] or not (status["watched"] or options.once):
+                reporter.note(f"drift: {status['words']}")
 
         table = ProductTable({product: run}, max_pixels=settings.max_pixels, device=settings.device, on_load=loaded)
         deliverer = Deliverer(store.outbox, sinks, tell=reporter.note)

@@ -164,6 +164,8 @@ class Watcher:
                 break
             if not self._work:
                 stop.wait(min(_TICK_S, self._options.poll_s))
+        if stop.is_set():
+            self._reporter.note("finishing what was taken")
         while self._work:
             self._collect(_TICK_S)
         return self.summary

@@ -26,6 +26,12 @@ LIBRARIES = ("diffusers", "timm")
 
 
 @cache
+def texts() -> dict[str, str]:
+    """The source of the package, by path relative to it."""
+    return {path.relative_to(SOURCE).as_posix(): path.read_text(encoding="utf-8") for path in PATHS}
+
+
+@cache
 def trees() -> dict[str, ast.Module]:
     """Syntax trees of the package, by path relative to it."""
     return {path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in PATHS}
@@ -86,6 +92,18 @@ def assertions() -> list[str]:
     ]
 
 
+def unpickling() -> list[str]:
+    """Ways to read files that run what is in them."""
+    ways = re.compile(
+        r"^\s*(import|from) (pickle|shelve|marshal|dill|joblib|cloudpickle)\b|allow_pickle=True", re.MULTILINE
+    )
+    found = [name for name, text in texts().items() if ways.search(text)]
+    loads = {name: re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", text) for name, text in texts().items()}
+    return found + [
+        f"{name}: {call}" for name, calls in loads.items() for call in calls if "weights_only=True" not in call
+    ]
+
+
 def entries() -> list[tuple[str, str, str]]:
     """Entries of Args, Attributes and Raises of all docstrings: place, name and description."""
     found = []
@@ -112,7 +130,7 @@ def small_letters() -> list[str]:
     return [f"{place}: {name}: {words}" for place, name, words in entries() if not capital.match(words)]
 
 
-RULES = (long_files, long_functions, options_in_the_library, mocks, assertions, fragments, small_letters)
+RULES = (long_files, long_functions, options_in_the_library, mocks, assertions, fragments, small_letters, unpickling)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

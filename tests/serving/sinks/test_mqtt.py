@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from broker import Broker, listening, running
+from needed_programs import needed
 from toy_outbox import ToyOutbox, inspection, until
 
 import advrad.serving.sinks.deliverer as deliverer_module
@@ -127,10 +128,7 @@ def test_without_a_broker(broker: Broker) -> None:
 def test_a_wrong_password_and_a_forbidden_topic(tmp_path: Path) -> None:
     (tmp_path / "users").write_text("advrad:right\n", encoding="utf-8")
     (tmp_path / "rights").write_text("user advrad\ntopic readwrite advrad/#\n", encoding="utf-8")
-    program = Path("/usr/bin/mosquitto_passwd")
-    if not program.exists():
-        pytest.skip("the program mosquitto_passwd is missing; on Debian: apt-get install mosquitto")
-    subprocess.run([program, "-U", tmp_path / "users"], check=True)
+    subprocess.run([needed("mosquitto_passwd"), "-U", tmp_path / "users"], check=True)
     for name in ("users", "rights"):
         (tmp_path / name).chmod(0o600)
     settings = ("allow_anonymous false", f"password_file {tmp_path / 'users'}", f"acl_file {tmp_path / 'rights'}")
@@ -201,7 +199,7 @@ def test_a_password_that_is_no_text() -> None:
 
 
 _MAKE_CERTIFICATE = (
-    "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
+    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=127.0.0.1"
     " -addext subjectAltName=IP:127.0.0.1"
 )
 
@@ -210,7 +208,7 @@ def test_tls(tmp_path: Path) -> None:
     """A certificate for 127.0.0.1 that the sink is told to trust; without that, it does not connect."""
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subprocess.run(
-        [*_MAKE_CERTIFICATE.split(), "-keyout", key, "-out", certificate],
+        [needed("openssl"), *_MAKE_CERTIFICATE.split(), "-keyout", key, "-out", certificate],
         check=True,
         capture_output=True,
     )

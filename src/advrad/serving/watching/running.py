@@ -61,7 +61,7 @@ def watch(
     with ExitStack() as stack:
         store = stack.enter_context(Store.open(settings.db, settings.data))
         monitor = DriftMonitor(store)
-        stack.callback(monitor.close)
+        stack.callback(_close_monitor, monitor, reporter)
 
         def loaded(one: Product) -> None:
             if options.certify:
@@ -94,6 +94,14 @@ def watch(
         if not options.once:
             reporter.note(f"watching {shown(folder)}")
         return watcher.run(stop)
+
+
+def _close_monitor(monitor: DriftMonitor, reporter: WatchReporter) -> None:
+    """Save what the monitor has seen; where that fails, it reads the history again at the next start."""
+    try:
+        monitor.close()
+    except StoreUnavailable as error:
+        reporter.note(f"drift: the state is not saved, and is made anew at the next start: {error}")
 
 
 def _tell_pending(store: Store, sinks: Sequence[str], reporter: WatchReporter) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import closed_form_run
@@ -12,7 +13,8 @@ from fastapi.testclient import TestClient
 from advrad.errors import ConfigError
 from advrad.serving.api.logs import set_up_logs
 from advrad.serving.app import check_settings, create_app
-from advrad.serving.errors import StoreUnavailable
+from advrad.serving.errors import DeadlineExceeded, StoreUnavailable
+from advrad.serving.records import InspectionAnswer
 from advrad.serving.settings import ServeSettings, named_runs
 
 POST = "/v1/products/widget/inspections"
@@ -119,6 +121,19 @@ def test_a_full_queue_says_when_to_come_again(client: TestClient, picture: bytes
     assert len(client.get("/v1/inspections").json()["inspections"]) == 8 - len(codes)
 
 
+def test_an_image_that_was_not_inspected_in_time(
+    client: TestClient, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = client.app.state.parts  # type: ignore[attr-defined]
+    late: Future[InspectionAnswer] = Future()
+    late.set_exception(DeadlineExceeded("the image was not inspected within 10 s", "send it again"))
+    monkeypatch.setattr(parts.service, "submit", lambda request: late)
+    answer = client.post(POST, content=picture, headers=PNG)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    sent = {"inputs": [{"name": "image", "shape": [1, 1, 3], "datatype": "UINT8", "data": [1, 2, 3]}]}
+    assert client.post("/v2/models/widget/infer", json=sent).status_code == 504
+
+
 def test_figures_count_what_happened(client: TestClient, picture: bytes) -> None:
     found = client.post(POST, content=picture, headers=PNG).json()["inspections"][0]
     client.get("/secret-of-a-stranger")
@@ -165,6 +180,18 @@ def test_a_defect_is_told_without_the_values_of_variables(
     text = log.getvalue()
     assert "ZeroDivisionError" in text and "value-secret" not in text
     assert answer.headers["x-request-id"] in text
+
+
+def test_an_error_of_the_system_is_not_swallowed(client: TestClient, log: io.StringIO) -> None:
+    parts = client.app.state.parts  # type: ignore[attr-defined]
+
+    def broken() -> None:
+        raise PermissionError(13, "denied")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(parts.products), "status", lambda self: broken())
+        assert client.get("/v1/products").status_code == 500
+    assert "PermissionError" in log.getvalue()
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "plant.example", "127.0.0.1.nip.io", ""])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import closed_form_run
+import httpx
 import pytest
+from needed_programs import needed
 
-from advrad.errors import OutputError
+from advrad.errors import ConfigError, OutputError
 from advrad.serving import running
 from advrad.serving.settings import ServeSettings
 
@@ -157,6 +161,27 @@ def test_too_many_connections_are_told_to_come_again(port: int) -> None:
     time.sleep(0.2)
     got, _ = talk(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert got.startswith(b"HTTP/1.1 200")
+
+
+def test_https(served_run: Path, tmp_path: Path) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make = "req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    command = [needed("openssl"), *make.split(), "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    trusting = ssl.create_default_context(cafile=str(certificate))
+    with serving(served_run, tmp_path / "data", tls_certificate=certificate, tls_key=key) as port:
+        answer = httpx.get(f"https://localhost:{port}/healthz", verify=trusting)
+        assert answer.status_code == 200
+        # Who speaks plain HTTP gets no answer in the clear.
+        assert talk(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")[0] == b""
+
+
+def test_a_file_that_is_no_certificate_is_told(served_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.pem").write_text("x")
+    settings = ServeSettings(data=tmp_path, port=0, tls_certificate=tmp_path / "x.pem", tls_key=tmp_path / "x.pem")
+    with pytest.raises(ConfigError, match=r"x\.pem: cannot be used"):
+        running.serve(settings, {"widget": served_run}, print)
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pem"]
 
 
 def test_a_port_in_use_and_an_unknown_host_are_told(tmp_path: Path) -> None:

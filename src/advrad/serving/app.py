@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from advrad.serving.inspecting import InspectionService
 from advrad.serving.page.router import page_routes
 from advrad.serving.products import ProductTable
 from advrad.serving.settings import ServeSettings
-from advrad.serving.sinks import Deliverer, load_sinks
+from advrad.serving.sinks import Deliverer, Sink, load_sinks
 from advrad.serving.store import Store
 
 _ROUTERS = (inspections, reviews, products, thresholds, drift, audit, health, openinference)
@@ -74,6 +74,18 @@ def create_app(settings: ServeSettings, runs: Mapping[str, Path]) -> FastAPI:
     access = Access(None if settings.keys is None else KeyTable(settings.keys))
     sinks = [] if settings.sinks is None else load_sinks(settings.sinks)
     store = Store.open(settings.db, settings.data)
+    try:
+        parts, deliverer = _compose(settings, runs, access, store, sinks)
+    except BaseException:
+        store.close()
+        raise
+    return build_app(parts, deliverer)
+
+
+def _compose(
+    settings: ServeSettings, runs: Mapping[str, Path], access: Access, store: Store, sinks: Sequence[Sink]
+) -> tuple[Parts, Deliverer]:
+    """Put the parts together on an open store."""
     deliverer = Deliverer(store.outbox, sinks, tell=_tell)
     monitor = DriftMonitor(store)
     table = ProductTable(
@@ -83,8 +95,7 @@ def create_app(settings: ServeSettings, runs: Mapping[str, Path]) -> FastAPI:
         on_load=lambda product: monitor.watch(product.name, product.model, product.calibration),
     )
     service = InspectionService(store, table, monitor, settings, sinks=deliverer.names, wake=deliverer.wake)
-    parts = Parts(settings, access, store, table, service, monitor, Metrics(), deliverer.names)
-    return build_app(parts, deliverer)
+    return Parts(settings, access, store, table, service, monitor, Metrics(), deliverer.names), deliverer
 
 
 def build_app(parts: Parts, deliverer: Deliverer) -> FastAPI:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -104,6 +105,7 @@ def serve(settings: ServeSettings, runs: Mapping[str, Path], listening: Callable
     """
     set_up_logs()
     check_settings(settings)
+    _check_certificate(settings)
     with _bound(settings) as listener:
         _serve(settings, create_app(settings, runs), listener, listening)
 
@@ -130,14 +132,22 @@ def _serve(settings: ServeSettings, app: FastAPI, listener: socket.socket, liste
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
     )
-    try:
-        config.load()
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{settings.tls_certificate}: cannot be used: {reason}; name PEM files") from None
     # A signal that asks to stop is raised again by uvicorn after the stop, which is then as it should be.
     with suppress(KeyboardInterrupt):
         Server(config, app, listening).run(sockets=[listener])
+
+
+def _check_certificate(settings: ServeSettings) -> None:
+    """Refuse files that are no certificate and its key, before anything is loaded."""
+    if settings.tls_certificate is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except OSError as error:
+        reason = " ".join(str(error.strerror or error).split())
+        raise ConfigError(
+            f"{settings.tls_certificate}, {settings.tls_key}: cannot be used: {reason}; name PEM files that fit"
+        ) from None
 
 
 def _bound(settings: ServeSettings) -> socket.socket:

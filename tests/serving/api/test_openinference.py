@@ -23,6 +23,7 @@ def test_the_server_and_its_models_say_what_they_are(client: TestClient) -> None
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}
     assert client.get("/v2").json()["name"] == "advrad"
+    assert client.get("/v2/models").json() == {"models": [{"name": "widget"}]}
     model = client.get("/v2/models/widget").json()
     assert model["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, -1, -1, 3]}]
     assert client.get("/v2/models/widget/ready").json() == {"ready": True, "name": "widget"}

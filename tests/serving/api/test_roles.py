@@ -23,6 +23,7 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("GET", "/v2/health/ready"): NOBODY,
     ("GET", "/metrics"): INSPECT,
     ("GET", "/v2"): INSPECT,
+    ("GET", "/v2/models"): INSPECT,
     ("GET", "/v2/models/{product}"): INSPECT,
     ("GET", "/v2/models/{product}/ready"): INSPECT,
     ("POST", "/v2/models/{product}/infer"): INSPECT,

@@ -36,6 +36,10 @@ UNMATCHED = "unmatched"
 _GONE = 499  # the client went away before it had its answer
 
 
+class _TooSlow(Exception):
+    """A client did not take a piece of its answer in time."""
+
+
 class Envelope:
     """The outermost layer of the app.
 
@@ -65,13 +69,16 @@ class Envelope:
                     headers[key] = value
                 headers.setdefault("Cache-Control", "no-store")
                 headers["X-Request-ID"] = name
-            async with asyncio.timeout(self.send_s):
-                await send(message)
+            try:
+                async with asyncio.timeout(self.send_s):
+                    await send(message)
+            except TimeoutError:
+                raise _TooSlow from None
 
         log = structlog.get_logger("advrad.request")
         try:
             await self._answer(scope, receive, sent, lambda: status)
-        except (ClientDisconnect, TimeoutError, OSError):
+        except (ClientDisconnect, _TooSlow):
             status = status or _GONE
         finally:
             seconds = time.perf_counter() - begun
@@ -92,7 +99,7 @@ class Envelope:
         """Let the app answer; an error that nothing inside told becomes one here."""
         try:
             await self.app(scope, receive, send)
-        except (ClientDisconnect, TimeoutError):
+        except (ClientDisconnect, _TooSlow):
             raise
         except AdvradError as error:
             if started():

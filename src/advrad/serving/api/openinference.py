@@ -61,6 +61,18 @@ class Server(BaseModel):
     extensions: list[str]
 
 
+class ModelName(BaseModel):
+    """A model in the list."""
+
+    name: str
+
+
+class ModelNames(BaseModel):
+    """The models of a server."""
+
+    models: list[ModelName]
+
+
 class TensorShape(BaseModel):
     """An input or an output."""
 
@@ -113,6 +125,12 @@ async def ready(response: Response, parts: Service) -> Ready:
 async def server(who: Reader) -> Server:
     """What the server is."""
     return Server(name="advrad", version=__version__, extensions=["binary_tensor_data"])
+
+
+@router.get("/models", response_model=ModelNames, responses=failures())
+async def models(who: Reader, parts: Service) -> ModelNames:
+    """The models of this server: one for each product."""
+    return ModelNames(models=[ModelName(name=name) for name in parts.products.names()])
 
 
 @router.get("/models/{product}", response_model=Model, responses=failures(404))

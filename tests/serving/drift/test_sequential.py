@@ -70,7 +70,7 @@ def test_other_images_that_are_not_allowed_for_break_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reference", [20, 60, 200])
+@pytest.mark.parametrize("reference", [20, 60])
 def test_the_wrong_test_fails_on_long_streams_at_a_low_rate(reference: int) -> None:
     values, ties = draw(reference, 10_000, "wrong", streams=300)
     alarms = (drift_streams.first_alarms(values, ties, reference, 0.05, joins=False) >= 0).sum()
@@ -81,10 +81,10 @@ def test_the_wrong_test_fails_on_long_streams_at_a_low_rate(reference: int) -> N
 @pytest.mark.parametrize("share", [0.0, 0.05])
 @pytest.mark.parametrize("reference", [20, 60, 200, 5000])
 def test_many_long_streams_sound_as_seldom_as_promised(reference: int, share: float) -> None:
-    values, ties = draw(reference, 5000, share, streams=1000)
+    values, ties = draw(reference, 5000, share, streams=300)
     values = with_others(values, reference, share, "both")
     alarms = (drift_streams.first_alarms(values, ties, reference, 0.05, share) >= 0).sum()
-    assert alarms <= most_alarms(0.05, 1000)
+    assert alarms <= most_alarms(0.05, 300)
 
 
 @pytest.mark.parametrize("others", [0, 2])

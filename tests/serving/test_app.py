@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import closed_form_run
 import pytest
 from fastapi.testclient import TestClient
 
-from advrad.errors import ConfigError
+from advrad.errors import CheckpointError, ConfigError
+from advrad.serving import app as app_module
 from advrad.serving.api.logs import set_up_logs
 from advrad.serving.app import check_settings, create_app
 from advrad.serving.errors import DeadlineExceeded, StoreUnavailable
@@ -206,3 +209,30 @@ def test_names_of_products() -> None:
     assert named_runs(["a=b=c"]) == {"a": Path("b=c")}
     with pytest.raises(ConfigError, match="two products"):
         named_runs(["a=x", "y/a"])
+
+
+def test_old_images_are_deleted_while_the_service_runs(
+    served_run: Path, tmp_path: Path, log: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[object, object]] = []
+    twice = threading.Event()
+
+    def apply(self: object, now: datetime, age: object, size: object) -> None:
+        asked.append((age, size))
+        if len(asked) == 1:
+            raise StoreUnavailable("the database does not answer", "start it")
+        twice.set()
+
+    monkeypatch.setattr(app_module, "_RETENTION_S", 0.01)
+    app = create_app(ServeSettings(data=tmp_path, keep_days=2, keep_gb=1.5), {"widget": served_run})
+    monkeypatch.setattr(type(app.state.parts.store.retention), "apply", apply)
+    with TestClient(app):
+        assert twice.wait(20)
+    assert asked[0] == (timedelta(days=2), 1_500_000_000)
+    assert "old images were not deleted" in log.getvalue()
+
+
+def test_a_model_that_cannot_be_loaded_leaves_no_database_open(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError):
+        create_app(ServeSettings(data=tmp_path / "data"), {"widget": tmp_path / "missing"})
+    assert not [path for path in (tmp_path / "data").rglob("*") if path.name.endswith("-wal")]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_inspections import stored, toy_inspection, toy_review
+from toy_inspections import AT, stored, toy_inspection, toy_review
 
 from advrad.detectors.config import Calibration
 from advrad.detectors.conformal import conformal_threshold
@@ -71,14 +72,23 @@ def test_the_random_sample_ends_at_the_first_image_that_nobody_reviewed(store: S
     assert store.reviews.drawn("screw", "m1") == []
 
 
+def test_inspections_after_the_last_review_do_not_undo_the_sample(store: Store) -> None:
+    review(store, inspected(store, [float(n) for n in range(20)]))
+    later = [toy_inspection(store, at=AT + timedelta(seconds=1), picture=f"{n + 100:064x}") for n in range(200)]
+    store.inspections.add_many(later)
+    assert len(store.reviews.drawn("screw", "m1")) == 20
+    store.reviews.put(later[0].id, toy_review(at=AT + timedelta(seconds=2)))
+    assert len(store.reviews.drawn("screw", "m1")) < 20, "now they count, and nobody reviewed most of them"
+
+
 def test_images_reviewed_for_their_closeness_make_another_threshold(store: Store) -> None:
     """What the module says of picked images: their threshold has not the wanted rate; that of the sample has."""
-    scores = numpy_generator_for(3).normal(size=400)
+    scores = numpy_generator_for(3).normal(size=150)
     ids = inspected(store, scores.tolist(), threshold=1.645)
-    review(store, [one.id for one in store.reviews.queue("screw", 60)])
+    review(store, [one.id for one in store.reviews.queue("screw", 30)])
     picked = new_threshold(store, Product(), false_alarm_rate=0.1, by="eve", images="all")
     assert picked.source["promise"] is False and "not promised" in picked.source["words"]
-    assert (scores > picked.threshold).mean() < 0.03, "far from the wanted 0.1"
+    assert (scores > picked.threshold).mean() < 0.05, "far from the wanted 0.1"
     review(store, ids)
     drawn = new_threshold(store, Product(), false_alarm_rate=0.1, by="eve")
     assert (scores > drawn.threshold).mean() == pytest.approx(0.1, abs=0.01)

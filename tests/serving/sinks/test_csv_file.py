@@ -10,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from toy_outbox import inspection
 
-from advrad.serving.csv_text import COLUMNS, csv_header, csv_line
+from advrad.serving.csv_text import COLUMNS, csv_header, csv_line, safe_text
 from advrad.serving.records import Review, ReviewLabel
 from advrad.serving.sinks.base import Unavailable
 from advrad.serving.sinks.csv_file import CsvConfig, CsvFile
@@ -77,6 +79,16 @@ def test_no_text_is_a_formula_or_breaks_a_line(tmp_path: Path, given: str, shown
     (row,) = rows(tmp_path / "log.csv")
     assert {row[name] for name in ("part_id", "station", "file_name", "product", "note", "reviewed_by")} == {shown}
     assert row["score"] == "-0.5"  # a number is no text
+
+
+@given(st.text(alphabet=st.characters(codec=None, exclude_categories=()), max_size=40))
+def test_any_text_is_one_harmless_line(given_text: str) -> None:
+    text = safe_text(given_text)
+    assert len(text.splitlines()) <= 1
+    assert text.isprintable()
+    assert not any(cell.lstrip().startswith(("=", "+", "-", "@")) for cell in text.split(";"))
+    (row,) = csv.DictReader([csv_header(), csv_line(inspection(1, part_id=given_text))])
+    assert row["part_id"] == text
 
 
 def test_what_was_written_before_a_crash_is_not_written_again(tmp_path: Path) -> None:

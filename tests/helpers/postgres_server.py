@@ -58,7 +58,8 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server, and wait until it answers."""
-        settings = f"-h 127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off -c max_connections=60"
+        limits = "-c fsync=off -c max_connections=60 -c max_wal_size=64MB"
+        settings = f"-h 127.0.0.1 -p {self.port} -k {self.folder} {limits}"
         self._run("pg_ctl", "-l", str(self.folder / "log"), "-o", settings, "-w", "start")
 
     def stop(self, mode: str = "fast") -> None:
@@ -91,7 +92,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     """Start a server, and remove it and its files at the end. Skips the test where PostgreSQL is not installed."""
     needed("initdb")
     # Not below pytest's folders: they are closed to other users, and too long for the name of a socket.
-    folder = Path(tempfile.mkdtemp(prefix="advrad-pg-"))
+    folder = Path(tempfile.mkdtemp(prefix="advrad-pg-", dir=_quick_place()))
     owner = pwd.getpwnam("nobody") if os.getuid() == 0 else None
     if owner is not None:
         os.chown(folder, owner.pw_uid, owner.pw_gid)
@@ -106,6 +107,12 @@ def postgres_server() -> Iterator[PostgresServer]:
                 server.stop("immediate")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _quick_place() -> str | None:
+    """A folder in memory, if there is much room; thousands of small files are slow on a busy disk."""
+    memory = Path("/dev/shm")
+    return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2_000_000_000 else None
 
 
 def _free_port() -> int:

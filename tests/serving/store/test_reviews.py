@@ -12,6 +12,7 @@ from toy_inspections import AT, stored, toy_inspection, toy_review
 from advrad.errors import ConfigError
 from advrad.serving.errors import ReviewChanged, UnknownInspection
 from advrad.serving.store import Store
+from advrad.serving.store import reviews as module
 
 
 def test_a_review_is_stored_with_its_inspection_and_told(store: Store) -> None:
@@ -104,6 +105,12 @@ def test_the_queue_begins_at_the_threshold_with_what_nobody_has_reviewed(store: 
     assert [one.id for one in store.reviews.queue("screw", model="m2")] == [narrow.id, wide.id]
     assert [one.id for one in store.reviews.queue("nut")] == [elsewhere.id]
     assert store.reviews.queue("bolt") == []
+
+
+def test_the_queue_searches_the_newest_inspections(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUEUE_DEPTH", 2)
+    _, close, far = store.inspections.add_many([toy_inspection(store, score=score) for score in (1.5, 1.4, 1.0)])
+    assert [one.id for one in store.reviews.queue("screw")] == [close.id, far.id]
 
 
 def test_the_random_queue_is_the_same_for_everyone(store: Store) -> None:

@@ -179,18 +179,14 @@ class Inspections:
             StoreUnavailable: The database cannot be used now.
         """
         table = inspections.c
-        query = (
-            select(table.review_label, table.defective, func.count())
-            .where(*_conditions(wanted))
-            .group_by(table.review_label, table.defective)
-        )
+        labels = [str(label) for label in ReviewLabel]
+        parts = [
+            func.count().filter(part) for part in (table.defective, *(table.review_label == one for one in labels))
+        ]
         with self._database.reading() as connection:
-            rows = connection.execute(query).all()
-        reviews = {str(label): 0 for label in ReviewLabel}
-        for label, _, n in rows:
-            if label is not None:
-                reviews[label] += n
-        return InspectionCounts(sum(n for _, _, n in rows), sum(n for _, bad, n in rows if bad), reviews)
+            query = select(func.count(), *parts).where(*_conditions(wanted))
+            n, n_defective, *reviews = connection.execute(query).one()
+        return InspectionCounts(n, n_defective, dict(zip(labels, reviews, strict=True)))
 
     def delete(self, inspection_id: str, by: str) -> None:
         """Delete an inspection with its reviews and what was still to be delivered of it, and tell it in the audit log.

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Literal
 
-from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, func, insert, or_, select, update
 
 from advrad.errors import ConfigError
 from advrad.serving.errors import ReviewChanged
@@ -29,6 +29,9 @@ UNCHECKED: Final = Unchecked.UNCHECKED
 
 QueueOrder = Literal["closest", "random"]
 """Closest to the threshold first; or a random order that is the same for everyone and that nobody can steer."""
+
+QUEUE_DEPTH = 10_000
+"""Number of inspections among which the closest are searched, so that a long history costs nothing."""
 
 
 class Reviews:
@@ -108,7 +111,7 @@ class Reviews:
 
         Those that nobody has reviewed come first, then those reviewed as unsure. An image without a score is the least
         sure of all. The distance of a score to its threshold is divided by the mean distance of its model's scores, so
-        that models with scores of another size compare.
+        that models with scores of another size compare. The closest ones are those of the newest :data:`QUEUE_DEPTH`.
 
         Args:
             product: Name of the product.
@@ -128,32 +131,19 @@ class Reviews:
             if order == "random":
                 query = select(inspections).where(*mine, unreviewed).order_by(table.lot, table.id).limit(limit)
                 return [inspection_of(row) for row in connection.execute(query)]
-            distance = func.abs(table.score - table.threshold)
-            spread = (
-                select(table.model, func.avg(distance).label("spread"))
-                .where(table.product == product)
-                .group_by(table.model)
-                .subquery()
-            )
-            closeness = case((distance == 0, 0.0), else_=distance / func.nullif(spread.c.spread, 0.0))
-            found: list[Inspection] = []
+            picked: list[str] = []
             for state in (unreviewed, unsure):
-                query = (
-                    select(inspections)
-                    .join(spread, table.model == spread.c.model)
-                    .where(*mine, state)
-                    .order_by(func.coalesce(closeness, -1.0), table.id.desc())
-                    .limit(limit - len(found))
-                )
-                found += [inspection_of(row) for row in connection.execute(query)] if len(found) < limit else []
-        return found
+                picked += connection.execute(_closest(and_(*mine, state), limit - len(picked))).scalars()
+            rows = {row.id: row for row in connection.execute(select(inspections).where(table.id.in_(picked)))}
+        return [inspection_of(rows[identity]) for identity in picked]
 
     def drawn(self, product: str, model: str) -> list[Inspection]:
         """Read the reviewed part of the random order: all inspections before the first one that nobody has reviewed.
 
         Each inspection is in it or not whatever it shows, so these are a random sample of all inspections of the model
-        whose images are still kept. It does not matter in which queue they were reviewed. Inspections before the newest
-        one whose image was deleted are left out: of those, the reviewed ones alone remain.
+        whose images are still kept. It does not matter in which queue they were reviewed. Inspections after the last
+        review do not count, so that a line that runs on does not undo the sample. Inspections before the newest one
+        whose image was deleted are left out: of those, the reviewed ones alone remain.
 
         Args:
             product: Name of the product.
@@ -171,6 +161,10 @@ class Reviews:
         )
         with self._database.reading() as connection:
             mine = [table.product == product, table.model == model]
+            last = connection.execute(select(func.max(table.review_at)).where(*mine)).scalar_one()
+            if last is None:
+                return []
+            mine.append(table.at <= last)
             if (newest := connection.execute(gone).scalar_one()) is not None:
                 mine.append(table.id > newest)
             ordered = select(table.lot, table.id).where(*mine, table.review_label.is_(None))
@@ -205,6 +199,17 @@ class Reviews:
         with self._database.reading() as connection:
             rows = connection.execute(select(table.picture, table.score).where(wanted).order_by(table.id))
             return {picture: score for picture, score in rows}
+
+
+def _closest(wanted: ColumnElement[bool], limit: int) -> Select[Any]:
+    """A statement for the identities of the inspections that are closest to their threshold, the closest first."""
+    table = inspections.c
+    columns = (table.id, table.model, func.abs(table.score - table.threshold).label("distance"))
+    newest = select(*columns).where(wanted).order_by(table.id.desc()).limit(QUEUE_DEPTH).subquery().c
+    spread = select(newest.model, func.avg(newest.distance).label("spread")).group_by(newest.model).subquery().c
+    closeness = case((newest.distance == 0, 0.0), else_=newest.distance / func.nullif(spread.spread, 0.0))
+    order = (func.coalesce(closeness, -1.0), newest.id.desc())
+    return select(newest.id).where(newest.model == spread.model).order_by(*order).limit(limit)
 
 
 def _said(review: Review) -> tuple[ReviewLabel, str, str, str]:

@@ -109,10 +109,22 @@ inspections = Table(
     Column("review_at", UtcTime),
     Column("review_chosen", String(10)),
     Index(None, "product", "id"),
-    Index(None, "product", "review_label", "id"),
+    Index(None, "product", "lot"),
+    # With the verdict, so that counting reads the index alone.
+    Index(None, "product", "review_label", "id", "defective"),
     Index(None, "at"),
     Index(None, "part_id"),
     Index(None, "picture"),
+)
+
+# Few are reviewed, so that they are found without reading all others.
+_REVIEWED = inspections.c.review_label.is_not(None)
+Index(
+    "ix_inspections_reviewed",
+    inspections.c.product,
+    inspections.c.id,
+    sqlite_where=_REVIEWED,
+    postgresql_where=_REVIEWED,
 )
 
 earlier_reviews = Table(

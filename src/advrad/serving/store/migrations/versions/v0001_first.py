@@ -57,8 +57,12 @@ def _make_history() -> None:
     op.create_index("ix_inspections_part_id", "inspections", ["part_id"])
     op.create_index("ix_inspections_picture", "inspections", ["picture"])
     op.create_index("ix_inspections_product_id", "inspections", ["product", "id"])
+    op.create_index("ix_inspections_product_lot", "inspections", ["product", "lot"])
+    for_counts = ["product", "review_label", "id", "defective"]
+    op.create_index("ix_inspections_product_review_label_id_defective", "inspections", for_counts)
+    reviewed = sa.text("review_label IS NOT NULL")
     op.create_index(
-        "ix_inspections_product_review_label_id", "inspections", ["product", "review_label", "id"], unique=False
+        "ix_inspections_reviewed", "inspections", ["product", "id"], sqlite_where=reviewed, postgresql_where=reviewed
     )
 
 

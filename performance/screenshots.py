@@ -38,7 +38,7 @@ _WAIT_MS = 120_000
 def running(run: Path, data: Path, product: str) -> Iterator[str]:
     """The service on a model, as a process of its own; gives its address."""
     command = [sys.executable, "-c", "from advrad.cli.main import main; main()", "serve"]
-    options = [f"{product}={run}", "--data", str(data), "--port", "0"]
+    options = [f"{product}={run}", "--data", str(data), "--port", "0", "--deadline-s", "120"]
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

@@ -64,6 +64,17 @@ def test_the_default_is_a_file_in_the_data_folder(tmp_path: Path) -> None:
         assert len(store.inspections.find()) == 1
 
 
+def test_a_store_stays_where_it_is_when_the_program_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store.open(None, Path("data")) as store:
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        store._database._engine.dispose()  # so that the next connection is opened from here
+        stored(store)
+        store.pictures.put(b"image")
+    assert list((tmp_path / "other").iterdir()) == []
+
+
 def test_sqlite_is_set_up_for_several_processes_and_power_cuts(tmp_path: Path) -> None:
     with Store.open(None, tmp_path) as store, store._database.reading() as connection:
         names = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")

@@ -108,6 +108,28 @@ def test_an_image_that_is_sent_while_it_is_chosen_stays(store: Store, monkeypatc
     assert {one.picture for one in store.reviews.queue("screw")} == {old.picture}
 
 
+def test_what_changes_during_a_long_run_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    again, reviewed, gone = (keep(store, bytes([n]), 40) for n in range(3))
+    orphan = store.pictures.put(b"orphan")
+    os.utime(store.pictures.path(orphan), (0, 0))
+    plan = store.retention._plan
+
+    def slow(*values: Any) -> Any:
+        planned = plan(*values)
+        # The files look idle by now, as they would after minutes.
+        stored(store, picture=again.picture)
+        stored(store, picture=orphan)
+        store.reviews.put(reviewed.id, toy_review())
+        return planned
+
+    monkeypatch.setattr(store.retention, "_plan", slow)
+    report = store.retention.apply(AT, max_age=30 * DAY)
+    assert (report.deleted, report.orphans, report.kept) == ((gone.picture,), 0, 2)
+    assert kept(store, again, reviewed, gone) == [True, True, False]
+    assert store.pictures.has(orphan)
+    assert store.audit.rows()[-1].facts["pictures"] == [gone.picture]
+
+
 def test_many_images_are_told_in_rows_of_a_bounded_size(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK", 4)
     gone = [keep(store, bytes([n]), 40).picture for n in range(10)]

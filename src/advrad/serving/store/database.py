@@ -65,7 +65,10 @@ class Database:
             OutputError: The file is no database, cannot be written, or the server refuses.
         """
         if url.get_backend_name() == "sqlite":
-            _check_file(Path(url.database or ""))
+            # Absolute: a connection that is opened later must mean the same file, wherever the program is by then.
+            path = Path(url.database or "").absolute()
+            url = url.set(database=str(path))
+            _check_file(path)
         database = cls(url)
         try:
             with database.reading() as connection:

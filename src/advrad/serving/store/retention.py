@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import TypeVar
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Connection, func, select, update
 
 from advrad.serving.store.audit import append_row
 from advrad.serving.store.database import Database
@@ -20,6 +20,7 @@ ORPHAN_S = 3600.0
 
 _CHUNK = 500
 _T = TypeVar("_T")
+_Uses = dict[str, tuple[datetime, bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class _Plan:
 
     deleted: list[PictureFile] = field(default_factory=list)
     orphans: list[PictureFile] = field(default_factory=list)
+    uses: _Uses = field(default_factory=dict)
     kept: int = 0
 
 
@@ -89,14 +91,13 @@ class Retention:
         plan = self._plan(now, max_age, max_bytes, keep_reviewed)
         gone: list[PictureFile] = []
         for chunk in _chunks(plan.deleted):
-            digests = [str(one.digest) for one in chunk]
-            self._note(digests, sum(one.size for one in chunk))
-            stayed = [one for one in chunk if not self._pictures.remove(str(one.digest))]
+            unused = self._note(chunk, plan.uses)
+            stayed = [one for one in unused if not self._pictures.remove(str(one.digest))]
             if stayed:
                 # Sent again meanwhile.
-                self._mark([str(one.digest) for one in stayed], deleted=False)
-            gone += [one for one in chunk if one not in stayed]
-        orphans = [one for one in plan.orphans if self._remove_orphan(one)]
+                self._mark_kept(stayed)
+            gone += [one for one in unused if one not in stayed]
+        orphans = [one for chunk in _chunks(plan.orphans) for one in self._remove_orphans(chunk)]
         freed = sum(one.size for one in (*gone, *orphans))
         stayed_bytes = sum(one.size for one in plan.deleted) - sum(one.size for one in gone)
         return RetentionReport(tuple(str(one.digest) for one in gone), len(orphans), freed, plan.kept + stayed_bytes)
@@ -105,7 +106,9 @@ class Retention:
         plan = _Plan()
         ours: list[tuple[datetime, bool, PictureFile]] = []
         for chunk in _chunks(self._pictures.files()):
-            uses = self._uses([one.digest for one in chunk if one.digest is not None])
+            with self._database.reading() as connection:
+                uses = _uses(connection, chunk)
+            plan.uses |= uses
             for one in chunk:
                 if one.digest in uses:
                     ours.append((*uses[one.digest], one))
@@ -120,34 +123,47 @@ class Retention:
                 plan.kept -= one.size
         return plan
 
-    def _uses(self, digests: list[str]) -> dict[str, tuple[datetime, bool]]:
-        """Time of the newest inspection of each image, and whether any of its inspections is reviewed."""
-        table = inspections.c
-        query = (
-            select(table.picture, func.max(table.at), func.count(table.review_label))
-            .where(table.picture.in_(digests))
-            .group_by(table.picture)
-        )
+    def _note(self, chunk: list[PictureFile], planned: _Uses) -> list[PictureFile]:
+        """Note that images go, and tell it; return those of which nothing has changed since the plan."""
+        with self._database.writing() as connection:
+            uses = _uses(connection, chunk)
+            going = [one for one in chunk if one.digest is not None and uses.get(one.digest) == planned[one.digest]]
+            if going:
+                _mark(connection, going, deleted=True)
+                facts = {"bytes": sum(one.size for one in going), "pictures": [one.digest for one in going]}
+                append_row(connection, "delete pictures", f"{len(going)} images", "advrad", facts)
+        return going
+
+    def _mark_kept(self, files: list[PictureFile]) -> None:
+        with self._database.writing() as connection:
+            _mark(connection, files, deleted=False)
+
+    def _remove_orphans(self, chunk: list[PictureFile]) -> list[PictureFile]:
+        """Remove files that still belong to no inspection; return those that are gone."""
         with self._database.reading() as connection:
-            return {picture: (newest, n > 0) for picture, newest, n in connection.execute(query)}
+            uses = _uses(connection, chunk)
+        return [one for one in chunk if one.digest not in uses and self._remove(one)]
 
-    def _note(self, digests: list[str], size: int) -> None:
-        with self._database.writing() as connection:
-            here = inspections.c.picture.in_(digests)
-            connection.execute(update(inspections).where(here).values(picture_deleted=True))
-            append_row(
-                connection, "delete pictures", f"{len(digests)} images", "advrad", {"bytes": size, "pictures": digests}
-            )
-
-    def _mark(self, digests: list[str], *, deleted: bool) -> None:
-        with self._database.writing() as connection:
-            here = inspections.c.picture.in_(digests)
-            connection.execute(update(inspections).where(here).values(picture_deleted=deleted))
-
-    def _remove_orphan(self, one: PictureFile) -> bool:
+    def _remove(self, one: PictureFile) -> bool:
         if one.digest is None:
             return self._pictures.remove_leftover(one.path)
         return self._pictures.remove(one.digest)
+
+
+def _uses(connection: Connection, files: list[PictureFile]) -> _Uses:
+    """Time of the newest inspection of each image, and whether any of its inspections is reviewed."""
+    table = inspections.c
+    query = (
+        select(table.picture, func.max(table.at), func.count(table.review_label))
+        .where(table.picture.in_([one.digest for one in files if one.digest is not None]))
+        .group_by(table.picture)
+    )
+    return {picture: (newest, n > 0) for picture, newest, n in connection.execute(query)}
+
+
+def _mark(connection: Connection, files: list[PictureFile], *, deleted: bool) -> None:
+    here = inspections.c.picture.in_([one.digest for one in files])
+    connection.execute(update(inspections).where(here).values(picture_deleted=deleted))
 
 
 def _chunks(items: Iterable[_T]) -> Iterator[list[_T]]:

@@ -75,6 +75,10 @@ def test_there_are_no_pages_for_developers(client: TestClient, path: str) -> Non
 def test_the_description_has_an_example_for_each_body(client: TestClient) -> None:
     description = client.get("/openapi.json").json()
     assert description["info"]["title"] == "advrad"
+    assert description["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert description["paths"]["/v1/inspections"]["get"]["security"] == [{"key": []}]
+    assert "security" not in description["paths"]["/healthz"]["get"]
+    assert "HTTPValidationError" not in description["components"]["schemas"]
     text = json.dumps(description)
     assert '"examples"' in text and "http://" not in text and "https://" not in text
     for path, methods in description["paths"].items():

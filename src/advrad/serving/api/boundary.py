@@ -8,8 +8,11 @@ in or sits at the machine, sends requests to this service: the browser then name
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Annotated
 from urllib.parse import quote, urlsplit
 
+from fastapi import Depends
+from fastapi.security import HTTPBearer
 from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -27,6 +30,10 @@ _OPEN = frozenset({SIGN_IN, "/healthz", "/readyz", "/v2/health/live", "/v2/healt
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _LONGEST_PATH = 2048
 _HEADER_BYTES = 32_000
+
+
+#: Tells the OpenAPI description how keys are sent; the check itself was made before the route.
+_BEARER = HTTPBearer(auto_error=False, scheme_name="key", description="A key that 'advrad keys add' made.")
 
 
 class Boundary:
@@ -131,7 +138,7 @@ def require(role: Role) -> object:
         role: Smallest role that may.
     """
 
-    def check(request: HTTPConnection) -> Principal:
+    def check(request: HTTPConnection, told: Annotated[object, Depends(_BEARER)]) -> Principal:
         principal: Principal | None = request.scope["state"]["principal"]
         if principal is None:
             raise stranger()

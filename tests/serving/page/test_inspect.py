@@ -157,3 +157,11 @@ def test_no_proof_is_offered_where_there_is_none(service: Served, tabs, good: li
     choose(page, good[0])
     wait_for(["Good"], page, "#result .word")
     assert service.call("GET", "/v1/inspections")["inspections"][0]["details"] == {}
+
+
+@pytest.mark.slow
+def test_a_folder(service: Served, tabs, widgets: Path) -> None:
+    page = tabs(service.url)
+    page.set_input_files("#folder", widgets / "test" / "good")
+    wait_for(["6 pictures inspected"], page, "#summary")
+    assert sorted(rows(page)) == sorted(path.name for path in (widgets / "test" / "good").iterdir())

@@ -77,3 +77,15 @@ def test_drift_is_shown_and_acknowledged(service: Served, tabs, widgets: Path) -
     wait_for(["1 earlier alarm"], page, "#drift summary")
     [row] = [one for one in service.call("GET", "/v1/audit-log")["rows"] if one["action"] == "acknowledge drift"]
     assert row["by"] == "local"
+
+
+@pytest.mark.slow
+def test_a_guarded_detector_gets_no_new_threshold(service: Served, tabs) -> None:
+    page = tabs(service.url, "/product")
+    expect(page.locator("#new-threshold")).to_be_visible()
+    product = service.call("GET", "/v1/products/widget") | {"guarded": True}
+    page.route("**/v1/products/widget", lambda route: route.fulfill(json=product))
+    page.reload()
+    expect(page.locator("#guarded")).to_be_visible()
+    expect(page.locator("#trial")).to_be_hidden()
+    expect(page.locator("#new-threshold")).to_be_hidden()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from served_page import Served, wait_for
 
 
@@ -128,3 +128,40 @@ def test_reviews_wait_for_a_service_that_is_away(service: Served, tabs, pictures
     expect(page.get_by_role("alert").filter(has_text="The service does not answer")).to_be_visible()
     service.start()
     stored(service, page, {order[0]: ("good", "")})
+
+
+@pytest.mark.slow
+def test_undo_takes_back_no_review_of_somebody_else(service: Served, tabs, pictures: list[Path]) -> None:
+    [found] = service.send(pictures[0])
+    page = tabs(service.url, "/review")
+    expect(page.locator("#judge")).to_be_visible()
+    page.keyboard.press("g")
+    stored(service, page, {pictures[0].name: ("good", "")})
+    service.call("PUT", f"/v1/inspections/{found['id']}/review", {"label": "defective", "note": "burr"})
+    page.keyboard.press("z")
+    wait_for(["not taken back, because somebody else reviewed it"], page, "#says")
+    assert reviews(service) == {pictures[0].name: ("defective", "burr")}
+
+
+@pytest.mark.slow
+def test_an_undo_whose_answer_is_lost_is_not_done_twice(service: Served, tabs, pictures: list[Path]) -> None:
+    [found] = service.send(pictures[0])
+    service.call("PUT", f"/v1/inspections/{found['id']}/review", {"label": "unsure", "note": "first"})
+    page = tabs(service.url, f"/history/{found['id']}")
+    wait_for(["Reviewed: Unsure"], page, "#judged")
+    page.keyboard.press("d")
+    wait_for(["Reviewed: Defective"], page, "#judged")
+    lost = []
+
+    def lose_the_answer(route: Route) -> None:
+        if route.request.method == "DELETE" and not lost:
+            lost.append(route.fetch())
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/review", lose_the_answer)
+    page.keyboard.press("z")
+    wait_for(["Review taken back"], page, "#says")
+    assert len(lost) == 1
+    assert reviews(service) == {pictures[0].name: ("unsure", "first")}

@@ -52,7 +52,8 @@ export async function sendPicture(product, file, fields, waits = () => {}) {
   }, waits);
 }
 
-async function patiently(work, waits = () => {}) {
+/** Do something again until the service takes it: where it is busy, does not answer, or wants a new session. */
+export async function patiently(work, waits = () => {}) {
   for (let late = 0; ; ) {
     try {
       return await work();

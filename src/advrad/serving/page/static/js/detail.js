@@ -97,8 +97,9 @@ async function judge(label) {
 
 async function undo() {
   if (!current?.review) return;
-  await takeBack(current.id);
-  say("Review taken back.");
+  const { at } = current.review;
+  const taken = await takeBack(current.id, () => at);
+  say(taken ? "Review taken back." : "Not taken back: somebody else reviewed it meanwhile.");
   await refresh();
 }
 

@@ -115,6 +115,9 @@ function prepareTrial() {
   slider.value = product.threshold;
   slider.addEventListener("input", tryOut);
   byId("trial").hidden = product.guarded;
+  byId("guarded").hidden = !product.guarded;
+  const making = document.getElementById("new-threshold");
+  if (making) making.hidden = product.guarded;
   byId("tried").textContent = number(product.threshold);
   if (!product.guarded) askWhatIf(product.threshold);
   const rate = document.getElementById("rate");

@@ -60,7 +60,7 @@ async function judge(label) {
   turnTo();
   drawProgress();
   try {
-    await putReview(inspection, label, note, order.value === "random" ? "random" : "picked");
+    entry.stored = await putReview(inspection, label, note, order.value === "random" ? "random" : "picked");
   } catch (error) {
     done.splice(done.indexOf(entry), 1);
     drawProgress();
@@ -84,8 +84,9 @@ async function undo() {
   turnTo({ ...inspection, review: null });
   drawProgress();
   try {
-    await takeBack(inspection.id);
+    const taken = await takeBack(inspection.id, () => entry.stored?.review.at);
     finished.delete(inspection.id);
+    if (!taken) say(`${title(inspection)}: not taken back, because somebody else reviewed it meanwhile.`);
   } catch (error) {
     complain(error);
   }

@@ -1,6 +1,6 @@
 // Sending reviews: one after the other, so that an undo never overtakes what it undoes.
 
-import { insist } from "./api.js";
+import { ask, insist, patiently } from "./api.js";
 
 let chain = Promise.resolve();
 let open = 0;
@@ -28,9 +28,24 @@ export function putReview(inspection, label, note, chosen) {
   return inOrder(() => insist(path(inspection.id), { method: "PUT", body: { label, note, chosen, seen: seen(inspection) } }));
 }
 
-/** Take the review of an inspection back. */
-export function takeBack(id) {
-  return inOrder(() => insist(path(id), { method: "DELETE" }));
+/**
+ * Take a review back, and no other one: not that of somebody else, and none twice where the answer was lost.
+ *
+ * @param id Identity of the inspection.
+ * @param at Gives the time of the review, once it is known.
+ * @returns Whether it was taken back; it was not where another review stands now.
+ */
+export function takeBack(id, at) {
+  let sent = false;
+  return inOrder(() =>
+    patiently(async () => {
+      const { review } = await ask(`/v1/inspections/${encodeURIComponent(id)}`);
+      if (review?.at !== at()) return sent || !review;
+      sent = true;
+      await ask(path(id), { method: "DELETE" });
+      return true;
+    }),
+  );
 }
 
 // Whoever leaves while a review is on its way is asked first.

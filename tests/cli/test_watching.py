@@ -143,7 +143,7 @@ def test_a_signal_ends_it_in_order(folder: Path, closed_form_run: Path, tmp_path
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(3)]
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (0, ""), err
     first, *middle, last = err.splitlines()
     assert first.startswith("advrad: drift: nothing is watched, because the model folder keeps no values")
@@ -190,7 +190,7 @@ def test_kill_9_inspects_each_file_once_and_delivers_it(
         for path in prepared:
             shutil.copyfile(path, folder / path.name)
         with started((*arguments, "--once")) as process:
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=300)
             assert process.returncode == 0, err
         with Store.open(None, out) as store:
             history = store.inspections.find(limit=1000)
@@ -234,7 +234,7 @@ def test_two_watchers_of_one_folder_share_the_work(closed_form_run: Path, tmp_pa
         trained_run.image(folder / f"{number:02d}.png", number)
     arguments = (folder, "--model", f"widget={closed_form_run}", "-o", tmp_path / "out", *QUICK, "--once")
     pair = [started(arguments) for _ in range(2)]
-    said = [process.communicate(timeout=120) for process in pair]
+    said = [process.communicate(timeout=300) for process in pair]
     assert [process.returncode for process in pair] == [0, 0], said
     printed = [json.loads(line)["path"] for out, _ in said for line in out.splitlines()]
     assert Counter(printed) == {str(path): 1 for path in folder.iterdir()}
@@ -267,7 +267,7 @@ def test_a_database_that_is_locked_is_waited_for(closed_form_run: Path, folder: 
             lock.close()
         assert json.loads(process.stdout.readline())["path"].endswith("late.png")
         process.terminate()
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     assert (process.returncode, "advrad: 4 inspected" in err) == (0, True), err
 
 
@@ -297,7 +297,7 @@ def test_a_database_that_is_gone_and_back_loses_nothing(closed_form_run: Path, t
             server.start()
             printed += [process.stdout.readline() for _ in range(len(names) - len(printed))]
             process.terminate()
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         with Store.open(url, out) as store:
             history = store.inspections.find(limit=1000)

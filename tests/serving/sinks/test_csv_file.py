@@ -111,6 +111,16 @@ def test_a_half_written_row_is_written_anew(tmp_path: Path, cut: int) -> None:
     assert path.read_bytes() == whole
 
 
+def test_the_rest_of_a_longer_half_written_row_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    sink(tmp_path).send([inspection(1)])
+    whole = path.read_text(encoding="utf-8")
+    for sent, added in (([inspection(1)], ""), ([inspection(2)], csv_line(inspection(2)))):
+        path.write_text(whole + "i00009," + "x" * 5000, encoding="utf-8")
+        sink(tmp_path).send(sent)
+        assert path.read_text(encoding="utf-8") == whole + added
+
+
 def test_a_half_written_header_is_written_anew(tmp_path: Path) -> None:
     for start in ("", csv_header()[:20], csv_header()[:-1]):
         (tmp_path / "log.csv").write_text(start, encoding="utf-8")

@@ -3,12 +3,13 @@ from __future__ import annotations
 import hmac
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from starlette.requests import Request
 
-from advrad.errors import ConfigError
+from advrad.errors import ConfigError, OutputError
 from advrad.serving import access as module
 from advrad.serving.access import Access, KeyTable, Role, add_key, digest_of, read_rows, remove_key
 
@@ -40,6 +41,20 @@ def test_only_the_owner_reads_the_file(tmp_path: Path) -> None:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["keys"]
+
+
+def test_keys_that_are_made_at_once_are_all_kept(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: add_key(path, f"k{number}", Role.INSPECT), range(24)))
+        assert len(read_rows(path)) == 24
+        list(pool.map(lambda number: remove_key(path, f"k{number}"), range(24)))
+    assert read_rows(path) == []
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="the folder is missing"):
+        add_key(tmp_path / "nothing" / "keys", "line", Role.INSPECT)
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "-x", "x" * 65, "a\nadmin admin " + "0" * 64, "local"])

@@ -11,6 +11,7 @@ where a verdict is wrong and makes new thresholds; ``admin`` activates them, del
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import os
@@ -19,6 +20,8 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,8 +29,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from advrad.errors import ConfigError
-from advrad.utils.files import atomic_path
+from advrad.errors import ConfigError, OutputError
+from advrad.utils.files import atomic_path, explain
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -170,11 +173,12 @@ def add_key(path: Path, name: str, role: Role) -> str:
             option="name",
             value=name,
         )
-    rows = read_rows(path) if path.exists() else []
-    if name in {row.name for row in rows}:
-        raise ConfigError(f"is in {path} already; choose another or remove it first", option="name", value=name)
     key = PREFIX + secrets.token_urlsafe(32)
-    _write_rows(path, [*rows, KeyRow(name, role, digest_of(key))])
+    with _alone(path):
+        rows = read_rows(path) if path.exists() else []
+        if name in {row.name for row in rows}:
+            raise ConfigError(f"is in {path} already; choose another or remove it first", option="name", value=name)
+        _write_rows(path, [*rows, KeyRow(name, role, digest_of(key))])
     return key
 
 
@@ -189,11 +193,26 @@ def remove_key(path: Path, name: str) -> None:
         ConfigError: There is no such key, or the file is wrong.
         OutputError: The file cannot be written.
     """
-    rows = read_rows(path)
-    kept = [row for row in rows if row.name != name]
-    if len(kept) == len(rows):
-        raise ConfigError(f"is not in {path}; 'advrad keys list {path}' shows the names", option="name", value=name)
-    _write_rows(path, kept)
+    with _alone(path):
+        rows = read_rows(path)
+        kept = [row for row in rows if row.name != name]
+        if len(kept) == len(rows):
+            raise ConfigError(f"is not in {path}; 'advrad keys list {path}' shows the names", option="name", value=name)
+        _write_rows(path, kept)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep others from changing a file of keys between reading and writing it: a key would be lost or live on."""
+    try:
+        folder = os.open(path.absolute().parent, os.O_RDONLY)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {explain(error)}") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _write_rows(path: Path, rows: list[KeyRow]) -> None:

@@ -100,7 +100,7 @@ def test_the_queue_offers_what_nobody_has_reviewed(service: TestClient, order: s
     service.delete(f"/v1/inspections/{first}/review")
 
 
-@pytest.mark.parametrize("rate", [0, 1, -1, 1e-300, 2, "x", None])
+@pytest.mark.parametrize("rate", [0, 1, -1, 1e-300, 0.51, 0.9999999999999998, 2, "x", None])
 def test_a_threshold_needs_a_rate_and_images(service: TestClient, rate: Any) -> None:
     answer = service.post(f"{PRODUCT}/calibrations", json={"false_alarm_rate": rate})
     assert (answer.status_code, set(answer.json()["error"])) == (422, {"code", "message", "fix"})

@@ -242,7 +242,7 @@ class ThresholdIn(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"false_alarm_rate": 0.05}]})
 
     false_alarm_rate: float = Field(
-        ge=1e-6, lt=1, description="Largest share of good images that may be called defective."
+        ge=1e-6, le=0.5, description="Largest share of good images that may be called defective."
     )
     images: Literal["drawn", "all"] = Field(
         default="drawn", description="Reviewed images to take: those drawn at random, which keep the promise, or all."

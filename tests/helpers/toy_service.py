@@ -52,6 +52,21 @@ class Gated(Brightest):
         return super().predict_batch(images)
 
 
+@dataclass
+class SlowBounds(Brightest):
+    """Waits before it computes bounds until the gate is open, and counts how often it does."""
+
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Event = field(default_factory=threading.Event)
+    calls: int = 0
+
+    def score_bounds(self, images: Any, radius: float, norm: Any) -> Any:
+        self.calls += 1
+        self.entered.set()
+        assert self.gate.wait(WAIT_S)
+        return super().score_bounds(images, radius, norm)
+
+
 class AfraidOfTheDark(Brightest):
     """Fails on batches that hold a dark image."""
 

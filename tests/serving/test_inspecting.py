@@ -14,7 +14,7 @@ import pytest
 import toy_export_product
 from PIL import Image
 from toy_bounds import CALIBRATION, Brightest, ToyConfig, Unbounded
-from toy_service import WAIT_S, AfraidOfTheDark, Gated, Noted, picture, product, serving
+from toy_service import WAIT_S, AfraidOfTheDark, Gated, Noted, SlowBounds, picture, product, serving
 
 from advrad.errors import ConfigError, ImageError
 from advrad.inference.prediction import PredictionRecord, predict_paths
@@ -337,6 +337,23 @@ def test_a_certificate_that_does_not_exist_is_refused_before_any_work(store: Sto
     ):
         service.submit(request(certify=True))
     assert history(store) == []
+
+
+def test_a_long_certificate_holds_nobody_up_and_ends_at_its_deadline(store: Store) -> None:
+    slow = SlowBounds()
+    with serving(store, product(detector=slow), workers=1, queue=8, deadline_s=0.5) as service:
+        proof = service.submit(request(120, certify=True))
+        assert slow.entered.wait(WAIT_S)
+        waiting = [service.submit(request(121, certify=True)) for _ in range(2)]
+        with pytest.raises(QueueFull):
+            service.submit(request(certify=True))
+        assert service.submit(request(200)).result(WAIT_S).inspection.defective
+        for answer in (proof, *waiting):
+            assert isinstance(answer.exception(WAIT_S), DeadlineExceeded)
+        slow.gate.set()
+        wait_until(lambda: service.held_bytes == 0)
+        assert slow.calls == 1, "nobody waits for further bounds"
+    assert [one.score for one in history(store)] == [pytest.approx(200 / 255)]
 
 
 def test_halves_decide_by_their_own_tests_and_exports_prove_nothing(store: Store, tmp_path: Path) -> None:

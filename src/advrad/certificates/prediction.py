@@ -150,6 +150,7 @@ def prediction_certifier(
     threshold: float | None = None,
     *,
     search_reach: bool = True,
+    before_each: Callable[[], object] | None = None,
 ) -> tuple[Certifier, list[str]]:
     """Prepare the certificates of single predictions.
 
@@ -160,6 +161,7 @@ def prediction_certifier(
             its scores; None for the calibrated one.
         search_reach: Whether to search for the largest radius for which a verdict is proven. Without the search, the
             reach is the radius that was asked for, where the verdict is proven for it.
+        before_each: Called before each computation of bounds; what it raises ends the certificate. None for nothing.
 
     Returns:
         The function that certifies an image, and warnings for the user.
@@ -185,16 +187,17 @@ def prediction_certifier(
         radius = _radius_of(options, norm)
         if isinstance(target, GuardedDetector):
             _refuse_threshold(threshold)
-            return replace(_Proving.of_memory(target, norm, radius), search_reach=search_reach), _exact(options)
+            proving = _Proving.of_memory(target, norm, radius)
+            return replace(proving, search_reach=search_reach, before_each=before_each), _exact(options)
         if threshold is not None:
-            proving = _Proving(target, detector.config.framing, norm, radius, threshold, search_reach=search_reach)
-            return proving, _exact(options)
+            proving = _Proving(target, detector.config.framing, norm, radius, threshold)
+            return replace(proving, search_reach=search_reach, before_each=before_each), _exact(options)
         threshold, warnings = bounds_threshold(target, norm, (radius,))
         warnings += _exact(options)
         if threshold is None:
             threshold = detector.calibration.threshold  # raises the error of a detector without a threshold
-        proving = _Proving(target, detector.config.framing, norm, radius, threshold, search_reach=search_reach)
-        return proving, warnings
+        proving = _Proving(target, detector.config.framing, norm, radius, threshold)
+        return replace(proving, search_reach=search_reach, before_each=before_each), warnings
     _refuse_threshold(threshold)
     if options.norm == "linf":
         raise ConfigError(
@@ -314,6 +317,7 @@ class _Proving:
         half: Half of a guarded detector that ``detector`` is; None for a detector without halves.
         map_level: Value of the map that normal images rarely exceed; None for that of the calibration.
         search_reach: Whether to search for the largest radius for which the verdict is proven.
+        before_each: Called before each computation of bounds; None for nothing.
     """
 
     detector: SupportsScoreBounds
@@ -324,6 +328,7 @@ class _Proving:
     half: str | None = None
     map_level: float | None = None
     search_reach: bool = True
+    before_each: Callable[[], object] | None = None
 
     @classmethod
     def of_memory(cls, detector: GuardedDetector, norm: Norm, radius: float) -> _Proving:
@@ -342,7 +347,7 @@ class _Proving:
     def __call__(self, name: str, image: Tensor, scored: Tensor) -> ProvenPrediction:
         """Prove the verdict on an image file."""
         check_images(scored[None])
-        scaled = _Scaled(self.detector, (image.shape[1], image.shape[2]), self.framing)
+        scaled = _Scaled(self.detector, (image.shape[1], image.shape[2]), self.framing, self.before_each)
         bounds = scaled.score_bounds(scored[None], self.radius, self.norm)
         lower, upper = float(bounds.lower), float(bounds.upper)
         verdict = proven_verdict(lower, upper, self.threshold)
@@ -374,13 +379,17 @@ class _Scaled:
         detector: Detector that bounds its scores.
         sides_px: Height and width of the file.
         framing: How it becomes the image that is scored.
+        before_each: Called before each computation; None for nothing.
     """
 
     detector: SupportsScoreBounds
     sides_px: tuple[int, int]
     framing: Framing
+    before_each: Callable[[], object] | None = None
 
     def score_bounds(self, images: Tensor, radius: float, norm: Norm) -> ScoreBounds:
         """Bound the scores of scaled images, see :class:`SupportsScoreBounds`."""
+        if self.before_each is not None:
+            self.before_each()
         radius = framed_radius(*self.sides_px, self.framing, radius, norm, read=True)
         return self.detector.score_bounds(images, radius, norm)

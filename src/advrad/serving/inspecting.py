@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
@@ -105,6 +106,8 @@ class InspectionService:
         """Start the threads."""
         for number in range(self._settings.workers):
             self._run(self._work, f"advrad-inspect-{number}")
+        # Certificates may take longer than the deadline allows; other images must not wait for them.
+        self._run(partial(self._work, certify=True), "advrad-certify")
         self._run(self._queue.keep_deadlines, "advrad-deadlines")
 
     def stop(self, timeout_s: float | None = None) -> None:
@@ -186,8 +189,7 @@ class InspectionService:
                 raise judged
             if "overlay" in names and _has_proven_area(found):
                 threshold = None if product.guarded else found.details["certificate"]["certified_threshold"]
-                with _in_turn(self._computing, seconds):
-                    judged = certified(judged, product.certifier(threshold, search_reach=False), found.file_name)
+                judged = certified(judged, product.certifier(threshold, search_reach=False), found.file_name)
             return draw_artefacts(judge, judged, names)
 
     # --- Threads ---
@@ -197,8 +199,8 @@ class InspectionService:
         self._threads.append(thread)
         thread.start()
 
-    def _work(self) -> None:
-        while jobs := self._queue.take(self._settings.batch):
+    def _work(self, *, certify: bool = False) -> None:
+        while jobs := self._queue.take(self._settings.batch, certify=certify):
             began = time.monotonic()
             try:
                 self._inspect(jobs)
@@ -264,9 +266,8 @@ class InspectionService:
         """What the history keeps of a judged image, without its identity, and what is drawn of it."""
         request, prediction = job.request, judged.prediction
         if request.certify:
-            certifier = product.certifier(None if judged.calibrated_threshold is None else prediction.threshold)
-            with self._computing:
-                judged = certified(judged, certifier, request.file_name)
+            threshold = None if judged.calibrated_threshold is None else prediction.threshold
+            judged = certified(judged, product.certifier(threshold, before_each=job.check), request.file_name)
         statistics = statistics_of(product.judge, judged.image)
         facts = {
             "product": product.name,

@@ -38,6 +38,15 @@ class Job:
         """Whether it is still to be answered: not claimed, not failed, and not given up by its sender."""
         return not self._decided and not self.future.cancelled()
 
+    def check(self) -> None:
+        """End a long computation that nobody waits for any more.
+
+        Raises:
+            DeadlineExceeded: The job has failed, or its sender has given up.
+        """
+        if not self.is_open:
+            raise DeadlineExceeded("the computation was ended", "send the image again")
+
     def claim(self) -> bool:
         """Say that the inspection will be stored now.
 
@@ -108,7 +117,10 @@ class JobQueue:
         with self._changed:
             if self._closed:
                 raise Stopping("the service stops", "send the image again when it is back")
-            if len(self._waiting) >= self._most or (self._bytes and self._bytes + size > self._most_bytes):
+            # Certificates take long, so they get a part of the places only.
+            slow = sum(one.request.certify for one in self._waiting) if job.request.certify else 0
+            full = len(self._waiting) >= self._most or slow >= max(1, self._most // 4)
+            if full or (self._bytes and self._bytes + size > self._most_bytes):
                 raise QueueFull(
                     f"{len(self._waiting)} images of {self._bytes / 1e6:.3g} MB wait already",
                     "send the image again in a moment",
@@ -119,27 +131,25 @@ class JobQueue:
             self._changed.notify_all()
         job.future.add_done_callback(lambda _: self._forget(job))
 
-    def take(self, most: int) -> list[Job]:
+    def take(self, most: int, *, certify: bool = False) -> list[Job]:
         """Wait for jobs, and take those that are to be inspected together. Give them back with :meth:`release`.
-
-        A job that asks for a certificate is taken alone, because it may take long.
 
         Args:
             most: Most jobs to take.
+            certify: Whether to take one that asks for a certificate, which may take long, or others.
 
         Returns:
-            At least one job; none if the queue is closed and empty.
+            At least one job; none if the queue is closed and holds no such job.
         """
         with self._changed:
-            while not self._waiting and not self._closed:
+            while not (ready := [job for job in self._waiting if job.request.certify is certify]):
+                if self._closed:
+                    return []
                 self._changed.wait()
-            batch: list[Job] = []
-            while self._waiting and len(batch) < most and not (batch and self._waiting[0].request.certify):
-                job = self._waiting.popleft()
+            batch = ready[: 1 if certify else most]
+            for job in batch:
+                self._waiting.remove(job)
                 self._taken.add(job)
-                batch.append(job)
-                if job.request.certify:
-                    break
             return batch
 
     def release(self, jobs: list[Job], seconds: float) -> None:

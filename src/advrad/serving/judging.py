@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from advrad.certificates.prediction import PredictionCertificate
 from advrad.data.images import at_working_size, averaged
 from advrad.data.picture_statistics import PictureStatistics, picture_statistics
 from advrad.data.png import png_of
@@ -153,9 +152,8 @@ def details_of(judged: Judged) -> dict[str, Any]:
     """
     record = PredictionRecord.of(replace(judged, certificate=None)).to_dict()
     details: dict[str, Any] = {name: record[name] for name in ("halves", "reason", "warning") if name in record}
-    if (certificate := judged.certificate) is not None:
-        norm = {"norm": "l2"} if isinstance(certificate, PredictionCertificate) else {}
-        details["certificate"] = norm | certificate.to_dict()
+    if judged.certificate is not None:
+        details["certificate"] = judged.certificate.to_dict()
     return details
 
 

@@ -17,6 +17,7 @@ import torch
 from advrad.certificates.options import PredictionCertificateOptions
 from advrad.certificates.prediction import Certifier, prediction_certifier
 from advrad.data.records import MAX_PIXELS
+from advrad.detectors.base import SupportsScoreBounds
 from advrad.detectors.config import Calibration
 from advrad.detectors.exported_config import ExportedConfig, halves_of
 from advrad.detectors.identity import identity_of
@@ -24,6 +25,7 @@ from advrad.detectors.loading import load_config, load_detector
 from advrad.detectors.outputs import Prediction
 from advrad.detectors.reference import no_file_is_run
 from advrad.detectors.saved import takes_pixels
+from advrad.detectors.wrappers import as_detector
 from advrad.errors import AdvradError, CheckpointError, ConfigError, NotCalibratedError
 from advrad.inference.judging import ImageJudge, LoadedImage
 from advrad.serving.errors import CertificateUnavailable, UnknownProduct
@@ -100,22 +102,42 @@ class Product:
         """Whether it is an export, which proves nothing."""
         return takes_pixels(self.judge.detector)
 
-    def certifier(self, threshold: float | None = None, *, search_reach: bool = True) -> Certifier:
-        """Function that certifies verdicts of this product.
+    def certifier(
+        self,
+        threshold: float | None = None,
+        *,
+        search_reach: bool = True,
+        before_each: Callable[[], object] | None = None,
+    ) -> Certifier:
+        """Function that proves verdicts of this product.
+
+        Certificates that are drawn at random take minutes, and are refused.
 
         Args:
             threshold: Threshold that decides in place of that of the model folder; None for that one.
             search_reach: Whether to search for the largest radius for which a verdict is proven.
+            before_each: Called before each computation of bounds; what it raises ends the certificate.
 
         Raises:
             CertificateUnavailable: There are no certificates of this detector, or not with this threshold.
         """
         try:
-            options = PredictionCertificateOptions()
-            return prediction_certifier(self.judge.detector, options, threshold, search_reach=search_reach)[0]
+            found, _ = prediction_certifier(
+                self.judge.detector,
+                PredictionCertificateOptions(),
+                threshold,
+                search_reach=search_reach,
+                before_each=before_each,
+            )
         except ConfigError as error:
             fix = "leave certify out" if threshold is None else "activate the threshold of the model folder"
             raise CertificateUnavailable(f"{self.name}: {error.message}", fix) from None
+        if not isinstance(as_detector(self.judge.detector), SupportsScoreBounds):
+            raise CertificateUnavailable(
+                f"{self.name}: certificates of this detector are drawn at random, which takes minutes",
+                "leave certify out, and certify with 'advrad predict'",
+            )
+        return found
 
     def facts(self) -> dict[str, Any]:
         """Where the model comes from and what it can do, as JSON values; no paths."""

@@ -240,3 +240,16 @@ def test_a_model_that_cannot_be_loaded_leaves_no_database_open(tmp_path: Path) -
     with pytest.raises(CheckpointError):
         create_app(ServeSettings(data=tmp_path / "data"), {"widget": tmp_path / "missing"})
     assert not [path for path in (tmp_path / "data").rglob("*") if path.name.endswith("-wal")]
+
+
+def test_names_of_hosts_come_separated_by_commas(served_run: Path, tmp_path: Path) -> None:
+    settings = ServeSettings.parse({"hosts": "plant.example, Line-2 ,", "data": tmp_path})
+    assert settings.hosts == ("plant.example", "line-2")
+    with TestClient(create_app(settings, {"widget": served_run})) as client:
+        for host, status in (("LINE-2:8000", 200), ("localhost", 200), ("other.example", 403)):
+            assert client.get("/healthz", headers={"host": host}).status_code == status
+
+
+def test_memory_for_requests_holds_one_body_at_least() -> None:
+    assert ServeSettings(queue_mb=1, max_body_mb=50).max_held == 50_000_000
+    assert ServeSettings(queue_mb=80, max_body_mb=50).max_held == 80_000_000

@@ -131,3 +131,10 @@ def test_a_calibration_keeps_brightness_and_sharpness_at_the_working_size() -> N
     expected = PictureReference.of(picture_statistics(image) for image in resize(images, (side, side)))
     assert detector.calibration.picture_statistics == expected
     assert calibration_from([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], 0.25).picture_statistics is None
+
+
+def test_a_rate_of_nearly_1_takes_the_smallest_score() -> None:
+    nearly = 0.9999999999999998
+    assert conformal_threshold([3.0, 1.0, 2.0], nearly) == 1.0
+    with pytest.raises(ConfigError, match="there are none"):
+        conformal_threshold([], nearly)

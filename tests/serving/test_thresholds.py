@@ -172,6 +172,13 @@ def test_rates_out_of_range_are_refused(store: Store, rate: float) -> None:
         new_threshold(store, Product(), false_alarm_rate=rate, by="eve")
 
 
+def test_a_rate_of_nearly_1_takes_the_smallest_score(store: Store) -> None:
+    with pytest.raises(ConfigError, match="there are 0"):
+        new_threshold(store, Product(), false_alarm_rate=0.9999999999999998, by="eve")
+    review(store, inspected(store, [3.0, 1.0, 2.0]))
+    assert new_threshold(store, Product(), false_alarm_rate=0.9999999999999998, by="eve").threshold == 1.0
+
+
 def test_what_if_counts_false_alarms_and_misses(store: Store) -> None:
     ids = inspected(store, [0.0, 1.0, 2.0, 3.0, 4.0])
     review(store, ids[:3])

@@ -43,7 +43,7 @@ def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05)
         >>> conformal_threshold([float(value) for value in range(100)], false_alarm_rate=0.05)
         95.0
     """
-    needed = normals_needed(false_alarm_rate)
+    needed = max(1, normals_needed(false_alarm_rate))
     if len(scores) < needed:
         raise ConfigError(
             f"needs {needed} calibration images, {_there_are(len(scores))}",
@@ -52,7 +52,7 @@ def conformal_threshold(scores: Sequence[float], false_alarm_rate: float = 0.05)
         )
     if not all(math.isfinite(score) for score in scores):
         raise ConfigError("calibration: a score is not a finite number; train again")
-    rank = math.ceil((len(scores) + 1) * (1 - false_alarm_rate) - 1e-9)
+    rank = max(1, math.ceil((len(scores) + 1) * (1 - false_alarm_rate) - 1e-9))
     return sorted(scores)[rank - 1]
 
 

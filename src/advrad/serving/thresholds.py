@@ -104,9 +104,9 @@ class Sample:
             >>> Sample({str(n): float(n) for n in range(100)}, {}).threshold(0.05)
             95.0
         """
-        needed = normals_needed(false_alarm_rate)
+        needed = max(1, normals_needed(false_alarm_rate))
         size = len(self.good) + self.unsure
-        rank = math.ceil((size + 1) * (1 - false_alarm_rate) - 1e-9)
+        rank = max(1, math.ceil((size + 1) * (1 - false_alarm_rate) - 1e-9))
         if rank > len(self.good):
             unsure = ""
             if self.unsure:

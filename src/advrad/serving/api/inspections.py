@@ -202,7 +202,7 @@ def picture(
     return Response(content, media_type=kind or "application/octet-stream", headers=headers)
 
 
-@router.get("/inspections/{id}/{artefact}", response_class=Response, responses=failures(404, 410) | _IMAGE)
+@router.get("/inspections/{id}/{artefact}", response_class=Response, responses=failures(404, 410, 504) | _IMAGE)
 async def artefact(
     id: InspectionId, artefact: Literal["map", "overlay", "reconstruction"], who: Reader, parts: Service
 ) -> Response:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import served_page
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 from served_page import Served, Watch
 
 Tabs = Callable[..., Page]
+
+expect.set_options(timeout=served_page.WAIT_S * 1000)
 
 
 @pytest.fixture(scope="session")

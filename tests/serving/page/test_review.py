@@ -165,3 +165,24 @@ def test_an_undo_whose_answer_is_lost_is_not_done_twice(service: Served, tabs, p
     wait_for(["Review taken back"], page, "#says")
     assert len(lost) == 1
     assert reviews(service) == {pictures[0].name: ("unsure", "first")}
+
+
+@pytest.mark.slow
+def test_an_undo_on_its_way_is_not_taken_for_the_review_of_somebody_else(
+    service: Served, tabs, pictures: list[Path]
+) -> None:
+    service.send(pictures[0])
+    page = tabs(service.url, "/review")
+    expect(page.locator("#judge")).to_be_visible()
+    page.keyboard.press("g")
+    stored(service, page, {pictures[0].name: ("good", "")})
+    held: list[Route] = []
+    page.route("**/review", lambda route: held.append(route) if route.request.method == "DELETE" else route.continue_())
+    page.keyboard.press("z")
+    page.wait_for_timeout(4000)
+    wait_for([f"{pictures[0].name}: review taken back."], page, "#says")
+    held[0].continue_()
+    stored(service, page, {pictures[0].name: None})
+    page.wait_for_timeout(3000)
+    wait_for([f"{pictures[0].name}: review taken back."], page, "#says")
+    expect(page.locator("#current .card-more")).to_contain_text(pictures[0].name)

@@ -7,7 +7,7 @@ import { byId, facts, h, remember, remembered } from "./dom.js";
 import { complain } from "./frame.js";
 import { useKeys } from "./keys.js";
 import { preload, title } from "./layers.js";
-import { putReview, takeBack } from "./reviewing.js";
+import { changes, putReview, settled, takeBack } from "./reviewing.js";
 import { count, REVIEWS } from "./words.js";
 
 const AHEAD = 12;
@@ -93,11 +93,13 @@ async function undo() {
 }
 
 async function load() {
+  await settled();
+  const before = changes();
   const path = `/v1/products/${encodeURIComponent(facts.product)}/review-queue`;
   const answer = await ask(query(path, { limit: AHEAD, order: order.value }));
   const waiting = answer.inspections.filter((found) => !finished.has(found.id) && !found.review);
   remaining = Math.max(answer.remaining, waiting.length);
-  if (current !== null) await lookAtCurrent();
+  if (current !== null) await lookAtCurrent(before);
   queue = waiting.filter((found) => found.id !== current?.id);
   if (current === null && queue.length > 0) turnTo();
   if (current === null) drawCurrent();
@@ -105,13 +107,14 @@ async function load() {
 }
 
 /** Leave a picture that was reviewed or deleted elsewhere, and say so. */
-async function lookAtCurrent() {
+async function lookAtCurrent(before) {
   const shown = current;
   const now = await ask(`/v1/inspections/${encodeURIComponent(shown.id)}`).catch((error) => {
     if (error instanceof Refused && error.status === 404) return null;
     throw error;
   });
-  if (current !== shown || (now !== null && !now.review)) return;
+  // What this page itself does meanwhile is nobody else's review.
+  if (current !== shown || changes() !== before || (now !== null && !now.review)) return;
   finished.add(shown.id);
   say(
     now === null

@@ -4,9 +4,21 @@ import { ask, insist, patiently } from "./api.js";
 
 let chain = Promise.resolve();
 let open = 0;
+let begun = 0;
+
+/** Number of changes that this page has begun. */
+export function changes() {
+  return begun;
+}
+
+/** Wait until what this page has begun is stored: what is read before that does not hold it. */
+export function settled() {
+  return chain;
+}
 
 function inOrder(work) {
   open += 1;
+  begun += 1;
   const done = chain.then(work).finally(() => {
     open -= 1;
   });

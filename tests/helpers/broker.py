@@ -34,14 +34,17 @@ class Broker:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [self.program, "-c", str(self.config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [self.program, "-c", str(self.config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         until(self._answers)
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            self.process.wait(10)
             self.process = None
 
     def _answers(self) -> bool:

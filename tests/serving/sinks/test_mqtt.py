@@ -165,6 +165,7 @@ def test_a_client_that_is_pushed_out_comes_back(broker: Broker) -> None:
 def test_no_acknowledgement_is_no_delivery() -> None:
     """A broker that accepts the connection, and then says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(10)
         connections: list[socket.socket] = []
 
         def act() -> None:
@@ -174,7 +175,7 @@ def test_no_acknowledgement_is_no_delivery() -> None:
                 connection.recv(1000)
                 connection.sendall(b"\x20\x03\x00\x00\x00")  # CONNACK of MQTT 5: success
 
-        thread = threading.Thread(target=act)
+        thread = threading.Thread(target=act, daemon=True)
         thread.start()
         one = sink(server.getsockname()[1], timeout_s=0.3)
         for _ in range(2):

@@ -19,7 +19,7 @@ class WatchOptions(Config):
         json_schema_extra={"when_none": "every image"},
     )
     station: str | None = Field(None, max_length=200, description="Place of the inspection, kept with each.")
-    certify: bool = Field(False, description="Also certify each verdict, as 'advrad predict' does.")
+    certify: bool = Field(False, description="Also certify each verdict, if the service can do so for this model.")
     move_to: Path | None = Field(
         None,
         description="Move inspected files into this folder, and unreadable ones to the others like them.",

@@ -123,7 +123,8 @@ def test_a_dropped_picture(service: Served, tabs, good: list[Path]) -> None:
 
 
 @pytest.mark.slow
-def test_a_verdict_does_not_need_the_proof(service: Served, tabs, good: list[Path]) -> None:
+@pytest.mark.parametrize(("status", "code"), [(422, "certificate_unavailable"), (504, "deadline_exceeded")])
+def test_a_verdict_does_not_need_the_proof(service: Served, tabs, good: list[Path], status: int, code: str) -> None:
     page = tabs(service.url)
     refused = []
 

@@ -49,17 +49,17 @@ export async function sendPicture(product, file, fields, waits = () => {}) {
     for (const [name, value] of Object.entries(fields)) if (value !== "") form.append(name, value);
     form.append("files", file, file.name);
     return once(`/v1/products/${encodeURIComponent(product)}/inspections`, { method: "POST", body: form });
-  }, waits);
+  }, waits, fields.certify ? 1 : MOST_LATE);
 }
 
 /** Do something again until the service takes it: where it is busy, does not answer, or wants a new session. */
-export async function patiently(work, waits = () => {}) {
+export async function patiently(work, waits = () => {}, mostLate = MOST_LATE) {
   for (let late = 0; ; ) {
     try {
       return await work();
     } catch (error) {
       // 503: too many wait. 504: it was not done in time and nothing was stored, which may be the picture's own fault.
-      if (error instanceof Refused && (error.status === 503 || (error.status === 504 && ++late < MOST_LATE))) {
+      if (error instanceof Refused && (error.status === 503 || (error.status === 504 && ++late < mostLate))) {
         waits("busy");
         await pause(BUSY_MS);
       } else if (error instanceof TypeError) {

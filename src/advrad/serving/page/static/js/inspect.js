@@ -92,8 +92,8 @@ async function work(item) {
     item.state = "done";
   } catch (error) {
     if (!(error instanceof Refused)) throw error;
-    if (error.code === "certificate_unavailable" && item.fields.certify) {
-      // The verdict does not need the proof.
+    if (item.fields.certify && (error.code === "certificate_unavailable" || error.status === 504)) {
+      // The verdict does not need the proof, which some models cannot give, or not in time.
       item.unproven = `No proof: ${error.text}.`;
       item.fields = { ...item.fields, certify: "" };
       await work(item);

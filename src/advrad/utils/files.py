@@ -140,11 +140,13 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def make_folder(path: Path) -> Path:
+def make_folder(path: Path, *, private: bool = False) -> Path:
     """Create a folder and its parents; an existing folder is kept.
 
     Args:
         path: Path of the folder.
+        private: Whether only the user who runs this may look into a folder that is made. Parents and folders that
+            exist keep their permissions.
 
     Returns:
         The path.
@@ -154,7 +156,7 @@ def make_folder(path: Path) -> Path:
     """
     path = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700 if private else 0o777, parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: the folder cannot be created: {explain(error)}") from error
     return path

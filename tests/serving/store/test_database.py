@@ -207,3 +207,13 @@ def test_the_options_of_a_url_are_kept(postgres: PostgresServer, tmp_path: Path)
     with engine.connect() as connection:
         assert connection.exec_driver_sql(f"SELECT count(*) FROM {name}.inspections").scalar_one() == 1
     engine.dispose()
+
+
+def test_others_on_the_machine_cannot_look_into_a_data_folder_that_is_made(tmp_path: Path) -> None:
+    made, mine = tmp_path / "made", tmp_path / "mine"
+    mine.mkdir(mode=0o750)
+    for data in (made, mine):
+        Store.open(None, data).close()
+        assert (data / "pictures").stat().st_mode & 0o777 == 0o700
+    assert made.stat().st_mode & 0o777 == 0o700
+    assert mine.stat().st_mode & 0o777 == 0o750

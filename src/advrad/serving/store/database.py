@@ -236,7 +236,7 @@ def _check_file(path: Path) -> None:
         raise OutputError(f"{path}: is a folder; name a file for the database")
     if not path.parent.is_dir():
         check_folder(path.parent)
-        make_folder(path.parent)
+        make_folder(path.parent, private=True)
     # The folder too: SQLite writes files beside the database.
     for place in (path, path.parent):
         if place.exists() and not os.access(place, os.R_OK | os.W_OK):

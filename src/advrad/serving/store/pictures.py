@@ -56,7 +56,7 @@ class Pictures:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = make_folder(folder).absolute()
+        self.folder = make_folder(folder, private=True).absolute()
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OutputError(f"{folder}: may not be written to; change its permissions")
 

@@ -18,6 +18,7 @@ from advrad.serving.store.reviews import Reviews
 from advrad.serving.store.schema import bring_up
 from advrad.serving.store.tables import audit_end
 from advrad.serving.store.thresholds import Thresholds
+from advrad.utils.files import make_folder
 
 PICTURES = "pictures"
 """Name of the folder of images inside the data folder."""
@@ -63,7 +64,7 @@ class Store:
 
         Args:
             db: URL of SQLite or PostgreSQL; None for a SQLite file in the data folder.
-            data: Data folder, for the images; made if missing.
+            data: Data folder, for the images. One that is made can be read by this user alone.
 
         Raises:
             ConfigError: ``db`` is no URL of a known database, or its driver is missing.
@@ -72,6 +73,7 @@ class Store:
             StoreUnavailable: The database cannot be used now.
         """
         url = database_url(db, data)
+        make_folder(data, private=True)
         pictures = Pictures(data / PICTURES)
         database = Database.open(url)
         try:

@@ -143,7 +143,7 @@ def test_what_may_not_be_written_is_said(tmp_path: Path) -> None:
         folder.chmod(0o755)
     assert done.stdout.splitlines() == [
         f"{data}/pictures: may not be written to; change its permissions",
-        f"{data}/new/pictures: the folder cannot be created: permission denied; choose a folder that may be written to",
+        f"{data}/new: the folder cannot be created: permission denied; choose a folder that may be written to",
         f"{data}/{FILE_NAME}: may not be read and written; change its permissions",
         f"{readable}: may not be read and written; change its permissions",
     ]

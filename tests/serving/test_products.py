@@ -211,3 +211,19 @@ def test_a_thread_looks_at_the_folders(run: Path) -> None:
     calibrated(run, 8.5)
     time.sleep(0.05)
     assert table.get("widget").calibration.threshold == 7.5, "a stopped table looks no more"
+
+
+def test_an_export_computes_the_images_of_a_batch_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def judged(product: Product) -> list[float]:
+        images = [read_picture(product.judge, picture(level, size=64)) for level in range(40, 240, 20)]
+        return [one.prediction.score for one in decide_all(product.judge, images, None)]  # type: ignore[union-attr]
+
+    folders = tmp_path / "one", tmp_path / "two"
+    monkeypatch.setattr("advrad.serving.products.thread_count", lambda: 1)
+    one = toy_export_product.load(folders[0], openvino=True)
+    monkeypatch.setattr("advrad.serving.products.thread_count", lambda: 2)
+    two = toy_export_product.load(folders[1], openvino=True)
+    assert [product.judge.detector.streams for product in (one, two)] == [1, 2]  # type: ignore[attr-defined]
+    expected = judged(one)
+    assert len(set(expected)) == len(expected)
+    assert judged(two) == pytest.approx(expected, abs=1e-6)

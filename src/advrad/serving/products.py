@@ -19,17 +19,19 @@ from advrad.certificates.prediction import Certifier, prediction_certifier
 from advrad.data.records import MAX_PIXELS
 from advrad.detectors.base import SupportsScoreBounds
 from advrad.detectors.config import Calibration
+from advrad.detectors.exported import ExportedDetector
 from advrad.detectors.exported_config import ExportedConfig, halves_of
 from advrad.detectors.identity import identity_of
 from advrad.detectors.loading import load_config, load_detector
 from advrad.detectors.outputs import Prediction
 from advrad.detectors.reference import no_file_is_run
-from advrad.detectors.saved import takes_pixels
+from advrad.detectors.saved import SavedDetector, takes_pixels
 from advrad.detectors.wrappers import as_detector
 from advrad.errors import AdvradError, CheckpointError, ConfigError, NotCalibratedError
 from advrad.inference.judging import ImageJudge, LoadedImage
 from advrad.serving.errors import CertificateUnavailable, UnknownProduct
 from advrad.serving.settings import PRODUCT_NAME
+from advrad.utils.threads import thread_count
 
 _LEAST_TEST_PX = 64
 
@@ -74,10 +76,14 @@ class Product:
             raise ConfigError(
                 f"{name!r} cannot be the name of a product; take letters, digits, points, hyphens and underscores"
             )
-        load_config(folder)  # says best what is wrong
+        config = load_config(folder)  # says best what is wrong
         model = identity_of(folder)
         with no_file_is_run():
-            detector = load_detector(folder, device)
+            if isinstance(config, ExportedConfig) and config.engine == "openvino" and device == "auto":
+                # Side by side, the images of a batch take less time than one after the other on all threads.
+                detector: SavedDetector = ExportedDetector.from_pretrained(folder, streams=thread_count())
+            else:
+                detector = load_detector(folder, device)
         if identity_of(folder) != model:
             raise CheckpointError(f"{folder}: was replaced while it was loaded; wait until it is copied whole")
         try:

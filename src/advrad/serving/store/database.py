@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,7 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from advrad.errors import ConfigError, OutputError
 from advrad.serving.errors import StoreUnavailable
-from advrad.utils.files import check_folder, make_folder
+from advrad.utils.files import check_folder, explain, make_folder
 
 FILE_NAME = "history.sqlite"
 """Name of the SQLite file in the data folder."""
@@ -186,6 +187,13 @@ def database_url(db: str | None, folder: Path) -> URL:
 
 
 def _sqlite_engine(url: URL) -> Engine:
+    path = Path(url.database or "").absolute()
+    try:
+        path.touch()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made: {explain(error)}") from None
+    # From here on a file that is missing is an error: SQLite would make an empty one, and stay with it.
+    url = url.set(database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"})
     engine = create_engine(url, connect_args={"timeout": BUSY_S}, pool_timeout=2 * BUSY_S, hide_parameters=True)
 
     @event.listens_for(engine, "connect")

@@ -12,7 +12,8 @@ The hierarchy::
     |   |-- DetectorError       a detector that returns no valid scores
     |   `-- NotCalibratedError  a verdict from a detector without a threshold
     |-- TrainingDivergedError   the training loss became NaN or infinite
-    `-- ExportError             an export that does not answer as its detector does
+    |-- ExportError             an export that does not answer as its detector does
+    `-- EngineError             processes or machines that do not carry out their work
 
 One warning: :class:`ImageWarning`, of an image that is accepted and probably not what was meant.
 
@@ -108,6 +109,10 @@ class TrainingDivergedError(AdvradError):
 
 class ExportError(AdvradError):
     """An export does not answer as the detector that it was made from."""
+
+
+class EngineError(AdvradError):
+    """Processes or machines did not carry out their work."""
 
 
 class ImageWarning(UserWarning):

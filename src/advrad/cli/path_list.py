@@ -1,23 +1,13 @@
-"""A list of paths on standard input, as other programs write it.
-
-Understood are names on lines of their own, or with a zero byte after each (``find -print0``); UTF-8 with or without a
-byte-order mark, or UTF-16 as Windows PowerShell writes it; and line ends of any system. Spaces at the ends, quotation
-marks and backslashes count as parts of a name only where such a file exists.
-"""
+"""A list of paths on standard input, see :mod:`advrad.data.path_lists`."""
 
 from __future__ import annotations
 
-import codecs
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
+from advrad.data.path_lists import existing_name, names_in
 from advrad.errors import DataError
-
-_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_CHUNK = 1 << 16
 
 
 def paths_from_stdin() -> Iterator[Path]:
@@ -28,79 +18,20 @@ def paths_from_stdin() -> Iterator[Path]:
     """
     empty = True
     try:
-        stream = getattr(sys.stdin, "buffer", None)
-        for name, exact in _names(stream) if stream is not None else ((line, False) for line in sys.stdin):
-            if name := name if exact else name.strip("\r\n\v\f"):
-                path = Path(name) if exact else _existing(name)
-                if path is not None:
-                    empty = False
-                    yield path
+        for name in _names():
+            empty = False
+            yield Path(name)
     except OSError as error:
         raise DataError(f"standard input: cannot be read ({error.strerror or error}); name images or folders") from None
     if empty:
         raise DataError("standard input: names no image; pipe in paths, one per line, or name images or folders")
 
 
-def _names(stream: BinaryIO) -> Iterator[tuple[str, bool]]:
-    """Names, and whether each is exact: one with a zero byte behind it is."""
-    read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
-    start = read(_CHUNK)
-    while start and any(mark.startswith(start) and mark != start for mark, _ in _MARKS):
-        more = read(_CHUNK)
-        if not more:
-            break
-        start += more
-    mark, encoding = next(((mark, name) for mark, name in _MARKS if start.startswith(mark)), (b"", None))
-    if encoding is None and _is_utf16(start):
-        encoding = "utf-16-le" if start[1] == 0 else "utf-16-be"
-    start = start[len(mark) :]
-    if encoding in (None, "utf-8"):
-        zeros = b"\0" in start
-        yield from ((os.fsdecode(name), zeros) for name in _split(start, read, b"\0" if zeros else b"\n"))
-    else:
-        newline = "\n".encode(encoding)
-        for line in _split(start, read, newline, step=2):
-            yield line.decode(encoding, errors="replace"), False
-
-
-def _split(start: bytes, read: Callable[[int], bytes], separator: bytes, step: int = 1) -> Iterator[bytes]:
-    """What lies between the separators; ``step`` is the number of bytes of a character."""
-    left, found = start, True
-    while found:
-        begin = 0
-        at = left.find(separator)
-        while at >= 0:
-            if at % step:  # in the middle of two characters
-                at = left.find(separator, at + 1)
-                continue
-            yield left[begin:at]
-            begin = at + len(separator)
-            at = left.find(separator, begin)
-        left = left[begin:]
-        more = read(_CHUNK)
-        left, found = left + more, bool(more)
-    if left:
-        yield left
-
-
-def _is_utf16(start: bytes) -> bool:
-    """Whether text has a zero byte beside each of its first characters, and such line ends, but no mark."""
-    low, high = start[1:8:2], start[0:8:2]
-    if len(start) < 8 or not (b"\n\0" in start or b"\0\n" in start):
-        return False
-    return (not any(low) and all(high)) or (not any(high) and all(low))
-
-
-def _existing(line: str) -> Path | None:
-    """The path that a line names: as it is, or the first of its readings that exists; None for an empty line."""
-    bare = line.strip()
-    if not bare:
-        return None
-    quoted = bare[1:-1] if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'" else bare
-    for name in (line, bare, quoted, quoted.replace("\\", "/")):
-        try:
-            if os.path.lexists(name):
-                return Path(name)
-        except ValueError:
-            continue
-    return Path(quoted if quoted != bare else line.rstrip())
+def _names() -> Iterator[str]:
+    stream = getattr(sys.stdin, "buffer", None)
+    if stream is not None:
+        yield from names_in(stream)
+        return
+    for line in sys.stdin:  # a text in place of standard input, as tests and notebooks set it
+        if (name := existing_name(line.strip("\r\n\v\f"))) is not None:
+            yield name

@@ -19,13 +19,14 @@ from advrad.certificates.prediction import Certifier, PredictionCertificate, Pro
 from advrad.data.images import ImageInfo, read_and_examine8, read_working_image
 from advrad.data.records import MAX_PIXELS
 from advrad.data.shapes import check_shape
+from advrad.data.spooling import spooled
 from advrad.data.transforms import to_tensor
 from advrad.data.value_range import ImageLevels
 from advrad.detectors.deciding import decide
 from advrad.detectors.exported_config import halves_of
 from advrad.detectors.outputs import Prediction
 from advrad.detectors.saved import SavedDetector, takes_pixels
-from advrad.errors import ConfigError
+from advrad.errors import ConfigError, ImageError
 from advrad.inference.half_maps import draw_half_maps, half_legend, with_legend
 from advrad.inference.heatmaps import draw_heat_map, draw_proven_area
 from advrad.utils.formatting import radius_text
@@ -138,6 +139,28 @@ class ImageJudge:
             return _loaded(path, image.resized, image.full, image.info, warning)
         pixels, info = read_and_examine8(path, self.framing, self.max_pixels)
         return _loaded(path, pixels, np.divide(pixels, np.float32(255)) if keep_full else None, info, warning)
+
+    def read_content(self, content: bytes, name: str, *, keep_full: bool = False) -> LoadedImage:
+        """Read the content of an image file, such as a part of an archive.
+
+        Args:
+            content: Content of the file.
+            name: Name of the image, for errors.
+            keep_full: See :meth:`read`.
+
+        Returns:
+            The image; its path is the name, and there need be no such file.
+
+        Raises:
+            ImageError: See :meth:`read`.
+            OutputError: The disk of temporary files does not work.
+        """
+        with spooled(content, name) as path:
+            try:
+                image = self.read(path, keep_full=keep_full)
+            except ImageError as error:
+                raise ImageError(Path(name), error.reason.replace(str(path), name)) from None
+        return replace(image, path=Path(name))
 
     def check_threshold(self, threshold: float | None) -> None:
         """Refuse a threshold in place of the calibrated one where the detector decides by several tests.

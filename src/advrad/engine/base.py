@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from advrad.utils.threads import threads_in_words
+
 TaskT = TypeVar("TaskT")
 ItemT = TypeVar("ItemT")
 
-#: Number of times that the process or the machine of one task may die before the run ends.
+#: Number of times in a row that the process or the machine of one task may die without progress before the run ends.
 MOST_LOSSES = 3
 
 
@@ -38,13 +40,18 @@ def everything(task: TaskT) -> TaskT:
 
 
 class Engine(Protocol):
-    """Carries out tasks.
+    """Carries out tasks."""
 
-    Attributes:
-        workers: Number of tasks that are carried out at once, >= 1, as far as it is known.
-    """
+    @property
+    def workers(self) -> int:
+        """Number of tasks that are carried out at once, >= 1, as far as it is known."""
 
-    workers: int
+    @property
+    def shares_files(self) -> bool:
+        """Whether all tasks see the files of this process. Where they do not, each machine keeps its own."""
+
+    def in_words(self) -> str:
+        """What computes, in words for the user."""
 
     def run(
         self,
@@ -71,7 +78,8 @@ class Engine(Protocol):
             The items of all tasks, those of one task in order, as soon as they are there.
 
         Raises:
-            EngineError: A task ended its process :data:`MOST_LOSSES` times, or no process can be started.
+            EngineError: The process or the machine of a task died :data:`MOST_LOSSES` times in a row without progress,
+                or nothing can be started.
             Exception: What ``work`` raises ends the run, and is raised here.
         """
 
@@ -85,6 +93,11 @@ class SerialEngine:
     """
 
     workers = 1
+    shares_files = True
+
+    def in_words(self) -> str:
+        """What computes, see :meth:`Engine.in_words`."""
+        return threads_in_words()
 
     def run(
         self,

@@ -62,6 +62,35 @@ Threads = Annotated[
         show_default=False,
     ),
 ]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        metavar="INTEGER",
+        help="Processes that work at once, each with its share of the processors.  [default: 1, or with ray as many as"
+        " the machines take]",
+        show_default=False,
+    ),
+]
+TaskEngine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        metavar="local|ray",
+        help="Who does the work: processes of this machine, or a Ray cluster. ray needs the extra: pip install"
+        " 'advrad[ray]'.",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="ADDRESS",
+        help="Ray cluster that this machine belongs to: HOST:PORT, or auto.  [default: RAY_ADDRESS, or one on this"
+        " machine alone]",
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, metavar="INTEGER", help="Seed for all random draws.")]
 
 #: Names of options that are not the names of their fields.

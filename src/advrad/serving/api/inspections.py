@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -20,7 +20,7 @@ from advrad.serving.access import Principal, Role
 from advrad.serving.api.boundary import require
 from advrad.serving.api.failures import Refusal, detail_of
 from advrad.serving.api.fields import Cursor, InspectionId, Limit, Moment, ProductName, Text
-from advrad.serving.api.inspecting import first_error, inspect_all
+from advrad.serving.api.inspecting import first_error, inspect_all, marked
 from advrad.serving.api.parts import Parts, parts_of
 from advrad.serving.api.pictures_in import BODY, Facts, read_pictures
 from advrad.serving.api.schemas import (
@@ -51,13 +51,24 @@ _TABLE: dict[int | str, dict[str, Any]] = {
 
 #: What can be asked about the first inspection of an answer.
 _LINKS: dict[int | str, dict[str, Any]] = {
+    200: {"model": FreshInspections, "description": "All were sent before; these are the stored inspections."},
     201: {
         "links": {
             name: {"operationId": name, "parameters": {"id": "$response.body#/inspections/0/id"}}
             for name in ("inspections_get", "inspections_picture", "reviews_put", "reviews_undo", "inspections_delete")
         }
-    }
+    },
 }
+
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        pattern="^[!-~]{1,200}$",
+        description="A value that the sender makes anew for each request, such as a UUID, and repeats when it sends the"
+        " same request again. An image that is in the history under it is not inspected again.",
+    ),
+]
 
 
 class Filter(BaseModel):
@@ -103,20 +114,31 @@ class Page(Filter):
     openapi_extra={"requestBody": BODY},
 )
 async def inspect(
-    request: Request, product: ProductName, facts: Annotated[Facts, Query()], who: Reader, parts: Service
+    request: Request,
+    response: Response,
+    product: ProductName,
+    facts: Annotated[Facts, Query()],
+    who: Reader,
+    parts: Service,
+    key: Key = None,
 ) -> FreshInspections:
     """Inspect one image, or several of one part, and store what was found.
 
     Send one image as the body, or several in the form field ``files``. The other values stand in the query, or in
     fields of the form. Each inspection is in the history when the answer comes. Of several images, one that fails has
     an error in its place; where all fail, the answer is the first error.
+
+    Whoever does not know whether a request arrived sends it again with the same Idempotency-Key: what is in the history
+    comes from there, and the status is 200 if that is all. Another image, part or station under a used key is refused.
     """
     parts.products.get(product)
     sent = await read_pictures(request, facts, parts.settings.max_images)
-    answers = await inspect_all(parts, sent.requests(product))
+    answers = await inspect_all(parts, marked(sent.requests(product), key, who.name))
     error = first_error(answers)
     if error is not None:
         raise error
+    if not any(isinstance(answer, InspectionAnswer) and not answer.known for answer in answers):
+        response.status_code = 200
     named = zip(sent.pictures, answers, strict=True)
     return FreshInspections(inspections=[_fresh(name, answer) for (name, _), answer in named])
 

@@ -1,0 +1,195 @@
+"""What judging an archive costs: pictures per second by number of processes, memory, and the driver's own work.
+
+Every figure is of the command itself, `advrad predict MODEL FOLDER -o results.parquet --jobs N`, on N processors::
+
+    python performance/scale.py [--pictures 20480] [--jobs 1,2] [--run RUN --images FOLDER] [--page docs/scale.md]
+
+Each command runs on a short folder and on a long one. A rate is the number of pictures between the two by the time
+between them, so starting the processes and loading the detector does not count; it is a figure of its own. In the same
+way memory has grown by what the long folder takes above the short one. The share of ideal is the rate by that of so
+many commands of one process on one processor; beside it stands that of so many processes that judge without any engine
+at the same time, which is what the machine gives.
+
+Without --run, a closed form with default settings learns from images that are made here, and its OpenVINO export is
+measured too. A closed form of 32 px, which computes next to nothing, shows what is left: reading, rows, and the driver.
+All pictures are different files; their pixels repeat. They are in the memory of the machine, so no disk is measured.
+
+The last line of the output is JSON. --page also stores it beside that page, and writes the tables of the page from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from predict import processor
+from scale_command import advrad
+from scale_tables import Folder, Row, as_values, row_of, tables, write_page
+from soak_client import Pictures
+from soak_service import bare_rate
+
+STAND_IN = "stand-in of 32 px"
+MODEL, EXPORT = "closed form", "closed form, OpenVINO"
+#: Different images that are made, or taken of a folder at most; the pictures of the archive repeat them.
+IMAGES = 64
+
+
+def made_images(size_px: int) -> Iterator[bytes]:
+    """PNG files of a part that always lies in the same place: a smooth surface, with noise and light of its own."""
+    generator = np.random.default_rng(0)
+    coarse = Image.fromarray(generator.integers(40, 216, (9, 9, 3), dtype=np.uint8))
+    part = np.asarray(coarse.resize((size_px, size_px), Image.Resampling.BICUBIC), dtype=np.float32)
+    for _ in range(IMAGES):
+        noisy = part * generator.uniform(0.98, 1.02) + generator.normal(0, 1, part.shape)
+        yield png(Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8)))
+
+
+def given_images(folder: Path) -> Iterator[bytes]:
+    """The first images of a folder and those below it, as PNG files."""
+    endings = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)[:IMAGES]
+    if not files:
+        raise SystemExit(f"{folder}: no image in it; give a folder of images")
+    for path in files:
+        with Image.open(path) as image:
+            yield png(image.convert("RGB"))
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as a PNG file."""
+    content = io.BytesIO()
+    image.save(content, "PNG")
+    return content.getvalue()
+
+
+def write_pictures(folder: Path, images: Sequence[bytes], count: int) -> Path:
+    """Write picture files that are all different."""
+    pictures = Pictures(images)
+    folder.mkdir(parents=True)
+    for number in range(count):
+        (folder / f"{number:07}.png").write_bytes(pictures.next())
+    return folder
+
+
+def models_of(folder: Path, images: Sequence[bytes], run: Path | None) -> dict[str, Path]:
+    """The detectors that are measured, by name; without a given one they are made."""
+    import advrad as library
+
+    if run is not None:
+        return {run.name: run}
+    product = write_pictures(folder / "product" / "good", images, len(images)).parent
+    models = {MODEL: folder / "run", EXPORT: folder / "export", STAND_IN: folder / "stand-in"}
+    library.train(product, models[MODEL])
+    library.export(models[MODEL], models[EXPORT], to="openvino", data=product)
+    library.train(product, models[STAND_IN], size_px=32)
+    return models
+
+
+def judged(model: Path, pictures: Path, table: Path, jobs: int, seen: dict[str, float]) -> Folder:
+    """Judge a folder, and check that every picture has its one row.
+
+    Args:
+        model: Model folder or export.
+        pictures: Folder of images.
+        table: Parquet file to write.
+        jobs: Number of processes that judge, each on a processor of its own.
+        seen: Scores by file name that are known from other runs; new ones are added.
+
+    Raises:
+        SystemExit: The command failed, rows are missing, double or without a score, or a score is another.
+    """
+    import pyarrow.parquet
+
+    processors = sorted(os.sched_getaffinity(0))[:jobs]
+    taken = advrad(["predict", str(model), str(pictures), "-o", str(table), "--jobs", str(jobs)], processors)
+    rows = pyarrow.parquet.read_table(table, columns=["path", "score"]).to_pydict()
+    names = [f"{pictures.name}/{Path(path).name}" for path in rows["path"]]
+    files = {f"{pictures.name}/{path.name}": path.stat().st_size for path in pictures.iterdir()}
+    if sorted(names) != sorted(files) or None in rows["score"]:
+        raise SystemExit(f"{table}: its {len(names)} rows are not one with a score for each of {len(files)} pictures")
+    scores = dict(zip(names, rows["score"], strict=True))
+    if other := [name for name, score in scores.items() if seen.setdefault(name, score) != score]:
+        raise SystemExit(f"{model.name}: {len(other)} scores depend on the number of processes, such as {other[0]}")
+    return Folder(len(files), sum(files.values()), table.stat().st_size, taken)
+
+
+def measure(name: str, model: Path, jobs: Sequence[int], short: Path, long: Path, seconds: float) -> list[Row]:
+    """Measure a detector with each number of processes.
+
+    Args:
+        name: Its name in the tables.
+        model: Model folder or export.
+        jobs: Numbers of processes.
+        short: Folder of some pictures.
+        long: Folder of more.
+        seconds: Time to judge without an engine.
+    """
+    rows: list[Row] = []
+    seen: dict[str, float] = {}
+    files = sorted(short.iterdir())[:IMAGES]
+    for count in jobs:
+        print(f"measuring: {name}, {count} at once", file=sys.stderr, flush=True)
+        start = short.parent / f"{model.name}-{count}"
+        few = judged(model, short, start.with_suffix(".short.parquet"), count, seen)
+        many = judged(model, long, start.with_suffix(".long.parquet"), count, seen)
+        with ThreadPoolExecutor(count) as pool:
+            bare = sum(pool.map(lambda _: bare_rate(model, files, 1, seconds), range(count)))
+        rows.append(row_of(name, count, few, many, bare))
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print tables and a line of JSON, and return the values of that line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="model folder or export; a closed form is made by default")
+    parser.add_argument("--images", type=Path, help="folder of images that suit --run")
+    parser.add_argument("--pictures", type=int, default=20480, help="pictures of the long folder")
+    parser.add_argument("--short", type=int, default=2560, help="pictures of the short folder")
+    parser.add_argument("--jobs", default="1,2", help="numbers of processes, separated by commas")
+    parser.add_argument("--size", type=int, default=256, help="side of the images that are made, pixels")
+    parser.add_argument("--seconds", type=float, default=10, help="time to judge without an engine")
+    parser.add_argument("--page", type=Path, help="page whose tables are written")
+    given = parser.parse_args(arguments)
+    jobs = [int(part) for part in given.jobs.split(",")]
+    if max(jobs) > len(os.sched_getaffinity(0)):
+        raise SystemExit(f"--jobs {given.jobs}: there are {len(os.sched_getaffinity(0))} processors")
+    if (given.run is None) != (given.images is None):
+        raise SystemExit("--run and --images are given together: the images must suit the detector")
+    with tempfile.TemporaryDirectory(prefix="advrad-") as name:
+        folder = Path(name)
+        images = list(made_images(given.size) if given.images is None else given_images(given.images))
+        models = models_of(folder, images, given.run)
+        short = write_pictures(folder / "short", images, given.short)
+        long = write_pictures(folder / "long", images, given.pictures)
+        rows: list[Row] = []
+        for detector, model in models.items():
+            rows += measure(detector, model, jobs, short, long, given.seconds)
+    result = {
+        "benchmark": "scale",
+        "processor": processor(),
+        "date": datetime.date.today().isoformat(),
+        "size_px": given.size,
+        "short": given.short,
+        "pictures": given.pictures,
+        "rows": as_values(rows),
+    }
+    print("\n".join(tables(result).values()))
+    print(json.dumps(result))
+    if given.page is not None:
+        write_page(given.page, result)
+    return result
+
+
+if __name__ == "__main__":
+    main()

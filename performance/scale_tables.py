@@ -1,0 +1,250 @@
+"""Figures of ``performance/scale.py``, what follows from them for a large archive, and both as tables of a page."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scale_command import Taken
+
+from advrad.utils.files import write_text
+
+#: Pictures of the archive whose cost is computed.
+ARCHIVE = 100_000_000
+#: What stands in a page until there are figures.
+NOT_MEASURED = "Not measured yet.\n"
+_MARKED = re.compile(r"(?<=<!-- table: )(?P<name>\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a detector took with a number of processes.
+
+    Attributes:
+        detector: Its name.
+        jobs: Number of processes that judge, each on one processor.
+        pictures: Pictures of the long folder.
+        pictures_per_s: Rate of the command, without its start.
+        start_s: What its start and end take, whatever the number of pictures.
+        bare_per_s: Rate of so many processes without an engine, at the same time.
+        driver_s: Computing of the first process for each picture, in seconds; it judges too where there is one.
+        driver_mb: Most memory of the first process, MB.
+        driver_growth: What it holds more on the long folder than on the short one, as a share.
+        worker_mb: Most memory of any other process, MB; 0 without others.
+        worker_growth: What such a process holds more, as a share.
+        bytes_read: Bytes of the file of a picture.
+        bytes_row: Bytes of the results for a picture.
+    """
+
+    detector: str
+    jobs: int
+    pictures: int
+    pictures_per_s: float
+    start_s: float
+    bare_per_s: float
+    driver_s: float
+    driver_mb: float
+    driver_growth: float
+    worker_mb: float
+    worker_growth: float
+    bytes_read: float
+    bytes_row: float
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of pictures, and what judging it took.
+
+    Attributes:
+        pictures: Number of pictures.
+        bytes_read: Size of their files together.
+        bytes_rows: Size of the results.
+        taken: What the command took.
+    """
+
+    pictures: int
+    bytes_read: int
+    bytes_rows: int
+    taken: Taken
+
+
+def row_of(detector: str, jobs: int, short: Folder, long: Folder, bare_per_s: float) -> Row:
+    """Figures from a short and a long folder.
+
+    Args:
+        detector: Name of the detector.
+        jobs: Number of processes that judge.
+        short: The short folder.
+        long: The long folder.
+        bare_per_s: Rate of so many processes without an engine.
+
+    Raises:
+        SystemExit: The long folder took no longer than the short one, so there is no rate.
+    """
+    few, many, more = short.taken, long.taken, long.pictures - short.pictures
+    seconds = many.seconds - few.seconds
+    if more <= 0 or seconds <= 0:
+        raise SystemExit(
+            f"{detector}: {long.pictures} pictures took {many.seconds:.1f} s and {short.pictures} took"
+            f" {few.seconds:.1f} s, which gives no rate; use more pictures"
+        )
+    return Row(
+        detector,
+        jobs,
+        long.pictures,
+        more / seconds,
+        few.seconds - short.pictures * seconds / more,
+        bare_per_s,
+        (many.driver_cpu_s - few.driver_cpu_s) / more,
+        many.driver_mb,
+        many.driver_mb / few.driver_mb - 1,
+        many.worker_mb,
+        many.worker_mb / few.worker_mb - 1 if few.worker_mb else 0.0,
+        long.bytes_read / long.pictures,
+        long.bytes_rows / long.pictures,
+    )
+
+
+def share_of_ideal(row: Row, rows: Sequence[Row]) -> float | None:
+    """The rate by that of one process times the number of processes; None if one process was not measured.
+
+    Args:
+        row: Figures of some processes.
+        rows: All figures.
+    """
+    alone = [one.pictures_per_s for one in rows if (one.detector, one.jobs) == (row.detector, 1)]
+    return row.pictures_per_s / (row.jobs * alone[0]) if alone else None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an archive costs.
+
+    Attributes:
+        core_hours: Hours of one processor, workers and driver together.
+        driver_hours: Hours that the driver alone computes, which is the least time that the run takes.
+        most_cores: Number of processors for which one driver is enough; None if its computing is too short to measure.
+        read_tb: Bytes of the pictures, 10^12.
+        rows_gb: Bytes of the results, 10^9.
+    """
+
+    core_hours: float
+    driver_hours: float
+    most_cores: float | None
+    read_tb: float
+    rows_gb: float
+
+
+def cost_of(row: Row, pictures: int = ARCHIVE) -> Cost:
+    """What an archive costs, if its pictures are like those that were measured.
+
+    Args:
+        row: Figures of at least two processes: with one, the driver is not told apart.
+        pictures: Number of pictures.
+    """
+    core_s = row.jobs / row.pictures_per_s
+    return Cost(
+        pictures * core_s / 3600,
+        pictures * row.driver_s / 3600,
+        core_s / row.driver_s if row.driver_s > 0 else None,
+        pictures * row.bytes_read / 1e12,
+        pictures * row.bytes_row / 1e9,
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; all columns but the first are numbers."""
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def table_of_rates(rows: Sequence[Row]) -> str:
+    """Pictures per second, share of ideal, memory and the driver's work."""
+    head = ["detector", "processes", "pictures/s", "of ideal", "of the machine", "start, s", "driver, ms per picture"]
+    head += ["driver, MB", "worker, MB", "growth of driver; worker"]
+    body = []
+    for row in rows:
+        share, alone = share_of_ideal(row, rows), row.jobs == 1
+        body.append(
+            [
+                row.detector,
+                str(row.jobs),
+                f"{row.pictures_per_s:.1f}",
+                "-" if share is None else f"{share:.0%}",
+                f"{row.pictures_per_s / row.bare_per_s:.0%}",
+                f"{row.start_s:.1f}",
+                "-" if alone else f"{1e3 * row.driver_s:.3f}",
+                f"{row.driver_mb:.0f}",
+                "-" if alone else f"{row.worker_mb:.0f}",
+                f"{row.driver_growth:+.1%}" + ("" if alone else f"; {row.worker_growth:+.1%}"),
+            ]
+        )
+    return table(head, body)
+
+
+def table_of_costs(rows: Sequence[Row]) -> str:
+    """What the archive costs with each detector, from its row with the most processes."""
+    most = {row.detector: row for row in sorted(rows, key=lambda row: row.jobs) if row.jobs > 1}
+    head = ["detector", "core hours", "of these the driver", "cores that one driver feeds", "read, TB", "results, GB"]
+    costs = {name: cost_of(row) for name, row in most.items()}
+    body = [
+        [
+            name,
+            f"{cost.core_hours:,.0f}",
+            f"{cost.driver_hours:,.1f}",
+            "-" if cost.most_cores is None else f"{cost.most_cores:,.0f}",
+            f"{cost.read_tb:,.1f}",
+            f"{cost.rows_gb:,.1f}",
+        ]
+        for name, cost in costs.items()
+    ]
+    return table(head, body)
+
+
+def tables(result: dict[str, Any]) -> dict[str, str]:
+    """The tables of a page, by name.
+
+    Args:
+        result: What ``performance/scale.py`` prints as JSON.
+    """
+    rows = [Row(**row) for row in result["rows"]]
+    about = f"{result['processor']}, {result['date']}; images of {result['size_px']} px, folders of"
+    about += f" {result['short']:,} and {result['pictures']:,} pictures.\n\n"
+    return {"rates": about + table_of_rates(rows), "costs": table_of_costs(rows)}
+
+
+def with_tables(page: str, result: dict[str, Any] | None) -> str:
+    """Replace the tables of a page.
+
+    Args:
+        page: Its text.
+        result: What was measured; None if nothing was.
+    """
+    found = {} if result is None else tables(result)
+    return _MARKED.sub(lambda mark: f"{mark['name']} -->\n\n{found.get(mark['name'], NOT_MEASURED)}\n", page)
+
+
+def stored(page: Path) -> dict[str, Any] | None:
+    """What was measured for a page; None if nothing was."""
+    path = page.with_suffix(".json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def write_page(page: Path, result: dict[str, Any]) -> None:
+    """Store what was measured beside a page, and write the tables of the page.
+
+    Args:
+        page: Markdown file with places for tables.
+        result: What was measured.
+    """
+    write_text(page.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+    write_text(page, with_tables(page.read_text(encoding="utf-8"), result))
+
+
+def as_values(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows as JSON values."""
+    return [asdict(row) for row in rows]

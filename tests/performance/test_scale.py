@@ -1,0 +1,146 @@
+"""What `performance/scale.py` computes from what it measures, and that the page shows what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import scale
+import scale_command
+import scale_tables
+from scale_command import Taken
+from scale_tables import Folder, Row, cost_of, row_of, share_of_ideal
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
+
+#: 100 pictures in 12 s, 1,100 in 62 s: 20 pictures per second after 7 s.
+SHORT = Folder(100, 5_000, 3_000, Taken(12.0, 1.1, 200.0, 400.0, 2))
+LONG = Folder(1100, 55_000, 22_000, Taken(62.0, 2.1, 210.0, 500.0, 2))
+ROW = row_of("closed form", 2, SHORT, LONG, 25.0)
+
+
+def test_a_rate_does_not_count_the_start() -> None:
+    assert (ROW.pictures_per_s, ROW.start_s) == (20.0, 7.0)
+    assert ROW.driver_s == pytest.approx(1e-3)
+    assert (ROW.driver_growth, ROW.worker_growth) == pytest.approx((0.05, 0.25))
+    assert (ROW.driver_mb, ROW.worker_mb, ROW.bytes_read, ROW.bytes_row) == (210.0, 500.0, 50.0, 20.0)
+
+
+def test_one_process_has_no_workers_that_could_grow() -> None:
+    short, long = (
+        dataclasses.replace(folder, taken=dataclasses.replace(folder.taken, worker_mb=0.0)) for folder in (SHORT, LONG)
+    )
+    assert row_of("closed form", 1, short, long, 25.0).worker_growth == 0
+
+
+def test_folders_that_give_no_rate_are_refused() -> None:
+    for long in (dataclasses.replace(LONG, taken=SHORT.taken), dataclasses.replace(LONG, pictures=100)):
+        with pytest.raises(SystemExit, match="gives no rate; use more pictures"):
+            row_of("closed form", 2, SHORT, long, 25.0)
+
+
+def test_the_share_of_ideal_is_of_one_process_of_the_same_detector() -> None:
+    alone = dataclasses.replace(ROW, jobs=1, pictures_per_s=12.5)
+    other = dataclasses.replace(alone, detector="another", pictures_per_s=99.0)
+    assert share_of_ideal(ROW, [other, alone, ROW]) == 0.8
+    assert share_of_ideal(alone, [other, alone, ROW]) == 1
+    assert share_of_ideal(ROW, [other, ROW]) is None
+
+
+def test_what_a_large_archive_costs() -> None:
+    cost = cost_of(ROW)
+    assert cost.core_hours == pytest.approx(1e8 / 20 * 2 / 3600)
+    assert cost.driver_hours == pytest.approx(1e8 * 1e-3 / 3600)
+    assert cost.most_cores == pytest.approx(0.1 / 1e-3)
+    assert (cost.read_tb, cost.rows_gb) == pytest.approx((0.005, 2.0))
+    assert cost_of(ROW, 10**6).core_hours == pytest.approx(cost.core_hours / 100)
+    assert cost_of(dataclasses.replace(ROW, driver_s=0.0)).most_cores is None
+
+
+def result_of(*rows: Row) -> dict[str, object]:
+    about = {"processor": "a processor", "date": "2026-11-27", "size_px": 256, "short": 100, "pictures": 1100}
+    return about | {"rows": scale_tables.as_values(rows)}
+
+
+def test_a_page_shows_what_was_measured(tmp_path: Path) -> None:
+    page = tmp_path / "scale.md"
+    page.write_text(
+        "A\n\n<!-- table: rates -->\n<!-- end -->\n\nB\n\n<!-- table: costs -->\nof before\n<!-- end -->\n", "utf-8"
+    )
+    assert scale_tables.with_tables(page.read_text("utf-8"), scale_tables.stored(page)).count("Not measured yet.") == 2
+    alone = dataclasses.replace(ROW, jobs=1, pictures_per_s=12.5)
+    result = result_of(alone, ROW)
+    scale_tables.write_page(page, result)
+    text = page.read_text("utf-8")
+    assert "| closed form | 2 | 20.0 | 80% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
+    assert "| closed form | 1 | 12.5 | 100% | 50% | 7.0 | - | 210 | - | +5.0% |" in text
+    assert "| closed form | 2,778 | 27.8 | 100 | 0.0 | 2.0 |" in text
+    assert "of before" not in text and text.startswith("A\n") and "\nB\n" in text
+    assert scale_tables.stored(page) == result
+    assert scale_tables.with_tables(text, result) == text
+
+
+def test_the_page_of_the_repository_shows_what_is_stored_beside_it() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page.count("<!-- table: ") == page.count("<!-- end -->") == 2
+    assert scale_tables.with_tables(page, scale_tables.stored(PAGE)) == page
+
+
+def test_pictures_are_all_different_and_show_the_same_part(tmp_path: Path) -> None:
+    from advrad.data.images import read_resized
+
+    images = list(scale.made_images(32))
+    assert len(set(images)) == len(images) == scale.IMAGES
+    folder = scale.write_pictures(tmp_path / "pictures", images[:2], 5)
+    files = sorted(folder.iterdir())
+    assert len({path.read_bytes() for path in files}) == 5
+    first, second, third = (read_resized(path, 32) for path in files[:3])
+    assert (first == third).all() and 0 < (first - second).abs().mean() < 0.05
+    again = list(scale.given_images(folder))
+    assert len(again) == 5 and len(set(again)) == 2, "their pixels alone are kept"
+    with pytest.raises(SystemExit, match="no image in it"):
+        list(scale.given_images(tmp_path / "missing"))
+
+
+def test_a_command_is_watched_with_the_processes_that_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In place of advrad: holds 60 MB and computes for 0.3 s, beside a child that holds 120 MB and computes for 1 s.
+    program = """
+import subprocess, sys, time
+busy = "while time.process_time() < {}: pass"
+child = subprocess.Popen([sys.executable, "-c", "import time; held = bytearray(120 << 20)\\n" + busy.format(1)])
+held = bytearray(60 << 20)
+exec(busy.format(0.3))
+child.wait()
+"""
+    monkeypatch.setattr(scale_command, "_ADVRAD", program)
+    taken = scale_command.advrad([], [0])
+    assert 0.25 < taken.driver_cpu_s < 0.95, "without the time of the child"
+    assert taken.seconds > 1 and taken.processes == 1
+    assert 60 < taken.driver_mb < 120 < taken.worker_mb
+
+
+def test_a_command_that_fails_is_named_with_what_it_said() -> None:
+    with pytest.raises(SystemExit, match=r"advrad no-such-command: exit status 2\n(.|\n)*no-such-command"):
+        scale_command.advrad(["no-such-command"], [0])
+
+
+def test_options_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"there are \d+ processors"):
+        scale.main(["--jobs", "1,1000"])
+    with pytest.raises(SystemExit, match="are given together"):
+        scale.main(["--run", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_measured_from_end_to_end(closed_form_run: Path, widgets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--run", closed_form_run, "--images", widgets / "test" / "good", "--seconds", "1"]
+    # Enough for the long folder to take longer than the short one, however busy the machine is.
+    result = scale.main([*map(str, given), "--short", "40", "--pictures", "4000"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
+    assert [row["jobs"] for row in result["rows"]] == [1, 2]
+    for row in result["rows"]:
+        assert row["pictures"] == 4000 and row["pictures_per_s"] > 0 and row["bare_per_s"] > 0
+        assert row["bytes_row"] > 8 and row["bytes_read"] > 100 and row["driver_mb"] > 10
+    assert result["rows"][1]["worker_mb"] > 10

@@ -9,17 +9,24 @@ from typing import Any
 
 import pytest
 import torch
+import toy_guarded
 import trained_run
 from toy_datasets import make_mvtec, write_good
 
 import advrad
+from advrad.data.arrays import image_batches
+from advrad.data.layouts import find_records
+from advrad.data.loading import load_images
 from advrad.data.picture_statistics import PictureReference, picture_statistics
+from advrad.data.png import write_image
+from advrad.data.trained_images import digests_of
+from advrad.detectors.config import PlanRecord, TrainingRecord
 from advrad.detectors.feature_memory import FeatureDetector
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_config import HalfTest
 from advrad.detectors.guarded_tests import kth_largest, surprise
 from advrad.detectors.loading import load_detector
-from advrad.errors import CheckpointError, ConfigError, DataError
+from advrad.errors import ConfigError, DataError
 from advrad.training import guarded_run
 from advrad.training.closed_form_run import ClosedFormRun
 from advrad.training.options import CalibrateOptions
@@ -146,13 +153,75 @@ def test_too_low_a_rate_is_refused_before_images_are_read(
         calibrate(*model, CalibrateOptions(score="robust"), model[0].parent / "new")
 
 
-def test_a_detector_that_guard_made_says_what_to_do(model: tuple[Path, Path]) -> None:
-    folder, data = model
-    detector = guarded(folder)
-    detector.update_config(training=type(detector.config.training)())
-    detector.save_pretrained(folder)
-    with pytest.raises(CheckpointError, match=r"was made by advrad\.guard"):
-        calibrate(folder, data, CalibrateOptions(false_alarm_rate=0.3))
+# --- Detectors that advrad.guard made ---
+
+
+def write_images(folder: Path, images: torch.Tensor) -> Path:
+    folder.mkdir(parents=True)
+    for index, image in enumerate(images):
+        write_image(folder / f"{index:03}.png", image.permute(1, 2, 0).numpy())
+    return folder
+
+
+@pytest.fixture(scope="module", params=["memory with a plan", "memory without"])
+def made_by_guard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Model folder of a detector that advrad.guard made with normal images; not to be changed."""
+    root = tmp_path_factory.mktemp("guard")
+    known = write_images(root / "known", toy_guarded.normals(16, 0))
+    memory = toy_guarded.closed_form(toy_guarded.normals(16, 0))
+    memory.calibrate([toy_guarded.normals(79, 1)], 0.05)
+    plan = PlanRecord.model_validate({"kind": "memory"}) if request.param == "memory with a plan" else None
+    seen = digests_of(load_images(find_records(known).records, memory.framing))
+    memory.update_config(training=TrainingRecord(plan=plan, seen=seen))
+    (root / "half.py").write_text(HALF)
+    found = advrad.guard(f"{root / 'half.py'}:contrast", memory, toy_guarded.normals(79, 2), ceiling=-1.5)
+    found.save_pretrained(root / "model")
+    return root / "model"
+
+
+HALF = """
+import torch.nn.functional as F
+
+
+def contrast(images):
+    around = F.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    return 1e3 * F.avg_pool2d((images - around).square().mean(1, keepdim=True), 9, stride=1).flatten(1).amax(1)
+"""
+
+
+def test_a_detector_that_guard_made_takes_new_normal_images(made_by_guard: Path, tmp_path: Path) -> None:
+    data = write_images(tmp_path / "new", toy_guarded.normals(49, 3))
+    again = calibrate(made_by_guard, data, CalibrateOptions(false_alarm_rate=0.1), tmp_path / "model")
+    before, expected = guarded(made_by_guard), guarded(made_by_guard)
+    expected.calibrate(sorted(data.iterdir()), 0.1)
+    assert isinstance(again, GuardedDetector) and again.config.joint and again.config.robust_calibration is None
+    assert again.tests == expected.tests == guarded(tmp_path / "model").tests != before.tests
+    assert again.calibration.n == 49 and slots(again) == [4, 1] and again.calibration.source == {"data": "new"}
+    # The ceiling stands for the same score of the memory as before.
+    scores = [one.tests[0].threshold + one.config.ceiling / one.tests[0].slope for one in (before, again)]
+    assert scores[1] == pytest.approx(scores[0]) and again.config.ceiling != before.config.ceiling
+
+
+def test_its_threshold_under_attack_rests_on_the_new_images(made_by_guard: Path, tmp_path: Path) -> None:
+    data = write_images(tmp_path / "new", toy_guarded.normals(19, 3))
+    again = calibrate(made_by_guard, data, CalibrateOptions(false_alarm_rate=0.1, radius=EPS), tmp_path / "model")
+    assert isinstance(again, GuardedDetector)
+    batches = image_batches(sorted(data.iterdir()), again.framing, 1)
+    bounds = [again.memory.score_bounds(one.pixels, EPS, "linf") for one in batches]
+    upper = [max(float(surprise(found.upper, again.tests[0])), again.config.ceiling) for found in bounds]
+    robust = again.config.robust_calibration
+    assert robust is not None and robust.n == 19 and robust.threshold == pytest.approx(kth_largest(upper, 2))
+
+
+def test_images_that_a_half_was_made_from_are_refused(made_by_guard: Path, tmp_path: Path) -> None:
+    before = (made_by_guard / "config.json").read_bytes()
+    images = torch.cat([toy_guarded.normals(16, 0)[:3], toy_guarded.normals(60, 4)])
+    with pytest.raises(DataError, match=r"new: 3 of the 63 normal images are images that the model was made from"):
+        calibrate(made_by_guard, write_images(tmp_path / "new", images), CalibrateOptions())
+    few = write_images(tmp_path / "few", toy_guarded.normals(20, 5))
+    with pytest.raises(ConfigError, match="needs 39 different normal images for the thresholds of 2 detectors"):
+        calibrate(made_by_guard, few, CalibrateOptions())
+    assert (made_by_guard / "config.json").read_bytes() == before
 
 
 def test_a_ceiling_above_0_stays() -> None:

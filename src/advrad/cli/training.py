@@ -63,7 +63,14 @@ def train(
 @add_command(app)
 def calibrate(
     model: Model,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="The folder of images that RUN was trained on.")],
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="The folder of images that RUN was trained on; for a model that advrad.guard made, of normal images"
+            " that were used for nothing else.",
+        ),
+    ],
     options: CalibrateOptions,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="NEW", help="Folder for the changed model.  [default: RUN]")
@@ -71,8 +78,9 @@ def calibrate(
 ) -> None:
     """Set the threshold of a model again, without training.
 
-    Uses the normal images that set it before; test images are not used. A radius also sets a threshold that keeps its
-    false-alarm rate under attack. Can choose the score of a learned denoiser again.
+    Uses the normal images that set it before, or new ones for a model that advrad.guard made; test images are not used.
+    A radius also sets a threshold that keeps its false-alarm rate under attack. Can choose the score of a learned
+    denoiser again.
 
     Example: advrad calibrate run images --false-alarm-rate 0.01
     """

@@ -40,7 +40,8 @@ def calibrate(
 
     Args:
         folder: Model folder.
-        data: Folder of the images on which the detector was trained. Its test images are not used.
+        data: Folder of the images on which the detector was trained; of normal images that were used for nothing else
+            for a detector that :func:`advrad.guard` made. Test images are not used.
         options: What to change; None to set the threshold again with the same false-alarm rate.
         output: Folder for the result; None to change the model in place, which is refused for a new score.
         progress: Receives the progress.
@@ -51,7 +52,8 @@ def calibrate(
     Raises:
         CheckpointError: The model does not record how it was trained.
         ConfigError: An option does not fit, or there are too few images for the rate.
-        DataError: The normal images are not those of the training.
+        DataError: The normal images are not those of the training; or a detector of :func:`advrad.guard` was made from
+            them.
         OutputError: The folder cannot be written, or is not empty.
     """
     options = options or CalibrateOptions()
@@ -184,9 +186,11 @@ def _check_rate(rate: float | None, detector: SavedDetector) -> None:
     if rate is None or calibration is None:
         return
     from advrad.detectors.guarded import GuardedDetector
-    from advrad.training.recalibrate_guarded import new_slots
+    from advrad.training.recalibrate_guarded import new_slots, remembers_images
 
     if isinstance(detector, GuardedDetector):
+        if not remembers_images(detector):
+            return  # new images set the thresholds
         new_slots(detector, rate)
     if calibration.n >= normals_needed(rate):
         return

@@ -1,10 +1,14 @@
-"""New tests for a guarded detector, from the normal images that set its first ones."""
+"""New tests for a guarded detector: from the normal images that set its first ones, or from new ones.
+
+``advrad train --features`` records which images those were. :func:`advrad.guard` is given them, and records none; so a
+detector that it made gets its tests from normal images that no half was made from.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +17,22 @@ import torch
 from torch import Tensor
 
 from advrad.certificates.threshold import robust_threshold_of_bounds
+from advrad.data.layouts import find_records
 from advrad.data.loading import ImageStack
+from advrad.data.options import DataOptions
 from advrad.data.picture_statistics import PictureReference, picture_statistics
+from advrad.data.trained_images import trained_on
 from advrad.detectors.config import RecordedFigures
 from advrad.detectors.feature_memory import FeatureDetector
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_config import HalfTest
 from advrad.detectors.guarded_tests import divide_slots, make_tests, surprise, usable_ceiling
-from advrad.errors import CheckpointError, DataError
+from advrad.detectors.saved import seen_by
+from advrad.errors import DataError
 from advrad.training.closed_form_members import groups_of
+from advrad.training.fit_plan import GuardedPlan
 from advrad.training.guard_parts import left_out
+from advrad.training.normal_images import NormalImages
 from advrad.training.options import CalibrateOptions
 from advrad.training.recalibrate_bounds import SAME, largest_of_map, read_same_images
 from advrad.utils.progress import SILENT, ProgressReporter
@@ -70,22 +80,38 @@ def recalibrate_guarded(
     """Set the tests of a guarded detector again, and the threshold of its score under attack.
 
     Args:
-        detector: Detector that ``advrad train --features`` made, which is changed.
+        detector: Detector, which is changed.
         folder: Its model folder.
-        data: Folder of the images to which it was fitted.
+        data: Folder of the images to which ``advrad train --features`` fitted it; of normal images that were used for
+            nothing else if :func:`advrad.guard` made it.
         options: False-alarm rate, and radius and norm of the threshold under attack.
         progress: Receives the number of images that are finished.
 
     Raises:
         CheckpointError: The model does not record how it was fitted.
         ConfigError: There are too few images for the rate.
-        DataError: The normal images are not those of the fit.
+        DataError: The normal images are not those of the fit; or a half was made from them.
     """
-    if detector.config.training.plan is None:
-        raise CheckpointError(
-            f"{folder}: was made by advrad.guard, which keeps no plan, so the normal images of its thresholds are not"
-            " known; guard it again with another false_alarm_rate, or call its calibrate with normal images"
-        )
+    if remembers_images(detector):
+        _from_same_images(detector, folder, data, options, progress)
+    else:
+        _from_new_images(detector, data, options, progress)
+
+
+def remembers_images(detector: GuardedDetector) -> bool:
+    """Whether it is recorded which images set the tests: not for a detector that :func:`advrad.guard` made.
+
+    Args:
+        detector: Guarded detector.
+    """
+    plan = detector.config.training.plan  # that of the memory, where advrad.guard made the detector
+    return plan is not None and plan.to_dict().get("kind") == GuardedPlan.model_fields["kind"].default
+
+
+def _from_same_images(
+    detector: GuardedDetector, folder: Path, data: Path, options: CalibrateOptions, progress: ProgressReporter
+) -> None:
+    """Set the tests again from the images that set them before."""
     images = read_same_images(detector.memory, folder, data, progress)
     progress.stage("Calibrating")
     slots, before = new_slots(detector, options.false_alarm_rate), detector.calibration
@@ -98,13 +124,71 @@ def recalibrate_guarded(
     tests = make_tests(found.scores, found.heights, slots, leaves_one_out=leaves_one_out)
     ceiling = moved_ceiling(detector.config.ceiling, detector.tests[0], tests[0])
     rate = options.false_alarm_rate or before.false_alarm_rate
-    pictures = PictureReference.of(
-        picture_statistics(images.batch([index])[0]) for index in detector.memory.config.held_out
-    )
+    held = detector.memory.config.held_out
+    pictures = PictureReference.of(picture_statistics(images.batch([index])[0]) for index in held)
     detector.set_tests(tests, rate, joint=detector.config.joint, source=before.source, pictures=pictures)
+    _finish(detector, ceiling, ((images.batch([index]), torch.tensor([index])) for index in held), options, progress)
+
+
+def _from_new_images(
+    detector: GuardedDetector, data: Path, options: CalibrateOptions, progress: ProgressReporter
+) -> None:
+    """Set the tests from normal images that no half was made from."""
+    images = _read_unseen(detector, data, options, progress)
+    progress.stage("Calibrating")
+    memory, rate = detector.tests[0], options.false_alarm_rate or detector.calibration.false_alarm_rate
+    rows = range(len(images))
+    detector.calibrate((images.batch([row]) for row in rows), rate, {"data": data.resolve().name})
+    ceiling = moved_ceiling(detector.config.ceiling, memory, detector.tests[0])
+    _finish(detector, ceiling, ((images.batch([row]), None) for row in rows), options, progress)
+
+
+def _read_unseen(
+    detector: GuardedDetector, data: Path, options: CalibrateOptions, progress: ProgressReporter
+) -> ImageStack:
+    """Read normal images, each once, of which no half has seen any.
+
+    Raises:
+        ConfigError: There are too few for the rate.
+        DataError: A half was made from some of them.
+    """
+    plan = detector.config.training.plan
+    recorded = {} if plan is None else plan.to_dict()
+    reading = DataOptions.parse({name: recorded[name] for name in DataOptions.model_fields if name in recorded})
+    reading = reading.model_copy(update={"layout": "auto", "category": None})
+    dataset = find_records(data, reading)
+    rate = options.false_alarm_rate or detector.calibration.false_alarm_rate
+    records = [record for record in dataset.records if record.split == "train" and record.label == 0]
+    framing = replace(detector.framing, trained_range=detector.config.training.value_range)
+    source = NormalImages(dataset, reading, rate, tests=len(detector.config.names))
+    images = source.read(records, framing, progress)
+    if seen := trained_on(images.records, seen_by(detector), images.values):
+        raise DataError(
+            f"{data}: {len(seen)} of the {len(images)} normal images are images that the model was made from, so its"
+            " scores of them say nothing about new ones; give normal images that were used for nothing else"
+        )
+    return images
+
+
+def _finish(
+    detector: GuardedDetector,
+    ceiling: float,
+    held: Iterable[tuple[Tensor, Tensor | None]],
+    options: CalibrateOptions,
+    progress: ProgressReporter,
+) -> None:
+    """Store the ceiling and the threshold under attack. Figures that were measured with the old tests no longer hold.
+
+    Args:
+        detector: Detector with its new tests.
+        ceiling: Its new ceiling.
+        held: The images that set the tests, (1, 3, s, s) each, and what is left out of the memory for it.
+        options: Radius and norm of the threshold under attack.
+        progress: Receives the number of images that are finished.
+    """
     detector.update_config(ceiling=ceiling, robust_calibration=None, figures=RecordedFigures())
     if options.radius is not None:
-        _set_robust(detector, images, options, progress)
+        _set_robust(detector, held, options, progress)
 
 
 def moved_ceiling(ceiling: float, before: HalfTest, after: HalfTest) -> float:
@@ -180,17 +264,19 @@ def _check_same(detector: GuardedDetector, again: Sequence[HalfTest], data: Path
 
 
 def _set_robust(
-    detector: GuardedDetector, images: ImageStack, options: CalibrateOptions, progress: ProgressReporter
+    detector: GuardedDetector,
+    held: Iterable[tuple[Tensor, Tensor | None]],
+    options: CalibrateOptions,
+    progress: ProgressReporter,
 ) -> None:
     """Set the threshold of the score that keeps the whole rate under attack: at it, the memory alone counts."""
-    held, norm = detector.memory.config.held_out, options.norm or "linf"
-    radius, calibration = options.radius or 0.0, detector.calibration
+    radius, norm, calibration = options.radius or 0.0, options.norm or "linf", detector.calibration
     progress.stage("Bounding scores")
     upper = []
-    for done, index in enumerate(held, start=1):
-        bounds = detector.memory.score_bounds(images.batch([index]), radius, norm, exclude=torch.tensor([index]))
+    for done, (image, exclude) in enumerate(held, start=1):
+        bounds = detector.memory.score_bounds(image, radius, norm, exclude=exclude)
         upper.append(max(float(surprise(bounds.upper, detector.tests[0])), detector.config.ceiling))
-        progress.update(done, len(held))
+        progress.update(done, calibration.n)
     robust = robust_threshold_of_bounds(
         upper,
         false_alarm_rate=calibration.false_alarm_rate,

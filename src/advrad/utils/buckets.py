@@ -65,15 +65,15 @@ def open_bucket(url: str) -> tuple[AbstractFileSystem, str]:
     if protocol in ("s3", "s3a"):
         options["config_kwargs"] = {"connect_timeout": _CONNECT_S, "retries": {"max_attempts": _ATTEMPTS}}
     try:
-        kind = fsspec.get_filesystem_class(protocol)
+        fsspec.get_filesystem_class(protocol)
     except ImportError:
         package = _PACKAGES.get(protocol, f"the package that fsspec needs for {protocol}")
         raise ConfigError(f"{url}: a package is missing; install it: pip install {package}") from None
     except ValueError:
         raise ConfigError(f"{url}: {protocol} is unknown; name a folder, or a URL such as s3://bucket/folder") from None
     with bucket_errors(url):
-        path = kind._strip_protocol(url)
-        return kind(**{**kind._get_kwargs_from_urls(url), **options}), str(path)
+        files, path = fsspec.core.url_to_fs(url, **options)
+    return files, str(path)
 
 
 def check_whole(url: str) -> None:

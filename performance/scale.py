@@ -2,13 +2,15 @@
 
 Every figure is of the command itself, `advrad predict MODEL FOLDER -o results.parquet --jobs N`, on N processors::
 
-    python performance/scale.py [--pictures 20480] [--jobs 1,2] [--run RUN --images FOLDER] [--page docs/scale.md]
+    python performance/scale.py [--pictures 20480] [--jobs 2] [--run RUN --images FOLDER] [--page docs/scale.md]
+
+One process on one processor comes first, then --jobs processes of this machine, then so many tasks at once of Ray.
 
 Each command runs on a short folder and on a long one. A rate is the number of pictures between the two by the time
 between them, so starting the processes and loading the detector does not count; it is a figure of its own. In the same
-way memory has grown by what the long folder takes above the short one. The share of ideal is the rate by that of so
-many commands of one process on one processor; beside it stands that of so many processes that judge without any engine
-at the same time, which is what the machine gives.
+way memory has grown by what the long folder takes above the short one. The share of ideal is the rate by N times that
+of one process; beside it stands the share of what N processes judge without any engine at the same time, which is what
+the machine gives.
 
 Without --run, a closed form with default settings learns from images that are made here, and its OpenVINO export is
 measured too. A closed form of 32 px, which computes next to nothing, shows what is left: reading, rows, and the driver.
@@ -96,7 +98,7 @@ def models_of(folder: Path, images: Sequence[bytes], run: Path | None) -> dict[s
     return models
 
 
-def judged(model: Path, pictures: Path, table: Path, jobs: int, seen: dict[str, float]) -> Folder:
+def judged(model: Path, pictures: Path, table: Path, jobs: int, engine: str, seen: dict[str, float]) -> Folder:
     """Judge a folder, and check that every picture has its one row.
 
     Args:
@@ -104,6 +106,7 @@ def judged(model: Path, pictures: Path, table: Path, jobs: int, seen: dict[str, 
         pictures: Folder of images.
         table: Parquet file to write.
         jobs: Number of processes that judge, each on a processor of its own.
+        engine: Engine, ``local`` or ``ray``.
         seen: Scores by file name that are known from other runs; new ones are added.
 
     Raises:
@@ -112,7 +115,8 @@ def judged(model: Path, pictures: Path, table: Path, jobs: int, seen: dict[str, 
     import pyarrow.parquet
 
     processors = sorted(os.sched_getaffinity(0))[:jobs]
-    taken = advrad(["predict", str(model), str(pictures), "-o", str(table), "--jobs", str(jobs)], processors)
+    asked = ["predict", str(model), str(pictures), "-o", str(table), "--jobs", str(jobs), "--engine", engine]
+    taken = advrad(asked, processors)
     rows = pyarrow.parquet.read_table(table, columns=["path", "score"]).to_pydict()
     names = [f"{pictures.name}/{Path(path).name}" for path in rows["path"]]
     files = {f"{pictures.name}/{path.name}": path.stat().st_size for path in pictures.iterdir()}
@@ -124,13 +128,15 @@ def judged(model: Path, pictures: Path, table: Path, jobs: int, seen: dict[str, 
     return Folder(len(files), sum(files.values()), table.stat().st_size, taken)
 
 
-def measure(name: str, model: Path, jobs: Sequence[int], short: Path, long: Path, seconds: float) -> list[Row]:
-    """Measure a detector with each number of processes.
+def measure(
+    name: str, model: Path, ways: Sequence[tuple[str, int]], short: Path, long: Path, seconds: float
+) -> list[Row]:
+    """Measure a detector.
 
     Args:
         name: Its name in the tables.
         model: Model folder or export.
-        jobs: Numbers of processes.
+        ways: Engines with numbers of processes.
         short: Folder of some pictures.
         long: Folder of more.
         seconds: Time to judge without an engine.
@@ -138,14 +144,14 @@ def measure(name: str, model: Path, jobs: Sequence[int], short: Path, long: Path
     rows: list[Row] = []
     seen: dict[str, float] = {}
     files = sorted(short.iterdir())[:IMAGES]
-    for count in jobs:
-        print(f"measuring: {name}, {count} at once", file=sys.stderr, flush=True)
-        start = short.parent / f"{model.name}-{count}"
-        few = judged(model, short, start.with_suffix(".short.parquet"), count, seen)
-        many = judged(model, long, start.with_suffix(".long.parquet"), count, seen)
-        with ThreadPoolExecutor(count) as pool:
-            bare = sum(pool.map(lambda _: bare_rate(model, files, 1, seconds), range(count)))
-        rows.append(row_of(name, count, few, many, bare))
+    for engine, jobs in ways:
+        print(f"measuring: {name}, {engine}, {jobs} at once", file=sys.stderr, flush=True)
+        start = short.parent / f"{model.name}-{engine}-{jobs}"
+        few = judged(model, short, start.with_suffix(".short.parquet"), jobs, engine, seen)
+        many = judged(model, long, start.with_suffix(".long.parquet"), jobs, engine, seen)
+        with ThreadPoolExecutor(jobs) as pool:
+            bare = sum(pool.map(lambda _: bare_rate(model, files, 1, seconds), range(jobs)))
+        rows.append(row_of(name, engine, jobs, few, many, bare))
     return rows
 
 
@@ -156,14 +162,16 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--images", type=Path, help="folder of images that suit --run")
     parser.add_argument("--pictures", type=int, default=20480, help="pictures of the long folder")
     parser.add_argument("--short", type=int, default=2560, help="pictures of the short folder")
-    parser.add_argument("--jobs", default="1,2", help="numbers of processes, separated by commas")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes, at least 2")
+    parser.add_argument("--engines", default="local,ray", help="engines, separated by commas")
     parser.add_argument("--size", type=int, default=256, help="side of the images that are made, pixels")
     parser.add_argument("--seconds", type=float, default=10, help="time to judge without an engine")
     parser.add_argument("--page", type=Path, help="page whose tables are written")
     given = parser.parse_args(arguments)
-    jobs = [int(part) for part in given.jobs.split(",")]
-    if max(jobs) > len(os.sched_getaffinity(0)):
-        raise SystemExit(f"--jobs {given.jobs}: there are {len(os.sched_getaffinity(0))} processors")
+    usable = len(os.sched_getaffinity(0))
+    if not 2 <= given.jobs <= usable:
+        raise SystemExit(f"--jobs {given.jobs}: must be from 2 to {usable}, the number of processors")
+    ways = [("local", 1), *((engine, given.jobs) for engine in given.engines.split(","))]
     if (given.run is None) != (given.images is None):
         raise SystemExit("--run and --images are given together: the images must suit the detector")
     with tempfile.TemporaryDirectory(prefix="advrad-") as name:
@@ -174,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         long = write_pictures(folder / "long", images, given.pictures)
         rows: list[Row] = []
         for detector, model in models.items():
-            rows += measure(detector, model, jobs, short, long, given.seconds)
+            rows += measure(detector, model, ways, short, long, given.seconds)
     result = {
         "benchmark": "scale",
         "processor": processor(),

@@ -26,12 +26,13 @@ class Row:
 
     Attributes:
         detector: Its name.
+        engine: Engine, ``local`` or ``ray``.
         jobs: Number of processes that judge, each on one processor.
         pictures: Pictures of the long folder.
         pictures_per_s: Rate of the command, without its start.
         start_s: What its start and end take, whatever the number of pictures.
         bare_per_s: Rate of so many processes without an engine, at the same time.
-        driver_s: Computing of the first process for each picture, in seconds; it judges too where there is one.
+        driver_s: Computing of the first process for each picture, in seconds; where it is the only one, it judges too.
         driver_mb: Most memory of the first process, MB.
         driver_growth: What it holds more on the long folder than on the short one, as a share.
         worker_mb: Most memory of any other process, MB; 0 without others.
@@ -41,6 +42,7 @@ class Row:
     """
 
     detector: str
+    engine: str
     jobs: int
     pictures: int
     pictures_per_s: float
@@ -53,6 +55,11 @@ class Row:
     worker_growth: float
     bytes_read: float
     bytes_row: float
+
+    @property
+    def alone(self) -> bool:
+        """Whether the first process is the only one."""
+        return self.jobs == 1 and self.engine == "local"
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,12 @@ class Folder:
     taken: Taken
 
 
-def row_of(detector: str, jobs: int, short: Folder, long: Folder, bare_per_s: float) -> Row:
+def row_of(detector: str, engine: str, jobs: int, short: Folder, long: Folder, bare_per_s: float) -> Row:
     """Figures from a short and a long folder.
 
     Args:
         detector: Name of the detector.
+        engine: Engine, ``local`` or ``ray``.
         jobs: Number of processes that judge.
         short: The short folder.
         long: The long folder.
@@ -94,6 +102,7 @@ def row_of(detector: str, jobs: int, short: Folder, long: Folder, bare_per_s: fl
         )
     return Row(
         detector,
+        engine,
         jobs,
         long.pictures,
         more / seconds,
@@ -110,13 +119,13 @@ def row_of(detector: str, jobs: int, short: Folder, long: Folder, bare_per_s: fl
 
 
 def share_of_ideal(row: Row, rows: Sequence[Row]) -> float | None:
-    """The rate by that of one process times the number of processes; None if one process was not measured.
+    """The rate by that of one process alone times the number of processes; None if one alone was not measured.
 
     Args:
         row: Figures of some processes.
         rows: All figures.
     """
-    alone = [one.pictures_per_s for one in rows if (one.detector, one.jobs) == (row.detector, 1)]
+    alone = [one.pictures_per_s for one in rows if one.alone and one.detector == row.detector]
     return row.pictures_per_s / (row.jobs * alone[0]) if alone else None
 
 
@@ -143,7 +152,7 @@ def cost_of(row: Row, pictures: int = ARCHIVE) -> Cost:
     """What an archive costs, if its pictures are like those that were measured.
 
     Args:
-        row: Figures of at least two processes: with one, the driver is not told apart.
+        row: Figures in which the driver is a process of its own.
         pictures: Number of pictures.
     """
     core_s = row.jobs / row.pictures_per_s
@@ -157,51 +166,56 @@ def cost_of(row: Row, pictures: int = ARCHIVE) -> Cost:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; all columns but the first are numbers."""
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    """A table in Markdown; all columns but the first two are numbers."""
+    lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def table_of_rates(rows: Sequence[Row]) -> str:
     """Pictures per second, share of ideal, memory and the driver's work."""
-    head = ["detector", "processes", "pictures/s", "of ideal", "of the machine", "start, s", "driver, ms per picture"]
+    head = [
+        "detector",
+        "engine",
+        "processes",
+        "pictures/s",
+        "of ideal",
+        "of the machine",
+        "start, s",
+        "driver, ms per picture",
+    ]
     head += ["driver, MB", "worker, MB", "growth of driver; worker"]
     body = []
     for row in rows:
-        share, alone = share_of_ideal(row, rows), row.jobs == 1
+        share = share_of_ideal(row, rows)
         body.append(
             [
                 row.detector,
+                row.engine,
                 str(row.jobs),
                 f"{row.pictures_per_s:.1f}",
                 "-" if share is None else f"{share:.0%}",
                 f"{row.pictures_per_s / row.bare_per_s:.0%}",
                 f"{row.start_s:.1f}",
-                "-" if alone else f"{1e3 * row.driver_s:.3f}",
+                "-" if row.alone else f"{1e3 * row.driver_s:.3f}",
                 f"{row.driver_mb:.0f}",
-                "-" if alone else f"{row.worker_mb:.0f}",
-                f"{row.driver_growth:+.1%}" + ("" if alone else f"; {row.worker_growth:+.1%}"),
+                "-" if row.alone else f"{row.worker_mb:.0f}",
+                f"{row.driver_growth:+.1%}" + ("" if row.alone else f"; {row.worker_growth:+.1%}"),
             ]
         )
     return table(head, body)
 
 
 def table_of_costs(rows: Sequence[Row]) -> str:
-    """What the archive costs with each detector, from its row with the most processes."""
-    most = {row.detector: row for row in sorted(rows, key=lambda row: row.jobs) if row.jobs > 1}
-    head = ["detector", "core hours", "of these the driver", "cores that one driver feeds", "read, TB", "results, GB"]
-    costs = {name: cost_of(row) for name, row in most.items()}
-    body = [
-        [
-            name,
-            f"{cost.core_hours:,.0f}",
-            f"{cost.driver_hours:,.1f}",
-            "-" if cost.most_cores is None else f"{cost.most_cores:,.0f}",
-            f"{cost.read_tb:,.1f}",
-            f"{cost.rows_gb:,.1f}",
-        ]
-        for name, cost in costs.items()
-    ]
+    """What the archive costs with each detector and engine, from their row with the most processes."""
+    most = {(row.detector, row.engine): row for row in sorted(rows, key=lambda row: row.jobs) if not row.alone}
+    head = ["detector", "engine", "core hours", "of these the driver", "cores that one driver feeds"]
+    head += ["read, TB", "results, GB"]
+    body = []
+    for (detector, engine), row in most.items():
+        cost = cost_of(row)
+        cores = "-" if cost.most_cores is None else f"{cost.most_cores:,.0f}"
+        numbers = [f"{cost.core_hours:,.0f}", f"{cost.driver_hours:,.1f}", cores]
+        body.append([detector, engine, *numbers, f"{cost.read_tb:,.1f}", f"{cost.rows_gb:,.1f}"])
     return table(head, body)
 
 

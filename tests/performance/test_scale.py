@@ -18,7 +18,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
 #: 100 pictures in 12 s, 1,100 in 62 s: 20 pictures per second after 7 s.
 SHORT = Folder(100, 5_000, 3_000, Taken(12.0, 1.1, 200.0, 400.0, 2))
 LONG = Folder(1100, 55_000, 22_000, Taken(62.0, 2.1, 210.0, 500.0, 2))
-ROW = row_of("closed form", 2, SHORT, LONG, 25.0)
+ROW = row_of("closed form", "local", 2, SHORT, LONG, 25.0)
 
 
 def test_a_rate_does_not_count_the_start() -> None:
@@ -32,19 +32,21 @@ def test_one_process_has_no_workers_that_could_grow() -> None:
     short, long = (
         dataclasses.replace(folder, taken=dataclasses.replace(folder.taken, worker_mb=0.0)) for folder in (SHORT, LONG)
     )
-    assert row_of("closed form", 1, short, long, 25.0).worker_growth == 0
+    assert row_of("closed form", "local", 1, short, long, 25.0).worker_growth == 0
 
 
 def test_folders_that_give_no_rate_are_refused() -> None:
     for long in (dataclasses.replace(LONG, taken=SHORT.taken), dataclasses.replace(LONG, pictures=100)):
         with pytest.raises(SystemExit, match="gives no rate; use more pictures"):
-            row_of("closed form", 2, SHORT, long, 25.0)
+            row_of("closed form", "local", 2, SHORT, long, 25.0)
 
 
 def test_the_share_of_ideal_is_of_one_process_of_the_same_detector() -> None:
     alone = dataclasses.replace(ROW, jobs=1, pictures_per_s=12.5)
     other = dataclasses.replace(alone, detector="another", pictures_per_s=99.0)
-    assert share_of_ideal(ROW, [other, alone, ROW]) == 0.8
+    ray = dataclasses.replace(ROW, engine="ray", jobs=1, pictures_per_s=11.25)
+    assert share_of_ideal(ROW, [other, ray, alone, ROW]) == 0.8
+    assert share_of_ideal(ray, [other, ray, alone, ROW]) == 0.9
     assert share_of_ideal(alone, [other, alone, ROW]) == 1
     assert share_of_ideal(ROW, [other, ROW]) is None
 
@@ -71,12 +73,15 @@ def test_a_page_shows_what_was_measured(tmp_path: Path) -> None:
     )
     assert scale_tables.with_tables(page.read_text("utf-8"), scale_tables.stored(page)).count("Not measured yet.") == 2
     alone = dataclasses.replace(ROW, jobs=1, pictures_per_s=12.5)
-    result = result_of(alone, ROW)
+    result = result_of(alone, dataclasses.replace(ROW, jobs=1, engine="ray"), ROW)
     scale_tables.write_page(page, result)
     text = page.read_text("utf-8")
-    assert "| closed form | 2 | 20.0 | 80% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
-    assert "| closed form | 1 | 12.5 | 100% | 50% | 7.0 | - | 210 | - | +5.0% |" in text
-    assert "| closed form | 2,778 | 27.8 | 100 | 0.0 | 2.0 |" in text
+    assert "| closed form | local | 2 | 20.0 | 80% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
+    assert "| closed form | local | 1 | 12.5 | 100% | 50% | 7.0 | - | 210 | - | +5.0% |" in text
+    assert "| closed form | ray | 1 | 20.0 | 160% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
+    assert "| closed form | local | 2,778 | 27.8 | 100 | 0.0 | 2.0 |" in text
+    assert "| closed form | ray | 1,389 | 27.8 | 50 | 0.0 | 2.0 |" in text
+    assert text.count("| closed form |") == 5, "one process alone does not tell what its driver costs"
     assert "of before" not in text and text.startswith("A\n") and "\nB\n" in text
     assert scale_tables.stored(page) == result
     assert scale_tables.with_tables(text, result) == text
@@ -127,8 +132,9 @@ def test_a_command_that_fails_is_named_with_what_it_said() -> None:
 
 
 def test_options_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"there are \d+ processors"):
-        scale.main(["--jobs", "1,1000"])
+    for jobs in ("1", "1000"):
+        with pytest.raises(SystemExit, match="the number of processors"):
+            scale.main(["--jobs", jobs])
     with pytest.raises(SystemExit, match="are given together"):
         scale.main(["--run", str(tmp_path)])
 
@@ -139,8 +145,8 @@ def test_measured_from_end_to_end(closed_form_run: Path, widgets: Path, capsys: 
     # Enough for the long folder to take longer than the short one, however busy the machine is.
     result = scale.main([*map(str, given), "--short", "40", "--pictures", "4000"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
-    assert [row["jobs"] for row in result["rows"]] == [1, 2]
+    assert [(row["engine"], row["jobs"]) for row in result["rows"]] == [("local", 1), ("local", 2), ("ray", 2)]
     for row in result["rows"]:
         assert row["pictures"] == 4000 and row["pictures_per_s"] > 0 and row["bare_per_s"] > 0
         assert row["bytes_row"] > 8 and row["bytes_read"] > 100 and row["driver_mb"] > 10
-    assert result["rows"][1]["worker_mb"] > 10
+    assert [row["worker_mb"] > 10 for row in result["rows"]] == [False, True, True]

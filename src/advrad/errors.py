@@ -22,11 +22,17 @@ A message is one line that names the file or the option, what is wrong, and the 
 
 from __future__ import annotations
 
+import copyreg
 from pathlib import Path
+from typing import Any
 
 
 class AdvradError(Exception):
-    """Base class of all errors that advrad raises."""
+    """Base class of all errors that advrad raises. All of them can be pickled, so they arrive from other processes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make it again as it is, whatever its class takes."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class UserError(AdvradError):

@@ -3,10 +3,160 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from advrad.errors import ImageError
+from advrad.utils.threads import thread_count
+
+#: Seconds of work that goes on for longer than any test waits for it.
+LONG_S = 300.0
 
 
-def squares(count: int) -> Iterator[tuple[int, int]]:
-    """The first squares, each with the number of the process."""
-    for number in range(count):
-        yield number * number, os.getpid()
+@dataclass(frozen=True)
+class Squares:
+    """The squares from one number up to another one; the process dies by a signal before the number `deadly`.
+
+    A file in `deaths` says that it died already, unless it always dies.
+    """
+
+    first: int
+    end: int
+    deadly: int | None = None
+    deaths: Path | None = None
+    always: bool = False
+
+
+def squares(task: Squares) -> Iterator[tuple[int, int]]:
+    """Numbers and their squares."""
+    for number in range(task.first, task.end):
+        if number == task.deadly and task.deaths is not None:
+            death = task.deaths / f"{task.deadly}"
+            if task.always or not death.exists():
+                death.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        yield number, number * number
+
+
+def pids(count: int) -> Iterator[int]:
+    """The number of this process, several times."""
+    for _ in range(count):
+        yield os.getpid()
+
+
+def one_then_death(_: int) -> Iterator[int]:
+    """Give the number of this process, and die."""
+    yield os.getpid()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def environment(name: str) -> Iterator[tuple[int, str | None]]:
+    """An environment variable in this process; it takes a moment, so that no process gets two of few tasks."""
+    time.sleep(1)
+    yield os.getpid(), os.environ.get(name)
+
+
+def threads(_: int) -> Iterator[tuple[int, int]]:
+    """How many threads compute, before and after PyTorch is loaded."""
+    before = thread_count()
+    import torch
+
+    yield before, torch.get_num_threads()
+
+
+def stay(folder: Path) -> Iterator[int]:
+    """Give the number of this process, and work until it is told to end; tidy up then."""
+    temporary = folder / f"{os.getpid()}.part"
+    temporary.touch()
+    try:
+        yield os.getpid()
+        time.sleep(LONG_S)
+    finally:
+        temporary.unlink()
+
+
+def hold_on(folder: Path) -> Iterator[int]:
+    """Give the number of this process, and do not end when told to."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    yield os.getpid()
+    time.sleep(LONG_S)
+
+
+def big(size: int) -> Iterator[bytes]:
+    """An item that no pipe takes at once."""
+    yield b"x" * size
+
+
+def talk(word: str) -> Iterator[str]:
+    """Print a word, and give it."""
+    print(word, flush=True)
+    yield word
+
+
+class TwoPartsError(Exception):
+    """An exception that pickle cannot make again."""
+
+    def __init__(self, one: str, two: str) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def fail(kind: str) -> Iterator[int]:
+    """Give an item, then raise an exception."""
+    yield 1
+    match kind:
+        case "image":
+            raise ImageError(Path("part.png"), "the file is empty")
+        case "zero":
+            print(1 // 0)
+        case "parts":
+            raise TwoPartsError("this", "that")
+        case "exit":
+            sys.exit("enough")
+
+
+def unsendable(_: int) -> Iterator[object]:
+    """An item that cannot be pickled."""
+    yield lambda: None
+
+
+class Unreadable:
+    """Work that another process cannot load."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return _refuse, ("no module of that name here",)
+
+    def __call__(self, task: int) -> Iterator[int]:
+        yield task
+
+
+def _refuse(text: str) -> None:
+    raise ImportError(text)
+
+
+def left_of(task: Squares, given: list[tuple[int, int]]) -> Squares | None:
+    """What is left of a task after the items that were given."""
+    done = [number for number, _ in given if task.first <= number < task.end]
+    first = max(done, default=task.first - 1) + 1
+    if first >= task.end:
+        return None
+    return Squares(first, task.end, task.deadly, task.deaths, task.always)
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process lives; one that ended and waits for its parent does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for_end(pid: int, seconds: float = 20.0) -> bool:
+    """Whether a process ends within a time."""
+    until = time.monotonic() + seconds
+    while is_running(pid) and time.monotonic() < until:
+        time.sleep(0.02)
+    return not is_running(pid)

@@ -16,7 +16,8 @@ Without --run, a closed form with default settings learns from images that are m
 measured too. A closed form of 32 px, which computes next to nothing, shows what is left: reading, rows, and the driver.
 All pictures are different files; their pixels repeat. They are in the memory of the machine, so no disk is measured.
 
-The last line of the output is JSON. --page also stores it beside that page, and writes the tables of the page from it.
+The exit status is 1 if memory is not flat. The last line of the output is JSON. --page also stores it beside that page,
+and writes the tables of the page from it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ import numpy as np
 from PIL import Image
 from predict import processor
 from scale_command import advrad
-from scale_tables import Folder, Row, as_values, row_of, tables, write_page
+from scale_tables import Folder, Row, as_values, broken, row_of, tables, write_page
 from soak_client import Pictures
 from soak_service import bare_rate
 
@@ -191,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         "short": given.short,
         "pictures": given.pictures,
         "rows": as_values(rows),
+        "broken": broken(rows),
     }
     print("\n".join(tables(result).values()))
     print(json.dumps(result))
@@ -200,4 +202,4 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(1 if main()["broken"] else 0)

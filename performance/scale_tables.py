@@ -15,6 +15,8 @@ from advrad.utils.files import write_text
 
 #: Pictures of the archive whose cost is computed.
 ARCHIVE = 100_000_000
+#: Memory that a process may hold more on the long folder than on the short one, as a share.
+MOST_GROWTH = 0.10
 #: What stands in a page until there are figures.
 NOT_MEASURED = "Not measured yet.\n"
 _MARKED = re.compile(r"(?<=<!-- table: )(?P<name>\w+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -127,6 +129,20 @@ def share_of_ideal(row: Row, rows: Sequence[Row]) -> float | None:
     """
     alone = [one.pictures_per_s for one in rows if one.alone and one.detector == row.detector]
     return row.pictures_per_s / (row.jobs * alone[0]) if alone else None
+
+
+def broken(rows: Sequence[Row]) -> list[str]:
+    """Where memory is not flat, in words.
+
+    Args:
+        rows: Figures.
+    """
+    return [
+        f"{row.detector}, {row.engine}, {row.jobs} processes: the memory of a {who} grew by {growth:.1%}"
+        for row in rows
+        for who, growth in (("driver", row.driver_growth), ("worker", row.worker_growth))
+        if growth > MOST_GROWTH
+    ]
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,15 @@ def test_what_a_large_archive_costs() -> None:
     assert cost_of(dataclasses.replace(ROW, driver_s=0.0)).most_cores is None
 
 
+def test_memory_that_grows_is_named() -> None:
+    flat = dataclasses.replace(ROW, worker_growth=0.1, driver_growth=-0.5)
+    assert scale_tables.broken([flat]) == []
+    assert scale_tables.broken([flat, ROW]) == [
+        "closed form, local, 2 processes: the memory of a worker grew by 25.0%",
+    ]
+    assert len(scale_tables.broken([dataclasses.replace(ROW, driver_growth=0.11)])) == 2
+
+
 def result_of(*rows: Row) -> dict[str, object]:
     about = {"processor": "a processor", "date": "2026-11-27", "size_px": 256, "short": 100, "pictures": 1100}
     return about | {"rows": scale_tables.as_values(rows)}

@@ -9,27 +9,62 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advrad.certificates.options import PredictionCertificateOptions
-from advrad.cli.options import AsJson, Data, Device, Engine, Model, ModelOrDetector, Seed, add_command
+from advrad.cli.options import Address, AsJson, Data, Device, Engine, Jobs, Model, ModelOrDetector, Seed, add_command
 from advrad.cli.path_list import paths_from_stdin
 from advrad.cli.terminal import prints_aside, put_json, stdin_is_piped, warn
 from advrad.data.options import DataOptions
-from advrad.errors import ConfigError
+from advrad.errors import ConfigError, DataError
 from advrad.utils.formatting import quoted
 from advrad.utils.imports import is_file_name
 from advrad.utils.output_folders import check_output_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from advrad.cli.verdicts import Verdicts
     from advrad.data.layouts import Dataset
     from advrad.detectors.base import AnomalyDetector
     from advrad.detectors.saved import SavedDetector
+    from advrad.engine.base import Engine as TaskEngine
+    from advrad.inference.chunks import ChunkPredictor
     from advrad.inference.evaluation import EvaluationResult
+    from advrad.inference.prediction import PredictionRecord
 
 app = typer.Typer(rich_markup_mode=None)
 
-_Images = Annotated[
-    list[Path] | None,
+_Sources = Annotated[
+    list[str] | None,
     typer.Argument(
-        metavar="IMAGE|FOLDER ...", help="Images and folders of images; - or none: read paths from standard input."
+        metavar="SOURCE ...",
+        help="Images and folders of images; - or none: read paths from standard input. For a table, also lists of"
+        " paths (.txt), tar files, Parquet files, URLs such as s3://bucket/images, and patterns such as"
+        " shard-{000..099}.tar.",
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="Folder for heat maps and reconstructions, as PNG files; or FILE.parquet for a table of an archive.",
+    ),
+]
+_Who = Annotated[
+    str | None,
+    typer.Option(
+        "--engine",
+        metavar="local|ray|torch|openvino|onnxruntime",
+        help="Who does the work: local (processes of this machine) or ray (a Ray cluster; for a table; needs the extra:"
+        " pip install 'advrad[ray]'). Or what computes, on this machine: torch for a model folder, another for an"
+        " export.  [default: local, and what RUN was made for]",
+        show_default=False,
+    ),
+]
+_ImageColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Column of Parquet files that holds images.  [default: image]", show_default=False
     ),
 ]
 _Table = Annotated[
@@ -49,12 +84,9 @@ _Threshold = Annotated[
 @add_command(app, only={*PredictionCertificateOptions.model_fields, "max_pixels", "value_range"})
 def predict(
     model: Model,
-    images: _Images = None,
+    sources: _Sources = None,
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="OUT", help="Folder for heat maps and reconstructions, as PNG files."),
-    ] = None,
+    output: _Output = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON lines on a terminal too; in a pipe they are the default.")
     ] = False,
@@ -68,14 +100,21 @@ def predict(
     table: _Table = None,
     threshold: _Threshold = None,
     reading: DataOptions,
+    image_column: _ImageColumn = None,
     device: Device = "auto",
-    engine: Engine = None,
-) -> None:
+    jobs: Jobs = None,
+    engine: _Who = None,
+    address: Address = None,
+) -> int:
     """Decide for each image whether it shows a defect.
 
     Prints one line per image: the verdict (good or defective), the anomaly score and the threshold; and at the end, on
     standard error, how many are defective, and which files of the folders are no images. The exit status is 0 also if
     defects are found. An image that cannot be read ends the command with status 2, unless --skip-bad is given.
+
+    With -o FILE.parquet, an archive of any size becomes a table: path, content, score, verdict, proven radius,
+    warning, error and model of each image. The same command goes on where it ended, and judges no image twice. Images
+    that cannot be read are counted and named; then the status is 1, unless --skip-bad is given.
 
     Only --certify takes --norm, --radius, --draws, --confidence and --seed. A closed-form detector proves its verdicts:
     it prints proven defective, proven good or not proven, and the largest radius that the verdict survives; draws,
@@ -92,41 +131,85 @@ def predict(
     Example: advrad predict run part-0001.png -o heat-maps
     """
     _check_options(certificate, threshold, certify)
-    if not images and not stdin_is_piped():
-        raise ConfigError("no image is given; name images or folders, or pipe in their paths, one per line")
-    from advrad.certificates.prediction import prediction_certifier
-    from advrad.cli.verdicts import Verdicts
-    from advrad.data.paths import expand_paths
-    from advrad.detectors.loading import load_detector
-    from advrad.inference.heat_map_files import check_heat_map_folder
-    from advrad.inference.prediction import predict_paths
+    results = output if output is not None and output.suffix.lower() == ".parquet" else None
+    _check_sources(sources, results, {"table": table, "image_column": image_column}, engine)
+    from advrad.engine.choice import ENGINES, open_engine
 
-    if output is not None:
-        check_heat_map_folder(output)
-    if table is not None:
-        check_output_file(table)
-    piped = not images or images == [Path("-")]
-    detector = load_detector(model, device, engine)
-    certifier = None
-    if certify:
-        certifier, warnings = prediction_certifier(detector, certificate)
-        warn(warnings)
+    runtime = None if engine in ENGINES else engine
+    with open_engine((engine if runtime is None else None) or "local", jobs, address) as chosen:
+        certified = certificate if certify else None
+        if results is not None:
+            from advrad.archive.options import ArchiveOptions
+            from advrad.cli.archives import judge_into_table
+
+            options = ArchiveOptions(
+                threshold=threshold,
+                certificate=certified,
+                image_column=image_column or "image",
+                max_pixels=reading.max_pixels,
+                value_range=reading.value_range,
+                device=device,
+                runtime=runtime,
+            )
+            return judge_into_table(model, sources or [], results, options, chosen, skip_bad=skip_bad, as_json=as_json)
+        from advrad.cli.verdicts import Verdicts
+        from advrad.inference.chunks import ChunkPredictor
+
+        pixels, white = reading.max_pixels, reading.value_range
+        predictor = ChunkPredictor(model, device, runtime, certified, pixels, output, threshold, white)
+        _predict_lines(predictor, sources or ["-"], chosen, Verdicts(as_json, table), skip_bad)
+    return 0
+
+
+def _predict_lines(
+    predictor: ChunkPredictor, sources: list[str], engine: TaskEngine, verdicts: Verdicts, skip_bad: bool
+) -> None:
+    """Predict image files, and print a line for each."""
+    from advrad.data.paths import expand_paths
+    from advrad.inference.chunks import predict_chunks
+    from advrad.inference.heat_map_files import check_heat_map_folder
+
+    if predictor.out is not None:
+        check_heat_map_folder(predictor.out)
+    if verdicts.table is not None:
+        check_output_file(verdicts.table)
+    detector, _, warnings = predictor.load()
+    warn(warnings)
+    piped = sources == ["-"]
     passed_over: list[Path] = []
-    results = predict_paths(
-        detector,
-        expand_paths(paths_from_stdin() if piped else images or [], passed_over),
+    paths = expand_paths(paths_from_stdin() if piped else sources, passed_over)
+    if engine.workers > 1:
+        answers: Iterator[PredictionRecord | DataError] = predict_chunks(predictor, paths, engine)
+    else:
         # Piped paths are answered one by one; on a CPU, batches gain nothing.
-        batch_size=8 if detector.device.type == "cuda" and not piped else 1,
-        max_pixels=reading.max_pixels,
-        out=output,
-        certifier=certifier,
-        threshold=threshold,
-        value_range=reading.value_range,
-        read_ahead=not piped,
-    )
-    verdicts = Verdicts(as_json, table)
-    verdicts.take(results, skip_bad)
-    verdicts.finish(passed_over, threshold)
+        batch_size = 8 if detector.device.type == "cuda" and not piped else 1
+        answers = predictor.predict(paths, batch_size=batch_size, read_ahead=not piped)
+    verdicts.take(answers, skip_bad)
+    verdicts.finish(passed_over, predictor.threshold)
+
+
+def _check_sources(
+    sources: list[str] | None, results: Path | None, others: dict[str, object], engine: str | None
+) -> None:
+    """Refuse sources and options that do not suit the output."""
+    if results is not None:
+        if not sources or "-" in sources:
+            raise ConfigError("a table needs named sources; name images, folders, a list of paths (.txt) or archives")
+        if others["table"] is not None:
+            raise ConfigError(f"cannot be combined with {results}, which is a table; leave one out", option="table")
+        return
+    if not sources and not stdin_is_piped():
+        raise ConfigError("no image is given; name images or folders, or pipe in their paths, one per line")
+    from advrad.archive.listing import is_archive
+
+    fix = "add -o with a file, such as -o results.parquet"
+    for name in sources or ():
+        if is_archive(name):
+            raise ConfigError(f"{name}: is read for a table only; {fix}")
+    if engine == "ray":
+        raise ConfigError(f"makes tables only; {fix}", option="engine", value=engine)
+    if others["image_column"] is not None:
+        raise ConfigError(f"is for tables only; {fix}", option="image_column")
 
 
 def _check_options(certificate: PredictionCertificateOptions, threshold: float | None, certify: bool) -> None:

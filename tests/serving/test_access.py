@@ -3,6 +3,7 @@ from __future__ import annotations
 import hmac
 import os
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,12 +12,21 @@ from starlette.requests import Request
 
 from advrad.errors import ConfigError, OutputError
 from advrad.serving import access as module
+from advrad.serving import sessions
 from advrad.serving.access import Access, KeyTable, Role, add_key, digest_of, read_rows, remove_key
+from advrad.serving.errors import TooManyGuesses
 
 
-def request(**headers: str) -> Request:
+def request(address: str = "192.0.2.1", **headers: str) -> Request:
     rows = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    return Request({"type": "http", "method": "GET", "path": "/", "headers": rows, "query_string": b""})
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": rows, "query_string": b""}
+    return Request(scope | {"client": (address, 50_000)})
+
+
+def signed_in(access: Access, key: str) -> str:
+    found = access.sign_in(request(), key)
+    assert found is not None
+    return found.token
 
 
 @pytest.fixture
@@ -127,7 +137,7 @@ def test_every_row_is_compared_whatever_the_key(
 def test_a_removed_key_is_refused_at_once_and_so_is_its_session(tmp_path: Path, keys: dict[Role, str]) -> None:
     path = tmp_path / "keys"
     access = Access(KeyTable(path))
-    cookie = access.sign_in(keys[Role.REVIEW])
+    cookie = signed_in(access, keys[Role.REVIEW])
     session = request(Cookie=f"{module.COOKIE}={cookie}")
     found = access.identity(session)
     assert found is not None and found.by_cookie and found.role is Role.REVIEW
@@ -153,17 +163,38 @@ def test_no_key_is_accepted_while_the_file_is_wrong_or_missing(tmp_path: Path, k
 
 def test_a_session_ends(tmp_path: Path, keys: dict[Role, str], monkeypatch: pytest.MonkeyPatch) -> None:
     access = Access(KeyTable(tmp_path / "keys"))
-    assert access.sign_in("wrong") is None
-    cookie, other = access.sign_in(keys[Role.ADMIN]), access.sign_in(keys[Role.ADMIN])
+    assert access.sign_in(request(), "wrong") is None
+    cookie, other = signed_in(access, keys[Role.ADMIN]), signed_in(access, keys[Role.ADMIN])
     assert cookie != other
     session = request(Cookie=f"{module.COOKIE}={cookie}")
     access.sign_out(session)
     assert access.identity(session) is None
     late = request(Cookie=f"{module.COOKIE}={other}")
     assert access.identity(late) is not None
-    now = module.time.monotonic()
-    monkeypatch.setattr(module.time, "monotonic", lambda: now + 13 * 3600)
+    now = time.monotonic()
+    monkeypatch.setattr(sessions.time, "monotonic", lambda: now + 13 * 3600)
     assert access.identity(late) is None
+
+
+def test_after_too_many_wrong_keys_an_address_waits(tmp_path: Path, keys: dict[Role, str]) -> None:
+    access = Access(KeyTable(tmp_path / "keys"), wrong_keys=3)
+    right = {"Authorization": f"Bearer {keys[Role.INSPECT]}"}
+    assert access.identity(request(**right)) is not None
+    cookie = signed_in(access, keys[Role.REVIEW])
+    assert access.identity(request(Authorization="Bearer one")) is None
+    assert access.sign_in(request(), "two") is None
+    assert access.identity(request(Authorization="Bearer three")) is None
+    for key in ("wrong", keys[Role.ADMIN]):
+        with pytest.raises(TooManyGuesses, match="too many wrong keys came from this address; wait"):
+            access.identity(request(Authorization=f"Bearer {key}"))
+        with pytest.raises(TooManyGuesses):
+            access.sign_in(request(), key)
+    # What was right from there before goes on, and so does who brings no key.
+    assert access.identity(request(**right)) is not None
+    assert access.identity(request(Cookie=f"{module.COOKIE}={cookie}")) is not None
+    assert access.identity(request()) is None
+    # Other addresses do not wait.
+    assert access.identity(request("192.0.2.2", Authorization=f"Bearer {keys[Role.ADMIN]}")) is not None
 
 
 def test_without_keys_whoever_is_at_the_machine_is_admin() -> None:

@@ -18,11 +18,9 @@ import os
 import re
 import secrets
 import threading
-import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +28,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from advrad.errors import ConfigError, OutputError
+from advrad.serving.errors import TooManyGuesses
+from advrad.serving.guesses import Guesses
+from advrad.serving.sessions import SESSION_S, Sessions
 from advrad.utils.files import atomic_path, explain
 
 if TYPE_CHECKING:
@@ -44,8 +45,6 @@ PREFIX = "advrad_"
 LOCAL = "local"
 """Name under which a service without keys acts."""
 
-_SESSION_S = 12 * 3600.0
-_MOST_SESSIONS = 4096
 _HEADER = "# Keys of advrad: name, role, SHA-256 of the key. Made by 'advrad keys add'.\n"
 
 
@@ -252,7 +251,7 @@ class KeyTable:
         Args:
             key: What a request brought; empty if it brought nothing.
         """
-        return self._match(digest_of(key))
+        return self.by_digest(digest_of(key))
 
     def by_digest(self, digest: str) -> KeyRow | None:
         """The row of a key that was accepted before, if it is still there.
@@ -260,13 +259,9 @@ class KeyTable:
         Args:
             digest: SHA-256 of the key, in hexadecimal.
         """
-        return self._match(digest)
-
-    def _match(self, digest: str) -> KeyRow | None:
-        found: KeyRow | None = None
+        found = None
         for row in self._current():
-            if hmac.compare_digest(row.digest, digest):
-                found = row
+            found = row if hmac.compare_digest(row.digest, digest) else found
         return found
 
     def _current(self) -> tuple[KeyRow, ...]:
@@ -298,24 +293,32 @@ class KeyTable:
 
 
 @dataclass(frozen=True, slots=True)
-class _Session:
-    digest: str
-    ends: float
+class SignedIn:
+    """Somebody who signed in.
+
+    Attributes:
+        name: Name of the key.
+        token: Value of the cookie.
+    """
+
+    name: str
+    token: str = field(repr=False)
 
 
 class Access:
     """Tells who sends a request: by a key, by a session that a key opened, or without keys the person at this machine.
 
-    Sessions are held in memory and end after twelve hours, with the process, and with their key.
+    A session ends after twelve hours, with the process, and with its key.
 
     Args:
         keys: The keys; None for a service on loopback alone, where whoever reaches it is admin.
+        wrong_keys: Wrong keys that may come from one address within a minute.
     """
 
-    def __init__(self, keys: KeyTable | None) -> None:
+    def __init__(self, keys: KeyTable | None, wrong_keys: int = 20) -> None:
         self.keys = keys
-        self._lock = threading.Lock()
-        self._sessions: OrderedDict[str, _Session] = OrderedDict()
+        self._guesses = Guesses(wrong_keys)
+        self._sessions = Sessions()
 
     @property
     def keys_on(self) -> bool:
@@ -327,36 +330,36 @@ class Access:
 
         Args:
             request: The request. The key stands in ``Authorization: Bearer KEY``.
+
+        Raises:
+            TooManyGuesses: It brings a key, and too many wrong ones came from its address.
         """
         if self.keys is None:
             return Principal(LOCAL, Role.ADMIN)
         header = request.headers.get("authorization")
         cookie = request.cookies.get(COOKIE)
         if header is None and cookie is not None:
-            row = self.keys.by_digest(self._digest(cookie))
+            row = self.keys.by_digest(self._sessions.digest(cookie) or _NOTHING)
             return None if row is None else Principal(row.name, row.role, by_cookie=True)
         scheme, _, key = (header or "").partition(" ")
-        row = self.keys.find(key.strip() if scheme.lower() == "bearer" else "")
+        row = self._find(request, key.strip() if scheme.lower() == "bearer" else "")
         return None if row is None else Principal(row.name, row.role)
 
-    def sign_in(self, key: str) -> str | None:
+    def sign_in(self, request: HTTPConnection, key: str) -> SignedIn | None:
         """Open a session.
 
         Args:
+            request: The request.
             key: Key that a person typed.
 
         Returns:
-            Value of the cookie; None if there is no such key.
+            Who signed in; None if there is no such key.
+
+        Raises:
+            TooManyGuesses: Too many wrong keys came from the address of the request.
         """
-        row = None if self.keys is None else self.keys.find(key.strip())
-        if row is None:
-            return None
-        token = secrets.token_urlsafe(32)
-        with self._lock:
-            self._sessions[digest_of(token)] = _Session(row.digest, time.monotonic() + _SESSION_S)
-            while len(self._sessions) > _MOST_SESSIONS:
-                self._sessions.popitem(last=False)
-        return token
+        row = self._find(request, key.strip())
+        return None if row is None else SignedIn(row.name, self._sessions.open(row.digest))
 
     def sign_out(self, request: HTTPConnection) -> None:
         """End the session of a request, if it has one.
@@ -364,8 +367,7 @@ class Access:
         Args:
             request: The request.
         """
-        with self._lock:
-            self._sessions.pop(digest_of(request.cookies.get(COOKIE, "")), None)
+        self._sessions.end(request.cookies.get(COOKIE, ""))
 
     def cookie_options(self, request: HTTPConnection) -> dict[str, object]:
         """Attributes of the cookie, as ``Response.set_cookie`` takes them: no script reads it, no other site sends it.
@@ -378,15 +380,19 @@ class Access:
             "samesite": "strict",
             "secure": request.url.scheme == "https",
             "path": "/",
-            "max_age": int(_SESSION_S),
+            "max_age": int(SESSION_S),
         }
 
-    def _digest(self, cookie: str) -> str:
-        """Digest of the key that opened a session; the digest of nothing if there is no such session."""
-        with self._lock:
-            name = digest_of(cookie)
-            session = self._sessions.get(name)
-            if session is not None and session.ends > time.monotonic():
-                return session.digest
-            self._sessions.pop(name, None)
-        return _NOTHING
+    def _find(self, request: HTTPConnection, key: str) -> KeyRow | None:
+        """The row of a key, of which wrong ones are counted; nothing is no wrong key."""
+        row = None if self.keys is None else self.keys.find(key)
+        if key:
+            wait_s = self._guesses.weigh(address_of(request), None if row is None else row.digest)
+            if wait_s:
+                raise TooManyGuesses(wait_s)
+        return row
+
+
+def address_of(request: HTTPConnection) -> str:
+    """Address of the machine that sends a request, or that a proxy on this machine names; empty if nobody knows it."""
+    return "" if request.client is None else request.client.host

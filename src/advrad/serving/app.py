@@ -26,6 +26,7 @@ from advrad.serving.api.parts import Parts
 from advrad.serving.drift import DriftMonitor
 from advrad.serving.inspecting import InspectionService
 from advrad.serving.page.router import page_routes
+from advrad.serving.page.sign_ins import SignInLog
 from advrad.serving.products import ProductTable
 from advrad.serving.settings import ServeSettings
 from advrad.serving.sinks import Deliverer, Sink, load_sinks
@@ -71,7 +72,7 @@ def create_app(settings: ServeSettings, runs: Mapping[str, Path]) -> FastAPI:
         StoreUnavailable: The database cannot be reached.
     """
     check_settings(settings)
-    access = Access(None if settings.keys is None else KeyTable(settings.keys))
+    access = Access(None if settings.keys is None else KeyTable(settings.keys), settings.wrong_keys)
     sinks = [] if settings.sinks is None else load_sinks(settings.sinks)
     store = Store.open(settings.db, settings.data)
     try:
@@ -137,7 +138,7 @@ def build_app(parts: Parts, deliverer: Deliverer) -> FastAPI:
     handle_failures(app)
     for module in _ROUTERS:
         app.include_router(module.router)
-    app.include_router(page_routes(parts.access, parts.products.names))
+    app.include_router(page_routes(parts.access, parts.products.names, SignInLog(parts.store.audit)))
     # The last one is the outermost.
     app.add_middleware(Bodies, largest=settings.max_body, seconds=settings.body_s, held=settings.max_held)
     app.add_middleware(Boundary, access=parts.access, hosts=_hosts(settings))

@@ -49,6 +49,20 @@ class QueueFull(ServingError):
         self.retry_after_s = retry_after_s
 
 
+class TooManyGuesses(ServingError):
+    """Too many wrong keys came from one address; no new key counts from there for a while.
+
+    Args:
+        retry_after_s: Seconds after which it is worth to ask again.
+    """
+
+    code = "too_many_wrong_keys"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("too many wrong keys came from this address", f"wait {retry_after_s} s, and use a valid key")
+        self.retry_after_s = retry_after_s
+
+
 class DeadlineExceeded(ServingError):
     """An image was not inspected in time. It is not in the history."""
 

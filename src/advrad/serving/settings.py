@@ -33,6 +33,9 @@ class ServeSettings(Config):
     host: str = Field("127.0.0.1", description="Address to listen on; another than this machine's own needs keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     keys: Path | None = Field(None, description="File of keys, made by 'advrad keys add'.")
+    wrong_keys: int = Field(
+        20, ge=1, description="Wrong keys from one address within a minute, after which it must wait."
+    )
     sinks: Path | None = Field(None, description="TOML file that names where verdicts are sent.")
     tls_certificate: Path | None = Field(None, description="Certificate chain (PEM), to speak HTTPS.")
     tls_key: Path | None = Field(None, description="Private key of the certificate (PEM).")

@@ -58,7 +58,7 @@ def locked(
     closed_run: Path, keys: tuple[Path, dict[Role, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TestClient]:
     """A service with keys, which a whole module shares."""
-    settings = ServeSettings(data=tmp_path_factory.mktemp("locked"), keys=keys[0])
+    settings = ServeSettings(data=tmp_path_factory.mktemp("locked"), keys=keys[0], wrong_keys=100_000)
     with TestClient(create_app(settings, {PRODUCT: closed_run}), base_url="http://plant.example") as found:
         yield found
 

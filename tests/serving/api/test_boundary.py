@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import HTTPConnection
 
 from advrad.serving.access import COOKIE, Access, KeyTable, Role, add_key
 from advrad.serving.api.boundary import LOOPBACK, Boundary
@@ -103,13 +104,25 @@ def test_a_person_without_a_key_is_led_to_the_page_for_it(access: tuple[Access, 
 
 
 def test_a_session_needs_the_browser_to_say_where_a_change_comes_from(access: tuple[Access, str]) -> None:
-    cookie = f"{COOKIE}={access[0].sign_in(access[1])}"
+    person = access[0].sign_in(HTTPConnection({"type": "http", "headers": []}), access[1])
+    assert person is not None
+    cookie = f"{COOKIE}={person.token}"
     app = Boundary(inside, access[0], ())
     assert ask(app, cookie=cookie)[0] == 200
     assert ask(app, method="PUT", cookie=cookie)[0] == 403
     assert ask(app, method="PUT", cookie=cookie, origin="http://localhost:8000")[0] == 200
     assert ask(app, method="PUT", cookie=cookie, sec_fetch_site="same-origin")[0] == 200
     assert ask(app, method="PUT", cookie=cookie, origin="https://evil.example")[0] == 403
+
+
+def test_too_many_wrong_keys_are_answered_with_429(access: tuple[Access, str]) -> None:
+    app = Boundary(inside, Access(access[0].keys, wrong_keys=2), ())
+    right, wrong = f"Bearer {access[1]}", "Bearer advrad_guess"
+    assert [ask(app, authorization=wrong)[0] for _ in range(3)] == [401, 401, 429]
+    status, headers = ask(app, authorization=right)
+    assert status == 429 and 1 <= int(headers["retry-after"]) <= 60
+    # Addresses that need no key are there for all who bring none.
+    assert (ask(app)[0], ask(app, "/healthz")[0]) == (401, 200)
 
 
 def test_headers_are_bounded(local: Boundary) -> None:

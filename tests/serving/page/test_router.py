@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from toy_audit import ToyAuditLog
 
 from advrad.serving.access import Access, KeyTable, Role, add_key
 from advrad.serving.page.router import page_routes
+from advrad.serving.page.sign_ins import SignInLog
 from advrad.serving.page.static_files import static_root
 
 STATIC = Path(page_routes.__code__.co_filename).parent / "static"
@@ -18,7 +20,7 @@ PAGES = ("/", "/history", "/history/00000001", "/review", "/product")
 
 def app(access: Access, products: tuple[str, ...] = ("screw", "washer")) -> TestClient:
     found = FastAPI()
-    found.include_router(page_routes(access, lambda: list(products)))
+    found.include_router(page_routes(access, lambda: list(products), SignInLog(ToyAuditLog())))
     return TestClient(found, base_url="http://localhost", follow_redirects=False)
 
 

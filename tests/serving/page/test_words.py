@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from playwright.sync_api import Browser, Page
+from toy_audit import ToyAuditLog
 
 from advrad.serving.access import Access
 from advrad.serving.page.router import page_routes
+from advrad.serving.page.sign_ins import SignInLog
 from advrad.serving.page.static_files import static_root
 
 BASE = {"score": 5.0, "threshold": 3.0, "defective": True, "verdict": "defective"}
@@ -23,7 +25,7 @@ def page(chromium: Browser) -> Any:
     from fastapi.testclient import TestClient
 
     app = FastAPI()
-    app.include_router(page_routes(Access(None), lambda: ["screw"]))
+    app.include_router(page_routes(Access(None), lambda: ["screw"], SignInLog(ToyAuditLog())))
     client = TestClient(app, base_url="http://localhost")
     page = chromium.new_page()
 

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from advrad.serving.access import Access, Principal, Role
 from advrad.serving.api.failures import Refusal, answer_of
+from advrad.serving.errors import TooManyGuesses
 
 SIGN_IN = "/sign-in"
 """Address of the page on which a person types a key."""
@@ -64,6 +65,9 @@ class Boundary:
             scope["state"]["principal"] = principal
             if principal is None and not _is_open(scope["path"]):
                 raise stranger()
+        except TooManyGuesses as error:
+            await answer_of(error)(scope, receive, send)
+            return
         except Refusal as refusal:
             wants_page = scope["method"] == "GET" and "text/html" in request.headers.get("accept", "")
             if refusal.status == 401 and wants_page and not scope["path"].startswith(("/v1", "/v2", "/metrics")):

@@ -17,6 +17,7 @@ from advrad.serving import errors
 
 #: Status of each error; a class that is not here has that of its base class.
 _STATUS: dict[type[Exception], int] = {
+    errors.TooManyGuesses: 429,
     errors.QueueFull: 503,
     errors.Stopping: 503,
     errors.StoreUnavailable: 503,
@@ -114,8 +115,8 @@ def answer_of(error: AdvradError) -> Response:
     """
     headers = dict(error.headers) if isinstance(error, Refusal) else {}
     status = status_of(error)
-    if status == 503:
-        after = error.retry_after_s if isinstance(error, errors.QueueFull) else 1
+    if status in (429, 503):
+        after = error.retry_after_s if isinstance(error, errors.QueueFull | errors.TooManyGuesses) else 1
         headers.setdefault("Retry-After", str(after))
     return error_response(status, detail_of(error), headers)
 

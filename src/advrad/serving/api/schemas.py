@@ -55,11 +55,12 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
         414: "The address is too long.",
         431: "The headers are too large.",
         415: "The content type is not one that is taken here.",
+        429: "Too many wrong keys came from this address; wait Retry-After seconds.",
         422: "A value is wrong, or the image cannot be read.",
         503: "Busy, stopping, or the history cannot be reached; ask again after Retry-After seconds.",
         504: "Not inspected in time; it is not in the history.",
     }
-    found = sorted({400, 401, 403, 408, 413, 414, 422, 431, 503, *statuses})
+    found = sorted({400, 401, 403, 408, 413, 414, 422, 429, 431, 503, *statuses})
     return {status: {"model": ErrorAnswer, "description": words[status]} for status in found}
 
 

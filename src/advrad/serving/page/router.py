@@ -11,10 +11,15 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from advrad.serving.access import COOKIE, Access, Principal, Role
+from advrad.serving.access import COOKIE, Access, Principal, Role, address_of
+from advrad.serving.errors import StoreUnavailable, TooManyGuesses
+from advrad.serving.page.sign_ins import SignInLog
 from advrad.serving.page.static_files import static_response, static_root
 
 _ROLE_WORDS = {Role.INSPECT: "inspect", Role.REVIEW: "inspect and review", Role.ADMIN: "do everything"}
+
+_WRONG = "This key is not known. Check it, or ask whoever runs the service for one."
+_AWAY = "Nobody can sign in now, because the history cannot be reached. Try again in a moment."
 
 
 @cache
@@ -117,12 +122,13 @@ def _inner(path: str) -> str:
     return path if path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable() else "/"
 
 
-def page_routes(access: Access, product_names: Callable[[], Sequence[str]]) -> APIRouter:
+def page_routes(access: Access, product_names: Callable[[], Sequence[str]], log: SignInLog) -> APIRouter:
     """Make the routes of the page.
 
     Args:
         access: Tells who asks, and opens and ends sessions.
         product_names: Gives the names of the products that are served now; the first is shown where none is chosen.
+        log: Takes down who signs in and out.
 
     Returns:
         The routes ``/``, ``/history``, ``/history/{id}``, ``/review``, ``/product``, ``/sign-in``, ``/sign-out`` and
@@ -154,21 +160,36 @@ def page_routes(access: Access, product_names: Callable[[], Sequence[str]]) -> A
 
     @router.get("/sign-in")
     def sign_in_page(request: Request, next: str = "/") -> Response:
-        return pages.open_page(request, "sign-in", next=_inner(next), wrong=False)
+        return pages.open_page(request, "sign-in", next=_inner(next), problem="")
 
     @router.post("/sign-in")
     def sign_in(request: Request, key: Annotated[str, Form()] = "", next: Annotated[str, Form()] = "/") -> Response:
-        token = access.sign_in(key)
-        if token is None:
-            return pages.open_page(request, "sign-in", 401, next=_inner(next), wrong=True)
-        response = RedirectResponse(_inner(next), status_code=303)
-        options: dict[str, Any] = access.cookie_options(request)
-        response.set_cookie(COOKIE, token, **options)
-        return response
+        problem, status, headers = _WRONG, 401, {}
+        try:
+            person = access.sign_in(request, key)
+            if person is not None:
+                log.signed_in(person.name, address_of(request))
+                response = RedirectResponse(_inner(next), status_code=303)
+                options: dict[str, Any] = access.cookie_options(request)
+                response.set_cookie(COOKIE, person.token, **options)
+                return response
+            if access.keys_on:
+                log.refused(address_of(request))
+        except TooManyGuesses as error:
+            problem, status = f"Too many wrong keys came from here. Wait {error.retry_after_s} seconds.", 429
+            headers = {"Retry-After": str(error.retry_after_s)}
+        except StoreUnavailable:
+            problem, status, headers = _AWAY, 503, {"Retry-After": "1"}
+        page = pages.open_page(request, "sign-in", status, next=_inner(next), problem=problem)
+        page.headers.update(headers)
+        return page
 
     @router.post("/sign-out")
     def sign_out(request: Request) -> Response:
+        person = access.identity(request)
         access.sign_out(request)
+        if person is not None and person.by_cookie:
+            log.signed_out(person.name, address_of(request))
         response = RedirectResponse("/sign-in", status_code=303)
         response.delete_cookie(COOKIE, path="/")
         return response

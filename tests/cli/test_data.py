@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from toy_datasets import make_folder
 from trained_run import Cli
 
@@ -65,13 +66,14 @@ def test_inspect_warns_once_that_brightness_reveals_defects(cli: Cli, widgets: P
 
 
 @pytest.mark.parametrize(
-    ("normals", "closed_form", "both"),
+    ("normals", "closed_form", "both", "features"),
     [
         (
             10,
             "too few different images: 5 % needs 19, these allow a rate of 0.091 or more",
             "5 to learn from, 2 to choose the score and how both denoisers are combined, 3 for the threshold; too few:"
             " 5 % needs 42 in all, these allow a rate of 0.25 or more",
+            "too few different images: 5 % needs 39, these allow a rate of 0.1819 or more",
         ),
         (
             20,
@@ -79,6 +81,7 @@ def test_inspect_warns_once_that_brightness_reveals_defects(cli: Cli, widgets: P
             " in reach",
             "10 to learn from, 2 to choose the score and how both denoisers are combined, 8 for the threshold; too few:"
             " 5 % needs 42 in all, these allow a rate of 0.1112 or more",
+            "too few different images: 5 % needs 39, these allow a rate of 0.0953 or more",
         ),
         (
             60,
@@ -86,6 +89,8 @@ def test_inspect_warns_once_that_brightness_reveals_defects(cli: Cli, widgets: P
             " images are compared; a false-alarm rate of 5 % is in reach",
             "33 to learn from, 8 to choose the score and how both denoisers are combined, 19 for the threshold; a"
             " false-alarm rate of 5 % is in reach",
+            "all 60 in both halves; 39 of them set the thresholds, each compared with the others; the other 21 choose"
+            " how the halves compare images and how they are joined; a false-alarm rate of 5 % is in reach",
         ),
         (
             90,
@@ -93,18 +98,36 @@ def test_inspect_warns_once_that_brightness_reveals_defects(cli: Cli, widgets: P
             " of 5 % is in reach",
             "62 to learn from, 9 to choose the score and how both denoisers are combined, 19 for the threshold; a"
             " false-alarm rate of 5 % is in reach",
+            "51 in both halves, which also choose how these compare images and how they are joined; 39 others set the"
+            " thresholds; a false-alarm rate of 5 % is in reach",
         ),
     ],
     ids=str,
 )
 def test_it_says_how_normal_images_are_used_with_and_without_a_budget(
-    normals: int, closed_form: str, both: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    normals: int, closed_form: str, both: str, features: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "600")
     done = cli("data", "inspect", make_folder(tmp_path / "data", good=normals, size=32))
     assert done.status == 0, done.err
     shown = unframed(done.out)
-    assert f"used by train {closed_form} with --minutes {both}" in shown
+    assert f"used by train {closed_form} with --minutes {both} with --features {features}" in shown
+    refused = "needs 39 different normal images for the thresholds of 2 detectors"
+    assert (f"note train with features will refuse: a false-alarm rate of 0.05 {refused}" in shown) == (normals < 39)
+
+
+def test_of_images_that_are_cut_into_tiles_features_take_none(cli: Cli, tmp_path: Path) -> None:
+    good = tmp_path / "data" / "good"
+    good.mkdir(parents=True)
+    for index in range(40):
+        Image.new("RGB", (200, 32), (index, 90, 90)).save(good / f"{index:02}.png")
+    done = cli("data", "inspect", tmp_path / "data", "--json")
+    found = json.loads(done.out)
+    named = {**found["normals_needed"], **found["lowest_false_alarm_rate"]}
+    assert found["features"] is None and "features" not in named
+    shown = unframed(cli("data", "inspect", tmp_path / "data").out)
+    refusal = "train with features will refuse: the images would be cut into tiles"
+    assert refusal in shown and "with --features refused: the images would be cut into tiles" in shown
 
 
 def test_of_very_few_images_only_the_closed_form_is_possible(cli: Cli, tmp_path: Path) -> None:

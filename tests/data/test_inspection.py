@@ -43,9 +43,11 @@ def test_inspect(tmp_path: Path) -> None:
     assert got["kinds"] == {"8-bit colour": 56, "8-bit grey": 1}
     assert [Path(entry["path"]).name for entry in got["broken"]] == ["049.png", "002_mask.png"]
     assert got["closed_form"] == {"memory": 49, "choice": 30, "threshold": 19}
+    assert got["features"] == {"memory": 49, "choice": 10, "threshold": 39}
     assert got["split"] == {"train": 25, "selection": 5, "calibration": 19}
-    assert got["false_alarm_rate"] == 0.05 and got["normals_needed"] == {"closed_form": 19, "learned": 42}
-    assert got["lowest_false_alarm_rate"] == {"closed_form": 0.02, "learned": 0.05}
+    assert got["false_alarm_rate"] == 0.05
+    assert got["normals_needed"] == {"closed_form": 19, "features": 39, "learned": 42}
+    assert got["lowest_false_alarm_rate"] == {"closed_form": 0.02, "features": 0.04, "learned": 0.05}
     assert any(
         "in both train and test: 1 of 8 test images (test/good/000.png has the pixels of train/good/000.png)" in text
         for text in got["warnings"]
@@ -66,11 +68,11 @@ def test_of_very_many_images_the_closed_form_uses_some(tmp_path: Path, monkeypat
 
 def test_inspect_of_too_few(tmp_path: Path) -> None:
     got = inspect_dataset(toy_datasets.make_folder(tmp_path, 3))
-    assert got.split is None and got.closed_form is None and got.rates == {"closed_form": 0.25}
+    assert got.split is None and got.closed_form is None and got.rates == {"closed_form": 0.25, "features": 0.5}
     assert "at least 8 are needed" in got.notes[0]
     Path(shutil.copy(tmp_path / "part000.png", tmp_path / "copy.png"))
     got = inspect_dataset(tmp_path)
-    assert got.rates == {"closed_form": 0.25}
+    assert got.rates == {"closed_form": 0.25, "features": 0.5}
     pair = "part000.png has the pixels of copy.png"
     assert any(f"copies of others: 1 of 4 ({pair})" in text for text in got.warnings)
     for path in tmp_path.iterdir():

@@ -17,6 +17,7 @@ from PIL import Image
 from short_runs import Listener, StopAt, weights
 from toy_datasets import make_folder, make_mvtec
 
+from advrad.data.inspection import inspect_dataset
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.feature_memory import FeatureDetector
@@ -117,6 +118,16 @@ def test_both_halves_are_saved_with_their_tests(run: str, request: pytest.Fixtur
     assert detector.calibration.false_alarm_rate == 0.2 and detector.calibration.threshold == 0
     assert detector.calibration.source["split_seed"] == 0
     assert detector.config.joint == (run == "many_run")
+
+
+@pytest.mark.parametrize("name", ["few", "many"])
+def test_data_inspect_foretells_how_the_images_are_used(name: str, request: pytest.FixtureRequest) -> None:
+    detector = loaded(request.getfixturevalue(f"{name}_run"))
+    foretold = inspect_dataset(request.getfixturevalue(name), size_px=SIZE_PX, false_alarm_rate=0.2).features
+    counts = detector.config.training.images
+    assert foretold is not None and counts is not None
+    assert (foretold.threshold, foretold.choice) == (counts.calibration, counts.train)
+    assert foretold.leaves_one_out != detector.config.joint
 
 
 def test_the_detector_predicts_the_same_once_loaded(many: Path, tmp_path: Path) -> None:

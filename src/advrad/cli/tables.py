@@ -62,7 +62,11 @@ def show_inspection(found: InspectionResult) -> None:
             text = f"{sizes.min} px" if same else f"{sizes.min} to {sizes.max} px, median {sizes.median:g}"
             rows.append((side, text))
     rows.append(("pixels", ", ".join(f"{name} {n}" for name, n in found.kinds.items()) or "none"))
-    rows += [("used by train", _used_by_closed_form(found)), ("with --minutes", _used_by_both(found))]
+    rows += [
+        ("used by train", _used_by_closed_form(found)),
+        ("with --minutes", _used_by_both(found)),
+        ("with --features", _used_with_features(found)),
+    ]
     rows += [("used" if entry.use else "left out", entry.describe()) for entry in found.account.entries]
     rows += [("note", note) for note in found.notes]
     rows += [("cannot be read", f"{error.path}: {error.reason}") for error in found.broken]
@@ -102,6 +106,28 @@ def _used_by_both(found: InspectionResult) -> str:
     if sum(split.values()) >= needed:
         return f"{parts}; a false-alarm rate of {rate} is in reach"
     return f"{parts}; too few: {rate} needs {needed} in all" + _allowed(found, "learned")
+
+
+def _used_with_features(found: InspectionResult) -> str:
+    """What the closed form and the features beside it use the normal images for."""
+    split, rate, needed = found.features, percent(found.false_alarm_rate), found.needed.get("features")
+    if needed is None:
+        return "refused: the images would be cut into tiles, which only the closed form alone takes"
+    if split is None:
+        return f"too few different images: {rate} needs {needed}" + _allowed(found, "features")
+    if not split.choice:
+        parts = f"all {split.memory} in both halves, and all set the thresholds, each compared with the others"
+    elif split.leaves_one_out:
+        parts = (
+            f"all {split.memory} in both halves; {split.threshold} of them set the thresholds, each compared with the"
+            f" others; the other {split.choice} choose how the halves compare images and how they are joined"
+        )
+    else:
+        parts = (
+            f"{split.memory} in both halves, which also choose how these compare images and how they are joined;"
+            f" {split.threshold} others set the thresholds"
+        )
+    return f"{parts}; a false-alarm rate of {rate} is in reach"
 
 
 def _allowed(found: InspectionResult, kind: str) -> str:

@@ -30,6 +30,9 @@ from advrad.data.sufficiency import NormalCount, kept_for_testing, refusal
 from advrad.errors import DataError, ImageError
 from advrad.utils.progress import SILENT, ProgressReporter
 
+#: Number of tests between which the false-alarm rate is divided: of the memory, and of the features beside it.
+_HALVES = 2
+
 
 @dataclass(frozen=True, slots=True)
 class SizeRange:
@@ -62,12 +65,14 @@ class InspectionResult:
         kinds: Number of images by pixel type.
         broken: Errors of images and masks that cannot be read.
         closed_form: Division of the different normal images by the closed form; None if they are too few.
+        features: The same beside a detector on features, with thresholds for both; None if they are too few.
         split: Number of readable normal images for ``train``, ``selection`` and ``calibration`` of a learned denoiser;
             None if they are too few.
         false_alarm_rate: False-alarm rate for which the normal images are divided.
-        needed: Number of different normal images that this rate needs, with ``closed_form`` and with ``learned``.
-        rates: Lowest false-alarm rate that the images allow, with ``closed_form`` and with ``learned``; without one of
-            them, there are too few images for any rate.
+        needed: Number of different normal images that this rate needs, with ``closed_form``, ``features`` and
+            ``learned``; without ``features`` if the images would be cut into tiles, which these do not take.
+        rates: Lowest false-alarm rate that the images allow, with the same keys; without one of them, there are too few
+            images for any rate.
         shortcuts: AUROC with which brightness, contrast or sharpness alone separates normal from anomalous test images;
             empty without images of both classes.
         conditions: The same for normal training images and normal test images.
@@ -86,6 +91,7 @@ class InspectionResult:
     kinds: dict[str, int]
     broken: tuple[ImageError, ...]
     closed_form: MemorySplit | None
+    features: MemorySplit | None
     split: dict[str, int] | None
     false_alarm_rate: float
     needed: dict[str, int]
@@ -113,6 +119,7 @@ class InspectionResult:
             "kinds": self.kinds,
             "broken": [{"path": str(error.path), "reason": error.reason} for error in self.broken],
             "closed_form": None if self.closed_form is None else asdict(self.closed_form),
+            "features": None if self.features is None else asdict(self.features),
             "split": self.split,
             "false_alarm_rate": self.false_alarm_rate,
             "normals_needed": self.needed,
@@ -167,10 +174,17 @@ def inspect_dataset(
         split = dict(zip(("train", "selection", "calibration"), split_sizes(different, false_alarm_rate), strict=True))
         rates["learned"] = rate_in_reach(split["calibration"])
     shape = found.shape()
-    refused = refusal(count, false_alarm_rate, tiles=shape is not None and shape.shape == "tiles")
+    tiles = shape is not None and shape.shape == "tiles"
+    guarded = 0 if tiles else min(different, most_for_memory(false_alarm_rate / _HALVES))
+    if guarded > _HALVES:
+        rates["features"] = rate_in_reach(guarded, _HALVES)
+    refused = refusal(count, false_alarm_rate, tiles=tiles)
     foretold = [] if refused is None else [f"advrad train will refuse: {refused}"]
     if learned := refusal(count, false_alarm_rate, learned=True):
         notes.append(f"train with minutes or steps will refuse: {learned}")
+    beside = "the images would be cut into tiles" if tiles else refusal(count, false_alarm_rate, tests=_HALVES)
+    if beside:
+        notes.append(f"train with features will refuse: {beside}")
     classes, conditions = found.separations(seed)
     return InspectionResult(
         root=dataset.root,
@@ -184,9 +198,10 @@ def inspect_dataset(
         kinds=dict(Counter(info.kind for info in found.infos).most_common()),
         broken=tuple(found.broken),
         closed_form=split_for_memory(used, false_alarm_rate),
+        features=split_for_memory(guarded, false_alarm_rate / _HALVES),
         split=split,
         false_alarm_rate=false_alarm_rate,
-        needed=_needed(false_alarm_rate),
+        needed=_needed(false_alarm_rate, tiles=tiles),
         rates=rates,
         shortcuts=shortcuts.aurocs(classes),
         conditions=shortcuts.aurocs(conditions),
@@ -214,9 +229,10 @@ def _read(dataset: Dataset, options: DataOptions, size_px: int, progress: Progre
     return found
 
 
-def _needed(false_alarm_rate: float) -> dict[str, int]:
+def _needed(false_alarm_rate: float, *, tiles: bool) -> dict[str, int]:
     """Number of different normal images that a false-alarm rate needs, with each kind of detector."""
-    return {"closed_form": max(2, normals_needed(false_alarm_rate)), "learned": normals_to_train(false_alarm_rate)}
+    needed = {"closed_form": max(2, normals_needed(false_alarm_rate)), "learned": normals_to_train(false_alarm_rate)}
+    return needed if tiles else needed | {"features": normals_needed(false_alarm_rate / _HALVES)}
 
 
 def _range(sizes: list[int]) -> SizeRange | None:

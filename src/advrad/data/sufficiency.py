@@ -116,7 +116,9 @@ def check_enough(
         )
 
 
-def refusal(count: NormalCount, false_alarm_rate: float, *, learned: bool = False, tiles: bool = False) -> str | None:
+def refusal(
+    count: NormalCount, false_alarm_rate: float, *, learned: bool = False, tiles: bool = False, tests: int = 1
+) -> str | None:
     """The words in which a training would be refused; None if there are enough normal images.
 
     Args:
@@ -124,6 +126,7 @@ def refusal(count: NormalCount, false_alarm_rate: float, *, learned: bool = Fals
         false_alarm_rate: Largest share of normal images that may be called anomalous, in (0, 1).
         learned: Whether a denoiser would be trained.
         tiles: Whether images would be cut into tiles.
+        tests: Number of tests between which the rate would be divided, >= 1.
 
     Example:
         >>> refusal(NormalCount(12), 0.1)
@@ -131,7 +134,7 @@ def refusal(count: NormalCount, false_alarm_rate: float, *, learned: bool = Fals
         'a false-alarm rate of 0.05 needs 19 different normal images, but there are 12; add '
     """
     try:
-        check_enough(count, false_alarm_rate, learned=learned, tiles=tiles)
+        check_enough(count, false_alarm_rate, learned=learned, tiles=tiles, tests=tests)
     except ConfigError as error:
         return f"a false-alarm rate of {false_alarm_rate:g} {error.message}"
     except DataError as error:

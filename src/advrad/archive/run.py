@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import advrad
-from advrad.archive.judging import Part, PieceJudge, draws, ready
+from advrad.archive.judging import PieceJudge, draws, ready
 from advrad.archive.listing import PassedOver, pieces_of
 from advrad.archive.options import ArchiveOptions
 from advrad.archive.pieces import Piece
@@ -134,7 +134,7 @@ def _judge(parts: Parts, work: PieceJudge, engine: Engine, counter: Counter) -> 
 
     judged = 0
     todo = (piece for piece in parts.pieces() if not parts.is_done(piece))
-    with closing(cast(Generator[Part, None, None], engine.run(work, todo, left=left))) as found:
+    with closing(engine.run(work, todo, left=left)) as found:
         for part in found:
             parts.add(part.fingerprint, part.table)
             judged += part.judged

@@ -283,8 +283,8 @@ def evaluate(
 
 @add_command(app)
 def report(
-    folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="Model folder, or the folder that 'advrad bench' wrote.")
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Model folder, or the folder or URL that 'advrad bench' wrote to.")
     ],
     options: DataOptions,
     data: Annotated[Path | None, typer.Argument(metavar="DATA", help="Folder of images; none for a benchmark.")] = None,
@@ -310,8 +310,9 @@ def report(
     if data is None:
         from advrad.cli.bench import write_bench_report
 
-        write_bench_report(folder, output)
+        write_bench_report(run, output)
         return
+    folder = Path(run)
     if output is None:
         raise ConfigError("is missing; name the HTML file", option="output")
     check_output_file(output)

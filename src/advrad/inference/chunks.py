@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count, islice
 from pathlib import Path
-from typing import cast
 
 from advrad.certificates.options import PredictionCertificateOptions
 from advrad.certificates.prediction import Certifier, ProvenPrediction, prediction_certifier
@@ -132,8 +131,7 @@ def predict_chunks(
     """
     waiting: dict[int, list[Answer]] = {}
     turn = 0
-    found = engine.run(predictor, _chunks(sources))
-    with closing(cast(Generator[tuple[int, list[Answer]], None, None], found)) as finished:
+    with closing(engine.run(predictor, _chunks(sources))) as finished:
         for number, answers in finished:
             waiting[number] = answers
             while turn in waiting:

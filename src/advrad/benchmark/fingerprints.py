@@ -13,8 +13,6 @@ from advrad.baselines.anomalib.models import AnomalibOptions
 from advrad.baselines.purify import PurifyOptions
 from advrad.certificates.options import CertifyOptions
 from advrad.data import cache
-from advrad.data.layouts import Dataset
-from advrad.data.mask_files import mask_paths
 from advrad.training.options import RunOptions
 from advrad.utils.config import Config
 
@@ -53,17 +51,6 @@ def fingerprint(options: Config) -> dict[str, Any]:
 def key_digest(values: object) -> str:
     """Digest of plain JSON values, 16 hexadecimal digits."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def image_digest(dataset: Dataset) -> str:
-    """Digest of the contents and labels of all images and masks of a data set."""
-    total = hashlib.sha256()
-    for record in dataset.records:
-        name = record.path.relative_to(dataset.root).as_posix()
-        total.update(f"{name}|{record.split}|{record.label}|{record.defect}|".encode("utf-8", "surrogateescape"))
-        for path in (record.path, *([None] if record.mask is None else mask_paths(record.mask))):
-            total.update((None if path is None else cache.digest(path)) or b"-")
-    return total.hexdigest()
 
 
 def file_digest(paths: Iterable[Path]) -> str:

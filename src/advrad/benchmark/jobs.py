@@ -9,9 +9,10 @@ from typing import Any
 
 from advrad.attacks.options import AttackOptions
 from advrad.benchmark.cells import CellKey
-from advrad.benchmark.fingerprints import fingerprint, image_digest, key_digest
+from advrad.benchmark.fingerprints import fingerprint, key_digest
 from advrad.benchmark.grid import OURS, DetectorEntry, Grid, Product
 from advrad.certificates.options import CertifyOptions
+from advrad.data.dataset_digest import image_digest
 from advrad.data.layouts import Dataset, find_records
 from advrad.data.options import WithDataOptions
 from advrad.errors import ConfigError, UserError

@@ -53,6 +53,26 @@ class Gated(Brightest):
 
 
 @dataclass
+class Meeting(Brightest):
+    """Notes how many threads score at once; each waits a moment for a second one."""
+
+    together: int = 0
+    most: int = 0
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def predict_batch(self, images: Any) -> Any:
+        with self.changed:
+            self.together += 1
+            self.most = max(self.most, self.together)
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.most > 1, 1.0)
+        found = super().predict_batch(images)
+        with self.changed:
+            self.together -= 1
+        return found
+
+
+@dataclass
 class SlowBounds(Brightest):
     """Waits before it computes bounds until the gate is open, and counts how often it does."""
 
@@ -76,10 +96,10 @@ class AfraidOfTheDark(Brightest):
         return super().predict_batch(images)
 
 
-def product(name: str = "nut", detector: Any = None, model: str = "m1") -> Product:
+def product(name: str = "nut", detector: Any = None, model: str = "m1", *, side_by_side: bool = False) -> Product:
     """A product of a toy detector."""
     judge = ImageJudge(Brightest() if detector is None else detector, max_pixels=1_000_000)
-    return Product(name, Path(name), model, judge, datetime.now(UTC))
+    return Product(name, Path(name), model, judge, datetime.now(UTC), side_by_side=side_by_side)
 
 
 class Table(dict[str, Product]):
@@ -104,11 +124,23 @@ class Noted:
 
 @contextmanager
 def serving(
-    store: Store, *products: Product, monitor: Any = None, sinks: tuple[str, ...] = (), **settings: Any
+    store: Store,
+    *products: Product,
+    monitor: Any = None,
+    sinks: tuple[str, ...] = (),
+    threads: int = 1,
+    **settings: Any,
 ) -> Iterator[InspectionService]:
     """A started service, which is stopped at the end."""
     table = Table({one.name: one for one in products or (product(),)})
-    service = InspectionService(store, table, monitor, ServeSettings(**settings), sinks=sinks)  # type: ignore[arg-type]
+    service = InspectionService(
+        store,
+        table,  # type: ignore[arg-type]
+        monitor,
+        ServeSettings(**settings),
+        sinks=sinks,
+        threads=threads,
+    )
     service.start()
     try:
         yield service

@@ -14,7 +14,7 @@ import pytest
 import toy_export_product
 from PIL import Image
 from toy_bounds import CALIBRATION, Brightest, ToyConfig, Unbounded
-from toy_service import WAIT_S, AfraidOfTheDark, Gated, Noted, SlowBounds, picture, product, serving
+from toy_service import WAIT_S, AfraidOfTheDark, Gated, Meeting, Noted, SlowBounds, picture, product, serving
 
 from advrad.errors import ConfigError, ImageError
 from advrad.inference.prediction import PredictionRecord, predict_paths
@@ -30,6 +30,7 @@ from advrad.serving.errors import (
     UnknownProduct,
 )
 from advrad.serving.inspecting import InspectionService
+from advrad.serving.job_queue import Job, JobQueue
 from advrad.serving.records import Inspection, InspectionRequest
 from advrad.serving.store import Store
 
@@ -269,6 +270,31 @@ def test_a_defect_of_advrad_is_told_and_the_threads_go_on(store: Store, monkeypa
             patch.setattr(store.inspections, "new_id", lambda: 1 / 0)
             assert isinstance(service.submit(request()).exception(WAIT_S), ZeroDivisionError)
         assert service.submit(request()).result(WAIT_S)
+
+
+# --- At once ---
+
+
+@pytest.mark.parametrize(("side_by_side", "threads", "most"), [(True, 2, 2), (True, 1, 1), (False, 2, 1)])
+def test_images_are_judged_side_by_side_where_the_product_allows_it(
+    store: Store, side_by_side: bool, threads: int, most: int
+) -> None:
+    meeting = Meeting()
+    one = product(detector=meeting, side_by_side=side_by_side)
+    with serving(store, one, threads=threads, workers=4, batch=1) as service:
+        answers = [service.submit(request(level)) for level in (40, 60, 80)]
+        assert [answer.result(WAIT_S).inspection.score for answer in answers] == pytest.approx(
+            [40 / 255, 60 / 255, 80 / 255]
+        )
+    assert meeting.most == most
+
+
+def test_threads_share_what_waits() -> None:
+    queue = JobQueue(most=10, most_bytes=1_000_000)
+    for _ in range(7):
+        queue.put(Job(request(), 10))
+    assert [len(queue.take(4, 3)), len(queue.take(4, 3)), len(queue.take(4, 3))] == [3, 2, 1]
+    assert len(queue.take(4, 3)) == 1
 
 
 # --- Stopping ---

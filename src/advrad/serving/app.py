@@ -58,12 +58,13 @@ def check_settings(settings: ServeSettings) -> None:
         raise ConfigError("is missing; HTTPS needs both the certificate and its key", option=missing)
 
 
-def create_app(settings: ServeSettings, runs: Mapping[str, Path]) -> FastAPI:
+def create_app(settings: ServeSettings, runs: Mapping[str, Path], threads: int | None = None) -> FastAPI:
     """Load the models, open the history, and make the app; its lifespan starts and stops what works in it.
 
     Args:
         settings: The settings.
         runs: Folder of a model or an export for each product, by name.
+        threads: Number of images that are judged at once, >= 1; None for as many as threads compute.
 
     Raises:
         ConfigError: A setting is wrong.
@@ -73,10 +74,10 @@ def create_app(settings: ServeSettings, runs: Mapping[str, Path]) -> FastAPI:
     """
     check_settings(settings)
     access = Access(None if settings.keys is None else KeyTable(settings.keys), settings.wrong_keys)
-    sinks = [] if settings.sinks is None else load_sinks(settings.sinks)
+    sinks = [] if settings.sinks is None else load_sinks(settings.sinks, settings.deliverer("serve"))
     store = Store.open(settings.db, settings.data)
     try:
-        parts, deliverer = _compose(settings, runs, access, store, sinks)
+        parts, deliverer = _compose(settings, runs, access, store, sinks, threads)
     except BaseException:
         store.close()
         raise
@@ -84,7 +85,12 @@ def create_app(settings: ServeSettings, runs: Mapping[str, Path]) -> FastAPI:
 
 
 def _compose(
-    settings: ServeSettings, runs: Mapping[str, Path], access: Access, store: Store, sinks: Sequence[Sink]
+    settings: ServeSettings,
+    runs: Mapping[str, Path],
+    access: Access,
+    store: Store,
+    sinks: Sequence[Sink],
+    threads: int | None,
 ) -> tuple[Parts, Deliverer]:
     """Put the parts together on an open store."""
     deliverer = Deliverer(store.outbox, sinks, tell=_tell)
@@ -93,9 +99,12 @@ def _compose(
         runs,
         max_pixels=settings.max_pixels,
         device=settings.device,
+        threads=threads,
         on_load=lambda product: monitor.watch(product.name, product.model, product.calibration),
     )
-    service = InspectionService(store, table, monitor, settings, sinks=deliverer.names, wake=deliverer.wake)
+    service = InspectionService(
+        store, table, monitor, settings, sinks=deliverer.names, wake=deliverer.wake, threads=threads
+    )
     return Parts(settings, access, store, table, service, monitor, Metrics(), deliverer.names), deliverer
 
 
@@ -140,7 +149,13 @@ def build_app(parts: Parts, deliverer: Deliverer) -> FastAPI:
         app.include_router(module.router)
     app.include_router(page_routes(parts.access, parts.products.names, SignInLog(parts.store.audit)))
     # The last one is the outermost.
-    app.add_middleware(Bodies, largest=settings.max_body, seconds=settings.body_s, held=settings.max_held)
+    app.add_middleware(
+        Bodies,
+        largest=settings.max_body,
+        seconds=settings.body_s,
+        held=settings.max_held,
+        check_room=parts.service.check_room,
+    )
     app.add_middleware(Boundary, access=parts.access, hosts=_hosts(settings))
     app.add_middleware(Envelope, metrics=parts.metrics)
     return app

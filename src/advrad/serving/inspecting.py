@@ -27,6 +27,7 @@ from advrad.serving.judging import ARTEFACTS, decide_all, details_of, draw_artef
 from advrad.serving.products import Product, ProductTable
 from advrad.serving.records import Inspection, InspectionAnswer, InspectionRequest, ThresholdVersion
 from advrad.serving.store import Store, check_request
+from advrad.utils.threads import thread_count
 
 if TYPE_CHECKING:
     from advrad.serving.drift import DriftAlarm
@@ -61,6 +62,8 @@ class InspectionService:
         settings: Limits: ``queue``, ``max_held``, ``batch``, ``workers`` and ``deadline_s``.
         sinks: Names of the sinks to which each inspection is delivered.
         wake: Called after inspections were stored; None for nothing.
+        threads: Number of images that are judged at once, >= 1, where a product allows it; None for as many as threads
+            compute. Each is best computed by one thread.
 
     Example:
         Needs a store and a model folder.
@@ -80,17 +83,24 @@ class InspectionService:
         *,
         sinks: Sequence[str] = (),
         wake: Callable[[], object] | None = None,
+        threads: int | None = None,
     ) -> None:
         self._store, self._products, self._monitor = store, products, monitor
         self._settings, self._sinks, self._wake = settings, tuple(sinks), wake
         self._queue = JobQueue(settings.queue, settings.max_held)
         self._threads: list[threading.Thread] = []
-        # Detectors compute with all threads that they may use; two at once would only fight for them.
+        # Where images are not judged side by side, a detector computes with all threads; two would fight for them.
         self._computing = threading.Lock()
+        self._at_once = threads or thread_count()
+        self._side_by_side = threading.BoundedSemaphore(self._at_once)
         # One image at a time is drawn anew, which bounds the memory of that.
         self._drawing = threading.Lock()
         # The history, the identities and the drift monitor see inspections in one order.
         self._storing = threading.Lock()
+
+    @property
+    def _workers(self) -> int:
+        return self._settings.workers or self._at_once + 1
 
     @property
     def waiting(self) -> int:
@@ -104,7 +114,7 @@ class InspectionService:
 
     def start(self) -> None:
         """Start the threads."""
-        for number in range(self._settings.workers):
+        for number in range(self._workers):
             self._run(self._work, f"advrad-inspect-{number}")
         # Certificates may take longer than the deadline allows; other images must not wait for them.
         self._run(partial(self._work, certify=True), "advrad-certify")
@@ -154,6 +164,15 @@ class InspectionService:
         self._queue.put(job)
         return job.future
 
+    def check_room(self) -> None:
+        """Refuse an image before it is read, as :meth:`submit` would.
+
+        Raises:
+            QueueFull: Too many images wait.
+            Stopping: The service stops.
+        """
+        self._queue.check()
+
     def redraw(self, inspection_id: str, names: Collection[str]) -> dict[str, bytes]:
         """Draw images of an inspection of the history, by judging its image again.
 
@@ -183,7 +202,7 @@ class InspectionService:
         with _in_turn(self._drawing, seconds):
             picture = self._store.pictures.read(found.picture)
             image = read_picture(judge, picture, found.file_name, keep_full="overlay" in names)
-            with _in_turn(self._computing, seconds):
+            with _in_turn(self._turn(product), seconds):
                 [judged] = decide_all(judge, [image], None if found.calibration == 0 else found.threshold)
             if isinstance(judged, ModelFailed):
                 raise judged
@@ -200,7 +219,7 @@ class InspectionService:
         thread.start()
 
     def _work(self, *, certify: bool = False) -> None:
-        while jobs := self._queue.take(self._settings.batch, certify=certify):
+        while jobs := self._queue.take(self._settings.batch, self._workers, certify=certify):
             began = time.monotonic()
             try:
                 self._inspect(jobs)
@@ -211,6 +230,10 @@ class InspectionService:
                     job.fail(error)
             finally:
                 self._queue.release(jobs, time.monotonic() - began)
+
+    def _turn(self, product: Product) -> threading.Lock | threading.BoundedSemaphore:
+        """What must be held while a product's detector computes."""
+        return self._side_by_side if product.side_by_side else self._computing
 
     def _inspect(self, jobs: Sequence[Job]) -> None:
         """Judge images of any products, and store them in one transaction."""
@@ -252,7 +275,7 @@ class InspectionService:
         self, product: Product, version: ThresholdVersion | None, batch: Sequence[tuple[Job, LoadedImage]]
     ) -> Iterator[_Ready]:
         threshold = None if version is None or product.guarded else version.threshold
-        with self._computing:
+        with self._turn(product):
             found = decide_all(product.judge, [image for _, image in batch], threshold)
         for (job, _), judged in zip(batch, found, strict=True):
             try:
@@ -326,7 +349,7 @@ class InspectionService:
 
 
 @contextmanager
-def _in_turn(lock: threading.Lock, timeout_s: float) -> Iterator[None]:
+def _in_turn(lock: threading.Lock | threading.BoundedSemaphore, timeout_s: float) -> Iterator[None]:
     """Hold a lock, for which to wait so long at most."""
     if not lock.acquire(timeout=timeout_s):
         raise DeadlineExceeded("there was no time to draw this inspection", "try again when fewer images are sent")

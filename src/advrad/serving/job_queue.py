@@ -115,27 +115,28 @@ class JobQueue:
         """
         size = len(job.request.picture)
         with self._changed:
-            if self._closed:
-                raise Stopping("the service stops", "send the image again when it is back")
-            # Certificates take long, so they get a part of the places only.
-            slow = sum(one.request.certify for one in self._waiting) if job.request.certify else 0
-            full = len(self._waiting) >= self._most or slow >= max(1, self._most // 4)
-            if full or (self._bytes and self._bytes + size > self._most_bytes):
-                raise QueueFull(
-                    f"{len(self._waiting)} images of {self._bytes / 1e6:.3g} MB wait already",
-                    "send the image again in a moment",
-                    max(1, math.ceil(self._pace_s * len(self._waiting))),
-                )
+            self._check(size, job.request.certify)
             self._waiting.append(job)
             self._bytes += size
             self._changed.notify_all()
         job.future.add_done_callback(lambda _: self._forget(job))
 
-    def take(self, most: int, *, certify: bool = False) -> list[Job]:
+    def check(self) -> None:
+        """Refuse what would not be taken now, before more is done for it.
+
+        Raises:
+            QueueFull: There is no place.
+            Stopping: No more jobs are taken.
+        """
+        with self._changed:
+            self._check(0, certify=False)
+
+    def take(self, most: int, sharers: int = 1, *, certify: bool = False) -> list[Job]:
         """Wait for jobs, and take those that are to be inspected together. Give them back with :meth:`release`.
 
         Args:
             most: Most jobs to take.
+            sharers: Number of threads that take jobs; what waits is shared among them.
             certify: Whether to take one that asks for a certificate, which may take long, or others.
 
         Returns:
@@ -146,7 +147,7 @@ class JobQueue:
                 if self._closed:
                     return []
                 self._changed.wait()
-            batch = ready[: 1 if certify else most]
+            batch = ready[: 1 if certify else min(most, math.ceil(len(ready) / sharers))]
             for job in batch:
                 self._waiting.remove(job)
                 self._taken.add(job)
@@ -199,6 +200,20 @@ class JobQueue:
                     continue
             for job in late:
                 job.fail(DeadlineExceeded("the image was not inspected in time", "send it again, or send fewer"))
+
+    def _check(self, size: int, certify: bool) -> None:
+        """Refuse an image of so many bytes if there is no place for it."""
+        if self._closed:
+            raise Stopping("the service stops", "send the image again when it is back")
+        # Certificates take long, so they get a part of the places only.
+        slow = sum(one.request.certify for one in self._waiting) if certify else 0
+        full = len(self._waiting) >= self._most or slow >= max(1, self._most // 4)
+        if full or (self._bytes and self._bytes + size > self._most_bytes):
+            raise QueueFull(
+                f"{len(self._waiting)} images of {self._bytes / 1e6:.3g} MB wait already",
+                "send the image again in a moment",
+                max(1, math.ceil(self._pace_s * len(self._waiting))),
+            )
 
     def _forget(self, job: Job) -> None:
         """Drop a job that was answered while it waited. One in work is held until it is released."""

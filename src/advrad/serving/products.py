@@ -47,6 +47,7 @@ class Product:
         judge: Detector, with what it needs to read images.
         loaded_at: Time at which it was loaded, in UTC.
         reconstructs: Whether the detector makes reconstructions.
+        side_by_side: Whether several threads may judge with it at once, an image each.
     """
 
     name: str
@@ -55,9 +56,12 @@ class Product:
     judge: ImageJudge
     loaded_at: datetime
     reconstructs: bool = False
+    side_by_side: bool = False
 
     @classmethod
-    def load(cls, name: str, folder: Path, *, max_pixels: int = MAX_PIXELS, device: str = "auto") -> Product:
+    def load(
+        cls, name: str, folder: Path, *, max_pixels: int = MAX_PIXELS, device: str = "auto", threads: int | None = None
+    ) -> Product:
         """Load a product wholly: its files are checked, and it judges a test image. No file of Python is run.
 
         Args:
@@ -65,6 +69,7 @@ class Product:
             folder: Model folder or export.
             max_pixels: Largest accepted image, width times height.
             device: Device of a model, see :func:`advrad.detectors.loading.load_detector`.
+            threads: Number of images that are judged at once, >= 1; None for as many as threads compute.
 
         Raises:
             ConfigError: The name, the device, or the configuration cannot be used, or a part of the model is a Python
@@ -79,9 +84,10 @@ class Product:
         config = load_config(folder)  # says best what is wrong
         model = identity_of(folder)
         with no_file_is_run():
-            if isinstance(config, ExportedConfig) and config.engine == "openvino" and device == "auto":
-                # Side by side, the images of a batch take less time than one after the other on all threads.
-                detector: SavedDetector = ExportedDetector.from_pretrained(folder, streams=thread_count())
+            if isinstance(config, ExportedConfig) and device == "auto":
+                count = threads or thread_count()
+                streams = count if config.engine == "openvino" else 1
+                detector: SavedDetector = ExportedDetector.from_pretrained(folder, threads=count, streams=streams)
             else:
                 detector = load_detector(folder, device)
         if identity_of(folder) != model:
@@ -91,7 +97,8 @@ class Product:
         except NotCalibratedError as error:
             raise NotCalibratedError(f"{folder}: {error}") from None
         prediction = _try_out(judge, folder)
-        return cls(name, folder, model, judge, datetime.now(UTC), prediction.reconstruction is not None)
+        reconstructs = prediction.reconstruction is not None
+        return cls(name, folder, model, judge, datetime.now(UTC), reconstructs, _side_by_side(detector))
 
     @property
     def calibration(self) -> Calibration:
@@ -197,6 +204,16 @@ def _try_out(judge: ImageJudge, folder: Path) -> Prediction:
     return judged.prediction
 
 
+def _side_by_side(detector: SavedDetector) -> bool:
+    """Whether an image takes about as long on one thread as on all, and images do not wait for each other.
+
+    A GPU computes one batch at a time, and ONNX Runtime takes all threads for each image.
+    """
+    if isinstance(detector, ExportedDetector):
+        return detector.streams > 1
+    return detector.device.type == "cpu"
+
+
 def _as_batch(pixels: np.ndarray[Any, Any]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
 
@@ -234,6 +251,7 @@ class ProductTable:
         folders: Model folders and exports by product name.
         max_pixels: Largest accepted image, width times height.
         device: Device of the models, see :func:`advrad.detectors.loading.load_detector`.
+        threads: Number of images that are judged at once, >= 1; None for as many as threads compute.
         poll_s: Seconds between two looks at the folders.
         on_load: Called with each product before it inspects, at the start and after each replacement. Where it raises,
             the product is not taken.
@@ -257,12 +275,14 @@ class ProductTable:
         *,
         max_pixels: int = MAX_PIXELS,
         device: str = "auto",
+        threads: int | None = None,
         poll_s: float = 2.0,
         on_load: Callable[[Product], object] | None = None,
     ) -> None:
         if not folders:
             raise ConfigError("no product is given; name at least one model folder")
         self._max_pixels, self._device, self._poll_s = max_pixels, device, poll_s
+        self._threads = threads or thread_count()
         self._on_load = on_load
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -324,7 +344,7 @@ class ProductTable:
 
     def _load(self, name: str, folder: Path) -> _Entry:
         stamp = _stamp(folder)
-        product = Product.load(name, folder, max_pixels=self._max_pixels, device=self._device)
+        product = Product.load(name, folder, max_pixels=self._max_pixels, device=self._device, threads=self._threads)
         if self._on_load is not None:
             self._on_load(product)
         return _Entry(product, stamp)

@@ -22,6 +22,7 @@ from advrad.serving.api.boundary import LOOPBACK
 from advrad.serving.api.logs import set_up_logs
 from advrad.serving.app import check_settings, create_app
 from advrad.serving.settings import ServeSettings
+from advrad.utils.threads import one_thread_each
 
 _HEADER_BYTES = 32_000
 _HEADERS_S = 10.0
@@ -106,8 +107,9 @@ def serve(settings: ServeSettings, runs: Mapping[str, Path], listening: Callable
     set_up_logs()
     check_settings(settings)
     _check_certificate(settings)
+    threads = one_thread_each()
     with _bound(settings) as listener:
-        _serve(settings, create_app(settings, runs), listener, listening)
+        _serve(settings, create_app(settings, runs, threads), listener, listening)
 
 
 def _serve(settings: ServeSettings, app: FastAPI, listener: socket.socket, listening: Callable[[str], None]) -> None:

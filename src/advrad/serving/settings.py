@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 from pydantic import Field, field_validator
@@ -52,8 +53,12 @@ class ServeSettings(Config):
     queue: int = Field(64, ge=1, description="Most images that wait; further ones are refused for a moment.")
     queue_mb: float = Field(256, gt=0, description="Most bytes of requests in memory at once, in MB.")
     batch: int = Field(8, ge=1, le=256, description="Most images that are judged together.")
-    workers: int = Field(
-        2, ge=1, le=64, description="Threads that judge images: one reads and stores while another computes."
+    workers: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Threads that read, judge and store images.",
+        json_schema_extra={"when_none": "one more than threads compute"},
     )
     deadline_s: float = Field(10, gt=0, le=600, description="Seconds within which a request is answered.")
     body_s: float = Field(20, gt=0, le=600, description="Seconds within which the body of a request must arrive.")
@@ -81,6 +86,19 @@ class ServeSettings(Config):
     def max_body(self) -> int:
         """Largest body of a request, in bytes."""
         return int(self.max_body_mb * 1e6)
+
+    def deliverer(self, program: str) -> str:
+        """Name of a program that delivers the verdicts of this history, unlike that of any other beside it.
+
+        Args:
+            program: ``serve`` or ``watch``.
+
+        Example:
+            >>> ServeSettings(data=Path("/srv/line-3")).deliverer("watch")
+            'watch-6622260b'
+        """
+        history = self.db or str(self.data.absolute())
+        return f"{program}-{sha256(history.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
 
     @property
     def max_held(self) -> int:

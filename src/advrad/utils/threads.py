@@ -47,6 +47,22 @@ def use_threads(count: int | None = None) -> int:
     return chosen
 
 
+def one_thread_each() -> int:
+    """Let each computation of this process take one thread, as where several images are computed side by side.
+
+    Returns:
+        Number of computations to do at once: the number of threads before.
+
+    Example:
+        >>> _ = use_threads(1)
+        >>> one_thread_each()
+        1
+    """
+    count = thread_count()
+    use_threads(1)
+    return count
+
+
 def thread_count() -> int:
     """Number of threads that compute, as PyTorch or the environment says; never more than there are processors.
 

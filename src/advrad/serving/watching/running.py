@@ -20,6 +20,7 @@ from advrad.serving.store import Store
 from advrad.serving.watching.files import shown
 from advrad.serving.watching.options import WatchOptions
 from advrad.serving.watching.watcher import WINDOW_BYTES, Watcher, WatchReporter, WatchSummary
+from advrad.utils.threads import one_thread_each
 
 _RETENTION_S = 600.0
 
@@ -55,7 +56,8 @@ def watch(
         StoreUnavailable: The database cannot be reached.
     """
     _check_folders(folder, settings.data, options)
-    sinks = [] if settings.sinks is None else load_sinks(settings.sinks)
+    sinks = [] if settings.sinks is None else load_sinks(settings.sinks, settings.deliverer("watch"))
+    threads = one_thread_each()
     room_mb = options.max_file_mb + 2 * WINDOW_BYTES / 1e6
     limits = settings.model_copy(update={"queue_mb": max(settings.queue_mb, room_mb)})
     with ExitStack() as stack:
@@ -71,9 +73,13 @@ def watch(
             if status["alarm"] or not (status["watched"] or options.once):
                 reporter.note(f"drift: {status['words']}")
 
-        table = ProductTable({product: run}, max_pixels=settings.max_pixels, device=settings.device, on_load=loaded)
+        table = ProductTable(
+            {product: run}, max_pixels=settings.max_pixels, device=settings.device, threads=threads, on_load=loaded
+        )
         deliverer = Deliverer(store.outbox, sinks, tell=reporter.note)
-        service = InspectionService(store, table, monitor, limits, sinks=deliverer.names, wake=deliverer.wake)
+        service = InspectionService(
+            store, table, monitor, limits, sinks=deliverer.names, wake=deliverer.wake, threads=threads
+        )
         watcher = Watcher(
             folder,
             product,

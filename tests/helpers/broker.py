@@ -78,10 +78,10 @@ class Listener:
         assert ready.wait(10)
 
     def inspections(self) -> list[dict[str, Any]]:
-        return [json.loads(payload) for topic, payload, _ in self.messages if topic != "advrad/status"]
+        return [json.loads(payload) for topic, payload, _ in self.messages if not topic.startswith("advrad/status/")]
 
     def status(self) -> list[str]:
-        return [payload.decode() for topic, payload, _ in self.messages if topic == "advrad/status"]
+        return [payload.decode() for topic, payload, _ in self.messages if topic.startswith("advrad/status/")]
 
     def close(self) -> None:
         self.client.disconnect()

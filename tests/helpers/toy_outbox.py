@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 from advrad.serving.records import Inspection, OutboxRow
 
@@ -55,7 +56,14 @@ class ToyOutbox:
         self._check()
         with self._lock:
             found = [row for row in self.rows.values() if row.sink == sink and self.retry_at.get(row.id, now) <= now]
-            return sorted(found, key=lambda row: row.id)[:limit]
+            found = sorted(found, key=lambda row: row.id)[:limit]
+            return list(takewhile(lambda row: row.batch == found[0].batch, found))
+
+    def together(self, ids: Sequence[int]) -> None:
+        self._check()
+        with self._lock:
+            for number in ids:
+                self.rows[number] = replace(self.rows[number], batch=min(ids))
 
     def delivered(self, ids: Sequence[int]) -> None:
         self._check()
@@ -88,6 +96,7 @@ class ToySink:
     name: str = "toy"
     kind: str = "toy"
     batch: int = 5
+    keeps_batches: bool = True
     answer: Callable[[Sequence[Inspection]], Exception | None] = lambda inspections: None
     wants: Callable[[Inspection], bool] = lambda inspection: True
     calls: list[list[str]] = field(default_factory=list)

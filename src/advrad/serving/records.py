@@ -168,6 +168,8 @@ class OutboxRow:
         inspection: What to deliver.
         attempts: Number of failed attempts.
         error: Why the last attempt failed; None before the first.
+        batch: Identity of the first row of those that it was last sent with; None if it was not sent yet, or to a sink
+            that does not need to know.
     """
 
     id: int
@@ -175,6 +177,7 @@ class OutboxRow:
     inspection: Inspection
     attempts: int = 0
     error: str | None = None
+    batch: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,29 @@ def test_a_sink_that_is_down_gets_the_same_batch_again(outbox: ToyOutbox, start:
     assert status.last_error_at is not None and status.last_error_at <= datetime.now(UTC)
 
 
+@pytest.mark.parametrize("sent", [1, 2])
+def test_a_batch_stays_as_it_is_across_a_restart(outbox: ToyOutbox, start: object, sent: int) -> None:
+    """The program dies after it sent and before it knew: the next one sends the same, and then what came since."""
+    died = ToySink(answer=lambda _: KeyboardInterrupt())
+    worker = module._Worker(outbox, died, 1, lambda text: None)
+    outbox.add("toy", *(inspection(number) for number in range(sent)))
+    with pytest.raises(KeyboardInterrupt):
+        worker._attempt()
+    outbox.add("toy", inspection(8), inspection(9))
+    sink = ToySink()
+    start(sink)  # type: ignore[operator]
+    until(lambda: not outbox.rows)
+    assert sink.calls == [*died.calls, ["i00008", "i00009"]]
+
+
+def test_a_sink_without_batches_of_its_own_costs_no_note(outbox: ToyOutbox, start: object) -> None:
+    sink = ToySink(keeps_batches=False, answer=lambda _: Unavailable("no answer"))
+    outbox.add("toy", inspection(1), inspection(2))
+    start(sink)  # type: ignore[operator]
+    until(lambda: len(sink.calls) >= 1)
+    assert {row.batch for row in outbox.rows.values()} == {None}
+
+
 def test_a_sink_that_hangs_holds_up_no_other(outbox: ToyOutbox, start: object) -> None:
     let_go = threading.Event()
 

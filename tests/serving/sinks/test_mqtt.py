@@ -19,7 +19,8 @@ from toy_outbox import ToyOutbox, inspection, until
 
 import advrad.serving.sinks.deliverer as deliverer_module
 from advrad.errors import ConfigError
-from advrad.serving.sinks import Deliverer
+from advrad.serving.settings import ServeSettings
+from advrad.serving.sinks import Deliverer, load_sinks
 from advrad.serving.sinks.base import DeliveryError, Rejected, Unavailable
 from advrad.serving.sinks.mqtt import Mqtt, MqttConfig
 from advrad.serving.sinks.secret import Secret
@@ -42,6 +43,38 @@ def failure(one: Mqtt) -> DeliveryError:
     return caught.value
 
 
+def test_programs_with_one_file_are_clients_of_their_own(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`serve` and `watch` with the same file: both stay connected, and each says for itself whether it is there."""
+    path = tmp_path / "sinks.toml"
+    path.write_text(f'[[sink]]\nkind = "mqtt"\nname = "line"\nhost = "127.0.0.1"\nport = {broker.port}\n')
+    here = ServeSettings(data=tmp_path)
+    owners = [here.deliverer("serve"), here.deliverer("watch"), ServeSettings(data=Path("b")).deliverer("watch")]
+    programs = [load_sinks(path, owner)[0] for owner in owners]
+    with listening(broker.port) as listener:
+        for number, one in enumerate(programs):
+            one.send([inspection(number)])
+        until(lambda: len(listener.inspections()) == 3)
+        programs[1].close()
+        until(lambda: listener.status().count("offline") == 1)
+        assert all(one._connected for one in (programs[0], programs[2]))  # type: ignore[attr-defined]
+        said = {topic: text for topic, text, _ in listener.messages if topic.startswith("advrad/status/")}
+        ends = {owner: next(text for topic, text in said.items() if topic.endswith(owner)) for owner in owners}
+        assert list(ends.values()) == [b"online", b"offline", b"online"]
+        for one in programs:
+            one.close()
+
+
+def test_an_identity_of_ones_own_is_taken(broker: Broker) -> None:
+    one = sink(broker.port, client_id="line 3/a+", status_topic="advrad/status/{client}/state")
+    with listening(broker.port) as listener:
+        one.open()
+        wanted = ("advrad/status/line 3%2Fa%2B/state", b"online", False)
+        until(lambda: wanted in listener.messages)
+        one.close()
+
+
 @pytest.mark.parametrize("protocol", ["5", "3.1.1"])
 def test_each_inspection_is_one_message(broker: Broker, protocol: str) -> None:
     with listening(broker.port) as listener:
@@ -52,7 +85,7 @@ def test_each_inspection_is_one_message(broker: Broker, protocol: str) -> None:
         one.close()
         until(lambda: listener.status() == ["online", "offline"])
         assert listener.inspections() == [item.to_dict() for item in sent]
-        topics = [topic for topic, _, _ in listener.messages if topic != "advrad/status"]
+        topics = [topic for topic, _, _ in listener.messages if not topic.startswith("advrad/status/")]
         assert topics == ["advrad/bolt M6%2F30/inspections", "advrad/flange/inspections"]
 
 

@@ -23,7 +23,7 @@ CSV = '[[sink]]\nkind = "csv"\nname = "log"\nfile = "log.csv"\n'
 NAME = "must be a name of at most 64 letters, digits, dots, - and _"
 NOT_SET = "the environment variable NOT_SET is not set; set it"
 NO_SECRET = "has no secret to sign with; name an environment variable as secret_env, or a file as secret_file"
-TOPIC = "must be a topic without + and #, that does not begin with $; {product} is filled in"
+TOPIC = "must be a topic without + and #, that does not begin with $; {product}, in status_topic {client}, is filled in"
 
 
 @pytest.fixture(autouse=True)

@@ -31,6 +31,17 @@ def test_a_stored_inspection_waits_for_each_sink_until_it_has_it(store: Store, d
     assert store.outbox.due("csv", AT) == []
 
 
+def test_what_was_sent_together_is_read_together(store: Store, db: str, tmp_path: Path) -> None:
+    first, second, third, fourth = store.inspections.add_many([toy_inspection(store) for _ in range(4)], ["hook"])
+    ids = [row.id for row in store.outbox.due("hook", AT)]
+    store.outbox.together(ids[:2])
+    with Store.open(db, tmp_path) as later:
+        rows = later.outbox.due("hook", AT)
+        assert [(row.inspection, row.batch) for row in rows] == [(first, ids[0]), (second, ids[0])]
+        later.outbox.delivered(ids[:2])
+        assert [row.inspection for row in later.outbox.due("hook", AT)] == [third, fourth]
+
+
 def test_a_failed_row_waits_and_says_why(store: Store) -> None:
     store.inspections.add_many([toy_inspection(store)], ["hook"])
     (row,) = store.outbox.due("hook", AT)

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from postgres_server import PostgresServer
 from sqlalchemy import create_engine, inspect, text
-from toy_inspections import stored, toy_review
+from toy_inspections import AT, stored, toy_inspection, toy_review
 
 from advrad.errors import OutputError
 from advrad.serving.store import Store, schema
@@ -27,13 +28,16 @@ NEXT_STEP = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision, down_revision = "0002", "0001"
+revision, down_revision = "9999", "{head}"
 
 
 def upgrade() -> None:
     op.add_column("inspections", sa.Column("colour", sa.Text()))
     {more}
 '''
+
+
+HEAD = ScriptDirectory(str(schema.MIGRATIONS)).get_current_head()
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def later(tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "migrations"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "versions" / "v0002_later.py").write_text(NEXT_STEP.format(more=more))
+        (folder / "versions" / "v9999_later.py").write_text(NEXT_STEP.format(more=more, head=HEAD))
         return folder
 
     return make
@@ -92,6 +96,23 @@ def test_an_old_database_is_brought_up_and_keeps_what_it_holds(
         Store.open(db, tmp_path).close()
 
 
+def test_a_database_of_the_first_version_is_brought_up_with_what_waits(
+    db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "migrations"
+    shutil.copytree(schema.MIGRATIONS, folder, ignore=shutil.ignore_patterns("__pycache__", "v0002*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", folder)
+        with Store.open(db, tmp_path) as store:
+            (one,) = store.inspections.add_many([toy_inspection(store)], ["hook"])
+    assert "batch" not in columns(db, "outbox")
+    with Store.open(db, tmp_path) as store:
+        (row,) = store.outbox.due("hook", AT)
+        assert (row.inspection, row.batch) == (one, None)
+        store.outbox.together([row.id])
+        assert store.outbox.due("hook", AT)[0].batch == row.id
+
+
 def test_a_newer_database_is_refused_and_not_touched(
     db: str, tmp_path: Path, later: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +122,8 @@ def test_a_newer_database_is_refused_and_not_touched(
     with pytest.raises(OutputError) as error:
         Store.open(db, tmp_path)
     message = str(error.value)
-    assert "was written by a newer advrad (version 0002, this one knows up to 0001); install that advrad" in message
+    wanted = f"was written by a newer advrad (version 9999, this one knows up to {HEAD}); install that advrad"
+    assert wanted in message
     assert "\n" not in message
     with pytest.raises(OutputError, match="newer advrad"), audit_log(db):
         pass

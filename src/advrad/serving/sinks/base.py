@@ -51,6 +51,10 @@ class Sink(Protocol):
     def batch(self) -> int:
         """Largest number of inspections for each call of :meth:`send`."""
 
+    @property
+    def keeps_batches(self) -> bool:
+        """Whether what was sent together must be sent together again, also after a restart."""
+
     def wants(self, inspection: Inspection) -> bool:
         """Whether the sink shall get an inspection."""
 

@@ -54,6 +54,7 @@ class CsvFile:
 
     kind = "csv"
     batch = _BATCH
+    keeps_batches = False
 
     def __init__(self, config: CsvConfig, folder: Path, where: str) -> None:
         self.name, self.wants = config.name, config.wants

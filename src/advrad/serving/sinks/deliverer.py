@@ -41,7 +41,10 @@ class Outbox(Protocol):
     """What the deliverer needs of the store. All methods may be called from several threads."""
 
     def due(self, sink: str, now: datetime, limit: int, /) -> Sequence[OutboxRow]:
-        """Rows of a sink whose time has come, the oldest first."""
+        """Rows of a sink whose time has come, the oldest first; where that one was sent with others, these alone."""
+
+    def together(self, ids: Sequence[int], /) -> None:
+        """Note that rows are sent together."""
 
     def delivered(self, ids: Sequence[int], /) -> None:
         """Forget rows that were delivered."""
@@ -162,8 +165,8 @@ class _Worker:
         self._status = SinkStatus(sink.name, sink.kind, seed)
         #: Failed attempts in a row, and refusals among them.
         self._failed = self._refused = 0
-        #: Size of the next batch: that of a failed one, so that the same is sent again; 1 after a refusal.
-        self._limit, self._alone = sink.batch, 0
+        #: Number of rows that are still to be sent alone, because one of them may be the reason for a refusal.
+        self._alone = 0
         #: Rows that were delivered, which the outbox does not know yet.
         self._sent: list[int] = []
 
@@ -210,9 +213,10 @@ class _Worker:
         try:
             self._acknowledge()
             self.sink.open()
-            rows = self._outbox.due(self.sink.name, datetime.now(UTC), 1 if self._alone else self._limit)
+            rows = self._outbox.due(self.sink.name, datetime.now(UTC), 1 if self._alone else self.sink.batch)
             wanted = [row for row in rows if self.sink.wants(row.inspection)]
             if wanted:
+                self._keep_together(rows)
                 self._send([row.inspection for row in wanted])
             self._sent = [row.id for row in rows]
             self._count(len(wanted), len(rows) - len(wanted))
@@ -224,6 +228,11 @@ class _Worker:
         except Exception as error:  # the store does not answer: tell it, and go on
             return self._was_unavailable(error, ())
         return 0.0 if rows else POLL_S
+
+    def _keep_together(self, rows: Sequence[OutboxRow]) -> None:
+        """Note what is sent together before it is sent: the program may die in between."""
+        if self.sink.keeps_batches and {row.batch for row in rows} != {rows[0].id}:
+            self._outbox.together([row.id for row in rows])
 
     def _send(self, inspections: Sequence[Inspection]) -> None:
         try:
@@ -241,7 +250,7 @@ class _Worker:
     def _count(self, delivered: int, passed_over: int) -> None:
         worked = not self._status.failing
         self._failed = self._refused = 0
-        self._limit, self._alone = self.sink.batch, max(0, self._alone - 1)
+        self._alone = max(0, self._alone - 1)
         with self._lock:
             now = self._status
             self._status = replace(
@@ -255,7 +264,6 @@ class _Worker:
 
     def _was_unavailable(self, error: Exception, rows: Sequence[OutboxRow]) -> float:
         self._failed += 1
-        self._limit = len(rows) or self._limit
         self._note(_words(error))
         for row in rows:
             self._fail(row, error, 0.0)

@@ -2,7 +2,8 @@
 
 An inspection counts as delivered when the broker has acknowledged its message (PUBACK). The retained message of the
 status topic is ``online`` while the sink is connected, and ``offline`` otherwise: the broker sets it when the
-connection is lost (last will). MQTT 5 is the default, because older brokers acknowledge what they refuse.
+connection is lost (last will). Each client has a status topic of its own: two programs that share a topic would say
+``offline`` for each other. MQTT 5 is the default, because older brokers acknowledge what they refuse.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ _QOS = 1
 #: Reasons of a refusal that may pass: unspecified, special to the broker, quota exceeded.
 _LATER = (0x80, 0x83, 0x97)
 _WITH_WILL = ReasonCode(PacketTypes.DISCONNECT, "Disconnect with will message")
-_PRODUCT = "{product}"
+_PRODUCT, _CLIENT = "{product}", "{client}"
 
 
 class MqttConfig(SinkConfig):
@@ -45,8 +46,14 @@ class MqttConfig(SinkConfig):
     host: str = Field(min_length=1, description="Name or address of the broker.")
     port: int | None = Field(None, ge=1, le=65535, description="Port; 8883 with TLS, 1883 without.")
     topic: str = Field("advrad/{product}/inspections", description="Topic; {product} becomes the product's name.")
-    status_topic: str = Field("advrad/status", description="Topic of online and offline.")
-    client_id: str | None = Field(None, min_length=1, description="Identity; no two clients may have the same.")
+    status_topic: str = Field(
+        "advrad/status/{client}", description="Topic of online and offline; {client} becomes the identity."
+    )
+    client_id: str | None = Field(
+        None,
+        min_length=1,
+        description="Identity, which no two clients may share; by default of machine, sink, program and its history.",
+    )
     username: str | None = Field(None, min_length=1, description="Name of the user.")
     password_env: str | None = Field(None, description="Environment variable that holds the password.")
     password_file: Path | None = Field(None, description="File that holds the password.")
@@ -60,15 +67,20 @@ class MqttConfig(SinkConfig):
     @field_validator("topic", "status_topic")
     @classmethod
     def _is_topic(cls, topic: str) -> str:
-        plain = topic.replace(_PRODUCT, "")
+        plain = topic.replace(_PRODUCT, "").replace(_CLIENT, "")
         if not topic or set(plain) & set("+#\0{}") or topic.startswith("$") or len(topic.encode()) > 1000:
-            raise ValueError("must be a topic without + and #, that does not begin with $; {product} is filled in")
+            raise ValueError(
+                "must be a topic without + and #, that does not begin with $; {product}, in status_topic {client}, is"
+                " filled in"
+            )
         return topic
 
     @model_validator(mode="after")
     def _fits(self) -> MqttConfig:
         if _PRODUCT in self.status_topic:
             raise ValueError("status_topic must not hold {product}")
+        if _CLIENT in self.topic:
+            raise ValueError("topic must not hold {client}")
         if not self.tls and (self.ca_file or self.cert_file or self.key_file):
             raise ValueError("certificates need tls = true")
         if self.key_file is not None and self.cert_file is None:
@@ -86,6 +98,7 @@ class Mqtt:
         password: Password of the user; None for none.
         folder: Folder at which relative paths of the description start.
         where: Place of the description, for errors.
+        owner: Who delivers, as :func:`advrad.serving.sinks.load_sinks` takes it; empty for nobody in particular.
 
     Raises:
         ConfigError: A certificate cannot be read, or the password is no text.
@@ -93,9 +106,13 @@ class Mqtt:
 
     kind = "mqtt"
     batch = 20
+    keeps_batches = False
 
-    def __init__(self, config: MqttConfig, password: Secret | None, folder: Path, where: str) -> None:
+    def __init__(self, config: MqttConfig, password: Secret | None, folder: Path, where: str, owner: str = "") -> None:
         self.config = config
+        parts = ("advrad", platform.node(), config.name, owner)
+        self._client_id = config.client_id or "-".join(part for part in parts if part)
+        self._status_topic = config.status_topic.replace(_CLIENT, _escaped(self._client_id))
         self.name, self.wants = config.name, config.wants
         self._password = _text(password, where)
         files = [one and folder / one for one in (config.ca_file, config.cert_file, config.key_file)]
@@ -162,7 +179,7 @@ class Mqtt:
             connected = self._connected
             self._acknowledged.clear()
         if client is not None and connected:
-            sent = client.publish(self.config.status_topic, _OFFLINE, qos=_QOS, retain=True)
+            sent = client.publish(self._status_topic, _OFFLINE, qos=_QOS, retain=True)
             with self._changed:
                 self._changed.wait_for(
                     lambda: sent.mid in self._acknowledged or not self._connected, min(2.0, self.config.timeout_s)
@@ -201,13 +218,13 @@ class Mqtt:
         config = self.config
         client = mqtt.Client(
             CallbackAPIVersion.VERSION2,
-            client_id=config.client_id or f"advrad-{platform.node()}-{config.name}",
+            client_id=self._client_id,
             protocol=mqtt.MQTTv5 if config.protocol == "5" else mqtt.MQTTv311,
             # The deliverer decides when to try again.
             reconnect_on_failure=False,
         )
         client.connect_timeout = config.timeout_s
-        client.will_set(config.status_topic, _OFFLINE, qos=_QOS, retain=True)
+        client.will_set(self._status_topic, _OFFLINE, qos=_QOS, retain=True)
         client.max_inflight_messages_set(self.batch + 1)
         if config.username is not None:
             client.username_pw_set(config.username, self._password)
@@ -233,7 +250,7 @@ class Mqtt:
 
     def _on_connect(self, client: mqtt.Client, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if not reason.is_failure:
-            client.publish(self.config.status_topic, _ONLINE, qos=_QOS, retain=True)
+            client.publish(self._status_topic, _ONLINE, qos=_QOS, retain=True)
         with self._changed:
             self._connected = not reason.is_failure
             self._refusal = str(reason) if reason.is_failure else None
@@ -263,7 +280,11 @@ def topic_of(template: str, product: str) -> str:
         >>> topic_of("advrad/{product}/inspections", "bolt M6/30")
         'advrad/bolt M6%2F30/inspections'
     """
-    return template.replace(_PRODUCT, "".join(f"%{ord(one):02X}" if one in "%/+#\0" else one for one in product))
+    return template.replace(_PRODUCT, _escaped(product))
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"%{ord(one):02X}" if one in "%/+#\0" else one for one in name)
 
 
 def _text(password: Secret | None, where: str) -> str | None:

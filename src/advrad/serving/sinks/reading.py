@@ -18,11 +18,11 @@ A TOML file with one table ``[[sink]]`` for each sink::
     name = "line-3"
     host = "broker.example"
     topic = "advrad/{product}/inspections"
-    status_topic = "advrad/status"
+    status_topic = "advrad/status/{client}"
     username = "advrad"
     password_env = "ADVRAD_MQTT_PASSWORD"
     tls = true                          # with ca_file, cert_file, key_file
-    # client_id = "advrad-line-3"       # default: from the names of the machine and the sink
+    # client_id = "advrad-line-3"       # default: of machine, sink, program and its history
 
     [[sink]]
     kind = "csv"
@@ -47,11 +47,13 @@ from advrad.serving.sinks.secret import read_secret
 from advrad.serving.sinks.webhook import Webhook, WebhookConfig
 
 
-def load_sinks(path: Path) -> list[Sink]:
+def load_sinks(path: Path, owner: str = "") -> list[Sink]:
     r"""Make the sinks that a file describes. Nothing is connected yet.
 
     Args:
         path: TOML file, as described in :mod:`advrad.serving.sinks.reading`.
+        owner: Who delivers, in letters, digits and hyphens: programs that use the same file at once must differ, or a
+            broker takes them for one.
 
     Raises:
         ConfigError: The file is missing or no TOML, describes no sink, has an unknown key or a wrong value, two sinks
@@ -72,7 +74,7 @@ def load_sinks(path: Path) -> list[Sink]:
         raise ConfigError(f"{path}: describes no sink; write a table [[sink]] for each")
     sinks: list[Sink] = []
     for number, table in enumerate(tables, 1):
-        sink = _make(table, path, number)
+        sink = _make(table, path, number, owner)
         if sink.name in {other.name for other in sinks}:
             raise ConfigError(f"{path}: two sinks have the name {sink.name!r}; name each differently")
         sinks.append(sink)
@@ -88,7 +90,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: is no valid TOML ({error}); correct it") from None
 
 
-def _make(table: Mapping[str, Any], path: Path, number: int) -> Sink:
+def _make(table: Mapping[str, Any], path: Path, number: int, owner: str) -> Sink:
     named = table.get("name")
     where = f"{path}: sink {named!r}" if isinstance(named, str) else f"{path}: sink {number}"
     kind = table.get("kind")
@@ -97,10 +99,10 @@ def _make(table: Mapping[str, Any], path: Path, number: int) -> Sink:
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ConfigError(f"{where}: kind {kind}: is unknown; choose {', '.join(_KINDS)}")
     # Relative to where the file is, wherever the program was started.
-    return _KINDS[kind](dict(table), path.absolute().parent, where)
+    return _KINDS[kind](dict(table), path.absolute().parent, where, owner)
 
 
-def _webhook(table: dict[str, Any], folder: Path, where: str) -> Sink:
+def _webhook(table: dict[str, Any], folder: Path, where: str, owner: str) -> Sink:
     config = WebhookConfig.parse(table, where)
     secret = read_secret(config.secret_env, config.secret_file, folder, where=where, what="secret")
     if secret is None:
@@ -109,7 +111,7 @@ def _webhook(table: dict[str, Any], folder: Path, where: str) -> Sink:
     return Webhook(config, secret, folder, where)
 
 
-def _mqtt(table: dict[str, Any], folder: Path, where: str) -> Sink:
+def _mqtt(table: dict[str, Any], folder: Path, where: str, owner: str) -> Sink:
     try:
         from advrad.serving.sinks.mqtt import Mqtt, MqttConfig
     except ModuleNotFoundError as error:
@@ -118,11 +120,11 @@ def _mqtt(table: dict[str, Any], folder: Path, where: str) -> Sink:
         raise ConfigError(f"{where}: MQTT needs another package; install it: pip install 'advrad[mqtt]'") from None
     config = MqttConfig.parse(table, where)
     password = read_secret(config.password_env, config.password_file, folder, where=where, what="password")
-    return Mqtt(config, password, folder, where)
+    return Mqtt(config, password, folder, where, owner)
 
 
-def _csv(table: dict[str, Any], folder: Path, where: str) -> Sink:
+def _csv(table: dict[str, Any], folder: Path, where: str, owner: str) -> Sink:
     return CsvFile(CsvConfig.parse(table, where), folder, where)
 
 
-_KINDS: dict[str, Callable[[dict[str, Any], Path, str], Sink]] = {"webhook": _webhook, "mqtt": _mqtt, "csv": _csv}
+_KINDS: dict[str, Callable[[dict[str, Any], Path, str, str], Sink]] = {"webhook": _webhook, "mqtt": _mqtt, "csv": _csv}

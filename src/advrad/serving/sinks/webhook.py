@@ -1,7 +1,8 @@
 """A webhook: inspections as JSON, by POST, signed.
 
 The body is ``{"delivery": ID, "inspections": [...]}``; each inspection has the fields of the history. The identity of
-the delivery follows from the inspections in it, so it stays the same when they are sent again. The receiver answers
+the delivery follows from the inspections in it. It stays the same when they are sent again, also after a restart,
+because the outbox keeps what was sent together. The receiver answers
 with any status of 200 to 299 when it holds them. Redirects are not followed, no proxy is used, and what the receiver
 answers beyond its status is not read.
 """
@@ -77,6 +78,7 @@ class Webhook:
     def __init__(self, config: WebhookConfig, secret: Secret, folder: Path, where: str) -> None:
         self.config = config
         self.name, self.batch, self.wants = config.name, config.batch, config.wants
+        self.keeps_batches = config.batch > 1
         self._secret = secret
         self._trusted = trusted(config.ca_file and folder / config.ca_file, where)
         # One message at a time in the loop of this sink, so that the time limit holds for all of it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from sqlalchemy import delete, func, or_, select, update
 
@@ -31,6 +32,8 @@ class Outbox:
     def due(self, sink: str, now: datetime, limit: int = 100) -> list[OutboxRow]:
         """Read the rows of a sink that should be delivered now, the oldest first.
 
+        Where the oldest was sent with others before, these are its batch, and no other row; see :meth:`together`.
+
         Args:
             sink: Name of the sink.
             now: Time, in UTC.
@@ -42,17 +45,30 @@ class Outbox:
         table = outbox.c
         time_has_come = or_(table.due_at.is_(None), table.due_at <= now, table.due_at > now + LONGEST_WAIT)
         query = (
-            select(table.id.label("row_id"), table.attempts, table.last_error, inspections)
+            select(table.id.label("row_id"), table.attempts, table.last_error, table.batch, inspections)
             .join(inspections, table.inspection_id == inspections.c.id)
             .where(table.sink == sink, time_has_come)
             .order_by(table.id)
             .limit(limit)
         )
         with self._database.reading() as connection:
-            return [
-                OutboxRow(row.row_id, sink, inspection_of(row), row.attempts, row.last_error or None)
+            rows = [
+                OutboxRow(row.row_id, sink, inspection_of(row), row.attempts, row.last_error or None, row.batch)
                 for row in connection.execute(query)
             ]
+        return list(takewhile(lambda row: row.batch == rows[0].batch, rows))
+
+    def together(self, ids: Sequence[int]) -> None:
+        """Note that rows are sent together, so that they are read together the next time.
+
+        Args:
+            ids: Identities of the rows; at least one.
+
+        Raises:
+            StoreUnavailable: The database cannot be used now; nothing is noted.
+        """
+        with self._database.writing() as connection:
+            connection.execute(update(outbox).where(outbox.c.id.in_(ids)).values(batch=min(ids)))
 
     def delivered(self, ids: Sequence[int]) -> None:
         """Remove rows that their sink has received.

@@ -166,6 +166,8 @@ outbox = Table(
     # Empty for a row that nobody has tried to deliver: it is due whatever the clock says.
     Column("due_at", UtcTime),
     Column("last_error", Text, nullable=False),
+    # The first row of those that it was last sent with.
+    Column("batch", _COUNTER),
     Index(None, "sink", "id"),
     Index(None, "inspection_id"),
     # A number is never used again, so that a late "delivered" cannot mean another row.

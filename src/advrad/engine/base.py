@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -60,7 +60,7 @@ class Engine(Protocol):
         *,
         left: Callable[[TaskT], TaskT | None] = everything,
         resources: Resources = Resources(),
-    ) -> Iterator[ItemT]:
+    ) -> Generator[ItemT, None, None]:
         """Carry out tasks, in any order.
 
         Tasks are taken one by one, as they can be begun, so there may be any number of them. A generator that is closed
@@ -106,7 +106,7 @@ class SerialEngine:
         *,
         left: Callable[[TaskT], TaskT | None] = everything,
         resources: Resources = Resources(),
-    ) -> Iterator[ItemT]:
+    ) -> Generator[ItemT, None, None]:
         """Carry out tasks, see :meth:`Engine.run`."""
         for task in tasks:
             yield from work(task)

@@ -6,7 +6,7 @@ import atexit
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -70,7 +70,7 @@ class LocalEngine:
         *,
         left: Callable[[TaskT], TaskT | None] = everything,
         resources: Resources = Resources(),
-    ) -> Iterator[ItemT]:
+    ) -> Generator[ItemT, None, None]:
         """Carry out tasks, see :meth:`Engine.run`."""
         crew = _Crew(encode(work), self.threads, _gpus() if resources.gpus > 0 else [])
         orders = Orders(tasks, left)

@@ -99,7 +99,7 @@ def check_whole(url: str) -> None:
 def bucket_errors(place: str, kind: type[AdvradError] = DataError) -> Iterator[None]:
     """Turn whatever a bucket's package raises inside this block into one line.
 
-    A missing file stays a FileNotFoundError, and advrad's own errors stay what they are.
+    A missing file stays a FileNotFoundError, a lack of memory a MemoryError, and advrad's own errors what they are.
 
     Args:
         place: URL that is read or written.
@@ -110,7 +110,7 @@ def bucket_errors(place: str, kind: type[AdvradError] = DataError) -> Iterator[N
     """
     try:
         yield
-    except (AdvradError, FileNotFoundError):
+    except (AdvradError, FileNotFoundError, MemoryError):
         raise
     except Exception as error:  # each package has errors of its own
         text = " ".join(str(error).split()) or type(error).__name__

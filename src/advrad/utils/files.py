@@ -137,7 +137,23 @@ def write_json(path: Path, values: Any) -> None:
         OutputError: The file cannot be written.
         ValueError: A number is NaN or infinite, which JSON cannot hold.
     """
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(values))
+
+
+def json_text(values: Any) -> str:
+    r"""The text of an indented JSON file.
+
+    Args:
+        values: Plain JSON values.
+
+    Raises:
+        ValueError: A number is NaN or infinite, which JSON cannot hold.
+
+    Example:
+        >>> json_text({"a": 1})
+        '{\n  "a": 1\n}\n'
+    """
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def make_folder(path: Path, *, private: bool = False) -> Path:

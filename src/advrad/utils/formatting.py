@@ -114,11 +114,11 @@ def text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def quoted(path: Path) -> str:
+def quoted(path: Path | str) -> str:
     """Quote a path for a shell command.
 
     Args:
-        path: Path.
+        path: Path, or URL.
 
     Example:
         >>> quoted(Path("my images"))

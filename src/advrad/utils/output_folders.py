@@ -31,7 +31,7 @@ EXPORT_NAME = "detector.json"
 EXPORT_FORMAT = "advrad export"
 """Value of ``format`` in that file."""
 
-Contents = Literal["model", "export", "results", "heat maps", "benchmark", "report", "demonstration"]
+Contents = Literal["model", "export", "results", "heat maps", "benchmark", "report", "demonstration", "products"]
 """What a folder of advrad holds."""
 
 ALL: tuple[Contents, ...] = get_args(Contents)
@@ -45,6 +45,7 @@ _WORDS: dict[Contents, str] = {
     "benchmark": "a benchmark",
     "report": "the report of a benchmark",
     "demonstration": "a demonstration",
+    "products": "models of a table of products",
 }
 _NOTE = "advrad wrote this folder and may add to it. Data sets leave it out as long as this file is here.\n"
 _OWN_IMAGE = re.compile(r"-[0-9a-f]{10}-(heat|reconstruction)\.png$")
@@ -206,8 +207,6 @@ def _recognised(folder: Path) -> Contents | None:
         return "benchmark"
     if _holds_results(folder):
         return "results"
-    if any((folder / "claims").glob("*.claim")):  # other processes are at work for a benchmark
-        return "benchmark"
     if all((folder / name).is_file() for name in ("index.html", "tables.md", "tables.tex", "results.csv")):
         return "report"
     shown = _visible(folder)

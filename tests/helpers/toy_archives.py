@@ -56,7 +56,7 @@ def parquet_bytes(found: dict[str, bytes], *, column: str = "image", struct: boo
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())]) if struct else pa.binary()
     table = pa.table({"label": list(range(len(found))), column: pa.array(values, kind)})
     file = io.BytesIO()
-    parquet.write_table(table, file, row_group_size=group)
+    parquet.write_table(table, file, row_group_size=group, compression="none")
     return file.getvalue()
 
 

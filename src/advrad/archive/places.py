@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
 from advrad.errors import DataError
@@ -85,7 +85,7 @@ def describe(name: str) -> Entry:
     try:
         if is_url(name):
             with bucket_errors(name):
-                return _entry(files, files.info(path))
+                return replace(_entry(files, files.info(path)), name=name)
         found = os.stat(name)
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({words_of(error)}); name images, folders or archives") from None

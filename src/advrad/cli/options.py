@@ -23,12 +23,13 @@ from advrad.utils.threads import use_threads
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-Data = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DATA", help="Folder of images, or FILE.py:NAME for a datamodule in a Python file, which is executed."
-    ),
-]
+_DATA = typer.Argument(
+    metavar="DATA",
+    help="Folder of images, or FILE.py:NAME for a datamodule in a Python file, which is executed.",
+    show_default=False,
+)
+Data = Annotated[Path, _DATA]
+OptionalData = Annotated[Path | None, _DATA]
 Model = Annotated[
     Path, typer.Argument(metavar="RUN", help="Model folder of 'advrad train', or export of 'advrad export'.")
 ]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advrad.cli.exit_status import INTERRUPTED, interruptible
-from advrad.cli.options import Data, Model, add_command
+from advrad.cli.options import Address, Jobs, Model, OptionalData, TaskEngine, add_command
+from advrad.cli.products import train_table
 from advrad.cli.terminal import is_first_process, open_page, say
-from advrad.errors import ImageError
+from advrad.errors import ConfigError, ImageError
 from advrad.training.options import CalibrateOptions, RunOptions
 from advrad.utils.formatting import number, quoted, radius_text
 
@@ -24,15 +25,34 @@ app = typer.Typer(rich_markup_mode=None)
 
 @add_command(app)
 def train(
-    data: Data,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the model; it must be new or empty.")
-    ],
     options: RunOptions,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="RUN",
+            help="Folder for the model, or with --products for all models; it must be new or empty.",
+        ),
+    ],
+    data: OptionalData = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Finish an interrupted training in RUN; the other options are remembered."),
     ] = False,
+    products: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="Make a model for each row of this CSV file, in place of DATA. Its columns are name, folder, export"
+            " (empty, openvino or onnx), and any options of this command by their names, such as size. Test images"
+            " are evaluated; an HTML overview shows all. The same command continues.",
+            show_default=False,
+        ),
+    ] = None,
+    jobs: Jobs = None,
+    engine: TaskEngine = "local",
+    address: Address = None,
 ) -> int:
     """Make a detector from normal images and save it as a model.
 
@@ -42,8 +62,35 @@ def train(
     defects show how the two are combined best. With --features patchcore, a detector on features joins the memory: an
     image is called defective if either says so, and what the memory says is proven. Images of defects are not used.
 
+    With --products, a model is made for each of many products. The exit status is 1 if one of them failed.
+
     Example: advrad train images -o run
     """
+    if products is not None:
+        _refuse_beside_products(data, options, resume)
+        return train_table(products, output, jobs, engine, address)
+    if data is None:
+        raise ConfigError("name DATA, the folder of images, or a table of products with --products")
+    for option, value in (("jobs", jobs), ("address", address), ("engine", engine if engine != "local" else None)):
+        if value is not None:
+            raise ConfigError("is for many products; give products as well, or leave it out", option=option)
+    return _train_one(data, output, options, resume)
+
+
+def _refuse_beside_products(data: Path | None, options: RunOptions, resume: bool) -> None:
+    """Refuse what is said by the table of products."""
+    if data is not None:
+        raise ConfigError(f"cannot be combined with DATA ({data}); the table names the folders", option="products")
+    if resume:
+        raise ConfigError("is not needed with --products: the same command continues", option="resume")
+    given = options.model_fields_set - {"data"} | options.data.model_fields_set
+    if given:
+        name = min(given)
+        raise ConfigError("is a column of the table with --products; leave it out here", option=name)
+
+
+def _train_one(data: Path, output: Path, options: RunOptions, resume: bool) -> int:
+    """Train one model, and print what it is."""
     from advrad.cli.screen import Screen
     from advrad.training.run import train as run_training
 

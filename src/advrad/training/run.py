@@ -22,7 +22,7 @@ import torch
 
 from advrad.data.layouts import Dataset, ImageSource, find_records
 from advrad.data.shapes import record_shapes
-from advrad.data.splits import normals_needed, shuffle_normals
+from advrad.data.splits import shuffle_normals
 from advrad.data.trained_images import digests_of, warn_of_same_files
 from advrad.denoisers import diffusers_checkpoint
 from advrad.denoisers.base import Denoiser
@@ -49,10 +49,10 @@ from advrad.training.guarded_run import GuardedRun
 from advrad.training.learned_fit import complete_plan, fit_denoiser
 from advrad.training.memory_filling import fill_memory
 from advrad.training.normal_images import NormalImages
+from advrad.training.option_checks import check_ranges
 from advrad.training.options import RunOptions, TrainKeywords
 from advrad.training.plan import (
     RunPlan,
-    check_score_options,
     draft_plan,
     existing_plan,
     fresh_config,
@@ -143,12 +143,7 @@ def _options_from(options: RunOptions | None, budget: dict[str, Any], keywords: 
         options = RunOptions.parse(given)
     elif given:
         raise ConfigError("cannot be combined with options; set the field of options", option=min(given))
-    if options.minutes is not None and options.steps is not None:
-        raise ConfigError("cannot be combined with steps; give one of them", option="minutes", value=options.minutes)
-    if options.minutes is not None and not 0 < options.minutes < 1e6:
-        raise ConfigError("must be above 0", option="minutes", value=options.minutes)
-    normals_needed(options.false_alarm_rate)
-    check_score_options(options.score, options.optimise_for_radius)
+    check_ranges(options)
     return options
 
 

@@ -1,0 +1,255 @@
+"""What is done for one product: fit and threshold, figures on its test images, export, and what to warn of."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from advrad import __version__
+from advrad.data.dataset_digest import image_digest
+from advrad.data.layouts import Dataset, find_records
+from advrad.data.splits import LEAST_IN_PART_A, normals_needed
+from advrad.detectors.loading import load_detector, save_figures
+from advrad.detectors.saved import SavedDetector
+from advrad.errors import AdvradError, DataError
+from advrad.exporting.run import export
+from advrad.inference.evaluation import EvaluationResult, evaluate
+from advrad.products.conditions import warn_of_drift
+from advrad.products.record import Places, ProductRecord, Seconds
+from advrad.products.shares import share_interval
+from advrad.products.table import Product
+from advrad.report.content import report_content
+from advrad.report.evaluation_report import write_report
+from advrad.training.run import train
+from advrad.utils.files import make_folder
+from advrad.utils.formatting import percent
+from advrad.utils.memory import is_out_of_memory
+from advrad.utils.output_folders import contents_of
+from advrad.utils.progress import SilentReporter
+from advrad.utils.threads import threads_in_words
+
+
+class Notes(SilentReporter):
+    """Keeps what a step says, each sentence once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep a message."""
+        if text not in self.texts and text != threads_in_words():
+            self.texts.append(text)
+
+
+@dataclass(frozen=True, slots=True)
+class ProductWork:
+    """Makes the model of a product; it may run in another process or on another machine that sees the same files.
+
+    Attributes:
+        folder: Folder of all products.
+
+    Example:
+        Not run here, because it trains.
+
+        >>> next(ProductWork(Path("models"))(Product("bottle", Path("images"))))  # doctest: +SKIP
+        ProductRecord(name='bottle', state='finished', ...)
+    """
+
+    folder: Path
+
+    def __call__(self, product: Product) -> Iterator[ProductRecord]:
+        """Make the model of a product, unless it is made, and give what is known of it.
+
+        What goes wrong with this product is told in its record, so that the others go on.
+
+        Args:
+            product: The product.
+
+        Yields:
+            The record, once.
+
+        Raises:
+            OutputError: The record cannot be written.
+        """
+        if contents_of(self.folder) != "products":
+            raise DataError(
+                f"{self.folder}: is not there on this machine; name a folder that all machines share under the same"
+                " path"
+            )
+        places = Places(self.folder)
+        try:
+            yield _Making(product, places).execute()
+        except _Changed as error:
+            yield ProductRecord(name=product.name, state="failed", error=str(error), settings=product.settings)
+
+
+class _Changed(DataError):
+    """What the model was made from has changed since: its record stays as it is."""
+
+
+def _words(error: Exception) -> str:
+    """An error on one line, with its type unless it was raised on purpose."""
+    if is_out_of_memory(error):
+        return "there is not enough memory; use fewer jobs, or a smaller size"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, AdvradError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+@dataclass
+class _Making:
+    """The steps of one product.
+
+    Attributes:
+        product: The product.
+        places: Where its files lie.
+        notes: What the steps say.
+    """
+
+    product: Product
+    places: Places
+    notes: Notes = field(default_factory=Notes)
+
+    def execute(self) -> ProductRecord:
+        """Do what is left to do, and record the product; one that is finished is left as it is.
+
+        Raises:
+            OutputError: The record cannot be written.
+            _Changed: The model that is there was made from other images.
+        """
+        began, name = time.perf_counter(), self.product.name
+        record = ProductRecord(name=name, state="begun", settings=self.product.settings)
+        try:
+            dataset = find_records(self.product.data, self.product.options.data)
+            record = record.model_copy(update=_digests(dataset))
+            before = self._before(record)
+            if before is not None and self._is_done(before, record):
+                return before
+            self.places.write(record)
+            record = self._made(record, dataset)
+        except _Changed:
+            raise
+        except Exception as error:  # a detector in a Python file may raise anything
+            record = record.model_copy(update={"state": "failed", "error": _words(error)})
+        seconds = record.seconds.model_copy(update={"in_all": round(time.perf_counter() - began, 2)})
+        record = record.model_copy(update={"notes": tuple(self.notes.texts), "seconds": seconds})
+        self.places.write(record)
+        return record
+
+    def _before(self, record: ProductRecord) -> ProductRecord | None:
+        """The record of an earlier run that belongs to the model that is there; None without a model."""
+        name = self.product.name
+        if not self.places.holds_model(name):
+            return None
+        fix = f"delete {self.places.model(name)} to make it anew, or take another name"
+        try:
+            before = self.places.read(name)
+        except DataError as error:
+            raise _Changed(str(error)) from None
+        if before is None:
+            raise _Changed(f"{self.places.model(name)}: it is not recorded what this model was made from; {fix}")
+        if before.trained_on != record.trained_on:
+            raise _Changed(f"{self.product.data}: the normal images are not those from which the model was made; {fix}")
+        return before
+
+    def _is_done(self, before: ProductRecord, now: ProductRecord) -> bool:
+        """Whether nothing is left to do; test images that have changed are evaluated anew."""
+        exported = now.settings["export"] is None or contents_of(self.places.export(now.name)) == "export"
+        return before.finished and before.images == now.images and exported
+
+    def _made(self, record: ProductRecord, dataset: Dataset) -> ProductRecord:
+        """Make the model, measure and export it, and describe all."""
+        product, model, began = self.product, self.places.model(self.product.name), time.perf_counter()
+        make_folder(model.parent)
+        train(product.data, model, product.options, resume=True, progress=self.notes)
+        detector = load_detector(model)  # what was saved is what counts from here on
+        trained = time.perf_counter()
+        result = self._evaluated(detector, dataset)
+        evaluated = time.perf_counter()
+        exported = self._exported()
+        ended = time.perf_counter()
+        calibration, counts = detector.config.calibration, detector.config.training.images
+        warnings = [*self._few(detector), *([] if result is None else (*result.warnings, *_alarms(result, detector)))]
+        warnings += warn_of_drift(dataset, product.options.data, product.options.seed)
+        found = {
+            "state": "finished",
+            "advrad": __version__,
+            "n_normal": None if counts is None else counts.train + counts.selection + counts.calibration,
+            "kind": detector.config.kind,
+            "threshold": None if calibration is None else calibration.threshold,
+            "false_alarm_rate": None if calibration is None else calibration.false_alarm_rate,
+            "figures": None if result is None else result.figures,
+            "model_bytes": _size(model),
+            "export_bytes": None if exported is None else _size(exported),
+            "warnings": tuple(warnings),
+            "seconds": Seconds(
+                train=round(trained - began, 2),
+                evaluate=None if result is None else round(evaluated - trained, 2),
+                export=None if exported is None else round(ended - evaluated, 2),
+            ),
+        }
+        return record.model_copy(update=found)
+
+    def _evaluated(self, detector: SavedDetector, dataset: Dataset) -> EvaluationResult | None:
+        """Figures on the test images, saved in the model folder with a report; None without test images."""
+        if not any(record.split == "test" for record in dataset.records):
+            return None
+        options, model = self.product.options, self.places.model(self.product.name)
+        result = evaluate(detector, dataset, options=options.data, seed=options.seed)
+        result.save(model)
+        save_figures(model, result.figures)
+        for note in result.notes:
+            self.notes.note(note)
+        data, report = options.data, self.places.report(self.product.name)
+        make_folder(report.parent)
+        content = report_content(result, detector, model, max_pixels=data.max_pixels, value_range=data.value_range)
+        write_report(report, content)
+        return result
+
+    def _exported(self) -> Path | None:
+        """The export that the table asks for; None for none. One that is there from before is kept."""
+        product, place = self.product, self.places.export(self.product.name)
+        if product.export is None:
+            return None
+        if contents_of(place) != "export":
+            make_folder(place.parent)
+            data = product.data
+            export(self.places.model(product.name), place, to=product.export, data=data, progress=self.notes)
+        return place
+
+    def _few(self, detector: SavedDetector) -> list[str]:
+        """Warn of a detector that could not be fitted to its product."""
+        counts = detector.config.training.images
+        if detector.config.kind != "closed_form" or counts is None or counts.train > 0:
+            return []
+        enough = normals_needed(self.product.options.false_alarm_rate) + LEAST_IN_PART_A
+        return [
+            f"There are only {counts.calibration} normal images, which all set the threshold: how images are compared"
+            f" is not fitted to the product, and parts that move are not found. From {enough} images on it is."
+        ]
+
+
+def _digests(dataset: Dataset) -> dict[str, str]:
+    """Digests of all images, and of those of the training alone."""
+    train = replace(dataset, records=tuple(record for record in dataset.records if record.split == "train"))
+    return {"images": image_digest(dataset), "trained_on": image_digest(train)}
+
+
+def _alarms(result: EvaluationResult, detector: SavedDetector) -> list[str]:
+    """Warn of more false alarms on the test images than were promised."""
+    calibration = detector.config.calibration
+    if calibration is None or result.fpr is None:
+        return []
+    alarms, rate = round(result.fpr * result.n_normal), calibration.false_alarm_rate
+    if share_interval(alarms, result.n_normal)[0] <= rate:
+        return []
+    return [
+        f"{alarms} of the {result.n_normal} normal test images are called defective, far more than the {percent(rate)}"
+        " that were promised for images like those of the training: other pieces, light or position."
+    ]
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files of a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

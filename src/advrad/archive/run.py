@@ -16,7 +16,7 @@ from advrad.archive.listing import PassedOver, pieces_of
 from advrad.archive.options import ArchiveOptions
 from advrad.archive.pieces import Piece
 from advrad.detectors.identity import identity_of
-from advrad.engine.base import Engine, SerialEngine
+from advrad.engine.base import Engine, Resources, SerialEngine
 from advrad.errors import ConfigError
 from advrad.utils.buckets import is_url
 from advrad.utils.progress import SILENT, Counter, ProgressReporter
@@ -100,8 +100,10 @@ def judge_archive(
 
     model, engine = Path(folder).resolve(), engine or SerialEngine()
     identity = identity_of(model)
-    for warning in ready(model, identity, options).warnings:
+    bench = ready(model, identity, options)
+    for warning in bench.warnings:
         progress.note(f"warning: {warning}")
+    resources = Resources(gpus=1 if bench.judge.detector.device.type == "cuda" else 0)
     options = _with_seed(model, identity, options, Path(results))
     parts = Parts(Path(results), _facts(identity, options))
     passed_over = PassedOver()
@@ -111,7 +113,7 @@ def judge_archive(
         count, done = parts.list_pieces(pieces_of(sources, options.image_column, passed_over))
         progress.stage("Judging images")
         work = PieceJudge(model, identity, options, parts.facts, os.getcwd(), parts.known() if done < count else None)
-        judged = _judge(parts, work, engine, Counter(progress, count, done))
+        judged = _judge(parts, work, engine, resources, Counter(progress, count, done))
         progress.stage("Joining the results")
         counts = parts.merge()
     return ArchiveSummary(
@@ -126,7 +128,7 @@ def judge_archive(
     )
 
 
-def _judge(parts: Parts, work: PieceJudge, engine: Engine, counter: Counter) -> int:
+def _judge(parts: Parts, work: PieceJudge, engine: Engine, resources: Resources, counter: Counter) -> int:
     """Judge the pieces that are not finished, and return how many images were judged."""
 
     def left(piece: Piece) -> Piece | None:
@@ -134,7 +136,7 @@ def _judge(parts: Parts, work: PieceJudge, engine: Engine, counter: Counter) -> 
 
     judged = 0
     todo = (piece for piece in parts.pieces() if not parts.is_done(piece))
-    with closing(engine.run(work, todo, left=left)) as found:
+    with closing(engine.run(work, todo, left=left, resources=resources)) as found:
         for part in found:
             parts.add(part.fingerprint, part.table)
             judged += part.judged

@@ -14,6 +14,8 @@ from toy_inspections import AT, stored, toy_inspection, toy_review
 from advrad.errors import ConfigError
 from advrad.serving.errors import UnknownInspection
 from advrad.serving.store import InspectionFilter, Store, source_key
+from advrad.serving.store import inspections as module
+from advrad.serving.store.inspections import InspectionPage
 
 HARMLESS = (
     "Robert'); DROP TABLE inspections;--",
@@ -201,6 +203,24 @@ def test_pages_hold_each_inspection_once_while_new_ones_come(store: Store) -> No
     for wrong in ("", "1", "../etc", "'; --", "\0"):
         with pytest.raises(ConfigError, match=r"^after: is no identity"):
             store.inspections.find(after=wrong)
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 7, 8, 9])
+def test_a_search_reads_so_many_texts_for_a_page_and_goes_on(
+    store: Store, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEARCHED", 4)
+    (rare,) = stored(store, 1, part_id="needle")
+    stored(store, n, part_id="hay")
+    wanted = InspectionFilter(text="EEDL")
+    pages = [store.inspections.page(wanted)]
+    while pages[-1].next is not None:
+        pages.append(store.inspections.page(wanted, after=pages[-1].next))
+    # A last page is empty where the one before ends with the oldest inspection.
+    assert len(pages) == 1 + (n + 1) // 4
+    assert [one for page in pages for one in page.inspections] == [rare] == list(store.inspections.iterate(wanted))
+    # Other filters have one page.
+    assert store.inspections.page(InspectionFilter(part_id="needle")) == InspectionPage([rare], None)
 
 
 @pytest.mark.parametrize(

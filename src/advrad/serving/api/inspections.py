@@ -83,7 +83,7 @@ class Filter(BaseModel):
     station: Text | None = None
     since: Annotated[Moment | None, Field(description="From this time on, such as 2026-11-27T08:30:00Z.")] = None
     until: Annotated[Moment | None, Field(description="Before this time.")] = None
-    text: Annotated[Text | None, Field(description="Part of a file name, part, station or note.")] = None
+    text: Annotated[Text | None, Field(description="Part of a file name, part or note.")] = None
 
     def of_store(self) -> InspectionFilter:
         """The filter as the history takes it."""
@@ -152,10 +152,12 @@ def _fresh(name: str, answer: InspectionAnswer | AdvradError) -> FreshInspection
 
 @router.get("/inspections", response_model=InspectionList, responses=failures())
 def find(page: Annotated[Page, Query()], who: Reader, parts: Service) -> InspectionList:
-    """A part of the history, newest first."""
-    found = parts.store.inspections.find(page.of_store(), page.limit, page.after)
-    last = found[-1].id if len(found) == page.limit else None
-    return InspectionList(inspections=[InspectionOut.of(one) for one in found], next=last)
+    """A part of the history, newest first.
+
+    A search for a text looks at 500,000 inspections for each answer. It may find none of these, and go on with next.
+    """
+    found = parts.store.inspections.page(page.of_store(), page.limit, page.after)
+    return InspectionList(inspections=[InspectionOut.of(one) for one in found.inspections], next=found.next)
 
 
 @router.get(

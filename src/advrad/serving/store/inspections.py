@@ -21,6 +21,9 @@ from advrad.serving.store.pictures import Pictures
 from advrad.serving.store.tables import inspections, outbox
 from advrad.serving.store.texts import check_inspection, check_text, clean_file_name
 
+SEARCHED = 500_000
+"""Inspections whose texts are read for one page of a search."""
+
 _PAGE = 500
 
 
@@ -42,6 +45,19 @@ class InspectionCounts:
     def n_unreviewed(self) -> int:
         """Number of inspections that nobody has reviewed."""
         return self.n - sum(self.reviews.values())
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionPage:
+    """A part of the history.
+
+    Attributes:
+        inspections: The inspections, the newest first.
+        next: Identity behind which the next page begins; None at the end.
+    """
+
+    inspections: list[Inspection]
+    next: str | None
 
 
 class Inspections:
@@ -135,22 +151,37 @@ class Inspections:
     def find(
         self, wanted: InspectionFilter | None = None, limit: int = 100, after: str | None = None
     ) -> list[Inspection]:
-        """Find inspections, the newest first.
+        """Find inspections, the newest first: those of one page, see :meth:`page`."""
+        return self.page(wanted, limit, after).inspections
+
+    def page(
+        self, wanted: InspectionFilter | None = None, limit: int = 100, after: str | None = None
+    ) -> InspectionPage:
+        """Find inspections, the newest first, and say where to go on.
+
+        A page reads the texts of :data:`SEARCHED` inspections at most, so that no search keeps the database busy for
+        long: one for a text may have few inspections, or none, and still a next page.
 
         Args:
             wanted: Conditions; None for all inspections.
-            limit: Largest number.
-            after: Identity of the last inspection of the page before; None for the first page.
+            limit: Largest number, >= 1.
+            after: ``next`` of the page before; None for the first page.
 
         Raises:
             ConfigError: ``after`` is no identity.
             StoreUnavailable: The database cannot be used now.
         """
-        query = select(inspections).where(*_conditions(wanted)).order_by(inspections.c.id.desc()).limit(limit)
-        if check_cursor(after) is not None:
-            query = query.where(inspections.c.id < after)
+        id = inspections.c.id
+        older = [] if check_cursor(after) is None else [id < after]
+        query = select(inspections).where(*_conditions(wanted), *older).order_by(id.desc()).limit(limit)
         with self._database.reading() as connection:
-            return [inspection_of(row) for row in connection.execute(query)]
+            end = None
+            if wanted is not None and wanted.text:
+                last = select(id).where(*older).order_by(id.desc()).offset(SEARCHED - 1).limit(1)
+                end = connection.execute(last).scalar_one_or_none()
+                query = query if end is None else query.where(id >= end)
+            found = [inspection_of(row) for row in connection.execute(query)]
+        return InspectionPage(found, found[-1].id if len(found) == limit else end)
 
     def iterate(self, wanted: InspectionFilter | None = None) -> Iterator[Inspection]:
         """Read all inspections that fit, the newest first, page by page: no transaction stays open between pages.
@@ -164,10 +195,11 @@ class Inspections:
         Raises:
             StoreUnavailable: The database cannot be used now.
         """
-        page = self.find(wanted, _PAGE)
-        while page:
-            yield from page
-            page = self.find(wanted, _PAGE, page[-1].id)
+        page = self.page(wanted, _PAGE)
+        yield from page.inspections
+        while page.next is not None:
+            page = self.page(wanted, _PAGE, page.next)
+            yield from page.inspections
 
     def counts(self, wanted: InspectionFilter | None = None) -> InspectionCounts:
         """Count inspections.

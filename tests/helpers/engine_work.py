@@ -118,6 +118,39 @@ def fail(kind: str) -> Iterator[int]:
             sys.exit("enough")
 
 
+class Meeting:
+    """Work that waits until it is carried out on two Ray nodes, and counts its tasks since it was loaded.
+
+    Args:
+        folder: Folder in which the nodes show that they are there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+
+    def __call__(self, task: int) -> Iterator[tuple[int, str, int]]:
+        self._count += 1
+        node = _ray_node()
+        (self._folder / node).touch()
+        until = time.monotonic() + LONG_S
+        while len(list(self._folder.iterdir())) < 2 and time.monotonic() < until:
+            time.sleep(0.05)
+        yield task, node, self._count
+
+
+def slow_squares(task: Squares) -> Iterator[tuple[int, int, str]]:
+    """Numbers, their squares, and the Ray node that computes them, with pauses."""
+    for number in range(task.first, task.end):
+        yield number, number * number, _ray_node()
+        time.sleep(0.5)
+
+
+def _ray_node() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
+
+
 def unsendable(_: int) -> Iterator[object]:
     """An item that cannot be pickled."""
     yield lambda: None

@@ -7,7 +7,9 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Iterator
+import sys
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +27,10 @@ LOOK_S = 2.0
 #: Items of one task that may wait for this process.
 _AHEAD = 16
 _MB = 1024**2
+#: What a client of HTTP/2, and so of a Ray cluster, says first, with empty settings; and the kind of the answer, which
+#: stands in its fourth byte.
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+_HTTP2_SETTINGS = b"\4"
 
 
 class RayEngine:
@@ -44,9 +50,11 @@ class RayEngine:
     shares_files = False
 
     def __init__(self, address: str | None = None, jobs: int | None = None) -> None:
-        self._address = address or os.environ.get("RAY_ADDRESS") or None
+        self._address = address if address is not None else os.environ.get("RAY_ADDRESS") or None
         self._jobs = jobs
-        self._ray = _ray()
+        self._ray = ready_ray()
+        self._known: list[dict[str, float]] = []
+        self._asked_s = -LOOK_S
         if self._address not in (None, "auto") and not re.fullmatch(r"[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+", self._address):
             raise ConfigError(
                 "must be HOST:PORT of a Ray cluster that this machine belongs to, or auto; there is no way through"
@@ -98,7 +106,7 @@ class RayEngine:
         *,
         left: Callable[[TaskT], TaskT | None] = everything,
         resources: Resources = Resources(),
-    ) -> Iterator[ItemT]:
+    ) -> Generator[ItemT, None, None]:
         """Carry out tasks, see :meth:`Engine.run`."""
         begin = self._beginner(encode(work), resources)
         orders, busy = Orders(tasks, left), dict[Any, Order]()
@@ -108,8 +116,7 @@ class RayEngine:
                     busy[begin(order)] = order
                 if not busy:
                     return
-                ready, _ = self._ray.wait(list(busy), num_returns=1, timeout=LOOK_S)
-                for stream in ready:
+                for stream in self._speaking(list(busy)):
                     match self._receive(stream):
                         case Kind.ITEM, item:
                             busy[stream].gave = True
@@ -135,7 +142,14 @@ class RayEngine:
             _generator_backpressure_num_objects=_AHEAD,
         )
         shared, run, threads = self._ray.put(work), secrets.token_hex(8), max(1, int(resources.cpus))
-        return lambda order: remote.remote(code_of_this_machine(), run, shared, encode(order.task), threads)
+        return lambda order: remote.remote(sys.path, code_of_this_machine(), run, shared, encode(order.task), threads)
+
+    def _speaking(self, streams: list[Any]) -> list[Any]:
+        """Wait until a task has something to say or is lost, and return all of which that is true."""
+        ready, _ = self._ray.wait(streams, num_returns=1, timeout=LOOK_S)
+        if ready and len(streams) > 1:
+            ready, _ = self._ray.wait(streams, num_returns=len(streams), timeout=0)
+        return list(ready)
 
     def _receive(self, stream: Any) -> tuple[Kind, Any] | str:
         """The next message of a task, or how its process or machine was lost.
@@ -155,8 +169,12 @@ class RayEngine:
         return message
 
     def _machines(self) -> list[dict[str, float]]:
-        """What each machine of the cluster has."""
-        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        """What each machine of the cluster has; it is asked again after a while."""
+        now = time.monotonic()
+        if now - self._asked_s > LOOK_S:
+            self._known = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+            self._asked_s = now
+        return self._known
 
     def _places(self, resources: Resources) -> int:
         """Number of tasks that the cluster takes at once, >= 1.
@@ -165,42 +183,49 @@ class RayEngine:
             EngineError: No machine takes one.
         """
         needs = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": (resources.memory_mb or 0) * _MB}
+        needs = {name: need for name, need in needs.items() if need}
         places = sum(
-            min(int(machine.get(name, 0) // need) for name, need in needs.items() if need)
-            for machine in self._machines()
+            min(int(machine.get(name, 0) // need) for name, need in needs.items()) for machine in self._machines()
         )
         if places == 0:
-            wanted = ", ".join(f"{name} {need:g}" for name, need in needs.items() if need)
+            wanted = ", ".join(f"{name} {need:g}" for name, need in needs.items())
             raise EngineError(f"no machine of the Ray cluster has what one task needs ({wanted}); add one that has it")
         return places if self._jobs is None else min(places, self._jobs)
 
 
 def _check_that_it_answers(address: str) -> None:
-    """Refuse an address where nothing listens, for which Ray would wait long and say much.
+    """Refuse an address where no cluster answers; Ray itself would wait for minutes and say much.
 
     Raises:
-        EngineError: Nothing listens there.
+        EngineError: Nothing listens there, or what listens does not speak as a cluster does.
     """
-    if address == "auto":
+    if address == "auto" or os.environ.get("RAY_USE_TLS", "0") != "0":
         return
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_S) as connection:
+            connection.sendall(_HTTP2_GREETING)
+            answer = connection.recv(9)
     except OSError as error:
-        raise EngineError(
-            f"no Ray cluster answers at {address} ({error.strerror or error}); start one with: ray start --head"
-        ) from None
+        reason = error.strerror or str(error)
+    else:
+        if answer[3:4] == _HTTP2_SETTINGS:
+            return
+        reason = "what listens there is something else"
+    raise EngineError(f"no Ray cluster answers at {address} ({reason}); start one with: ray start --head")
 
 
 def _carrier() -> Callable[..., Iterator[bytes | str]]:
     """What Ray sends to other machines by value, so that it can say there what is missing."""
 
-    def carry_out(*order: Any) -> Iterator[bytes | str]:
+    def carry_out(folders: list[str], *order: Any) -> Iterator[bytes | str]:
+        import platform
+        import sys
+
+        sys.path.extend(folder for folder in folders if folder not in sys.path)
         try:
             from advrad.engine import ray_process
         except ImportError as error:
-            import platform
-
             yield f"{platform.node()} cannot load advrad ({error}); install the same advrad on all machines"
             return
         yield from ray_process.carry_out(*order)
@@ -213,7 +238,7 @@ def _first_line(error: object) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _ray() -> Any:
+def ready_ray() -> Any:
     """The package, told to send nothing anywhere and to keep quiet.
 
     Raises:
@@ -221,10 +246,9 @@ def _ray() -> Any:
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "28000")  # a busy machine needs more than 15 s
     try:
         import ray
-    except ImportError:
-        raise ConfigError(
-            "needs another package; install it: pip install 'advrad[ray]'", option="engine", value="ray"
-        ) from None
+    except ImportError as error:
+        raise ConfigError(f"needs {error.name}: pip install 'advrad[ray]'", option="engine", value="ray") from None
     return ray

@@ -142,7 +142,8 @@ def require(role: Role) -> object:
         role: Smallest role that may.
     """
 
-    def check(request: HTTPConnection, told: Annotated[object, Depends(_BEARER)]) -> Principal:
+    # Not a plain function, for which every request would wait for a thread.
+    async def check(request: HTTPConnection, told: Annotated[object, Depends(_BEARER)]) -> Principal:
         principal: Principal | None = request.scope["state"]["principal"]
         if principal is None:
             raise stranger()

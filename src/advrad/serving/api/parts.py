@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from advrad.serving.api.metrics import Metrics
     from advrad.serving.drift.monitor import DriftMonitor
     from advrad.serving.inspecting import InspectionService
+    from advrad.serving.model_export import ModelExports
     from advrad.serving.products import ProductTable
     from advrad.serving.settings import ServeSettings
     from advrad.serving.store import Store
@@ -40,6 +41,7 @@ class Parts:
         service: What judges images.
         monitor: What watches for drift.
         metrics: The counters.
+        exports: Packs detectors to take along.
         sinks: Names of the sinks that verdicts are sent to.
         state: What changes while the service runs.
     """
@@ -51,12 +53,13 @@ class Parts:
     service: InspectionService
     monitor: DriftMonitor
     metrics: Metrics
+    exports: ModelExports
     sinks: tuple[str, ...] = ()
     state: State = field(default_factory=State)
 
 
-def parts_of(request: HTTPConnection) -> Parts:
-    """The parts of the service that a request came to; also a dependency of routes.
+async def parts_of(request: HTTPConnection) -> Parts:
+    """The parts of the service that a request came to, as a dependency of routes. It waits for no thread.
 
     Args:
         request: The request.

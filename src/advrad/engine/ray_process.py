@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from advrad.engine.messages import decode, failure, messages_of
 from advrad.errors import EngineError
+from advrad.utils.environment import code_digest
 from advrad.utils.threads import use_threads
 
-_PACKAGE = Path(__file__).parents[1]
 #: What carries out the tasks of a run, by the name of the run: a process of Ray carries out many tasks.
 _WORK: dict[str, Callable[[Any], Any]] = {}
 
 
-@cache
 def code_of_this_machine() -> str:
-    """The version of advrad and a digest of its source: what gives the same results has the same.
+    """The version of advrad and the digest of its source: what gives the same results has the same.
 
     Example:
         >>> code_of_this_machine().split()[0]
@@ -28,10 +24,7 @@ def code_of_this_machine() -> str:
     """
     from advrad import __version__
 
-    digest = hashlib.sha256()
-    for path in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(path.relative_to(_PACKAGE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"{__version__} ({digest.hexdigest()[:12]})"
+    return f"{__version__} ({code_digest()})"
 
 
 def carry_out(code: str, run: str, work: bytes, task: bytes, threads: int) -> Iterator[bytes]:

@@ -2,18 +2,20 @@
 
 Every figure is of the command itself, `advrad predict MODEL FOLDER -o results.parquet --jobs N`, on N processors::
 
-    python performance/scale.py [--pictures 20480] [--jobs 2] [--run RUN --images FOLDER] [--page docs/scale.md]
+    python performance/scale.py [--jobs 2] [--engines local,ray] [--run RUN --images FOLDER] [--page docs/scale.md]
 
 One process on one processor comes first, then --jobs processes of this machine, then so many tasks at once of Ray.
 
-Each command runs on a short folder and on a long one. A rate is the number of pictures between the two by the time
-between them, so starting the processes and loading the detector does not count; it is a figure of its own. In the same
-way memory has grown by what the long folder takes above the short one. The share of ideal is the rate by N times that
-of one process; beside it stands the share of what N processes judge without any engine at the same time, which is what
-the machine gives.
+Each command runs on a long folder and on one of a fifth of it. A rate is the number of pictures between the two by the
+time between them, so starting the processes and loading the detector does not count; it is a figure of its own. In the
+same way memory has grown by what the long folder takes above the short one. The share of ideal is the rate by N times
+that of one process; beside it stands the share of what N processes judge without any engine at the same time, which is
+what the machine gives.
 
 Without --run, a closed form with default settings learns from images that are made here, and its OpenVINO export is
-measured too. A closed form of 32 px, which computes next to nothing, shows what is left: reading, rows, and the driver.
+measured too. A stand-in, a closed form that looks at 32 px, computes next to nothing: it shows what is left, reading,
+rows and the driver, on many more pictures.
+
 All pictures are different files; their pixels repeat. They are in the memory of the machine, so no disk is measured.
 
 The exit status is 1 if memory is not flat. The last line of the output is JSON. --page also stores it beside that page,
@@ -27,6 +29,7 @@ import datetime
 import io
 import json
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -42,10 +45,12 @@ from scale_tables import Folder, Row, as_values, broken, row_of, tables, write_p
 from soak_client import Pictures
 from soak_service import bare_rate
 
-STAND_IN = "stand-in of 32 px"
+STAND_IN = "stand-in"
 MODEL, EXPORT = "closed form", "closed form, OpenVINO"
 #: Different images that are made, or taken of a folder at most; the pictures of the archive repeat them.
 IMAGES = 64
+#: The long folder by the short one.
+TIMES = 5
 
 
 def made_images(size_px: int) -> Iterator[bytes]:
@@ -85,18 +90,27 @@ def write_pictures(folder: Path, images: Sequence[bytes], count: int) -> Path:
     return folder
 
 
-def models_of(folder: Path, images: Sequence[bytes], run: Path | None) -> dict[str, Path]:
-    """The detectors that are measured, by name; without a given one they are made."""
+def models_of(folder: Path, images: Sequence[bytes]) -> dict[str, Path]:
+    """Make the detectors that are measured unless one is given, by name."""
     import advrad as library
 
-    if run is not None:
-        return {run.name: run}
     product = write_pictures(folder / "product" / "good", images, len(images)).parent
-    models = {MODEL: folder / "run", EXPORT: folder / "export", STAND_IN: folder / "stand-in"}
+    models = {MODEL: folder / "run", EXPORT: folder / "export"}
     library.train(product, models[MODEL])
     library.export(models[MODEL], models[EXPORT], to="openvino", data=product)
-    library.train(product, models[STAND_IN], size_px=32)
     return models
+
+
+def write_stand_in(folder: Path, images: Sequence[bytes]) -> Path:
+    """Write a detector that computes next to nothing, and return its folder."""
+    from advrad.training.closed_form import fit_closed_form
+    from advrad.training.closed_form_plan import MemberPlan
+
+    small = [Image.open(io.BytesIO(content)).convert("RGB").resize((32, 32)) for content in images]
+    normals = np.stack([np.asarray(image).transpose(2, 0, 1) for image in small])
+    plan = MemberPlan(name="small", size_px=32, cell_px=4, patch_cells=3, sheets=8)
+    fit_closed_form(normals, [plan], false_alarm_rate=0.2).save_pretrained(folder)
+    return folder
 
 
 def judged(model: Path, pictures: Path, table: Path, jobs: int, engine: str, seen: dict[str, float]) -> Folder:
@@ -159,10 +173,10 @@ def measure(
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure, print tables and a line of JSON, and return the values of that line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run", type=Path, help="model folder or export; a closed form is made by default")
+    parser.add_argument("--run", type=Path, help="model folder or export; a closed form and its export by default")
     parser.add_argument("--images", type=Path, help="folder of images that suit --run")
-    parser.add_argument("--pictures", type=int, default=20480, help="pictures of the long folder")
-    parser.add_argument("--short", type=int, default=2560, help="pictures of the short folder")
+    parser.add_argument("--judged", type=int, default=2560, help="pictures of the long folder")
+    parser.add_argument("--pictures", type=int, default=20480, help="pictures of the long folder of the stand-in")
     parser.add_argument("--jobs", type=int, default=2, help="number of processes, at least 2")
     parser.add_argument("--engines", default="local,ray", help="engines, separated by commas")
     parser.add_argument("--size", type=int, default=256, help="side of the images that are made, pixels")
@@ -176,21 +190,21 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if (given.run is None) != (given.images is None):
         raise SystemExit("--run and --images are given together: the images must suit the detector")
     with tempfile.TemporaryDirectory(prefix="advrad-") as name:
-        folder = Path(name)
+        folder, rows = Path(name), list[Row]()
         images = list(made_images(given.size) if given.images is None else given_images(given.images))
-        models = models_of(folder, images, given.run)
-        short = write_pictures(folder / "short", images, given.short)
-        long = write_pictures(folder / "long", images, given.pictures)
-        rows: list[Row] = []
+        models = models_of(folder, images) if given.run is None else {given.run.name: given.run}
+        models[STAND_IN] = write_stand_in(folder / "stand-in", images)
         for detector, model in models.items():
+            pictures = given.pictures if detector == STAND_IN else given.judged
+            long = write_pictures(folder / detector / "long", images, pictures)
+            short = write_pictures(folder / detector / "short", images, pictures // TIMES)
             rows += measure(detector, model, ways, short, long, given.seconds)
+            shutil.rmtree(folder / detector)
     result = {
         "benchmark": "scale",
         "processor": processor(),
         "date": datetime.date.today().isoformat(),
-        "size_px": given.size,
-        "short": given.short,
-        "pictures": given.pictures,
+        "images": f"{given.size} px, made" if given.images is None else given.images.name,
         "rows": as_values(rows),
         "broken": broken(rows),
     }

@@ -208,6 +208,7 @@ def table_of_rates(rows: Sequence[Row]) -> str:
                 row.detector,
                 row.engine,
                 str(row.jobs),
+                f"{row.pictures:,}",
                 f"{row.pictures_per_s:.1f}",
                 "-" if share is None else f"{share:.0%}",
                 f"{row.pictures_per_s / row.bare_per_s:.0%}",
@@ -242,8 +243,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         result: What ``performance/scale.py`` prints as JSON.
     """
     rows = [Row(**row) for row in result["rows"]]
-    about = f"{result['processor']}, {result['date']}; images of {result['size_px']} px, folders of"
-    about += f" {result['short']:,} and {result['pictures']:,} pictures.\n\n"
+    about = f"{result['processor']}, {result['date']}; images: {result['images']}.\n\n"
     return {"rates": about + table_of_rates(rows), "costs": table_of_costs(rows)}
 
 

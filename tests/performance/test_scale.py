@@ -71,7 +71,7 @@ def test_memory_that_grows_is_named() -> None:
 
 
 def result_of(*rows: Row) -> dict[str, object]:
-    about = {"processor": "a processor", "date": "2026-11-27", "size_px": 256, "short": 100, "pictures": 1100}
+    about = {"processor": "a processor", "date": "2026-11-27", "images": "256 px, made"}
     return about | {"rows": scale_tables.as_values(rows)}
 
 
@@ -85,9 +85,9 @@ def test_a_page_shows_what_was_measured(tmp_path: Path) -> None:
     result = result_of(alone, dataclasses.replace(ROW, jobs=1, engine="ray"), ROW)
     scale_tables.write_page(page, result)
     text = page.read_text("utf-8")
-    assert "| closed form | local | 2 | 20.0 | 80% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
-    assert "| closed form | local | 1 | 12.5 | 100% | 50% | 7.0 | - | 210 | - | +5.0% |" in text
-    assert "| closed form | ray | 1 | 20.0 | 160% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
+    assert "| closed form | local | 2 | 1,100 | 20.0 | 80% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
+    assert "| closed form | local | 1 | 1,100 | 12.5 | 100% | 50% | 7.0 | - | 210 | - | +5.0% |" in text
+    assert "| closed form | ray | 1 | 1,100 | 20.0 | 160% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
     assert "| closed form | local | 2,778 | 27.8 | 100 | 0.0 | 2.0 |" in text
     assert "| closed form | ray | 1,389 | 27.8 | 50 | 0.0 | 2.0 |" in text
     assert text.count("| closed form |") == 5, "one process alone does not tell what its driver costs"
@@ -148,14 +148,26 @@ def test_options_that_cannot_be_measured_are_refused(tmp_path: Path) -> None:
         scale.main(["--run", str(tmp_path)])
 
 
+def test_the_stand_in_judges_pictures_of_any_size(tmp_path: Path) -> None:
+    import advrad
+
+    images = list(scale.made_images(64))
+    detector = advrad.load_detector(scale.write_stand_in(tmp_path / "stand-in", images))
+    pictures = scale.write_pictures(tmp_path / "pictures", images[:3], 3)
+    scores = [one.score for one in detector.predict(sorted(pictures.iterdir()))]
+    assert len(set(scores)) == 3
+
+
 @pytest.mark.slow
 def test_measured_from_end_to_end(closed_form_run: Path, widgets: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--run", closed_form_run, "--images", widgets / "test" / "good", "--seconds", "1"]
     # Enough for the long folder to take longer than the short one, however busy the machine is.
-    result = scale.main([*map(str, given), "--short", "40", "--pictures", "4000"])
+    result = scale.main([*map(str, given), "--judged", "4000", "--pictures", "5000"])
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == result
-    assert [(row["engine"], row["jobs"]) for row in result["rows"]] == [("local", 1), ("local", 2), ("ray", 2)]
+    ways = [("local", 1), ("local", 2), ("ray", 2)]
+    assert [(row["engine"], row["jobs"]) for row in result["rows"]] == ways * 2
+    assert [row["pictures"] for row in result["rows"]] == [4000] * 3 + [5000] * 3
     for row in result["rows"]:
-        assert row["pictures"] == 4000 and row["pictures_per_s"] > 0 and row["bare_per_s"] > 0
+        assert row["pictures_per_s"] > 0 and row["bare_per_s"] > 0
         assert row["bytes_row"] > 8 and row["bytes_read"] > 100 and row["driver_mb"] > 10
-    assert [row["worker_mb"] > 10 for row in result["rows"]] == [False, True, True]
+    assert [row["worker_mb"] > 10 for row in result["rows"]] == [False, True, True] * 2

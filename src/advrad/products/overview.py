@@ -154,8 +154,7 @@ def write_overview(
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
     )
-    # A name or a message that is not valid Unicode must not stop the overview.
-    write_text(folder / PAGE, text.encode("utf-8", "backslashreplace").decode("utf-8"))
+    write_text(folder / PAGE, text)
     return folder / PAGE
 
 
@@ -210,4 +209,4 @@ def _csv(lines: Sequence[Line]) -> str:
     writer.writerow(_COLUMNS)
     for line in lines:
         writer.writerow("" if (value := take(line)) is None else value for take in _COLUMNS.values())
-    return text.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
+    return text.getvalue()

@@ -94,7 +94,12 @@ def _words(error: Exception) -> str:
     if is_out_of_memory(error):
         return "there is not enough memory; use fewer jobs, or a smaller size"
     text = " ".join(str(error).split())
-    return text if isinstance(error, AdvradError) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    return _plain(text if isinstance(error, AdvradError) and text else f"{type(error).__name__}: {text}".rstrip(": "))
+
+
+def _plain(text: str) -> str:
+    """A text that can be stored: names of files need not be valid Unicode."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @dataclass
@@ -133,7 +138,7 @@ class _Making:
         except Exception as error:  # a detector in a Python file may raise anything
             record = record.model_copy(update={"state": "failed", "error": _words(error)})
         seconds = record.seconds.model_copy(update={"in_all": round(time.perf_counter() - began, 2)})
-        record = record.model_copy(update={"notes": tuple(self.notes.texts), "seconds": seconds})
+        record = record.model_copy(update={"notes": tuple(map(_plain, self.notes.texts)), "seconds": seconds})
         self.places.write(record)
         return record
 
@@ -182,7 +187,7 @@ class _Making:
             "figures": None if result is None else result.figures,
             "model_bytes": _size(model),
             "export_bytes": None if exported is None else _size(exported),
-            "warnings": tuple(warnings),
+            "warnings": tuple(map(_plain, warnings)),
             "seconds": Seconds(
                 train=round(trained - began, 2),
                 evaluate=None if result is None else round(evaluated - trained, 2),

@@ -1,0 +1,265 @@
+"""Models of many products: what is made, kept, refused and told."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trained_run
+from html_page import Page
+from toy_datasets import make_folder, make_mvtec, write_good
+
+from advrad.engine import LocalEngine, SerialEngine
+from advrad.errors import DataError, OutputError
+from advrad.products import Product, ProductRecord, ProductsOutcome, read_table, train_products
+from advrad.products.record import Places
+from advrad.products.table import TableError
+from advrad.utils.progress import SilentReporter
+from advrad.utils.run_lock import exclusive
+
+SIZE = 32
+
+
+class Told(SilentReporter):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class LosingEngine(SerialEngine):
+    """Says for some products that their process died, a number of times, before it carries them out."""
+
+    def __init__(self, deaths: dict[str, int]) -> None:
+        self.deaths = deaths
+
+    def run(
+        self, work: Callable[[Any], Iterable[Any]], tasks: Iterable[Any], *, left: Any = None, resources: Any = None
+    ) -> Iterator[Any]:  # type: ignore[override]
+        for task in tasks:
+            for _ in range(self.deaths.get(task.name, 0)):
+                task = task and left(task)
+            yield from () if task is None else work(task)
+
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    trained_run.shrink(monkeypatch)
+    make_mvtec(tmp_path, "nut", train=20, good=6, defects={"scratch": 5}, size=SIZE)
+    make_folder(tmp_path / "bolt", good=20, size=SIZE)
+    make_folder(tmp_path / "few", good=5, size=SIZE)
+    path = tmp_path / "table.csv"
+    path.write_text("name,folder,seed\nnut,nut,\nfew,few,\nbolt,bolt,3\n", encoding="utf-8")
+    return path
+
+
+def trained(table: Path, told: Told | None = None) -> ProductsOutcome:
+    return train_products(read_table(table), table.parent / "models", table=table, progress=told or Told())
+
+
+def written(folder: Path) -> dict[str, int]:
+    return {path.as_posix(): path.stat().st_mtime_ns for path in (folder / "models").rglob("*") if path.is_file()}
+
+
+def test_each_product_gets_a_model_and_one_that_fails_is_named(table: Path) -> None:
+    told = Told()
+    outcome = trained(table, told)
+    assert [one.name for one in outcome.finished] == ["nut", "bolt"]
+    (few,) = outcome.failed
+    assert "needs 19 different normal images, but there are 5" in few.error
+    assert told.notes[0].startswith("computing with 1 thread")
+    assert [note.split(":")[0] for note in told.notes[1:]] == ["1 of 3  nut", "2 of 3  few", "3 of 3  bolt"]
+    nut, bolt = outcome.finished
+    assert nut.figures is not None and nut.figures.image_auroc is not None
+    assert (nut.figures.n_normal, nut.figures.n_anomalous, nut.n_normal) == (6, 5, 20)
+    assert bolt.figures is None and bolt.settings["seed"] == 3 and bolt.threshold is not None
+    places = Places(table.parent / "models")
+    config = json.loads((places.model("nut") / "config.json").read_text(encoding="utf-8"))
+    assert config["calibration"]["threshold"] == nut.threshold
+    assert config["figures"]["image_auroc"] == nut.figures.image_auroc
+    assert places.report("nut").is_file() and not places.report("bolt").exists()
+    assert not places.model("few").exists() and places.read("few") == few
+
+
+def test_what_is_finished_is_kept_and_what_failed_is_tried_again(table: Path) -> None:
+    first = trained(table)
+    before = written(table.parent / "models")
+    assert before
+    for number in range(20):
+        write_good(table.parent / "few" / f"more{number:02}.png", SIZE, 100 + number)
+    again = trained(table)
+    assert [one.name for one in again.finished] == ["nut", "few", "bolt"]
+    after = written(table.parent / "models")
+    assert {path: after[path] for path in before} == before
+    assert again.records["nut"] == first.records["nut"]
+
+
+def test_changed_options_are_refused_before_anything_starts(table: Path) -> None:
+    trained(table)
+    before = written(table.parent / "models")
+    table.write_text("name,folder,seed\nnew,bolt,\nnut,nut,5\nbolt,bolt,3\n", encoding="utf-8")
+    with pytest.raises(TableError) as caught:
+        trained(table)
+    (problem,) = caught.value.problems
+    assert problem.startswith("line 3, product nut: its model was made with other options (seed was 0); delete ")
+    assert written(table.parent / "models") == before
+    shutil.rmtree(table.parent / "models" / "models" / "nut")
+    assert [one.settings["seed"] for one in trained(table).finished] == [0, 5, 3]
+
+
+def test_a_model_of_other_images_is_kept_and_named(table: Path) -> None:
+    first = trained(table)
+    before = written(table.parent / "models")
+    write_good(table.parent / "bolt" / "another.png", SIZE, 99)
+    changed = trained(table)
+    record = changed.records["bolt"]
+    assert record is not None and record.state == "failed"
+    assert "the normal images are not those from which the model was made; delete " in record.error
+    assert written(table.parent / "models") == before
+    assert Places(table.parent / "models").read("bolt") == first.records["bolt"]
+    (table.parent / "bolt" / "another.png").unlink()
+    assert trained(table).records["bolt"] == first.records["bolt"]
+
+
+def test_changed_test_images_are_evaluated_again_by_the_same_model(table: Path) -> None:
+    first = trained(table).records["nut"]
+    weights = written(table.parent / "models")
+    write_good(table.parent / "nut" / "test" / "good" / "another.png", SIZE, 999)
+    second = trained(table).records["nut"]
+    assert first is not None and first.figures is not None and second is not None and second.figures is not None
+    assert (first.figures.n_normal, second.figures.n_normal) == (6, 7)
+    assert first.threshold == second.threshold
+    name = (table.parent / "models" / "models" / "nut" / "model.safetensors").as_posix()
+    assert written(table.parent / "models")[name] == weights[name]
+
+
+def test_a_model_without_a_record_or_with_a_damaged_one_is_not_believed(table: Path) -> None:
+    trained(table)
+    places = Places(table.parent / "models")
+    places.record("nut").unlink()
+    places.record("bolt").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"bolt\.json: is damaged"):
+        trained(table)
+    places.record("bolt").unlink()
+    errors = {one.name: one.error for one in trained(table).failed}
+    assert "it is not recorded what this model was made from" in errors["nut"]
+    assert "it is not recorded what this model was made from" in errors["bolt"]
+
+
+def test_a_broken_test_image_fails_after_the_training_which_is_not_repeated(table: Path) -> None:
+    folder = table.parent / "nut" / "test" / "scratch"
+    whole = (folder / "000.png").read_bytes()
+    broken = (folder / "000.png").rename(folder / os.fsdecode(b"\xff.png"))
+    broken.write_bytes(whole[:80])
+    failed = trained(table).records["nut"]
+    assert failed is not None and failed.state == "failed" and r"\udcff.png: " in failed.error
+    before = written(table.parent / "models")
+    broken.write_bytes(whole)
+    mended = trained(table).records["nut"]
+    assert mended is not None and mended.finished
+    name = (table.parent / "models" / "models" / "nut" / "model.safetensors").as_posix()
+    assert written(table.parent / "models")[name] == before[name]
+
+
+def test_one_whose_process_dies_again_and_again_fails_alone(table: Path) -> None:
+    engine = LosingEngine({"nut": 1, "bolt": 2})
+    outcome = train_products(read_table(table), table.parent / "models", engine=engine)
+    errors = {one.name: one.error for one in outcome.failed}
+    assert [one.name for one in outcome.finished] == ["nut"]
+    assert errors["bolt"].startswith("its process was killed each time, probably for lack of memory")
+    assert trained(table).records["bolt"] != outcome.records["bolt"]
+
+
+def test_an_interruption_keeps_what_is_finished_and_shows_it(table: Path) -> None:
+    class Impatient(Told):
+        def note(self, text: str) -> None:
+            if text.startswith("1 of 3"):
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(table, Impatient())
+    page = Page((table.parent / "models" / "index.html").read_text(encoding="utf-8"))
+    assert "not begun" in page.text and "nut" in page.text
+    assert [one.name for one in trained(table).finished] == ["nut", "bolt"]
+
+
+def test_the_overview_tells_figures_warnings_and_failures(table: Path) -> None:
+    outcome = trained(table)
+    folder = table.parent / "models"
+    page = Page(outcome.overview.read_text(encoding="utf-8"))
+    assert "Failed" in page.text and "needs 19 different normal images" in page.text
+    assert "There are only 20 normal images, which all set the threshold" in page.text
+    links = [one["href"] for one in page.all("a") if one.get("href") and not str(one["href"]).startswith("#")]
+    assert links == ["models/nut/README.md", "reports/nut.html", "models/bolt/README.md"]
+    assert all((folder / str(link)).is_file() for link in links)
+    assert {str(one["href"])[1:] for one in page.all("a") if str(one.get("href")).startswith("#")} <= {
+        str(attributes["id"]) for _, attributes in page.tags if "id" in attributes
+    }
+    with (folder / "overview.csv").open(encoding="utf-8", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["nut", "few", "bolt"]
+    figures = outcome.finished[0].figures
+    assert figures is not None and float(rows["nut"]["image_auroc"]) == figures.image_auroc
+    low, high = float(rows["nut"]["defects_found_low"]), float(rows["nut"]["defects_found_high"])
+    assert low < float(rows["nut"]["defects_found"]) <= high
+    assert rows["bolt"]["image_auroc"] == "" and rows["few"]["state"] == "failed"
+    values = json.loads((folder / "overview.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in values["products"]] == ["nut", "few", "bolt"]
+
+
+def test_a_second_run_and_a_folder_of_others_are_refused(table: Path) -> None:
+    folder = table.parent / "models"
+    trained(table)
+    with exclusive(folder, "training of products"), pytest.raises(OutputError, match="another training of products"):
+        trained(table)
+    with pytest.raises(OutputError, match="which advrad did not write"):
+        train_products(read_table(table), table.parent / "nut")
+
+
+def test_a_folder_that_a_machine_does_not_see_ends_the_run(tmp_path: Path) -> None:
+    from advrad.products.work import ProductWork
+
+    with pytest.raises(DataError, match="name a folder that all machines share"):
+        next(ProductWork(tmp_path)(Product("a", tmp_path)))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_same_as_one_and_a_killed_one_is_made_up_for(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        make_folder(tmp_path / name, good=20, size=SIZE)
+    table = tmp_path / "table.csv"
+    table.write_text("name,folder\na,a\nb,b\nc,c\n", encoding="utf-8")
+    products = read_table(table)
+    alone = train_products(products, tmp_path / "alone")
+    command = [sys.executable, "-c", trained_run.MAIN, "train", "--products", str(table), "--jobs", "2"]
+    paths = os.pathsep.join(sys.path)
+    process = subprocess.Popen(
+        [*command, "-o", str(tmp_path / "both")], env=os.environ | {"PYTHONPATH": paths}, start_new_session=True
+    )
+    records = tmp_path / "both" / "records"
+    while not list(records.glob("[!.]*.json")) and process.poll() is None:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)  # the workers end with it
+    process.wait()
+    both = train_products(products, tmp_path / "both", engine=LocalEngine(2))
+    kept = {"state", "threshold", "false_alarm_rate", "n_normal", "images", "settings", "warnings", "kind"}
+
+    def shown(record: ProductRecord | None) -> dict[str, Any]:
+        assert record is not None and record.finished
+        return record.model_dump(include=kept)
+
+    for name in ("a", "b", "c"):
+        assert shown(both.records[name]) == shown(alone.records[name])
+        weights = [tmp_path / run / "models" / name / "model.safetensors" for run in ("alone", "both")]
+        assert weights[0].read_bytes() == weights[1].read_bytes()

@@ -16,15 +16,16 @@ from fastapi.routing import APIRoute
 from advrad import __version__
 from advrad.errors import AdvradError, ConfigError
 from advrad.serving.access import Access, KeyTable
-from advrad.serving.api import audit, drift, health, inspections, openinference, products, reviews, thresholds
+from advrad.serving.api import audit, drift, exports, health, inspections, openinference, products, reviews, thresholds
 from advrad.serving.api.bodies import Bodies
 from advrad.serving.api.boundary import LOOPBACK, Boundary
 from advrad.serving.api.envelope import Envelope
 from advrad.serving.api.failures import handle_failures
 from advrad.serving.api.metrics import Metrics
-from advrad.serving.api.parts import Parts
+from advrad.serving.api.parts import Parts, State
 from advrad.serving.drift import DriftMonitor
 from advrad.serving.inspecting import InspectionService
+from advrad.serving.model_export import ModelExports
 from advrad.serving.page.router import page_routes
 from advrad.serving.page.sign_ins import SignInLog
 from advrad.serving.products import ProductTable
@@ -32,7 +33,7 @@ from advrad.serving.settings import ServeSettings
 from advrad.serving.sinks import Deliverer, Sink, load_sinks
 from advrad.serving.store import Store
 
-_ROUTERS = (inspections, reviews, products, thresholds, drift, audit, health, openinference)
+_ROUTERS = (inspections, reviews, products, thresholds, drift, exports, audit, health, openinference)
 _RETENTION_S = 600.0
 
 
@@ -105,7 +106,10 @@ def _compose(
     service = InspectionService(
         store, table, monitor, settings, sinks=deliverer.names, wake=deliverer.wake, threads=threads
     )
-    return Parts(settings, access, store, table, service, monitor, Metrics(), deliverer.names), deliverer
+    state = State()
+    exports = ModelExports(lambda: state.stopping)
+    parts = Parts(settings, access, store, table, service, monitor, Metrics(), exports, deliverer.names, state)
+    return parts, deliverer
 
 
 def build_app(parts: Parts, deliverer: Deliverer) -> FastAPI:

@@ -121,6 +121,12 @@ class ArtefactUnavailable(ServingError):
     code = "artefact_unavailable"
 
 
+class ExportUnavailable(ServingError):
+    """The detector of a product cannot be exported here and now."""
+
+    code = "export_unavailable"
+
+
 class CertificateUnavailable(ServingError):
     """The verdicts of this product cannot be certified."""
 

@@ -45,6 +45,7 @@ NEEDED: dict[tuple[str, str], Role | None] = {
     ("POST", f"{PRODUCT}/drift/reference"): REVIEW,
     ("POST", f"{PRODUCT}/calibrations"): REVIEW,
     ("POST", f"{PRODUCT}/calibrations/{{version}}/activate"): ADMIN,
+    ("GET", f"{PRODUCT}/export"): ADMIN,
     ("DELETE", ONE): ADMIN,
     ("GET", "/v1/audit-log"): ADMIN,
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
+import toy_exports
 from playwright.sync_api import expect
-from served_page import Served, wait_for
+from served_page import Served, served, wait_for
 
 
 @pytest.fixture
@@ -89,3 +91,22 @@ def test_a_guarded_detector_gets_no_new_threshold(service: Served, tabs) -> None
     expect(page.locator("#guarded")).to_be_visible()
     expect(page.locator("#trial")).to_be_hidden()
     expect(page.locator("#new-threshold")).to_be_hidden()
+
+
+def test_the_detector_is_taken_along(tabs, page_model: Path, tmp_path: Path) -> None:
+    export = toy_exports.write(tmp_path / "toy")
+    with served({"toy": export, "widget": page_model}, tmp_path / "data") as service:
+        page = tabs(service.url, "/product?product=toy")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Detector for ONNX (ZIP)").click()
+        assert download.value.suggested_filename == "toy-onnx.zip"
+        with zipfile.ZipFile(download.value.path()) as archive:
+            assert archive.read("toy-onnx/detector.json") == (export / "detector.json").read_bytes()
+        wait_for(["toy-onnx.zip", "MB"], page, "#taken")
+        (row,) = service.call("GET", "/v1/audit-log")["rows"]
+        assert (row["action"], row["subject"]) == ("export model", "toy")
+
+        page.goto(f"{service.url}/product?product=widget")
+        page.get_by_role("button", name="Detector for OpenVINO (ZIP)").click()
+        wait_for(["which are not on this machine; make it by 'advrad export' where they are"], page, "#taken")
+        assert len(service.call("GET", "/v1/audit-log")["rows"]) == 1

@@ -26,6 +26,7 @@ _STATUS: dict[type[Exception], int] = {
     errors.UnknownInspection: 404,
     errors.UnknownThreshold: 404,
     errors.ReviewChanged: 409,
+    errors.ExportUnavailable: 409,
     errors.ArtefactUnavailable: 410,
     OutputError: 503,
     AdvradError: 422,

@@ -49,7 +49,7 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
         403: "The key's role may not do this, or the request comes from another site.",
         404: "There is no such product or inspection.",
         408: "The body arrived too slowly.",
-        409: "Somebody else was faster.",
+        409: "It does not fit what is there now: somebody else was faster, or something is missing.",
         410: "The picture was deleted, or the model was replaced since.",
         413: "The body is too large.",
         414: "The address is too long.",

@@ -25,10 +25,20 @@ async function refusal(response) {
   return new Refused(response.status, body.error ?? {});
 }
 
-async function once(path, options) {
+async function answered(path, options) {
   const response = await fetch(path, { cache: "no-store", ...options });
   if (!response.ok) throw await refusal(response);
+  return response;
+}
+
+async function once(path, options) {
+  const response = await answered(path, options);
   return response.status === 204 ? null : response.json();
+}
+
+/** Ask for a file once. */
+export async function askFile(path) {
+  return (await answered(path, {})).blob();
 }
 
 /** Ask for JSON once; a service that does not answer is a TypeError, as `fetch` says it. */

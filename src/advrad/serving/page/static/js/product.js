@@ -8,6 +8,7 @@ import { driftCharts, pastAlarms } from "./drift.js";
 import { evaluationParts, modelRows, whatIfParts } from "./figures.js";
 import { complain } from "./frame.js";
 import { histogram } from "./histogram.js";
+import { drawTake } from "./take.js";
 import { count, number, percent, time } from "./words.js";
 
 const REFRESH_MS = 3000;
@@ -134,6 +135,7 @@ function draw(found) {
   drawPlot();
   show(byId("figures"), ...evaluationParts(product.evaluation));
   show(byId("model"), ...modelRows(product));
+  drawTake(product);
   const rows = product.thresholds.map(versionRow);
   const known = JSON.stringify(product.thresholds);
   const place = byId("versions");

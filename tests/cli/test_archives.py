@@ -108,7 +108,7 @@ def test_two_processes_print_and_write_the_same(cli: Cli, run: Path) -> None:
 def test_two_processes_stop_at_a_broken_image(cli: Cli, run: Path) -> None:
     write_folder(Path("in"), images(40) | {"00020-broken.png": b"no image"})
     done = cli("predict", run, "in", "--jobs", "2")
-    assert (done.status, len(done.out.splitlines())) == (2, 21)
+    assert (done.status, len(done.out.splitlines())) == (2, 20)
     assert "advrad: error: in/00020-broken.png: " in done.err
 
 

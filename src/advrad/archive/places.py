@@ -71,6 +71,25 @@ def open_file(name: str) -> IO[bytes]:
         return found
 
 
+def read_file(name: str) -> bytes:
+    """Read a whole file; of a bucket by one request.
+
+    Args:
+        name: Path or URL.
+
+    Raises:
+        OSError: See :func:`open_file`.
+        DataError: The bucket does not answer.
+    """
+    if not is_url(name):
+        with open(name, "rb") as file:
+            return file.read()
+    files, path = open_bucket(name)
+    with bucket_errors(name):
+        content: bytes = files.cat_file(path)
+        return content
+
+
 def describe(name: str) -> Entry:
     """Say what a file or a folder is.
 

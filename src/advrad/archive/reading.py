@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from advrad.archive.pieces import Content, Piece
-from advrad.archive.places import answering, located, open_file, unreadable, words_of
+from advrad.archive.places import answering, located, read_file, unreadable, words_of
 from advrad.archive.shards import shard_contents
 from advrad.archive.tables import table_contents
 from advrad.data.loading import map_ahead
@@ -47,8 +47,7 @@ def _files(piece: Piece, base: str) -> Generator[Content, None, None]:
     def read(name: str) -> Content:
         place = located(name, base)
         try:
-            with answering(place), open_file(place) as file:
-                return Content(name, file.read())
+            return Content(name, read_file(place))
         except unreadable(place) as error:
             reason = "is a folder, not an image" if isinstance(error, IsADirectoryError) else words_of(error)
             return Content(name, reason=f"cannot be read ({reason})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from scale_command import Taken
 
+from advrad.archive.pieces import PIECE_IMAGES
 from advrad.utils.files import write_text
 
 #: Pictures of the archive whose cost is computed.
@@ -155,6 +157,7 @@ class Cost:
         most_cores: Number of processors for which one driver is enough; None if its computing is too short to measure.
         read_tb: Bytes of the pictures, 10^12.
         rows_gb: Bytes of the results, 10^9.
+        parts: Files of finished pieces that are there before they are joined.
     """
 
     core_hours: float
@@ -162,6 +165,7 @@ class Cost:
     most_cores: float | None
     read_tb: float
     rows_gb: float
+    parts: int
 
 
 def cost_of(row: Row, pictures: int = ARCHIVE) -> Cost:
@@ -178,6 +182,7 @@ def cost_of(row: Row, pictures: int = ARCHIVE) -> Cost:
         core_s / row.driver_s if row.driver_s > 0 else None,
         pictures * row.bytes_read / 1e12,
         pictures * row.bytes_row / 1e9,
+        math.ceil(pictures / PIECE_IMAGES),
     )
 
 
@@ -226,13 +231,13 @@ def table_of_costs(rows: Sequence[Row]) -> str:
     """What the archive costs with each detector and engine, from their row with the most processes."""
     most = {(row.detector, row.engine): row for row in sorted(rows, key=lambda row: row.jobs) if not row.alone}
     head = ["detector", "engine", "core hours", "of these the driver", "cores that one driver feeds"]
-    head += ["read, TB", "results, GB"]
+    head += ["read, TB", "results, GB", "parts"]
     body = []
     for (detector, engine), row in most.items():
         cost = cost_of(row)
         cores = "-" if cost.most_cores is None else f"{cost.most_cores:,.0f}"
         numbers = [f"{cost.core_hours:,.0f}", f"{cost.driver_hours:,.1f}", cores]
-        body.append([detector, engine, *numbers, f"{cost.read_tb:,.1f}", f"{cost.rows_gb:,.1f}"])
+        body.append([detector, engine, *numbers, f"{cost.read_tb:,.1f}", f"{cost.rows_gb:,.1f}", f"{cost.parts:,}"])
     return table(head, body)
 
 

@@ -57,6 +57,7 @@ def test_what_a_large_archive_costs() -> None:
     assert cost.driver_hours == pytest.approx(1e8 * 1e-3 / 3600)
     assert cost.most_cores == pytest.approx(0.1 / 1e-3)
     assert (cost.read_tb, cost.rows_gb) == pytest.approx((0.005, 2.0))
+    assert (cost.parts, cost_of(ROW, 257).parts) == (390_625, 2)
     assert cost_of(ROW, 10**6).core_hours == pytest.approx(cost.core_hours / 100)
     assert cost_of(dataclasses.replace(ROW, driver_s=0.0)).most_cores is None
 
@@ -88,8 +89,8 @@ def test_a_page_shows_what_was_measured(tmp_path: Path) -> None:
     assert "| closed form | local | 2 | 1,100 | 20.0 | 80% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
     assert "| closed form | local | 1 | 1,100 | 12.5 | 100% | 50% | 7.0 | - | 210 | - | +5.0% |" in text
     assert "| closed form | ray | 1 | 1,100 | 20.0 | 160% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
-    assert "| closed form | local | 2,778 | 27.8 | 100 | 0.0 | 2.0 |" in text
-    assert "| closed form | ray | 1,389 | 27.8 | 50 | 0.0 | 2.0 |" in text
+    assert "| closed form | local | 2,778 | 27.8 | 100 | 0.0 | 2.0 | 390,625 |" in text
+    assert "| closed form | ray | 1,389 | 27.8 | 50 | 0.0 | 2.0 | 390,625 |" in text
     assert text.count("| closed form |") == 5, "one process alone does not tell what its driver costs"
     assert "of before" not in text and text.startswith("A\n") and "\nB\n" in text
     assert scale_tables.stored(page) == result

@@ -21,14 +21,18 @@ from broken_detectors import (
     honest,
     labelled_images,
 )
-from torch import Tensor
+from torch import Tensor, nn
+from toy_feature_detectors import anomalous_images, normal_images, quick_detector
+from toy_guarded import closed_form
 from toy_models import detector
 
+import advrad
 from advrad.attacks import sanity_checks as checks
 from advrad.attacks.evaluation import RobustnessResult, evaluate_robustness
 from advrad.attacks.plan import AttackPlan, AttackSpec
 from advrad.attacks.sanity_checks import Flag, check_detector, check_escalation, check_result
 from advrad.attacks.threat import Threat
+from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.white_box import WhiteBoxAdvRAD
 from advrad.detectors.wrappers import wrap
 
@@ -80,6 +84,38 @@ def test_small_steps_reveal_rounding() -> None:
     """A straight-through gradient is right over long steps: it is the short ones that give it away."""
     found = check_detector(wrap(Rounding()), labelled_images().images[:4])
     assert names(found) == {"rounded inside"}
+
+
+class _Folded(nn.Module):
+    """A steep score with a kink near every image, on one side of it or all around, as the largest of many features."""
+
+    def __init__(self, spacing: float, missing: float) -> None:
+        super().__init__()
+        self.spacing, self.missing = spacing, missing
+
+    def forward(self, images: Tensor) -> Tensor:
+        along = images.double().sum((1, 2, 3)) / images[0].numel() ** 0.5
+        along = along - self.missing * (along - along.detach())
+        place = along / self.spacing
+        return 40 + 600 * self.spacing * (place - 2 * torch.floor((place + 1) / 2)).abs()
+
+
+@pytest.mark.parametrize("spacing", [3e-4, 2e-3])
+def test_kinks_beside_a_right_gradient_raise_no_flag(spacing: float) -> None:
+    images = labelled_images().images
+    assert check_detector(wrap(_Folded(spacing, missing=0)), images) == []
+    assert "gradient mismatch" in names(check_detector(wrap(_Folded(spacing, missing=0.3)), images))
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_detectors_on_features_raise_no_flag(guarded: bool) -> None:
+    images = torch.cat([normal_images(2, 5), anomalous_images(2, 6)])
+    detector: AnomalyDetector = quick_detector()
+    if guarded:
+        memory = closed_form(normal_images(16, 3))
+        memory.calibrate([normal_images(39, 4)], 0.1)
+        detector = advrad.guard(detector, memory, normal_images(39, 9), ceiling=0.3)
+    assert check_detector(detector, images) == []
 
 
 def test_randomness_that_is_not_declared() -> None:

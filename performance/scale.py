@@ -51,6 +51,8 @@ MODEL, EXPORT = "closed form", "closed form, OpenVINO"
 IMAGES = 64
 #: The long folder by the short one.
 TIMES = 5
+#: Pictures of each folder of an archive; advrad holds the names of one folder at once.
+PER_FOLDER = 1024
 
 
 def made_images(size_px: int) -> Iterator[bytes]:
@@ -82,11 +84,13 @@ def png(image: Image.Image) -> bytes:
 
 
 def write_pictures(folder: Path, images: Sequence[bytes], count: int) -> Path:
-    """Write picture files that are all different."""
+    """Write picture files that are all different, into folders below."""
     pictures = Pictures(images)
-    folder.mkdir(parents=True)
     for number in range(count):
-        (folder / f"{number:07}.png").write_bytes(pictures.next())
+        path = folder / f"{number // PER_FOLDER:05}" / f"{number:08}.png"
+        if number % PER_FOLDER == 0:
+            path.parent.mkdir(parents=True)
+        path.write_bytes(pictures.next())
     return folder
 
 
@@ -94,7 +98,10 @@ def models_of(folder: Path, images: Sequence[bytes]) -> dict[str, Path]:
     """Make the detectors that are measured unless one is given, by name."""
     import advrad as library
 
-    product = write_pictures(folder / "product" / "good", images, len(images)).parent
+    product = folder / "product"
+    (product / "good").mkdir(parents=True)
+    for number, content in enumerate(images):
+        (product / "good" / f"{number:03}.png").write_bytes(content)
     models = {MODEL: folder / "run", EXPORT: folder / "export"}
     library.train(product, models[MODEL])
     library.export(models[MODEL], models[EXPORT], to="openvino", data=product)
@@ -134,7 +141,7 @@ def judged(model: Path, pictures: Path, table: Path, jobs: int, engine: str, see
     taken = advrad(asked, processors)
     rows = pyarrow.parquet.read_table(table, columns=["path", "score"]).to_pydict()
     names = [f"{pictures.name}/{Path(path).name}" for path in rows["path"]]
-    files = {f"{pictures.name}/{path.name}": path.stat().st_size for path in pictures.iterdir()}
+    files = {f"{pictures.name}/{path.name}": path.stat().st_size for path in pictures.rglob("*.png")}
     if sorted(names) != sorted(files) or None in rows["score"]:
         raise SystemExit(f"{table}: its {len(names)} rows are not one with a score for each of {len(files)} pictures")
     scores = dict(zip(names, rows["score"], strict=True))
@@ -158,7 +165,7 @@ def measure(
     """
     rows: list[Row] = []
     seen: dict[str, float] = {}
-    files = sorted(short.iterdir())[:IMAGES]
+    files = sorted(short.rglob("*.png"))[:IMAGES]
     for engine, jobs in ways:
         print(f"measuring: {name}, {engine}, {jobs} at once", file=sys.stderr, flush=True)
         start = short.parent / f"{model.name}-{engine}-{jobs}"

@@ -103,14 +103,16 @@ def test_the_page_of_the_repository_shows_what_is_stored_beside_it() -> None:
     assert scale_tables.with_tables(page, scale_tables.stored(PAGE)) == page
 
 
-def test_pictures_are_all_different_and_show_the_same_part(tmp_path: Path) -> None:
+def test_pictures_are_all_different_and_show_the_same_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from advrad.data.images import read_resized
 
+    monkeypatch.setattr(scale, "PER_FOLDER", 2)
     images = list(scale.made_images(32))
     assert len(set(images)) == len(images) == scale.IMAGES
     folder = scale.write_pictures(tmp_path / "pictures", images[:2], 5)
-    files = sorted(folder.iterdir())
+    files = sorted(folder.rglob("*.png"))
     assert len({path.read_bytes() for path in files}) == 5
+    assert [path.parent.name for path in files] == ["00000"] * 2 + ["00001"] * 2 + ["00002"]
     first, second, third = (read_resized(path, 32) for path in files[:3])
     assert (first == third).all() and 0 < (first - second).abs().mean() < 0.05
     again = list(scale.given_images(folder))
@@ -155,7 +157,7 @@ def test_the_stand_in_judges_pictures_of_any_size(tmp_path: Path) -> None:
     images = list(scale.made_images(64))
     detector = advrad.load_detector(scale.write_stand_in(tmp_path / "stand-in", images))
     pictures = scale.write_pictures(tmp_path / "pictures", images[:3], 3)
-    scores = [one.score for one in detector.predict(sorted(pictures.iterdir()))]
+    scores = [one.score for one in detector.predict(sorted(pictures.rglob("*.png")))]
     assert len(set(scores)) == 3
 
 

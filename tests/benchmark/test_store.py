@@ -13,6 +13,7 @@ import pytest
 import trained_run
 from bench_rows import same
 from benchmark_folders import attacked, clean, make_bench
+from fsspec import get_filesystem_class
 from toy_grids import write
 
 from advrad.benchmark.cells import read_bench
@@ -188,13 +189,24 @@ def test_a_place_that_cannot_be_a_bench_is_refused(tmp_path: Path) -> None:
         read_bench(tmp_path)
 
 
-def test_a_bucket_that_is_missing_or_away_is_said(home: Path, s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    grid = read_grid(home / "grid.toml")
-    with pytest.raises(OutputError, match=r"^s3://nobody-made-it/x/grid\.json: cannot be written: there is no such"):
-        bench(grid, home / "data", "s3://nobody-made-it/x")
+@pytest.fixture
+def away(s3: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URL of a bucket whose server is not there."""
+    kind = get_filesystem_class("s3")
+    kind.clear_instance_cache()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    yield "s3://away"
+    kind.clear_instance_cache()
+
+
+def test_a_bucket_that_is_missing_is_said(home: Path, s3: str) -> None:
+    with pytest.raises(OutputError, match=r"^s3://nobody-made-it/x/grid\.json: cannot be written: there is no such"):
+        bench(read_grid(home / "grid.toml"), home / "data", "s3://nobody-made-it/x")
+
+
+def test_a_bucket_that_is_away_is_said(home: Path, away: str) -> None:
     with pytest.raises(DataError, match=r"^s3://away/x: the bucket does not answer as it should: .*; check the"):
-        bench(grid, home / "data", "s3://away/x")
+        bench(read_grid(home / "grid.toml"), home / "data", f"{away}/x")
 
 
 def test_what_a_bucket_refuses_is_said(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

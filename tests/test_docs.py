@@ -17,7 +17,13 @@ from toy_datasets import make_folder, write_good
 
 ROOT = Path(__file__).resolve().parents[1]
 GUIDE = ROOT / "docs" / "guide.md"
-DOCUMENTS = (GUIDE, ROOT / "README.md", ROOT / "docs" / "attacking.md", ROOT / "docs" / "bench.md")
+DOCUMENTS = (
+    GUIDE,
+    ROOT / "README.md",
+    ROOT / "docs" / "attacking.md",
+    ROOT / "docs" / "bench.md",
+    ROOT / "docs" / "archives.md",
+)
 
 #: Runs where anomalib is installed, and warns as much as anomalib does.
 ANOMALIB = ROOT / "docs" / "anomalib.md"

@@ -303,3 +303,14 @@ def test_relative_paths_begin_where_the_run_was_started(run: Path, monkeypatch: 
     monkeypatch.chdir("/")
     [part] = work(Piece("files", ("in/00000.png",), ("",)))
     assert isinstance(part, Part) and part.judged == 1
+
+
+def test_a_part_that_is_damaged_is_judged_again(run: Path) -> None:
+    write_folder(Path("in"), images(1))
+    write_folder(Path("other"), images(2))
+    with pytest.raises(KeyboardInterrupt):
+        judge_archive(run, ["in", "other"], RESULTS, engine=Dying(1))
+    [part] = folder_of(RESULTS).glob("*.parquet")
+    part.write_bytes(part.read_bytes()[:-9])
+    summary = judge(run, "in", "other")
+    assert (summary.rows, summary.judged) == (3, 3)

@@ -156,10 +156,13 @@ class Parts:
         return path if write_known(path, [*tables, *self.folder.glob("*.parquet")]) else None
 
     def forget_unreadable(self) -> None:
-        """Forget the parts in which something could not be read at all: it may be readable now."""
+        """Forget the parts in which something could not be read at all: it may be readable now; and damaged parts."""
         for path in self.folder.glob("*.parquet"):
-            contents = parquet.read_table(path, columns=["content"])["content"]
-            if contents.null_count:
+            try:
+                whole = parquet.read_table(path, columns=["content"])["content"].null_count == 0
+            except (pa.ArrowException, OSError):
+                whole = False
+            if not whole:
                 path.unlink()
 
     def merge(self) -> Counts:

@@ -111,7 +111,7 @@ def judge_archive(
         progress.stage("Listing images")
         parts.forget_unreadable()
         count, done = parts.list_pieces(pieces_of(sources, options.image_column, passed_over))
-        progress.stage("Judging images")
+        progress.stage("Judging pieces")
         work = PieceJudge(model, identity, options, parts.facts, os.getcwd(), parts.known() if done < count else None)
         judged = _judge(parts, work, engine, resources, Counter(progress, count, done))
         progress.stage("Joining the results")

@@ -96,7 +96,7 @@ def shard_contents(piece: Piece, place: str) -> Iterator[Content]:
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> Content:
     file: IO[bytes] | None = tar.extractfile(member)
-    shown = f"{name}/{member.name}"
+    shown = f"{name}/{member.name.removeprefix('./')}"
     return Content(shown, reason="is not a file") if file is None else Content(shown, file.read())
 
 

@@ -173,8 +173,8 @@ def _predict_lines(
         check_heat_map_folder(predictor.out)
     if verdicts.table is not None:
         check_output_file(verdicts.table)
-    detector, _, warnings = predictor.load()
-    warn(warnings)
+    found = predictor.load()
+    warn(found.warnings)
     piped = sources == ["-"]
     passed_over: list[Path] = []
     paths = expand_paths(paths_from_stdin() if piped else sources, passed_over)
@@ -182,8 +182,8 @@ def _predict_lines(
         answers: Iterator[PredictionRecord | DataError] = predict_chunks(predictor, paths, engine)
     else:
         # Piped paths are answered one by one; on a CPU, batches gain nothing.
-        batch_size = 8 if detector.device.type == "cuda" and not piped else 1
-        answers = predictor.predict(paths, batch_size=batch_size, read_ahead=not piped)
+        batch_size = 8 if found.on_gpu and not piped else 1
+        answers = predictor.predict(found, paths, batch_size=batch_size, read_ahead=not piped)
     verdicts.take(answers, skip_bad)
     verdicts.finish(passed_over, predictor.threshold)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from advrad.certificates.options import PredictionCertificateOptions
 from advrad.certificates.prediction import Certifier, ProvenPrediction, prediction_certifier
 from advrad.data.records import MAX_PIXELS
+from advrad.detectors.identity import identity_of
 from advrad.detectors.loading import load_detector
 from advrad.detectors.saved import SavedDetector
 from advrad.engine.base import Engine
@@ -35,6 +36,26 @@ class Chunk:
 
     number: int
     sources: tuple[Path | DataError, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A detector that is ready to predict.
+
+    Attributes:
+        detector: The detector.
+        certifier: Function that certifies; None for no certificates.
+        warnings: What the user should know about the certificates.
+    """
+
+    detector: SavedDetector
+    certifier: Certifier | None
+    warnings: tuple[str, ...]
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU, where batches are faster."""
+        return self.detector.device.type == "cuda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,37 +91,41 @@ class ChunkPredictor:
         Yields:
             Its place and its answers, once.
         """
-        detector, _, _ = self.load()
-        answers = self.predict(chunk.sources, batch_size=8 if detector.device.type == "cuda" else 1)
+        found = _kept(self, identity_of(self.folder))
+        answers = self.predict(found, chunk.sources, batch_size=8 if found.on_gpu else 1)
         yield chunk.number, [_light(answer) for answer in answers]
 
-    def load(self) -> tuple[SavedDetector, Certifier | None, list[str]]:
-        """The detector, the function that certifies, and warnings about it; loaded once in each process.
+    def load(self) -> Predictor:
+        """Load the detector.
 
         Raises:
             CheckpointError: The folder holds no detector.
             ConfigError: An option does not suit the detector.
         """
-        return _loaded(self.folder, self.device, self.runtime, self.certificate)
+        detector = load_detector(self.folder, self.device, self.runtime)
+        if self.certificate is None:
+            return Predictor(detector, None, ())
+        certifier, warnings = prediction_certifier(detector, self.certificate)
+        return Predictor(detector, certifier, tuple(warnings))
 
     def predict(
-        self, sources: Iterable[Path | DataError], *, batch_size: int, read_ahead: bool = False
+        self, found: Predictor, sources: Iterable[Path | DataError], *, batch_size: int, read_ahead: bool = False
     ) -> Iterator[Answer]:
         """Predict image files in this process.
 
         Args:
+            found: What :meth:`load` returned.
             sources: Image files, and errors to pass on.
             batch_size: See :func:`advrad.inference.predict_paths`, as for the other options.
             read_ahead: Whether to read the next image while one is scored.
         """
-        detector, certifier, _ = self.load()
         return predict_paths(
-            detector,
+            found.detector,
             sources,
             batch_size=batch_size,
             max_pixels=self.max_pixels,
             out=self.out,
-            certifier=certifier,
+            certifier=found.certifier,
             threshold=self.threshold,
             value_range=self.value_range,
             read_ahead=read_ahead,
@@ -149,13 +174,9 @@ def _chunks(sources: Iterable[Path | DataError]) -> Iterator[Chunk]:
 
 
 @lru_cache(maxsize=1)
-def _loaded(
-    folder: Path, device: str, runtime: str | None, certificate: PredictionCertificateOptions | None
-) -> tuple[SavedDetector, Certifier | None, list[str]]:
-    detector = load_detector(folder, device, runtime)
-    if certificate is None:
-        return detector, None, []
-    return detector, *prediction_certifier(detector, certificate)
+def _kept(predictor: ChunkPredictor, identity: str) -> Predictor:
+    """What predicts, kept as long as the folder holds the same detector."""
+    return predictor.load()
 
 
 def _light(answer: Answer) -> Answer:

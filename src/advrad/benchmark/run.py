@@ -175,17 +175,19 @@ class _Run:
         If it dies twice without finishing a cell in between, the job that it was at fails, and the others go on.
         """
         jobs = [replace(job, tasks=left) for job in batch.jobs if (left := self._left(job))]
-        if jobs and self.lost.get(jobs[0].name) == len(jobs[0].tasks):
-            job = jobs.pop(0)
+        if not jobs:
+            return None
+        first = jobs[0]
+        if self.lost.get(first.name) == len(first.tasks):
             error = EngineError(
                 "the process that measured it died twice, most likely because the memory was full; measure it again"
                 " with fewer jobs at once"
             )
-            for task in job.tasks:
-                self._take(Measured(make_cell(job, task, 0.0, error=error)))
-        elif jobs:
-            self.lost[jobs[0].name] = len(jobs[0].tasks)
-        return Batch(tuple(jobs)) if jobs else None
+            for task in first.tasks:
+                self._take(Measured(make_cell(first, task, 0.0, error=error)))
+            return Batch(tuple(jobs[1:])) if jobs[1:] else None
+        self.lost[first.name] = len(first.tasks)
+        return batch if tuple(jobs) == batch.jobs else Batch(tuple(jobs))
 
     def _take(self, measured: Measured) -> None:
         """Store a finished cell, its rows first."""

@@ -86,6 +86,8 @@ def test_evaluate_reports_the_halves_of_a_guarded_export(cli: Cli, guarded_expor
     found = json.loads(cli("evaluate", guarded_export, parts, "--json").out)
     assert found["guarded"]["halves"]["memory"]["tpr"] == 1.0 and found["tpr"] == 1.0
     assert found["guarded"]["halves"]["contrast"]["tpr"] == 0.0
+    words = found["guarded"]["words"]["anomalous"]
+    assert words["defective"] == found["n_defect"] and words["defective, proven"] == 0, "an export proves nothing"
 
 
 @pytest.mark.parametrize("kind", ["export", "guarded_export"])

@@ -95,6 +95,7 @@ def test_evaluate_shows_each_half_beside_its_promise(cli: Cli, product: Path, gu
     shown = cli("evaluate", guarded_folder, product, "--save").out
     for words in ("Each half alone", "memory", "features", "promised", "at most 5 %", "defects found by both halves"):
         assert words in shown, words
+    assert "of the defects are certainly found" in " ".join(shown.split()) and "good, memory proven" in shown
     assert "threshold" not in shown and max(map(len, shown.splitlines())) <= 80
     values = json.loads(cli("evaluate", guarded_folder, product, "--json").out)
     assert set(values["guarded"]["halves"]) == {"memory", "features"}
@@ -110,4 +111,5 @@ def test_evaluate_shows_each_half_beside_its_promise(cli: Cli, product: Path, gu
 
 def test_the_report_has_the_section(cli: Cli, product: Path, guarded_folder: Path, tmp_path: Path) -> None:
     assert cli("report", guarded_folder, product, "-o", tmp_path / "r.html").status == 0
-    assert "Two halves" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "Two halves" in text and "of the defects are certainly found" in text

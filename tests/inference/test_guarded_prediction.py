@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,6 +158,11 @@ def test_an_evaluation_counts_either_half_and_each(detector: GuardedDetector, pr
     assert (memory.tpr, features.tpr, result.guarded.tpr_all, result.guarded.suspected_tpr) == (0.5, 1.0, 0.5, 0.5)
     values = result.to_dict()["guarded"]
     assert values["halves"]["features"]["false_alarm_rate"] == pytest.approx(0.05) and values["joint"] is True
+    # The words are those that predict prints, and add up to all images.
+    said = Counter((record.word, label) for record, label in zip(predicted, result.labels.tolist(), strict=True))
+    for name, label in (("normal", 0), ("anomalous", 1)):
+        assert values["words"][name] == {str(word): said[str(word), label] for word in Verdict}
+    assert values["words"]["anomalous"]["defective, proven"] > 0 and values["radius"] == detector.config.radius
     write_scores(tmp_path / "s.jsonl", result)
     rows = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
     assert [list(row["halves"]) for row in rows] == [["memory", "features"]] * len(rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,20 @@ def test_each_half_has_its_own_figures_against_its_own_promise(joint: bool, alar
     assert features.tpr == pytest.approx(1 / 3) and features.fpr == pytest.approx(alarms)
     assert (found.tpr_all, found.suspected_tpr, found.suspected_fpr) == (0.0, *[pytest.approx(1 / 3)] * 2)
     assert (found.failed, found.joint) == (1, joint)
+
+
+def test_verdicts_are_counted_by_their_words() -> None:
+    found = halves(ROWS).figures(LABELS)
+    assert found.counted == [("defective", 2, 1), ("suspected", 1, 1), ("good", 0, 1)], "without bounds"
+    bounds = np.array([[-1.0, 0.5], [1.5, 3.0], [-1.0, 2.0], [0.5, 3.0], [np.nan, np.nan], [-1.0, 0.5]])
+    proven = replace(halves(ROWS), bounds=bounds, radius=2 / 255)
+    assert [str(word) for word in proven.words] == [
+        "good, memory proven", "defective, proven", "suspected", "defective", "defective", "suspected",
+    ]  # fmt: skip
+    counted = proven.figures(LABELS).counted
+    assert counted[0] == ("defective, proven", 0, 1) and counted[-1] == ("good, memory proven", 0, 1)
+    for place in (1, 2):
+        assert sum(row[place] for row in counted) == 3, "each image once"
 
 
 def test_without_one_class_its_figures_are_missing() -> None:

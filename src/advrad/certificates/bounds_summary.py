@@ -17,9 +17,8 @@ from advrad.certificates.results import (
     ProvenVerdicts,
     StickerFigures,
     VerdictShares,
-    WordCounts,
 )
-from advrad.detectors.verdicts import Verdict
+from advrad.detectors.guarded_figures import WordCounts
 
 Floats = npt.NDArray[np.float64]
 
@@ -90,13 +89,8 @@ def _words(
     """Count the words of verdicts at each radius by the class of the image; None for a detector that is not guarded."""
     if not all(row.words for row in rows):
         return None
-
-    def of_class(place: int, label: int) -> dict[Verdict, int]:
-        found = [row.words[place] for row, own in zip(rows, labels, strict=True) if own == label]
-        return {word: found.count(word) for word in Verdict}
-
     return {
-        radius: WordCounts(normal=of_class(place, 0), anomalous=of_class(place, 1))
+        radius: WordCounts.of([row.words[place] for row in rows], labels.tolist())
         for place, radius in enumerate(plan.radii)
     }
 

@@ -10,7 +10,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_serializer, mod
 from advrad.certificates.bounds_evaluation import ImageBounds
 from advrad.certificates.evaluation import ImageCertificate, write_certificates
 from advrad.detectors.config import RecordedFigures
-from advrad.detectors.verdicts import Verdict
+from advrad.detectors.guarded_figures import WordCounts
 from advrad.utils.config import Config
 from advrad.utils.files import write_json
 from advrad.utils.formatting import radius_text
@@ -67,24 +67,6 @@ class ProvenVerdicts(Config):
 
     normal: ProvenCounts
     anomalous: ProvenCounts
-
-
-class WordCounts(Config):
-    """Numbers of verdicts of a guarded detector at one radius, by the class of the image and the word of the verdict.
-
-    Attributes:
-        normal: Numbers of normal images, by word; every word is there.
-        anomalous: Numbers of anomalous images, by word.
-    """
-
-    normal: dict[Verdict, int]
-    anomalous: dict[Verdict, int]
-
-    @property
-    def found(self) -> float | None:
-        """Share of anomalous images that are certainly found: under any attack within the radius; None without any."""
-        total = sum(self.anomalous.values())
-        return self.anomalous[Verdict.PROVEN_DEFECTIVE] / total if total else None
 
 
 class StickerFigures(Config):

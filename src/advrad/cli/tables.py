@@ -168,9 +168,12 @@ def show_halves(figures: GuardedFigures | None) -> None:
     """Print the figures of each half of a guarded detector; nothing for another detector."""
     if figures is None:
         return
-    from advrad.detectors.guarded_card import HALF_HEADS, half_caption, half_cells
+    from advrad.detectors.guarded_card import HALF_HEADS, half_caption, half_cells, word_caption
 
     show_table(half_caption(figures), half_cells(figures), HALF_HEADS)
+    if figures.words is not None:
+        counted = [(word, str(anomalous), str(normal)) for word, anomalous, normal in figures.counted]
+        show_table(word_caption(figures), counted, ("verdict", "anomalous images", "normal images"))
 
 
 def show_attack(result: AttackResult, title: str) -> None:

@@ -163,6 +163,18 @@ def half_caption(figures: GuardedFigures) -> str:
     return f"Each half alone{beside}"
 
 
+def word_caption(figures: GuardedFigures) -> str:
+    """Title of the table of verdicts by their words.
+
+    Args:
+        figures: Figures.
+    """
+    if not figures.radius or figures.words is None:
+        return "Verdicts"
+    found = percent(figures.words.found)
+    return f"Verdicts; within linf {radius_text(figures.radius, 'linf')} {found} of the defects are certainly found"
+
+
 def joint_rows(figures: GuardedFigures) -> list[tuple[str, str]]:
     """List the measured figures that concern several halves, as names and texts.
 

@@ -19,9 +19,9 @@ from advrad.data.options import DataOptions
 from advrad.data.records import Record
 from advrad.detectors.base import AnomalyDetector
 from advrad.detectors.config import Calibration, DefectFigures, RecordedFigures, TestedFigures
+from advrad.detectors.deciding import SupportsVerdicts
 from advrad.detectors.exported_config import halves_of
 from advrad.detectors.guarded_figures import GuardedFigures
-from advrad.detectors.guarded_output import GuardedOutput
 from advrad.detectors.probing import score_images
 from advrad.detectors.saved import SupportsPrediction, framing_of, seen_by, takes_pixels
 from advrad.detectors.wrappers import as_detector, takes_colour
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from advrad.data.labelled import DataSource
     from advrad.detectors.engines import Pixels
+    from advrad.detectors.verdicts import HalfReport
 
 Floats = npt.NDArray[np.float64]
 
@@ -274,7 +275,7 @@ def _score(
     scores = np.empty(count, dtype=np.float64)
     maps: npt.NDArray[np.float32] | None = np.empty((count, *images.size), dtype=np.float32)
     statistics: list[shortcuts.Statistics] = []
-    halves: list[Floats] = []
+    halves: list[Sequence[HalfReport]] = []
     for start in range(0, count, batch_size):
         part = slice(start, min(start + batch_size, count))
         batch = images.batch(part)
@@ -298,10 +299,10 @@ def _pixels(detector: object, records: Sequence[Record], options: DataOptions) -
     return [read_pixels8(one.path, framing, options.max_pixels, options.value_range) for one in records]
 
 
-def _halves(detector: object, scores: list[Floats]) -> HalfScores | None:
+def _halves(detector: object, reports: list[Sequence[HalfReport]]) -> HalfScores | None:
     """The scores of the halves of a detector, if it has halves."""
     config = halves_of(getattr(detector, "config", None))
-    return HalfScores.of(config, scores) if scores and config is not None else None
+    return HalfScores.of(config, reports) if reports and config is not None else None
 
 
 def _filling(
@@ -321,18 +322,23 @@ def _score_batch(
     batch: Tensor | list[Pixels],
     seed: int,
     names: Sequence[str],
-    halves: list[Floats],
+    halves: list[Sequence[HalfReport]],
 ) -> tuple[Floats, npt.NDArray[np.float32] | None]:
-    """Scores (b,), and maps (b, h, w) or None. Scores of halves, (b, halves), are added to ``halves``."""
+    """Scores (b,), and maps (b, h, w) or None. What halves say of each image is added to ``halves``."""
     given = cast("Tensor", batch)  # pixels, for a detector that takes them
     if not isinstance(detector, SupportsPrediction):
         noise_seed = detector.noise_seed
         return score_images(detector, given, seed_of(seed, "score") if noise_seed is None else noise_seed, names)
-    output = detector.predict_batch(given)
-    values = output.scores.double().numpy()
-    if isinstance(output, GuardedOutput) and output.half_scores is not None:
-        halves.append(output.half_scores.numpy())
-    found = None if output.anomaly_maps is None else output.anomaly_maps[:, 0].numpy()
+    found: npt.NDArray[np.float32] | None
+    if isinstance(detector, SupportsVerdicts):
+        verdicts = detector.verdicts(given)
+        halves += [verdict.halves for verdict in verdicts]
+        values = np.array([verdict.score for verdict in verdicts])
+        found = np.stack([verdict.anomaly_map.numpy() for verdict in verdicts])
+    else:
+        output = detector.predict_batch(given)
+        values = output.scores.double().numpy()
+        found = None if output.anomaly_maps is None else output.anomaly_maps[:, 0].numpy()
     if not (np.isfinite(values).all() and (found is None or np.isfinite(found).all())):
         raise CheckpointError("a score is not a finite number; the model is damaged or diverged: train it again")
     return values, found

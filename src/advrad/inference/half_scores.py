@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from advrad import metrics
-from advrad.detectors.guarded_figures import GuardedFigures, HalfFigures
+from advrad.detectors.guarded_figures import GuardedFigures, HalfFigures, WordCounts
+from advrad.detectors.verdicts import Verdict, word_of
 from advrad.inference.figures import share_of
 
 if TYPE_CHECKING:
     from advrad.detectors.exported_config import GuardedRecord
     from advrad.detectors.guarded_config import GuardedConfig
+    from advrad.detectors.verdicts import HalfReport
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -32,12 +35,17 @@ class HalfScores:
         rates: Promised share of normal images on which each half speaks, (halves,).
         slopes: Surprise for each unit of score above the threshold, (halves,).
         joint: Whether the promise of the other halves is about images on which the memory is silent.
+        bounds: Lower and upper bounds of the memory's scores within ``radius``, (n, 2), NaN where there are none; None
+            to prove nothing.
+        radius: Radius within which verdicts are proven, linf; 0 if nothing is proven.
 
     Example:
         >>> one = np.ones(2)
         >>> found = HalfScores(("memory", "features"), np.array([[2.0, 0.0], [0.0, 3.0]]), one, 0.025 * one, one)
         >>> found.suspected.tolist(), found.surprises.tolist()
         ([False, True], [[1.0, -1.0], [-1.0, 2.0]])
+        >>> [str(word) for word in found.words]
+        ['defective', 'suspected']
     """
 
     names: tuple[str, ...]
@@ -46,23 +54,25 @@ class HalfScores:
     rates: Floats
     slopes: Floats
     joint: bool = False
+    bounds: Floats | None = None
+    radius: float = 0.0
 
     @classmethod
-    def of(cls, config: GuardedConfig | GuardedRecord, scores: Sequence[Floats]) -> HalfScores | None:
+    def of(cls, config: GuardedConfig | GuardedRecord, reports: Sequence[Sequence[HalfReport]]) -> HalfScores:
         """Gather the scores of a guarded detector.
 
         Args:
             config: Configuration of the detector, or its halves in an export.
-            scores: Scores of batches of images, (b, halves) each.
-
-        Returns:
-            The scores; None if the detector is not calibrated.
+            reports: What each half says about each image, n times (halves,).
         """
-        if not config.tests:
-            return None
         columns = [(test.threshold, test.false_alarm_rate, test.slope) for test in config.tests]
         thresholds, rates, slopes = np.array(columns, dtype=np.float64).T
-        return cls(config.names, np.concatenate(scores), thresholds, rates, slopes, config.joint)
+        scores = np.array([[half.score for half in halves] for halves in reports], dtype=np.float64)
+        radius = getattr(config, "radius", 0.0)  # an export proves nothing
+        bounds = np.array([[halves[0].lower, halves[0].upper] for halves in reports], dtype=np.float64)
+        return cls(
+            config.names, scores, thresholds, rates, slopes, config.joint, bounds if radius else None, radius=radius
+        )
 
     @property
     def failed(self) -> Bools:
@@ -99,6 +109,23 @@ class HalfScores:
         """Images that are called defective, (n,): a half speaks or failed."""
         return np.asarray((self.speaks | self.failed).any(1))
 
+    @property
+    def words(self) -> tuple[Verdict, ...]:
+        """The verdicts in words, n."""
+        speaks, failed = self.speaks, np.asarray(self.failed.any(1))
+        bounds = np.full((len(speaks), 2), np.nan) if self.bounds is None else self.bounds
+        return tuple(
+            word_of(
+                memory_speaks=bool(said[0]),
+                others_speak=bool(said[1:].any()),
+                failed=bool(lost),
+                lower=None if math.isnan(lower) else float(lower),
+                upper=None if math.isnan(upper) else float(upper),
+                threshold=float(self.thresholds[0]),
+            )
+            for said, lost, (lower, upper) in zip(speaks, failed, bounds, strict=True)
+        )
+
     def figures(self, labels: npt.NDArray[np.int64]) -> GuardedFigures:
         """Compute the figures of each half.
 
@@ -123,4 +150,6 @@ class HalfScores:
             suspected_fpr=share_of(self.suspected, ~anomalous),
             failed=int(self.failed.any(1).sum()),
             joint=self.joint,
+            words=WordCounts.of(self.words, labels.tolist()),
+            radius=self.radius,
         )

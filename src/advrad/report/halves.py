@@ -15,6 +15,7 @@ from advrad.detectors.guarded_card import (
     half_cells,
     joint_rows,
     verdict_meanings,
+    word_caption,
 )
 from advrad.inference.half_scores import HalfScores
 from advrad.report.plots import ANOMALOUS_COLOUR, INK, MUTED, NORMAL_COLOUR, svg_image
@@ -79,7 +80,7 @@ def halves_section(content: Halves, labels: Bools) -> dict[str, Any]:
     Returns:
         Values for the template: ``title``, ``others``, ``plots`` with the name of each attackable half, ``caption``,
         ``heads`` and ``cells`` of the table of halves, ``rows``, ``meanings``, ``promise``, ``left_out`` (images that a
-        half failed on, not drawn), and ``counts`` of verdicts.
+        half failed on, not drawn), and ``counts`` of verdicts with their ``counts_caption``.
     """
     scores = content.scores
     plots = [
@@ -98,18 +99,9 @@ def halves_section(content: Halves, labels: Bools) -> dict[str, Any]:
         "meanings": content.meanings,
         "promise": content.promise,
         "left_out": int(scores.failed.any(1).sum()),
-        "counts": _counts(scores, labels),
+        "counts": content.figures.counted,
+        "counts_caption": word_caption(content.figures),
     }
-
-
-def _counts(scores: HalfScores, labels: Bools) -> list[tuple[str, int, int]]:
-    """Number of anomalous and of normal images by verdict."""
-    verdicts = {
-        "defective": scores.defective & ~scores.suspected,
-        "suspected": scores.suspected,
-        "good": ~scores.defective,
-    }
-    return [(word, int((found & labels).sum()), int((found & ~labels).sum())) for word, found in verdicts.items()]
 
 
 def surprise_figure(scores: HalfScores, place: int, labels: Bools) -> Figure:

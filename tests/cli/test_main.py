@@ -48,7 +48,7 @@ OPTIONS = {
     "certify": f"{DATA} norm radius sticker draws confidence method sigma limit size own-size output save json seed"
     " from device",
     "export": "output to precision data",
-    "bench": "output data only dry-run",
+    "bench": "output data only dry-run jobs engine address",
 }
 COMMANDS = tuple(OPTIONS)
 

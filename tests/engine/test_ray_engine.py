@@ -122,6 +122,7 @@ def test_a_closed_generator_ends_the_tasks(engine: Engine, tmp_path: Path) -> No
     assert all(map(wait_for_end, workers))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
 def test_the_tasks_end_with_their_driver(cluster: Any, tmp_path: Path, number: signal.Signals) -> None:
     data = tmp_path / "data"
@@ -145,7 +146,9 @@ def test_the_tasks_end_with_their_driver(cluster: Any, tmp_path: Path, number: s
     assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == (number is signal.SIGINT)
 
 
-def test_a_lost_machine_costs_only_what_it_had_not_given(cluster: Any, engine: Engine) -> None:
+def test_a_lost_machine_costs_only_what_it_had_not_given(
+    cluster: Any, engine: Engine, capfd: pytest.CaptureFixture[str]
+) -> None:
     doomed = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     given: list[tuple[int, int]] = []
@@ -165,6 +168,33 @@ def test_a_lost_machine_costs_only_what_it_had_not_given(cluster: Any, engine: E
             lost, doomed = doomed.node_id, None
     assert sorted(given) == [(number, number**2) for task in tasks for number in range(task.first, task.end)]
     assert asked == [tasks[begun[lost]]]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_cluster_on_this_machine_alone_is_quiet_and_ends_with_the_run(tmp_path: Path) -> None:
+    program = """
+        import engine_work
+        from advrad.engine import open_engine
+
+        with open_engine("ray", jobs=1) as engine:
+            print(engine.in_words().partition(", ")[0])
+            print(*engine.run(engine_work.parents, [1]))
+    """
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(program), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    done = subprocess.run(
+        [sys.executable, path],
+        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    words, pids = done.stdout.splitlines()
+    assert words == "computing with Ray on this machine alone: 1 machine"
+    assert all(wait_for_end(int(pid)) for pid in pids.split())
 
 
 def test_an_address_where_nothing_listens_is_refused_at_once() -> None:

@@ -48,6 +48,12 @@ def pids(count: int) -> Iterator[int]:
         yield os.getpid()
 
 
+def parents(_: int) -> Iterator[int]:
+    """The number of this process, and of the one that started it."""
+    yield os.getpid()
+    yield os.getppid()
+
+
 def one_then_death(_: int) -> Iterator[int]:
     """Give the number of this process, and die."""
     yield os.getpid()

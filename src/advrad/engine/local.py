@@ -84,7 +84,6 @@ class LocalEngine:
                 for worker in crew.speaking():
                     match worker.receive():
                         case Kind.ITEM, item:
-                            worker.order.gave = True
                             yield item
                         case Kind.DONE, _:
                             crew.free(worker)

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 
 from advrad.engine.messages import Kind, decode, encode, failure, messages_of
+from advrad.utils.memory import reuse_freed_memory
 from advrad.utils.threads import use_threads
 
 
@@ -37,6 +38,7 @@ def serve(pipe: Connection, threads: int) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.dup2(2, 1)
     use_threads(threads)
+    reuse_freed_memory()
     try:
         _carry_out_all(pipe)
     except (EOFError, OSError):  # the other end of the pipe is gone

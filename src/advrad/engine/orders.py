@@ -15,11 +15,10 @@ from advrad.errors import EngineError
 
 @dataclass(slots=True)
 class Order:
-    """A task, how many processes died over it one after the other, and whether it gave an item to this process."""
+    """A task, and how many processes died over it one after the other."""
 
     task: Any
     losses: int = 0
-    gave: bool = False
 
 
 class Orders:
@@ -43,7 +42,7 @@ class Orders:
         rest = self._left(order.task)
         if rest is None:
             return
-        losses = 1 if order.gave and encode(rest) != encode(order.task) else order.losses + 1
+        losses = order.losses + 1 if encode(rest) == encode(order.task) else 1
         if losses >= MOST_LOSSES:
             shown = textwrap.shorten(str(rest), 80, placeholder="...")
             raise EngineError(

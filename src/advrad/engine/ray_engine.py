@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -18,6 +19,7 @@ from advrad.engine.messages import Kind, decode, encode
 from advrad.engine.orders import Order, Orders
 from advrad.engine.ray_process import code_of_this_machine
 from advrad.errors import ConfigError, EngineError
+from advrad.utils.substitution import substituted
 from advrad.utils.threads import usable_processors
 
 #: Seconds in which a cluster must answer.
@@ -55,6 +57,7 @@ class RayEngine:
         self._ray = ready_ray()
         self._known: list[dict[str, float]] = []
         self._asked_s = -LOOK_S
+        self._opened = ExitStack()
         if self._address not in (None, "auto") and not re.fullmatch(r"[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+", self._address):
             raise ConfigError(
                 "must be HOST:PORT of a Ray cluster that this machine belongs to, or auto; there is no way through"
@@ -74,17 +77,22 @@ class RayEngine:
             where = {"address": "local", "num_cpus": usable_processors(), "include_dashboard": False}
         else:
             _check_that_it_answers(self._address)
-        try:
-            self._ray.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
-        except Exception as error:  # Ray raises many kinds
-            place = f"the Ray cluster at {self._address}" if self._address else "Ray on this machine"
-            raise EngineError(f"{place} cannot be used: {_first_line(error)}") from error
+        with ExitStack() as opened:
+            # Ray prints what happens to its machines on standard output, and has no setting against it.
+            opened.enter_context(substituted(self._ray._private.worker, "print_to_stdstream", _say_nothing))
+            try:
+                self._ray.init(**where, log_to_driver=False, logging_level=logging.CRITICAL)
+            except Exception as error:  # Ray raises many kinds
+                place = f"the Ray cluster at {self._address}" if self._address else "Ray on this machine"
+                raise EngineError(f"{place} cannot be used: {_first_line(error)}") from error
+            opened.callback(self._ray.shutdown)
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ray.shutdown()
+        self._opened.close()
 
     @property
     def workers(self) -> int:
@@ -119,7 +127,6 @@ class RayEngine:
                 for stream in self._speaking(list(busy)):
                     match self._receive(stream):
                         case Kind.ITEM, item:
-                            busy[stream].gave = True
                             yield item
                         case Kind.DONE, _:
                             del busy[stream]
@@ -231,6 +238,10 @@ def _carrier() -> Callable[..., Iterator[bytes | str]]:
         yield from ray_process.carry_out(*order)
 
     return carry_out
+
+
+def _say_nothing(data: object, ignore_prefix: bool) -> None:
+    """Stands in for Ray's function that prints."""
 
 
 def _first_line(error: object) -> str:

@@ -204,7 +204,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
         with pytest.raises(EngineError) as caught, open_engine("ray", address=address):
             pass
     assert str(caught.value).startswith(f"no Ray cluster answers at {address} (")
-    assert str(caught.value).endswith("); start one with: ray start --head")
+    assert str(caught.value).endswith("); give the one that 'ray start' printed on its first machine")
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silence", "another protocol"])
@@ -228,7 +228,7 @@ def test_a_server_of_another_kind_is_refused(said: bytes, monkeypatch: pytest.Mo
             pass
         ended.set()
         thread.join()
-    assert str(caught.value) == f"no Ray cluster answers at {address} ({reason}); start one with: ray start --head"
+    assert str(caught.value).startswith(f"no Ray cluster answers at {address} ({reason}); give the one that")
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "http://head:8265", ""])

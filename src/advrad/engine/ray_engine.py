@@ -219,7 +219,9 @@ def _check_that_it_answers(address: str) -> None:
         if answer[3:4] == _HTTP2_SETTINGS:
             return
         reason = "what listens there is something else"
-    raise EngineError(f"no Ray cluster answers at {address} ({reason}); start one with: ray start --head")
+    raise EngineError(
+        f"no Ray cluster answers at {address} ({reason}); give the one that 'ray start' printed on its first machine"
+    )
 
 
 def _carrier() -> Callable[..., Iterator[bytes | str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import tiny_closed_forms
 import torch
 import toy_feature_detectors
 import toy_guarded
@@ -11,6 +12,8 @@ import toy_models
 from torch import Tensor
 
 from advrad.denoisers.ddpm import PRESETS, build
+from advrad.denoisers.memory_config import MemoryConfig
+from advrad.denoisers.patch_memory import PatchMemory
 from advrad.detectors.advrad import AdvRAD
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.combined import CombinedConfig, CombinedDetector
@@ -21,6 +24,7 @@ from advrad.detectors.saved import SavedDetector
 from advrad.detectors.score_config import NoiseView, ScoreConfig
 from advrad.detectors.tiled import TiledDetector
 from advrad.detectors.tiled_config import TiledConfig
+from advrad.detectors.views import WholeConfig, WholeView
 
 SIZE_PX = 32
 #: Heights and widths of images: the working size, larger, smaller, long, and of odd sides.
@@ -50,6 +54,16 @@ def _threshold(value: float) -> Calibration:
 def closed_form() -> ClosedFormDetector:
     detector = toy_guarded.closed_form(toy_guarded.normals(8, 0))
     detector.update_config(calibration=_threshold(0.05))
+    return detector
+
+
+def chosen_patches() -> ClosedFormDetector:
+    """A closed form whose patches are compared with those that were chosen for each, as for textures."""
+    view = WholeView(WholeConfig(size_px=SIZE_PX, cell_px=4))
+    memory = MemoryConfig(height_cells=8, width_cells=8, patch_cells=3, window_cells=(2, 2), chosen_patches=5, gain=0.1)
+    sheets = PatchMemory.quantised(view.sheets(toy_guarded.normals(8, 0))[:, 0])
+    detector = tiny_closed_forms.detector_of(view, memory, sheets, generator=toy_models.generator(2))
+    detector.update_config(image_size_px=SIZE_PX, calibration=_threshold(0.05))
     return detector
 
 
@@ -114,6 +128,7 @@ def tiled() -> TiledDetector:
 #: Functions that make a detector, by the name of its kind.
 KINDS = {
     "closed_form": closed_form,
+    "chosen_patches": chosen_patches,
     "learned": learned,
     "learned_ddpm": learned_ddpm,
     "combined": combined,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,6 +75,16 @@ def test_a_killed_process_loses_only_what_it_had_not_given(tmp_path: Path) -> No
 def test_a_task_of_which_nothing_is_left_is_not_done_again(tmp_path: Path) -> None:
     given = list(LocalEngine(2).run(engine_work.squares, [Squares(0, 3, 2, tmp_path)], left=lambda task: None))
     assert given == [(0, 0), (1, 1)]
+
+
+def test_a_process_killed_while_it_sends_an_item_gives_it_again() -> None:
+    running = LocalEngine(2).run(engine_work.pid_then_big, [5_000_000])
+    pid = next(running)
+    time.sleep(1)  # the item is on its way then, and no pipe takes it at once
+    os.kill(pid, signal.SIGKILL)
+    again, item = running
+    assert again != pid
+    assert len(item) == 5_000_000
 
 
 def test_a_task_that_kills_every_process_ends_the_run(tmp_path: Path) -> None:
@@ -206,6 +217,7 @@ def test_more_processes_than_processors_are_noted(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(local, "usable_processors", lambda: 4)
     monkeypatch.setattr(local, "thread_count", lambda: 4)
     assert LocalEngine(2).in_words() == "computing with 2 processes of 2 threads each on 4 processors"
+    assert LocalEngine(1).in_words() == "computing with 1 process of 4 threads each on 4 processors"
     assert LocalEngine(5).in_words() == (
         "computing with 5 processes of 1 thread each, though there are only 4 processors; fewer jobs may be faster"
     )

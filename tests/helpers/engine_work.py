@@ -97,6 +97,12 @@ def big(size: int) -> Iterator[bytes]:
     yield b"x" * size
 
 
+def pid_then_big(size: int) -> Iterator[int | bytes]:
+    """The number of this process, and an item that no pipe takes at once."""
+    yield os.getpid()
+    yield b"x" * size
+
+
 def talk(word: str) -> Iterator[str]:
     """Print a word, and give it."""
     print(word, flush=True)

@@ -58,7 +58,8 @@ class LocalEngine:
     def in_words(self) -> str:
         """What computes, in words for the user, and whether it is more than there are processors."""
         count, threads, usable = self.workers, self.threads, usable_processors()
-        words = f"computing with {count} processes of {threads} thread{'s' if threads > 1 else ''} each"
+        processes, each = "processes" if count > 1 else "process", "threads each" if threads > 1 else "thread each"
+        words = f"computing with {count} {processes} of {threads} {each}"
         if count > usable:
             return f"{words}, though there are only {usable} processors; fewer jobs may be faster"
         return f"{words} on {usable} processors"

@@ -6,8 +6,9 @@ site: they are small, so that little cancels. :meth:`PatchTable.error` bounds th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from advrad.denoisers.memory_config import MemoryConfig
 _QUERIES = 128
 #: Distances that are computed at once: few enough to stay in the processor's cache.
 _AT_ONCE = 1 << 18
+#: Sites whose memory patches are prepared at once, for the same reason.
+_SITES = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,8 @@ class PatchTable:
         starts: Where the memory patches start in the flattened sheets, as two tensors to be added, (S, n or 1) and
             (1, n).
         centres: Largest norm of ``middle`` at the sites with which each patch of a sheet is compared, (L,).
-        queries: Patches of a sheet that are compared with each site, (S, q); L stands for none.
+        queries: Patches of a sheet that are compared with each site, (S, q); L stands for none, and is last.
+        runs: Sites with the same number of such patches, which follow each other: the first, the end, the number.
         pairs: For each patch of a sheet, its comparisons: entries of the flattened (S, q), (L, o); S q for none.
         gain: Share by which a memory patch may be brighter or darker.
     """
@@ -62,6 +66,7 @@ class PatchTable:
     starts: tuple[Tensor, Tensor]
     centres: Tensor
     queries: Tensor
+    runs: tuple[tuple[int, int, int], ...]
     pairs: Tensor
     gain: float
 
@@ -78,30 +83,27 @@ class PatchTable:
         """
         total = config.sites[0] * config.sites[1]
         if chosen is not None:
-            patches = read_patches(config, sheets, chosen.long()) * roots  # (L, k, d)
-            table, starts = patches.mT, (chosen.long(), chosen.new_zeros(1, 1).long())
+            blocks, starts = _chosen_patches(config, sheets, roots, chosen.long())
             queries = pairs = torch.arange(total)[:, None]
+        elif config.window_cells is None:  # the queries are compared part by part
+            blocks, starts = _all_patches(config, sheets, roots)
+            parts = -(-total // _QUERIES)
+            queries = F.pad(torch.arange(total), (0, parts * _QUERIES - total), value=total).view(parts, _QUERIES)
+            pairs = torch.arange(total)[:, None]
         else:
-            table, starts = _all_patches(config, sheets, roots)
-            if config.window_cells is None:  # the queries are compared part by part
-                parts = -(-total // _QUERIES)
-                queries = F.pad(torch.arange(total), (0, parts * _QUERIES - total), value=total).view(parts, _QUERIES)
-                pairs = torch.arange(total)[:, None]
-            else:
-                queries, pairs = _windows(config, config.window_cells)
-        middle = table.mean(2)
-        centred = table - middle[:, :, None]
-        squares, along = centred.square().sum(1), torch.bmm(middle[:, None], centred)[:, 0]
-        rows = [torch.full_like(squares, 2), -2 * (along + squares)] if config.gain else [-squares]
-        factors = torch.cat([2 * centred, *(row[:, None] for row in rows)], 1)
+            order, queries, pairs = _windows(config, config.window_cells)
+            blocks, starts = _patches_by_site(config, sheets, roots, order.to(sheets.device))
+        prepared = [_prepared(block, config.gain) for block in blocks]
+        factors, middle, squares, along = map(torch.cat, zip(*prepared, strict=True))
         # A single site serves all parts of the queries.
         factors, middle, squares, along, first = (
             part.expand(len(queries), *part.shape[1:]) if len(part) == 1 else part
             for part in (factors, middle, squares, along, starts[0])
         )
+        runs = _runs(queries, total)
         queries, pairs = queries.to(sheets.device), pairs.to(sheets.device)
         centres = F.pad(middle.norm(dim=1).repeat_interleave(queries.shape[1]), (0, 1))[pairs].amax(1)
-        return cls(factors, middle, squares, along, (first, starts[1]), centres, queries, pairs, config.gain)
+        return cls(factors, middle, squares, along, (first, starts[1]), centres, queries, runs, pairs, config.gain)
 
     def search(self, patches: Tensor, excluded: Tensor | None) -> Winners:
         """Find the nearest memory patch of every patch.
@@ -111,27 +113,27 @@ class PatchTable:
             excluded: Memory patches that do not count, (b, S or 1, n) bool; None for none.
         """
         batch = len(patches)
-        sites, width = self.queries.shape
-        padded = F.pad(patches.transpose(0, 1), (0, 0, 0, 0, 0, 1))  # (L + 1, b, d)
-        squares = patches.new_full((sites * width + 1, batch), torch.inf)
-        entries = torch.zeros(sites * width + 1, batch, dtype=torch.long, device=patches.device)
-        sizes = patches.new_zeros(sites * width + 1, batch)
-        for chunk in self._chunks(batch):
-            around = padded[self.queries[chunk]]  # (s, q, b, d)
+        sites, most = self.queries.shape
+        padded = F.pad(self._with_room(patches).transpose(0, 1), (0, 0, 0, 0, 0, 1))  # (L + 1, b, d')
+        squares = patches.new_full((sites * most + 1, batch), torch.inf)
+        entries = torch.zeros(sites * most + 1, batch, dtype=torch.long, device=patches.device)
+        sizes = patches.new_zeros(sites * most + 1, batch)
+        by_site = [values[:-1].view(sites, most, batch) for values in (squares, entries, sizes)]
+        for chunk, width in self._chunks(batch):
+            around = padded[self.queries[chunk, :width]]  # (s, q, b, d')
             nearness, own, size = self._nearness(chunk, around.flatten(1, 2))
             if excluded is not None:
                 out = excluded if excluded.shape[1] == 1 else excluded[:, chunk]
                 by_image = nearness.view(*around.shape[:3], -1)
                 by_image.masked_fill_(out.transpose(0, 1)[:, None], -torch.inf)
-            most, entry = nearness.max(2)
-            into = slice(chunk.start * width, chunk.start * width + around.shape[0] * width)
-            squares[into] = (own - most).view(-1, batch)
-            entries[into], sizes[into] = entry.view(-1, batch), size.view(-1, batch)
-        found, choice = squares[self.pairs].min(1)  # (L, b)
+            nearest, entry = nearness.max(2)
+            for values, found in zip(by_site, (own - nearest, entry, size), strict=True):
+                values[chunk, :width] = found.view(-1, width, batch)
+        least, choice = squares[self.pairs].min(1)  # (L, b)
         chosen = self.pairs[:, :, None].expand(-1, -1, batch).gather(1, choice[:, None])[:, 0]
         entry = entries.gather(0, chosen)
-        site = chosen.clamp_max(sites * width - 1) // width
-        return Winners(found.T, self._start(site, entry).T, sizes[self.pairs].amax(1).T)
+        site = chosen.clamp_max(sites * most - 1) // most
+        return Winners(least.T, self._start(site, entry).T, sizes[self.pairs].amax(1).T)
 
     def error(self, size: Tensor) -> Tensor:
         """Bound the rounding error of squared distances, (b, L), by the size of what was compared, (b, L)."""
@@ -141,10 +143,16 @@ class PatchTable:
         centre, gain = self.centres, self.gain
         return unit * ((1 + gain) * (size.square() + 4 * centre * size) + 2 * gain**2 * centre.square())
 
-    def _chunks(self, batch: int) -> Iterator[slice]:
-        sites, width = self.queries.shape
-        step = max(1, _AT_ONCE // (batch * width * self.squares.shape[1]))
-        return (slice(start, min(start + step, sites)) for start in range(0, sites, step))
+    def _chunks(self, batch: int) -> Iterator[tuple[slice, int]]:
+        """Sites that are compared at once, with the number of patches that are compared with each."""
+        for first, end, width in self.runs:
+            step = max(1, _AT_ONCE // (batch * width * self.squares.shape[1]))
+            for start in range(first, end, step):
+                yield slice(start, min(start + step, end)), width
+
+    def _with_room(self, patches: Tensor) -> Tensor:
+        """Patches, (..., d), with room for what is multiplied with the last rows of the factors, (..., d')."""
+        return F.pad(patches, (0, self.factors.shape[1] - self.middle.shape[1]), value=1.0)
 
     def _start(self, site: Tensor, entry: Tensor) -> Tensor:
         """Where memory patches start in the flattened sheets, by site and place at the site."""
@@ -164,7 +172,8 @@ class PatchTable:
         """
         pairs = self.pairs[sites]  # (t, o)
         memory = pairs.clamp_max(self.queries.numel() - 1) // self.queries.shape[1]
-        nearness, own, _ = self._nearness(memory.flatten(), patches.repeat_interleave(pairs.shape[1], 0))
+        repeated = self._with_room(patches).repeat_interleave(pairs.shape[1], 0)
+        nearness, own, _ = self._nearness(memory.flatten(), repeated)
         squared = torch.sub(own[..., None], nearness, out=nearness).view(*pairs.shape, *nearness.shape[1:])
         squared.masked_fill_((pairs == self.queries.numel())[..., None, None], torch.inf)  # (t, o, p, n)
         return squared.transpose(1, 2), memory
@@ -181,7 +190,7 @@ class PatchTable:
         return self._start(compared.gather(2, order // count), order % count)
 
     def _nearness(self, sites: slice | Tensor, patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Compare patches, (s, p, d), with all memory patches of s sites. The patches are overwritten.
+        """Compare patches with room, (s, p, d'), with all memory patches of s sites. The patches are overwritten.
 
         Returns:
             What remains of the squared distance below that to ``middle``, (s, p, n); the squared distance to
@@ -189,18 +198,18 @@ class PatchTable:
             (s, p), see :meth:`error`.
         """
         squares, middle = self.squares[sites], self.middle[sites]
-        queries = patches.sub_(middle[:, None])
+        queries = patches[..., : middle.shape[1]].sub_(middle[:, None])
         own = queries.square().sum(2)
         length, longest = own.sqrt(), squares.amax(1, keepdim=True).sqrt()
-        one = torch.ones_like(own)[..., None]
         if self.gain == 0:
-            return torch.bmm(torch.cat([queries, one], 2), self.factors[sites]), own, length + longest
+            return torch.bmm(patches, self.factors[sites]), own, length + longest
         # |q - (1 + t) m|^2 = |q - m|^2 - 2 t a + t^2 |m|^2 with a = (q - m) m is least at t = a / |m|^2. With the
         # middle c of the site, q = c + q' and m = c + m': a = q' m' + q' c - m' c - |m'|^2, and
         # |q - m|^2 = (|q'|^2 + 2 q' c) - (|m'|^2 + 2 m' c) - 2 a.
         along = self.along[sites]
         across = torch.bmm(queries, middle[..., None])
-        double = torch.bmm(torch.cat([queries, across, one], 2), self.factors[sites])  # 2 a
+        patches[..., -2:-1] = across
+        double = torch.bmm(patches, self.factors[sites])  # 2 a
         middle_square = middle.square().sum(1, keepdim=True)
         full = (squares + 2 * along + middle_square).clamp_min(1e-12)
         change = torch.mul(double, (0.5 / full)[:, None]).clamp_(-self.gain, self.gain)
@@ -218,35 +227,81 @@ def read_patches(config: MemoryConfig, sheets: Tensor, starts: Tensor) -> Tensor
     return sheets.flatten()[starts[..., None] + within].float() / 255
 
 
-def _all_patches(config: MemoryConfig, sheets: Tensor, roots: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """All patches of the sheets by place, (S, d, n), and where they start; one site if there is no window."""
+def _prepared(table: Tensor, gain: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``factors``, ``middle``, ``squares`` and ``along`` of memory patches by site, (S, d, n)."""
+    middle = table.mean(2)
+    centred = table - middle[:, :, None]
+    squares, along = centred.square().sum(1), torch.bmm(middle[:, None], centred)[:, 0]
+    rows = [torch.full_like(squares, 2), -2 * (along + squares)] if gain else [-squares]
+    return torch.cat([2 * centred, *(row[:, None] for row in rows)], 1), middle, squares, along
+
+
+#: Memory patches by site, a part of the sites after the other, (s, d, n); and where they start in the flattened sheets.
+_Patches = tuple[Iterable[Tensor], tuple[Tensor, Tensor]]
+
+
+def _chosen_patches(config: MemoryConfig, sheets: Tensor, roots: Tensor, chosen: Tensor) -> _Patches:
+    """Chosen memory patches by site; ``chosen`` says where they start, (L, k)."""
+    blocks = ((read_patches(config, sheets, part) * roots).mT for part in torch.split(chosen, _SITES))
+    return blocks, (chosen, chosen.new_zeros(1, 1))
+
+
+def _all_patches(config: MemoryConfig, sheets: Tensor, roots: Tensor) -> _Patches:
+    """All patches of the sheets at a single site."""
+    patches, at_place, of_sheet = _cut(config, sheets, roots)
+    table = patches.permute(1, 2, 0).flatten(1)[None]
+    return [table], (at_place[:1, None] * 0, (at_place[:, None] + of_sheet).flatten()[None])
+
+
+def _patches_by_site(config: MemoryConfig, sheets: Tensor, roots: Tensor, order: Tensor) -> _Patches:
+    """All patches of the sheets by place; ``order`` numbers the places of the sites, (S,)."""
+    patches, at_place, of_sheet = _cut(config, sheets, roots)
+    blocks = (patches[:, :, part].permute(2, 1, 0).contiguous() for part in torch.split(order, _SITES))
+    return blocks, (at_place[order][:, None], of_sheet[None])
+
+
+def _cut(config: MemoryConfig, sheets: Tensor, roots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All patches of the sheets, (n, d, places), and where they start: places in a sheet, and the sheets."""
     count, channels, height, width = sheets.shape
     across = width - config.patch_cells + 1
-    patches = F.unfold(sheets.float() / 255, config.patch_cells) * roots[:, None]  # (n, d, places)
+    patches = F.unfold(sheets.float() / 255, config.patch_cells) * roots[:, None]
     place = torch.arange(patches.shape[2], device=sheets.device)
-    at_place = place // across * width + place % across
     of_sheet = torch.arange(count, device=sheets.device) * (channels * height * width)
-    if config.window_cells is None:
-        table = patches.permute(1, 2, 0).flatten(1)[None]
-        return table, (at_place[:1, None] * 0, (at_place[:, None] + of_sheet).flatten()[None])
-    return patches.permute(2, 1, 0), (at_place[:, None], of_sheet[None])
+    return patches, place // across * width + place % across, of_sheet
 
 
-def _windows(config: MemoryConfig, window: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """List for each memory site the patches that are compared with it, and for each patch these comparisons."""
+def _windows(config: MemoryConfig, window: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """List for each memory site the patches that are compared with it, and for each patch these comparisons.
+
+    Returns:
+        Places of the sites, those with the fewest patches first, (S,); and ``queries`` and ``pairs`` of a table.
+    """
     height, width = (side - config.patch_cells + 1 for side in (config.height_cells, config.width_cells))
     near_rows = [[i for i, row in enumerate(config.rows) if abs(row - y) <= window[0]] for y in range(height)]
     near_columns = [[i for i, col in enumerate(config.columns) if abs(col - x) <= window[1]] for x in range(width)]
     total, across = config.sites[0] * config.sites[1], config.sites[1]
-    queries = [[i * across + j for i in rows for j in columns] for rows in near_rows for columns in near_columns]
-    most = max(map(len, queries))
+    near_place = [[i * across + j for i in rows for j in columns] for rows in near_rows for columns in near_columns]
+    order = sorted(range(len(near_place)), key=lambda place: len(near_place[place]))
+    queries = [near_place[place] for place in order]
+    most = len(queries[-1])
     comparisons: list[list[int]] = [[] for _ in range(total)]
     for site, near in enumerate(queries):
         for slot, query in enumerate(near):
             comparisons[query].append(site * most + slot)
     widest, none = max(map(len, comparisons)), len(queries) * most
     padded = [near + [total] * (most - len(near)) for near in queries]
-    return torch.tensor(padded), torch.tensor([own + [none] * (widest - len(own)) for own in comparisons])
+    pairs = torch.tensor([own + [none] * (widest - len(own)) for own in comparisons])
+    return torch.tensor(order), torch.tensor(padded), pairs
+
+
+def _runs(queries: Tensor, none: int) -> tuple[tuple[int, int, int], ...]:
+    """Sites with the same number of patches to compare: the first, the end, and the number, where it is not 0."""
+    found, first = [], 0
+    for count, sites in groupby((queries != none).sum(1).tolist()):
+        end = first + len(list(sites))
+        found += [(first, end, count)] if count else []
+        first = end
+    return tuple(found)
 
 
 def relative_error(terms: int) -> float:

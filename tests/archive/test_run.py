@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import sys
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
@@ -314,3 +316,10 @@ def test_a_part_that_is_damaged_is_judged_again(run: Path) -> None:
     part.write_bytes(part.read_bytes()[:-9])
     summary = judge(run, "in", "other")
     assert (summary.rows, summary.judged) == (3, 3)
+
+
+def test_a_missing_package_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(Path("in"), images(1))
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(ConfigError, match=re.escape("install it: pip install 'advrad[archive]'")):
+        judge(run, "in")

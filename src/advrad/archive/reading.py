@@ -29,7 +29,8 @@ def contents_of_piece(piece: Piece, base: str) -> Generator[Content, None, None]
         ConfigError: The package for a bucket is missing.
 
     Example:
-        >>> _ = Path("a.png").write_bytes(b"...")
+        >>> with open("a.png", "wb") as file:
+        ...     _ = file.write(b"...")
         >>> [content.data for content in contents_of_piece(Piece("files", ("a.png",), ("3",)), ".")]
         [b'...']
     """

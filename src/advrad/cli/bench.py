@@ -13,6 +13,7 @@ from advrad.cli.terminal import say, warn
 from advrad.errors import ConfigError
 from advrad.utils.buckets import is_url
 from advrad.utils.formatting import quoted
+from advrad.utils.memory import reuse_freed_memory
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -58,6 +59,7 @@ def bench(
     from advrad.cli.tables import show_estimates
     from advrad.engine import open_engine
 
+    reuse_freed_memory()
     parsed = read_grid(grid)
     if dry_run:
         found, store = jobs_of(parsed, data, only or []), open_store(output)

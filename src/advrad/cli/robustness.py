@@ -13,6 +13,7 @@ from advrad.cli.exit_status import interruptible
 from advrad.cli.options import AnyDetector, AsJson, Data, Device, Engine, Results, add_command
 from advrad.cli.terminal import is_first_process, prints_aside, put_json, warn
 from advrad.errors import ConfigError
+from advrad.utils.memory import reuse_freed_memory
 from advrad.utils.output_folders import ALL, check_output, contents_of
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ def certify(
     from advrad.detectors.loading import load_target, save_figures
     from advrad.report.certificate_plots import draw_certificates
 
+    reuse_freed_memory()
     if output is not None:
         check_output(output, "results")
     loaded, options = _with_source(load_target(detector, device), options, source)
@@ -259,6 +261,7 @@ def _prepare(
     from advrad.attacks.threat import Threat
     from advrad.detectors.loading import load_target
 
+    reuse_freed_memory()
     Threat.of(options.norm, options.eps)
     if output is not None:
         check_output(output, "results")

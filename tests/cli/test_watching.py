@@ -15,12 +15,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import trained_run
 from trained_run import MAIN, Cli
 from webhook_receiver import receiving
 
+from advrad.cli import watching
 from advrad.serving.store import Store
 
 QUICK = ("--settle-s", "0.1", "--give-up-s", "0.5", "--poll-s", "0.1")
@@ -65,6 +67,32 @@ def test_watch_inspects_what_is_there_and_ends(cli: Cli, folder: Path, closed_fo
     again = cli(*given)
     assert (again.status, again.out) == (0, "")
     assert again.err == "advrad: 0 inspected, 0 defective; 4 known before\n"
+
+
+@pytest.mark.timeout(60)
+def test_a_signal_is_heard_at_every_step_of_a_wait() -> None:
+    """A signal comes between any two steps of the main thread, also while that is about to wait."""
+    seen = 0
+    for step in range(1000):
+        count = 0
+
+        def trace(frame: FrameType, event: str, _: object) -> object:
+            nonlocal count
+            count += 1
+            if count == step:  # noqa: B023 - it is called in this turn alone
+                os.kill(os.getpid(), signal.SIGTERM)
+            return trace
+
+        with watching._stopping() as stop:
+            sys.settrace(trace)
+            try:
+                stop.wait(0.01)
+            finally:
+                sys.settrace(None)
+            if count < step:
+                break
+            seen += stop.is_set() and stop.wait(60)
+    assert seen == step - 1 > 5
 
 
 def test_what_a_sink_did_not_take_is_kept_for_the_next_start(

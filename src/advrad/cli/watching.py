@@ -6,7 +6,7 @@ import json
 import logging
 import signal
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(rich_markup_mode=None)
 
+_LOOK_S = 0.05
 _FROM_SETTINGS = {"db", "sinks", "device", "max_pixels", "keep_days", "keep_gb"}
 
 
@@ -129,10 +130,36 @@ def _one_line(path: Path) -> str:
     return shown(path)
 
 
+class _Asked:
+    """Whether somebody asked to stop.
+
+    Setting it takes no lock, as that of an event does: a signal is handled between any two steps of the main thread,
+    also while that holds the lock in which it waits, and would then wait for itself for ever.
+    """
+
+    def __init__(self) -> None:
+        self._set = False
+
+    def set(self) -> None:
+        """Ask."""
+        self._set = True
+
+    def is_set(self) -> bool:
+        """Whether somebody asked."""
+        return self._set
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until somebody asks, or for so many seconds; returns whether somebody did."""
+        end_s = time.monotonic() + timeout_s
+        while not self._set and (left_s := end_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _LOOK_S))
+        return self._set
+
+
 @contextmanager
-def _stopping() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C or SIGTERM sets; the second one interrupts."""
-    stop = threading.Event()
+def _stopping() -> Iterator[_Asked]:
+    """What the first Ctrl-C or SIGTERM sets; the second one interrupts."""
+    stop = _Asked()
 
     def ask(number: int, frame: FrameType | None) -> None:
         if stop.is_set():

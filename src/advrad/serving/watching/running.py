@@ -19,7 +19,7 @@ from advrad.serving.sinks import Deliverer, load_sinks
 from advrad.serving.store import Store
 from advrad.serving.watching.files import shown
 from advrad.serving.watching.options import WatchOptions
-from advrad.serving.watching.watcher import WINDOW_BYTES, Watcher, WatchReporter, WatchSummary
+from advrad.serving.watching.watcher import WINDOW_BYTES, Stop, Watcher, WatchReporter, WatchSummary
 from advrad.utils.threads import one_thread_each
 
 _RETENTION_S = 600.0
@@ -32,7 +32,7 @@ def watch(
     settings: ServeSettings,
     options: WatchOptions,
     reporter: WatchReporter,
-    stop: threading.Event,
+    stop: Stop,
 ) -> WatchSummary:
     """Inspect what lands in a folder, until told to stop; what was taken by then is finished.
 

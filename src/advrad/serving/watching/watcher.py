@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -80,6 +79,16 @@ class WatchReporter(Protocol):
         """The counts have changed."""
 
 
+class Stop(Protocol):
+    """Says whether to end; such as :class:`threading.Event`."""
+
+    def is_set(self) -> bool:
+        """Whether to end."""
+
+    def wait(self, timeout: float, /) -> bool:
+        """Wait until it is set, or for so many seconds; returns whether it is set."""
+
+
 class Inspector(Protocol):
     """What inspects images, see :class:`advrad.serving.inspecting.InspectionService`."""
 
@@ -143,7 +152,7 @@ class Watcher:
         now = {"unfinished": self._arrivals.unfinished, "others": self._scanner.others}
         return WatchSummary(**self._counts | now)
 
-    def run(self, stop: threading.Event) -> WatchSummary:
+    def run(self, stop: Stop) -> WatchSummary:
         """Watch until told to stop; what was handed over by then is finished.
 
         Args:
@@ -194,7 +203,7 @@ class Watcher:
         # A large folder on a slow share is not listed all the time.
         self._next_look_s = now_s + max(self._options.poll_s, 5 * (now_s - begun_s))
 
-    def _take(self, stop: threading.Event) -> None:
+    def _take(self, stop: Stop) -> None:
         """Hand over files whose time has come, as many as there is room for."""
         while not stop.is_set():
             now_s = time.monotonic()

@@ -37,12 +37,13 @@ class Row:
         start_s: What its start and end take, whatever the number of pictures.
         bare_per_s: Rate of so many processes without an engine, at the same time.
         driver_s: Computing of the first process for each picture, in seconds; where it is the only one, it judges too.
+            With few pictures it drowns in the computing of its start, see :func:`driver_of`.
         driver_mb: Most memory of the first process, MB.
         driver_growth: What it holds more on the long folder than on the short one, as a share.
         worker_mb: Most memory of any other process, MB; 0 without others.
         worker_growth: What such a process holds more, as a share.
         bytes_read: Bytes of the file of a picture.
-        bytes_row: Bytes of the results for a picture.
+        bytes_row: Bytes of the results for a picture, if all scores differ.
     """
 
     detector: str
@@ -168,18 +169,29 @@ class Cost:
     parts: int
 
 
-def cost_of(row: Row, pictures: int = ARCHIVE) -> Cost:
+def driver_of(rows: Sequence[Row], engine: str) -> Row:
+    """The figures that tell best what a driver computes for each picture, whatever the detector: of most pictures.
+
+    Args:
+        rows: Figures; some of the engine with a driver of its own.
+        engine: The engine.
+    """
+    return max((row for row in rows if row.engine == engine and not row.alone), key=lambda row: row.pictures)
+
+
+def cost_of(row: Row, driver_s: float, pictures: int = ARCHIVE) -> Cost:
     """What an archive costs, if its pictures are like those that were measured.
 
     Args:
         row: Figures in which the driver is a process of its own.
+        driver_s: Computing of the driver for each picture, in seconds.
         pictures: Number of pictures.
     """
     core_s = row.jobs / row.pictures_per_s
     return Cost(
         pictures * core_s / 3600,
-        pictures * row.driver_s / 3600,
-        core_s / row.driver_s if row.driver_s > 0 else None,
+        pictures * driver_s / 3600,
+        core_s / driver_s if driver_s > 0 else None,
         pictures * row.bytes_read / 1e12,
         pictures * row.bytes_row / 1e9,
         math.ceil(pictures / PIECE_IMAGES),
@@ -216,9 +228,9 @@ def table_of_rates(rows: Sequence[Row]) -> str:
                 f"{row.pictures:,}",
                 f"{row.pictures_per_s:.1f}",
                 "-" if share is None else f"{share:.0%}",
-                f"{row.pictures_per_s / row.bare_per_s:.0%}",
+                "-" if row.alone else f"{row.pictures_per_s / row.bare_per_s:.0%}",
                 f"{row.start_s:.1f}",
-                "-" if row.alone else f"{1e3 * row.driver_s:.3f}",
+                "-" if row.alone or row != driver_of(rows, row.engine) else f"{1e3 * row.driver_s:.3f}",
                 f"{row.driver_mb:.0f}",
                 "-" if row.alone else f"{row.worker_mb:.0f}",
                 f"{row.driver_growth:+.1%}" + ("" if row.alone else f"; {row.worker_growth:+.1%}"),
@@ -234,7 +246,7 @@ def table_of_costs(rows: Sequence[Row]) -> str:
     head += ["read, TB", "results, GB", "parts"]
     body = []
     for (detector, engine), row in most.items():
-        cost = cost_of(row)
+        cost = cost_of(row, driver_of(rows, engine).driver_s)
         cores = "-" if cost.most_cores is None else f"{cost.most_cores:,.0f}"
         numbers = [f"{cost.core_hours:,.0f}", f"{cost.driver_hours:,.1f}", cores]
         body.append([detector, engine, *numbers, f"{cost.read_tb:,.1f}", f"{cost.rows_gb:,.1f}", f"{cost.parts:,}"])

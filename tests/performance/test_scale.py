@@ -52,14 +52,14 @@ def test_the_share_of_ideal_is_of_one_process_of_the_same_detector() -> None:
 
 
 def test_what_a_large_archive_costs() -> None:
-    cost = cost_of(ROW)
+    cost = cost_of(ROW, ROW.driver_s)
     assert cost.core_hours == pytest.approx(1e8 / 20 * 2 / 3600)
     assert cost.driver_hours == pytest.approx(1e8 * 1e-3 / 3600)
     assert cost.most_cores == pytest.approx(0.1 / 1e-3)
     assert (cost.read_tb, cost.rows_gb) == pytest.approx((0.005, 2.0))
-    assert (cost.parts, cost_of(ROW, 257).parts) == (390_625, 2)
-    assert cost_of(ROW, 10**6).core_hours == pytest.approx(cost.core_hours / 100)
-    assert cost_of(dataclasses.replace(ROW, driver_s=0.0)).most_cores is None
+    assert (cost.parts, cost_of(ROW, 1.0, 257).parts) == (390_625, 2)
+    assert cost_of(ROW, 1.0, 10**6).core_hours == pytest.approx(cost.core_hours / 100)
+    assert cost_of(ROW, 0.0).most_cores is None
 
 
 def test_memory_that_grows_is_named() -> None:
@@ -69,6 +69,31 @@ def test_memory_that_grows_is_named() -> None:
         "closed form, local, 2 processes: the memory of a worker grew by 25.0%",
     ]
     assert len(scale_tables.broken([dataclasses.replace(ROW, driver_growth=0.11)])) == 2
+
+
+def test_what_a_driver_computes_is_read_from_the_row_of_most_pictures() -> None:
+    most = dataclasses.replace(ROW, detector="stand-in", pictures=9999, driver_s=5e-4)
+    ray, alone = dataclasses.replace(ROW, engine="ray", driver_s=2e-3), dataclasses.replace(most, jobs=1)
+    rows = [ROW, ray, most, dataclasses.replace(alone, pictures=99_999)]
+    assert scale_tables.driver_of(rows, "local") == most and scale_tables.driver_of(rows, "ray") == ray
+    assert "| closed form | local | 2,778 | 13.9 | 200 |" in scale_tables.table_of_costs(rows)
+    assert [line.split("|")[9].strip() for line in scale_tables.table_of_rates(rows).splitlines()[2:]] == [
+        *("-", "2.000", "0.500", "-"),
+    ]
+
+
+def test_equal_scores_do_not_make_results_small(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    from advrad.archive.rows import WRITING
+
+    names = [f"{number:08}.png" for number in range(4000)]
+    rows = pa.table({"path": names, "score": [0.1] * 4000})
+    parquet.write_table(rows, tmp_path / "rows.parquet", **WRITING)
+    size = (tmp_path / "rows.parquet").stat().st_size
+    assert size + 4000 * 5 < scale.size_with_different_scores(tmp_path / "rows.parquet") < size + 4000 * 9
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.parquet"]
 
 
 def result_of(*rows: Row) -> dict[str, object]:
@@ -87,7 +112,7 @@ def test_a_page_shows_what_was_measured(tmp_path: Path) -> None:
     scale_tables.write_page(page, result)
     text = page.read_text("utf-8")
     assert "| closed form | local | 2 | 1,100 | 20.0 | 80% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
-    assert "| closed form | local | 1 | 1,100 | 12.5 | 100% | 50% | 7.0 | - | 210 | - | +5.0% |" in text
+    assert "| closed form | local | 1 | 1,100 | 12.5 | 100% | - | 7.0 | - | 210 | - | +5.0% |" in text
     assert "| closed form | ray | 1 | 1,100 | 20.0 | 160% | 80% | 7.0 | 1.000 | 210 | 500 | +5.0%; +25.0% |" in text
     assert "| closed form | local | 2,778 | 27.8 | 100 | 0.0 | 2.0 | 390,625 |" in text
     assert "| closed form | ray | 1,389 | 27.8 | 50 | 0.0 | 2.0 | 390,625 |" in text

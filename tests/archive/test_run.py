@@ -25,7 +25,7 @@ from advrad.certificates.options import PredictionCertificateOptions
 from advrad.detectors.identity import identity_of
 from advrad.detectors.loading import load_detector
 from advrad.engine.base import Resources, SerialEngine, everything
-from advrad.errors import AdvradError, ConfigError, OutputError
+from advrad.errors import AdvradError, ConfigError, DataError, OutputError
 from advrad.inference.prediction import PredictionRecord, predict_paths
 
 RESULTS = Path("results.parquet")
@@ -228,11 +228,26 @@ def test_another_model_and_other_settings_are_refused(run: Path, tmp_path: Path)
         judge(run, "in", threshold=0.3)
     assert str(caught.value) == f"results.parquet: holds results of other settings: threshold None there, 0.3 now{fix}"
     RESULTS.unlink()
+    write_folder(Path("more"), images(1))
     with pytest.raises(KeyboardInterrupt):
-        judge_archive(run, ["in"], RESULTS, engine=Dying(0))
+        judge_archive(run, ["in", "more"], RESULTS, engine=Dying(1))
     with pytest.raises(OutputError) as caught:
         judge(other, "in")
-    assert "results.parquet.parts: holds results of another model" in str(caught.value)
+    assert str(caught.value) == (
+        "results.parquet.parts: holds results of another model; name another file, or delete this folder"
+    )
+    assert judge(run, "in").rows == 2
+
+
+def test_nothing_stays_of_a_run_without_a_finished_piece(run: Path) -> None:
+    write_folder(Path("in"), images(2))
+    with pytest.raises(DataError, match="none: cannot be read"):
+        judge(run, "none", threshold=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        judge_archive(run, ["in"], RESULTS, engine=Dying(0))
+    assert sorted(path.name for path in Path().iterdir()) == ["in"]
+    folder_of(RESULTS).mkdir()
+    (folder_of(RESULTS) / "archive.json").write_text('{"model": "of a run that was killed at its start"}')
     assert judge(run, "in").rows == 2
 
 

@@ -60,6 +60,7 @@ def test_broken_images_are_named_and_the_status_tells(cli: Cli, run: Path) -> No
     assert "advrad: 7 cannot be read; the column error says why:" in done.err
     assert done.err.count("advrad: broken: in/broken-") == 5
     assert cli("predict", run, "in", "-o", RESULTS, "--skip-bad").status == 0
+    assert cli("predict", run, "in/broken-0.png", "-o", RESULTS, "--skip-bad").status == 1
 
 
 @pytest.mark.parametrize(

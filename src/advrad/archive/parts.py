@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,14 +87,33 @@ class Parts:
         self.facts = dict(facts)
         self.folder = folder_of(results)
         ensure_writable(results)
-        begun = stored_facts(self.folder)
-        place, fix = (results, "this one") if begun is None else (self.folder, "this folder")
-        found = known_facts(results)
-        if found is not None and found != self.facts:
-            raise OutputError(f"{place}: {_other(found, self.facts)}; name another file, or delete {fix}")
+        self._check()
         make_folder(self.folder)
-        if begun is None:
-            write_json(self.folder / _FACTS, self.facts)
+
+    @contextmanager
+    def begun(self) -> Iterator[None]:
+        """Begin, or go on, while no other run is at work in the folder; a folder without a finished piece is removed.
+
+        Raises:
+            OutputError: Another run has left results of another detector or of other settings.
+        """
+        self._check()
+        write_json(self.folder / _FACTS, self.facts)
+        try:
+            yield
+        finally:
+            if self.folder.exists() and not self.has_any():
+                self.remove()
+
+    def _check(self) -> None:
+        found = known_facts(self.results)
+        if found is not None and found != self.facts:
+            place, fix = (self.folder, "this folder") if self.has_any() else (self.results, "this one")
+            raise OutputError(f"{place}: {_other(found, self.facts)}; name another file, or delete {fix}")
+
+    def has_any(self) -> bool:
+        """Whether a piece is finished."""
+        return next(self.folder.glob("*.parquet"), None) is not None
 
     def list_pieces(self, pieces: Iterable[Piece]) -> tuple[int, int]:
         """Write down the pieces in their order.
@@ -225,7 +245,9 @@ def known_facts(results: Path) -> dict[str, Any] | None:
     Raises:
         OutputError: What is there is something else.
     """
-    if (begun := stored_facts(folder_of(results))) is not None:
+    folder = folder_of(results)
+    begun = stored_facts(folder)
+    if begun is not None and next(folder.glob("*.parquet"), None) is not None:
         return begun
     if not results.exists():
         return None

@@ -107,7 +107,7 @@ def judge_archive(
     options = _with_seed(model, identity, options, Path(results))
     parts = Parts(Path(results), _facts(identity, options))
     passed_over = PassedOver()
-    with exclusive(parts.folder, "run"):
+    with exclusive(parts.folder, "run"), parts.begun():
         progress.stage("Listing images")
         parts.forget_unreadable()
         count, done = parts.list_pieces(pieces_of(sources, options.image_column, passed_over))

@@ -38,7 +38,7 @@ def judge_into_table(
         as_json: Whether to print the summary as JSON.
 
     Returns:
-        The exit status: 1 if images cannot be read, and they count.
+        The exit status: 1 if images cannot be read, and they count; or if none can be read.
     """
     from advrad.archive.run import judge_archive
     from advrad.cli.screen import Screen
@@ -61,7 +61,7 @@ def judge_into_table(
     else:
         print(results)
     _tell(summary, options.threshold)
-    return FAILED if summary.broken and not skip_bad else 0
+    return FAILED if summary.broken and (not skip_bad or summary.broken == summary.rows) else 0
 
 
 def _tell(summary: ArchiveSummary, threshold: float | None) -> None:
@@ -89,4 +89,4 @@ def _tell(summary: ArchiveSummary, threshold: float | None) -> None:
     if summary.broken:
         say(f"advrad: {summary.broken} cannot be read; the column error says why:")
         for text in summary.first_broken:
-            say(f"advrad: broken: {text}")
+            say(f"advrad: broken: {' '.join(text.split())}")

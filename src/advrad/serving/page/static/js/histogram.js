@@ -47,6 +47,7 @@ export function histogram({ scores, threshold, score = null, trial = null }) {
   const counts = bars(scores, low, high);
   const largest = Math.max(...counts, 1);
   const wide = WIDTH / BARS;
+  const caption = scores.length ? "scores of normal images" : "score; the model keeps none of normal images";
   const drawn = counts.map((found, index) => {
     const tall = (found / largest) * (BASE - TOP);
     return s("rect", { class: "bar", x: index * wide + 1, y: BASE - tall, width: wide - 2, height: tall });
@@ -55,7 +56,7 @@ export function histogram({ scores, threshold, score = null, trial = null }) {
     s("line", { class: "axis", x1: 0, x2: WIDTH, y1: BASE, y2: BASE }),
     s("text", { class: "small", x: 0, y: HEIGHT - 12, "text-anchor": "start" }, number(low)),
     s("text", { class: "small", x: WIDTH, y: HEIGHT - 12, "text-anchor": "end" }, number(high)),
-    s("text", { class: "small", x: WIDTH / 2, y: HEIGHT - 12, "text-anchor": "middle" }, "scores of normal images"),
+    s("text", { class: "small", x: WIDTH / 2, y: HEIGHT - 12, "text-anchor": "middle" }, caption),
     s("line", { class: "threshold", x1: x(threshold), x2: x(threshold), y1: 20, y2: BASE }),
     label(x(threshold), 13, `threshold ${number(threshold)}`, { class: "strong" }),
   ];

@@ -29,7 +29,10 @@ function activeVersion() {
 }
 
 function drawPlot() {
-  show(byId("plot"), histogram({ scores: product.calibration.scores ?? [], threshold: product.threshold, trial }));
+  const scores = product.calibration.scores ?? [];
+  // A plot of nothing says nothing: guarded detectors keep no scores.
+  const plot = scores.length || !product.guarded ? histogram({ scores, threshold: product.threshold, trial }) : null;
+  show(byId("plot"), plot);
 }
 
 function words(version) {

@@ -5,7 +5,8 @@ A model folder is served on this machine's loopback address, and images of a fol
     python performance/soak.py RUN IMAGES [--seconds 120] [--clients 16] [--rate R] [--db URL]
 
 1. The bare engine, `advrad.load_detector(RUN).predict`, judges the images in a process of its own: before the load and
-   after it.
+   after it. For comparison, one such process of one thread on each processor judges them as well, which is the most
+   that the engine can do.
 2. Clients that send one image after the other measure what the service can take.
 3. Under load, 16 clients send at twice that rate (or at --rate). Nothing but 201 and 503 may come back, the 99th
    percentile of the time to an accepted answer must stay below the deadline, memory must stay within 10 % after the
@@ -119,6 +120,9 @@ def measured(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     result["engine_per_s"] = statistics.mean((before, after))
     result["engine_before_after"] = [before, after]
     result["of_engine"] = result["accepted_per_s"] / result["engine_per_s"]
+    most = bare_rate(given.run, files, 1, given.engine_seconds, processes=given.threads)
+    result["engine_most_per_s"] = most
+    result["of_most"] = result["accepted_per_s"] / most
     result |= killed(given, folder, pictures, result["rate_per_s"])
     result["broken"] = broken(result, given.least_of_engine)
     return result

@@ -33,21 +33,26 @@ print(judged / (time.perf_counter() - start))
 """
 
 
-def bare_rate(run: Path, files: Sequence[Path], threads: int, seconds: float) -> float:
-    """Images for each second that a model judges in a process of its own, files read.
+def bare_rate(run: Path, files: Sequence[Path], threads: int, seconds: float, processes: int = 1) -> float:
+    """Images for each second that a model judges without a service, files read.
 
     Args:
         run: Model folder or export.
         files: Image files, judged again and again.
-        threads: Threads that compute.
+        threads: Threads that compute in each process.
         seconds: Time to judge.
+        processes: Number of processes that judge at once.
 
     Raises:
-        subprocess.CalledProcessError: The process failed.
+        RuntimeError: A process failed.
     """
     given = json.dumps([str(run), threads, seconds, *map(str, files)])
     command = [sys.executable, "-c", _ENGINE, given]
-    return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout)
+    engines = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    rates = [engine.communicate()[0] for engine in engines]
+    if any(engine.returncode for engine in engines):
+        raise RuntimeError(f"{run}: does not judge images without the service")
+    return sum(map(float, rates))
 
 
 class Service:

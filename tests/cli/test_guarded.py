@@ -106,7 +106,8 @@ def test_evaluate_shows_each_half_beside_its_promise(cli: Cli, product: Path, gu
         assert words in shown, words
     everything = cli("info", guarded_folder, "--all").out
     assert "tests.features.threshold" in everything and "tests.memory.scores" not in everything
-    assert "| Half | AUROC |" in (guarded_folder / "README.md").read_text()
+    card = (guarded_folder / "README.md").read_text()
+    assert "| Half | AUROC |" in card and "| Verdict | Anomalous images | Normal images |" in card
 
 
 def test_the_report_has_the_section(cli: Cli, product: Path, guarded_folder: Path, tmp_path: Path) -> None:

@@ -180,11 +180,7 @@ def inspect_dataset(
         rates["features"] = rate_in_reach(guarded, _HALVES)
     refused = refusal(count, false_alarm_rate, tiles=tiles)
     foretold = [] if refused is None else [f"advrad train will refuse: {refused}"]
-    if learned := refusal(count, false_alarm_rate, learned=True):
-        notes.append(f"train with minutes or steps will refuse: {learned}")
-    beside = "the images would be cut into tiles" if tiles else refusal(count, false_alarm_rate, tests=_HALVES)
-    if beside:
-        notes.append(f"train with features will refuse: {beside}")
+    notes += _refused_with(count, false_alarm_rate, tiles=tiles)
     classes, conditions = found.separations(seed)
     return InspectionResult(
         root=dataset.root,
@@ -233,6 +229,13 @@ def _needed(false_alarm_rate: float, *, tiles: bool) -> dict[str, int]:
     """Number of different normal images that a false-alarm rate needs, with each kind of detector."""
     needed = {"closed_form": max(2, normals_needed(false_alarm_rate)), "learned": normals_to_train(false_alarm_rate)}
     return needed if tiles else needed | {"features": normals_needed(false_alarm_rate / _HALVES)}
+
+
+def _refused_with(count: NormalCount, false_alarm_rate: float, *, tiles: bool) -> list[str]:
+    """What a training with a learned denoiser, and one with features, would refuse."""
+    beside = "the images would be cut into tiles" if tiles else refusal(count, false_alarm_rate, tests=_HALVES)
+    reasons = {"minutes or steps": refusal(count, false_alarm_rate, learned=True), "features": beside}
+    return [f"train with {options} will refuse: {reason}" for options, reason in reasons.items() if reason]
 
 
 def _range(sizes: list[int]) -> SizeRange | None:

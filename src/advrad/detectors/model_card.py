@@ -322,6 +322,10 @@ def _figures(figures: RecordedFigures) -> str:
             guarded_card.half_cells(guarded), [name[:1].upper() + name[1:] for name in guarded_card.HALF_HEADS]
         )
         text += f"\n{guarded_card.half_caption(guarded)}:\n\n{cells}"
+        if guarded.words is not None:
+            counted = [(word, str(anomalous), str(normal)) for word, anomalous, normal in guarded.counted]
+            cells = table(counted, ("Verdict", "Anomalous images", "Normal images"))
+            text += f"\n{guarded_card.word_caption(guarded)}:\n\n{cells}"
     if figures.per_defect:
         rows = [(name, str(row.n), number(row.auroc), percent(row.tpr)) for name, row in figures.per_defect.items()]
         text += "\n" + table(rows, ("Defect", "Images", "AUROC", "Found"))

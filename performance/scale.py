@@ -49,6 +49,8 @@ STAND_IN = "stand-in"
 MODEL, EXPORT = "closed form", "closed form, OpenVINO"
 #: Different images that are made, or taken of a folder at most; the pictures of the archive repeat them.
 IMAGES = 64
+#: Images from which the stand-in can be made.
+LEAST = 4
 #: The long folder by the short one.
 TIMES = 5
 #: Pictures of each folder of an archive; advrad holds the names of one folder at once.
@@ -69,8 +71,8 @@ def given_images(folder: Path) -> Iterator[bytes]:
     """The first images of a folder and those below it, as PNG files."""
     endings = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings)[:IMAGES]
-    if not files:
-        raise SystemExit(f"{folder}: no image in it; give a folder of images")
+    if len(files) < LEAST:
+        raise SystemExit(f"{folder}: {len(files)} images in it; give a folder of at least {LEAST}")
     for path in files:
         with Image.open(path) as image:
             yield png(image.convert("RGB"))

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
@@ -32,7 +32,6 @@ def serve(pipe: Connection, threads: int) -> None:
         threads: Number of threads that compute, >= 1.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -40,9 +39,10 @@ def serve(pipe: Connection, threads: int) -> None:
     use_threads(threads)
     reuse_freed_memory()
     try:
-        _carry_out_all(pipe)
-    except (EOFError, OSError):  # the other end of the pipe is gone
-        return
+        signal.signal(signal.SIGTERM, _leave)  # until here there is nothing to tidy up
+        with suppress(EOFError, OSError):  # the other end of the pipe is gone
+            _carry_out_all(pipe)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     except _EndedError:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.raise_signal(signal.SIGTERM)

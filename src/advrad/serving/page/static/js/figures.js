@@ -85,6 +85,7 @@ function words(value) {
   if (Array.isArray(value)) return value.map(words).join("; ");
   if (value === null || typeof value !== "object") return String(value);
   return Object.entries(value)
+    .filter(([, inner]) => inner !== null)
     .map(([name, inner]) => `${name.replaceAll("_", " ")} ${words(inner)}`)
     .join(", ");
 }

@@ -54,9 +54,9 @@ export function histogram({ scores, threshold, score = null, trial = null }) {
   });
   const parts = [
     s("line", { class: "axis", x1: 0, x2: WIDTH, y1: BASE, y2: BASE }),
-    s("text", { class: "small", x: 0, y: HEIGHT - 12, "text-anchor": "start" }, number(low)),
-    s("text", { class: "small", x: WIDTH, y: HEIGHT - 12, "text-anchor": "end" }, number(high)),
-    s("text", { class: "small", x: WIDTH / 2, y: HEIGHT - 12, "text-anchor": "middle" }, caption),
+    s("text", { class: "small", x: 0, y: HEIGHT - 6, "text-anchor": "start" }, number(low)),
+    s("text", { class: "small", x: WIDTH, y: HEIGHT - 6, "text-anchor": "end" }, number(high)),
+    s("text", { class: "small", x: WIDTH / 2, y: HEIGHT - 6, "text-anchor": "middle" }, caption),
     s("line", { class: "threshold", x1: x(threshold), x2: x(threshold), y1: 20, y2: BASE }),
     label(x(threshold), 13, `threshold ${number(threshold)}`, { class: "strong" }),
   ];

@@ -60,7 +60,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_folder(tmp_path / "bolt", good=20, size=SIZE)
     make_folder(tmp_path / "few", good=5, size=SIZE)
     path = tmp_path / "table.csv"
-    path.write_text("name,folder,seed\nnut,nut,\nfew,few,\nbolt,bolt,3\n", encoding="utf-8")
+    path.write_text("name,folder,seed,report\nnut,nut,,yes\nfew,few,,\nbolt,bolt,3,yes\n", encoding="utf-8")
     return path
 
 
@@ -116,6 +116,18 @@ def test_changed_options_are_refused_before_anything_starts(table: Path) -> None
     assert written(table.parent / "models") == before
     shutil.rmtree(table.parent / "models" / "models" / "nut")
     assert [one.settings["seed"] for one in trained(table).finished] == [0, 5, 3]
+
+
+def test_a_report_that_is_asked_for_later_is_written_without_another_training(table: Path) -> None:
+    table.write_text("name,folder\nnut,nut\n", encoding="utf-8")
+    trained(table)
+    places, weights = Places(table.parent / "models"), written(table.parent / "models")
+    assert not places.report("nut").exists()
+    table.write_text("name,folder,report\nnut,nut,yes\n", encoding="utf-8")
+    assert [one.name for one in trained(table).finished] == ["nut"]
+    assert places.report("nut").is_file()
+    name = (places.model("nut") / "model.safetensors").as_posix()
+    assert written(table.parent / "models")[name] == weights[name]
 
 
 def test_a_model_of_other_images_is_kept_and_named(table: Path) -> None:

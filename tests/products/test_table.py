@@ -28,10 +28,10 @@ def problems(table: Path, text: str, columns: dict[str, str] | None = None) -> l
 
 def test_options_of_a_row_are_those_of_a_training(table: Path) -> None:
     text = (
-        "name,folder,export,size,false-alarm-rate,skip-bad,harden\n"
-        "bottle 1,images/a,openvino,128,0.1,yes,\n"
+        "name,folder,export,size,false-alarm-rate,skip-bad,harden,report\n"
+        "bottle 1,images/a,openvino,128,0.1,yes,,Yes\n"
         "\n"
-        "nut,images/b,,,,no,2/255\n"
+        "nut,images/b,,,,no,2/255,\n"
     )
     table.write_text(text, encoding="utf-8")
     columns = {
@@ -48,7 +48,8 @@ def test_options_of_a_row_are_those_of_a_training(table: Path) -> None:
     assert (first.name, first.data, first.export, first.line) == ("bottle 1", table.parent / "images/a", "openvino", 2)
     assert (first.options.size_px, first.options.false_alarm_rate, first.options.data.skip_bad) == (128, 0.1, True)
     assert (second.line, second.export, second.options.size_px, second.options.data.skip_bad) == (4, None, None, False)
-    assert first.settings != second.settings and first.settings["export"] == "openvino"
+    assert (first.report, second.report) == (True, False)
+    assert first.settings != second.settings
 
 
 def test_a_spreadsheet_with_semicolons_and_a_byte_order_mark_is_read(table: Path) -> None:

@@ -45,8 +45,8 @@ def train(
         typer.Option(
             metavar="TABLE",
             help="Make a model for each row of this CSV file, in place of DATA. Its columns are name, folder, export"
-            " (empty, openvino or onnx), and any options of this command by their names, such as size. Test images"
-            " are evaluated; an HTML overview shows all. The same command continues.",
+            " (empty, openvino or onnx), report (yes or no), and any options of this command by their names, such as"
+            " size. Test images are evaluated; an HTML overview shows all. The same command continues.",
             show_default=False,
         ),
     ] = None,

@@ -48,7 +48,8 @@ from advrad.training.threshold_images import recorded_data, threshold_images
 from advrad.utils.imports import is_file_name
 from advrad.utils.progress import SILENT, ProgressReporter
 
-_ENGINES: dict[str, EngineName] = {"openvino": "openvino", "onnx": "onnxruntime"}
+#: What runs each form of an export.
+ENGINES: dict[str, EngineName] = {"openvino": "openvino", "onnx": "onnxruntime"}
 #: Largest difference of the threshold that the images give and that of the detector, as a share of the spread of
 #: scores: arithmetic and the rounding of stored images differ by far less, other images by far more.
 _SAME = 0.02
@@ -95,7 +96,7 @@ def export(
     ExportOptions.parse({"to": to, "precision": precision})  # refuses others
     if to == "onnx" and precision != "float32":
         raise ConfigError("needs openvino; export to it, or choose float32", option="precision", value=precision)
-    engine, folder = _ENGINES[to], Path(output)
+    engine, folder = ENGINES[to], Path(output)
     check_precision(precision, engine)
     check_export_folder(folder)
     source = _load(Path(run), engine, precision)

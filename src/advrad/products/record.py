@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field
 
 from advrad.detectors.config import RecordedFigures
 from advrad.errors import DataError
+from advrad.products.table import ExportForm
 from advrad.utils.config import Config
 from advrad.utils.files import make_folder, write_json
 from advrad.utils.output_folders import contents_of
@@ -42,7 +43,8 @@ class ProductRecord(Config):
         name: Name of the product.
         state: ``begun``, ``finished`` or ``failed``.
         error: Why it failed; empty otherwise.
-        settings: Options of the training and form of the export, as the table gives them.
+        settings: Options of the training.
+        export: Form of the export; None for none.
         images: Digest of all images and masks; empty if they could not be listed.
         trained_on: Digest of the normal images for training alone.
         advrad: Version of advrad that made the model.
@@ -69,6 +71,7 @@ class ProductRecord(Config):
     state: Literal["begun", "finished", "failed"]
     error: str = ""
     settings: dict[str, Any] = Field(default_factory=dict)
+    export: ExportForm | None = None
     images: str = ""
     trained_on: str = ""
     advrad: str = ""

@@ -21,7 +21,7 @@ from advrad.utils.imports import is_file_name
 ExportForm = Literal["openvino", "onnx"]
 
 #: Columns that are no options of a training.
-NAME, FOLDER, EXPORT = "name", "folder", "export"
+NAME, FOLDER, EXPORT, REPORT = "name", "folder", "export", "report"
 #: What a name may be: it becomes the name of a folder, and of a product of the service.
 _NAME = re.compile(r"\w[\w .+()-]{0,98}\w|\w")
 #: Words for a flag.
@@ -54,6 +54,7 @@ class Product:
         data: Folder of its images, or a datamodule in a Python file.
         options: Options of its training.
         export: Form in which the detector is exported; None for no export.
+        report: Whether an HTML report is written where there are test images.
         line: Line of the row in the table, from 1.
 
     Example:
@@ -65,20 +66,21 @@ class Product:
     data: Path
     options: RunOptions = field(default_factory=RunOptions)
     export: ExportForm | None = None
+    report: bool = False
     line: int = 0
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides how its model is made, as plain JSON values."""
-        return self.options.model_dump(mode="json") | {EXPORT: self.export}
+        """Options that decide how its model is made, as plain JSON values."""
+        return self.options.model_dump(mode="json")
 
 
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> tuple[Product, ...]:
     r"""Read a table of products, and check all of it.
 
     The first line names the columns: ``name``, ``folder`` (relative to the table's folder), ``export`` (empty,
-    ``openvino`` or ``onnx``), and any options of a training. An empty field stands for the default. Fields are
-    separated by commas or by semicolons, as spreadsheets write them.
+    ``openvino`` or ``onnx``), ``report`` (``yes`` or ``no``), and any options of a training. An empty field stands for
+    the default. Fields are separated by commas or by semicolons, as spreadsheets write them.
 
     Args:
         path: CSV file, UTF-8.
@@ -141,7 +143,7 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 def _wrong_columns(head: list[str], names: Mapping[str, str]) -> list[str]:
     """What is wrong with the names of the columns."""
-    known = {NAME, FOLDER, EXPORT, *names}
+    known = {NAME, FOLDER, EXPORT, REPORT, *names}
     problems = [f"line 1: column {name} is missing" for name in (NAME, FOLDER) if name not in head]
     for column in dict.fromkeys(head):
         if not column:
@@ -173,8 +175,8 @@ class _Row:
 
     def product(self) -> Product:
         """The product; whatever is wrong is in ``problems``."""
-        export = self._export()
-        return Product(self._name(), self._data(), self._options(), export, self._line)
+        export, report = self._export(), self._report()
+        return Product(self._name(), self._data(), self._options(), export, report, self._line)
 
     def _refuse(self, column: str, words: str) -> None:
         value = self._entries.get(column, "")
@@ -210,6 +212,13 @@ class _Row:
             self._refuse(EXPORT, error.message)
             return None
 
+    def _report(self) -> bool:
+        try:
+            return _flag(self._entries.get(REPORT) or "no")
+        except ConfigError as error:
+            self._refuse(REPORT, error.message)
+            return False
+
     def _options(self) -> RunOptions:
         """The options, each checked by itself, and all together if each is right."""
         fields, values, wrong = RunOptions.flat_fields(), {}, len(self.problems)
@@ -239,8 +248,10 @@ class _Row:
 
 def _value(text: str, field: FieldInfo) -> str | bool:
     """An entry as the options take it: a flag, or text that they read themselves."""
-    if field.annotation is not bool:
-        return text
+    return _flag(text) if field.annotation is bool else text
+
+
+def _flag(text: str) -> bool:
     if text.lower() not in _FLAGS:
         raise ConfigError("must be yes or no")
     return _FLAGS[text.lower()]

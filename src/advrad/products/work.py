@@ -11,10 +11,11 @@ from advrad import __version__
 from advrad.data.dataset_digest import image_digest
 from advrad.data.layouts import Dataset, find_records
 from advrad.data.splits import LEAST_IN_PART_A, normals_needed
+from advrad.detectors.exported_folder import read_export_config
 from advrad.detectors.loading import load_detector, save_figures
 from advrad.detectors.saved import SavedDetector
 from advrad.errors import AdvradError, DataError
-from advrad.exporting.run import export
+from advrad.exporting.run import ENGINES, export
 from advrad.inference.evaluation import EvaluationResult, evaluate
 from advrad.products.conditions import warn_of_drift
 from advrad.products.record import Places, ProductRecord, Seconds
@@ -124,9 +125,10 @@ class _Making:
             _Changed: The model that is there was made from other images.
         """
         began, name = time.perf_counter(), self.product.name
-        record = ProductRecord(name=name, state="begun", settings=self.product.settings)
+        product = self.product
+        record = ProductRecord(name=name, state="begun", settings=product.settings, export=product.export)
         try:
-            dataset = find_records(self.product.data, self.product.options.data)
+            dataset = find_records(product.data, product.options.data)
             record = record.model_copy(update=_digests(dataset))
             before = self._before(record)
             if before is not None and self._is_done(before, record):
@@ -160,8 +162,11 @@ class _Making:
 
     def _is_done(self, before: ProductRecord, now: ProductRecord) -> bool:
         """Whether nothing is left to do; test images that have changed are evaluated anew."""
-        exported = now.settings["export"] is None or contents_of(self.places.export(now.name)) == "export"
-        return before.finished and before.images == now.images and exported
+        exported = now.export in (None, before.export) and (
+            now.export is None or contents_of(self.places.export(now.name)) == "export"
+        )
+        reported = not self.product.report or before.figures is None or self.places.report(now.name).is_file()
+        return before.finished and before.images == now.images and exported and reported
 
     def _made(self, record: ProductRecord, dataset: Dataset) -> ProductRecord:
         """Make the model, measure and export it, and describe all."""
@@ -197,7 +202,7 @@ class _Making:
         return record.model_copy(update=found)
 
     def _evaluated(self, detector: SavedDetector, dataset: Dataset) -> EvaluationResult | None:
-        """Figures on the test images, saved in the model folder with a report; None without test images."""
+        """Figures on the test images, saved in the model folder; None without test images."""
         if not any(record.split == "test" for record in dataset.records):
             return None
         options, model = self.product.options, self.places.model(self.product.name)
@@ -206,6 +211,8 @@ class _Making:
         save_figures(model, result.figures)
         for note in result.notes:
             self.notes.note(note)
+        if not self.product.report:
+            return result
         data, report = options.data, self.places.report(self.product.name)
         make_folder(report.parent)
         content = report_content(result, detector, model, max_pixels=data.max_pixels, value_range=data.value_range)
@@ -217,7 +224,10 @@ class _Making:
         product, place = self.product, self.places.export(self.product.name)
         if product.export is None:
             return None
-        if contents_of(place) != "export":
+        if contents_of(place) == "export":
+            if read_export_config(place).engine != ENGINES[product.export]:
+                raise DataError(f"{place}: holds an export of another form; delete it to export anew")
+        else:
             make_folder(place.parent)
             data = product.data
             export(self.places.model(product.name), place, to=product.export, data=data, progress=self.notes)

@@ -114,6 +114,7 @@ def test_two_processes_measure_what_one_does(home: Path, alone: Path) -> None:
     assert len((home / "fits").read_text(encoding="utf-8").split()) == 2
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_costs_its_own_cells_only(home: Path, alone: Path) -> None:
     (home / "deaths").write_text("x", encoding="utf-8")
     assert measured(home, LocalEngine(2)) == Outcome(planned=6, done=6, failed=())

@@ -102,6 +102,7 @@ def fetch(url: str, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("bucket", ["memory", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_a_bucket_holds_what_a_folder_does(home: Path, bucket: str) -> None:
     grid = read_grid(home / "grid.toml")
     bench(grid, home / "data", home / "out")
@@ -117,6 +118,7 @@ def test_a_bucket_holds_what_a_folder_does(home: Path, bucket: str) -> None:
     assert (home / "out" / "work").is_dir() and not (home / "copy" / "work").exists()
 
 
+@pytest.mark.parametrize("bucket", ["memory", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_the_report_of_a_bucket_is_that_of_a_folder(tmp_path: Path, bucket: str, cli: trained_run.Cli) -> None:
     folder = make_bench(tmp_path / "bench", [clean("a", 0.9), attacked("a", 0.5), clean("b", 0.8)])
     files, root = open_bucket(bucket)

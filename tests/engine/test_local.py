@@ -119,6 +119,15 @@ def test_a_closed_generator_ends_the_processes_and_what_they_have_open_is_tidied
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_process_that_cannot_hand_on_its_item_tidies_up_too(tmp_path: Path) -> None:
+    running = LocalEngine(2).run(engine_work.stay_with_big_items, [tmp_path])
+    assert len(next(running)) == 5_000_000
+    time.sleep(1)  # the second item is on its way then, and no pipe takes it at once
+    assert len(list(tmp_path.iterdir())) == 1
+    running.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_process_that_does_not_end_when_told_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "GRACE_S", 0.2)
     running = LocalEngine(2).run(engine_work.hold_on, [tmp_path])

@@ -103,6 +103,17 @@ def pid_then_big(size: int) -> Iterator[int | bytes]:
     yield b"x" * size
 
 
+def stay_with_big_items(folder: Path) -> Iterator[bytes]:
+    """Give items that no pipe takes at once, and tidy up at the end."""
+    temporary = folder / f"{os.getpid()}.part"
+    temporary.touch()
+    try:
+        while True:
+            yield b"x" * 5_000_000
+    finally:
+        temporary.unlink()
+
+
 def talk(word: str) -> Iterator[str]:
     """Print a word, and give it."""
     print(word, flush=True)

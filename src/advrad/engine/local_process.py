@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from multiprocessing import parent_process, resource_tracker
 from multiprocessing.connection import Connection, wait
 from types import FrameType
@@ -94,8 +94,9 @@ def _carry_out_all(pipe: Connection) -> None:
         return
     pipe.send_bytes(encode((Kind.READY, None)))
     while True:
-        for message in messages_of(work, pipe.recv_bytes()):
-            pipe.send_bytes(message)
+        with closing(messages_of(work, pipe.recv_bytes())) as messages:  # what the work has open is tidied up at once
+            for message in messages:
+                pipe.send_bytes(message)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from enum import Enum
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
@@ -42,7 +42,7 @@ def decode(data: bytes) -> Any:
     return ForkingPickler.loads(data)
 
 
-def messages_of(work: Callable[[Any], Iterable[object]], task: bytes) -> Iterator[bytes]:
+def messages_of(work: Callable[[Any], Iterable[object]], task: bytes) -> Generator[bytes, None, None]:
     """Carry out a task.
 
     Args:

@@ -23,13 +23,21 @@ from advrad.errors import ConfigError, EngineError
 PROGRAM = """
     import sys
     from pathlib import Path
+    import advrad.engine.local
     import engine_work
     from advrad.engine import LocalEngine
 
     if __name__ == "__main__":
+        advrad.engine.local.GRACE_S = 60  # on a busy machine, too, processes tidy up before they are killed
         for pid in LocalEngine(2).run(engine_work.stay, [Path(sys.argv[1])] * 2):
             print(pid, flush=True)
 """
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, too, processes tidy up before they are killed."""
+    monkeypatch.setattr(local, "GRACE_S", 60)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -109,7 +117,9 @@ def test_processes_are_started_only_for_tasks_and_work_on_several() -> None:
     assert len(set(LocalEngine(1).run(engine_work.pids, [1] * 5))) == 1
 
 
-def test_a_closed_generator_ends_the_processes_and_what_they_have_open_is_tidied_up(tmp_path: Path) -> None:
+def test_a_closed_generator_ends_the_processes_and_what_they_have_open_is_tidied_up(
+    tmp_path: Path, patient: None
+) -> None:
     running = LocalEngine(2).run(engine_work.stay, [tmp_path] * 2)
     workers = [next(running), next(running)]
     assert all(map(is_running, workers))
@@ -119,7 +129,7 @@ def test_a_closed_generator_ends_the_processes_and_what_they_have_open_is_tidied
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_process_that_cannot_hand_on_its_item_tidies_up_too(tmp_path: Path) -> None:
+def test_a_process_that_cannot_hand_on_its_item_tidies_up_too(tmp_path: Path, patient: None) -> None:
     running = LocalEngine(2).run(engine_work.stay_with_big_items, [tmp_path])
     assert len(next(running)) == 5_000_000
     time.sleep(1)  # the second item is on its way then, and no pipe takes it at once
@@ -136,7 +146,7 @@ def test_a_process_that_does_not_end_when_told_is_killed(tmp_path: Path, monkeyp
     assert not is_running(worker)
 
 
-def test_an_exception_of_the_tasks_ends_the_processes(tmp_path: Path) -> None:
+def test_an_exception_of_the_tasks_ends_the_processes(tmp_path: Path, patient: None) -> None:
     def tasks() -> Iterator[Path]:
         yield tmp_path
         raise ValueError("no more tasks")

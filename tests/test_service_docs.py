@@ -81,7 +81,7 @@ class Shell:
         command = [*ADVRAD, "serve", *words, "--port", self.port]
         with (self.folder / "log.txt").open("ab") as log:
             self.service = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while time.monotonic() < end and self.service.poll() is None:
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"http://127.0.0.1:{self.port}/readyz").status_code == 200:

@@ -37,7 +37,6 @@ from advrad.serving.judging import (
     draw_artefacts,
     read_picture,
     shown_name,
-    spooled,
     statistics_of,
 )
 
@@ -80,16 +79,9 @@ def test_the_content_is_read_as_the_file_is(spool: Path, tmp_path: Path) -> None
     assert read_picture(judge, content).full is None
 
 
-def test_only_the_ending_of_raw_files_counts() -> None:
-    for name in ("../../etc/passwd", "a\0.png", "x" * 5000, ".", "a.nef/../../b.png", "a.py", "NUL", "é\u202e.png"):
-        with spooled(b"content", name) as path:
-            assert path.parent == Path(tempfile.gettempdir()) and path.suffix == "" and path.read_bytes() == b"content"
-        assert not path.exists()
-    with spooled(b"content", "camera.NEF") as path:
-        assert path.suffix == ".nef"
-    judge = ImageJudge(Brightest())
+def test_a_raw_file_of_a_camera_is_refused_by_its_name() -> None:
     with pytest.raises(ImageError, match="raw"):
-        read_picture(judge, picture(format="TIFF"), "camera.nef")
+        read_picture(ImageJudge(Brightest()), picture(format="TIFF"), "camera.nef")
 
 
 def test_errors_name_the_image_and_not_where_it_lay(spool: Path) -> None:
@@ -107,7 +99,7 @@ def test_a_full_disk_is_not_the_image_s_fault(spool: Path, monkeypatch: pytest.M
     def full(*_: object, **__: object) -> object:
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(judging.tempfile, "mkstemp", full)
+    monkeypatch.setattr(tempfile, "mkstemp", full)
     with pytest.raises(StoreUnavailable, match="the disk is full") as caught:
         read_picture(ImageJudge(Brightest()), picture())
     assert caught.value.fix == "free some space or write elsewhere"

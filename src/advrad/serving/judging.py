@@ -6,11 +6,8 @@ It takes the path of :mod:`advrad.inference.judging`, as ``advrad predict`` does
 from __future__ import annotations
 
 import math
-import tempfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,13 +17,11 @@ from torch import Tensor
 from advrad.data.images import at_working_size, averaged
 from advrad.data.picture_statistics import PictureStatistics, picture_statistics
 from advrad.data.png import png_of
-from advrad.data.signatures import RAW_SUFFIXES
-from advrad.errors import AdvradError, ImageError
+from advrad.errors import AdvradError, OutputError
 from advrad.inference.heatmaps import heat_scale
 from advrad.inference.judging import ImageJudge, Judged, LoadedImage
 from advrad.inference.prediction import PredictionRecord
 from advrad.serving.errors import ModelFailed, StoreUnavailable
-from advrad.utils.files import explain
 
 #: Images that can be drawn of an inspection.
 ARTEFACTS = ("map", "overlay", "reconstruction")
@@ -34,40 +29,6 @@ ARTEFACTS = ("map", "overlay", "reconstruction")
 DRAWN_PIXELS = 4_000_000
 #: Level that normal maps hardly exceed, as a share of white in a drawn map.
 MAP_LEVEL = 1 / 4
-
-
-@contextmanager
-def spooled(picture: bytes, file_name: str) -> Iterator[Path]:
-    """Put the content of an image file where it can be read, and take it away again.
-
-    Args:
-        picture: Content of the file.
-        file_name: Name that the sender gave it. Only its ending is used, and only one of raw camera files.
-
-    Yields:
-        A temporary file.
-
-    Raises:
-        StoreUnavailable: The disk of temporary files does not work.
-    """
-    ending = Path(file_name).suffix.lower()
-    try:
-        number, name = tempfile.mkstemp(prefix="advrad-", suffix=ending if ending in RAW_SUFFIXES else "")
-        path = Path(name)
-        try:
-            with open(number, "wb") as file:
-                file.write(picture)
-        except OSError:
-            path.unlink()
-            raise
-    except OSError as error:
-        what, _, fix = explain(error).partition("; ")
-        raise StoreUnavailable(f"{tempfile.gettempdir()}: no temporary file can be written: {what}", fix) from None
-    try:
-        yield path
-    finally:
-        with suppress(FileNotFoundError):
-            path.unlink()
 
 
 def shown_name(file_name: str) -> str:
@@ -100,13 +61,11 @@ def read_picture(judge: ImageJudge, picture: bytes, file_name: str = "", *, keep
         ImageError: It cannot be read, is too large, or does not suit the training images.
         StoreUnavailable: The disk of temporary files does not work.
     """
-    name = shown_name(file_name)
-    with spooled(picture, file_name) as path:
-        try:
-            image = judge.read(path, keep_full=keep_full)
-        except ImageError as error:
-            raise ImageError(Path(name), error.reason.replace(str(path), name)) from None
-    return replace(image, path=Path(name))
+    try:
+        return judge.read_content(picture, shown_name(file_name), keep_full=keep_full)
+    except OutputError as error:
+        what, _, fix = str(error).partition("; ")
+        raise StoreUnavailable(what, fix) from None
 
 
 def decide_all(judge: ImageJudge, images: Sequence[LoadedImage], threshold: float | None) -> list[Judged | ModelFailed]:

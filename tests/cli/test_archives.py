@@ -53,6 +53,14 @@ def test_a_table_is_told_in_few_lines(cli: Cli, run: Path) -> None:
     assert "advrad: 2 of 5 images are defective; 5 of them were judged before" in again.err
 
 
+@pytest.mark.parametrize("place", ["s3://bucket/results.parquet", "memory://heat-maps"])
+def test_results_go_to_a_disk(cli: Cli, run: Path, place: str) -> None:
+    write_folder(Path("in"), images(2))
+    done = cli("predict", run, "in", "-o", place)
+    assert (done.status, done.out) == (2, "")
+    assert f"--output {place}: is a URL, and results are written to a disk" in done.err
+
+
 def test_broken_images_are_named_and_the_status_tells(cli: Cli, run: Path) -> None:
     write_folder(Path("in"), images(2) | {f"broken-{number}.png": b"no image" for number in range(7)})
     done = cli("predict", run, "in", "-o", RESULTS)

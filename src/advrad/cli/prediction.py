@@ -14,6 +14,7 @@ from advrad.cli.path_list import paths_from_stdin
 from advrad.cli.terminal import prints_aside, put_json, stdin_is_piped, warn
 from advrad.data.options import DataOptions
 from advrad.errors import ConfigError, DataError
+from advrad.utils.buckets import is_url
 from advrad.utils.formatting import quoted
 from advrad.utils.imports import is_file_name
 from advrad.utils.output_folders import check_output_file
@@ -42,7 +43,7 @@ _Sources = Annotated[
     ),
 ]
 _Output = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "-o",
         "--output",
@@ -131,7 +132,11 @@ def predict(
     Example: advrad predict run part-0001.png -o heat-maps
     """
     _check_options(certificate, threshold, certify)
-    results = output if output is not None and output.suffix.lower() == ".parquet" else None
+    if output is not None and is_url(output):
+        fix = "name a file or a folder on a disk, and copy it"
+        raise ConfigError(f"is a URL, and results are written to a disk; {fix}", option="output", value=output)
+    place = None if output is None else Path(output)
+    results = place if place is not None and place.suffix.lower() == ".parquet" else None
     _check_sources(sources, results, {"table": table, "image_column": image_column}, engine)
     from advrad.engine.choice import ENGINES, open_engine
 
@@ -156,7 +161,7 @@ def predict(
         from advrad.inference.chunks import ChunkPredictor
 
         pixels, white = reading.max_pixels, reading.value_range
-        predictor = ChunkPredictor(model, device, runtime, certified, pixels, output, threshold, white)
+        predictor = ChunkPredictor(model, device, runtime, certified, pixels, place, threshold, white)
         _predict_lines(predictor, sources or ["-"], chosen, Verdicts(as_json, table), skip_bad)
     return 0
 

@@ -32,11 +32,11 @@ DATA = "layout category max-pixels value-range"
 OPTIONS = {
     "data inspect": f"{DATA} false-alarm-rate size seed json",
     "train": f"{DATA} skip-bad output minutes steps preset denoiser size seed batch-size learning-rate false-alarm-rate"
-    " shape tile score optimise-for-radius harden precision features backbone resume",
+    " shape tile score optimise-for-radius harden precision features backbone resume products jobs engine address",
     "calibrate": "output false-alarm-rate norm radius score optimise-for-radius draws confidence",
     "demo": "output minutes steps size seed open",
     "predict": "output json csv threshold skip-bad certify norm radius draws confidence seed max-pixels value-range"
-    " engine device",
+    " image-column jobs engine address device",
     "evaluate": f"{DATA} skip-bad json scores save seed engine device",
     "report": f"{DATA} skip-bad output seed device",
     "info": "json all",
@@ -103,7 +103,7 @@ def test_without_a_command_the_help_is_an_error(cli: Cli, command: list[str]) ->
         (["data", "inspect", ".", "--layout", "zip"], "--layout zip: is unknown"),
         (["data", "inspect", ".", "--max-pixels", "-1"], "--max-pixels -1: must be"),
         (["data", "inspect", "--size", "8", "."], "--size"),
-        (["train"], "Missing argument"),
+        (["train"], "Missing option '-o'"),
         (["predict", "x", "y", "--radius", "0.1"], "--radius: can only be used with certification; add --certify"),
         (["attack", "x", "y", "--attack", "transfer"], "--from"),
         (["attack", "x", "y", "--noise", "loud"], "--noise loud: is unknown; choose unknown, known"),

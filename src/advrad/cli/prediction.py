@@ -132,10 +132,7 @@ def predict(
     Example: advrad predict run part-0001.png -o heat-maps
     """
     _check_options(certificate, threshold, certify)
-    if output is not None and is_url(output):
-        fix = "name a file or a folder on a disk, and copy it"
-        raise ConfigError(f"is a URL, and results are written to a disk; {fix}", option="output", value=output)
-    place = None if output is None else Path(output)
+    place = _on_disk(output)
     results = place if place is not None and place.suffix.lower() == ".parquet" else None
     _check_sources(sources, results, {"table": table, "image_column": image_column}, engine)
     from advrad.engine.choice import ENGINES, open_engine
@@ -164,6 +161,14 @@ def predict(
         predictor = ChunkPredictor(model, device, runtime, certified, pixels, place, threshold, white)
         _predict_lines(predictor, sources or ["-"], chosen, Verdicts(as_json, table), skip_bad)
     return 0
+
+
+def _on_disk(output: str | None) -> Path | None:
+    """The place of the output, which must be on a disk."""
+    if output is not None and is_url(output):
+        fix = "name a file or a folder on a disk, and copy it"
+        raise ConfigError(f"is a URL, and results are written to a disk; {fix}", option="output", value=output)
+    return None if output is None else Path(output)
 
 
 def _predict_lines(

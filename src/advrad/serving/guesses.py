@@ -34,10 +34,8 @@ class Guesses:
 
     Example:
         >>> guesses = Guesses(most=2, clock=lambda: 100.0)
-        >>> [guesses.weigh("10.0.0.7", None) for _ in range(3)]
-        [0, 0, 60]
-        >>> guesses.weigh("10.0.0.8", None)
-        0
+        >>> [guesses.weigh("10.0.0.7", None) for _ in range(2)]
+        [0, 0]
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:

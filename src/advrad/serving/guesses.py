@@ -33,7 +33,7 @@ class Guesses:
         clock: Seconds that only grow.
 
     Example:
-        >>> guesses = Guesses(most=2, clock=lambda: 100.0)
+        >>> guesses = Guesses(most=20, clock=lambda: 100.0)
         >>> [guesses.weigh("10.0.0.7", None) for _ in range(2)]
         [0, 0]
     """

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import toy_exports
+from bucket_server import Server, s3_server
 from toy_archives import image_bytes, images, parquet_bytes, rows, scores, tar_bytes, write_folder
 
 from advrad.archive import judge_archive
@@ -21,36 +22,10 @@ from advrad.utils.buckets import open_bucket
 RESULTS = Path("results.parquet")
 
 
-class Server:
-    """A server of S3, which can be stopped and started again at the same port with the same content."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self.start()
-
-    def start(self) -> None:
-        from moto.server import ThreadedMotoServer
-
-        self.server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
-        self.server.start()
-        _, self.port = self.server.get_host_and_port()
-
-    def stop(self) -> None:
-        self.server.stop()
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    if importlib.util.find_spec("s3fs") is None or importlib.util.find_spec("moto") is None:
-        pytest.skip("s3fs and moto are not installed: pip install 'advrad[test]'")
-    found = Server()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{found.port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with s3_server() as found:
         yield found
-    found.stop()
 
 
 @pytest.fixture

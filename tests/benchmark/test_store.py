@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import uuid
@@ -13,6 +12,7 @@ import pytest
 import trained_run
 from bench_rows import same
 from benchmark_folders import attacked, clean, make_bench
+from bucket_server import s3_server
 from fsspec import get_filesystem_class
 from toy_grids import write
 
@@ -57,22 +57,10 @@ class Listener(SilentReporter):
 @pytest.fixture(scope="module")
 def s3() -> Iterator[str]:
     """URL of an empty bucket of a server on the loopback."""
-    if importlib.util.find_spec("s3fs") is None or importlib.util.find_spec("moto") is None:
-        pytest.skip("s3fs and moto[server] are not installed: pip install 'advrad[test]'")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with s3_server():
         files, path = open_bucket("s3://results")
         files.mkdir(path)
         yield "s3://results"
-    server.stop()
 
 
 @pytest.fixture(params=["memory", "s3"])

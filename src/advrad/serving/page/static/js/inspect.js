@@ -173,19 +173,22 @@ function connectDrop(zone) {
 }
 
 function connect() {
-  for (const id of ["files", "folder"]) {
-    const input = byId(id);
-    input.addEventListener("change", () => {
-      add(seen(input.files));
-      input.value = "";
-    });
-    byId(`${id}-button`).addEventListener("click", () => input.click());
-  }
   for (const id of ["station", "certify"]) {
     const field = byId(id);
     if (id === "station") field.value = remembered(id, "");
     else field.checked = remembered(id, "true") === "true";
     field.addEventListener("change", () => remember(id, id === "station" ? field.value : String(field.checked)));
+  }
+  for (const id of ["files", "folder"]) {
+    const input = byId(id);
+    const take = () => {
+      add(seen(input.files));
+      input.value = "";
+    };
+    input.addEventListener("change", take);
+    // Files may have been chosen while this script was still on its way.
+    if (input.files.length > 0) take();
+    byId(`${id}-button`).addEventListener("click", () => input.click());
   }
   byId("retry").addEventListener("click", retry);
   connectDrop(byId("drop"));

@@ -14,6 +14,7 @@ from advrad.cli.terminal import is_first_process, open_page, say
 from advrad.errors import ConfigError, ImageError
 from advrad.training.options import CalibrateOptions, RunOptions
 from advrad.utils.formatting import number, quoted, radius_text
+from advrad.utils.memory import reuse_freed_memory
 
 if TYPE_CHECKING:
     from advrad.cli.screen import Screen
@@ -66,6 +67,7 @@ def train(
 
     Example: advrad train images -o run
     """
+    reuse_freed_memory()
     if products is not None:
         _refuse_beside_products(data, options, resume)
         return train_table(products, output, jobs, engine, address)

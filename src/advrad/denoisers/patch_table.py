@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from advrad.denoisers.memory_config import MemoryConfig
+from advrad.utils.extremes import greatest_with_place
 
 #: Patches of a query that are compared in one product, where all memory patches are compared.
 _QUERIES = 128
@@ -93,8 +94,7 @@ class PatchTable:
         else:
             order, queries, pairs = _windows(config, config.window_cells)
             blocks, starts = _patches_by_site(config, sheets, roots, order.to(sheets.device))
-        prepared = [_prepared(block, config.gain) for block in blocks]
-        factors, middle, squares, along = map(torch.cat, zip(*prepared, strict=True))
+        factors, middle, squares, along = _prepared(blocks, len(starts[0]), config.gain)
         # A single site serves all parts of the queries.
         factors, middle, squares, along, first = (
             part.expand(len(queries), *part.shape[1:]) if len(part) == 1 else part
@@ -126,7 +126,7 @@ class PatchTable:
                 out = excluded if excluded.shape[1] == 1 else excluded[:, chunk]
                 by_image = nearness.view(*around.shape[:3], -1)
                 by_image.masked_fill_(out.transpose(0, 1)[:, None], -torch.inf)
-            nearest, entry = nearness.max(2)
+            nearest, entry = greatest_with_place(nearness)
             for values, found in zip(by_site, (own - nearest, entry, size), strict=True):
                 values[chunk, :width] = found.view(-1, width, batch)
         least, choice = squares[self.pairs].min(1)  # (L, b)
@@ -227,17 +227,35 @@ def read_patches(config: MemoryConfig, sheets: Tensor, starts: Tensor) -> Tensor
     return sheets.flatten()[starts[..., None] + within].float() / 255
 
 
-def _prepared(table: Tensor, gain: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``factors``, ``middle``, ``squares`` and ``along`` of memory patches by site, (S, d, n)."""
-    middle = table.mean(2)
-    centred = table - middle[:, :, None]
-    squares, along = centred.square().sum(1), torch.bmm(middle[:, None], centred)[:, 0]
-    rows = [torch.full_like(squares, 2), -2 * (along + squares)] if gain else [-squares]
-    return torch.cat([2 * centred, *(row[:, None] for row in rows)], 1), middle, squares, along
-
-
-#: Memory patches by site, a part of the sites after the other, (s, d, n); and where they start in the flattened sheets.
+#: Memory patches by site, a part of the sites after the other, (s, d, n); and where they start in the flattened sheets,
+#: see ``starts`` of :class:`PatchTable`.
 _Patches = tuple[Iterable[Tensor], tuple[Tensor, Tensor]]
+
+
+def _prepared(blocks: Iterable[Tensor], sites: int, gain: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``factors``, ``middle``, ``squares`` and ``along`` of memory patches, part by part of the sites."""
+    prepared: tuple[Tensor, ...] = ()
+    first = 0
+    for block in blocks:
+        middle = block.mean(2)
+        count, size = middle.shape
+        if not prepared:
+            shapes = ((size + (2 if gain else 1), block.shape[2]), (size,), (block.shape[2],), (block.shape[2],))
+            prepared = tuple(block.new_empty(sites, *shape) for shape in shapes)
+        factors, middles, squares, along = (part[first : first + count] for part in prepared)
+        middles.copy_(middle)
+        centred = torch.sub(block, middle[:, :, None], out=factors[:, :size])
+        torch.sum(centred.square(), 1, out=squares)
+        torch.bmm(middle[:, None], centred, out=along[:, None])
+        centred.mul_(2)
+        if gain:
+            factors[:, -2] = 2
+            torch.add(along, squares, out=factors[:, -1]).mul_(-2)
+        else:
+            torch.neg(squares, out=factors[:, -1])
+        first += count
+    factors, middles, squares, along = prepared
+    return factors, middles, squares, along
 
 
 def _chosen_patches(config: MemoryConfig, sheets: Tensor, roots: Tensor, chosen: Tensor) -> _Patches:
@@ -248,26 +266,33 @@ def _chosen_patches(config: MemoryConfig, sheets: Tensor, roots: Tensor, chosen:
 
 def _all_patches(config: MemoryConfig, sheets: Tensor, roots: Tensor) -> _Patches:
     """All patches of the sheets at a single site."""
-    patches, at_place, of_sheet = _cut(config, sheets, roots)
+    at_place, of_sheet = _places(config, sheets)
+    patches = F.unfold(sheets.float() / 255, config.patch_cells) * roots[:, None]
     table = patches.permute(1, 2, 0).flatten(1)[None]
     return [table], (at_place[:1, None] * 0, (at_place[:, None] + of_sheet).flatten()[None])
 
 
 def _patches_by_site(config: MemoryConfig, sheets: Tensor, roots: Tensor, order: Tensor) -> _Patches:
     """All patches of the sheets by place; ``order`` numbers the places of the sites, (S,)."""
-    patches, at_place, of_sheet = _cut(config, sheets, roots)
-    blocks = (patches[:, :, part].permute(2, 1, 0).contiguous() for part in torch.split(order, _SITES))
+    at_place, of_sheet = _places(config, sheets)
+    side, sites_across = config.patch_cells, config.width_cells - config.patch_cells + 1
+    cells = (sheets.float() / 255).permute(2, 3, 1, 0).contiguous()  # (H, W, c, n): patches of all sheets at once
+    cut = cells.unfold(0, side, 1).unfold(1, side, 1)  # (places down, places across, c, n, k, k)
+    by_cell, weights = cut.permute(0, 1, 2, 4, 5, 3), roots.view(-1, side, side, 1)
+    blocks = (
+        (by_cell[part // sites_across, part % sites_across] * weights).flatten(1, 3)
+        for part in torch.split(order, _SITES)
+    )
     return blocks, (at_place[order][:, None], of_sheet[None])
 
 
-def _cut(config: MemoryConfig, sheets: Tensor, roots: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """All patches of the sheets, (n, d, places), and where they start: places in a sheet, and the sheets."""
+def _places(config: MemoryConfig, sheets: Tensor) -> tuple[Tensor, Tensor]:
+    """Where patches start in the flattened sheets: their places in a sheet, and the sheets."""
     count, channels, height, width = sheets.shape
-    across = width - config.patch_cells + 1
-    patches = F.unfold(sheets.float() / 255, config.patch_cells) * roots[:, None]
-    place = torch.arange(patches.shape[2], device=sheets.device)
+    down, across = (side - config.patch_cells + 1 for side in (height, width))
+    place = torch.arange(down * across, device=sheets.device)
     of_sheet = torch.arange(count, device=sheets.device) * (channels * height * width)
-    return patches, place // across * width + place % across, of_sheet
+    return place // across * width + place % across, of_sheet
 
 
 def _windows(config: MemoryConfig, window: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:

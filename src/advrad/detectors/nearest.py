@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.onnx import is_in_onnx_export
 
+from advrad.utils.extremes import place_of_least
+
 #: Number of queries whose distances to the whole bank are in memory at a time.
 _CHUNK = 256
-#: Length of the blocks in which a smallest value is searched.
-_BLOCK = 128
 
 
 def concatenate_maps(maps: list[Tensor]) -> Tensor:
@@ -61,25 +61,12 @@ def _nearest_rows(queries: Tensor, bank: Tensor, count: int) -> Tensor:
     """
     middle = bank.mean(0)
     shifted = bank - middle
-    norms, missing = shifted.square().sum(1), -len(bank) % _BLOCK
-    if count == 1 and missing and not is_in_onnx_export():
-        shifted, norms = F.pad(shifted, (0, 0, 0, missing)), F.pad(norms, (0, missing), value=torch.inf)
-    columns, found = shifted.T, []
+    norms, columns, found = shifted.square().sum(1), shifted.T, []
     if is_in_onnx_export():  # one product: a graph needs no chunks
         distances = norms - 2 * (queries - middle) @ columns
         return distances.argmin(1, keepdim=True) if count == 1 else distances.topk(count, largest=False).indices
     for part in torch.split(queries - middle, _CHUNK):
         distances = torch.addmm(norms, part, columns, alpha=-2)
-        found.append(_smallest(distances) if count == 1 else distances.topk(count, largest=False).indices)
+        nearest = place_of_least(distances)[:, None] if count == 1 else distances.topk(count, largest=False).indices
+        found.append(nearest)
     return torch.cat(found)
-
-
-def _smallest(values: Tensor) -> Tensor:
-    """Index of the smallest value of each row, (q, 1); the rows, (q, n), are cut into blocks.
-
-    It is several times as fast as ``argmin``, which compares one value after the other.
-    """
-    blocks = values.view(len(values), -1, _BLOCK)
-    block = blocks.amin(2).argmin(1)
-    inside = blocks[torch.arange(len(values), device=values.device), block].argmin(1)
-    return (block * _BLOCK + inside)[:, None]

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_table import read_patches
+from advrad.utils.extremes import place_of_least
 
 #: Patches from which each centre is computed, on average, if there are as many.
 PATCHES_PER_CENTRE = 40
 #: Rounds in which patches are assigned to centres and centres are moved, for all patches together and for each site.
 _ROUNDS, _ROUNDS_BY_SITE = 2, 3
 #: Distances that are computed at once.
-_AT_ONCE = 1 << 22
+_AT_ONCE = 1 << 20
 
 
 def centres_of(patches: Tensor, config: MemoryConfig, count: int, generator: torch.Generator) -> Tensor:
@@ -99,7 +100,7 @@ def _moved(values: Tensor, centres: Tensor, rounds: int) -> Tensor:
         # again, and 12,000 centres took 20 GB.
         nearest = torch.empty(values.shape[:2], dtype=torch.long)  # (s, m)
         for part, found in zip(torch.split(values, step, 1), torch.split(nearest, step, 1), strict=True):
-            found.copy_(torch.baddbmm(squares, part, centres.mT, alpha=-2).argmin(2))
+            found.copy_(place_of_least(torch.baddbmm(squares, part, centres.mT, alpha=-2)))
         sums = torch.zeros_like(centres).scatter_add_(1, nearest[..., None].expand_as(values), values)
         members = torch.zeros_like(squares[:, 0]).scatter_add_(1, nearest, torch.ones_like(values[..., 0]))
         centres = torch.where(members[..., None] > 0, sums / members.clamp_min(1)[..., None], centres)

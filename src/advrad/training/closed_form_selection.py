@@ -16,7 +16,7 @@ from torch import Tensor
 
 from advrad.data.splits import ALL_IN_MEMORY, LEAST_IN_PART_A
 from advrad.data.synthetic import DEFECTS, paste_defects
-from advrad.detectors.closed_form_member import ClosedFormMember, MemberBounds
+from advrad.detectors.closed_form_member import ClosedFormMember
 from advrad.detectors.registration import RegisteredView
 from advrad.detectors.views import Norm, WholeView
 from advrad.metrics import auroc
@@ -238,18 +238,20 @@ def _figures(
 ) -> tuple[float, float]:
     """Clean and certified AUROC of the largest score of several members."""
 
-    def scores(images: Tensor) -> Sequence[float]:
+    def scores(images: Tensor) -> Tensor:
         with torch.no_grad():
-            found = [torch.stack([member.scores(part) for member in members]) for part in torch.split(images, 8)]
-        return torch.cat(found, 1).amax(0).tolist()
+            return torch.stack([member.scores(images) for member in members]).amax(0)
 
-    def bounds(image: Tensor) -> list[MemberBounds]:
+    def bounded(image: Tensor) -> Tensor:
+        """Score of an image, its lower and its upper bound, (3,)."""
         found = [member.bounds(image[None], radius.size, radius.norm, exact_sites=_EXACT_SITES) for member in members]
         counter.advance(1)
-        return found
+        return torch.stack([torch.stack([part.score, part.lower, part.upper]) for part in found]).amax(0)
 
-    normal, anomalous = scores(queries), scores(defects)
-    clean = auroc(np.repeat([0, 1], [len(normal), len(anomalous)]), np.array([*normal, *anomalous]))
-    upper = [max(float(part.upper) for part in bounds(image)) for image in queries]
-    lower = [max(float(part.lower) for part in bounds(image)) for image in defects[: _CERTIFIED * len(queries)]]
-    return clean, float((np.array(lower)[:, None] > np.array(upper)).mean())
+    count = _CERTIFIED * len(queries)
+    normal, _, upper = torch.stack([bounded(image) for image in queries]).unbind(1)
+    anomalous, lower, _ = torch.stack([bounded(image) for image in defects[:count]]).unbind(1)
+    others = [scores(part) for part in torch.split(defects[count:], 8) if len(part)]
+    figures = torch.cat([normal, anomalous, *others])
+    clean = auroc(np.repeat([0, 1], [len(normal), len(figures) - len(normal)]), figures.numpy())
+    return clean, float((lower[:, None] > upper).double().mean())

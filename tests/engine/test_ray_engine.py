@@ -228,7 +228,8 @@ def test_a_server_of_another_kind_is_refused(said: bytes, monkeypatch: pytest.Mo
             pass
         ended.set()
         thread.join()
-    assert str(caught.value).startswith(f"no Ray cluster answers at {address} ({reason}); give --address as 'ray start' printed it")
+    expected = f"no Ray cluster answers at {address} ({reason}); give --address as 'ray start' printed it"
+    assert str(caught.value).startswith(expected)
 
 
 @pytest.mark.parametrize("address", ["ray://head:10001", "head", "http://head:8265", ""])

@@ -118,6 +118,18 @@ def test_changed_options_are_refused_before_anything_starts(table: Path) -> None
     assert [one.settings["seed"] for one in trained(table).finished] == [0, 5, 3]
 
 
+def test_options_are_called_as_their_columns(table: Path) -> None:
+    """The command line has other names for options than Python."""
+    columns = {"alarms": "false_alarm_rate"}
+    table.write_text("name,folder,alarms\nbolt,bolt,0.1\nnut,nut,0.01\n", encoding="utf-8")
+    outcome = train_products(read_table(table, columns), table.parent / "models", table=table, engine=SerialEngine())
+    assert outcome.records["bolt"].finished
+    assert str(outcome.records["nut"].error).startswith("alarms 0.01: needs ")
+    table.write_text("name,folder,alarms\nbolt,bolt,0.2\n", encoding="utf-8")
+    with pytest.raises(TableError, match=r"other options \(alarms was 0\.1\)"):
+        train_products(read_table(table, columns), table.parent / "models", table=table, engine=SerialEngine())
+
+
 def test_a_report_that_is_asked_for_later_is_written_without_another_training(table: Path) -> None:
     table.write_text("name,folder\nnut,nut\n", encoding="utf-8")
     trained(table)

@@ -163,7 +163,7 @@ def _refuse_changes(products: Sequence[Product], places: Places, table: Path | N
         now = product.settings
         changed = [name for name in now if now[name] != before.settings.get(name)]
         if changed:
-            was = ", ".join(f"{name} was {before.settings.get(name)}" for name in changed)
+            was = ", ".join(f"{product.column_of(name)} was {before.settings.get(name)}" for name in changed)
             problems.append(
                 f"line {product.line}, product {product.name}: its model was made with other options ({was}); delete"
                 f" {places.model(product.name)} to make it anew, or take another name"

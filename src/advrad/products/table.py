@@ -56,6 +56,7 @@ class Product:
         export: Form in which the detector is exported; None for no export.
         report: Whether an HTML report is written where there are test images.
         line: Line of the row in the table, from 1.
+        columns: Fields of the options by name of the column, where the two differ; for messages.
 
     Example:
         >>> Product("bottle", Path("images/bottle")).export is None
@@ -68,6 +69,15 @@ class Product:
     export: ExportForm | None = None
     report: bool = False
     line: int = 0
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+    def column_of(self, option: str) -> str:
+        """Name under which an option is known to who wrote the table: that of its column.
+
+        Args:
+            option: Name of the field.
+        """
+        return next((column for column, name in self.columns.items() if name == option), option)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -176,7 +186,7 @@ class _Row:
     def product(self) -> Product:
         """The product; whatever is wrong is in ``problems``."""
         export, report = self._export(), self._report()
-        return Product(self._name(), self._data(), self._options(), export, report, self._line)
+        return Product(self._name(), self._data(), self._options(), export, report, self._line, self._names)
 
     def _refuse(self, column: str, words: str) -> None:
         value = self._entries.get(column, "")

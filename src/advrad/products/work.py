@@ -14,7 +14,7 @@ from advrad.data.splits import LEAST_IN_PART_A, normals_needed
 from advrad.detectors.exported_folder import read_export_config
 from advrad.detectors.loading import load_detector, save_figures
 from advrad.detectors.saved import SavedDetector
-from advrad.errors import AdvradError, DataError
+from advrad.errors import AdvradError, ConfigError, DataError
 from advrad.exporting.run import ENGINES, export
 from advrad.inference.evaluation import EvaluationResult, evaluate
 from advrad.products.conditions import warn_of_drift
@@ -90,11 +90,14 @@ class _Changed(DataError):
     """What the model was made from has changed since: its record stays as it is."""
 
 
-def _words(error: Exception) -> str:
-    """An error on one line, with its type unless it was raised on purpose."""
+def _words(error: Exception, product: Product) -> str:
+    """An error on one line, with its type unless it was raised on purpose; options are called as in the table."""
     if is_out_of_memory(error):
         return "there is not enough memory; use fewer jobs, or a smaller size"
-    text = " ".join(str(error).split())
+    text = str(error)
+    if isinstance(error, ConfigError) and error.option is not None:
+        text = error.named(product.column_of(error.option))
+    text = " ".join(text.split())
     return _plain(text if isinstance(error, AdvradError) and text else f"{type(error).__name__}: {text}".rstrip(": "))
 
 
@@ -138,7 +141,7 @@ class _Making:
         except _Changed:
             raise
         except Exception as error:  # a detector in a Python file may raise anything
-            record = record.model_copy(update={"state": "failed", "error": _words(error)})
+            record = record.model_copy(update={"state": "failed", "error": _words(error, product)})
         seconds = record.seconds.model_copy(update={"in_all": round(time.perf_counter() - began, 2)})
         record = record.model_copy(update={"notes": tuple(map(_plain, self.notes.texts)), "seconds": seconds})
         self.places.write(record)

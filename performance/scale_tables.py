@@ -200,6 +200,8 @@ def cost_of(row: Row, driver_s: float, pictures: int = ARCHIVE) -> Cost:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown; all columns but the first two are numbers."""
+    if wrong := [row for row in rows if len(row) != len(head)]:
+        raise ValueError(f"{len(head)} columns, but {len(wrong[0])} entries: {', '.join(wrong[0])}")
     lines = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -210,6 +212,7 @@ def table_of_rates(rows: Sequence[Row]) -> str:
         "detector",
         "engine",
         "processes",
+        "pictures",
         "pictures/s",
         "of ideal",
         "of the machine",

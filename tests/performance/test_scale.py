@@ -82,6 +82,12 @@ def test_what_a_driver_computes_is_read_from_the_row_of_most_pictures() -> None:
     ]
 
 
+def test_each_entry_of_a_table_has_a_heading() -> None:
+    assert scale_tables.table(["a", "b", "c"], [["1", "2", "3"]]).splitlines()[1] == "| --- | --- | ---: |"
+    with pytest.raises(ValueError, match="2 columns, but 3 entries: 1, 2, 3"):
+        scale_tables.table(["a", "b"], [["1", "2"], ["1", "2", "3"]])
+
+
 def test_equal_scores_do_not_make_results_small(tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet

@@ -220,7 +220,7 @@ def _check_that_it_answers(address: str) -> None:
             return
         reason = "what listens there is something else"
     raise EngineError(
-        f"no Ray cluster answers at {address} ({reason}); give --address as 'ray start' printed it on its first machine"
+        f"no Ray cluster answers at {address} ({reason}); give the one that 'ray start' printed on its first machine"
     )
 
 

@@ -119,9 +119,9 @@ class PatchTable:
         entries = torch.zeros(sites * most + 1, batch, dtype=torch.long, device=patches.device)
         sizes = patches.new_zeros(sites * most + 1, batch)
         by_site = [values[:-1].view(sites, most, batch) for values in (squares, entries, sizes)]
-        # Added to how near memory patches are, (S or 1, 1, b, n); adding takes half the time of a mask.
-        out = None if excluded is None else patches.new_zeros(excluded.shape).masked_fill_(excluded, -torch.inf)
-        out = None if out is None else out.transpose(0, 1)[:, None]
+        out = None
+        if excluded is not None:  # added to how near memory patches are, which takes half the time of a mask
+            out = patches.new_zeros(excluded.shape).masked_fill_(excluded, -torch.inf).transpose(0, 1)[:, None]
         for chunk, width in self._chunks(batch):
             around = padded.index_select(0, self.queries[chunk, :width].flatten())  # (s q, b, d')
             nearness, own, size = self._nearness(chunk, around.view(-1, width * batch, around.shape[2]))
@@ -140,7 +140,7 @@ class PatchTable:
 
     def error(self, size: Tensor) -> Tensor:
         """Bound the rounding error of squared distances, (b, L), by the size of what was compared, (b, L)."""
-        unit = 2 * relative_error(self.middle.shape[1] + 4)  # two terms for the root in a norm, and its square
+        unit = 2 * relative_error(self.middle.shape[1] + 5)  # three terms for the root in a norm, and its square
         if self.gain == 0:
             return unit * size.square()
         centre, gain = self.centres, self.gain
@@ -227,7 +227,8 @@ def read_patches(config: MemoryConfig, sheets: Tensor, starts: Tensor) -> Tensor
     side = torch.arange(config.patch_cells, device=starts.device)
     square = (side[:, None] * width + side).flatten()
     within = (torch.arange(channels, device=starts.device)[:, None] * (height * width) + square).flatten()
-    places = starts.reshape(-1, 1).to(torch.int32) + within.to(torch.int32)  # half the time of 64 bits
+    small = torch.int32 if sheets.numel() < 2**31 else torch.int64  # 32 bits take half the time
+    places = starts.reshape(-1, 1).to(small) + within.to(small)
     read = sheets.flatten().index_select(0, places.flatten()).view(*starts.shape, len(within))
     return read.float() / 255
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -163,6 +165,42 @@ def test_several_that_open_a_new_database_at_once_make_it_once(db: str, tmp_path
     assert failures == []
     with Store.open(db, tmp_path) as store:
         assert store.audit.verify().rows == 4
+
+
+def test_a_new_file_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "history.sqlite"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.3, other.rollback)
+    release.start()
+    try:
+        with Store.open(f"sqlite:///{file}", tmp_path) as store:
+            assert store.inspections.find() == []
+    finally:
+        release.join()
+        other.close()
+
+
+@pytest.mark.parametrize("refusals", [1, 3])
+def test_a_change_of_mode_that_is_refused_at_once_is_tried_again(
+    refusals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [refusals]
+
+    class Refusing(sqlite3.Connection):
+        def execute(self, sql: str, *parameters: Any) -> sqlite3.Cursor:
+            if "journal_mode=WAL" in sql and left[0]:
+                left[0] -= 1
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            return super().execute(sql, *parameters)
+
+    connect = sqlite3.dbapi2.connect
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", functools.partial(connect, factory=Refusing))
+    with Store.open(None, tmp_path) as store:
+        assert left == [0]
+        assert store.inspections.find() == []
 
 
 def test_a_database_of_another_program_is_refused_and_not_touched(tmp_path: Path, postgres: PostgresServer) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ FILE_NAME = "history.sqlite"
 BUSY_S = 5.0
 """Seconds that a transaction waits for a lock, and a connection for its server."""
 
+_RETRY_S = 0.01
 _FORMS = "write sqlite:////FOLDER/FILE or postgresql://USER@HOST/NAME"
 _SQLITE_START = b"SQLite format 3\0"
 _LOCKED = (f"another program has kept it locked for {BUSY_S:g} seconds", "end that program, or try again")
@@ -200,7 +203,7 @@ def _sqlite_engine(url: URL) -> Engine:
     def prepare(connection: Any, record: object) -> None:
         connection.isolation_level = None  # this module begins transactions itself
         connection.execute("PRAGMA foreign_keys=ON")
-        connection.execute("PRAGMA journal_mode=WAL")
+        _keep_a_log(connection)
         # FULL, not NORMAL: with WAL, NORMAL may lose the last transactions in a power cut, and a verdict that was
         # answered must not vanish. It costs one flush of the disk for each transaction, which a group of inspections
         # shares.
@@ -212,6 +215,23 @@ def _sqlite_engine(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _keep_a_log(connection: sqlite3.Connection) -> None:
+    """Let a SQLite file write ahead into a log, so that readers and a writer do not wait for each other.
+
+    SQLite does not wait by itself where several connections change the mode of a new file at once: all but one are
+    refused at once, so the wait is here.
+    """
+    end = time.monotonic() + BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+        time.sleep(_RETRY_S)
 
 
 def _postgresql_engine(url: URL) -> Engine:

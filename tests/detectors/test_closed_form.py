@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,6 +55,46 @@ def test_attacks_stay_within_the_bounds(detector: ClosedFormDetector, norm: str,
     result = advrad.attack(detector, (images, [0] * 3 + [1] * 3), norm=norm, eps=radius, budget="quick")
     for row, low, high in zip(result.rows, bounds.lower.tolist(), bounds.upper.tolist(), strict=True):
         assert low <= row.worst <= high, row
+
+
+@pytest.mark.parametrize(
+    ("radius", "norm", "words"),
+    [
+        (2 / 255, "Linf", "norm Linf: must be linf or l2"),
+        (2 / 255, "l1", "norm l1: must be linf or l2"),
+        (-0.1, "linf", r"radius -0\.1: must be 0 or more"),
+        (float("nan"), "l2", "radius nan: must be 0 or more"),
+    ],
+)
+def test_perturbations_that_make_no_sense_are_refused(
+    detector: ClosedFormDetector, radius: float, norm: Any, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        detector.score_bounds(normal_images(1), radius, norm)
+
+
+@pytest.mark.parametrize("side_px", [0, -5])
+def test_a_sticker_without_a_side_is_refused(detector: ClosedFormDetector, side_px: int) -> None:
+    with pytest.raises(ConfigError, match=f"side_px {side_px}: must be 1 or more"):
+        detector.sticker_bounds(normal_images(1), side_px)
+
+
+def test_no_images_have_no_scores_and_no_bounds(detector: ClosedFormDetector) -> None:
+    none = normal_images(1)[:0]
+    output, bounds = detector.predict_batch(none), detector.score_bounds(none, 0.1, "linf")
+    assert output.anomaly_maps is not None
+    assert output.scores.shape == bounds.lower.shape == detector.sticker_bounds(none, 2).shape == (0,)
+    assert output.anomaly_maps.shape == bounds.lower_map.shape == (0, 1, 16, 16)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_double_precision_is_rounded_and_the_bounds_allow_for_it(detector: ClosedFormDetector, norm: Any) -> None:
+    images = anomalous_images(2)
+    assert torch.equal(detector.infer(images.double(), None).scores, detector.infer(images, None).scores)
+    assert torch.equal(detector.sticker_bounds(images.double(), 2), detector.sticker_bounds(images, 2))
+    single, double = detector.score_bounds(images, 0.01, norm), detector.score_bounds(images.double(), 0.01, norm)
+    assert bool((double.lower <= single.lower).all()) and bool((double.upper >= single.upper).all())
+    assert torch.allclose(double.lower, single.lower, atol=1e-4)
 
 
 def test_an_image_of_another_size_is_bounded_too(detector: ClosedFormDetector) -> None:

@@ -275,6 +275,7 @@ def test_a_memory_that_is_no_closed_form_is_refused(memory: ClosedFormDetector) 
             "share 1.1: must lie above 0, and be 1 at most",
         ),
         (lambda memory: advrad.guard(contrast, memory, FOR_HALF, ceiling=0.05), r"ceiling 0\.05: must not lie"),
+        (lambda memory: advrad.guard(contrast, memory, FOR_HALF, ceiling="x"), "ceiling x: must be a number"),  # type: ignore[arg-type]
         (lambda memory: advrad.guard(contrast, memory, FOR_HALF, radius=-0.1), r"radius -0\.1: must be at least 0"),
         (lambda memory: advrad.guard(contrast, memory, FOR_HALF, false_alarm_rate=1.5), r"false_alarm_rate 1\.5: must"),
         (lambda memory: advrad.guard(contrast, memory, FOR_HALF, name="memory"), "name memory: cannot be the name"),
@@ -289,6 +290,13 @@ def test_arguments_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         call(memory)
+
+
+def test_a_memory_with_a_rate_above_one_half_can_guard() -> None:
+    memory = calibrated_memory(rate=0.9)
+    assert memory.calibration.heat_high < memory.calibration.heat_low
+    made = advrad.guard(contrast, memory, FOR_HALF)
+    assert made.tests[0].heat_low < made.tests[0].heat_high
 
 
 def test_few_images_of_the_memory_are_named_with_the_rate_in_reach() -> None:

@@ -18,12 +18,13 @@ from advrad.detectors.base import (
     SupportsScoreBounds,
     SupportsStickerBounds,
 )
+from advrad.detectors.config import RecordedFigures, RobustCalibration
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_config import AttackableConfig, GuardedConfig
 from advrad.detectors.guarded_tests import limit, surprise
 from advrad.detectors.saved import SupportsPrediction
 from advrad.detectors.wrappers import as_detector, wrap
-from advrad.errors import DataError
+from advrad.errors import ConfigError, DataError
 
 CEILINGS = (-0.5, 0.0, 0.4)
 MIXED = torch.cat([normals(2, 5), dents(2, 6), dents(1, 7, depth=0.08), haze(1, 8)])
@@ -263,6 +264,44 @@ def test_the_gradient_precision_is_that_of_a_learned_half() -> None:
     # A white-box call with the stored noise gives what predict gives.
     stored = made.infer(MIXED, generator(learned.config.noise_seed))
     assert torch.allclose(stored.scores, made.predict_batch(MIXED).scores, atol=1e-3)
+
+
+def with_robust_threshold() -> GuardedDetector:
+    made = guarded()
+    robust = RobustCalibration(threshold=12.0, false_alarm_rate=0.1, radius=EPS, norm="linf", n=59)
+    made.update_config(robust_calibration=robust, figures=RecordedFigures(certified_linf={"2/255": 0.9}))
+    return made
+
+
+def test_new_tests_leave_nothing_that_holds_for_the_old_ones() -> None:
+    made = with_robust_threshold()
+    made.calibrate([normals(39, 1)], 0.05)
+    assert made.config.robust_calibration is None and made.config.figures == RecordedFigures()
+
+
+def test_another_ceiling_leaves_nothing_that_holds_for_the_old_one() -> None:
+    made = with_robust_threshold()
+    robust = made.config.robust_calibration
+    made.update_config(ceiling=made.config.ceiling)
+    assert made.config.robust_calibration == robust
+    made.update_config(ceiling=0.4)
+    assert made.config.robust_calibration is None and made.config.figures == RecordedFigures()
+    made.update_config(ceiling=0.0, robust_calibration=robust)
+    assert made.config.robust_calibration == robust
+
+
+def test_perturbations_that_make_no_sense_are_refused(made: GuardedDetector) -> None:
+    for radius, norm, words in (
+        (-1.0, "linf", "radius -1: must be 0 or more"),
+        (float("nan"), "linf", "radius nan: must be"),
+        (EPS, "Linf", "norm Linf: must be linf or l2"),
+        (None, "Linf", "radius: must be given with this norm"),
+        (None, "l2", "radius: must be given with this norm: that of the configuration is in linf"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            made.verdicts(MIXED, radius, norm)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="norm l1: must be linf or l2"):
+        made.score_bounds(MIXED, EPS, "l1")  # type: ignore[arg-type]
 
 
 # --- Failures ---

@@ -155,3 +155,15 @@ def test_a_half_that_takes_another_size_is_refused() -> None:
     with pytest.raises(ConfigError, match="toy: takes images of 24 px, and the memory images of 32 px"):
         half.check_size(32)
     Half("toy", bright).check_size(32)
+
+
+def test_a_map_of_another_size_is_a_failure_of_its_image() -> None:
+    def answer(images: Tensor) -> tuple[Tensor, Tensor]:
+        side = 8 if float(images.mean()) < float(IMAGES[0].mean()) else 16
+        return images.mean((1, 2, 3)), images.new_ones(len(images), 1, side, side)
+
+    images = torch.cat([IMAGES[:1], IMAGES[:1] * 0.5, IMAGES[:1]])
+    found = Half("toy", wrap(answer)).predict(images)
+    assert found.maps is not None and found.maps.shape == (3, 1, 16, 16)
+    assert found.errors == (None, "its anomaly map has 8 x 8 values, that of another image 16 x 16", None)
+    assert found.failed.tolist() == [False, True, False] and not found.maps[1].any()

@@ -19,6 +19,7 @@ from advrad.denoisers.memory_config import MemoryConfig
 from advrad.detectors.base import DetectorOutput
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.combined import CombinedConfig, CombinedDetector
+from advrad.detectors.config import RecordedFigures, RobustCalibration
 from advrad.detectors.saved import SavedDetector
 from advrad.detectors.tiled import TiledDetector
 from advrad.detectors.tiled_config import TiledConfig
@@ -133,6 +134,16 @@ def test_calibration_takes_what_prediction_takes(detector: SavedDetector, tmp_pa
         assert detector.calibration.n == 9 and detector.calibration.source == {"data": "frames"}
     assert thresholds == pytest.approx([max(score(detector, frame) for frame in frames)] * 3, abs=1e-5)
     cast(Any, detector).update_config(calibration=before)
+
+
+def test_a_new_threshold_leaves_nothing_that_holds_for_the_old_one(detector: SavedDetector) -> None:
+    changed, before = cast(Any, detector), cast(Any, detector).config
+    robust = RobustCalibration(threshold=1.0, false_alarm_rate=0.1, radius=0.01, norm="linf", n=9)
+    changed.update_config(robust_calibration=robust, figures=RecordedFigures(certified_linf={"2/255": 0.9}))
+    detector.calibrate([np.roll(FRAME, 3 * shift, 1) for shift in range(9)], 0.1)
+    assert detector.config.robust_calibration is None and detector.config.figures == RecordedFigures()
+    restored = ("calibration", "robust_calibration", "figures")
+    changed.update_config(**{name: getattr(before, name) for name in restored})
 
 
 def test_too_few_images_are_answered_with_something_possible(detector: SavedDetector) -> None:

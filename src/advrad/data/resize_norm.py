@@ -165,6 +165,20 @@ def framed_radius(
     return factor * radius + rounding * math.sqrt(3 * framing.height_px * framing.width_px)
 
 
+def resize_terms(image_px: tuple[int, int], size_px: int) -> int:
+    """Count the terms that are summed for a pixel when an image is resized to a square, along both sides together.
+
+    Args:
+        image_px: Height and width of the image.
+        size_px: Side of the square.
+
+    Example:
+        >>> resize_terms((256, 1024), 256)  # the pixels below a triangle, along the longer side
+        9
+    """
+    return sum(2 * math.ceil(max(length / size_px, 1)) + 1 for length in image_px if length != size_px)
+
+
 def resize_rounding(image_px: tuple[int, int], working_px: tuple[int, int], side_px: int = 1) -> float:
     """Bound by how much rounding moves two images apart when they are resized in float32.
 

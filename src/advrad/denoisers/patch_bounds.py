@@ -40,11 +40,12 @@ def lowest(patches: Tensor, memory: Tensor, gain: float, reach: Tensor) -> Tenso
     """Least distance that a perturbation can cause: every value moves towards the memory patch, at most to it.
 
     With a gain the square of the least distance is a convex function of the gain. Tangents at both ends of an interval
-    that holds its minimum bound it from below. The interval shrinks to where a line through both slopes is 0.
+    that holds its minimum bound it from below. The interval shrinks to where a line through both slopes is 0. All of it
+    is computed in float64: where tangents meet is a difference of squares that may be much larger than itself.
     """
-    queries = patches[:, :, None]
     if not gain:
-        return ((queries - memory).abs() - reach).clamp_min(0).square().sum(-1).amin(-1).sqrt()
+        return ((patches[:, :, None] - memory).abs() - reach).clamp_min(0).square().sum(-1).amin(-1).sqrt()
+    queries, memory, reach = patches[:, :, None].double(), memory.double(), reach.double()
 
     def value_and_slope(at: Tensor) -> tuple[Tensor, Tensor]:
         difference = queries - at * memory
@@ -71,4 +72,4 @@ def lowest(patches: Tensor, memory: Tensor, gain: float, reach: Tensor) -> Tenso
     step = torch.where(apart > 0, (at_low - at_high + slope_high * width) / apart.clamp_min(1e-30), 0).clamp(min=0)
     meeting = torch.minimum(at_low, at_low + slope_low * torch.minimum(step, width))
     least = torch.where(slope_low >= 0, at_low, torch.where(slope_high <= 0, at_high, meeting))
-    return least.clamp_min(0).amin((-2, -1)).sqrt()
+    return least.clamp_min(0).amin((-2, -1)).sqrt().to(patches.dtype)

@@ -25,8 +25,8 @@ _REFINED = 64
 _FIRST = 4
 #: Sites that are refined at once.
 _SITES = 32
-#: Terms that are summed from the pixels of an image to a cell, at most; for the bound on rounding.
-_TERMS_OF_A_CELL = 256
+#: Terms that are summed from the pixels of an image to a cell, at least as many are counted; for the bound on rounding.
+LEAST_TERMS = 256
 
 
 class PatchIntervals:
@@ -41,6 +41,7 @@ class PatchIntervals:
             (p - 1, L, 2) int64, rows and columns in cells; None if they show it at the same places. Wrong ones make
             the bounds wider, not wrong.
         length: Largest further change of a patch, >= 0, in the norm in which distances are measured.
+        terms: Terms that are summed, one after the other, from the pixels of the image to a cell.
 
     Raises:
         DataError: A sheet has the wrong shape, or would be compared with nothing.
@@ -63,6 +64,7 @@ class PatchIntervals:
         exclude: Tensor | None = None,
         shifts: Tensor | None = None,
         length: float = 0.0,
+        terms: int = LEAST_TERMS,
     ) -> None:
         self._memory, self._eps, self._length = memory, eps, length
         with torch.no_grad():
@@ -74,10 +76,9 @@ class PatchIntervals:
             nearest_patches = memory.read(winners.start[..., None])
             nearest = distance(searched, nearest_patches, gain)
             self._nearest = nearest[:1]
-            terms = relative_error(first.shape[2])
-            moved = (self._patches - searched).norm(dim=2) * (1 + terms)
+            moved = (self._patches - searched).norm(dim=2) * (1 + relative_error(first.shape[2]))
             self._error = memory.table.error(winners.size + moved + eps + length)
-            self._slack = 4 * relative_error(_TERMS_OF_A_CELL + first.shape[2])
+            self._slack = 4 * relative_error(max(terms, LEAST_TERMS) + first.shape[2])
             # The true distance may be less than the computed one by the error.
             self._lower = (nearest.square() - 2 * self._error).clamp_min(0).sqrt() - moved - eps
             reach = eps * memory.roots

@@ -174,6 +174,9 @@ class SupportsScoreBounds(Protocol):
             images: Images, (b, c, h, w), float in [0, 1].
             radius: Radius, >= 0, in [0, 1] pixel units of the images as given.
             norm: Norm of the perturbation.
+
+        Raises:
+            ConfigError: The radius is negative or not a number, or the norm is another one.
         """
 
 

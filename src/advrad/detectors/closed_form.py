@@ -6,6 +6,7 @@ Nothing is trained. The score of an image is the largest score of its members, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import repeat
@@ -30,6 +31,7 @@ from advrad.detectors.saved import SavedMixin, infer_singly
 from advrad.detectors.sticker import sticker_bound
 from advrad.detectors.views import WholeConfig, WholeView
 from advrad.errors import CheckpointError, ConfigError
+from advrad.utils.radii import check_perturbations
 
 __all__ = ["ClosedFormConfig", "ClosedFormDetector", "MemberConfig"]
 
@@ -101,6 +103,8 @@ class ClosedFormDetector(SavedMixin, nn.Module):
             Differentiable in ``images``.
         """
         images = self._framed(images)
+        if not len(images):
+            return DetectorOutput(images.new_zeros(0), self._no_maps(images))
         scores, maps = zip(*(member.infer(images) for member in self._members()), strict=True)
         return DetectorOutput(torch.stack(scores).amax(0), self._largest(maps))
 
@@ -137,12 +141,16 @@ class ClosedFormDetector(SavedMixin, nn.Module):
             Scores and their bounds. The upper bound is infinite where a part may be found at too many poses.
 
         Raises:
+            ConfigError: The radius is negative or not a number, or the norm is another one.
             DataError: The images have another shape or type, values that are not finite or outside [0, 1], or too many
                 pixels for one of the working image.
         """
+        check_perturbations(radius, norm)
         images = check_images(images)
         check_ratio((images.shape[2], images.shape[3]), self.framing.scaled_size(*images.shape[2:]))
         framed = self._framed(images)
+        if images.dtype == torch.float64:  # of both images, rounded to float32
+            radius = radius + 2.0**-24 * (1 if norm == "linf" else math.sqrt(images[:1].numel()))
         if self.config.pad:
             radius = framed_radius(images.shape[2], images.shape[3], self.framing, radius, norm)
         images = framed
@@ -161,6 +169,9 @@ class ClosedFormDetector(SavedMixin, nn.Module):
                     self._largest([part.lower_map for part in found]),
                 )
             )
+        if not rows:
+            nothing = framed.new_zeros(0)
+            return ScoreBounds(nothing, nothing, nothing, self._no_maps(framed))
         scores, lower, upper, maps = zip(*rows, strict=True)
         lower_map = torch.cat(maps)
         lower_map = lower_map - _MAP_ROUNDING * (1 + lower_map.abs())
@@ -170,13 +181,28 @@ class ClosedFormDetector(SavedMixin, nn.Module):
         """Bound the scores from below, whatever one square shows, see :class:`SupportsStickerBounds`.
 
         Members that follow a part do not count, because a sticker can move it. Without others, nothing is left.
+
+        Args:
+            images: Images, (b, 3, h, w) float in [0, 1], of any size.
+            side_px: Side of the square, in pixels of the images as given; >= 1.
+
+        Returns:
+            Lower bounds of the scores, (b,); minus infinity where nothing is left.
+
+        Raises:
+            ConfigError: The side is below 1.
+            DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
         """
+        if not side_px >= 1:
+            raise ConfigError("must be 1 or more", option="side_px", value=side_px)
         images = check_images(images)
         framed = self._framed(images)
-        if framed.shape != images.shape:  # a square of the image is not a square of the same side any more
-            return images.new_full((len(images),), -torch.inf)
+        if framed.shape != images.shape or not len(
+            images
+        ):  # a square of the image is not a square of the same side any more
+            return framed.new_full((len(images),), -torch.inf)
         # Image by image, like predictions, so that the distances of patches that are not touched are the very same.
-        return torch.cat([self._sticker_bound(image, side_px) for image in torch.split(images, 1)])
+        return torch.cat([self._sticker_bound(image, side_px) for image in torch.split(framed, 1)])
 
     def _sticker_bound(self, image: Tensor, side_px: int) -> Tensor:
         sites = [member.site_scores(image) for member in self._members()]
@@ -188,8 +214,11 @@ class ClosedFormDetector(SavedMixin, nn.Module):
     def _framed(self, images: Tensor) -> Tensor:
         """Images that are padded if the detector pads; otherwise as they are, because each member resizes them."""
         check_layout(images)
-        images = images.float() if images.element_size() < 4 else images
+        images = images.float()
         return self.framing.apply(images) if self.config.pad else images
+
+    def _no_maps(self, images: Tensor) -> Tensor:
+        return images.new_zeros(0, 1, self.image_size_px, self.image_size_px)
 
     def _largest(self, maps: Iterable[Tensor]) -> Tensor:
         """The largest of several maps, (b, 1, h, w) each, at the size of the images."""

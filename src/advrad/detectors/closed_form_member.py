@@ -199,9 +199,10 @@ class ClosedFormMember(nn.Module):
             found = self._unbounded(image, exclude)
         else:
             height, width = image.shape[2:]
+            terms = self.view.terms(height, width)
             eps, reach = (radius, 0.0) if norm == "linf" else (0.0, radius * self._l2_factor(height, width))
             parts = [
-                self._bounds_at(sheets, self._shifts(poses, part), (eps, reach), exclude, exact_sites, rounding)
+                self._bounds_at(sheets, self._shifts(poses, part), (eps, reach), terms, exclude, exact_sites, rounding)
                 for part, sheets in enumerate(reached)
             ]
             scores, lowers, uppers, maps = zip(*parts, strict=True)
@@ -246,6 +247,7 @@ class ClosedFormMember(nn.Module):
         sheets: Tensor,
         shifts: Tensor | None,
         change: tuple[float, float],
+        terms: int,
         exclude: Tensor | None,
         exact_sites: int,
         rounding: DistanceRounding | None,
@@ -256,12 +258,13 @@ class ClosedFormMember(nn.Module):
             sheets: Sheets of the unperturbed image at every pose, the unperturbed pose first, (poses, c, H, W).
             shifts: Where the first sheet shows what the others show, see :class:`PatchIntervals`.
             change: Largest change of a cell, and largest further change of a patch in the norm of the distances.
+            terms: Terms of a cell, see :class:`PatchIntervals`.
             exclude: Group to leave out of the memory, (1,).
             exact_sites: Largest number of sites with exact bounds.
             rounding: Widens the bounds of the distances.
         """
         eps, length = change
-        found = PatchIntervals(self.memory, sheets, eps, exclude, shifts, length)
+        found = PatchIntervals(self.memory, sheets, eps, exclude, shifts, length, terms)
         left = exact_sites if eps or len(sheets) > 1 else 0
         while left and len(sites := self._undecided(found, eps)[:left]):
             found.refine(sites)

@@ -17,12 +17,13 @@ from advrad.data.copies import pixel_digest
 from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.synthetic import DEFECTS, paste_defects
 from advrad.detectors.closed_form import ClosedFormDetector
+from advrad.detectors.config import Calibration
 from advrad.detectors.direction import doubt_scores
 from advrad.detectors.guard_parts import GivenHalf, check_pair, read_halves, read_memory, training_of
 from advrad.detectors.guarded import GuardedDetector
 from advrad.detectors.guarded_config import RADIUS, AttackableConfig, GuardedConfig, HalfTest
 from advrad.detectors.guarded_folder import config_of
-from advrad.detectors.guarded_tests import divide_rate, half_test, kth_largest, surprise, usable_ceiling
+from advrad.detectors.guarded_tests import LEAST_SPREAD, divide_rate, half_test, kth_largest, surprise, usable_ceiling
 from advrad.detectors.reference import check_repeated
 from advrad.detectors.saved import seen_by
 from advrad.errors import ConfigError, DetectorError
@@ -90,6 +91,8 @@ def guard(
     """
     if not 0 < share <= 1:
         raise ConfigError("must lie above 0, and be 1 at most", option="share", value=share)
+    if ceiling is not None and not isinstance(ceiling, int | float):
+        raise ConfigError("must be a number", option="ceiling", value=ceiling)
     if ceiling is not None and usable_ceiling(ceiling) != ceiling:
         raise ConfigError("must not lie between 0 and 0.1", option="ceiling", value=ceiling)
     closed_form = read_memory(memory)
@@ -119,8 +122,15 @@ def guard(
 
 def _memory_test(memory: ClosedFormDetector, slots: int) -> HalfTest:
     calibration = memory.calibration
-    made = half_test(calibration.scores, slots)
-    return made.model_copy(update={"heat_low": calibration.heat_low, "heat_high": calibration.heat_high})
+    return _with_glow(half_test(calibration.scores, slots), calibration)
+
+
+def _with_glow(test: HalfTest, calibration: Calibration) -> HalfTest:
+    """A test with the scale of the heat maps of a calibration."""
+    low, high = calibration.heat_low, calibration.heat_high
+    if high <= low:  # with a false-alarm rate above one half
+        high = low + LEAST_SPREAD * max(abs(low), 1.0)
+    return test.model_copy(update={"heat_low": low, "heat_high": high})
 
 
 def _test_by_own_scores(made: GuardedDetector, parts: Sequence[GivenHalf], rate: float, share: float) -> None:
@@ -142,8 +152,7 @@ def _test_by_own_scores(made: GuardedDetector, parts: Sequence[GivenHalf], rate:
     k, slots = divide_rate(rate, share, len(memory.calibration.scores), [len(one.scores) for one in own])
     tests = [_memory_test(memory, k)]
     for one, slot in zip(own, slots, strict=True):
-        glow = {"heat_low": one.heat_low, "heat_high": one.heat_high}
-        tests.append(half_test(one.scores, slot).model_copy(update=glow))
+        tests.append(_with_glow(half_test(one.scores, slot), one))
     source, pictures = memory.calibration.source, memory.calibration.picture_statistics
     made.set_tests(tuple(tests), rate, joint=False, source=source, pictures=pictures)
 

@@ -27,7 +27,7 @@ from advrad.data.picture_statistics import PictureReference, picture_statistics
 from advrad.data.resize_norm import RESIZE_ROUNDING
 from advrad.detectors.base import AnomalyDetector, SupportsGradientPrecision, SurrogateLoss
 from advrad.detectors.closed_form import ClosedFormDetector
-from advrad.detectors.config import Calibration
+from advrad.detectors.config import Calibration, RecordedFigures
 from advrad.detectors.guarded_config import MEMORY, GuardedConfig, HalfTest
 from advrad.detectors.guarded_folder import assemble_half, config_of, with_prefix
 from advrad.detectors.guarded_halves import Half, Halves
@@ -41,6 +41,7 @@ from advrad.detectors.saved import SavedMixin
 from advrad.detectors.verdicts import ImageVerdict
 from advrad.errors import ConfigError, DetectorError, NotCalibratedError
 from advrad.utils.precision import Precision
+from advrad.utils.radii import check_perturbations
 
 if TYPE_CHECKING:
     from advrad.data.arrays import ImageInput
@@ -146,7 +147,13 @@ class GuardedDetector(SavedMixin, nn.Module):
         return self.config.tests
 
     def update_config(self, **changes: Any) -> None:
-        """Replace entries of the configuration, such as ``ceiling``."""
+        """Replace entries of the configuration, such as ``ceiling``.
+
+        With another ceiling, a threshold for images under attack and the figures no longer hold: they are removed
+        unless new ones are given.
+        """
+        if changes.get("ceiling", self.config.ceiling) != self.config.ceiling:
+            changes = {"robust_calibration": None, "figures": RecordedFigures()} | changes
         self.config = GuardedConfig.parse(dict(self.config) | changes)
 
     # --- Scoring ---
@@ -248,15 +255,19 @@ class GuardedDetector(SavedMixin, nn.Module):
             radius: Radius within which verdicts are proven, >= 0, in [0, 1] pixel units of the images as given; None
                 for that of the configuration, for the pixels of the file from which a working image was scaled: the
                 rounding of scaling is added. With 0 there nothing is proven, which is quicker.
-            norm: Norm of the perturbations.
+            norm: Norm of the perturbations; another than linf needs a radius.
 
         Returns:
             One verdict per image.
 
         Raises:
+            ConfigError: The radius is negative, not a number or missing, or the norm is another one.
             DataError: As for :meth:`predict_batch`.
             NotCalibratedError: There are no tests.
         """
+        if radius is None and norm != "linf":
+            raise ConfigError("must be given with this norm: that of the configuration is in linf", option="radius")
+        check_perturbations(radius or 0.0, norm)
         output, config = self.predict_batch(images), self.config
         proofs = radius is not None or config.radius > 0
         within = config.radius + RESIZE_ROUNDING if radius is None else radius
@@ -334,6 +345,9 @@ class GuardedDetector(SavedMixin, nn.Module):
     ) -> None:
         """Replace the tests, and say what they promise together.
 
+        A threshold for images under attack, and figures that were measured with the tests before, no longer hold: they
+        are removed.
+
         Args:
             tests: The tests, that of the memory first.
             false_alarm_rate: Largest share of normal images that may be called defective: at least the sum of the
@@ -351,7 +365,9 @@ class GuardedDetector(SavedMixin, nn.Module):
             source=source or {},
             picture_statistics=pictures,
         )
-        self.update_config(tests=tests, joint=joint, calibration=calibration)
+        self.update_config(
+            tests=tests, joint=joint, calibration=calibration, robust_calibration=None, figures=RecordedFigures()
+        )
 
     # --- The model folder ---
 

@@ -44,7 +44,7 @@ FAILED_MEMORY = 1.0
 #: Least factor by which a half's tail falls from its median to its threshold, as a logarithm.
 _LEAST_FALL = 0.1
 #: Least distance between median and threshold, as a share of their size.
-_LEAST_SPREAD = 1e-6
+LEAST_SPREAD = 1e-6
 
 
 def slots_of(n: int, false_alarm_rate: float) -> int:
@@ -190,7 +190,7 @@ def slope_of(scores: Sequence[float] | Floats, threshold: float, false_alarm_rat
     """
     median = float(np.median(np.asarray(scores, dtype=np.float64)))
     fall = max(math.log(0.5 / false_alarm_rate), _LEAST_FALL)
-    return fall / max(threshold - median, _LEAST_SPREAD * max(abs(threshold), abs(median), 1e-30))
+    return fall / max(threshold - median, LEAST_SPREAD * max(abs(threshold), abs(median), 1e-30))
 
 
 def half_test(
@@ -245,7 +245,7 @@ def _glow(maxima: Floats, slots: int) -> tuple[float, float]:
     if not len(maxima):
         return 0.0, 1.0
     low, high = float(np.median(maxima)), kth_largest(maxima, slots)
-    return low, max(high, low) + _LEAST_SPREAD * max(abs(high), abs(low), 1.0)
+    return low, max(high, low) + LEAST_SPREAD * max(abs(high), abs(low), 1.0)
 
 
 def make_tests(

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.onnx import is_in_onnx_export
 
-from advrad.data.resize_norm import resize_norm
+from advrad.data.resize_norm import resize_norm, resize_terms
 from advrad.detectors.registration_bounds import Pose
 from advrad.detectors.registration_config import RegisteredConfig
 from advrad.detectors.registration_graph import graph_beyond
@@ -273,6 +273,10 @@ class RegisteredView(PartFinder):
     def l2_norm(self, height_px: int, width_px: int) -> float:
         """Bound the norm of the map from image to sheet at any pose, see :class:`advrad.detectors.views.View`."""
         return resize_norm(height_px, width_px, self.config.size_px) * self._sheet_norm
+
+    def terms(self, height_px: int, width_px: int) -> int:
+        """Count the terms of a cell, see :class:`advrad.detectors.views.View`."""
+        return 3 + resize_terms((height_px, width_px), self.config.size_px) + self.sampler.terms
 
     @cached_property
     def _sheet_norm(self) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.onnx import is_in_onnx_export
 
-from advrad.data.resize_norm import ROUNDING, resize_norm
+from advrad.data.resize_norm import ROUNDING, resize_norm, resize_terms
 from advrad.data.transforms import resize
 from advrad.denoisers.patch_table import relative_error
 from advrad.detectors.registration_bounds import Interval, Pose, reachable_poses
@@ -199,9 +198,8 @@ class PartFinder(nn.Module):
 
         Resizing sums over the pixels below a triangle along each side, averaging over the box; images are in [0, 1].
         """
-        size = self.config.size_px
-        terms = [2 * math.ceil(max(length / size, 1)) + 1 for length in (height_px, width_px) if length != size]
-        return 2 * relative_error(sum(terms) + self.config.blur_px**2)
+        terms = resize_terms((height_px, width_px), self.config.size_px)
+        return 2 * relative_error(terms + self.config.blur_px**2)
 
     @cached_property
     def _blur_norm(self) -> float:

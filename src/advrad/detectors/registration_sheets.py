@@ -73,6 +73,17 @@ class CellSampler(nn.Module):
         )
         return cells + (1 - cover).clamp_min(0) * around
 
+    @property
+    def terms(self) -> int:
+        """Terms that are summed, one after the other, from the pixels of the square to a cell.
+
+        Samples lie between four pixels, and a cell is the mean of some; what lies outside gets a colour of the border:
+        a mean over a block, divided by the block's share of the border, or the mean of all blocks.
+        """
+        inside, blocks = 4 + self.count**2, self.config.fill_blocks
+        around = 4 + 4 * (self.config.size_px // blocks) + 2 * blocks**2
+        return 2 * inside + around + 4
+
     def back(self, cells: Tensor, angles: Tensor, corner: tuple[Tensor, Tensor]) -> Tensor:
         """Put values of cells back into the square.
 
@@ -117,7 +128,11 @@ class CellSampler(nn.Module):
         """Mean colours along the border, (b, c, blocks, blocks); inside, the mean of the whole border."""
         blocks = self.config.fill_blocks
         block = self.config.size_px // blocks
-        sums, shares = F.avg_pool2d(square * self.edge, block), F.avg_pool2d(self.edge, block).to(square.dtype)
+        # Along one side after the other, which rounds less than the sum of a whole block.
+        sums, shares = (
+            F.avg_pool2d(F.avg_pool2d(part, (1, block)), (block, 1)) for part in (square * self.edge, self.edge)
+        )
+        shares = shares.to(square.dtype)
         whole = sums.sum((2, 3), keepdim=True) / shares.sum()
         return torch.where(shares > 0, sums / shares.clamp_min(1e-6), whole)
 

@@ -303,6 +303,9 @@ class SavedMixin:
         exchangeable, and the threshold is a conformal quantile of the former: the probability that the new image
         exceeds it is at most the false-alarm rate. This holds however the score was chosen or trained.
 
+        A threshold for images under attack, and figures that were measured with the threshold before, no longer hold:
+        they are removed.
+
         Args:
             normals: Normal images: batches of tensors, (b, 3, h, w) each, or whatever :meth:`predict` takes.
             false_alarm_rate: Largest share of normal images that may be called anomalous, between 0 and 1.
@@ -312,9 +315,11 @@ class SavedMixin:
             ConfigError: There are too few images for the rate.
             DataError: An image has another shape or type, or values that are not finite or outside [0, 1].
         """
+        from advrad.detectors.config import RecordedFigures
         from advrad.detectors.conformal import calibration_of
 
-        self.update_config(calibration=calibration_of(self, normals, false_alarm_rate, source))
+        calibration = calibration_of(self, normals, false_alarm_rate, source)
+        self.update_config(calibration=calibration, robust_calibration=None, figures=RecordedFigures())
 
 
 def predict_images(

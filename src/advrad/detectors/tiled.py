@@ -36,6 +36,7 @@ from advrad.detectors.model_folder import load_kind, save_folder, write_card
 from advrad.detectors.saved import SavedMixin, infer_singly
 from advrad.detectors.tiled_config import TiledConfig
 from advrad.errors import ConfigError
+from advrad.utils.radii import check_perturbations
 
 
 class TiledDetector(SavedMixin, nn.Module):
@@ -153,7 +154,12 @@ class TiledDetector(SavedMixin, nn.Module):
 
         Returns:
             Scores and their bounds. The upper bound is infinite where that of a tile is.
+
+        Raises:
+            ConfigError: The radius is negative or not a number, or the norm is another one.
+            DataError: As for :meth:`ClosedFormDetector.score_bounds`.
         """
+        check_perturbations(radius, norm)
         images = check_images(images)
         tiles = list(self.tiles(images))
         within = framed_radius(images.shape[2], images.shape[3], self.framing, radius, norm)

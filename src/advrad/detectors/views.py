@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from advrad.data.resize_norm import ROUNDING, resize_matrix
+from advrad.data.resize_norm import ROUNDING, resize_matrix, resize_terms
 from advrad.data.transforms import resize
 from advrad.utils.config import Config
 
@@ -54,6 +54,9 @@ class View(Protocol):
 
     def l2_norm(self, height_px: int, width_px: int) -> float:
         """Compute the largest factor by which the l2 norm of a change grows from image to sheet, at any fixed pose."""
+
+    def terms(self, height_px: int, width_px: int) -> int:
+        """Count the terms that are summed, one after the other, from the pixels of an image to a cell."""
 
 
 class WholeConfig(Config):
@@ -118,6 +121,10 @@ class WholeView:
         """Compute the norm of the map from image to sheet, see :class:`View`."""
         sides = [pooled_norm(length, self.config.size_px, self.config.cell_px) for length in (height_px, width_px)]
         return sides[0] * sides[1] * channel_norm(self.config.channels)
+
+    def terms(self, height_px: int, width_px: int) -> int:
+        """Count the terms of a cell, see :class:`View`."""
+        return 3 + resize_terms((height_px, width_px), self.config.size_px) + self.config.cell_px**2
 
 
 def channel_norm(channels: int) -> float:

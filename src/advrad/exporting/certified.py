@@ -28,6 +28,7 @@ from advrad.detectors.loading import LoadedDetector
 from advrad.detectors.tiled import TiledDetector
 from advrad.errors import ConfigError
 from advrad.exporting.rounding import LARGEST_SHRINKING, MemberRounding, member_roundings, shrinking_of
+from advrad.utils.radii import check_perturbations
 
 #: Largest error of a value of the working image that is made here: it is rounded once, to float32.
 _ROUNDED_ONCE = 1e-7
@@ -119,7 +120,12 @@ class CertifiedExport:
         Returns:
             Scores of the exported graph and their bounds. The bounds are infinite for an image of more than 40 px for
             one of the detector's.
+
+        Raises:
+            ConfigError: The radius is negative or not a number, or the norm is another one.
+            DataError: The images have another shape or type, or values that are not finite or outside [0, 1].
         """
+        check_perturbations(radius, norm)
         images = check_images(images).detach().cpu()
         found = [self._bounds(image, radius, norm) for image in torch.split(images, 1)]
         columns = zip(*((part.scores, part.lower, part.upper, part.lower_map) for part in found), strict=True)

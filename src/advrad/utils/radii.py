@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 from advrad.errors import ConfigError
 
 Norm = Literal["linf", "l2"]
+
+
+def check_perturbations(radius: float, norm: str) -> None:
+    """Check that perturbations are described as bounds take them.
+
+    Args:
+        radius: Radius, in [0, 1] pixel units.
+        norm: Norm.
+
+    Raises:
+        ConfigError: The radius is negative or not a number, or the norm is another one.
+
+    Example:
+        >>> check_perturbations(2 / 255, "Linf")
+        Traceback (most recent call last):
+        advrad.errors.ConfigError: norm Linf: must be linf or l2
+    """
+    if norm not in get_args(Norm):
+        raise ConfigError(f"must be {' or '.join(get_args(Norm))}", option="norm", value=norm)
+    if not radius >= 0:
+        raise ConfigError("must be 0 or more", option="radius", value=radius)
 
 
 def radius_of(value: str | float, norm: str, option: str) -> float:

@@ -8,8 +8,8 @@ The tables of the page are between ``<!-- tables: NAME -->`` and ``<!-- end -->`
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from pathlib import Path
 
 from advrad.benchmark.cells import read_bench
@@ -44,12 +44,16 @@ def with_tables(page: str, rows: Path = ROWS) -> str:
     return _MARKED.sub(lambda found: f"{found['name']} -->\n\n{tables_of(rows / found['name'])}\n", page)
 
 
-def main(arguments: list[str]) -> None:
-    """Copy the rows of the benches named by the arguments, and write the tables."""
-    for bench in arguments:
-        print(keep(Path(bench)))
+def main() -> None:
+    """Copy the rows of the benches named on the command line, and write the tables."""
+    parser = argparse.ArgumentParser(description="Copy the rows of benches to docs/results, and write the tables.")
+    parser.add_argument(
+        "benches", nargs="*", type=Path, help="folders of 'advrad bench'; none to write the tables only"
+    )
+    for bench in parser.parse_args().benches:
+        print(keep(bench))
     write_text(PAGE, with_tables(PAGE.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -207,17 +207,17 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def table_of_rates(rows: Sequence[Row]) -> str:
-    """Pictures per second, share of ideal, memory and the driver's work."""
+    """Images per second, share of ideal, memory and the driver's work."""
     head = [
         "detector",
         "engine",
         "processes",
-        "pictures",
-        "pictures/s",
+        "images",
+        "images/s",
         "of ideal",
         "of the machine",
         "start, s",
-        "driver, ms per picture",
+        "driver, ms per image",
     ]
     head += ["driver, MB", "worker, MB", "growth of driver; worker"]
     body = []

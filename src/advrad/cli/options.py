@@ -30,6 +30,9 @@ _DATA = typer.Argument(
 )
 Data = Annotated[Path, _DATA]
 OptionalData = Annotated[Path | None, _DATA]
+TrainedModel = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Model folder of 'advrad train' or advrad.guard; exports are refused.")
+]
 Model = Annotated[
     Path, typer.Argument(metavar="RUN", help="Model folder of 'advrad train', or export of 'advrad export'.")
 ]
@@ -38,6 +41,14 @@ _ANY_DETECTOR = typer.Argument(
     help="Model folder or export, or FILE.py:NAME for any other detector in a Python file, which is executed.",
 )
 AnyDetector = Annotated[str, _ANY_DETECTOR]
+DetectorWithGradients = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="Model folder, or FILE.py:NAME for any other detector in a Python file, which is executed; exports are"
+        " refused.",
+    ),
+]
 ModelOrDetector = Annotated[Path, _ANY_DETECTOR]
 Results = Annotated[
     Path | None,

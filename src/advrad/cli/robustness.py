@@ -10,7 +10,7 @@ import typer
 from advrad.attacks.options import AttackOptions
 from advrad.certificates.options import CertifyOptions
 from advrad.cli.exit_status import interruptible
-from advrad.cli.options import AnyDetector, AsJson, Data, Device, Engine, Results, add_command
+from advrad.cli.options import AnyDetector, AsJson, Data, DetectorWithGradients, Device, Engine, Results, add_command
 from advrad.cli.terminal import is_first_process, prints_aside, put_json, warn
 from advrad.errors import ConfigError
 from advrad.utils.memory import reuse_freed_memory
@@ -85,7 +85,7 @@ def attack(
     defaults={"steps": 20, "limit": 12},
 )
 def checks(
-    detector: AnyDetector,
+    detector: DetectorWithGradients,
     data: Data,
     options: AttackOptions,
     output: Results = None,
@@ -134,6 +134,7 @@ def curve(
     """Attack a detector with rising strength and plot its AUROC.
 
     Runs one attack for each value of a parameter, by default the size of the perturbation. Writes a table and a plot.
+    An export has no gradients, so it needs --attack square.
 
     Example: advrad curve run images --values 0,1/255,4/255
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from advrad.cli.exit_status import INTERRUPTED, interruptible
-from advrad.cli.options import Address, Jobs, Model, OptionalData, TaskEngine, add_command
+from advrad.cli.options import Address, Jobs, OptionalData, TaskEngine, TrainedModel, add_command
 from advrad.cli.products import train_table
 from advrad.cli.terminal import is_first_process, open_page, say
 from advrad.errors import ConfigError, ImageError
@@ -111,7 +111,7 @@ def _train_one(data: Path, output: Path, options: RunOptions, resume: bool) -> i
 
 @add_command(app)
 def calibrate(
-    model: Model,
+    model: TrainedModel,
     data: Annotated[
         Path,
         typer.Argument(
@@ -153,7 +153,8 @@ def demo(
 
     Shows what advrad does and needs no images of your own. Writes images of a metal flange, normal and anomalous, fits
     the closed form to the normal ones in seconds, trains a denoiser on them for a minute, and writes an HTML report
-    about both. The same command continues an interrupted demonstration.
+    about both. The same command continues an interrupted demonstration. --minutes is the time of the denoiser alone;
+    everything else takes up to two minutes more.
 
     Example: advrad demo
     """

@@ -70,7 +70,7 @@ def guard(
         false_alarm_rate: Largest share of normal images that may be called defective, in (0, 1); None for that of
             ``memory``.
         share: Share of this rate that the closed form gets, in (0, 1]. Each detector beside it gets one normal image's
-            at least: what the closed form loses, the proofs lose.
+            at least. Fewer images for the closed form mean fewer proven defects.
         ceiling: Largest surprise of the detector that counts in the score; see
             :mod:`advrad.detectors.guarded_config`. None to choose one that costs the certified AUROC little.
         radius: Radius within which verdicts are proven, linf, in [0, 1] pixel units; 0 to prove nothing.

@@ -181,12 +181,7 @@ class GuardedDetector(SavedMixin, nn.Module):
         return output
 
     def score_bounds(self, images: Tensor, radius: float, norm: Literal["linf", "l2"]) -> GuardedBounds:
-        """Bound the scores under every perturbation within a radius, see :class:`SupportsScoreBounds`.
-
-        Args:
-            images: Images, (b, 3, h, w), float in [0, 1], of any size.
-            radius: Radius, >= 0, in [0, 1] pixel units of the images as given.
-            norm: Norm of the perturbation.
+        """Bound the scores under every perturbation within a radius, see :meth:`ClosedFormDetector.score_bounds`.
 
         Returns:
             Scores as :meth:`predict` computes them, bounds that hold whatever the other halves say, and the verdicts at
@@ -196,15 +191,7 @@ class GuardedDetector(SavedMixin, nn.Module):
         return guarded_bounds(output, bounds, self.tests[0], self.config.ceiling, self.image_size_px)
 
     def sticker_bounds(self, images: Tensor, side_px: int) -> Tensor:
-        """Bound the scores from below, whatever one square shows, see :class:`SupportsStickerBounds`.
-
-        Args:
-            images: Images, (b, 3, h, w), float in [0, 1], of any size.
-            side_px: Side of the square, in pixels of the images as given; >= 1.
-
-        Returns:
-            Lower bounds of the scores, (b,): those of the memory; minus infinity where nothing is left.
-        """
+        """Bound the scores from below by those of the memory, see :meth:`ClosedFormDetector.sticker_bounds`."""
         return surprise(self.memory.sticker_bounds(images, side_px), self.tests[0])
 
     # --- What an attack may use ---

@@ -229,19 +229,17 @@ def _joined(parts: list[HalfOutput]) -> HalfOutput:
     maps = None
     if sample is not None:
         height, width = sample.shape[2:]
-        parts = [
-            part if part.maps is None or part.maps.shape[2:] == (height, width) else _odd_map(part, height, width)
-            for part in parts
-        ]
+        parts = [_with_map_of(part, height, width) for part in parts]
         blank = torch.zeros_like(sample[:1])
         maps = torch.cat([blank if part.maps is None else part.maps for part in parts])
     errors = tuple(error for part in parts for error in part.errors)
     return HalfOutput(torch.cat([part.scores for part in parts]), maps, errors)
 
 
-def _odd_map(part: HalfOutput, height: int, width: int) -> HalfOutput:
-    """The output of a single image whose map has another size than it should."""
-    assert part.maps is not None
-    found, wanted = f"{part.maps.shape[2]} x {part.maps.shape[3]}", f"{height} x {width}"
-    error = part.errors[0] or f"its anomaly map has {found} values, that of another image {wanted}"
+def _with_map_of(part: HalfOutput, height: int, width: int) -> HalfOutput:
+    """The output of a single image, failed if its map has another size."""
+    if part.maps is None or part.maps.shape[2:] == (height, width):
+        return part
+    found = f"{part.maps.shape[2]} x {part.maps.shape[3]}"
+    error = part.errors[0] or f"its anomaly map has {found} values, that of another image {height} x {width}"
     return HalfOutput(torch.zeros_like(part.scores), None, (error,))

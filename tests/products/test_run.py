@@ -11,17 +11,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trained_run
+from filelock import FileLock
 from html_page import Page
 from toy_datasets import make_folder, make_mvtec, write_good
 
+from advrad.detectors.exported_folder import read_export_config
+from advrad.detectors.identity import identity_of
 from advrad.engine import LocalEngine, SerialEngine
-from advrad.errors import DataError, OutputError
-from advrad.products import Product, ProductRecord, ProductsOutcome, read_table, train_products
+from advrad.errors import ConfigError, DataError, OutputError
+from advrad.products import Product, ProductRecord, ProductsOutcome, read_table, train_products, work
 from advrad.products.record import Places
 from advrad.products.table import TableError
 from advrad.utils.progress import SilentReporter
@@ -154,6 +158,158 @@ def test_a_model_of_other_images_is_kept_and_named(table: Path) -> None:
     assert Places(table.parent / "models").read("bolt") == first.records["bolt"]
     (table.parent / "bolt" / "another.png").unlink()
     assert trained(table).records["bolt"] == first.records["bolt"]
+
+
+@contextmanager
+def without_images(folder: Path) -> Iterator[None]:
+    """The folder is empty meanwhile, as that of a disk which is not mounted."""
+    away = folder.rename(folder.with_name("away"))
+    folder.mkdir()
+    yield
+    folder.rmdir()
+    away.rename(folder)
+
+
+def linked(folder: Path, kind: str) -> bool:
+    page = Page((folder / "index.html").read_text(encoding="utf-8"))
+    return any(str(one.get("href")).startswith(f"{kind}/") for one in page.all("a"))
+
+
+def test_an_export_of_an_earlier_model_is_made_anew(table: Path) -> None:
+    folder, stale = table.parent / "models", table.parent / "stale"
+    places = Places(folder)
+    model, export = places.model("bolt"), places.export("bolt")
+
+    def made(size_px: int, form: str) -> ProductRecord:
+        table.write_text(f"name,folder,size_px,export\nbolt,bolt,{size_px},{form}\n", encoding="utf-8")
+        record = trained(table).records["bolt"]
+        assert record is not None
+        return record
+
+    first = made(32, "onnx")
+    before = read_export_config(export)
+    written_at = (export / "detector.json").stat().st_mtime_ns
+    assert made(32, "onnx") == first and linked(folder, "exports")
+    assert (export / "detector.json").stat().st_mtime_ns == written_at
+
+    shutil.copytree(export, stale)
+    shutil.rmtree(model)
+    again = made(48, "onnx")
+    after = read_export_config(export)
+    assert again.finished and again.export_bytes is not None
+    assert (before.image_size_px, after.image_size_px) == (32, 48)
+    assert after.provenance.config_sha256 == identity_of(model) and linked(folder, "exports")
+
+    # The record says that all is done, but the export is of another model, and something of a person is in its folder.
+    shutil.rmtree(export)
+    stale.rename(export)
+    (export / "mine.txt").write_text("of a person", encoding="utf-8")
+    refused = made(48, "onnx")
+    assert "exports/bolt: holds mine.txt beside the export of an earlier model; move it away" in refused.error
+    assert read_export_config(export) == before and (export / "mine.txt").is_file()
+    assert not linked(folder, "exports") and linked(folder, "models")
+    without = made(48, "")
+    assert without.finished and "exports/bolt holds an export of another model; delete it." in without.warnings
+    (export / "detector.json").write_text('{"format": "advrad export", "format_version": 1}', encoding="utf-8")
+    assert "detector.json: was changed after the export" in made(48, "onnx").error
+    assert made(48, "").warnings == without.warnings
+    assert not linked(folder, "exports")
+
+
+def test_a_report_of_an_earlier_model_or_of_other_test_images_is_removed(table: Path) -> None:
+    table.write_text("name,folder,seed,report\nnut,nut,0,yes\n", encoding="utf-8")
+    trained(table)
+    places, tests = Places(table.parent / "models"), table.parent / "nut" / "test"
+    report = places.report("nut").read_bytes()
+    table.write_text("name,folder,seed\nnut,nut,0\n", encoding="utf-8")
+    with without_images(table.parent / "nut"):
+        assert [one.name for one in trained(table).failed] == ["nut"]
+    assert [one.name for one in trained(table).finished] == ["nut"]
+    assert places.report("nut").read_bytes() == report  # it is still that of the model
+    write_good(tests / "good" / "another.png", SIZE, 999)
+    trained(table)
+    assert not places.report("nut").exists()
+
+    places.report("nut").write_bytes(report)
+    shutil.rmtree(places.model("nut"))
+    with without_images(table.parent / "nut"):
+        assert [one.name for one in trained(table).failed] == ["nut"]
+        assert not linked(table.parent / "models", "reports")
+    shutil.rmtree(tests)
+    table.write_text("name,folder,seed,report\nnut,nut,1,yes\n", encoding="utf-8")
+    (made,) = trained(table).finished
+    assert made.figures is None and not places.report("nut").exists()
+    assert not linked(table.parent / "models", "reports")
+
+
+@pytest.mark.parametrize("earlier", (False, True))
+def test_a_passing_fault_does_not_touch_what_is_known_of_a_finished_product(table: Path, earlier: bool) -> None:
+    first = trained(table).records["nut"]
+    assert first is not None and first.figures is not None
+    weights = written(table.parent / "models")
+    places = Places(table.parent / "models")
+    with without_images(table.parent / "nut"):
+        told = trained(table).records["nut"]
+    assert told is not None and told.state == "failed" and "no normal image" in told.error
+    kept = {"images", "trained_on", "figures", "threshold", "n_normal", "warnings", "notes", "seconds"}
+    assert told.model_dump(include=kept) == first.model_dump(include=kept)
+    if earlier:  # such records were written by earlier versions
+        places.write(ProductRecord(name="nut", state="failed", settings=first.settings))
+    again = trained(table).records["nut"]
+    assert again is not None and again.finished, again
+    assert again.figures == first.figures and again.error == ""
+    assert (again.images, again.trained_on) == (first.images, first.trained_on)
+    name = (places.model("nut") / "model.safetensors").as_posix()
+    assert written(table.parent / "models")[name] == weights[name]
+
+
+def test_a_record_without_images_is_believed_only_if_the_model_says_the_same(table: Path) -> None:
+    outcome = trained(table)
+    places, bolt = Places(table.parent / "models"), outcome.records["bolt"]
+    assert bolt is not None
+    for change in ("one more", "one less"):
+        places.write(bolt.model_copy(update={"state": "failed", "images": "", "trained_on": ""}))
+        part = table.parent / "bolt" / "part000.png"
+        if change == "one more":
+            part = write_good(table.parent / "bolt" / "another.png", SIZE, 99)
+            trained_on = trained(table).records["bolt"]
+            part.unlink()
+        else:
+            content = part.read_bytes()
+            part.unlink()
+            trained_on = trained(table).records["bolt"]
+            part.write_bytes(content)
+        assert trained_on is not None and "it is not recorded what this model was made from" in trained_on.error
+        assert (places.read("bolt") or bolt).trained_on == ""
+
+
+def test_one_that_another_process_still_makes_is_left_to_it(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "_WAIT_S", 0.05)
+    places = Places(table.parent / "models")
+    places.lock("bolt").parent.mkdir(parents=True)
+    (table.parent / "models" / ".advrad-output").write_text("products\n", encoding="utf-8")
+    with FileLock(places.lock("bolt")):
+        outcome = trained(table)
+    assert (
+        "another process makes this product; wait until it has ended"
+        in {one.name: one.error for one in outcome.failed}["bolt"]
+    )
+    assert not places.holds_model("bolt") and places.read("bolt") is None
+    assert [one.name for one in trained(table).finished] == ["nut", "bolt"]
+
+
+def test_a_name_that_no_file_can_have_is_refused(table: Path) -> None:
+    with pytest.raises(ConfigError, match=r"product '検+': its name is the name of a folder, too, and takes 243 bytes"):
+        train_products([Product("検" * 81, table.parent / "bolt")], table.parent / "models")
+    assert not (table.parent / "models").exists()
+
+
+def test_a_record_that_cannot_be_read_is_not_called_damaged(tmp_path: Path) -> None:
+    places = Places(tmp_path)
+    places.record("bolt").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"bolt\.json: cannot be read \(Is a directory\); check"):
+        places.read("bolt")
+    assert places.read("ö" * 200) is None and not places.holds_model("ö" * 200)
 
 
 def test_changed_test_images_are_evaluated_again_by_the_same_model(table: Path) -> None:

@@ -85,6 +85,46 @@ def test_every_wrong_entry_is_named_with_line_and_column(table: Path) -> None:
     assert "choose openvino, onnx" in found[0] and "must be yes or no" in found[3] and "in line 2, too" in found[6]
 
 
+def test_a_row_is_named_by_the_line_on_which_it_begins_and_values_stay_on_one_line(table: Path) -> None:
+    text = 'name,folder\n"a\nb",images/a\n\nc,"images\r\n/none"\nd,"images/Öse\u2028",\n'
+    found = problems(table, text)
+    assert [one.split(": ")[0] for one in found] == [
+        r"line 2, column name a\nb",
+        r"line 5, column folder images\r\n/none",
+        "line 7",
+    ]
+    assert all(len(one.splitlines()) == 1 for one in found)
+    (one,) = problems(table, 'name,folder,"see\nd"\na,images/a,\n')
+    assert one.startswith(r"line 1: column see\nd is unknown")
+    table.write_text('name,folder\na,images/a\n"b,images/b\nc,images/b\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"table\.csv: line 3: unexpected end of data"):
+        read_table(table)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        ("99999999999999999999", "must be at most 16384"),
+        ("16385", "must be at most 16384"),
+        ("0", "must be at least 1"),
+        ("-3", "must be at least 1"),
+    ],
+)
+def test_a_size_that_no_image_can_have_is_refused_before_the_training(table: Path, size: str, words: str) -> None:
+    text = f"name,folder,size\na,images/a,16384\nb,images/b,{size}\n"
+    assert problems(table, text, {"size": "size_px"}) == [f"line 3, column size {size}: {words}"]
+
+
+def test_a_name_must_fit_into_the_name_of_a_file(table: Path) -> None:
+    table.write_text(f"name,folder\n{'ö' * 100},images/a\n{'検' * 80},images/b\n", encoding="utf-8")
+    first, second = read_table(table)
+    for suffix in (".html", ".json", "-openvino"):
+        (table.parent / f"{first.name}{suffix}").touch()
+        (table.parent / f"{second.name}{suffix}").touch()
+    (one,) = problems(table, f"name,folder\n{'検' * 81},images/a\n")
+    assert one.endswith("検: is the name of a folder, too, and takes 243 bytes of at most 240; use fewer letters")
+
+
 def test_options_that_contradict_each_other_are_named_by_their_column(table: Path) -> None:
     columns = {"minutes": "minutes", "steps": "steps", "tile": "tile_px", "features": "features"}
     text = "name,folder,minutes,steps,tile,features\na,images/a,1,2,,\nb,images/b,,,512,patchcore\n"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
 from advrad import __version__
+from advrad.detectors.model_folder import CONFIG_NAME
+from advrad.errors import CheckpointError
 from advrad.products.record import Places, ProductRecord
 from advrad.products.shares import share_interval
 from advrad.products.table import Product
@@ -103,12 +106,14 @@ class Line:
 
 
 def _links(name: str, places: Places) -> dict[str, str]:
-    """Addresses of what is there of a product."""
-    files = {
-        "card": places.model(name) / "README.md",
-        "report": places.report(name),
-        "export": places.export(name) / "README.md",
-    }
+    """Addresses of what is there of a product: its model, and what was made of this model."""
+    model = places.model(name)
+    if not (model / CONFIG_NAME).is_file():
+        return {}
+    files = {"card": model / "README.md", "report": places.report(name)}
+    with suppress(CheckpointError):
+        if places.holds_export(name):
+            files["export"] = places.export(name) / "README.md"
     return {words: quote(path.relative_to(places.folder).as_posix()) for words, path in files.items() if path.is_file()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from advrad.detectors.config import RecordedFigures
+from advrad.detectors.exported_folder import is_export, read_export_config
+from advrad.detectors.identity import identity_of
 from advrad.errors import DataError
 from advrad.products.table import ExportForm
 from advrad.utils.config import Config
@@ -116,7 +119,25 @@ class Places:
 
     def holds_model(self, name: str) -> bool:
         """Whether the model of a product is there, finished or not."""
-        return contents_of(self.model(name)) is not None
+        try:
+            return contents_of(self.model(name)) is not None
+        except OSError:  # a name that this disk cannot hold
+            return False
+
+    def holds_export(self, name: str) -> bool:
+        """Whether an export of the model that is there now is there. One of an earlier model counts as none.
+
+        Args:
+            name: Name of the product.
+
+        Raises:
+            CheckpointError: The description of the export or of the model cannot be read.
+        """
+        place = self.export(name)
+        if not is_export(place):
+            return False
+        # The identity covers the digest of the weights, which is in the description of the model.
+        return read_export_config(place).provenance.config_sha256 == identity_of(self.model(name))
 
     def report(self, name: str) -> Path:
         """HTML report of a product."""
@@ -126,6 +147,10 @@ class Places:
         """File of a product's record."""
         return self.folder / "records" / f"{name}.json"
 
+    def lock(self, name: str) -> Path:
+        """File that is locked while a product is made."""
+        return self.folder / "records" / f".{name}.lock"
+
     def read(self, name: str) -> ProductRecord | None:
         """Read the record of a product; None if there is none.
 
@@ -133,14 +158,18 @@ class Places:
             name: Name of the product.
 
         Raises:
-            DataError: The record is damaged.
+            DataError: The record is damaged, or cannot be read.
         """
         path = self.record(name)
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:  # so there can be none
+                return None
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions and the disk") from None
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: is damaged ({error}); delete it and the model of {name}") from None
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise DataError(f"{path}: is of another version of advrad; delete it and the model of {name}")

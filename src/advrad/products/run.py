@@ -10,7 +10,7 @@ from advrad.engine.base import Engine, Resources, SerialEngine
 from advrad.errors import ConfigError
 from advrad.products.overview import write_overview
 from advrad.products.record import Places, ProductRecord
-from advrad.products.table import Product, TableError
+from advrad.products.table import Product, TableError, name_problem
 from advrad.products.work import ProductWork
 from advrad.utils.formatting import percent
 from advrad.utils.output_folders import claim_folder
@@ -69,7 +69,7 @@ def train_products(
         progress: Receives the number of finished products, and a line about each.
 
     Raises:
-        ConfigError: A product whose model is there has other options now.
+        ConfigError: A name cannot be used, or a product whose model is there has other options now.
         EngineError: The processes or machines cannot be used.
         OutputError: The folder cannot be written, holds something else, or another run is at work in it.
 
@@ -80,6 +80,9 @@ def train_products(
         >>> outcome.finished[0].figures.image_auroc  # doctest: +SKIP
         0.98
     """
+    for product in products:
+        if (words := name_problem(product.name)) is not None:
+            raise ConfigError(f"product {product.name!r}: its name {words}")
     engine = engine or SerialEngine()
     place = claim_folder(folder, "products").absolute()
     with exclusive(place, "training of products"):

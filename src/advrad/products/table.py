@@ -24,6 +24,8 @@ ExportForm = Literal["openvino", "onnx"]
 NAME, FOLDER, EXPORT, REPORT = "name", "folder", "export", "report"
 #: What a name may be: it becomes the name of a folder, and of a product of the service.
 _NAME = re.compile(r"\w[\w .+()-]{0,98}\w|\w")
+#: Most bytes of a name: names of files take 255, and ends such as ``.html`` are added to it.
+_MOST_BYTES = 240
 #: Words for a flag.
 _FLAGS = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
@@ -41,8 +43,14 @@ class TableError(ConfigError):
     """
 
     def __init__(self, path: Path, problems: list[str]) -> None:
-        super().__init__(f"{path}: {'; '.join(problems)}")
-        self.path, self.problems = path, problems
+        shown = [_one_line(problem) for problem in problems]
+        super().__init__(f"{path}: {'; '.join(shown)}")
+        self.path, self.problems = path, shown
+
+
+def _one_line(text: str) -> str:
+    r"""A text with line ends and other characters that cannot be shown as escapes, such as ``\n``."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,25 @@ class Product:
     def settings(self) -> dict[str, Any]:
         """Options that decide how its model is made, as plain JSON values."""
         return self.options.model_dump(mode="json")
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with the name of a product; None for a name that can be used.
+
+    Args:
+        name: The name.
+
+    Example:
+        >>> name_problem("bolt M6") is None, name_problem("../bolt") is None
+        (True, False)
+    """
+    if not name:
+        return "is empty; give each product a name"
+    if _NAME.fullmatch(name) is None:
+        return "is the name of a folder, too: use at most 100 letters, digits and . - _ + ( ), and no slash"
+    if (size := len(name.encode())) > _MOST_BYTES:
+        return f"is the name of a folder, too, and takes {size} bytes of at most {_MOST_BYTES}; use fewer letters"
+    return None
 
 
 def read_table(path: Path, columns: Mapping[str, str] | None = None) -> tuple[Product, ...]:
@@ -133,17 +160,22 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> tuple[Pr
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows that are not empty, each with the line on which it ends; the first names the columns."""
+    """The rows that are not empty, each with the line on which it begins; the first names the columns."""
+    rows: list[tuple[int, list[str]]] = []
+    line = 1
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
             reader = csv.reader(file, delimiter=";" if ";" in first and "," not in first else ",", strict=True)
-            rows = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(map(str.strip, row))]
+            for row in reader:
+                if any(map(str.strip, row)):
+                    rows.append((line, [field.strip() for field in row]))
+                line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not a text in UTF-8 ({error.reason}); save the table as CSV in UTF-8") from None
     except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num}: {error}; save the table as CSV again") from None
+        raise DataError(f"{path}: line {line}: {error}; save the table as CSV again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}; check the path") from None
     if not rows:
@@ -194,10 +226,8 @@ class _Row:
 
     def _name(self) -> str:
         name = self._entries[NAME]
-        if not name:
-            self._refuse(NAME, "is empty; give each product a name")
-        elif _NAME.fullmatch(name) is None:
-            self._refuse(NAME, "names a folder, too: use at most 100 letters, digits and . - _ + ( ), and no slash")
+        if (words := name_problem(name)) is not None:
+            self._refuse(NAME, words)
         elif (before := self._taken.setdefault(name.casefold(), self._line)) != self._line:
             self._refuse(NAME, f"is the name in line {before}, too; give each product its own")
         return name

@@ -17,6 +17,8 @@ ShapeAim = Literal["auto", "stretch", "pad", "tiles"]
 
 #: Budget of the training of a learned denoiser that is given neither minutes nor steps.
 DEFAULT_MINUTES = 5.0
+#: Largest side of working images: nineteen of them take 60 GB in float32.
+MOST_PX = 16384
 
 
 class RunOptions(WithDataOptions):
@@ -62,6 +64,8 @@ class RunOptions(WithDataOptions):
     )
     size_px: int | None = Field(
         None,
+        ge=1,
+        le=MOST_PX,
         description="Side of the square to which images are scaled, in pixels, such as 128 or 256.",
         json_schema_extra={"when_none": "256; for ddpm that of its network"},
     )

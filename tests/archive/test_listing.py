@@ -13,7 +13,8 @@ from toy_archives import images, tar_bytes, write_folder
 from advrad.archive.listing import PassedOver, is_archive, pieces_of
 from advrad.archive.pieces import PIECE_IMAGES, Piece
 from advrad.archive.reading import contents_of_piece
-from advrad.errors import AdvradError
+from advrad.archive.sources import NameSet
+from advrad.errors import AdvradError, DataError
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +22,8 @@ def _there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def listed(*sources: str) -> list[Piece]:
-    return list(pieces_of(sources, "image", PassedOver()))
+def listed(*sources: str, output: Path | None = None) -> list[Piece]:
+    return list(pieces_of(sources, "image", PassedOver(), output))
 
 
 def names(pieces: Sequence[Piece]) -> list[str]:
@@ -150,6 +151,97 @@ def test_a_source_that_cannot_be_used_is_named(sources: list[str], message: str)
     with pytest.raises(AdvradError) as caught:
         listed(*sources)
     assert str(caught.value) == message
+
+
+COUNTED_TWICE = {
+    "in ./in": "./in: is named twice, so its images would be counted twice; name it once",
+    "in linked": "linked: is named twice, so its images would be counted twice; name it once",
+    "in file://{here}/in": "file://{here}/in: is named twice, so its images would be counted twice; name it once",
+    "in/1.png {here}/in/1.png": "{here}/in/1.png: is named twice, so its images would be counted twice; name it once",
+    "linked/1.png in/1.png": "in/1.png: is named twice, so its images would be counted twice; name it once",
+    "s.tar ./s.tar": "./s.tar: is named twice, so its images would be counted twice; name it once",
+    "s.tar last.tar": "last.tar: is named twice, so its images would be counted twice; name it once",
+    "in in/1.png": "in/1.png: lies in in, which is named as well, so it would be counted twice; leave one of them out",
+    "in linked/below": (
+        "linked/below: lies in in, which is named as well, so it would be counted twice; leave one of them out"
+    ),
+    "in/1.png in": "in: holds what is named before it, which would be counted twice; leave one of them out",
+    "in/below/2.png in": "in: holds what is named before it, which would be counted twice; leave one of them out",
+    "in/below in": "in: holds what is named before it, which would be counted twice; leave one of them out",
+    "twice.txt": "twice.txt: names ./in/1.png, which is named already, so it would be counted twice; name it once",
+    "in/1.png list.txt": "list.txt: names in/1.png, which is named already, so it would be counted twice; name it once",
+    "in list.txt": "list.txt: names in/1.png, which lies in in, so it would be counted twice; leave one of them out",
+    "list.txt in": "in: holds what is named before it, which would be counted twice; leave one of them out",
+    "memory://twice/in memory://twice/in/": (
+        "memory://twice/in/: is named twice, so its images would be counted twice; name it once"
+    ),
+    "memory://twice/in memory://twice/in/1.png": (
+        "memory://twice/in/1.png: lies in memory://twice/in, which is named as well, so it would be counted twice;"
+        " leave one of them out"
+    ),
+}
+
+
+@pytest.mark.parametrize("sources", COUNTED_TWICE)
+def test_what_is_named_twice_by_two_paths_is_refused(sources: str) -> None:
+    write_folder(Path("in"), {"1.png": b"1"})
+    write_folder(Path("in/below"), {"2.png": b"2"})
+    Path("linked").symlink_to("in")
+    Path("s.tar").write_bytes(tar_bytes(images(1)))
+    Path("last.tar").symlink_to("s.tar")
+    Path("list.txt").write_text("in/1.png\n")
+    Path("twice.txt").write_text("in/1.png\nin/none.png\n./in/1.png\n")
+    fsspec.filesystem("memory").pipe("/twice/in/1.png", b"1")
+    with pytest.raises(DataError) as caught:
+        listed(*sources.format(here=Path.cwd()).split())
+    assert str(caught.value) == COUNTED_TWICE[sources].format(here=Path.cwd())
+
+
+def test_what_a_folder_does_not_read_may_be_named_beside_it() -> None:
+    write_folder(Path("in"), {"1.png": b"1", "s.tar": tar_bytes({"2.png": b"2"}), ".hidden.png": b"3"})
+    write_folder(Path("in/.hidden"), {"4.png": b"4"})
+    Path("link.png").symlink_to("in/1.png")  # in a folder as well, a link to an image is an image
+    beside = ["in/s.tar", "in/.hidden.png", "in/.hidden", "link.png"]
+    found = names(listed("in", *beside))
+    assert found == ["in/1.png", "in/s.tar/2.png", "in/.hidden.png", "in/.hidden/4.png", "link.png"]
+    assert sorted(names(listed(*beside, "in"))) == sorted(found)
+
+
+def test_folders_and_patterns_leave_the_results_out() -> None:
+    write_folder(Path("in"), {"1.png": b"1", "r.parquet": b"...", "a.tar": tar_bytes({"2.png": b"2"})})
+    write_folder(Path("in/r.parquet.parts"), {"archive.json": b"{}", "x.parquet": b"...", "x.png": b"..."})
+    Path("in/link.parquet").symlink_to("r.parquet")
+    Path("linked").symlink_to("in")
+    for output in (Path("in/r.parquet"), Path("linked/r.parquet"), Path("in/link.parquet")):
+        passed_over = PassedOver()
+        pieces = list(pieces_of(["in"], "image", passed_over, output))
+        assert (names(pieces), passed_over.first) == (["in/1.png"], [Path("in/a.tar")])
+        assert names(listed("in/[alr]*", output=output)) == ["in/a.tar/2.png"]
+        assert names(listed("in/*", output=output)) == ["in/1.png", "in/a.tar/2.png"]
+        with pytest.raises(DataError, match=r"\*\.parquet: matches no file"):
+            listed("in/**/*.parquet", output=output)
+        with pytest.raises(DataError) as caught:
+            listed("./in/r.parquet", output=output)
+        assert str(caught.value) == "./in/r.parquet: is where the results are written; leave it out"
+    assert names(listed("in/[a]*")) == ["in/a.tar/2.png"]
+
+
+def test_a_set_of_names_needs_no_memory_for_each() -> None:
+    names = NameSet()
+    assert [names.add("a"), names.add("b"), names.add("a")] == [True, True, False]
+    assert ("a" in names, "c" in names) == (True, False)
+    names.close()
+
+
+def test_an_image_file_that_is_too_large_is_not_read() -> None:
+    write_folder(Path("in"), {"1.png": b"1", "2.png": b""})
+    os.truncate("in/2.png", 1 << 42)  # holds no blocks on the disk
+    [piece] = listed("in")
+    good, large = contents_of_piece(piece, os.getcwd(), 1 << 30)
+    assert (good.data, large.data) == (b"1", None)
+    assert large.reason == (
+        "holds 4398.0 GB, more than an image of the accepted size takes (max_pixels); check the file"
+    )
 
 
 def test_what_is_an_archive_by_its_name() -> None:

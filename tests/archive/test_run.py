@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
 import sys
+import tarfile
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pytest
 import toy_exports
 from pyarrow import parquet
@@ -19,7 +22,7 @@ from toy_archives import image_bytes, images, parquet_bytes, rows, scores, tar_b
 import advrad
 from advrad.archive import ArchiveOptions, ArchiveSummary, judge_archive
 from advrad.archive.judging import Part, PieceJudge
-from advrad.archive.parts import folder_of
+from advrad.archive.parts import Parts, folder_of
 from advrad.archive.pieces import PIECE_IMAGES, Piece
 from advrad.certificates.options import PredictionCertificateOptions
 from advrad.detectors.identity import identity_of
@@ -165,6 +168,48 @@ def test_a_piece_of_a_damaged_row_group_ends_in_an_error(run: Path) -> None:
     assert (summary.broken, paths) == (1, ["data.parquet/00000.png", "data.parquet/00001.png", "data.parquet"])
 
 
+def test_damage_behind_a_url_is_a_row_as_it_is_on_a_disk(run: Path) -> None:
+    whole = parquet_bytes(images(4))
+    start = whole.index(images(4)["00002.png"])
+    bad = {
+        "page.parquet": whole[: start - 40] + b"x" * 40 + whole[start:],
+        "end.parquet": whole[:-30] + b"x" * 22 + whole[-8:],
+        "cut.parquet": whole[:-1],
+        "s.tar.gz": tar_bytes(images(40), mode="w:gz")[:3000],
+        "s.tar.bz2": tar_bytes(images(40), mode="w:bz2")[:900] + b"x" * 4000,
+    }
+    for name, data in bad.items():
+        Path(name).write_bytes(data)
+        judge(run, name)
+        expected = [(row["path"].removeprefix(name), row["error"]) for row in rows(RESULTS)]
+        url = in_a_bucket(name, data)
+        assert judge(run, url).broken == 1, name
+        found = [(row["path"].removeprefix(url), row["error"]) for row in rows(RESULTS)]
+        assert found == expected, name
+        assert found[-1][0] == "" and "; copy it again" in found[-1][1]
+
+
+@pytest.mark.parametrize("name", ["data.parquet", "s.tar", "s.tar.bz2"])
+def test_a_bucket_that_fails_within_an_archive_is_no_damage(
+    name: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = tar_bytes(images(2), mode="w:bz2" if name.endswith("bz2") else "w")
+    url = in_a_bucket(name, parquet_bytes(images(2)) if name.endswith("parquet") else shard)
+
+    def away(*_: object) -> bytes:
+        raise OSError("the connection was closed")
+
+    class Away(SerialEngine):
+        def run(self, work: Any, tasks: Any, **others: Any) -> Generator[Any, None, None]:
+            with monkeypatch.context() as patch:
+                patch.setattr(fsspec.implementations.memory.MemoryFile, "read", away, raising=False)
+                yield from super().run(work, tasks, **others)
+
+    with pytest.raises(DataError, match="does not answer as it should: the connection was closed"):
+        judge_archive(run, [url], RESULTS, engine=Away())
+    assert judge(run, url).broken == 0
+
+
 def test_a_run_that_was_ended_goes_on_and_judges_no_image_twice(run: Path) -> None:
     n = 2 * PIECE_IMAGES + 10
     write_folder(Path("in"), images(n))
@@ -281,11 +326,115 @@ def test_two_runs_into_one_file_are_refused(run: Path) -> None:
     assert judge_archive(run, ["in"], RESULTS, engine=Second()).judged == 1
 
 
+def test_the_second_run_of_a_pattern_leaves_its_results_out(run: Path) -> None:
+    Path("data.parquet").write_bytes(parquet_bytes(images(2)))
+    assert [judge(run, "*.parquet").judged for _ in range(2)] == [2, 0]
+
+
+def test_verdicts_of_another_model_are_not_taken_while_a_run_goes_on(run: Path, tmp_path: Path) -> None:
+    write_folder(Path("in"), images(2))
+    write_folder(Path("other"), images(3))
+    other = toy_exports.write(tmp_path / "another", description=("another",))
+    judge_archive(other, ["other"], Path("another.parquet"))
+    with pytest.raises(KeyboardInterrupt):
+        judge_archive(run, ["in", "other"], RESULTS, engine=Dying(1))
+    Path("another.parquet").rename(RESULTS)
+    with pytest.raises(OutputError) as caught:
+        judge(run, "in", "other")
+    assert str(caught.value) == (
+        "results.parquet: holds results of another model; name another file, or delete this one"
+    )
+    RESULTS.write_bytes(parquet_bytes(images(2)))
+    with pytest.raises(OutputError) as caught:
+        judge(run, "in", "other")
+    assert str(caught.value) == "results.parquet: holds no results of an archive; name another file"
+    RESULTS.unlink()
+    assert judge(run, "in", "other").rows == 5
+    assert {row["model"] for row in rows(RESULTS)} == {identity_of(run)}
+
+
+def test_results_that_are_swapped_at_the_start_are_not_taken(run: Path, tmp_path: Path) -> None:
+    write_folder(Path("in"), images(2))
+    facts = {"model": "a", "advrad": advrad.__version__, "settings": {}}
+    parts = Parts(RESULTS, facts)
+    judge_archive(run, ["in"], Path("another.parquet"))
+    Path("another.parquet").rename(RESULTS)
+    assert parts.known() is None
+
+
+def test_what_cannot_be_read_costs_no_verdict_beside_it(run: Path) -> None:
+    file = io.BytesIO(tar_bytes(images(3)))
+    with tarfile.open(fileobj=file, mode="a") as tar:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "00000.png"
+        tar.addfile(link)
+    Path("s.tar").write_bytes(file.getvalue())
+    write_folder(Path("in"), images(4))
+    for engine in (Dying(1), Dying(1)):  # what is known outlives a second interruption
+        with pytest.raises(KeyboardInterrupt):
+            judge_archive(run, ["s.tar", "in"], RESULTS, engine=engine)
+    summary = judge(run, "s.tar", "in")
+    assert (summary.rows, summary.broken, summary.judged) == (8, 1, 1)
+    assert not folder_of(RESULTS).exists()
+
+
+def test_verdicts_of_pieces_that_are_tried_again_belong_to_their_model(run: Path, tmp_path: Path) -> None:
+    write_folder(Path("in"), images(2))
+    Path("list.txt").write_text("in/00000.png\nin/none.png\n")
+    other = toy_exports.write(tmp_path / "another", description=("another",))
+    for engine in (Dying(1), Dying(0)):
+        with pytest.raises(KeyboardInterrupt):
+            judge_archive(run, ["list.txt", "in/00001.png"], RESULTS, engine=engine)
+    assert not list(folder_of(RESULTS).glob("*.parquet"))
+    with pytest.raises(OutputError, match=r"results\.parquet\.parts: holds results of another model"):
+        judge(other, "in")
+
+
+def test_a_link_to_the_results_is_the_same_output(run: Path) -> None:
+    write_folder(Path("in"), images(1))
+    Path("disk").mkdir()
+    RESULTS.symlink_to("disk/r.parquet")
+
+    class Second(SerialEngine):
+        def run(self, work: Any, tasks: Any, **_: Any) -> Generator[Any, None, None]:
+            with pytest.raises(OutputError, match="another run is at work here"):
+                judge_archive(run, ["in"], Path("disk/r.parquet"))
+            yield from super().run(work, tasks)
+
+    assert judge_archive(run, ["in"], RESULTS, engine=Second()).judged == 1
+    assert RESULTS.is_symlink() and [path.name for path in Path("disk").iterdir()] == ["r.parquet"]
+    assert sorted(path.name for path in Path().iterdir()) == ["disk", "in", "results.parquet"]
+
+
+def test_the_lock_is_the_last_to_be_removed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(Path("in"), images(1))
+    removed: list[str] = []
+    unlink = os.unlink
+
+    def noted(path: Any, *others: Any, **more: Any) -> None:
+        if Path(path).parent.name == folder_of(RESULTS).name and Path(path).name != ".run.json":
+            removed.append(Path(path).name)
+            assert (folder_of(RESULTS) / ".run.lock").is_file()
+        unlink(path, *others, **more)
+
+    monkeypatch.setattr(os, "unlink", noted)
+    judge(run, "in")
+    assert removed[-2:] == ["archive.json", ".run.lock"]
+    assert not folder_of(RESULTS).exists()
+
+
 @pytest.mark.parametrize(
     ("source", "options", "kind", "message"),
     [
         ("data.parquet", {"image_column": "picture"}, ConfigError, "has no such column; choose one of label, image"),
         ("data.parquet", {"image_column": "label"}, ConfigError, "holds int64, not the bytes of image files"),
+        (
+            "same.parquet",
+            {},
+            ConfigError,
+            "same.parquet has several columns of this name; give each column a name of its own, or choose another",
+        ),
+        ("same.parquet", {"image_column": "fields"}, ConfigError, "this column has several fields of one name"),
         ("empty.parquet", {}, AdvradError, "empty.parquet: holds no rows; name a file of images"),
         ("in", {"runtime": "torch"}, ConfigError, "is an export and holds no PyTorch model"),
     ],
@@ -296,6 +445,10 @@ def test_what_does_not_suit_is_refused_before_the_work(
     write_folder(Path("in"), images(1))
     Path("data.parquet").write_bytes(parquet_bytes(images(2)))
     Path("empty.parquet").write_bytes(parquet_bytes({}))
+    data = pa.array([b"..."])
+    fields = pa.StructArray.from_arrays([data, data, data], names=["bytes", "path", "path"])
+    same = pa.Table.from_arrays([data, data, fields], names=["image", "image", "fields"])
+    parquet.write_table(same, "same.parquet")
     with pytest.raises(kind) as caught:
         judge(run, source, **options)
     assert message in str(caught.value)

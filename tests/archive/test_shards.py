@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -21,11 +22,11 @@ def shard() -> bytes:
     return tar_bytes(images(N))
 
 
-def read(data: bytes, path: Path) -> list[Content]:
+def read(data: bytes, path: Path, most_bytes: int | None = None) -> list[Content]:
     path.write_bytes(data)
     found: list[Content] = []
     for piece in pieces_of([str(path)], "image", PassedOver()):
-        found += contents_of_piece(piece, "/")
+        found += contents_of_piece(piece, "/", most_bytes)
     return found
 
 
@@ -111,3 +112,32 @@ def test_the_same_name_twice_is_two_images(tmp_path: Path) -> None:
             member.size = 3
             tar.addfile(member, io.BytesIO(data))
     assert [content.data for content in read(file.getvalue(), tmp_path / "s.tar")] == [b"one", b"two"]
+
+
+def test_links_and_devices_are_rows_with_an_error(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    kinds = {"hard.png": tarfile.LNKTYPE, "soft.png": tarfile.SYMTYPE, "pipe.png": tarfile.FIFOTYPE, "x.png": b"Z"}
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for name, kind in {"a.png": tarfile.REGTYPE, **kinds, "label.cls": tarfile.SYMTYPE}.items():
+            member = tarfile.TarInfo(name)
+            member.type = kind
+            member.linkname = "a.png" if kind in (tarfile.LNKTYPE, tarfile.SYMTYPE) else ""
+            member.size = 3 if kind in (tarfile.REGTYPE, b"Z") else 0
+            tar.addfile(member, io.BytesIO(b"abc"))
+    reason = "is a link to a.png, which is not followed; write the tar with the files in place of links"
+    for ending in ("tar", "tar.gz"):
+        data = file.getvalue() if ending == "tar" else gzip.compress(file.getvalue())
+        found = read(data, tmp_path / f"s.{ending}")
+        assert [(content.name.rpartition("/")[2], content.data, content.reason) for content in found] == [
+            ("a.png", b"abc", ""),
+            ("hard.png", None, reason),
+            ("soft.png", None, reason),
+            ("pipe.png", None, "is not a file"),
+            ("x.png", b"abc", ""),
+        ]
+
+
+def test_a_member_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    large, good = read(tar_bytes({"a.png": b"abc", "b.png": b"ab"}), tmp_path / "s.tar", most_bytes=2)
+    assert (large.data, good.data) == (None, b"ab")
+    assert "more than an image of the accepted size takes" in large.reason

@@ -53,6 +53,14 @@ def test_a_table_is_told_in_few_lines(cli: Cli, run: Path) -> None:
     assert "advrad: 2 of 5 images are defective; 5 of them were judged before" in again.err
 
 
+def test_results_among_the_images_are_no_source(cli: Cli, run: Path) -> None:
+    write_folder(Path("in"), images(2))
+    for _ in range(2):
+        done = cli("predict", run, "in", "-o", "in/results.parquet")
+        assert (done.status, done.out) == (0, "in/results.parquet\n")
+        assert "not judged" not in done.err
+
+
 @pytest.mark.parametrize("place", ["s3://bucket/results.parquet", "memory://heat-maps"])
 def test_results_go_to_a_disk(cli: Cli, run: Path, place: str) -> None:
     write_folder(Path("in"), images(2))
@@ -86,6 +94,8 @@ def test_broken_images_are_named_and_the_status_tells(cli: Cli, run: Path) -> No
         (("in", "--address", "auto"), "--address: is for the engine ray only"),
         (("in", "--engine", "fast"), "--engine fast: is unknown; choose "),
         (("in", "-o", "none/../in/00000.png/r.parquet"), "cannot be"),
+        (("in", "./in", "-o", "r.parquet"), "./in: is named twice, so its images would be counted twice"),
+        (("in", "in/00000.png", "-o", "r.parquet"), "in/00000.png: lies in in, which is named as well"),
         (("in", "-o", "r.parquet", "--radius", "0.1"), "--radius: can only be used with certification"),
     ],
 )

@@ -22,6 +22,8 @@ from advrad.errors import CheckpointError, ImageError
 from advrad.inference.judging import ImageJudge, Judged, LoadedImage, certified
 from advrad.inference.prediction import PredictionRecord
 
+#: Largest image file that is read, whatever the number of pixels; and bytes of a pixel: four numbers of 32 bits.
+_MOST_BYTES, _PIXEL_BYTES = 1 << 30, 16
 #: Images that are judged at once on a GPU; on a CPU, batches gain nothing.
 _GPU_BATCH = 8
 
@@ -130,7 +132,8 @@ class PieceJudge:
         rows: list[dict[str, Any]] = []
         waiting: list[tuple[dict[str, Any], LoadedImage]] = []
         judged = known = 0
-        with closing(Known(self.known)) as verdicts, closing(contents_of_piece(piece, self.base)) as contents:
+        most = max(_MOST_BYTES, _PIXEL_BYTES * self.options.max_pixels)
+        with closing(Known(self.known)) as verdicts, closing(contents_of_piece(piece, self.base, most)) as contents:
             for content in contents:
                 row = self._row(content)
                 rows.append(row)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import BinaryIO, cast
 from advrad.archive.pieces import PIECE_IMAGES, Piece, file_pieces
 from advrad.archive.places import Entry, describe, expanded, listed, open_file, stamp_of, words_of
 from advrad.archive.shards import SHARD_SUFFIXES, shard_pieces
+from advrad.archive.sources import Sources
 from advrad.archive.tables import table_pieces
 from advrad.data.folder_names import IMAGE_SUFFIXES, is_clutter
 from advrad.data.folders import Folder, is_image
@@ -65,7 +67,9 @@ class PassedOver:
             self.first.append(Path(name))
 
 
-def pieces_of(sources: Iterable[str], column: str, passed_over: PassedOver) -> Iterator[Piece]:
+def pieces_of(
+    sources: Iterable[str], column: str, passed_over: PassedOver, output: Path | None = None
+) -> Iterator[Piece]:
     """Cut sources into pieces.
 
     Args:
@@ -73,6 +77,7 @@ def pieces_of(sources: Iterable[str], column: str, passed_over: PassedOver) -> I
             pattern of these.
         column: Column of Parquet files that holds images.
         passed_over: Counts the files of folders that are no images.
+        output: File of the results, which folders and patterns leave out; None for none.
 
     Yields:
         Pieces, in the order of the sources. Nothing is held but one folder's names.
@@ -82,49 +87,42 @@ def pieces_of(sources: Iterable[str], column: str, passed_over: PassedOver) -> I
         ConfigError: A package or a column is missing.
     """
     single: list[tuple[str, str]] = []  # images that are named one by one, up to a piece of them
-    for name in _once(name for source in sources for name in expanded(source)):
-        entry = describe(name)
-        if not entry.folder and not name.lower().endswith((*LIST_SUFFIXES, *SHARD_SUFFIXES, *TABLE_SUFFIXES)):
-            single.append((name, entry.stamp))
-            if len(single) < PIECE_IMAGES:
-                continue
-            entry_pieces: Iterator[Piece] = iter(())
-        else:
-            entry_pieces = _pieces(entry, column, passed_over)
-        yield from file_pieces(single)
-        single = []
-        yield from entry_pieces
+    with closing(Sources(output)) as named:
+        for name in (name for source in sources for name in expanded(source, named.is_output)):
+            entry = describe(name)
+            image = not entry.folder and not name.lower().endswith((*LIST_SUFFIXES, *SHARD_SUFFIXES, *TABLE_SUFFIXES))
+            named.add(entry, image=image)
+            if image:
+                single.append((name, entry.stamp))
+                if len(single) < PIECE_IMAGES:
+                    continue
+            yield from file_pieces(single)
+            single = []
+            if not image:
+                yield from _pieces(entry, column, passed_over, named)
     yield from file_pieces(single)
 
 
-def _once(names: Iterable[str]) -> Iterator[str]:
-    seen = set()
-    for name in names:
-        if name in seen:
-            raise DataError(f"{name}: is named twice, so its images would be counted twice; name it once")
-        seen.add(name)
-        yield name
-
-
-def _pieces(entry: Entry, column: str, passed_over: PassedOver) -> Iterator[Piece]:
+def _pieces(entry: Entry, column: str, passed_over: PassedOver, named: Sources) -> Iterator[Piece]:
     name, lower = entry.name, entry.name.lower()
     if entry.folder:
-        yield from _folder_pieces(name, passed_over)
+        yield from _folder_pieces(name, passed_over, named)
     elif lower.endswith(LIST_SUFFIXES):
-        yield from _list_pieces(name)
+        yield from _list_pieces(name, named)
     elif lower.endswith(SHARD_SUFFIXES):
         yield from shard_pieces(entry)
     else:
         yield from table_pieces(entry, column)
 
 
-def _folder_pieces(name: str, passed_over: PassedOver) -> Iterator[Piece]:
+def _folder_pieces(name: str, passed_over: PassedOver, named: Sources) -> Iterator[Piece]:
     """The pieces of a folder and of those below it; none holds images of two folders."""
     before, empty = PassedOver(), True
     before.count, before.first = passed_over.count, list(passed_over.first)
     if not is_url(name) and contents_of(Path(name)) == "heat maps":
         raise DataError(f"{name}: holds heat maps that advrad has drawn; name the folder of the images")
-    below = _bucket_folder(name, passed_over) if is_url(name) else _folder(Folder(Path(name)), passed_over)
+    url = is_url(name)
+    below = _bucket_folder(name, passed_over, named) if url else _folder(Folder(Path(name)), passed_over, named)
     for piece in below:
         empty = False
         yield piece
@@ -132,14 +130,14 @@ def _folder_pieces(name: str, passed_over: PassedOver) -> Iterator[Piece]:
         others = passed_over.count - before.count
         shown = passed_over.first[len(before.first) :]
         what = f"no images, but {others} other file{'' if others == 1 else 's'}" if others else "no images"
-        named = f": {describe_files(shown)}" if shown else ""
-        raise DataError(f"{name}: holds {what}{named}; name a folder of images, or its archives by a pattern")
+        which = f": {describe_files(shown)}" if shown else ""
+        raise DataError(f"{name}: holds {what}{which}; name a folder of images, or its archives by a pattern")
 
 
-def _folder(folder: Folder, passed_over: PassedOver) -> Iterator[Piece]:
+def _folder(folder: Folder, passed_over: PassedOver, named: Sources) -> Iterator[Piece]:
     def images() -> Iterator[tuple[str, str]]:
         for path in folder.files:
-            if is_own_image(path.name):
+            if is_own_image(path.name) or named.is_output(str(path)):
                 continue
             if is_image(path):
                 yield str(path), stamp_of(str(path))
@@ -155,17 +153,17 @@ def _folder(folder: Folder, passed_over: PassedOver) -> Iterator[Piece]:
     folders.reverse()
     while folders:  # each is forgotten when it is done: the memory does not grow with the archive
         below = folders.pop()
-        if contents_of(below.path) is None:
-            yield from _folder(below, passed_over)
+        if contents_of(below.path) is None and not named.is_output(str(below.path)):
+            yield from _folder(below, passed_over, named)
 
 
-def _bucket_folder(name: str, passed_over: PassedOver) -> Iterator[Piece]:
+def _bucket_folder(name: str, passed_over: PassedOver, named: Sources) -> Iterator[Piece]:
     found = listed(name)
 
     def images() -> Iterator[tuple[str, str]]:
         for entry in found:
             base = posixpath.basename(entry.name.rstrip("/"))
-            if entry.folder or is_clutter(base) or is_own_image(base):
+            if entry.folder or is_clutter(base) or is_own_image(base) or named.is_output(entry.name):
                 continue
             if posixpath.splitext(base)[1].lower() in IMAGE_SUFFIXES:
                 yield entry.name, entry.stamp
@@ -174,11 +172,12 @@ def _bucket_folder(name: str, passed_over: PassedOver) -> Iterator[Piece]:
 
     yield from file_pieces(images())
     for entry in found:
-        if entry.folder and not is_clutter(posixpath.basename(entry.name.rstrip("/"))):
-            yield from _bucket_folder(entry.name, passed_over)
+        base = posixpath.basename(entry.name.rstrip("/"))
+        if entry.folder and not is_clutter(base) and not named.is_output(entry.name):
+            yield from _bucket_folder(entry.name, passed_over, named)
 
 
-def _list_pieces(name: str) -> Iterator[Piece]:
+def _list_pieces(name: str, named: Sources) -> Iterator[Piece]:
     """The pieces of a list of paths, which begin in the working folder."""
     empty = True
     try:
@@ -186,6 +185,8 @@ def _list_pieces(name: str) -> Iterator[Piece]:
             names = names_in(cast(BinaryIO, file))
             while some := list(islice(names, PIECE_IMAGES)):
                 empty = False
+                for one in some:
+                    named.add_listed(one, name)
                 remote = any(is_url(one) for one in some)
                 stamps = list(pool.map(stamp_of, some)) if remote else [stamp_of(one) for one in some]
                 yield from file_pieces(zip(some, stamps, strict=True))

@@ -1,7 +1,8 @@
 """The parts of results that are not finished: a folder beside the results file, which goes when they are.
 
 It holds ``archive.json``, what the results are judged with; ``pieces.jsonl.gz``, the pieces in their order, written
-anew at each start; and a Parquet file for each finished piece, named by the piece's fingerprint.
+anew at each start; and a Parquet file for each finished piece, named by the piece's fingerprint. One that could not be
+read as a whole, and is tried again, ends in ``.again`` instead: what was judged in it stays known.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,10 @@ from advrad.errors import OutputError
 from advrad.utils.files import atomic_path, ensure_writable, make_folder, write_json
 
 _FACTS, _PIECES, _KNOWN = "archive.json", "pieces.jsonl.gz", "known.sqlite"
+#: Ending of a part whose piece is tried again.
+_AGAIN = ".again"
+#: The file that :func:`advrad.utils.run_lock.exclusive` locks.
+_LOCK = ".run.lock"
 #: Rows of a row group of the results, at least.
 _GROUP_ROWS = 65_536
 #: Broken images that are named.
@@ -106,14 +111,18 @@ class Parts:
                 self.remove()
 
     def _check(self) -> None:
-        found = known_facts(self.results)
-        if found is not None and found != self.facts:
-            place, fix = (self.folder, "this folder") if self.has_any() else (self.results, "this one")
-            raise OutputError(f"{place}: {_other(found, self.facts)}; name another file, or delete {fix}")
+        # Both are looked at: the verdicts of both are taken for known.
+        begun, finished = begun_facts(self.folder), finished_facts(self.results)
+        for place, found, fix in (
+            (self.folder, begun, "this folder"),
+            (self.results, finished, "this one"),
+        ):
+            if found is not None and found != self.facts:
+                raise OutputError(f"{place}: {_other(found, self.facts)}; name another file, or delete {fix}")
 
     def has_any(self) -> bool:
         """Whether a piece is finished."""
-        return next(self.folder.glob("*.parquet"), None) is not None
+        return next(_parts_in(self.folder), None) is not None
 
     def list_pieces(self, pieces: Iterable[Piece]) -> tuple[int, int]:
         """Write down the pieces in their order.
@@ -167,23 +176,27 @@ class Parts:
 
         Returns:
             The file; None if nothing is known.
+
+        Raises:
+            OutputError: The results were replaced by something else.
         """
         from advrad.archive.known import write_known
 
         path = self.folder / _KNOWN
         path.unlink(missing_ok=True)
-        tables = [self.results] if self.results.exists() else []
-        return path if write_known(path, [*tables, *self.folder.glob("*.parquet")]) else None
+        tables = [self.results] if finished_facts(self.results) == self.facts else []
+        return path if write_known(path, [*tables, *_parts_in(self.folder)]) else None
 
     def forget_unreadable(self) -> None:
-        """Forget the parts in which something could not be read at all: it may be readable now; and damaged parts."""
+        """Try pieces again in which something could not be read at all: it may be readable now; and damaged parts."""
         for path in self.folder.glob("*.parquet"):
             try:
                 whole = parquet.read_table(path, columns=["content"])["content"].null_count == 0
             except (pa.ArrowException, OSError):
-                whole = False
-            if not whole:
                 path.unlink()
+                continue
+            if not whole:
+                path.replace(path.with_suffix(_AGAIN))
 
     def merge(self) -> Counts:
         """Join the parts to the results, in the order of the pieces, and remove them.
@@ -212,9 +225,15 @@ class Parts:
         """Remove the folder."""
         # The description goes last: what is left of a removal that was cut off is known by it.
         for path in self.folder.iterdir():
-            if path.name != _FACTS and path.is_file():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name not in (_FACTS, _LOCK):
                 path.unlink()
-        shutil.rmtree(self.folder)
+        (self.folder / _FACTS).unlink(missing_ok=True)
+        # Behind the lock, another run may begin at once; then the folder is not empty, and is that run's.
+        (self.folder / _LOCK).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _part(self, fingerprint: str) -> Path:
         return self.folder / f"{fingerprint}.parquet"
@@ -224,13 +243,14 @@ def folder_of(results: Path) -> Path:
     """Folder of the parts of a results file.
 
     Args:
-        results: The file.
+        results: The file. A link and the file that it leads to have the same folder.
 
     Example:
         >>> folder_of(Path("january.parquet"))
         PosixPath('january.parquet.parts')
     """
-    return results.with_name(f"{results.name}.parts")
+    place = Path(os.path.realpath(results)) if results.is_symlink() else results
+    return place.with_name(f"{place.name}.parts")
 
 
 def known_facts(results: Path) -> dict[str, Any] | None:
@@ -240,15 +260,27 @@ def known_facts(results: Path) -> dict[str, Any] | None:
         results: File of the results.
 
     Returns:
-        The values; None if there are none.
+        The values, those of results that are begun first; None if there are none.
 
     Raises:
         OutputError: What is there is something else.
     """
-    folder = folder_of(results)
-    begun = stored_facts(folder)
-    if begun is not None and next(folder.glob("*.parquet"), None) is not None:
-        return begun
+    begun = begun_facts(folder_of(results))
+    return finished_facts(results) if begun is None else begun
+
+
+def finished_facts(results: Path) -> dict[str, Any] | None:
+    """What results that are there were judged with.
+
+    Args:
+        results: File of the results.
+
+    Returns:
+        The values; None if there is no such file.
+
+    Raises:
+        OutputError: The file holds something else.
+    """
     if not results.exists():
         return None
     try:
@@ -260,14 +292,14 @@ def known_facts(results: Path) -> dict[str, Any] | None:
     return found
 
 
-def stored_facts(folder: Path) -> dict[str, Any] | None:
+def begun_facts(folder: Path) -> dict[str, Any] | None:
     """What unfinished results are judged with.
 
     Args:
         folder: Folder of the parts.
 
     Returns:
-        The values; None if there is no such folder, or it is empty.
+        The values; None if there is no such folder, or no finished piece in it.
 
     Raises:
         OutputError: The folder holds something else.
@@ -281,7 +313,15 @@ def stored_facts(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise OutputError(f"{path}: cannot be read ({error}); delete the folder to begin anew") from None
+    if next(_parts_in(folder), None) is None:
+        return None
     return values if isinstance(values, dict) else {}
+
+
+def _parts_in(folder: Path) -> Iterator[Path]:
+    """Finished pieces, and those that are tried again."""
+    for ending in (".parquet", _AGAIN):
+        yield from folder.glob(f"*{ending}")
 
 
 def _seen(folder: Path) -> Iterator[str]:

@@ -77,6 +77,22 @@ class Content:
     reason: str = ""
 
 
+def too_large(size: int, most: int | None) -> str:
+    """Why an image file is not read at all, in words; empty if it is.
+
+    Args:
+        size: Number of its bytes.
+        most: That of the largest file that is read; None for any.
+
+    Example:
+        >>> too_large(5_000_000_000, 3_200_000_000)
+        'holds 5.0 GB, more than an image of the accepted size takes (max_pixels); check the file'
+    """
+    if most is None or size <= most:
+        return ""
+    return f"holds {size / 1e9:.1f} GB, more than an image of the accepted size takes (max_pixels); check the file"
+
+
 def file_pieces(files: Iterable[tuple[str, str]]) -> Iterator[Piece]:
     """Cut a row of image files into pieces.
 

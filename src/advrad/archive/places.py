@@ -6,10 +6,10 @@ A name with a scheme, such as ``s3://bucket/images``, is a URL, which fsspec ope
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING, Any
 
@@ -59,6 +59,10 @@ def open_file(name: str) -> IO[bytes]:
     Args:
         name: Path or URL.
 
+    Returns:
+        The file. One of a bucket raises a DataError when the bucket does not answer; so an OSError is always about
+        this file, and others can still be read.
+
     Raises:
         OSError: A file of this machine cannot be opened, or one of a bucket does not exist.
         DataError: The bucket does not answer.
@@ -67,8 +71,7 @@ def open_file(name: str) -> IO[bytes]:
         return open(name, "rb")
     files, path = open_bucket(name)
     with bucket_errors(name):
-        found: IO[bytes] = files.open(path, "rb")
-        return found
+        return _BucketFile(files.open(path, "rb"), name)  # type: ignore[return-value]
 
 
 def read_file(name: str) -> bytes:
@@ -88,6 +91,18 @@ def read_file(name: str) -> bytes:
     with bucket_errors(name):
         content: bytes = files.cat_file(path)
         return content
+
+
+def size_of(name: str) -> int:
+    """Number of bytes of a file; 0 for one of a bucket, where it would cost a request.
+
+    Args:
+        name: Path or URL.
+
+    Raises:
+        OSError: A file of this machine cannot be looked at.
+    """
+    return 0 if is_url(name) else os.stat(name).st_size
 
 
 def describe(name: str) -> Entry:
@@ -148,13 +163,14 @@ def listed(name: str) -> list[Entry]:
     return sorted((entry for entry in entries if entry.name.rstrip("/") != own), key=lambda entry: entry.name)
 
 
-def expanded(name: str) -> Iterator[str]:
+def expanded(name: str, leave_out: Callable[[str], bool] = lambda _: False) -> Iterator[str]:
     """Names that a pattern stands for: braces such as ``{000..099}`` or ``{a,b}`` first, then ``*``, ``?`` and ``[]``.
 
     A file of this machine whose own name looks like a pattern is that file.
 
     Args:
         name: Path, URL or pattern of these.
+        leave_out: Function that says which files ``*``, ``?`` and ``[]`` do not stand for.
 
     Yields:
         The names, in order.
@@ -173,19 +189,10 @@ def expanded(name: str) -> Iterator[str]:
         if not _WILD.search(one):
             yield one
             continue
-        found = _matching(one)
+        found = [match for match in _matching(one) if not leave_out(match)]
         if not found:
             raise DataError(f"{one}: matches no file; check the pattern")
         yield from found
-
-
-def unreadable(name: str) -> tuple[type[OSError], ...]:
-    """Errors that are about one file, so that the others can still be read.
-
-    Args:
-        name: Path or URL of the file. In a bucket, any other error may be about all of them.
-    """
-    return (FileNotFoundError,) if is_url(name) else (OSError,)
 
 
 def words_of(error: Exception) -> str:
@@ -206,18 +213,34 @@ def words_of(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-@contextmanager
-def answering(name: str) -> Iterator[None]:
-    """Turn what the bucket of a URL raises in the block into one line; of a path, errors are passed on as they are.
+class _BucketFile(io.RawIOBase):
+    """A file of a bucket. What the bucket raises becomes a DataError, unlike what a decoder says about the bytes."""
 
-    Args:
-        name: Path or URL that is read.
+    def __init__(self, file: IO[bytes], name: str) -> None:
+        self._file = file
+        self._name = name
 
-    Raises:
-        DataError: The bucket does not answer as it should. A missing file stays a FileNotFoundError.
-    """
-    with bucket_errors(name) if is_url(name) else nullcontext():
-        yield
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        with bucket_errors(self._name):
+            return self._file.read(-1 if size is None else size)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        with bucket_errors(self._name):
+            return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
 
 
 def _entry(files: AbstractFileSystem, facts: dict[str, Any]) -> Entry:

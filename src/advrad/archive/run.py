@@ -82,7 +82,8 @@ def judge_archive(
         What the results say.
 
     Raises:
-        DataError: A source does not exist, holds no images, or is named twice; or a bucket does not answer.
+        DataError: A source does not exist, holds no images, or is named twice, by whatever path; or a bucket does not
+            answer.
         ConfigError: A package is missing, or an option does not suit the detector or the sources.
         CheckpointError: The folder holds no detector.
         OutputError: The results are of another detector or of other settings, or cannot be written.
@@ -110,7 +111,7 @@ def judge_archive(
     with exclusive(parts.folder, "run"), parts.begun():
         progress.stage("Listing images")
         parts.forget_unreadable()
-        count, done = parts.list_pieces(pieces_of(sources, options.image_column, passed_over))
+        count, done = parts.list_pieces(pieces_of(sources, options.image_column, passed_over, Path(results)))
         progress.stage("Judging pieces")
         work = PieceJudge(model, identity, options, parts.facts, os.getcwd(), parts.known() if done < count else None)
         judged = _judge(parts, work, engine, resources, Counter(progress, count, done))

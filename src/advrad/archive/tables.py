@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from advrad.archive.pieces import Content, Piece
-from advrad.archive.places import Entry, answering, open_file, unreadable, words_of
+from advrad.archive.places import Entry, open_file, words_of
 from advrad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -28,21 +28,22 @@ def table_pieces(entry: Entry, column: str) -> Iterator[Piece]:
         Pieces; one that is lost, if the file is damaged.
 
     Raises:
-        ConfigError: There is no such column, or it holds no bytes.
+        ConfigError: There is no such column, or two of them; or it holds no bytes.
         DataError: The file holds no rows, or a bucket does not answer.
     """
     import pyarrow as pa
+    from pyarrow import parquet
 
     name, stamp = entry.name, entry.stamp
     try:
-        with answering(name), open_file(name) as file:
-            rows = _rows_of(file, name, column)
-    except unreadable(name) as error:
+        with open_file(name) as file:
+            found = parquet.ParquetFile(file)
+            columns = found.schema_arrow
+            rows = [found.metadata.row_group(group).num_rows for group in range(found.num_row_groups)]
+    except (pa.ArrowException, OSError) as error:
         yield Piece("lost", (name,), (stamp,), reason=_damage(error))
         return
-    if isinstance(rows, pa.ArrowException):
-        yield Piece("lost", (name,), (stamp,), reason=_damage(rows))
-        return
+    _check_column(columns, column, name)
     if not sum(rows):
         raise DataError(f"{name}: holds no rows; name a file of images")
     for group, count in enumerate(rows):
@@ -59,6 +60,9 @@ def table_contents(piece: Piece, place: str) -> Iterator[Content]:
 
     Yields:
         Images; a damage is the last of them.
+
+    Raises:
+        DataError: A bucket does not answer.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -72,21 +76,8 @@ def table_contents(piece: Piece, place: str) -> Iterator[Content]:
                 for value in batch.column(piece.column):
                     yield _content(name, row, value.as_py())
                     row += 1
-    except (pa.ArrowException, *unreadable(place)) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # pyarrow has no class of its own for damaged pages
         yield Content(name, reason=_damage(error))
-
-
-def _rows_of(file: IO[bytes], name: str, column: str) -> list[int] | pa.ArrowException:
-    """Number of rows of each row group; the error of a damaged file."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        found = parquet.ParquetFile(file)
-    except pa.ArrowException as error:
-        return error
-    _check_column(found.schema_arrow, column, name)
-    return [found.metadata.row_group(group).num_rows for group in range(found.num_row_groups)]
 
 
 def _content(name: str, row: int, value: Any) -> Content:
@@ -105,7 +96,15 @@ def _check_column(schema: pa.Schema, column: str, name: str) -> None:
         raise ConfigError(
             f"{name} has no such column; choose one of {', '.join(schema.names)}", option="image_column", value=column
         )
+    if schema.names.count(column) > 1:
+        fix = "give each column a name of its own, or choose another"
+        raise ConfigError(f"{name} has several columns of this name; {fix}", option="image_column", value=column)
     kind = schema.field(column).type
+    if kinds.is_struct(kind) and len({field.name for field in kind}) < kind.num_fields:
+        fix = "give each field a name of its own, or choose another column"
+        raise ConfigError(
+            f"in {name}, this column has several fields of one name; {fix}", option="image_column", value=column
+        )
     if kinds.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         kind = kind.field("bytes").type
     if not (kinds.is_binary(kind) or kinds.is_large_binary(kind)):

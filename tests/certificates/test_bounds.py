@@ -34,13 +34,17 @@ FILE = """
 import sys
 sys.path.insert(0, {helpers!r})
 import time
+from pathlib import Path
 from toy_brightness import Brightness
 
 detector = Brightness(threshold=0.5)
 
 class Slow(Brightness):
+    # After the second row it waits as long as the file `wait` is there.
     def score_bounds(self, images, radius, norm):
-        time.sleep(0.05)
+        home = Path(__file__).parent
+        while (home / "wait").exists() and len(list(home.glob("out/rows/0*.json"))) >= 2:
+            time.sleep(0.02)
         return super().score_bounds(images, radius, norm)
 
 slow = Slow(threshold=0.5)
@@ -286,14 +290,17 @@ def test_the_command_prints_what_is_proven(cli: Cli, others: Path, tmp_path: Pat
 
 def test_a_killed_certification_continues(cli: Cli, others: Path, tmp_path: Path) -> None:
     data = make_mvtec(tmp_path, good=6, defects={"scratch": 6})
+    (tmp_path / "wait").touch()
     command = ["certify", f"{others}:slow", str(data), "--size", "32", "--radius", "1/255", "-o", str(tmp_path / "out")]
     running = subprocess.Popen([str(Path(sys.executable).parent / "advrad"), *command], stderr=subprocess.DEVNULL)
     rows = tmp_path / "out" / "rows"
     until = time.monotonic() + 120
     while not (rows.is_dir() and len(list(rows.glob("0*.json"))) >= 2) and time.monotonic() < until:
+        assert running.poll() is None
         time.sleep(0.01)
     running.send_signal(signal.SIGKILL)
     running.wait()
+    (tmp_path / "wait").unlink()
     kept = {path: path.stat().st_mtime_ns for path in rows.glob("0*.json")}
     assert 2 <= len(kept) < 12
     done = cli(*command, "--json")

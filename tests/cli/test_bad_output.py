@@ -108,6 +108,21 @@ def test_too_little_memory_gives_a_clear_error(
     assert "not enough memory" in done.one_error_line()
 
 
+#: The command line, which waits for a signal before it gives the second file of the fourth image its name.
+HELD = f"""
+import os, sys, time
+real, named = os.replace, []
+def replace(source, place, **rest):
+    if os.path.dirname(os.fspath(place)) == sys.argv[-1]:
+        named.append(place)
+        if len(named) == 8:
+            time.sleep(600)
+    real(source, place, **rest)
+os.replace = replace
+{MAIN}
+"""
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_interrupted_predict_leaves_only_whole_images(
@@ -117,7 +132,7 @@ def test_interrupted_predict_leaves_only_whole_images(
         trained_run.image(tmp_path / "in" / f"{seed:03}.png", seed, size=96)
     out = tmp_path / "out"
     with subprocess.Popen(
-        [sys.executable, "-c", MAIN, "predict", str(widget_run), str(tmp_path / "in"), "-o", str(out)],
+        [sys.executable, "-c", HELD, "predict", str(widget_run), str(tmp_path / "in"), "-o", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

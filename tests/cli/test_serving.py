@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import closed_form_run
 import httpx
@@ -128,24 +129,25 @@ def test_a_missing_model_is_one_line(advrad: trained_run.Cli, tmp_path: Path) ->
 def test_what_was_taken_is_finished_before_the_stop(served_run: Path, tmp_path: Path, widgets: Path) -> None:
     picture = (widgets / "train" / "good" / "000.png").read_bytes()
     answers: list[int] = []
-    with serving(served_run, tmp_path, "--queue", "200") as (process, address, log):
-        assert httpx.get(f"{address}/readyz").status_code == 200
+    options = ("--queue", "200", "--deadline-s", "300", "--stop-s", "300")
+    with serving(served_run, tmp_path, *options) as (process, address, log):
+        assert httpx.get(f"{address}/readyz", timeout=60).status_code == 200
         slow = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
         slow.sendall(b"GET /healthz HTTP/1.1\r\nHost: loc")
 
-        def send() -> None:
-            files = [("files", (f"{number}.png", picture, "image/png")) for number in range(32)]
-            answer = httpx.post(f"{address}/v1/products/widget/inspections", files=files, timeout=30)
+        def send(name: str) -> None:
+            files = [("files", (f"{name}{number}.png", picture, "image/png")) for number in range(32)]
+            answer = httpx.post(f"{address}/v1/products/widget/inspections", files=files, timeout=300)
             answers.extend("id" in one for one in answer.json()["inspections"])
 
-        senders = [threading.Thread(target=send) for _ in range(3)]
+        senders = [threading.Thread(target=send, args=(name,)) for name in "abc"]
         for sender in senders:
             sender.start()
-        _wait(lambda: httpx.get(f"{address}/v1/inspections?limit=1").json()["inspections"] != [])
+        _wait(lambda: {one["file_name"][0] for one in history(address)} == set("abc"))
         process.send_signal(signal.SIGTERM)
         for sender in senders:
             sender.join()
-        assert process.wait(30) == 0
+        assert process.wait(300) == 0
         slow.close()
     assert answers == [True] * 96
     rows = [json.loads(line) for line in log if line.startswith("{")]
@@ -155,12 +157,16 @@ def test_what_was_taken_is_finished_before_the_stop(served_run: Path, tmp_path: 
         "without --keys only this machine is served, and whoever uses it may do everything\n"
     ]
     with serving(served_run, tmp_path) as (_, address, _):
-        assert len(httpx.get(f"{address}/v1/inspections?limit=500").json()["inspections"]) == 96
+        assert len(history(address)) == 96
+
+
+def history(address: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(f"{address}/v1/inspections?limit=500", timeout=60).json()["inspections"]
+    return found
 
 
 def _wait(until: Callable[[], bool]) -> None:
-    for _ in range(200):
-        if until():
-            return
+    end = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.02)
-    raise AssertionError("it did not happen")

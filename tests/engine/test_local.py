@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,9 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import engine_work
 import pytest
@@ -32,6 +35,53 @@ PROGRAM = """
         for pid in LocalEngine(2).run(engine_work.stay, [Path(sys.argv[1])] * 2):
             print(pid, flush=True)
 """
+
+
+#: Work whose process forks a child, which lives on and keeps the pipe of the process open.
+FORKING = """
+    import os
+    import signal
+    import time
+    from pathlib import Path
+
+
+    def forked(folder):
+        child = os.fork()
+        if not child:
+            time.sleep(60)
+            os._exit(0)
+        (folder / f"{child}.child").touch()
+
+
+    def die_once(folder):
+        if not list(folder.glob("*.child")):
+            forked(folder)
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield os.getpid()
+
+
+    def pid_then_big(folder):
+        if not list(folder.glob("*.child")):
+            forked(folder)
+        yield os.getpid()
+        yield b"x" * 5_000_000
+"""
+
+
+@pytest.fixture
+def forking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module `FORKING`; its children are ended at the end."""
+    (tmp_path / "forking_work.py").write_text(textwrap.dedent(FORKING), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield importlib.import_module("forking_work")
+    del sys.modules["forking_work"]
+    for child in children_in(tmp_path):
+        with suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+
+
+def children_in(folder: Path) -> list[int]:
+    return [int(path.stem) for path in folder.glob("*.child")]
 
 
 @pytest.fixture
@@ -91,6 +141,27 @@ def test_a_process_killed_while_it_sends_an_item_gives_it_again() -> None:
     time.sleep(1)  # the item is on its way then, and no pipe takes it at once
     os.kill(pid, signal.SIGKILL)
     again, item = running
+    assert again != pid
+    assert len(item) == 5_000_000
+
+
+def test_a_process_that_dies_is_not_waited_for_while_its_child_keeps_the_pipe_open(
+    tmp_path: Path, forking: Any
+) -> None:
+    (worker,) = LocalEngine(2).run(forking.die_once, [tmp_path])
+    (child,) = children_in(tmp_path)
+    assert is_running(child), "the next item came only when nobody had the pipe open any more"
+    assert worker != child
+
+
+def test_the_rest_of_an_item_is_not_waited_for_while_a_child_keeps_the_pipe_open(tmp_path: Path, forking: Any) -> None:
+    running = LocalEngine(2).run(forking.pid_then_big, [tmp_path])
+    pid = next(running)
+    time.sleep(1)  # the item is on its way then, and no pipe takes it at once
+    os.kill(pid, signal.SIGKILL)
+    again, item = running
+    (child,) = children_in(tmp_path)
+    assert is_running(child), "the next item came only when nobody had the pipe open any more"
     assert again != pid
     assert len(item) == 5_000_000
 

@@ -209,7 +209,7 @@ def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silence", "another protocol"])
 def test_a_server_of_another_kind_is_refused(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_engine, "ANSWER_S", 0.5)
+    monkeypatch.setattr(ray_engine, "ANSWER_S", 60.0 if said else 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -218,7 +218,7 @@ def test_a_server_of_another_kind_is_refused(said: bytes, monkeypatch: pytest.Mo
             with connection:
                 connection.recv(64)
                 connection.sendall(said)
-                ended.wait(60)
+                ended.wait(120)
 
         ended = threading.Event()
         thread = threading.Thread(target=answer)

@@ -15,16 +15,20 @@ import paho.mqtt.client as mqtt
 from needed_programs import needed
 from paho.mqtt.enums import CallbackAPIVersion
 from toy_outbox import until
+from two_processes import kept_port
 
 
 class Broker:
-    """A mosquitto with its own configuration, and persistence, so that it keeps retained messages."""
+    """A mosquitto with its own configuration.
 
-    def __init__(self, folder: Path, *settings: str) -> None:
-        self.program = needed("mosquitto")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+    Args:
+        folder: Folder of the configuration.
+        port: Port on the loopback address, which is kept for it.
+        settings: Further lines of the configuration.
+    """
+
+    def __init__(self, folder: Path, port: int, *settings: str) -> None:
+        self.program, self.port = needed("mosquitto"), port
         self.config = folder / "mosquitto.conf"
         lines = [f"listener {self.port} 127.0.0.1", "persistence false", "user root", *settings]
         if not any(line.startswith("allow_anonymous") for line in settings):
@@ -44,7 +48,7 @@ class Broker:
     def stop(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def _answers(self) -> bool:
@@ -55,12 +59,13 @@ class Broker:
 
 @contextmanager
 def running(folder: Path, *settings: str) -> Iterator[Broker]:
-    broker = Broker(folder, *settings)
-    broker.start()
-    try:
-        yield broker
-    finally:
-        broker.stop()
+    with kept_port() as port:
+        broker = Broker(folder, port, *settings)
+        try:
+            broker.start()
+            yield broker
+        finally:
+            broker.stop()
 
 
 class Listener:
@@ -75,7 +80,7 @@ class Listener:
         self.client.on_message = lambda client, data, one: self.messages.append((one.topic, one.payload, one.retain))
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
-        assert ready.wait(10)
+        assert ready.wait(60)
 
     def inspections(self) -> list[dict[str, Any]]:
         return [json.loads(payload) for topic, payload, _ in self.messages if not topic.startswith("advrad/status/")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 import psycopg
 from needed_programs import needed
+from two_processes import kept_port
 
 USER, PASSWORD = "advrad", "s3cret-word"
 
@@ -60,11 +60,11 @@ class PostgresServer:
         """Start the server, and wait until it answers."""
         limits = "-c fsync=off -c max_connections=60 -c max_wal_size=64MB"
         settings = f"-h 127.0.0.1 -p {self.port} -k {self.folder} {limits}"
-        self._run("pg_ctl", "-l", str(self.folder / "log"), "-o", settings, "-w", "start")
+        self._run("pg_ctl", "-l", str(self.folder / "log"), "-o", settings, "-w", "-t", "150", "start")
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server: `fast` closes all connections, `immediate` kills it as a crash would."""
-        self._run("pg_ctl", "-m", mode, "-w", "stop")
+        self._run("pg_ctl", "-m", mode, "-w", "-t", "150", "stop")
 
     def initialise(self) -> None:
         """Make the server's files."""
@@ -82,7 +82,7 @@ class PostgresServer:
         said = self.folder / f"{program}.txt"
         with said.open("w") as file:  # not a pipe, which the server would inherit and keep open
             command = [needed(program), "-D", str(self.folder / "data"), *arguments]
-            done = subprocess.run(command, cwd=self.folder, stdout=file, stderr=file, timeout=60, **other)
+            done = subprocess.run(command, cwd=self.folder, stdout=file, stderr=file, timeout=180, **other)
         log = self.folder / "log"
         assert done.returncode == 0, said.read_text() + (log.read_text()[-2000:] if log.exists() else "")
 
@@ -96,26 +96,21 @@ def postgres_server() -> Iterator[PostgresServer]:
     owner = pwd.getpwnam("nobody") if os.getuid() == 0 else None
     if owner is not None:
         os.chown(folder, owner.pw_uid, owner.pw_gid)
-    server = PostgresServer(folder, _free_port(), owner)
-    try:
-        server.initialise()
-        server.start()
-        yield server
-    finally:
+    with kept_port() as port:
+        server = PostgresServer(folder, port, owner)
         try:
-            if (folder / "data" / "postmaster.pid").exists():
-                server.stop("immediate")
+            server.initialise()
+            server.start()
+            yield server
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                if (folder / "data" / "postmaster.pid").exists():
+                    server.stop("immediate")
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _quick_place() -> str | None:
     """A folder in memory, if there is much room; thousands of small files are slow on a busy disk."""
     memory = Path("/dev/shm")
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > 2_000_000_000 else None
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -119,7 +119,7 @@ class ToySink:
         self.closed += 1
 
 
-def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for a condition, and fail where it does not come."""
     end = time.monotonic() + seconds
     while not condition():

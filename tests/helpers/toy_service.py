@@ -24,7 +24,7 @@ from advrad.serving.records import Inspection
 from advrad.serving.settings import ServeSettings
 from advrad.serving.store import Store
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 """Longest wait for an answer; a test that reaches it fails."""
 
 
@@ -54,8 +54,9 @@ class Gated(Brightest):
 
 @dataclass
 class Meeting(Brightest):
-    """Notes how many threads score at once; each waits a moment for a second one."""
+    """Notes how many threads score at once; each waits for a second one, up to a time."""
 
+    patience_s: float = WAIT_S
     together: int = 0
     most: int = 0
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -65,7 +66,7 @@ class Meeting(Brightest):
             self.together += 1
             self.most = max(self.most, self.together)
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self.most > 1, 1.0)
+            self.changed.wait_for(lambda: self.most > 1, self.patience_s)
         found = super().predict_batch(images)
         with self.changed:
             self.together -= 1
@@ -131,13 +132,13 @@ def serving(
     threads: int = 1,
     **settings: Any,
 ) -> Iterator[InspectionService]:
-    """A started service, which is stopped at the end."""
+    """A started service, which is stopped at the end; its deadline is late unless the settings say otherwise."""
     table = Table({one.name: one for one in products or (product(),)})
     service = InspectionService(
         store,
         table,  # type: ignore[arg-type]
         monitor,
-        ServeSettings(**settings),
+        ServeSettings(**{"deadline_s": 300, **settings}),
         sinks=sinks,
         threads=threads,
     )

@@ -17,7 +17,7 @@ from advrad.serving import app as app_module
 from advrad.serving.api.logs import set_up_logs
 from advrad.serving.app import check_settings, create_app
 from advrad.serving.errors import DeadlineExceeded, StoreUnavailable
-from advrad.serving.records import InspectionAnswer
+from advrad.serving.records import InspectionAnswer, InspectionRequest
 from advrad.serving.settings import ServeSettings, named_runs
 
 POST = "/v1/products/widget/inspections"
@@ -38,7 +38,9 @@ def log() -> io.StringIO:
 
 @pytest.fixture
 def client(served_run: Path, tmp_path: Path, log: io.StringIO) -> Iterator[TestClient]:
-    app = create_app(ServeSettings(data=tmp_path, queue=2, max_images=8), {"widget": served_run})
+    app = create_app(
+        ServeSettings(data=tmp_path, queue=2, workers=1, max_images=8, deadline_s=60), {"widget": served_run}
+    )
     with TestClient(app, base_url="http://localhost") as found:
         yield found
 
@@ -118,7 +120,28 @@ def test_not_ready_while_stopping(client: TestClient) -> None:
     assert client.get("/healthz").status_code == 200
 
 
-def test_a_full_queue_says_when_to_come_again(client: TestClient, picture: bytes) -> None:
+def test_a_full_queue_says_when_to_come_again(
+    client: TestClient, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is finished before all images were sent, however slowly they are."""
+    parts = client.app.state.parts  # type: ignore[attr-defined]
+    submit, add_many = parts.service.submit, parts.store.inspections.add_many
+    sent, all_sent = [], threading.Event()
+
+    def counted(request: InspectionRequest) -> Future[InspectionAnswer]:
+        sent.append(request)
+        try:
+            return submit(request)  # type: ignore[no-any-return]
+        finally:
+            if len(sent) == 8:
+                all_sent.set()
+
+    def held(*values: object) -> object:
+        assert all_sent.wait(60)
+        return add_many(*values)
+
+    monkeypatch.setattr(parts.service, "submit", counted)
+    monkeypatch.setattr(parts.store.inspections, "add_many", held)
     files = [("files", (f"{number}.png", picture, "image/png")) for number in range(8)]
     answer = client.post(POST, files=files)
     assert answer.status_code == 201
@@ -231,7 +254,7 @@ def test_old_images_are_deleted_while_the_service_runs(
     app = create_app(ServeSettings(data=tmp_path, keep_days=2, keep_gb=1.5), {"widget": served_run})
     monkeypatch.setattr(type(app.state.parts.store.retention), "apply", apply)
     with TestClient(app):
-        assert twice.wait(20)
+        assert twice.wait(60)
     assert asked[0] == (timedelta(days=2), 1_500_000_000)
     assert "old images were not deleted" in log.getvalue()
 

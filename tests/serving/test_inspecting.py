@@ -18,6 +18,7 @@ from toy_service import WAIT_S, AfraidOfTheDark, Gated, Meeting, Noted, SlowBoun
 
 from advrad.errors import ConfigError, ImageError
 from advrad.inference.prediction import PredictionRecord, predict_paths
+from advrad.serving import job_queue
 from advrad.serving.errors import (
     ArtefactUnavailable,
     CertificateUnavailable,
@@ -64,6 +65,23 @@ def blocked(store: Store) -> Iterator[tuple[InspectionService, Gated]]:
         finally:
             gated.gate.set()
         assert first.done() or first.result(WAIT_S)
+
+
+class Clock:
+    """The clock of the deadlines, which a test puts forward."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(job_queue, "time", made)
+    return made
 
 
 # --- Answers ---
@@ -167,7 +185,8 @@ def test_a_full_queue_refuses_at_once(blocked: tuple[InspectionService, Gated], 
     began = time.monotonic()
     with pytest.raises(QueueFull, match="3 images") as caught:
         service.submit(request())
-    assert time.monotonic() - began < 1 and caught.value.retry_after_s >= 1
+    assert time.monotonic() - began < WAIT_S / 2 and caught.value.retry_after_s >= 1
+    assert (service.waiting, gated.sizes) == (3, []), "nothing was finished before it was refused"
     gated.gate.set()
     assert len({answer.result(WAIT_S).inspection.id for answer in taken}) == 3
     assert service.submit(request()).result(WAIT_S).inspection in history(store)
@@ -193,19 +212,26 @@ def test_bytes_are_bounded_too_and_are_given_back(store: Store) -> None:
     assert len(history(store)) == 3
 
 
-def test_what_is_too_late_fails_in_time_and_is_not_stored(store: Store) -> None:
+def test_what_is_too_late_fails_in_time_and_is_not_stored(store: Store, clock: Clock) -> None:
     """One is in work and one waits; the detector does not come back before both are told."""
     gated = Gated()
-    with serving(store, product(detector=gated), workers=1, deadline_s=0.3) as service:
-        began = time.monotonic()
+    with serving(store, product(detector=gated), workers=1, deadline_s=300) as service:
         late = [service.submit(request())]
         assert gated.entered.wait(WAIT_S)
         late.append(service.submit(request()))
+        patient = service.submit(request(90), patient=True)
+        clock.ahead_s = 200
+        service.submit(request()).cancel()  # now the clock is looked at
+        time.sleep(0.1)
+        assert not any(answer.done() for answer in late), "it is not late yet"
+        clock.ahead_s = 299.8
+        service.submit(request()).cancel()
         for answer in late:
             assert isinstance(answer.exception(WAIT_S), DeadlineExceeded)
-        assert 0.2 < time.monotonic() - began < 5
-        patient = service.submit(request(90), patient=True)
-        time.sleep(0.4)
+        assert gated.sizes == [] and not gated.gate.is_set()
+        clock.ahead_s = 1000
+        service.submit(request()).cancel()
+        time.sleep(0.1)
         gated.gate.set()
         assert patient.result(WAIT_S).inspection.score == pytest.approx(90 / 255)
     assert [one.score for one in history(store)] == [pytest.approx(90 / 255)]
@@ -279,7 +305,7 @@ def test_a_defect_of_advrad_is_told_and_the_threads_go_on(store: Store, monkeypa
 def test_images_are_judged_side_by_side_where_the_product_allows_it(
     store: Store, side_by_side: bool, threads: int, most: int
 ) -> None:
-    meeting = Meeting()
+    meeting = Meeting(patience_s=WAIT_S if most > 1 else 1.0)
     one = product(detector=meeting, side_by_side=side_by_side)
     with serving(store, one, threads=threads, workers=4, batch=1) as service:
         answers = [service.submit(request(level)) for level in (40, 60, 80)]
@@ -365,21 +391,24 @@ def test_a_certificate_that_does_not_exist_is_refused_before_any_work(store: Sto
     assert history(store) == []
 
 
-def test_a_long_certificate_holds_nobody_up_and_ends_at_its_deadline(store: Store) -> None:
+def test_a_long_certificate_holds_nobody_up_and_ends_at_its_deadline(store: Store, clock: Clock) -> None:
     slow = SlowBounds()
-    with serving(store, product(detector=slow), workers=1, queue=8, deadline_s=0.5) as service:
+    with serving(store, product(detector=slow), workers=1, queue=8, deadline_s=300) as service:
         proof = service.submit(request(120, certify=True))
         assert slow.entered.wait(WAIT_S)
         waiting = [service.submit(request(121, certify=True)) for _ in range(2)]
         with pytest.raises(QueueFull):
             service.submit(request(certify=True))
         assert service.submit(request(200)).result(WAIT_S).inspection.defective
+        assert not any(answer.done() for answer in (proof, *waiting)), "it did not wait for a certificate"
+        clock.ahead_s = 299.8
+        assert service.submit(request(210)).result(WAIT_S).inspection.defective  # now the clock is looked at
         for answer in (proof, *waiting):
             assert isinstance(answer.exception(WAIT_S), DeadlineExceeded)
         slow.gate.set()
         wait_until(lambda: service.held_bytes == 0)
         assert slow.calls == 1, "nobody waits for further bounds"
-    assert [one.score for one in history(store)] == [pytest.approx(200 / 255)]
+    assert sorted(one.score or 0 for one in history(store)) == pytest.approx([200 / 255, 210 / 255])
 
 
 def test_halves_decide_by_their_own_tests_and_exports_prove_nothing(store: Store, tmp_path: Path) -> None:

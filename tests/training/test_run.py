@@ -235,10 +235,11 @@ from advrad.utils.progress import SilentReporter
 torch.set_num_threads(1)
 trained_run.shrink(pytest.MonkeyPatch())
 advrad.training.trainer.SAVE_EVERY_S = 0.0
-class Slow(SilentReporter):
+class Held(SilentReporter):
     def step(self, state):
-        time.sleep(0.2)
-train(Path(sys.argv[1]), Path(sys.argv[2]), RunOptions(**eval(sys.argv[3])), progress=Slow())
+        if Path(sys.argv[2], "training", "state.safetensors").exists():
+            time.sleep(600)  # until it is killed
+train(Path(sys.argv[1]), Path(sys.argv[2]), RunOptions(**eval(sys.argv[3])), progress=Held())
 """
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from toy_models import generator, stack
 from toy_training import STATE, TESTS, State, config, state_in, step_in, train, trainer
+from two_processes import kept_port
 
 import advrad.training.budget
 import advrad.training.trainer
@@ -99,9 +99,26 @@ def test_an_interrupted_step_is_not_saved(tmp_path: Path, monkeypatch: pytest.Mo
     assert not (tmp_path / STATE).exists()
 
 
-def started(folder: Path, steps: int, pause_s: float) -> subprocess.Popen[bytes]:
-    program = [sys.executable, str(TESTS / "helpers" / "toy_training.py"), str(folder), str(steps), str(pause_s)]
-    return subprocess.Popen(program, env=CHILD_ENV, stderr=subprocess.PIPE)
+#: A training that stops as soon as its state has reached a step, and waits for a signal.
+HELD = """
+import sys, time
+from pathlib import Path
+import torch, toy_training
+import advrad.training.trainer
+torch.set_num_threads(1)
+advrad.training.trainer.SAVE_EVERY_S = 0.0
+folder, held = Path(sys.argv[1]), int(sys.argv[2])
+def hold(state):
+    if (folder / toy_training.STATE).exists() and toy_training.step_in(folder) >= held:
+        time.sleep(600)
+toy_training.train(folder, toy_training.config(), hold)
+"""
+
+
+def started(folder: Path, held: int) -> subprocess.Popen[bytes]:
+    helpers = os.pathsep.join([CHILD_ENV["PYTHONPATH"], str(TESTS / "helpers")])
+    program = [sys.executable, "-c", HELD, str(folder), str(held)]
+    return subprocess.Popen(program, env=CHILD_ENV | {"PYTHONPATH": helpers}, stderr=subprocess.PIPE)
 
 
 def stop_at(process: subprocess.Popen[bytes], folder: Path, step: int, how: signal.Signals) -> str:
@@ -118,11 +135,11 @@ def stop_at(process: subprocess.Popen[bytes], folder: Path, step: int, how: sign
 
 def test_killed_and_interrupted_it_resumes_to_the_same_weights(tmp_path: Path, uninterrupted: State) -> None:
     """A process is killed; the one that resumes is interrupted, and saves."""
-    process = started(tmp_path, 12, 0.1)
+    process = started(tmp_path, 2)
     stop_at(process, tmp_path, 2, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert 2 <= step_in(tmp_path) < 12
-    process = started(tmp_path, 12, 0.1)
+    process = started(tmp_path, 6)
     said = stop_at(process, tmp_path, 6, signal.SIGINT)
     assert process.returncode != 0 and "KeyboardInterrupt" in said
     assert 6 <= step_in(tmp_path) < 12
@@ -179,12 +196,6 @@ def test_rows_after_the_state_are_dropped_on_resuming(tmp_path: Path) -> None:
 # --- several processes ---------------------------------------------------------------------------------------------
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def movement(folder: Path, start: dict[str, Tensor]) -> Tensor:
     """How far training has moved the averaged weights, in one long vector."""
     state = load_file(folder / STATE)
@@ -194,17 +205,12 @@ def movement(folder: Path, start: dict[str, Tensor]) -> Tensor:
 def test_two_processes_follow_one(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += [
-        "--main_process_port",
-        str(free_port()),
-        str(TESTS / "helpers" / "toy_training.py"),
-        str(tmp_path / "two"),
-        "12",
-        "0",
-    ]
+    program = [str(TESTS / "helpers" / "toy_training.py"), str(tmp_path / "two"), "12", "0"]
     # The launcher starts several processes only under this name; the variable sends them to the processor.
     env = CHILD_ENV | {"ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
+    with kept_port() as port:
+        command += ["--main_process_port", str(port), *program]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
     train(tmp_path / "one")
     train(tmp_path / "half", config(batch_size=2))

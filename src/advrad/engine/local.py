@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -103,9 +104,15 @@ class _Worker:
     def __init__(self, process: SpawnProcess, pipe: Connection, gpu: str | None) -> None:
         self.process, self.pipe, self.gpu, self.ready = process, pipe, gpu, False
         self.order = Order(None)
+        if isinstance(pipe, Connection):  # not on Windows, where no process is forked from another one
+            pipe._recv = partial(pipe._recv, read=self._read)  # type: ignore[attr-defined]
 
     def receive(self) -> tuple[Kind, Any] | None:
-        """The next message, or None if the process died."""
+        """The next message, or None if the process died.
+
+        A process that was forked from it may keep the pipe open. So what comes after its death is not waited for, nor
+        is the rest of a message.
+        """
         try:
             data = self.pipe.recv_bytes()
         except (EOFError, OSError):  # also in the middle of a message
@@ -114,6 +121,15 @@ class _Worker:
         if message[0] is Kind.READY:
             self.ready = True
         return message
+
+    def _read(self, handle: int, size: int) -> bytes:
+        """Read a part of a message; nothing, as at the end of the pipe, if the process is dead and nothing is left."""
+        while True:
+            lives = self.process.is_alive()  # asked first: what it sent before its death is in the pipe then
+            if self.pipe.poll(LOOK_S if lives else 0.0):
+                return os.read(handle, size)
+            if not lives:
+                return b""
 
     def cause(self) -> str:
         """How the process ended, after its end."""

@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def client(closed_run: Path, folder: Path) -> Iterator[TestClient]:
     """A service without keys, which a whole module shares."""
-    app = create_app(ServeSettings(data=folder, max_pixels=200_000, max_images=4), {PRODUCT: closed_run})
+    app = create_app(ServeSettings(data=folder, max_pixels=200_000, max_images=4, deadline_s=60), {PRODUCT: closed_run})
     with TestClient(app, base_url="http://localhost") as found:
         yield found
 
@@ -58,7 +58,7 @@ def locked(
     closed_run: Path, keys: tuple[Path, dict[Role, str]], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TestClient]:
     """A service with keys, which a whole module shares."""
-    settings = ServeSettings(data=tmp_path_factory.mktemp("locked"), keys=keys[0], wrong_keys=100_000)
+    settings = ServeSettings(data=tmp_path_factory.mktemp("locked"), keys=keys[0], wrong_keys=100_000, deadline_s=60)
     with TestClient(create_app(settings, {PRODUCT: closed_run}), base_url="http://plant.example") as found:
         yield found
 

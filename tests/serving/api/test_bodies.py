@@ -61,6 +61,10 @@ async def asking(
     return sent[0]["status"], named, body, len(pieces) - len(left)
 
 
+#: More seconds than any body takes here.
+LONG_S = 60.0
+
+
 def limited(app: Any, largest: int, seconds: float, held: int, error: AdvradError | None = None) -> Bodies:
     """The layer around an app; the error says that no image can be taken now."""
 
@@ -73,13 +77,13 @@ def limited(app: Any, largest: int, seconds: float, held: int, error: AdvradErro
 
 def test_a_body_within_the_limits_goes_through() -> None:
     inner = Taking()
-    status, _, _, _ = ask(limited(inner, 100, 1, 100), [b"x" * 50, b"x" * 50])
+    status, _, _, _ = ask(limited(inner, 100, LONG_S, 100), [b"x" * 50, b"x" * 50])
     assert (status, inner.got) == (201, 100)
 
 
 def test_an_announced_body_that_is_too_large_is_refused_unread() -> None:
     inner = Taking()
-    status, headers, body, read = ask(limited(inner, 100, 1, 1000), [b"x" * 101], length=101)
+    status, headers, body, read = ask(limited(inner, 100, LONG_S, 1000), [b"x" * 101], length=101)
     assert (status, read, inner.calls) == (413, 0, 0)
     assert headers["connection"] == "close"
     assert json.loads(body)["error"]["code"] == "body_too_large"
@@ -88,14 +92,14 @@ def test_an_announced_body_that_is_too_large_is_refused_unread() -> None:
 @pytest.mark.parametrize("length", [None, 5, -7])
 def test_a_body_is_counted_while_it_arrives_whatever_was_announced(length: int | None) -> None:
     inner = Taking()
-    status, headers, _, read = ask(limited(inner, 100, 1, 1000), [b"x" * 60] * 50, length=length)
+    status, headers, _, read = ask(limited(inner, 100, LONG_S, 1000), [b"x" * 60] * 50, length=length)
     assert (status, read) == (413, 2)
     assert headers["connection"] == "close"
     assert inner.got == 60
 
 
 def test_other_addresses_take_small_bodies_only() -> None:
-    app = limited(Taking(), 50_000_000, 1, 50_000_000)
+    app = limited(Taking(), 50_000_000, LONG_S, 50_000_000)
     assert ask(app, [b"x" * 1_000_001], path="/v1/inspections/1/review")[0] == 413
 
 
@@ -108,7 +112,7 @@ def test_a_slow_body_is_ended() -> None:
 
 
 def test_all_bodies_together_fit_the_memory_and_leave_it_again() -> None:
-    app = limited(Taking(), 100, 1, 150)
+    app = limited(Taking(), 100, LONG_S, 150)
 
     async def both() -> list[int]:
         answers = await asyncio.gather(*(asking(app, [b"x" * 100], PICTURES, 100, 0.01) for _ in range(3)))
@@ -119,7 +123,7 @@ def test_all_bodies_together_fit_the_memory_and_leave_it_again() -> None:
 
 
 def test_a_full_memory_says_when_to_come_again() -> None:
-    status, headers, body, _ = ask(limited(Taking(), 100, 1, 50), [b"x" * 60])
+    status, headers, body, _ = ask(limited(Taking(), 100, LONG_S, 50), [b"x" * 60])
     assert (status, headers["retry-after"]) == (503, "1")
     assert json.loads(body)["error"]["code"] == "queue_full"
 
@@ -133,7 +137,7 @@ def test_what_an_app_makes_of_half_a_body_is_no_answer() -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             await send({"type": "http.response.body", "body": b"fine"})
 
-    status, _, body, _ = ask(limited(hasty, 100, 1, 1000), [b"x" * 60] * 3)
+    status, _, body, _ = ask(limited(hasty, 100, LONG_S, 1000), [b"x" * 60] * 3)
     assert status == 413 and b"fine" not in body
 
 
@@ -142,7 +146,7 @@ FULL = QueueFull("64 images wait already", "send the image again in a moment", 3
 
 def test_where_no_image_can_be_taken_a_body_is_read_to_its_end_and_forgotten() -> None:
     inner = Taking()
-    app = limited(inner, 1000, 1, 100, FULL)
+    app = limited(inner, 1000, LONG_S, 100, FULL)
     status, headers, body, read = ask(app, [b"x" * 60] * 10, length=600)
     assert (status, read, inner.calls) == (503, 10, 0)
     assert headers["retry-after"] == "3" and "connection" not in headers
@@ -150,14 +154,14 @@ def test_where_no_image_can_be_taken_a_body_is_read_to_its_end_and_forgotten() -
 
 
 def test_a_service_that_stops_says_so_before_it_reads_a_body_into_memory() -> None:
-    app = limited(Taking(), 1000, 1, 100, Stopping("the service stops", "send the image again when it is back"))
+    app = limited(Taking(), 1000, LONG_S, 100, Stopping("the service stops", "send the image again when it is back"))
     status, _, body, read = ask(app, [b"x" * 60] * 10)
     assert (status, read, json.loads(body)["error"]["code"]) == (503, 10, "stopping")
 
 
 @pytest.mark.parametrize(("length", "read"), [(1001, 0), (None, 11)])
 def test_what_is_forgotten_is_limited_too(length: int | None, read: int) -> None:
-    status, headers, _, pieces = ask(limited(Taking(), 1000, 1, 100, FULL), [b"x" * 100] * 20, length=length)
+    status, headers, _, pieces = ask(limited(Taking(), 1000, LONG_S, 100, FULL), [b"x" * 100] * 20, length=length)
     assert (status, headers["connection"], pieces) == (413, "close", read)
 
 
@@ -167,4 +171,4 @@ def test_a_slow_body_that_is_forgotten_is_ended() -> None:
 
 
 def test_what_brings_no_image_is_answered_while_no_image_can_be_taken() -> None:
-    assert ask(limited(Taking(), 1000, 1, 100, FULL), [b"{}"], path="/v1/inspections/1/review")[0] == 201
+    assert ask(limited(Taking(), 1000, LONG_S, 100, FULL), [b"{}"], path="/v1/inspections/1/review")[0] == 201

@@ -30,7 +30,7 @@ def queue(service: Served) -> list[str]:
 
 def stored(service: Served, page: Page, wanted: dict[str, Any]) -> None:
     """Wait until these reviews are stored: the page shows the next picture before that."""
-    for _ in range(100):
+    for _ in range(600):
         if reviews(service).items() >= wanted.items():
             return
         page.wait_for_timeout(100)

@@ -33,7 +33,7 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 def sink(port: int, password: Secret | None = None, **values: object) -> Mqtt:
-    config = MqttConfig.parse({"name": "line", "host": "127.0.0.1", "port": port, "timeout_s": 3.0, **values})
+    config = MqttConfig.parse({"name": "line", "host": "127.0.0.1", "port": port, "timeout_s": 30.0, **values})
     return Mqtt(config, password, Path(), "sinks.toml: sink 'line'")
 
 
@@ -48,7 +48,9 @@ def test_programs_with_one_file_are_clients_of_their_own(
 ) -> None:
     """`serve` and `watch` with the same file: both stay connected, and each says for itself whether it is there."""
     path = tmp_path / "sinks.toml"
-    path.write_text(f'[[sink]]\nkind = "mqtt"\nname = "line"\nhost = "127.0.0.1"\nport = {broker.port}\n')
+    path.write_text(
+        f'[[sink]]\nkind = "mqtt"\nname = "line"\nhost = "127.0.0.1"\nport = {broker.port}\ntimeout_s = 60\n'
+    )
     here = ServeSettings(data=tmp_path)
     owners = [here.deliverer("serve"), here.deliverer("watch"), ServeSettings(data=Path("b")).deliverer("watch")]
     programs = [load_sinks(path, owner)[0] for owner in owners]
@@ -103,7 +105,7 @@ _DIES = """
 import os, sys
 from pathlib import Path
 from advrad.serving.sinks.mqtt import Mqtt, MqttConfig
-sink = Mqtt(MqttConfig(name="line", host="127.0.0.1", port=int(sys.argv[1])), None, Path(), "x")
+sink = Mqtt(MqttConfig(name="line", host="127.0.0.1", port=int(sys.argv[1]), timeout_s=60), None, Path(), "x")
 sink.open()
 print("connected", flush=True)
 sys.stdin.read()
@@ -147,7 +149,7 @@ def test_a_broker_that_is_stopped_and_started_again(broker: Broker, monkeypatch:
         assert said[-1] == "sink line: works again"
         assert deliverer.status()[0].delivered == 50
     finally:
-        assert deliverer.stop(10)
+        assert deliverer.stop(60)
 
 
 def test_without_a_broker(broker: Broker) -> None:
@@ -198,7 +200,7 @@ def test_a_client_that_is_pushed_out_comes_back(broker: Broker) -> None:
 def test_no_acknowledgement_is_no_delivery() -> None:
     """A broker that accepts the connection, and then says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(10)
+        server.settimeout(60)
         connections: list[socket.socket] = []
 
         def act() -> None:
@@ -210,8 +212,12 @@ def test_no_acknowledgement_is_no_delivery() -> None:
 
         thread = threading.Thread(target=act, daemon=True)
         thread.start()
-        one = sink(server.getsockname()[1], timeout_s=0.3)
+        one = sink(server.getsockname()[1])
+        patient = one.config.model_copy(update={"timeout_s": 60.0})
         for _ in range(2):
+            one.config = patient  # the connection may take its time, the acknowledgement does not come
+            one.open()
+            one.config = patient.model_copy(update={"timeout_s": 0.3})
             error = failure(one)
             assert (type(error), str(error).partition(": ")[2]) == (Unavailable, "no acknowledgement within 0.3 s")
         one.close()

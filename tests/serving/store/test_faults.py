@@ -159,7 +159,7 @@ def test_a_locked_sqlite_file_is_said_and_the_store_works_again_after(tmp_path: 
         begun = time.monotonic()
         with pytest.raises(StoreUnavailable, match="another program has kept it locked") as error:
             stored(store)
-        assert 0.2 < time.monotonic() - begun < 5
+        assert 0.2 < time.monotonic() - begun < 60
         assert error.value.fix == "end that program, or try again"
         with pytest.raises(StoreUnavailable):
             store.reviews.put(one.id, toy_review())

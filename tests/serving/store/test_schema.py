@@ -181,9 +181,11 @@ def test_a_new_file_that_is_locked_for_a_moment_is_waited_for(tmp_path: Path) ->
         other.close()
 
 
-@pytest.mark.parametrize("refusals", [1, 3])
+@pytest.mark.parametrize(
+    ("refusals", "code"), [(1, sqlite3.SQLITE_BUSY), (3, sqlite3.SQLITE_BUSY), (1, sqlite3.SQLITE_BUSY_RECOVERY)]
+)
 def test_a_change_of_mode_that_is_refused_at_once_is_tried_again(
-    refusals: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    refusals: int, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = [refusals]
 
@@ -192,7 +194,7 @@ def test_a_change_of_mode_that_is_refused_at_once_is_tried_again(
             if "journal_mode=WAL" in sql and left[0]:
                 left[0] -= 1
                 error = sqlite3.OperationalError("database is locked")
-                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                error.sqlite_errorcode = code
                 raise error
             return super().execute(sql, *parameters)
 

@@ -19,6 +19,7 @@ from advrad.errors import ImageError
 from advrad.serving.errors import ModelFailed, QueueFull, StoreUnavailable
 from advrad.serving.records import Inspection, InspectionAnswer, InspectionRequest
 from advrad.serving.watching import WatchOptions, WatchSummary
+from advrad.serving.watching import watcher as module
 from advrad.serving.watching.watcher import Watcher
 
 
@@ -136,13 +137,42 @@ class Place:
             yield
         finally:
             stop.set()
-            thread.join(10)
+            thread.join(60)
         assert (thread.is_alive(), problems) == (False, [])
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
     return Place(tmp_path)
+
+
+class Clock:
+    """The clock of watchers, which only a test puts forward, so that no pause of the test counts."""
+
+    def __init__(self) -> None:
+        self.now_s, self.looks = 1.0, 0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def forward(self) -> None:
+        """Put the clock forward by 0.1 s, and wait until the folder was looked at since."""
+        before = self.looks
+        self.now_s += 0.1
+        until(lambda: self.looks > before)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made, look = Clock(), Watcher._look
+
+    def counted(self: Watcher, begun_s: float) -> None:
+        look(self, begun_s)
+        made.looks += 1
+
+    monkeypatch.setattr(module, "time", made)
+    monkeypatch.setattr(Watcher, "_look", counted)
+    return made
 
 
 def test_each_file_is_inspected_once_across_restarts(place: Place) -> None:
@@ -170,20 +200,22 @@ def test_new_names_and_new_contents_are_new(place: Place) -> None:
     assert place.once("bracket") == WatchSummary(inspected=2)  # for another product, it is another inspection
 
 
-def test_a_file_that_is_still_written_is_waited_for(place: Place) -> None:
+def test_a_file_that_is_still_written_is_waited_for(place: Place, clock: Clock) -> None:
     with place.watched(settle_s=0.3):
+        until(lambda: clock.looks > 0)
         for size in range(8):
             place.put("a.png", b"whole"[: size % 6] + b"x" * size)
-            threading.Event().wait(0.1)
+            clock.forward()
         assert place.inspector.asked == []
         place.put("a.png")
-        until(lambda: bool(place.told.lines))
+        while not place.told.lines:
+            clock.forward()
     assert place.inspector.asked == ["a.png"]
 
 
 def test_a_file_that_pauses_before_it_is_whole_is_waited_for(place: Place) -> None:
     place.put("a.png", b"who")
-    with place.watched(give_up_s=30):
+    with place.watched(give_up_s=300):
         until(lambda: len(place.inspector.asked) >= 2)
         place.put("a.png")
         until(lambda: bool(place.told.lines))
@@ -322,8 +354,6 @@ def test_a_share_that_is_unmounted_and_empty_for_a_while(place: Place, tmp_path:
 
 
 def test_a_file_that_may_not_be_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    import advrad.serving.watching.watcher as module
-
     path, real = place.put("a.png"), module.read_whole
     closed = threading.Event()
     closed.set()
@@ -377,7 +407,7 @@ def test_what_was_taken_is_finished_at_the_end(place: Place) -> None:
     place.inspector.held = None
     for one in held:
         place.inspector.answer(*one)
-    thread.join(10)
+    thread.join(60)
     assert ended == [WatchSummary(inspected=16, unfinished=14)]
     assert place.told.finished
     assert place.once() == WatchSummary(inspected=14, known=16)
@@ -408,8 +438,6 @@ def test_ten_thousand_files_at_the_start(place: Place) -> None:
 
 
 def test_counts_are_reported_while_they_change(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    import advrad.serving.watching.watcher as module
-
     monkeypatch.setattr(module, "PROGRESS_S", 0.1)
     place.put("a.png")
     with place.watched():
@@ -436,13 +464,14 @@ def test_hidden_files_and_others_are_passed_over(place: Place) -> None:
     assert set(place.inspector.asked) == {"real.png"}
 
 
-def test_a_file_that_changes_all_the_time_is_told(place: Place) -> None:
+def test_a_file_that_changes_all_the_time_is_told(place: Place, clock: Clock) -> None:
     with place.watched(settle_s=0.3, give_up_s=0.6):
-        for number in range(200):
+        until(lambda: clock.looks > 0)
+        for number in range(12):
             place.put("latest.png", b"whole %d" % number)
-            threading.Event().wait(0.02)
-            if place.told.notes:
-                break
-        until(lambda: bool(place.told.lines))  # and inspected once it rests
+            clock.forward()
+        assert (len(place.told.notes), place.inspector.asked) == (1, [])
+        while not place.told.lines:  # and inspected once it rests
+            clock.forward()
     fix = "it must stay as it is for 0.3 s (settle_s)"
     assert place.told.notes == [f"{place.folder}/latest.png: changes all the time and is not inspected; {fix}"]

@@ -229,7 +229,8 @@ def _keep_a_log(connection: sqlite3.Connection) -> None:
             connection.execute("PRAGMA journal_mode=WAL")
             return
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+            # The low byte is the kind of the error, the others say more: SQLITE_BUSY_RECOVERY is SQLITE_BUSY, too.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
                 raise
         time.sleep(_RETRY_S)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
@@ -34,6 +35,21 @@ PROGRAM = """
     with open_engine("ray", address=sys.argv[2]) as engine:
         for pid in engine.run(engine_work.stay, [Path(sys.argv[1])] * 2):
             print(pid, flush=True)
+"""
+
+
+#: Work that waits after each item until the file `lost` is there.
+HELD = """
+    import time
+
+    import engine_work
+
+
+    def held_squares(task):
+        for item in engine_work.slow_squares(task):
+            yield item
+            while not (task.deaths / "lost").exists():
+                time.sleep(0.05)
 """
 
 
@@ -147,8 +163,15 @@ def test_the_tasks_end_with_their_driver(cluster: Any, tmp_path: Path, number: s
 
 
 def test_a_lost_machine_costs_only_what_it_had_not_given(
-    cluster: Any, engine: Engine, capfd: pytest.CaptureFixture[str]
+    cluster: Any,
+    engine: Engine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "held_work.py").write_text(textwrap.dedent(HELD), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("held_work").held_squares
     doomed = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     given: list[tuple[int, int]] = []
@@ -159,13 +182,14 @@ def test_a_lost_machine_costs_only_what_it_had_not_given(
         asked.append(task)
         return left_of(task, given)
 
-    tasks = [Squares(10 * number, 10 * number + 8) for number in range(3)]
-    for number, square, node in engine.run(engine_work.slow_squares, tasks, left=left):
+    tasks = [Squares(10 * number, 10 * number + 8, deaths=tmp_path) for number in range(3)]
+    for number, square, node in engine.run(work, tasks, left=left):
         given.append((number, square))
         begun.setdefault(node, number // 10)
         if len(begun) == 3 and doomed is not None:
             cluster.remove_node(doomed, allow_graceful=False)
             lost, doomed = doomed.node_id, None
+            (tmp_path / "lost").touch()
     assert sorted(given) == [(number, number**2) for task in tasks for number in range(task.first, task.end)]
     assert asked == [tasks[begun[lost]]]
     assert capfd.readouterr() == ("", "")

@@ -153,8 +153,8 @@ def demo(
 
     Shows what advrad does and needs no images of your own. Writes images of a metal flange, normal and anomalous, fits
     the closed form to the normal ones in seconds, trains a denoiser on them for a minute, and writes an HTML report
-    about both. The same command continues an interrupted demonstration. --minutes is the time of the denoiser alone;
-    everything else takes up to two minutes more.
+    about both. The same command continues an interrupted demonstration. The minutes of --minutes are those of the
+    denoiser alone; everything else takes up to two more.
 
     Example: advrad demo
     """

@@ -197,9 +197,8 @@ class ClosedFormDetector(SavedMixin, nn.Module):
             raise ConfigError("must be 1 or more", option="side_px", value=side_px)
         images = check_images(images)
         framed = self._framed(images)
-        if framed.shape != images.shape or not len(
-            images
-        ):  # a square of the image is not a square of the same side any more
+        # A square of an image that is scaled is not a square of the same side any more.
+        if framed.shape != images.shape or not len(images):
             return framed.new_full((len(images),), -torch.inf)
         # Image by image, like predictions, so that the distances of patches that are not touched are the very same.
         return torch.cat([self._sticker_bound(image, side_px) for image in torch.split(framed, 1)])

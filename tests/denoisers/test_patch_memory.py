@@ -19,6 +19,7 @@ from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_bounds import highest, lowest
 from advrad.denoisers.patch_intervals import PatchIntervals
 from advrad.denoisers.patch_memory import PatchMemory, sheet_of
+from advrad.denoisers.patch_table import PatchTable, Winners
 from advrad.errors import DataError
 
 
@@ -278,3 +279,64 @@ def test_a_sheet_of_another_shape_and_a_memory_of_one_image_are_refused() -> Non
         memory.nearest(cells[:, :, :3])
     with pytest.raises(DataError, match="patches of one image only"):
         memory_of(config, cells, torch.tensor([5])).nearest(cells, torch.tensor([5]))
+
+
+@pytest.fixture
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of sheets that tables search, filled as they do."""
+    found, search = [], PatchTable.search
+
+    def counted(table: PatchTable, patches: Tensor, excluded: Tensor | None) -> Winners:
+        found.append(len(patches))
+        return search(table, patches, excluded)
+
+    monkeypatch.setattr(PatchTable, "search", counted)
+    return found
+
+
+@pytest.mark.parametrize("chosen", [None, 12])
+def test_a_score_and_bounds_at_all_radii_search_once(searches: list[int], chosen: int | None) -> None:
+    config = MemoryConfig(height_cells=6, width_cells=6, patch_cells=3, window_cells=(1, 1), chosen_patches=chosen)
+    memory, image = example(config, 0)
+    sheets = torch.cat([image, image.roll(1, 3), image.roll(1, 2)])
+    with torch.no_grad():
+        together = memory.nearest(sheets)
+        alone = torch.cat([memory.nearest(sheet) for sheet in sheets.split(1)])  # type: ignore[no-untyped-call]
+    bounds = [PatchIntervals(memory, sheet, eps) for sheet in sheets.split(1) for eps in (0.01, 0.02)]  # type: ignore[no-untyped-call]
+    assert searches == [3]
+    assert torch.equal(alone, together)
+    assert torch.equal(torch.cat([found.nearest for found in bounds[::2]]), together)
+    fresh = PatchMemory(config, memory.sheets, memory.groups, memory.chosen)
+    again = PatchIntervals(fresh, sheets[1:2], 0.02)
+    assert searches == [3, 1]
+    assert torch.equal(again.lower, bounds[3].lower) and torch.equal(again.upper, bounds[3].upper)
+
+
+@settings(max_examples=20, deadline=None)
+@given(config=configs, seed=st.integers(0, 1000), order=st.lists(st.integers(0, 4), min_size=2, max_size=6))
+def test_what_is_kept_is_never_taken_for_another_search(config: MemoryConfig, seed: int, order: list[int]) -> None:
+    """Sheets, one or two at once, with and without a group to leave out, in any order."""
+    memory, image = example(config, seed)
+    # The second differs from the first in one value only.
+    other = image.clone()
+    other[0, 0, 2, 2] += 1e-3
+    both = torch.cat([image, other])
+    asked = [(image, None), (other, None), (image, torch.tensor([1])), (both, torch.tensor([0, 1])), (both, None)]
+    for sheets, exclude in (asked[place] for place in order):
+        fresh = PatchMemory(config, memory.sheets, memory.groups, memory.chosen)
+        with torch.no_grad():
+            # Of equally near memory patches another may win in a batch.
+            torch.testing.assert_close(
+                memory.nearest(sheets, exclude), fresh.nearest(sheets, exclude), rtol=0, atol=1e-6
+            )
+
+
+def test_the_search_for_a_gradient_is_not_kept(searches: list[int]) -> None:
+    memory, image = example(MemoryConfig(height_cells=5, width_cells=5, patch_cells=3), 0)
+    with torch.no_grad():
+        kept = memory.nearest(image)
+    asked = image.clone().requires_grad_()
+    found = memory.nearest(asked)
+    found.sum().backward()  # type: ignore[no-untyped-call]
+    assert searches == [1, 1]
+    assert torch.equal(found.detach(), kept) and asked.grad is not None and bool(asked.grad.any())

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from moment_attacks import attacks, pose_of
 from tiny_closed_forms import detector_of, draws, member_of, memory_like
 from torch import Tensor
-from turned_parts import SIZE, pictured, tapered_bar, turned_bars
+from turned_parts import SIZE, pictured, tapered_bar, turned_bars, two_bars
 
 from advrad.denoisers.memory_config import MemoryConfig
+from advrad.denoisers.patch_table import PatchTable, Winners
 from advrad.detectors.closed_form import ClosedFormDetector
 from advrad.detectors.registration import RegisteredConfig, RegisteredView
 from advrad.detectors.registration_fit import RegistrationOptions, fit_registration
@@ -212,3 +213,30 @@ def test_bounds_at_the_pose_of_the_image_alone_are_wrong(
     bounds = bars.score_bounds(image, 0.02, "linf")
     scores = attacked_scores(bars, image, 0.02, "linf")[0]
     assert bool(((scores < bounds.lower) | (scores > bounds.upper)).any())
+
+
+def test_attacks_on_two_parts_stay_within_bounds_that_take_one_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = fit_registration(two_bars(24), options=RegistrationOptions(size_px=SIZE, step_cells=(1, 1)))
+    assert view is not None and view.parts == 2
+    channels, height, width = view.shape
+    config = MemoryConfig.parse(
+        {"channels": channels, "height_cells": height, "width_cells": width, "patch_cells": 5, "window_cells": (0, 0)}
+    )
+    sheets = memory_like(config, view.sheets(two_bars(12).float()).flatten(0, 1), 24, 0.0, draws(0))
+    detector = detector_of(view, config, sheets, standardised=False, generator=draws(0))
+    search, searched = PatchTable.search, []
+
+    def counted(table: PatchTable, patches: Tensor, excluded: Tensor | None) -> Winners:
+        searched.append(len(patches))
+        return search(table, patches, excluded)
+
+    for image in two_bars(3, seed=70).float().split(1):  # type: ignore[no-untyped-call]
+        with monkeypatch.context() as counting:
+            counting.setattr(PatchTable, "search", counted)
+            found = detector.predict_batch(image)
+            bounds = [detector.score_bounds(image, radius, "linf") for radius in (0.01, 0.03)]
+        assert all(torch.equal(part.scores, found.scores) for part in bounds)
+        scores = torch.cat([detector.scores(changed.float()) for changed in attacks(view, image, 0.03, "linf")[::3]])
+        assert bool((bounds[1].lower <= scores).all()) and bool((scores <= bounds[1].upper).all())
+        assert float(bounds[1].upper) < float("inf") and float(bounds[1].lower) < float(bounds[0].lower)
+    assert searched == [2, 2, 2]

@@ -71,8 +71,11 @@ class PatchIntervals:
             self._patches = memory.patches(cells)
             self._excluded = memory.excluded(exclude)
             first, gain = self._patches[:1], memory.config.gain
-            searched = first if memory.chosen is None else self._patches
-            winners = memory.table.search(searched, self._excluded)
+            winners = memory.search(first, exclude)
+            searched = first
+            if memory.chosen is not None and len(cells) > 1:
+                at_others = memory.table.search(self._patches[1:], self._excluded)
+                searched, winners = self._patches, winners.followed_by(at_others)
             nearest_patches = memory.read(winners.start[..., None])
             nearest = distance(searched, nearest_patches, gain)
             self._nearest = nearest[:1]

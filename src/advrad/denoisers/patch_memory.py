@@ -24,8 +24,11 @@ from torch.onnx import is_in_onnx_export
 from advrad.denoisers.distance_graph import graph_distances
 from advrad.denoisers.memory_config import MemoryConfig
 from advrad.denoisers.patch_bounds import distance
-from advrad.denoisers.patch_table import PatchTable, Winners, read_patches
+from advrad.denoisers.patch_table import PatchTable, Searched, Winners, read_patches
 from advrad.errors import ConfigError, DataError
+
+#: Values of patches of which the winners are kept, at most.
+_KEPT = 1 << 22
 
 
 class PatchMemory(nn.Module):
@@ -60,6 +63,7 @@ class PatchMemory(nn.Module):
         self.register_buffer("chosen", chosen)
         self.register_buffer("roots", config.weights().sqrt().float(), persistent=False)
         self._table: PatchTable | None = None
+        self._kept: Searched | None = None
 
     @staticmethod
     def quantised(cells: Tensor) -> Tensor:
@@ -94,7 +98,7 @@ class PatchMemory(nn.Module):
         if is_in_onnx_export():  # the search is no graph
             return graph_distances(self.config, self.sheets, cells, self.chosen)
         patches = self.patches(cells)
-        winners = self._winners(patches, exclude)
+        winners = self.search(patches.detach(), exclude)
         return self._map(distance(patches, self.read(winners.start[..., None]), self.config.gain))
 
     @property
@@ -123,9 +127,28 @@ class PatchMemory(nn.Module):
             )
         return excluded
 
-    def _winners(self, patches: Tensor, exclude: Tensor | None) -> Winners:
-        with torch.no_grad():
-            return self.table.search(patches.detach(), self.excluded(exclude))
+    def search(self, patches: Tensor, exclude: Tensor | None = None) -> Winners:
+        """Find the nearest memory patch of every patch.
+
+        Without gradients, what was found last is kept: the score of an image, its map and its bounds at any radius ask
+        for the same. An attack asks for other patches at every step.
+
+        Args:
+            patches: Patches, (b, L, d), as :meth:`patches` cuts them.
+            exclude: Group to leave out of the memory for each sheet, (b,) int64; None leaves out none.
+
+        Raises:
+            DataError: A sheet would be compared with nothing.
+        """
+        table, kept = self.table, self._kept
+        if torch.is_grad_enabled() or patches.numel() > _KEPT:
+            with torch.no_grad():
+                return table.search(patches, self.excluded(exclude))
+        found = kept.winners_of(patches, exclude) if kept is not None and kept.table is table else None
+        if found is None:
+            found = table.search(patches, self.excluded(exclude))
+            self._kept = Searched(table, patches, exclude, found)
+        return found
 
     def read(self, starts: Tensor) -> Tensor:
         """Read memory patches, (..., d), times the roots of the weights, by where they start, (...)."""

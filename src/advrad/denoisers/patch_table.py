@@ -40,6 +40,11 @@ class Winners:
     start: Tensor
     size: Tensor
 
+    def followed_by(self, others: Winners) -> Winners:
+        """These winners, and those of further sheets."""
+        parts = ((self.squared, others.squared), (self.start, others.start), (self.size, others.size))
+        return Winners(*(torch.cat(part) for part in parts))
+
 
 @dataclass(frozen=True, slots=True)
 class PatchTable:
@@ -219,6 +224,38 @@ class PatchTable:
         rest = torch.addcmul(double, change, full[:, None], value=-1)
         nearness = double.addcmul_(change, rest).add_((squares + 2 * along)[:, None])
         return nearness, own + 2 * across[..., 0], length + 2 * longest
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """Patches with the nearest memory patch of each.
+
+    Attributes:
+        table: The memory patches.
+        patches: Patches of sheets, (b, L, d).
+        exclude: Group that was left out for each sheet, (b,); None if none was.
+        winners: The nearest memory patches, (b, L) each.
+    """
+
+    table: PatchTable
+    patches: Tensor
+    exclude: Tensor | None
+    winners: Winners
+
+    def winners_of(self, patches: Tensor, exclude: Tensor | None) -> Winners | None:
+        """The winners of the same sheets, or of one of them, (1, L, d); None if these are others."""
+        if self._same(slice(None), patches, exclude):
+            return self.winners
+        for row in range(len(self.patches)) if len(patches) == 1 else ():
+            own = slice(row, row + 1)
+            if self._same(own, patches, exclude):
+                return Winners(self.winners.squared[own], self.winners.start[own], self.winners.size[own])
+        return None
+
+    def _same(self, rows: slice, patches: Tensor, exclude: Tensor | None) -> bool:
+        if self.exclude is None or exclude is None:
+            return self.exclude is exclude and torch.equal(patches, self.patches[rows])
+        return torch.equal(exclude, self.exclude[rows]) and torch.equal(patches, self.patches[rows])
 
 
 def read_patches(config: MemoryConfig, sheets: Tensor, starts: Tensor) -> Tensor:

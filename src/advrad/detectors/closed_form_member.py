@@ -201,13 +201,25 @@ class ClosedFormMember(nn.Module):
             height, width = image.shape[2:]
             terms = self.view.terms(height, width)
             eps, reach = (radius, 0.0) if norm == "linf" else (0.0, radius * self._l2_factor(height, width))
+            # The sheets as they are scored: the memory keeps what the search for the score has found.
+            own = self.view.sheets(image)[0]
+            left_out = None if exclude is None else exclude.expand(len(own))
+            distances = self.memory.nearest(own, left_out)
             parts = [
-                self._bounds_at(sheets, self._shifts(poses, part), (eps, reach), terms, exclude, exact_sites, rounding)
+                self._bounds_at(
+                    torch.cat([own[part : part + 1], sheets[1:]]),
+                    self._shifts(poses, part),
+                    (eps, reach),
+                    terms,
+                    exclude,
+                    exact_sites,
+                    rounding,
+                )
                 for part, sheets in enumerate(reached)
             ]
-            scores, lowers, uppers, maps = zip(*parts, strict=True)
+            lowers, uppers, maps = zip(*parts, strict=True)
             found = MemberBounds(
-                score=torch.stack(scores).amax(),
+                score=self.pooled(self.standardise(distances)).amax(),
                 lower=torch.stack(lowers).amax(),
                 upper=torch.stack(uppers).amax(),
                 lower_map=self._lower_map(poses, maps),
@@ -251,8 +263,8 @@ class ClosedFormMember(nn.Module):
         exclude: Tensor | None,
         exact_sites: int,
         rounding: DistanceRounding | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Score of a part, its least and largest value over all poses, and the standardised lower bounds per pose.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Least and largest score of a part over all poses, and the standardised lower bounds per pose.
 
         Args:
             sheets: Sheets of the unperturbed image at every pose, the unperturbed pose first, (poses, c, H, W).
@@ -273,12 +285,7 @@ class ClosedFormMember(nn.Module):
         if rounding is not None:
             lower, upper = rounding.lower(lower), rounding.upper(upper)
         low = self.standardise(lower)
-        return (
-            self.pooled(self.standardise(found.nearest))[0],
-            self.pooled(low).amin(),
-            self.pooled(self.standardise(upper)).amax(),
-            low,
-        )
+        return self.pooled(low).amin(), self.pooled(self.standardise(upper)).amax(), low
 
     def _undecided(self, found: PatchIntervals, eps: float) -> Tensor:
         """Sites whose exact bounds may change the bounds of the score, (t,): some of each pose, largest first."""

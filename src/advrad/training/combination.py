@@ -322,7 +322,7 @@ def seconds_to_combine(memory: ClosedFormDetector, images: CalibrationData) -> f
         memory.score_bounds(image, RADIUS, "linf")
     bounded_s = time.perf_counter() - began
     began = time.perf_counter()
-    memory.predict_batch(image)
+    memory.predict_batch(image.flip(3))  # another image, for the memory keeps what it found for the last one
     scored_s = time.perf_counter() - began
     counts = images.counts
     normals = min(counts.selection, MOST_SELECTION)

@@ -117,8 +117,11 @@ class ClosedFormMember(nn.Module):
 
     def pooled(self, standardised: Tensor, share: float | None = None) -> Tensor:
         """Compute scores, (b,), from standardised distances. Non-decreasing in each of them."""
-        score = pool(standardised, self.config.pooling if share is None else share)
-        return (score - self.config.location) / self.config.scale
+        return self._in_units(pool(standardised, self.config.pooling if share is None else share))
+
+    def _in_units(self, values: Tensor) -> Tensor:
+        """Turn what is pooled, or the values of a map, into the units of the score. Increasing."""
+        return (values - self.config.location) / self.config.scale
 
     def distances(self, images: Tensor, exclude: Tensor | None = None) -> Tensor:
         """Compute the distances of all patches to the memory.
@@ -153,7 +156,7 @@ class ClosedFormMember(nn.Module):
         square = self.view.square(images)
         poses = self.view.poses(square)
         standardised = self.standardise(self.memory.nearest(self.view.sheets_at(square, poses).flatten(0, 1)))
-        values = sheet_of((standardised - self.config.location) / self.config.scale, self.config.memory)
+        values = sheet_of(self._in_units(standardised), self.config.memory)
         maps = self.view.back(values.view(-1, self.view.parts, *values.shape[2:]), poses)
         scores = self.pooled(standardised).view(-1, self.view.parts).amax(1)
         if self.strays is None:
@@ -164,8 +167,9 @@ class ClosedFormMember(nn.Module):
     def _map(self, standardised: Tensor) -> Tensor:
         """Anomaly maps of whole images: every cell has the value of the nearest site."""
         size = self.config.view.size_px
-        values = (standardised - self.config.location) / self.config.scale
-        return F.interpolate(sheet_of(values, self.config.memory), size=(size, size), mode="bilinear")
+        return F.interpolate(
+            sheet_of(self._in_units(standardised), self.config.memory), size=(size, size), mode="bilinear"
+        )
 
     @torch.no_grad()
     def bounds(
@@ -203,26 +207,25 @@ class ClosedFormMember(nn.Module):
             eps, reach = (radius, 0.0) if norm == "linf" else (0.0, radius * self._l2_factor(height, width))
             # The sheets as they are scored: the memory keeps what the search for the score has found.
             own = self.view.sheets(image)[0]
-            left_out = None if exclude is None else exclude.expand(len(own))
-            distances = self.memory.nearest(own, left_out)
-            parts = [
-                self._bounds_at(
-                    torch.cat([own[part : part + 1], sheets[1:]]),
-                    self._shifts(poses, part),
-                    (eps, reach),
-                    terms,
-                    exclude,
-                    exact_sites,
-                    rounding,
-                )
-                for part, sheets in enumerate(reached)
-            ]
-            lowers, uppers, maps = zip(*parts, strict=True)
+            distances = self.memory.nearest(own, None if exclude is None else exclude.expand(len(own)))
+            scores = pool(self.standardise(distances), self.config.pooling)
+            lowest = highest = torch.full_like(scores[0], -torch.inf)
+            lows: dict[int, Tensor] = {}
+            # The largest part counts: those that cannot be it need no exact upper bounds.
+            for part in scores.argsort(descending=True).tolist():
+                sheets = torch.cat([own[part : part + 1], reached[part][1:]])
+                intervals = PatchIntervals(self.memory, sheets, eps, exclude, self._shifts(poses, part), reach, terms)
+                if eps or len(sheets) > 1:
+                    self._refine(intervals, eps, exact_sites, highest)
+                lower, upper = intervals.lower, intervals.upper
+                if rounding is not None:
+                    lower, upper = rounding.lower(lower), rounding.upper(upper)
+                lows[part] = self.standardise(lower)
+                lowest = torch.maximum(lowest, pool(lows[part], self.config.pooling).amin())
+                highest = torch.maximum(highest, pool(self.standardise(upper), self.config.pooling).amax())
+            score, lowest, highest = (self._in_units(value) for value in (scores.amax(), lowest, highest))
             found = MemberBounds(
-                score=self.pooled(self.standardise(distances)).amax(),
-                lower=torch.stack(lowers).amax(),
-                upper=torch.stack(uppers).amax(),
-                lower_map=self._lower_map(poses, maps),
+                score, lowest, highest, self._lower_map(poses, [lows[part] for part in range(len(own))])
             )
         if self.strays is None:
             return found
@@ -254,40 +257,22 @@ class ClosedFormMember(nn.Module):
         rows, columns = ([at + memory.patch_cells // 2 for at in places] for places in (memory.rows, memory.columns))
         return self.view.shifts(part, poses[part], rows, columns)
 
-    def _bounds_at(
-        self,
-        sheets: Tensor,
-        shifts: Tensor | None,
-        change: tuple[float, float],
-        terms: int,
-        exclude: Tensor | None,
-        exact_sites: int,
-        rounding: DistanceRounding | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Least and largest score of a part over all poses, and the standardised lower bounds per pose.
+    def _refine(self, found: PatchIntervals, eps: float, exact_sites: int, highest: Tensor) -> None:
+        """Make the bounds of a part exact at the sites that may decide those of the score.
 
         Args:
-            sheets: Sheets of the unperturbed image at every pose, the unperturbed pose first, (poses, c, H, W).
-            shifts: Where the first sheet shows what the others show, see :class:`PatchIntervals`.
-            change: Largest change of a cell, and largest further change of a patch in the norm of the distances.
-            terms: Terms of a cell, see :class:`PatchIntervals`.
-            exclude: Group to leave out of the memory, (1,).
+            found: Bounds of the distances of the part at every pose.
+            eps: Largest change of a cell.
             exact_sites: Largest number of sites with exact bounds.
-            rounding: Widens the bounds of the distances.
+            highest: Upper bound of the score of other parts, (), before it has its units; a lower one of this part does
+                not matter.
         """
-        eps, length = change
-        found = PatchIntervals(self.memory, sheets, eps, exclude, shifts, length, terms)
-        left = exact_sites if eps or len(sheets) > 1 else 0
-        while left and len(sites := self._undecided(found, eps)[:left]):
+        left = exact_sites
+        while left and len(sites := self._undecided(found, eps, highest)[:left]):
             found.refine(sites)
             left -= len(sites)
-        lower, upper = found.lower, found.upper
-        if rounding is not None:
-            lower, upper = rounding.lower(lower), rounding.upper(upper)
-        low = self.standardise(lower)
-        return self.pooled(low).amin(), self.pooled(self.standardise(upper)).amax(), low
 
-    def _undecided(self, found: PatchIntervals, eps: float) -> Tensor:
+    def _undecided(self, found: PatchIntervals, eps: float, highest: Tensor) -> Tensor:
         """Sites whose exact bounds may change the bounds of the score, (t,): some of each pose, largest first."""
         upper, lower, most = (
             self.standardise(values).flatten(1) for values in (found.upper, found.lower, found.upper - eps)
@@ -295,7 +280,9 @@ class ClosedFormMember(nn.Module):
         count = pooled_count(upper.shape[1], self.config.pooling)
         # The score's upper bound is the largest over the poses, and at least that of the refined sites of any pose.
         decided = upper.masked_fill(~found.refined, -torch.inf).topk(count, 1).values.mean(1).amax()
-        raises = upper >= torch.maximum(upper.topk(count, 1).values[:, -1:], decided)
+        decided = torch.maximum(decided, highest)
+        largest = upper.topk(count, 1).values
+        raises = (upper >= torch.maximum(largest[:, -1:], decided)) & (largest.mean(1) > decided)[:, None]
         # Its lower bound is the least over the poses: a site matters that may be among the largest of its pose.
         counts = lower.topk(count, 1).values
         open_ = (most > counts[:, -1:]) & ~found.refined
@@ -315,15 +302,10 @@ class ClosedFormMember(nn.Module):
         # Outside its sheets a map has its least value over all parts.
         least = torch.stack([values.amin() for values in low]).amin()
         for part, (values, of_part) in enumerate(zip(low, poses, strict=True)):
-            shape = len(values), self.view.parts, *values.shape[2:]
-            everywhere = least.expand(shape).clone()
-            everywhere[:, part] = values[:, 0]
-            sheets = sheet_of(everywhere.flatten(0, 1)[:, None], self.config.memory)
-            sheets = (sheets - self.config.location) / self.config.scale
+            sheets = sheet_of(self._in_units(values), self.config.memory)
             listed = Poses.listed(of_part, self.view.parts, values.device)
-            placed = self.view.back(sheets.view(-1, self.view.parts, *sheets.shape[2:]), listed)
-            maps.append(placed.amin(0, keepdim=True))
-        return torch.stack(maps).amax(0)
+            maps.append(self.view.placed(part, sheets, listed).amin(0, keepdim=True))
+        return torch.maximum(torch.stack(maps).amax(0), self._in_units(least))
 
     def site_scores(self, images: Tensor) -> SiteScores | None:
         """Distances by site for a bound against stickers; None if the view follows parts, which a sticker can move."""

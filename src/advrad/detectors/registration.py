@@ -159,15 +159,25 @@ class RegisteredView(PartFinder):
         Returns:
             Maps, (b, 1, size, size): the largest value over the parts; where there is no sheet, the least of the image.
         """
-        placed = []
-        for part in range(self.parts):
-            turned = torch.where(poses.flipped[:, part, None, None], maps[:, part].flip(-1, -2), maps[:, part])
-            corner = self._corner(poses.row[:, part], poses.column[:, part])
-            angles = self.lattices[part].angle(poses.turn[:, part])
-            values = self.sampler.back(turned[:, None], angles, corner)
-            inside = self._inside(part)
-            placed.append(values if inside is None else values.masked_fill(inside == 0, -torch.inf))
+        placed = [self.placed(part, maps[:, part, None], poses) for part in range(self.parts)]
         return torch.maximum(torch.stack(placed).amax(0), maps.amin((1, 2, 3))[:, None, None, None])
+
+    def placed(self, part: int, maps: Tensor, poses: Poses) -> Tensor:
+        """Put maps of the sheets of one part back to where they were cut out.
+
+        Args:
+            part: Number of the part.
+            maps: A value for each cell of each sheet, (b, 1, H, W).
+            poses: Poses of all parts, each (b, parts).
+
+        Returns:
+            Maps, (b, 1, size, size); minus infinity where the sheet is not.
+        """
+        turned = torch.where(poses.flipped[:, part, None, None, None], maps.flip(-1, -2), maps)
+        corner = self._corner(poses.row[:, part], poses.column[:, part])
+        values = self.sampler.back(turned, self.lattices[part].angle(poses.turn[:, part]), corner)
+        inside = self._inside(part)
+        return values if inside is None else values.masked_fill(inside == 0, -torch.inf)
 
     @torch.no_grad()
     def boxes(self, images: Tensor) -> Tensor:

@@ -247,6 +247,20 @@ def test_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert figures["vectors"] == 4 * 16
 
 
+def test_guarded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import guarded_run
+
+    run = guarded_run.write(tmp_path / "run", tmp_path / "half.py")
+    data = guarded_run.write_product(tmp_path / "product")
+    load("guarded").main([str(run), str(data), "--images", "5", "--threads", "1"])
+    found = last_json(capsys)
+    assert found["images"] == 5
+    score, proof, memory = (
+        found[name]["median_ms"] for name in ("score, map and word", "with the proof", "memory alone")
+    )  # type: ignore[index]
+    assert min(score, proof, memory) > 0
+
+
 def move_threshold(run: Path, threshold: float) -> None:
     """Change the threshold of a model folder, and the level above which its maps are outlined."""
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))

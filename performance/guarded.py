@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     torch.set_num_threads(asked.threads)
     detector = GuardedDetector.from_pretrained(asked.run)
     records = [record for record in find_records(asked.data).records if record.split == "test"]
-    # Two at least: the memory keeps what it found for the last image.
-    drawn = sorted(set(np.linspace(0, len(records) - 1, max(2, asked.images)).astype(int).tolist()))
+    if min(asked.images, len(records)) < 2:  # the memory keeps what it found for the last image
+        parser.error("two test images at least are needed: one alone would be searched for only once")
+    drawn = sorted(set(np.linspace(0, len(records) - 1, asked.images).astype(int).tolist()))
     images = [read_resized(records[place].path, detector.image_size_px)[None] for place in drawn]
     detector.verdicts(images[-1])  # the first search prepares the memory
     ways: dict[str, Callable[[Tensor], object]] = {
